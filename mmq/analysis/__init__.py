@@ -1,0 +1,1 @@
+"""Tables in, tables and figures out; nothing here imports torch or mlflow."""

@@ -1,0 +1,166 @@
+"""The built-in commands: plugins, size, trial, evaluate-baseline."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import click
+
+from mmq import registry
+from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.cli.options import leftovers, options_from
+from mmq.contracts import Metric
+from mmq.errors import InputError
+from mmq.home import home
+from mmq.model import locate, skeleton
+from mmq.prepare import QuestionOptions, option, prepare
+from mmq.sizes import Size, planned_bpw
+from mmq.store import Store
+from mmq.trial import TrialRecord, TrialSpec, run_trial
+
+
+@click.command("plugins")
+@click.option("--as-json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def plugins(context: click.Context, as_json: bool) -> None:
+    """List installed plugins and which of them can be used here."""
+    no_leftovers(context)
+    rows = []
+    for kind in registry.GROUPS:
+        for plugin in registry.installed(kind):
+            try:
+                registry.load(kind, plugin.name)
+                state = "ok"
+            except InputError as error:
+                state = str(error)
+            rows.append((kind, plugin.name, plugin.distribution, plugin.version, state))
+    if as_json:
+        keys = ("kind", "name", "distribution", "version", "state")
+        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
+        return
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[4]]))
+
+
+@click.command("size")
+@click.option("--model", default="", help="Bundled model, local folder or hub name.")
+@click.option("--config", default="", help="A config.json instead of a model.")
+@click.option("--bits", default="", help="Allocation, like vit=4,qformer=8,llm=3.")
+@click.pass_context
+def size(context: click.Context, model: str, config: str, bits: str) -> None:
+    """Print components and size of a model under an allocation, from its configuration alone."""
+    no_leftovers(context)
+    if bool(model) == bool(config):
+        raise InputError("size: give either --model NAME or --config FILE")
+    seen = skeleton(config or locate(model))
+    parts = tuple(seen.components)
+    allocation = BitAllocation.parse(bits).over(parts) if bits else None
+    plan = allocation or BitAllocation.uniform(parts, UNTOUCHED)
+    planned = Size(seen.parameters, planned_bpw(plan, seen.components, seen.parameters))
+    quantizable = sum(component.weights for component in seen.components.values())
+    click.echo(
+        f"{'component':<12}{'blocks':>8}{'linears':>9}{'weights':>18}{'share':>8}{'bits':>6}"
+    )
+    for name, component in seen.components.items():
+        share = component.weights / seen.parameters
+        click.echo(
+            f"{name:<12}{component.blocks:>8}{len(component.layers):>9}"
+            f"{component.weights:>18,}{share:>8.1%}{plan[name]:>6}"
+        )
+    rest = seen.parameters - quantizable
+    click.echo(f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNTOUCHED:>6}")
+    click.echo(f"{'all':<12}{'':>17}{seen.parameters:>18,}")
+    click.echo(
+        f"\n{planned.bpw:.4f} bpw, {planned.gib:.3f} GiB (scales and zero points not counted)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineOptions(QuestionOptions):
+    """A question whose answer is the unquantized model's score."""
+
+    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOptions(BaselineOptions):
+    """One allocation of a question."""
+
+    bits: str = option("vit=4,qformer=8,llm=4", "Allocation; components not named stay at 16.")
+
+
+@click.command("trial")
+@options_from(TrialOptions)
+def trial(chosen: TrialOptions, extra: Mapping[str, str]) -> None:
+    """Quantize by one allocation, score it, log it."""
+    run_single(chosen, extra, BitAllocation.parse(chosen.bits))
+
+
+@click.command("evaluate-baseline")
+@options_from(BaselineOptions)
+def evaluate_baseline(chosen: BaselineOptions, extra: Mapping[str, str]) -> None:
+    """Score the unquantized model, log it."""
+    parts = tuple(skeleton(locate(chosen.model)).components)
+    run_single(chosen, extra, BitAllocation.uniform(parts, UNTOUCHED))
+
+
+def run_single(
+    chosen: BaselineOptions, extra: Mapping[str, str], allocation: BitAllocation
+) -> None:
+    """One trial in a run of its own."""
+    from mmq.tracking import single_run
+    from mmq.tracking.runs import connect, server_address, ui_command
+    from mmq.tracking.views import run_link
+
+    prepared = prepare(chosen, extra, [allocation])
+    connect(chosen.experiment)
+    model, question = prepared.load()
+    spec = TrialSpec(question, allocation.over(model.components))
+    try:
+        with single_run(chosen.experiment, spec) as run:
+            record = run_trial(
+                spec,
+                model,
+                prepared.quantizer,
+                prepared.evaluator,
+                prepared.samples,
+                Store(home() / "store"),
+            )
+            run.finish(record)
+    finally:
+        prepared.evaluator.close()
+    click.echo(summary(record))
+    if command := ui_command():
+        click.echo(f"\nBrowse it: {command}")
+    click.echo(f"Open:      {run_link(server_address(), run.experiment_id, run.run_id)}")
+
+
+def summary(record: TrialRecord) -> str:
+    """A trial's size and scores in a few lines."""
+    stored = record.size.stored_bpw
+    lines = [
+        str(record.spec.allocation),
+        f"{record.size.bpw:.3f} bpw ({stored:.3f} stored), {record.size.gib:.4f} GiB, "
+        f"{sum(record.seconds.values()):.1f} s",
+    ]
+    names = record.evaluation.metrics
+    width = max(len(name) for name in names)
+    lines += [f"{name:<{width}}  {score_text(metric)}" for name, metric in names.items()]
+    return "\n".join(lines)
+
+
+def score_text(metric: Metric) -> str:
+    """A score with its interval and number of samples."""
+    interval = "" if metric.low is None else f" ({metric.low:.4g} to {metric.high:.4g})"
+    return f"{metric.value:.4g}{interval}, n = {metric.n}"
+
+
+def no_leftovers(context: click.Context) -> None:
+    """Commands without plugin options refuse what they do not know."""
+    for name in leftovers(context.args):
+        known = [p.opts[0].removeprefix("--") for p in context.command.params]
+        from mmq.errors import unknown
+
+        raise unknown("option", name, known)

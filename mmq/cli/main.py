@@ -1,0 +1,77 @@
+"""The command group: built-in commands, those of plugins, and how errors and signals end them."""
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from mmq import __version__, registry
+from mmq.cli.options import PLUGIN_OPTIONS
+from mmq.errors import InputError
+
+BUILT_IN = ("plugins", "size", "trial", "evaluate-baseline")
+
+
+class Commands(click.Group):
+    """Commands from here and from the `mmq.commands` entry points, imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All command names."""
+        return sorted([*BUILT_IN, *(p.name for p in registry.installed("command"))])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One command; None for an unknown one."""
+        if cmd_name in BUILT_IN:
+            from mmq.cli import commands
+
+            command: click.Command = getattr(commands, cmd_name.replace("-", "_"))
+        elif cmd_name in {p.name for p in registry.installed("command")}:
+            command = registry.load("command", cmd_name)
+        else:
+            return None
+        command.context_settings = {**PLUGIN_OPTIONS, **command.context_settings}
+        return command
+
+
+@click.group(cls=Commands)
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Log what is going on.")
+def cli(verbose: bool) -> None:
+    """Find where the bits of a vision-language model belong."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt; the next must not hurt cleaning up.
+
+    `mmq` under `mlflow run` gets both: one from the terminal, one from MLflow.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run a command; exit code 2 for bad input, 130 after an interrupt."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
+    try:
+        cli.main(args=argv, prog_name="mmq", standalone_mode=False)
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(
+            "\nInterrupted. What was finished is kept; the same command goes on from there.",
+            err=True,
+        )
+        sys.exit(130)

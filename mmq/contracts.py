@@ -1,0 +1,223 @@
+"""What a plugin provides: the contracts for quantizers, evaluators, model families and datasets.
+
+A quantizer or evaluator is a dataclass: its fields are its options, with their defaults. They
+become command options (`group_size` is `--group-size`) and MLflow params (`quantizer.group_size`)
+without further work.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from mmq.errors import InputError
+from mmq.quantized import QuantizedWeight
+from mmq.stats import Metric as Metric
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mmq.model import LoadedModel
+
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+# --- samples -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item of an evaluation set. `image_id` groups the samples of one picture."""
+
+    id: str
+    image_id: str
+    image: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSample(Sample):
+    """A picture with its reference captions (COCO: five)."""
+
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSample(Sample):
+    """A question about a picture with its annotators' answers (VQAv2: ten)."""
+
+    question: str
+    answers: tuple[str, ...]
+    answer_type: str
+
+
+# --- scores --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model said about one sample, and what that was worth."""
+
+    sample_id: str
+    image: Path
+    prompt: str
+    text: str
+    expected: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of one evaluation. `primary` names the metric that a search maximizes.
+
+    `per_sample` holds a value a sample for every metric that has one, in the samples' order.
+    """
+
+    primary: str
+    metrics: Mapping[str, Metric]
+    per_sample: Mapping[str, Sequence[float]]
+    predictions: Sequence[Prediction]
+
+    def __post_init__(self) -> None:
+        if self.primary not in self.metrics:
+            raise ValueError(f"primary: {self.primary!r} is not among {sorted(self.metrics)}")
+
+    @property
+    def score(self) -> Metric:
+        """The metric that a search maximizes."""
+        return self.metrics[self.primary]
+
+
+# --- plugins -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Quantizer(ABC):
+    """Turns a weight into codes. Subclasses are frozen dataclasses; fields are options.
+
+    Raise `version` whenever the same options would give other codes: stored artifacts of the old
+    version are then not used again.
+    """
+
+    version: ClassVar[str] = "1"
+
+    def check(self, name: str, shape: tuple[int, int]) -> None:
+        """Refuse a layer that cannot be quantized, by InputError, before any model is loaded."""
+        group_size = getattr(self, "group_size", 0)
+        if group_size > 0 and shape[1] % group_size:
+            raise InputError(
+                f"group_size: {group_size} does not divide the {shape[1]} inputs of {name}; "
+                f"choose a divisor, or 0 for one group a row"
+            )
+
+    @abstractmethod
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
+        """Codes with `bits` bits (2-8) of a weight (out, in) of any float dtype."""
+
+
+@dataclass
+class Evaluator(ABC):
+    """Scores a model on a task. Subclasses are dataclasses; fields are options."""
+
+    task: ClassVar[str]
+    version: ClassVar[str] = "1"
+
+    def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
+        """Refuse to start, by InputError, where something outside Python is missing."""
+
+    def prepare(self, samples: Sequence[Any]) -> None:  # noqa: B027
+        """See the whole evaluation set once, before any model; `evaluate` may get a part of it."""
+
+    @abstractmethod
+    def evaluate(
+        self, model: "LoadedModel", samples: Sequence[Any], progress: Progress
+    ) -> Evaluation:
+        """Score all samples; wrap the loop over batches in `progress(batches, description)`."""
+
+    def close(self) -> None:  # noqa: B027  (most evaluators hold nothing)
+        """Release what `evaluate` kept for the next call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How a model family is asked on a task: prompt template and decoding settings."""
+
+    prompt: str
+    max_new_tokens: int
+    num_beams: int = 1
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSpec:
+    """Where a component's transformer blocks are. `paths`: the first that exists counts.
+
+    A linear layer whose name in its block contains one of `attention` is of type attn, any other
+    is of type ff.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    attention: tuple[str, ...] = ("attn", "attention")
+
+
+class ModelFamily(ABC):
+    """One kind of VLM: how to load it, where its components are, how to ask it."""
+
+    architectures: ClassVar[tuple[str, ...]]
+    components: ClassVar[tuple[ComponentSpec, ...]]
+    generation: ClassVar[Mapping[str, Generation]] = {}
+
+    @abstractmethod
+    def skeleton(self, config: Any) -> nn.Module:
+        """The model without weights, for use under `torch.device("meta")`."""
+
+    @abstractmethod
+    def load(self, source: str, dtype: Any, device: str) -> tuple[nn.Module, Any]:
+        """Model and processor from a hub name or a local folder."""
+
+    @abstractmethod
+    def generate(
+        self,
+        model: "LoadedModel",
+        images: Sequence["Image"],
+        texts: Sequence[str],
+        settings: Generation,
+    ) -> list[str]:
+        """What the model says to each (image, text), without the prompt."""
+
+
+class Dataset(ABC):
+    """A data set in the layout that its official downloads unpack to."""
+
+    tasks: ClassVar[tuple[str, ...]]
+    layout: ClassVar[str]  # the expected tree, printed when something is missing
+    bundled: ClassVar[bool] = False  # True: needs no folder
+
+    @abstractmethod
+    def recognizes(self, root: Path) -> bool:
+        """Whether this folder looks like this data set's."""
+
+    @abstractmethod
+    def samples(self, task: str, root: Path) -> list[Any]:
+        """All evaluation samples; InputError for missing or malformed files."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What happened to one linear layer."""
+
+    name: str
+    component: str
+    block: int
+    layer_type: str
+    shape: tuple[int, int]
+    bits: int
+    group_size: int | None = None
+    stored_bits: int | None = None
+    relative_error: float | None = None  # |W - Q(W)|_F / |W|_F
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantReport:
+    """Every linear layer of every component, quantized or with the reason why not."""
+
+    layers: tuple[LayerReport, ...] = field(default=())

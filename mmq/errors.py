@@ -1,0 +1,20 @@
+"""The one error for bad input, and the sentence that helps out of it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: says what was given, what is allowed and what to do next; exit code 2."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
+    """The error for a name that is not among the known ones, with near names first.
+
+    >>> str(unknown("quantizer", "rnt", ["rtn", "uniform"]))
+    "Unknown quantizer 'rnt'. Did you mean 'rtn'? Available: rtn, uniform."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return InputError(f"Unknown {kind} {given!r}.{hint} Available: {', '.join(names) or 'none'}.")

@@ -1,0 +1,34 @@
+"""Pictures of an evaluation set: opened one way, checked before any model work."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from mmq.errors import InputError
+
+
+def open_image(path: Path) -> Image.Image:
+    """The picture as RGB; InputError naming the file if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise InputError(f"image: {path} does not exist") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"image: {path} cannot be read ({error})") from error
+
+
+def inside(folder: Path, name: str) -> Path:
+    """folder/name; InputError if that leads out of the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"image: {name!r} leads out of {folder}; correct the annotation file")
+    return path
+
+
+def check_images(paths: Iterable[Path], quiet: bool = False) -> None:
+    """Read every picture once; InputError for the first that is missing or unreadable."""
+    for path in tqdm(sorted(set(paths)), desc="check images", leave=False, disable=quiet):
+        open_image(path)

@@ -1,0 +1,252 @@
+"""A model and its components: which linear layers a bit width applies to."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmq import registry
+from mmq.contracts import ComponentSpec, ModelFamily
+from mmq.errors import InputError
+
+log = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A linear layer inside a component's transformer block."""
+
+    name: str  # path from the model's root
+    block: int
+    layer_type: str  # attn or ff
+    module: nn.Linear
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+        return self.module.out_features, self.module.in_features
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component: its name, its number of blocks and every linear layer in them."""
+
+    name: str
+    blocks: int
+    layers: tuple[Layer, ...]
+
+    @property
+    def weights(self) -> int:
+        """Number of weights that a bit width applies to."""
+        return sum(layer.module.weight.numel() for layer in self.layers)
+
+
+def _resolve(root: nn.Module, spec: ComponentSpec) -> tuple[str, nn.Module]:
+    for path in spec.paths:
+        try:
+            return path, root.get_submodule(path)
+        except AttributeError:
+            continue
+    node: nn.Module = root
+    walked: list[str] = []
+    for part in spec.paths[0].split("."):  # walk as far as the first candidate goes
+        if not hasattr(node, part):
+            break
+        node, walked = getattr(node, part), [*walked, part]
+    children = ", ".join(name for name, _ in node.named_children()) or "none"
+    raise InputError(
+        f"Component {spec.name!r}: none of {', '.join(spec.paths)} exists in "
+        f"{type(root).__name__}. Children of {'.'.join(walked) or 'the model'}: {children}."
+    )
+
+
+def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component]:
+    """The components of a model (real or on the meta device), in the family's order."""
+    components = {}
+    for spec in family.components:
+        path, blocks = _resolve(root, spec)
+        if not isinstance(blocks, nn.ModuleList):
+            raise InputError(f"Component {spec.name!r}: {path} is no list of blocks")
+        layers = tuple(_block_layers(path, blocks, spec))
+        if not layers:
+            raise InputError(f"Component {spec.name!r}: no linear layer in the blocks of {path}")
+        components[spec.name] = Component(spec.name, len(blocks), layers)
+    return components
+
+
+def _block_layers(path: str, blocks: nn.ModuleList, spec: ComponentSpec) -> Iterator[Layer]:
+    for index, block in enumerate(blocks):
+        for name, module in block.named_modules():
+            if isinstance(module, nn.Linear):
+                is_attention = any(marker in name for marker in spec.attention)
+                layer_type = "attn" if is_attention else "ff"
+                yield Layer(f"{path}.{index}.{name}", index, layer_type, module)
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model ready to be quantized and asked; weights are changed in place and restorable."""
+
+    module: nn.Module
+    processor: Any
+    family: ModelFamily
+    source: str
+    fingerprint: str
+    device: str
+    components: dict[str, Component]
+    _originals: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def write_(self, component: str, weights: Mapping[str, Tensor]) -> None:
+        """Put weights (by layer name) into a component's layers; the originals are kept."""
+        layers = self.components[component].layers
+        if component not in self._originals:
+            self._originals[component] = {
+                layer.name: layer.module.weight.detach().cpu().clone() for layer in layers
+            }
+        for layer in layers:
+            if layer.name in weights:
+                layer.module.weight.copy_(weights[layer.name])
+
+    def original(self, component: str) -> dict[str, Tensor]:
+        """A component's weights as loaded, by layer name."""
+        if component in self._originals:
+            return self._originals[component]
+        return {
+            layer.name: layer.module.weight.detach() for layer in self.components[component].layers
+        }
+
+    def restore_(self, component: str | None = None) -> None:
+        """Put the loaded weights back, of one component or of all."""
+        for name in [component] if component else list(self._originals):
+            if name in self._originals:
+                self.write_(name, self._originals[name])
+
+
+def _bundled(name: str) -> str | None:
+    for checkpoint in registry.installed("checkpoint"):
+        if checkpoint.name == name:
+            return str(registry.load("checkpoint", name)())
+    return None
+
+
+def locate(name: str) -> str:
+    """Folder of a bundled model or a local one, or the hub name itself; InputError for neither."""
+    bundled = _bundled(name)
+    if bundled:
+        return bundled
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"model: the folder {name} has no config.json")
+        return name
+    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_like_a_path:
+        names = ", ".join(c.name for c in registry.installed("checkpoint"))
+        raise InputError(
+            f"Unknown model {name!r}: no such folder, and no bundled model (there is: {names}) "
+            f"or hub name (like Salesforce/blip2-opt-2.7b)."
+        )
+    return name
+
+
+def read_config(source: str) -> Any:
+    """The transformers configuration of a folder, a hub name or a config.json."""
+    from transformers import AutoConfig
+
+    path = Path(source)
+    try:
+        if path.is_file():
+            return AutoConfig.for_model(**json.loads(path.read_text()))
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise InputError(
+            f"Model {source!r}: its configuration cannot be read ({reason}). Give a bundled "
+            f"model, a folder with a config.json, or a hub name that this machine can reach."
+        ) from error
+
+
+def family_of(config: Any) -> ModelFamily:
+    """The installed family for a configuration; InputError if there is none."""
+    wanted = (getattr(config, "architectures", None) or [config.model_type])[0]
+    supported: list[str] = []
+    for plugin in registry.installed("model family"):
+        family: ModelFamily = registry.load("model family", plugin.name)()
+        if wanted in family.architectures:
+            return family
+        supported += family.architectures
+    raise InputError(
+        f"No model family for {wanted}. Supported architectures: "
+        f"{', '.join(sorted(s for s in supported if '-' not in s))}."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A model without weights: enough to know its components, shapes and size."""
+
+    family: ModelFamily
+    components: dict[str, Component]
+    parameters: int
+
+
+def skeleton(source: str) -> Skeleton:
+    """Components and number of parameters from a configuration alone, in under a second."""
+    config = read_config(source)
+    family = family_of(config)
+    level = logging.getLogger("transformers").level
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # meta-device init is chatty
+    try:
+        with torch.device("meta"):
+            module = family.skeleton(config)
+    finally:
+        logging.getLogger("transformers").setLevel(level)
+    return Skeleton(family, find_components(module, family), count_parameters(module))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def load_model(name: str, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+    """A model from a bundled name, a local folder or a hub name, in eval mode."""
+    source = locate(name)
+    config = read_config(source)
+    family = family_of(config)
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
+    module, processor = family.load(source, DTYPES[dtype], device)
+    module.eval().requires_grad_(False)
+    return LoadedModel(
+        module=module,
+        processor=processor,
+        family=family,
+        source=name,
+        fingerprint=fingerprint(source, config, dtype),
+        device=device,
+        components=find_components(module, family),
+    )
+
+
+def fingerprint(source: str, config: Any, dtype: str) -> str:
+    """A hash of the weights and settings: the hub's commit, or the folder's contents."""
+    path = Path(source)
+    sha = hashlib.sha256(dtype.encode())
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors"))
+        for file in files:
+            sha.update(file.name.encode())
+            with file.open("rb") as stream:
+                sha.update(hashlib.file_digest(stream, "sha256").digest())
+    else:
+        sha.update(f"{source}@{getattr(config, '_commit_hash', None)}".encode())
+    return sha.hexdigest()[:20]

@@ -1,0 +1,76 @@
+"""Options of a plugin: the fields of its dataclass, read from text with clear errors."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from mmq.errors import InputError, unknown
+
+T = TypeVar("T")
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def convert(name: str, text: str, kind: Any) -> Any:
+    """The value of an option of type bool, int, float or str (or None); InputError if not."""
+    kind = next((k for k in get_args(kind) if k is not NoneType), kind)
+    try:
+        return _BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError) as error:
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise InputError(f"{name}: {text!r} is not {wanted.get(kind, kind)}") from error
+
+
+def field_types(plugin: type) -> dict[str, Any]:
+    """Option names of a plugin class with their types."""
+    if not dataclasses.is_dataclass(plugin):
+        return {}
+    hints = get_type_hints(plugin) if dataclasses.is_dataclass(plugin) else {}
+    return {f.name: hints[f.name] for f in dataclasses.fields(plugin) if f.init}
+
+
+def values(plugin: Any) -> dict[str, Any]:
+    """The options of a plugin as they are set."""
+    return {name: getattr(plugin, name) for name in field_types(type(plugin))}
+
+
+def build(plugin: type[T], options: Mapping[str, str]) -> T:
+    """The plugin with its options; ValueErrors of its own checks become InputErrors."""
+    types = field_types(plugin)
+    values = {name: convert(name, text, types[name]) for name, text in options.items()}
+    try:
+        return plugin(**values)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{plugin.__name__}: {error}") from error
+
+
+def distribute(extra: Mapping[str, str], plugins: Mapping[str, type]) -> dict[str, dict[str, str]]:
+    """Give each leftover command option to the plugin that has a field of that name.
+
+    Keys may be `group-size`, `group_size` or, where two plugins share a name,
+    `quantizer.group-size`. InputError for a name that none or several have.
+    """
+    given: dict[str, dict[str, str]] = {role: {} for role in plugins}
+    everything = {
+        f"{role}.{name}": (role, name)
+        for role, plugin in plugins.items()
+        for name in field_types(plugin)
+    }
+    for key, value in extra.items():
+        name = key.replace("-", "_")
+        matches = [
+            target for full, target in everything.items() if name in (full, full.split(".", 1)[1])
+        ]
+        if not matches:
+            names = [full.split(".", 1)[1].replace("_", "-") for full in everything]
+            raise unknown("option", key, names)
+        if len(matches) > 1:
+            raise InputError(
+                f"option {key!r} belongs to several plugins; write one of "
+                + ", ".join(f"{role}.{field}" for role, field in matches)
+            )
+        role, field = matches[0]
+        given[role][field] = value
+    return given

@@ -1,0 +1,133 @@
+"""A quantized weight: codes and their parameters, packed exactly, weighed honestly."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmq import affine
+from mmq.allocation import UNTOUCHED, check_bits
+
+_CHUNK = 1 << 20  # codes packed at once: a multiple of 8, so every chunk ends on a byte
+
+
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """Codes as a bit stream, uint8 (ceil(n * bits / 8),): `bits` bits a code, high bit first."""
+    if int(codes.max()) >= 2**bits:
+        raise ValueError(f"codes: {int(codes.max())} does not fit in {bits} bits")
+    flat = codes.reshape(-1).cpu().numpy()
+    parts = []
+    for start in range(0, len(flat), _CHUNK):
+        chunk = np.unpackbits(flat[start : start + _CHUNK, None], axis=1)[:, 8 - bits :]
+        parts.append(np.packbits(chunk))
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def unpack_codes(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `pack_codes`: uint8 codes of a shape."""
+    stream, n = packed.cpu().numpy(), int(np.prod(shape))
+    parts = []
+    for start in range(0, n, _CHUNK):
+        count = min(_CHUNK, n - start)
+        first = start * bits // 8
+        chunk = np.unpackbits(stream[first : first + (count * bits + 7) // 8], count=count * bits)
+        high = np.zeros((count, 8 - bits), dtype=np.uint8)
+        parts.append(np.packbits(np.hstack([high, chunk.reshape(count, bits)]), axis=1)[:, 0])
+    return torch.from_numpy(np.concatenate(parts)).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedWeight:
+    """A weight (out, in) as codes with `bits` bits each.
+
+    scale: (out, n_groups), (out, 1) or (1, 1), float. zero_point: same shape, or None where it is
+    the middle code 2^(bits-1). input_scale: (in,) or None; the layer's input is divided by it,
+    so the weight that a plain linear layer needs is the dequantized one divided by it.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    group_size: int
+    bits: int
+    input_scale: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if check_bits(self.bits) == UNTOUCHED:
+            raise ValueError("bits: a weight with 16 bits is untouched, not quantized")
+        if self.codes.dtype != torch.uint8 or self.codes.ndim != 2:
+            raise ValueError(f"codes: want uint8 (out, in), got {self.codes.dtype}")
+        if int(self.codes.max()) >= 2**self.bits:
+            raise ValueError(f"codes: {int(self.codes.max())} does not fit in {self.bits} bits")
+        rows, columns = self.codes.shape
+        allowed = {(rows, columns // self.group_size), (rows, 1), (1, 1)}
+        if tuple(self.scale.shape) not in allowed:
+            raise ValueError(f"scale: shape {tuple(self.scale.shape)} is not in {allowed}")
+        if self.zero_point is not None and self.zero_point.shape != self.scale.shape:
+            raise ValueError("zero_point: its shape differs from scale's")
+
+    def dequantize(self) -> Tensor:
+        """The weight to write into a plain linear layer, float32 (out, in)."""
+        middle = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.float32)
+        zero_point = middle if self.zero_point is None else self.zero_point.float()
+        weight = affine.dequantize(self.codes, self.scale.float(), zero_point)
+        return weight if self.input_scale is None else weight / self.input_scale.float()
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits this weight takes: codes, scales, zero points and input scales.
+
+        Integer zero points (uint8) are codes and take `bits` bits; all else takes its dtype's.
+        """
+        total = self.codes.numel() * self.bits + _dtype_bits(self.scale)
+        if self.zero_point is not None:
+            is_code = self.zero_point.dtype == torch.uint8
+            total += (
+                self.zero_point.numel() * self.bits if is_code else _dtype_bits(self.zero_point)
+            )
+        return total if self.input_scale is None else total + _dtype_bits(self.input_scale)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Packed tensors to store, with what `from_tensors` needs to read them."""
+        tensors = {
+            "codes": pack_codes(self.codes, self.bits),
+            "scale": self.scale,
+            "meta": torch.tensor([self.bits, self.group_size, *self.codes.shape]),
+        }
+        if self.zero_point is not None:
+            tensors["zero_point"] = self.zero_point
+        if self.input_scale is not None:
+            tensors["input_scale"] = self.input_scale
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "QuantizedWeight":
+        """The inverse of `to_tensors`."""
+        bits, group_size, rows, columns = tensors["meta"].tolist()
+        fields: dict[str, Any] = {
+            "codes": unpack_codes(tensors["codes"], bits, (rows, columns)),
+            "scale": tensors["scale"],
+            "zero_point": tensors.get("zero_point"),
+            "input_scale": tensors.get("input_scale"),
+        }
+        return cls(group_size=group_size, bits=bits, **fields)
+
+
+def _dtype_bits(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size() * 8
+
+
+def compact(
+    codes: Tensor, scale: Tensor, zero_point: Tensor, group_size: int, bits: int, symmetric: bool
+) -> QuantizedWeight:
+    """A QuantizedWeight with integer zero points, in the smallest dtypes that lose nothing."""
+    half = scale.half()
+    return QuantizedWeight(
+        codes=codes,
+        scale=half if torch.equal(half.float(), scale) else scale,
+        zero_point=None if symmetric else zero_point.to(torch.uint8),
+        group_size=group_size,
+        bits=bits,
+    )

@@ -1,0 +1,52 @@
+"""Sizes: bits per weight over the whole model, planned from shapes or weighed from a report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.contracts import QuantReport
+from mmq.model import Component
+
+GIB = 8 * 1024**3  # bits
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is under an allocation.
+
+    bpw: bits per weight over all parameters, unquantized ones at 16 (the paper's size axis).
+    stored_bpw: the same with scales, zero points and input scales counted.
+    """
+
+    parameters: int
+    bpw: float
+    stored_bpw: float | None = None
+
+    @property
+    def gib(self) -> float:
+        """Size in GiB at bpw."""
+        return self.parameters * self.bpw / GIB
+
+    @property
+    def stored_gib(self) -> float | None:
+        """Size in GiB with everything that is stored."""
+        return None if self.stored_bpw is None else self.parameters * self.stored_bpw / GIB
+
+
+def planned_bpw(
+    allocation: BitAllocation, components: Mapping[str, Component], parameters: int
+) -> float:
+    """Exact bpw of an allocation, before anything is quantized."""
+    saved = sum((UNTOUCHED - bits) * components[name].weights for name, bits in allocation.bits)
+    return UNTOUCHED - saved / parameters
+
+
+def weigh(report: QuantReport, parameters: int) -> Size:
+    """The size of what was really quantized: skipped layers count 16 bits."""
+    saved = stored_saved = 0
+    for layer in report.layers:
+        weights = layer.shape[0] * layer.shape[1]
+        if layer.stored_bits is not None:
+            saved += weights * (UNTOUCHED - layer.bits)
+            stored_saved += weights * UNTOUCHED - layer.stored_bits
+    return Size(parameters, UNTOUCHED - saved / parameters, UNTOUCHED - stored_saved / parameters)

@@ -1,0 +1,67 @@
+"""What a run keeps as files: the record, the layer report, the predictions with their pictures."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmq.contracts import Prediction
+from mmq.images import open_image
+from mmq.trial import TrialRecord
+
+PREDICTIONS = "predictions.json"
+LAYERS = "layers.json"
+SHOWN_PREDICTIONS = 24  # in the UI's table; all of them are in all_predictions.json
+THUMBNAIL = 160  # pixels
+
+
+def table_tag(*names: str) -> str:
+    """Value of the tag that makes the UI render artifacts as tables."""
+    return json.dumps([{"path": name, "type": "table"} for name in names])
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A table as the UI reads it: columns and data."""
+    columns = list(rows[0]) if rows else []
+    data = [[row[column] for column in columns] for row in rows]
+    path.write_text(json.dumps({"columns": columns, "data": data}))
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """record.json, the layer table, the predictions table and all predictions."""
+    (folder / "record.json").write_text(json.dumps(record.to_json(), indent=1))
+    write_table(folder / LAYERS, [_layer_row(asdict(layer)) for layer in record.report.layers])
+    predictions = record.evaluation.predictions
+    everything = [asdict(p) | {"image": p.image.name} for p in predictions]
+    (folder / "all_predictions.json").write_text(json.dumps(everything))
+    step = max(1, len(predictions) // SHOWN_PREDICTIONS)
+    shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
+    write_table(folder / PREDICTIONS, [_prediction_row(folder, p) for p in shown])
+
+
+def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
+    layer["shape"] = " x ".join(map(str, layer["shape"]))
+    if layer["relative_error"] is not None:
+        layer["relative_error"] = round(layer["relative_error"], 5)
+    return layer
+
+
+def _prediction_row(folder: Path, prediction: Prediction) -> dict[str, Any]:
+    images = Path("table_images") / Path(PREDICTIONS).stem
+    (folder / images).mkdir(parents=True, exist_ok=True)
+    name = images / f"{prediction.sample_id}.png"
+    image = open_image(prediction.image)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.save(folder / name)
+    return {
+        "image": {
+            "type": "image",
+            "filepath": name.as_posix(),
+            "compressed_filepath": name.as_posix(),
+        },
+        "prompt": prediction.prompt,
+        "prediction": prediction.text,
+        "expected": prediction.expected,
+        "score": round(prediction.score, 3),
+        "sample": prediction.sample_id,
+    }

@@ -1,0 +1,354 @@
+"""Runs: opened before the work, closed with what came of it, reaped where a process died."""
+
+import logging
+import os
+import platform
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from mmq.errors import InputError
+from mmq.tracking import files, views
+from mmq.trial import Question, TrialRecord, TrialSpec
+
+log = logging.getLogger(__name__)
+PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
+PARAM_LIMIT = 500  # characters, as in MLflow's stores
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _versions() -> dict[str, str]:
+    found = {"version.python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def question_params(question: Question) -> dict[str, Any]:
+    """A question as params; dotted names never clash with those of the MLproject."""
+    params = {
+        "model.name": question.model,
+        "model.fingerprint": question.model_fingerprint,
+        "model.dtype": question.dtype,
+        "data.name": question.data,
+        "data.fingerprint": question.data_fingerprint,
+        "data.samples": question.samples,
+        "quantizer.name": question.quantizer,
+        "quantizer.version": question.quantizer_version,
+        "evaluator.name": question.evaluator,
+        "evaluator.version": question.evaluator_version,
+        "run.seed": question.seed,
+    }
+    params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
+    params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}
+    return params | _versions()
+
+
+def _owner_tags() -> dict[str, str]:
+    return {"mmq.host": socket.gethostname(), "mmq.pid": str(os.getpid())}
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Run:
+    """A run of the tracking store, written to without MLflow's global state."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, run_id: str) -> None:
+        self.client, self.experiment_id, self.run_id = client, experiment_id, run_id
+
+    def log(
+        self,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        step: int = 0,
+    ) -> None:
+        """Everything in one call: on SQLite a call a value costs a second a trial."""
+        now = _now()
+        self.client.log_batch(
+            self.run_id,
+            params=[Param(k, str(v)[:PARAM_LIMIT]) for k, v in (params or {}).items()],
+            metrics=[Metric(k, float(v), now, step) for k, v in (metrics or {}).items()],
+            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+        )
+
+    def log_folder(self, folder: Path) -> None:
+        """All files of a folder as artifacts."""
+        self.client.log_artifacts(self.run_id, str(folder))
+
+    def log_question(self, question: Question) -> None:
+        """The evaluation set as a dataset input."""
+        source = CodeDatasetSource({"mlflow.source.name": question.data})
+        dataset = MetaDataset(
+            source, name=f"{question.data} ({question.task})", digest=question.data_fingerprint
+        )
+        tags = [InputTag("mlflow.data.context", "evaluation")]
+        inputs = [DatasetInput(dataset._to_mlflow_entity(), tags)]
+        self.client.log_inputs(self.run_id, inputs)
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
+
+
+class TrialRun(Run):
+    """The run of one trial."""
+
+    def finish(self, record: TrialRecord) -> None:
+        """Log a trial's scores, sizes, seconds and files."""
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            files.write_record(Path(folder), record)
+            self.log_folder(Path(folder))
+        seconds = dict(record.seconds) | {"log": time.perf_counter() - started}
+        self.log(metrics=_metrics(record, seconds))
+
+
+def _metrics(record: TrialRecord, seconds: Mapping[str, float]) -> dict[str, float]:
+    size = record.size
+    values: dict[str, float | None] = {
+        "bpw": size.bpw,
+        "stored_bpw": size.stored_bpw,
+        "size_gib": size.gib,
+        "stored_gib": size.stored_gib,
+    }
+    for name, metric in [("score", record.evaluation.score), *record.evaluation.metrics.items()]:
+        values |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
+    errors = [e for e in (layer.relative_error for layer in record.report.layers) if e is not None]
+    values["relative_error"] = sum(errors) / len(errors) if errors else 0.0
+    values |= {f"seconds/{stage}": spent for stage, spent in seconds.items()}
+    return {name: round(value, 6) for name, value in values.items() if value is not None}
+
+
+class StudyRun(Run):
+    """The parent run of a study: trials are nested under it, the front is kept in it."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        run_id: str,
+        study: str,
+        launcher: Run | None,
+    ) -> None:
+        super().__init__(client, experiment_id, run_id)
+        self.study = study
+        self._launcher = launcher  # the project run that continues an older parent
+
+    @contextmanager
+    def trial_run(self, spec: TrialSpec, **tags: str) -> Iterator[TrialRun]:
+        """A nested run, its params logged before the work: a crash leaves a FAILED run."""
+        kind = {"mmq.kind": "trial", "mmq.study": self.study, "mlflow.parentRunId": self.run_id}
+        run = _create(self.client, self.experiment_id, str(spec.allocation), kind | tags)
+        trial = TrialRun(self.client, self.experiment_id, run)
+        with _closing(trial):
+            bits = {f"bits.{name}": bits for name, bits in spec.allocation.bits}
+            trial.log(params=bits | question_params(spec.question))
+            trial.log_question(spec.question)
+            yield trial
+
+    def save_view(self, components: Sequence[str], score: str) -> None:
+        """Keep a chart view of this study in the experiment."""
+        key, value = views.chart_view_tag(self.study, components, score)
+        self.client.set_experiment_tag(self.experiment_id, key, value)
+
+    def describe(self, text: str) -> None:
+        """The description that the UI shows first."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+        if self._launcher is not None:
+            link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+            note = f"{text.splitlines()[0]}\n\nContinues the study in [run {self.run_id}]({link})."
+            self.client.set_tag(self._launcher.run_id, "mlflow.note.content", note)
+
+    def link(self) -> str:
+        """Address of the chart view in the UI."""
+        return views.chart_link(server_address(), self.experiment_id, self.study)
+
+    def __enter__(self) -> "StudyRun":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status = _status(error)
+        self.end(status)
+        if self._launcher is not None:
+            self._launcher.end(status)
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+
+
+@contextmanager
+def _closing(run: Run) -> Iterator[None]:
+    """End a run with the status that fits how its block ended."""
+    try:
+        yield
+    except BaseException as error:
+        if _status(error) == "FAILED":
+            run.log(tags={"mmq.error": traceback.format_exc()[-4000:]})
+        run.end(_status(error))
+        raise
+    run.end("FINISHED")
+
+
+def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+    user = {"mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.name": "mmq"}
+    tables = {"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS, files.LAYERS)}
+    run = client.create_run(
+        experiment_id, run_name=name, tags={**user, **tables, **_owner_tags(), **tags}
+    )
+    return str(run.info.run_id)
+
+
+def server_address() -> str:
+    """The tracking server if there is one, else where `mlflow ui` will listen."""
+    uri = str(mlflow.get_tracking_uri())
+    return uri.rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
+
+
+def ui_command() -> str | None:
+    """How to start the UI for the store in use; None where a server runs already."""
+    uri = str(mlflow.get_tracking_uri())
+    return None if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """Id of an experiment, made where there is none; InputError if a deleted one has the name."""
+    project_run = os.environ.get("MLFLOW_RUN_ID")
+    if project_run:  # `mlflow run` has chosen the experiment
+        return str(client.get_run(project_run).info.experiment_id)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name))
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            f"experiment: {name!r} was deleted. Choose another name, restore it with `mlflow "
+            f"experiments restore -x {found.experiment_id}`, or remove it with `mlflow gc`."
+        )
+    return str(found.experiment_id)
+
+
+def connect(experiment: str) -> tuple[MlflowClient, str]:
+    """A client and the experiment's id; InputError if the store cannot be used."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
+    client = MlflowClient()
+    try:
+        return client, _experiment(client, experiment)
+    except MlflowException as error:
+        raise InputError(
+            f"MLflow store {mlflow.get_tracking_uri()}: {error.message} "
+            f"(set another one with MLFLOW_TRACKING_URI)"
+        ) from error
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, study: str) -> str | None:
+    runs = client.search_runs(
+        [experiment_id],
+        f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'study'",
+        ViewType.ACTIVE_ONLY,
+        max_results=1,
+        order_by=["attributes.start_time ASC"],
+    )
+    return str(runs[0].info.run_id) if runs else None
+
+
+def reap(client: MlflowClient, experiment_id: str, study: str) -> int:
+    """End runs of a study whose process on this host is gone; how many there were."""
+    host, count = socket.gethostname(), 0
+    filter_string = f"tags.`mmq.study` = '{study}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], filter_string, max_results=1000):
+        tags = run.data.tags
+        if tags.get("mmq.host") == host and not _alive(tags.get("mmq.pid", "0")):
+            client.set_terminated(run.info.run_id, "KILLED")
+            count += 1
+    return count
+
+
+def study_run(experiment: str, study: str, question: Question) -> StudyRun:
+    """A study's parent run: made, or adopted from `mlflow run`; later calls go on in it."""
+    client, experiment_id = connect(experiment)
+    reap(client, experiment_id, study)
+    tags = {"mmq.kind": "study", "mmq.study": study, **_owner_tags()}
+    project_run = os.environ.get("MLFLOW_RUN_ID")
+    parent = _find_parent(client, experiment_id, study)
+    launcher = None
+    if parent is None:
+        parent = project_run or _create(client, experiment_id, f"search {study}", tags)
+        run = StudyRun(client, experiment_id, parent, study, None)
+        client.update_run(parent, name=f"search {study}")
+        run.log(params=question_params(question), tags=tags)
+        run.log_question(question)
+        return run
+    if project_run and project_run != parent:
+        launcher = Run(client, experiment_id, project_run)
+        launcher.log(tags={"mmq.kind": "continuation", "mmq.continues": study})
+    client.update_run(parent, status="RUNNING")
+    run = StudyRun(client, experiment_id, parent, study, launcher)
+    run.log(tags=tags)
+    return run
+
+
+@contextmanager
+def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
+    """A run of its own for one trial; adopts the run of `mlflow run`."""
+    client, experiment_id = connect(experiment)
+    name = str(spec.allocation)
+    tags = {"mmq.kind": "single"}
+    adopted = os.environ.get("MLFLOW_RUN_ID")
+    run_id = adopted or _create(client, experiment_id, name, tags)
+    run = TrialRun(client, experiment_id, run_id)
+    with _closing(run):
+        if adopted:
+            client.update_run(run_id, name=name)
+            tables = files.table_tag(files.PREDICTIONS, files.LAYERS)
+            run.log(tags=tags | {"mlflow.loggedArtifacts": tables})
+        bits = {f"bits.{part}": width for part, width in spec.allocation.bits}
+        run.log(params=bits | question_params(spec.question))
+        run.log_question(spec.question)
+        yield run
+
+
+@contextmanager
+def plain_run(experiment: str, name: str, params: Mapping[str, Any]) -> Iterator[Run]:
+    """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
+    client, experiment_id = connect(experiment)
+    adopted = os.environ.get("MLFLOW_RUN_ID")
+    run = Run(client, experiment_id, adopted or _create(client, experiment_id, name, {}))
+    with _closing(run):
+        run.log(params={**params, **_versions()})
+        yield run

@@ -1,0 +1,189 @@
+"""One trial: an allocation is quantized, scored and recorded. A newcomer starts here.
+
+    TrialSpec -> run_trial(spec, model, ...) -> TrialRecord
+
+The grid, the search, the single-run command and the ablations all go through `run_trial`.
+Quantization is simulated: codes are dequantized into the model's own linear layers, so that an
+evaluator sees a plain model. Nothing here knows MLflow or Optuna.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.contracts import Evaluation, Evaluator, LayerReport, Quantizer, QuantReport
+from mmq.model import Component, LoadedModel, count_parameters
+from mmq.quantized import QuantizedWeight
+from mmq.sizes import Size, weigh
+from mmq.store import ArtifactKey, Store, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a study asks: model, task, data and quantizer. Its trials differ in the allocation."""
+
+    model: str
+    model_fingerprint: str
+    dtype: str
+    task: str
+    data: str
+    data_fingerprint: str
+    samples: int
+    quantizer: str
+    quantizer_version: str
+    quantizer_options: Mapping[str, Any]
+    evaluator: str
+    evaluator_version: str
+    evaluator_options: Mapping[str, Any]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """A hash of all that the scores depend on; the model's and data's names do not count."""
+        facts = dataclasses.asdict(self)
+        return digest({k: v for k, v in facts.items() if k not in ("model", "data")})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """One allocation within a question."""
+
+    question: Question
+    allocation: BitAllocation
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """All that a trial found."""
+
+    spec: TrialSpec
+    evaluation: Evaluation
+    report: QuantReport
+    size: Size
+    seconds: Mapping[str, float]  # by stage: quantize, evaluate
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for record.json; predictions and layers go to files of their own."""
+        return {
+            "question": dataclasses.asdict(self.spec.question),
+            "allocation": self.spec.allocation.as_dict(),
+            "size": dataclasses.asdict(self.size)
+            | {"gib": self.size.gib, "stored_gib": self.size.stored_gib},
+            "primary": self.evaluation.primary,
+            "metrics": {k: dataclasses.asdict(m) for k, m in self.evaluation.metrics.items()},
+            "per_sample": {k: list(v) for k, v in self.evaluation.per_sample.items()},
+            "seconds": dict(self.seconds),
+        }
+
+
+def run_trial(
+    spec: TrialSpec,
+    model: LoadedModel,
+    quantizer: Quantizer,
+    evaluator: Evaluator,
+    samples: Sequence[Any],
+    store: Store,
+    quiet: bool = False,
+) -> TrialRecord:
+    """Quantize every component at its width, score the model, and leave it as it was."""
+    allocation = spec.allocation.over(model.components)
+
+    def progress(items: Any, description: str) -> Any:
+        return tqdm(items, desc=f"{allocation}: {description}", leave=False, disable=quiet)
+
+    started = time.perf_counter()
+    layers: list[LayerReport] = []
+    try:
+        for name, component in model.components.items():
+            bits = allocation[name]
+            if bits == UNTOUCHED:
+                model.restore_(name)
+                layers += [_untouched(name, component, k) for k in range(len(component.layers))]
+                continue
+            weights = _quantized(spec.question, model, component, bits, quantizer, store)
+            layers += _apply_(model, component, weights, bits)
+        quantized = time.perf_counter()
+        evaluation = evaluator.evaluate(model, samples, progress)
+        evaluated = time.perf_counter()
+    finally:
+        model.restore_()
+    report = QuantReport(tuple(layers))
+    return TrialRecord(
+        spec=TrialSpec(spec.question, allocation),
+        evaluation=evaluation,
+        report=report,
+        size=weigh(report, count_parameters(model.module)),
+        seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
+    )
+
+
+def _quantized(
+    question: Question,
+    model: LoadedModel,
+    component: Component,
+    bits: int,
+    quantizer: Quantizer,
+    store: Store,
+) -> dict[str, QuantizedWeight]:
+    """A component's weights from the store, or quantized now and stored."""
+    key = ArtifactKey(
+        model=model.fingerprint,
+        component=component.name,
+        quantizer=question.quantizer,
+        quantizer_version=question.quantizer_version,
+        options=tuple(sorted(question.quantizer_options.items())),
+        bits=bits,
+    )
+    weights = store.get(key)
+    if weights is None:
+        weights = {
+            name: quantizer.quantize(weight, bits)
+            for name, weight in model.original(component.name).items()
+        }
+        store.put(key, weights)
+    return weights
+
+
+def _apply_(
+    model: LoadedModel, component: Component, weights: Mapping[str, QuantizedWeight], bits: int
+) -> list[LayerReport]:
+    """Write the weights into the model and report every layer."""
+    originals = model.original(component.name)
+    plain: dict[str, Tensor] = {}
+    reports = []
+    for index, layer in enumerate(component.layers):
+        quantized = weights[layer.name]
+        plain[layer.name] = quantized.dequantize()
+        before = originals[layer.name].float().cpu()
+        error = (before - plain[layer.name].cpu()).norm() / before.norm().clamp(min=1e-12)
+        reports.append(
+            dataclasses.replace(
+                _untouched(component.name, component, index),
+                bits=bits,
+                group_size=quantized.group_size,
+                stored_bits=quantized.stored_bits,
+                relative_error=float(error),
+                skipped=None,
+            )
+        )
+    model.write_(component.name, plain)
+    return reports
+
+
+def _untouched(name: str, component: Component, index: int) -> LayerReport:
+    layer = component.layers[index]
+    return LayerReport(
+        name=layer.name,
+        component=name,
+        block=layer.block,
+        layer_type=layer.layer_type,
+        shape=layer.shape,
+        bits=UNTOUCHED,
+        skipped="its component stays at 16 bits",
+    )

@@ -1,0 +1,1 @@
+"""Built-in evaluators, one file a plugin."""

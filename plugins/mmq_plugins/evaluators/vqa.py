@@ -1,0 +1,60 @@
+"""VQAv2 accuracy by the official rule, overall and per answer type."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mmq.contracts import Evaluation, Metric, Prediction, Progress, QuestionSample
+from mmq.stats import mean_metric
+from mmq_plugins.evaluators.asking import GeneratingEvaluator
+from mmq_plugins.evaluators.vqa_answers import soft_accuracy
+
+if TYPE_CHECKING:
+    from mmq.model import LoadedModel
+
+
+@dataclass
+class Vqa(GeneratingEvaluator):
+    """Soft accuracy against ten annotators, in percent."""
+
+    task: ClassVar[str] = "vqa"
+
+    def evaluate(
+        self, model: "LoadedModel", samples: Sequence[QuestionSample], progress: Progress
+    ) -> Evaluation:
+        """Ask every question; vqa/accuracy is the score."""
+        settings = self.settings(model)
+        prompts = [settings.prompt.format(sample.question) for sample in samples]
+        answers = self.ask(model, samples, prompts, settings, progress)
+        return score_answers(samples, answers)
+
+
+def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+    """Accuracy of given answers, overall and for every answer type that occurs."""
+    scores = [
+        soft_accuracy(answer, sample.answers)
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+    metrics = {"vqa/accuracy": _accuracy(samples, scores)}
+    for answer_type in sorted({sample.answer_type for sample in samples}):
+        chosen = [k for k, sample in enumerate(samples) if sample.answer_type == answer_type]
+        name = f"vqa/accuracy_{answer_type.replace('/', '_')}"
+        metrics[name] = _accuracy([samples[k] for k in chosen], [scores[k] for k in chosen])
+    return Evaluation(
+        primary="vqa/accuracy",
+        metrics=metrics,
+        per_sample={"vqa/accuracy": [100 * score for score in scores]},
+        predictions=[
+            Prediction(s.id, s.image, s.question, answer, most_common(s.answers), 100 * score)
+            for s, answer, score in zip(samples, answers, scores, strict=True)
+        ],
+    )
+
+
+def _accuracy(samples: Sequence[QuestionSample], scores: Sequence[float]) -> Metric:
+    return mean_metric(scores, [sample.image_id for sample in samples], scale=100)
+
+
+def most_common(answers: Sequence[str]) -> str:
+    """The answer that most annotators gave."""
+    return max(answers, key=answers.count)

@@ -1,0 +1,77 @@
+"""The official VQAv2 comparison of an answer with those of ten annotators.
+
+Facts of the rule (VQA evaluation, Antol et al. 2015): the answer is stripped of punctuation, its
+number words become digits, articles go, contractions get their apostrophe; the annotators' answers
+lose their punctuation where they are not all the same. The accuracy is min(matches / 3, 1) over
+the other nine annotators, averaged over leaving each of the ten out.
+"""
+
+import re
+from collections.abc import Sequence
+
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+ARTICLES = frozenset({"a", "an", "the"})
+_NUMBER_WORDS = (
+    *("zero", "one", "two", "three", "four", "five"),
+    *("six", "seven", "eight", "nine", "ten"),
+)
+DIGITS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)} | {"none": "0"}
+_LONE_PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
+_DIGIT_COMMA = re.compile(r"(\d)(\,)(\d)")
+_PERIODS_REMOVED = 32  # the official code passes re.UNICODE (32) where re.sub wants a count
+
+# what is written -> what it is taken for; with one of its apostrophes left out
+_CONTRACTED = """
+ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
+I'm I've isn't it'd it'll let's ma'am mightn't might've mustn't must've needn't not've o'clock
+oughtn't shan't she'd should've shouldn't somebody'll somebody's someone'd someone'll someone's
+something'd something'll that's there'd there're there's they'd they'll they're they've 'twas
+wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'll
+who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've could've
+couldn't've hadn't've he'd've I'd've it'd've mightn't've she'd've shouldn't've somebody'd've
+someone'd've something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'd've
+y'all'll you'd've
+"""
+CONTRACTIONS = {
+    word[:position] + word[position + 1 :]: word
+    for word in _CONTRACTED.split()
+    for position, letter in enumerate(word)
+    if letter == "'"
+}
+CONTRACTIONS |= {
+    "'ow'sat": "'ow's'at",
+    "'ows'at": "'ow's'at",
+    "ow's'at": "'ow's'at",
+    "somebody'd": "somebodyd",
+}
+
+
+def strip_punctuation(text: str) -> str:
+    """Punctuation beside a space (or anywhere in a text with 1,000) goes, else becomes a space."""
+    result = text
+    has_digit_comma = _DIGIT_COMMA.search(text) is not None
+    for mark in PUNCTUATION:
+        beside_space = mark + " " in text or " " + mark in text
+        result = result.replace(mark, "" if beside_space or has_digit_comma else " ")
+    return _LONE_PERIOD.sub("", result, count=_PERIODS_REMOVED)
+
+
+def normalize_words(text: str) -> str:
+    """Lower case, digits for number words, no articles, contractions with their apostrophe."""
+    words = (DIGITS.get(word, word) for word in text.lower().split())
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def soft_accuracy(answer: str, annotators: Sequence[str]) -> float:
+    """Official accuracy of one answer, 0 to 1."""
+    given = normalize_words(strip_punctuation(_clean(answer)))
+    references = list(annotators)
+    if len(set(references)) > 1:
+        references = [strip_punctuation(reference) for reference in references]
+    matches = [reference == given for reference in references]
+    total = sum(matches)
+    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)

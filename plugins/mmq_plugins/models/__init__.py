@@ -1,0 +1,1 @@
+"""Built-in models, one file a plugin."""

@@ -1,0 +1,20 @@
+"""Uniform quantization of the paper: one range a tensor."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mmq import affine
+from mmq.contracts import Quantizer
+from mmq.quantized import QuantizedWeight
+
+
+@dataclass(frozen=True)
+class Uniform(Quantizer):
+    """Per-tensor min/max quantization (paper, appendix A.1); no options."""
+
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
+        """Codes between the tensor's smallest and largest weight."""
+        scale, zero_point = affine.choose_tensor_qparams(weight, bits)
+        codes = affine.quantize(weight, scale, zero_point, bits)
+        return QuantizedWeight(codes, scale, zero_point, group_size=weight.shape[1], bits=bits)

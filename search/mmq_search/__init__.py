@@ -1,0 +1,1 @@
+"""The search: Optuna over bit allocations, trials through mmq's one path."""

@@ -1,0 +1,138 @@
+"""`mmq search`: the bit-allocation search from options to the printed front."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import click
+from tqdm import tqdm
+
+from mmq.allocation import parse_bits
+from mmq.analysis.fronts import pareto_front, verdict
+from mmq.cli.options import options_from
+from mmq.errors import InputError
+from mmq.home import home
+from mmq.model import LoadedModel, locate, skeleton
+from mmq.prepare import Prepared, QuestionOptions, option, prepare
+from mmq.store import Store
+from mmq.tracking import StudyRun, study_run
+from mmq.tracking.runs import connect, ui_command
+from mmq.trial import Question, TrialSpec, run_trial
+from mmq_search.report import description, front_text, log_front
+from mmq_search.space import Space
+from mmq_search.study import Asked, SearchStudy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions(QuestionOptions):
+    """A question, and how long to search for its front."""
+
+    bits: str = option("2,3,4,5,6,8,16", "Widths to choose from, for every component.")
+    n_trials: int = option(40, "Evaluated allocations, those of earlier calls included.")
+    study: str = option("", "Name of the study; made from the question if empty.")
+    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+
+
+@click.command("search")
+@options_from(SearchOptions)
+def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
+    """Search the Pareto front of size against score over per-component bits.
+
+    The same command again goes on where the last one stopped.
+    """
+    if chosen.n_trials < 1:
+        raise InputError(f"n-trials: {chosen.n_trials} is not at least 1")
+    if not re.fullmatch(r"[\w.-]*", chosen.study):
+        raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
+    bits = parse_bits(chosen.bits)
+    components = skeleton(locate(chosen.model)).components
+    space = Space(tuple(components), bits)
+    prepared = prepare(chosen, extra, space.diagonal())
+    connect(chosen.experiment)
+    model, question = prepared.load()
+    name = chosen.study or study_name(question, bits)
+    study = SearchStudy(name, question.key, space, home(), chosen.seed)
+    log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
+    try:
+        with study_run(chosen.experiment, name, question) as run:
+            _search(study, run, model, question, prepared, chosen.n_trials)
+    finally:
+        prepared.evaluator.close()
+    _say_where_to_look(study, run)
+
+
+def study_name(question: Question, bits: tuple[int, ...]) -> str:
+    """A readable name that tells two questions, or two spaces, apart."""
+    model = question.model.rstrip("/").split("/")[-1]
+    readable = f"{model}-{question.evaluator}-{question.quantizer}"
+    widths = "".join(str(b) if b < 10 else f"-{b}" for b in bits)
+    return re.sub(r"[^\w.-]", "-", f"{readable}-{widths}-{question.key[:8]}")
+
+
+def _search(
+    study: SearchStudy,
+    run: StudyRun,
+    model: LoadedModel,
+    question: Question,
+    prepared: Prepared,
+    n_trials: int,
+) -> None:
+    """Ask, run and tell until `n_trials` allocations are evaluated; the front is logged anyhow."""
+    store = Store(home() / "store")
+    done, target = len(study.evaluated()), min(n_trials, len(study.space))
+    if done:
+        click.echo(f"Study {study.name} goes on: {done} of {target} allocations are evaluated.")
+    try:
+        with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
+            while done < target and (asked := study.ask()) is not None:
+                _run_one(study, run, model, question, prepared, store, asked)
+                done += 1
+                bar.update()
+                bar.set_postfix_str(f"front: {len(pareto_front(study.points()))}")
+                run.log(metrics={"trials": done}, step=done)
+                if done == 1 or done % 5 == 0:
+                    _describe(study, run, model, prepared)
+    finally:
+        if study.evaluated():
+            _describe(study, run, model, prepared)
+            log_front(run, study)
+
+
+def _describe(study: SearchStudy, run: StudyRun, model: LoadedModel, prepared: Prepared) -> None:
+    """Bring the parent run's description and chart view up to date."""
+    run.describe(description(study, [sample.image_id for sample in prepared.samples]))
+    run.save_view(list(model.components), study.score_name)
+
+
+def _run_one(
+    study: SearchStudy,
+    run: StudyRun,
+    model: LoadedModel,
+    question: Question,
+    prepared: Prepared,
+    store: Store,
+    asked: Asked,
+) -> None:
+    """One trial through mmq's path; what ends it early is told to Optuna too."""
+    spec = TrialSpec(question, asked.allocation)
+    try:
+        with run.trial_run(spec, **{"mmq.optuna_trial": str(asked.trial.number)}) as trial:
+            record = run_trial(
+                spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, store
+            )
+            trial.finish(record)
+            study.tell(asked, record, trial.run_id)
+    except BaseException as error:
+        study.give_up(asked, retry=isinstance(error, KeyboardInterrupt))
+        raise
+
+
+def _say_where_to_look(study: SearchStudy, run: StudyRun) -> None:
+    points = study.points()
+    click.echo(f"\n{front_text(points, study.score_name)}\n\n{verdict(points)}\n")
+    if command := ui_command():
+        click.echo(f"Browse it: {command}")
+    click.echo(f"Open:      {run.link()}")

@@ -1,0 +1,99 @@
+"""What a study hands back: the verdict, the front as table and figures, the way to look at it."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmq.analysis.fronts import (
+    Point,
+    baseline,
+    kept_share,
+    pareto_front,
+    smallest_keeping,
+    verdict,
+)
+from mmq.analysis.plots import front_figure, front_plot
+from mmq.tracking import StudyRun
+from mmq.tracking.files import table_tag, write_table
+from mmq_search.study import SearchStudy
+
+TABLE = "front.json"
+
+
+def description(study: SearchStudy, clusters: Sequence[str]) -> str:
+    """The verdict first, then how sure it is; Markdown."""
+    points = study.points()
+    lines = [verdict(points)]
+    reference, chosen = baseline(points), smallest_keeping(points)
+    if reference is not None and chosen is not None:
+        old, new = study.per_sample(reference.allocation), study.per_sample(chosen.allocation)
+        if old and new:
+            kept, low, high = kept_share(new, old, clusters)
+            lines.append(
+                f"\nIt scores {chosen.score:.4g} against {reference.score:.4g} unquantized: "
+                f"{kept:.1%} kept (95% interval {low:.1%} to {high:.1%}, paired over pictures)."
+            )
+    front = pareto_front(points)
+    lines.append(f"\n{len(points)} allocations evaluated, {len(front)} on the front:\n")
+    lines.append(f"| allocation | bpw | stored bpw | {study.score_name} | 95% interval |")
+    lines.append("|---|---|---|---|---|")
+    lines += [
+        f"| {p.allocation} | {p.bpw:.3f} | {_number(p.stored_bpw)} | {p.score:.4g} "
+        f"| {_interval(p)} |"
+        for p in front
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _interval(point: Point) -> str:
+    if point.low is None or point.high is None:
+        return ""
+    return f"{point.low:.4g} to {point.high:.4g}"
+
+
+def front_text(points: Sequence[Point], score_name: str) -> str:
+    """The front as a plain table for the terminal."""
+    front = pareto_front(points)
+    width = max([len(p.allocation) for p in front] + [10])
+    head = f"{'allocation':<{width}}  {'bpw':>7}  {'stored':>7}  {score_name} (95% interval)"
+    rows = [
+        f"{p.allocation:<{width}}  {p.bpw:7.3f}  {_number(p.stored_bpw):>7}  "
+        f"{p.score:.4g} ({_interval(p)})"
+        for p in front
+    ]
+    return "\n".join([head, *rows])
+
+
+def log_front(run: StudyRun, study: SearchStudy) -> None:
+    """The front as table, offline plot, PNG and metrics of the parent run."""
+    points = study.points()
+    if not points:
+        return
+    front, title = pareto_front(points), verdict(points)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [
+            {
+                "allocation": p.allocation,
+                "bpw": round(p.bpw, 4),
+                "stored_bpw": None if p.stored_bpw is None else round(p.stored_bpw, 4),
+                "score": round(p.score, 4),
+                "low": None if p.low is None else round(p.low, 4),
+                "high": None if p.high is None else round(p.high, 4),
+                "run": p.run_id,
+            }
+            for p in front
+        ]
+        write_table(folder / TABLE, rows)
+        front_figure(points, study.score_name, title).savefig(folder / "front.png")
+        front_plot(points, study.score_name, title).write_html(folder / "front.html")
+        run.log_folder(folder)
+    chosen = smallest_keeping(points)
+    metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
+    if chosen is not None:
+        metrics |= {"chosen_bpw": chosen.bpw, "chosen_score": chosen.score}
+    run.log(metrics=metrics, tags={"mlflow.loggedArtifacts": table_tag(TABLE)})

@@ -1,0 +1,64 @@
+"""The search space: a bit width for every component."""
+
+import itertools
+import math
+import random
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import Trial
+
+from mmq.allocation import BitAllocation
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All allocations of some widths over some components.
+
+    Optuna sees the index of a width, not the width: 8 and 16 are neighbours as 2 and 3 are.
+    """
+
+    components: tuple[str, ...]
+    bits: tuple[int, ...]  # ascending
+
+    def __len__(self) -> int:
+        return math.prod([len(self.bits)] * len(self.components))
+
+    def suggest(self, trial: Trial) -> BitAllocation:
+        """The allocation that a trial asks for."""
+        last = len(self.bits) - 1
+        return BitAllocation(
+            tuple((name, self.bits[trial.suggest_int(name, 0, last)]) for name in self.components)
+        )
+
+    def params(self, allocation: BitAllocation) -> dict[str, int]:
+        """The inverse of `suggest`: Optuna's parameters of an allocation."""
+        return {name: self.bits.index(bits) for name, bits in allocation.bits}
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's distributions by component."""
+        return {name: IntDistribution(0, len(self.bits) - 1) for name in self.components}
+
+    def diagonal(self) -> list[BitAllocation]:
+        """The same width everywhere, widest first: the unquantized model leads."""
+        return [BitAllocation.uniform(self.components, bits) for bits in reversed(self.bits)]
+
+    def __iter__(self) -> Iterator[BitAllocation]:
+        for widths in itertools.product(self.bits, repeat=len(self.components)):
+            yield BitAllocation(tuple(zip(self.components, widths, strict=True)))
+
+    def unseen(self, seen: Container[str], rng: random.Random) -> BitAllocation | None:
+        """A random allocation that was not seen yet; None where all were."""
+        for _ in range(100):
+            pick = BitAllocation(tuple((name, rng.choice(self.bits)) for name in self.components))
+            if str(pick) not in seen:
+                return pick
+        rest: Sequence[BitAllocation] = [a for a in self if str(a) not in seen]
+        return rng.choice(rest) if rest else None
+
+    def describe(self) -> str:
+        """In words, for logs."""
+        return (
+            f"{len(self)} allocations of {list(self.bits)} bits over {', '.join(self.components)}"
+        )
