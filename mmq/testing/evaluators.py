@@ -1,0 +1,92 @@
+"""What every evaluator must hold, tried on the embedded model and scenes."""
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmq import registry
+from mmq.contracts import Evaluation, Evaluator
+from mmq.model import LoadedModel, load_model
+
+SAMPLES = 12
+
+
+def _silent(items: Iterable[Any], description: str) -> Iterable[Any]:
+    return items
+
+
+@functools.cache
+def _model(name: str) -> LoadedModel:
+    return load_model(name)
+
+
+@functools.cache
+def _samples(dataset: str, task: str) -> tuple[Any, ...]:
+    return tuple(registry.load("dataset", dataset)().samples(task, Path()))
+
+
+class EvaluatorContract(ABC):
+    """Subclass it and implement `make`; name another model or data set where yours needs it."""
+
+    model_name = "embedded-blip2"
+    dataset_name = "scenes"
+
+    @abstractmethod
+    def make(self) -> Evaluator:
+        """The evaluator under test, with options that make it quick."""
+
+    def _evaluate(self, evaluator: Evaluator, samples: tuple[Any, ...]) -> Evaluation:
+        return evaluator.evaluate(_model(self.model_name), samples, _silent)
+
+    def _prepared(self) -> tuple[Evaluator, tuple[Any, ...]]:
+        evaluator = self.make()
+        evaluator.check()
+        samples = _samples(self.dataset_name, evaluator.task)
+        evaluator.prepare(samples)
+        return evaluator, samples[:SAMPLES]
+
+    def test_scores_are_finite_and_lie_in_their_intervals(self) -> None:
+        evaluator, samples = self._prepared()
+        try:
+            evaluation = self._evaluate(evaluator, samples)
+        finally:
+            evaluator.close()
+        assert evaluation.score is evaluation.metrics[evaluation.primary]
+        assert evaluation.score.n == len(samples)
+        for metric in evaluation.metrics.values():
+            assert math.isfinite(metric.value)
+            if metric.low is not None and metric.high is not None:
+                assert metric.low <= metric.value <= metric.high
+
+    def test_there_is_a_value_and_a_prediction_for_every_sample(self) -> None:
+        evaluator, samples = self._prepared()
+        try:
+            evaluation = self._evaluate(evaluator, samples)
+        finally:
+            evaluator.close()
+        assert [p.sample_id for p in evaluation.predictions] == [s.id for s in samples]
+        assert all(p.image.exists() for p in evaluation.predictions)
+        for values in evaluation.per_sample.values():
+            assert len(values) == len(samples)
+            assert all(map(math.isfinite, values))
+
+    def test_the_same_model_scores_the_same_again(self) -> None:
+        evaluator, samples = self._prepared()
+        try:
+            first, second = (self._evaluate(evaluator, samples) for _ in range(2))
+        finally:
+            evaluator.close()
+        assert first.metrics == second.metrics
+        assert [p.text for p in first.predictions] == [p.text for p in second.predictions]
+
+    def test_a_sample_scores_the_same_in_a_smaller_set(self) -> None:
+        evaluator, samples = self._prepared()
+        try:
+            whole, part = self._evaluate(evaluator, samples), self._evaluate(evaluator, samples[:5])
+        finally:
+            evaluator.close()
+        for name, values in part.per_sample.items():
+            assert list(values) == list(whole.per_sample[name][:5])

@@ -1,0 +1,29 @@
+import os
+
+import pytest
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory):
+    """Data and artifacts of the tests in one folder a worker, never in the project's."""
+    os.environ["MMQ_HOME"] = str(tmp_path_factory.mktemp("home"))
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    import torch
+
+    torch.set_num_threads(1)  # two test workers on two cores
+
+
+@pytest.fixture
+def store_uri(tmp_path, monkeypatch):
+    """A real MLflow store of the test's own; the working folder is the test's too."""
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    yield uri
+    mlflow.set_tracking_uri(None)

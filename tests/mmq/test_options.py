@@ -1,0 +1,69 @@
+from dataclasses import dataclass, field
+
+import pytest
+
+from mmq.errors import InputError
+from mmq.options import build, distribute, field_types, values
+
+
+@dataclass(frozen=True)
+class Left:
+    group_size: int = 64
+    symmetric: bool = False
+    damping: float = 0.01
+    both: str = "x"
+    _state: object = field(default=None, init=False)
+
+    def __post_init__(self):
+        if self.group_size < 0:
+            raise ValueError("group_size: negative")
+
+
+@dataclass
+class Right:
+    both: str = "y"
+    num_beams: int | None = None
+
+
+PLUGINS = {"quantizer": Left, "evaluator": Right}
+
+
+def test_options_are_read_by_their_types():
+    given = {"group_size": "32", "symmetric": "True", "damping": "0.5", "both": "z"}
+    assert build(Left, given) == Left(32, True, 0.5, "z")
+    assert build(Right, {"num_beams": "3"}).num_beams == 3
+
+
+def test_state_is_no_option():
+    assert list(field_types(Left)) == ["group_size", "symmetric", "damping", "both"]
+    assert values(Right()) == {"both": "y", "num_beams": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("group_size", "many", "group_size: 'many' is not a whole number"),
+        ("symmetric", "maybe", "symmetric: 'maybe' is not true or false"),
+        ("damping", "low", "damping: 'low' is not a number"),
+        ("group_size", "-1", "group_size: negative"),
+    ],
+)
+def test_bad_values_say_what_was_given(name, value, message):
+    with pytest.raises(InputError, match=message):
+        build(Left, {name: value})
+
+
+def test_leftover_options_go_to_the_plugin_that_has_them():
+    given = distribute({"group-size": "32", "num_beams": "2"}, PLUGINS)
+    assert given == {"quantizer": {"group_size": "32"}, "evaluator": {"num_beams": "2"}}
+
+
+def test_unknown_option_lists_near_names():
+    with pytest.raises(InputError, match="Unknown option 'groupsize'. Did you mean 'group-size'"):
+        distribute({"groupsize": "32"}, PLUGINS)
+
+
+def test_an_option_of_two_plugins_asks_for_the_full_name():
+    with pytest.raises(InputError, match=r"quantizer\.both, evaluator\.both"):
+        distribute({"both": "z"}, PLUGINS)
+    assert distribute({"evaluator.both": "z"}, PLUGINS)["evaluator"] == {"both": "z"}

@@ -1,0 +1,72 @@
+"""The size facts of the paper's models, from their real configurations."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mmq.allocation import BitAllocation
+from mmq.cli.main import cli
+from mmq.model import skeleton
+from mmq.sizes import planned_bpw
+
+CONFIGS = Path(__file__).parents[1] / "data" / "configs"
+FACTS = {
+    "blip2-opt-2.7b": (
+        3_744_761_856,
+        {"vit": 984_023_040, "qformer": 104_988_672, "llm": 2_516_582_400},
+    ),
+    "blip2-itm-vit-g-coco": (1_172_623_618, {"vit": 984_023_040, "qformer": 161_611_776}),
+    "llava-1.5-7b": (7_063_427_072, {"vit": 301_989_888, "llm": 6_476_005_376}),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_real_configurations_have_their_known_sizes(name):
+    parameters, linears = FACTS[name]
+    seen = skeleton(str(CONFIGS / f"{name}.json"))
+    assert seen.parameters == parameters
+    assert {key: component.weights for key, component in seen.components.items()} == linears
+
+
+def test_bpw_is_the_mean_over_all_parameters():
+    seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
+    allocation = BitAllocation.parse("vit=4,qformer=8,llm=3")
+    parameters, linears = FACTS["blip2-opt-2.7b"]
+    rest = parameters - sum(linears.values())
+    bits = 4 * linears["vit"] + 8 * linears["qformer"] + 3 * linears["llm"] + 16 * rest
+    assert planned_bpw(allocation, seen.components, parameters) == pytest.approx(bits / parameters)
+    # a row of the paper's published table: vit=3 qformer=5 llm=6 is 5.555 bpw
+    published = BitAllocation.parse("vit=3,qformer=5,llm=6")
+    assert planned_bpw(published, seen.components, parameters) == pytest.approx(5.5553, abs=1e-4)
+
+
+def test_every_linear_of_every_block_is_found():
+    seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
+    opt = [layer.name.rsplit(".", 1)[1] for layer in seen.components["llm"].layers if layer.block == 0]
+    assert sorted(opt) == ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]
+    types = {layer.name.split(".0.", 1)[1]: layer.layer_type for layer in seen.components["qformer"].layers if layer.block == 0}
+    assert types == {
+        "attention.attention.query": "attn",
+        "attention.attention.key": "attn",
+        "attention.attention.value": "attn",
+        "attention.output.dense": "attn",
+        "crossattention.attention.query": "attn",
+        "crossattention.attention.key": "attn",
+        "crossattention.attention.value": "attn",
+        "crossattention.output.dense": "attn",
+        "intermediate_query.dense": "ff",
+        "output_query.dense": "ff",
+    }
+
+
+def test_size_command_prints_the_table():
+    result = CliRunner().invoke(
+        cli,
+        ["size", "--config", str(CONFIGS / "blip2-opt-2.7b.json"), "--bits", "vit=4,qformer=8,llm=3"],
+        catch_exceptions=False,
+    )
+    assert "3,744,761,856" in result.output
+    assert re.search(r"llm\s+32\s+192\s+2,516,582,400\s+67\.2%\s+3", result.output)
+    assert "3.8861 bpw" in result.output

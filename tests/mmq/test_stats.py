@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from mmq.analysis.fronts import Point, kept_share, pareto_front, smallest_keeping, verdict
+from mmq.stats import mean_metric
+
+
+def test_interval_covers_the_true_mean_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        values = rng.normal(3.0, 1.0, 60)
+        metric = mean_metric(values, [str(k) for k in range(60)], seed=seed)
+        hits += metric.low <= 3.0 <= metric.high
+    assert 180 <= hits <= 199  # percentile intervals of 60 samples cover a little less than 95%
+
+
+def test_samples_of_one_picture_count_as_one_draw():
+    values = list(np.random.default_rng(1).normal(size=50)) * 4
+    apart = mean_metric(values, [str(k) for k in range(200)])
+    together = mean_metric(values, [str(k % 50) for k in range(200)])
+    ratio = (together.high - together.low) / (apart.high - apart.low)
+    assert 1.7 < ratio < 2.3  # four copies of a picture carry no new information: sqrt(4)
+
+
+def test_one_picture_has_no_interval():
+    metric = mean_metric([1.0, 0.0], ["a", "a"])
+    assert (metric.value, metric.low, metric.high) == (0.5, None, None)
+
+
+def points(*rows):
+    return [Point(name, bpw, score) for name, bpw, score in rows]
+
+
+def test_the_front_holds_what_nothing_dominates():
+    found = pareto_front(
+        points(("a", 4, 50), ("b", 3, 50), ("c", 5, 40), ("d", 5, 60), ("e", 2, 10), ("f", 3, 20))
+    )
+    assert [p.allocation for p in found] == ["e", "b", "d"]
+
+
+def test_verdict_names_the_smallest_that_keeps_99_percent():
+    trials = points(
+        ("vit=16 llm=16", 16, 80), ("vit=8 llm=4", 6, 79.3), ("vit=4 llm=4", 4.6, 79.2),
+        ("vit=3 llm=4", 4.2, 79.1),
+    )  # fmt: skip
+    assert smallest_keeping(trials).allocation == "vit=4 llm=4"
+    assert verdict(trials) == "4.6 bpw keeps 99% of the score: vit=4 llm=4"
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"),
+    [
+        (points(("vit=4 llm=4", 4, 1)), "the unquantized model not yet"),
+        (points(("vit=16 llm=16", 16, 0), ("vit=4 llm=4", 4, 0)), "nothing to keep"),
+        (points(("vit=16 llm=16", 16, 80), ("vit=4 llm=4", 4, 10)), "no quantized allocation"),
+    ],
+)
+def test_verdict_says_when_there_is_none(trials, expected):
+    assert expected in verdict(trials)
+
+
+def test_kept_share_is_paired():
+    rng = np.random.default_rng(2)
+    old = rng.uniform(0, 1, 400)
+    new = 0.9 * old  # every picture keeps exactly 90%: pairing leaves no doubt
+    kept, low, high = kept_share(new, old, [str(k) for k in range(400)])
+    assert kept == pytest.approx(0.9)
+    assert high - low < 1e-9

@@ -1,0 +1,41 @@
+import dataclasses
+
+import torch
+
+from mmq.store import ArtifactKey, Store
+from mmq_plugins.quantizers.rtn import Rtn
+
+KEY = ArtifactKey("model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4)
+
+
+def test_what_was_stored_comes_back_the_same(tmp_path):
+    weights = {name: Rtn(64).quantize(torch.randn(8, 128), 4) for name in ("a.b", "c")}
+    Store(tmp_path).put(KEY, weights)
+    found = Store(tmp_path).get(KEY)
+    assert set(found) == {"a.b", "c"}
+    for name, weight in weights.items():
+        assert torch.equal(found[name].dequantize(), weight.dequantize())
+        assert found[name].stored_bits == weight.stored_bits
+
+
+def test_every_part_of_the_key_counts(tmp_path):
+    Store(tmp_path).put(KEY, {"a": Rtn().quantize(torch.randn(4, 8), 4)})
+    others = {
+        "model": "m2", "component": "llm", "quantizer": "q", "quantizer_version": "2",
+        "options": (("group_size", 32),), "bits": 3, "calibration": "c",
+    }  # fmt: skip
+    assert set(others) == {field.name for field in dataclasses.fields(ArtifactKey)}
+    for name, value in others.items():
+        assert Store(tmp_path).get(dataclasses.replace(KEY, **{name: value})) is None
+
+
+def test_codes_take_their_bits_on_disk(tmp_path):
+    weight = Rtn().quantize(torch.randn(256, 1024), 3)
+    Store(tmp_path).put(KEY, {"a": weight})
+    size = next(tmp_path.glob("*.safetensors")).stat().st_size
+    assert size < weight.stored_bits / 8 + 2048
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    Store(tmp_path).put(KEY, {"a": Rtn().quantize(torch.randn(4, 8), 4)})
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]

@@ -1,0 +1,108 @@
+import dataclasses
+
+import pytest
+import torch
+
+from mmq.allocation import BitAllocation
+from mmq.model import count_parameters
+from mmq.prepare import QuestionOptions, prepare
+from mmq.sizes import planned_bpw
+from mmq.store import Store
+from mmq.trial import TrialSpec, run_trial
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    prepared = prepare(QuestionOptions(limit=24), {"num-beams": "1"})
+    return prepared, *prepared.load()
+
+
+def run(loaded, tmp_path, bits):
+    prepared, model, question = loaded
+    spec = TrialSpec(question, BitAllocation.parse(bits))
+    return run_trial(
+        spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, Store(tmp_path),
+        quiet=True,
+    )  # fmt: skip
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+
+
+def test_a_trial_leaves_the_model_as_it_was(loaded, tmp_path):
+    before = state(loaded[1])
+    run(loaded, tmp_path, "vit=3,llm=2")
+    after = loaded[1].module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_failing_evaluator_leaves_the_model_as_it_was(loaded, tmp_path, monkeypatch):
+    before = state(loaded[1])
+
+    def fail(*arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(type(loaded[0].evaluator), "evaluate", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(loaded, tmp_path, "vit=3,llm=2")
+    after = loaded[1].module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_only_the_allocated_layers_change_and_all_of_them(loaded, tmp_path, monkeypatch):
+    _, model, _ = loaded
+    before, seen = state(model), {}
+    evaluate = type(loaded[0].evaluator).evaluate
+
+    def spy(self, *arguments):
+        seen.update(state(model))
+        return evaluate(self, *arguments)
+
+    monkeypatch.setattr(type(loaded[0].evaluator), "evaluate", spy)
+    run(loaded, tmp_path, "llm=3")
+    changed = {name for name in before if not torch.equal(before[name], seen[name])}
+    assert changed == {f"{layer.name}.weight" for layer in model.components["llm"].layers}
+
+
+def test_the_report_lists_every_layer_and_the_size_comes_from_it(loaded, tmp_path):
+    _, model, _ = loaded
+    record = run(loaded, tmp_path, "vit=4,llm=3")
+    layers = record.report.layers
+    assert [layer.name for layer in layers] == [
+        layer.name for component in model.components.values() for layer in component.layers
+    ]
+    assert {layer.bits for layer in layers if layer.component == "qformer"} == {16}
+    assert all(layer.skipped for layer in layers if layer.component == "qformer")
+    planned = planned_bpw(
+        record.spec.allocation, model.components, count_parameters(model.module)
+    )
+    assert record.size.bpw == pytest.approx(planned, abs=1e-12)
+    assert record.size.stored_bpw > record.size.bpw
+
+
+def test_the_second_trial_takes_the_codes_from_the_store(loaded, tmp_path, monkeypatch):
+    first = run(loaded, tmp_path, "vit=4,qformer=4,llm=4")
+
+    def refuse(self, weight, bits):
+        raise AssertionError("quantized again")
+
+    monkeypatch.setattr(type(loaded[0].quantizer), "quantize", refuse)
+    second = run(loaded, tmp_path, "vit=4,qformer=4,llm=4")
+    assert second.report == first.report
+    assert second.evaluation.metrics == first.evaluation.metrics
+
+
+def test_fewer_bits_cost_more_error_and_less_size(loaded, tmp_path):
+    records = [run(loaded, tmp_path, f"vit={b},qformer={b},llm={b}") for b in (8, 4, 2)]
+    errors = [sum(layer.relative_error for layer in r.report.layers) for r in records]
+    assert errors == sorted(errors)
+    sizes = [r.size.stored_bpw for r in records]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_question_key_depends_on_what_the_scores_depend_on(loaded):
+    question = loaded[2]
+    assert dataclasses.replace(question, model="other name").key == question.key
+    for name, value in {"model_fingerprint": "x", "seed": 1, "quantizer_options": {}}.items():
+        assert dataclasses.replace(question, **{name: value}).key != question.key
