@@ -1,0 +1,149 @@
+import json
+import shutil
+
+import pytest
+
+from mmq.contracts import QuestionSample
+from mmq.errors import InputError
+from mmq.images import check_images
+from mmq.prepare import QuestionOptions, find_samples, subset
+from mmq_plugins.datasets.coco_captions import CocoCaptions
+from mmq_plugins.datasets.vqav2 import VqaV2
+from mmq_plugins.embedded.scene_files import write_scenes
+from mmq_plugins.evaluators.captioning import Captioning
+from mmq_plugins.evaluators.vqa import Vqa
+
+QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
+ANSWERS = "v2_mscoco_val2014_annotations.json"
+CAPTIONS = "annotations/captions_val2014.json"
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes") / "scenes"
+    write_scenes(folder, scenes=6)
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "data")
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_questions_come_with_ten_answers_and_their_picture(folder):
+    samples = VqaV2().samples("vqa", folder)
+    assert len(samples) == 12
+    assert all(isinstance(s, QuestionSample) and len(s.answers) == 10 for s in samples)
+    assert samples[0].image == folder / "val2014" / "COCO_val2014_000000000001.jpg"
+    check_images(s.image for s in samples)
+
+
+def test_captions_come_five_a_picture(folder):
+    samples = CocoCaptions().samples("captioning", folder)
+    assert [len(s.references) for s in samples] == [5] * 6
+    assert all(len(set(s.references)) == 5 for s in samples)
+
+
+def test_val2017_layout_is_read_too(folder):
+    (folder / CAPTIONS).rename(folder / "annotations" / "captions_val2017.json")
+    (folder / "val2014").rename(folder / "val2017")
+    samples = CocoCaptions().samples("captioning", folder)
+    check_images(s.image for s in samples)
+
+
+def test_the_data_set_is_found_by_its_files(folder):
+    assert len(find_samples(QuestionOptions(data=str(folder)), Vqa())) == 12
+    assert len(find_samples(QuestionOptions(data=str(folder)), Captioning())) == 6
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (ANSWERS, lambda c: c.clear(), "has no list 'annotations'"),
+        (ANSWERS, lambda c: c["annotations"].clear(), "the list 'annotations' is empty"),
+        (ANSWERS, lambda c: c["annotations"].pop(2), r"questions\[2\] has the id 2000"),
+        (ANSWERS, lambda c: c["annotations"][1].pop("answers"), r"annotations\[1\] has no 'answers'"),
+        (ANSWERS, lambda c: c["annotations"][1]["answers"][0].clear(), "an answer without text"),
+        (QUESTIONS, lambda c: c["questions"][3].pop("question"), r"questions\[3\] has no 'question'"),
+        (QUESTIONS, lambda c: c["questions"][0].update(image_id="../../x.jpg"), "leads out of"),
+        (QUESTIONS, lambda c: c["questions"][0].update(image_id="/etc/passwd"), "leads out of"),
+    ],
+)  # fmt: skip
+def test_malformed_vqa_files_are_refused_with_the_place(folder, file, change, message):
+    edit(folder / file, change)
+    with pytest.raises(InputError, match=message):
+        VqaV2().samples("vqa", folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("images"), "has no list 'images'"),
+        (lambda c: c["images"].pop(0), r"annotations\[0\] names image 1"),
+        (lambda c: c["annotations"][4].update(caption=7), r"annotations\[4\] has no 'caption'"),
+        (lambda c: c["images"][2].update(file_name="../secret.jpg"), "leads out of"),
+    ],
+)
+def test_malformed_caption_files_are_refused_with_the_place(folder, change, message):
+    edit(folder / CAPTIONS, change)
+    with pytest.raises(InputError, match=message):
+        CocoCaptions().samples("captioning", folder)
+
+
+def test_a_file_that_is_no_json_or_missing_is_named(folder):
+    (folder / ANSWERS).write_text("{")
+    with pytest.raises(InputError, match="is not readable JSON"):
+        VqaV2().samples("vqa", folder)
+    (folder / ANSWERS).unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        VqaV2().samples("vqa", folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
+def test_a_missing_or_unreadable_picture_is_named(folder, damage):
+    path = folder / "val2014" / "COCO_val2014_000000000003.jpg"
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "cut": content[:900], "text": b"not a picture"}[damage])
+    samples = VqaV2().samples("vqa", folder)
+    with pytest.raises(InputError, match="000000000003.jpg (does not exist|cannot be read)"):
+        check_images((s.image for s in samples), quiet=True)
+
+
+def test_a_missing_folder_prints_the_expected_tree_and_the_download_page(tmp_path):
+    with pytest.raises(InputError) as caught:
+        find_samples(QuestionOptions(data=str(tmp_path / "nowhere")), Vqa())
+    assert QUESTIONS in str(caught.value)
+    assert "https://visualqa.org/download.html" in str(caught.value)
+    with pytest.raises(InputError, match="holds no data set for the task 'vqa'"):
+        find_samples(QuestionOptions(data=str(tmp_path)), Vqa())
+
+
+def test_a_data_set_for_another_task_is_refused(folder):
+    with pytest.raises(InputError, match="'coco-captions' does not serve the task 'vqa'"):
+        find_samples(QuestionOptions(data=str(folder), dataset="coco-captions"), Vqa())
+
+
+def test_a_limit_is_a_seeded_random_part_in_order():
+    part = subset(list(range(100)), 20, seed=1)
+    assert part == subset(list(range(100)), 20, seed=1) == sorted(part)
+    assert part != list(range(20))
+    assert part != subset(list(range(100)), 20, seed=2)
+    assert subset([1, 2], 5, seed=0) == [1, 2]
+
+
+def test_an_interrupted_writing_leaves_no_folder(tmp_path, monkeypatch):
+    def interrupt(scene):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmq_plugins.embedded.scene_files.render", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(tmp_path / "scenes")
+    assert not (tmp_path / "scenes").exists()
