@@ -5,6 +5,7 @@ become command options (`group_size` is `--group-size`) and MLflow params (`quan
 without further work.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,9 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.primary not in self.metrics:
             raise ValueError(f"primary: {self.primary!r} is not among {sorted(self.metrics)}")
+        for name, metric in self.metrics.items():
+            if not math.isfinite(metric.value):
+                raise ValueError(f"{name}: the score is {metric.value}, not a number")
 
     @property
     def score(self) -> Metric:

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,14 @@ class Prepared:
 
 
 def prepare(
-    chosen: QuestionOptions, extra: Mapping[str, str], allocations: Iterable[BitAllocation] = ()
+    chosen: QuestionOptions,
+    extra: Mapping[str, str],
+    allocations: Callable[[Sequence[str]], Iterable[BitAllocation]],
 ) -> Prepared:
     """Check everything that can be wrong, cheapest first; InputError at the first that is.
 
-    `extra` are the plugins' own options. `allocations` are those that will be tried: their
-    components must exist and their layers suit the quantizer.
+    `extra` are the plugins' own options. `allocations` tells from the model's components which
+    allocations will be tried: their layers must suit the quantizer.
     """
     quantizer_class = registry.load("quantizer", chosen.quantizer)
     evaluator_class = registry.load("evaluator", chosen.task)
@@ -99,7 +101,7 @@ def prepare(
     if chosen.limit < 0:
         raise InputError(f"limit: {chosen.limit} is negative; 0 scores all samples")
     seen = skeleton(locate(chosen.model))
-    check_layers(seen, quantizer, list(allocations))
+    check_layers(seen, quantizer, allocations(list(seen.components)))
     everything = find_samples(chosen, evaluator)
     samples = subset(everything, chosen.limit, chosen.seed)
     check_images(sample.image for sample in samples)
@@ -137,7 +139,7 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
 
 
 def check_layers(
-    seen: Skeleton, quantizer: Quantizer, allocations: Sequence[BitAllocation]
+    seen: Skeleton, quantizer: Quantizer, allocations: Iterable[BitAllocation]
 ) -> None:
     """Every layer that some allocation quantizes suits the quantizer."""
     touched = {

@@ -1,8 +1,9 @@
 """The built-in commands: plugins, size, trial, evaluate-baseline."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -54,6 +55,8 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
     no_leftovers(context)
     if bool(model) == bool(config):
         raise InputError("size: give either --model NAME or --config FILE")
+    if config and not Path(config).is_file():
+        raise InputError(f"config: there is no file {config!r}")
     seen = skeleton(config or locate(model))
     parts = tuple(seen.components)
     allocation = BitAllocation.parse(bits).over(parts) if bits else None
@@ -95,29 +98,31 @@ class TrialOptions(BaselineOptions):
 @options_from(TrialOptions)
 def trial(chosen: TrialOptions, extra: Mapping[str, str]) -> None:
     """Quantize by one allocation, score it, log it."""
-    run_single(chosen, extra, BitAllocation.parse(chosen.bits))
+    allocation = BitAllocation.parse(chosen.bits)
+    run_single(chosen, extra, allocation.over)
 
 
 @click.command("evaluate-baseline")
 @options_from(BaselineOptions)
 def evaluate_baseline(chosen: BaselineOptions, extra: Mapping[str, str]) -> None:
     """Score the unquantized model, log it."""
-    parts = tuple(skeleton(locate(chosen.model)).components)
-    run_single(chosen, extra, BitAllocation.uniform(parts, UNTOUCHED))
+    run_single(chosen, extra, lambda parts: BitAllocation.uniform(parts, UNTOUCHED))
 
 
 def run_single(
-    chosen: BaselineOptions, extra: Mapping[str, str], allocation: BitAllocation
+    chosen: BaselineOptions,
+    extra: Mapping[str, str],
+    allocate: Callable[[Sequence[str]], BitAllocation],
 ) -> None:
     """One trial in a run of its own."""
     from mmq.tracking import single_run
     from mmq.tracking.runs import connect, server_address, ui_command
     from mmq.tracking.views import run_link
 
-    prepared = prepare(chosen, extra, [allocation])
+    prepared = prepare(chosen, extra, lambda parts: [allocate(parts)])
     connect(chosen.experiment)
     model, question = prepared.load()
-    spec = TrialSpec(question, allocation.over(model.components))
+    spec = TrialSpec(question, allocate(list(model.components)))
     try:
         with single_run(chosen.experiment, spec) as run:
             record = run_trial(

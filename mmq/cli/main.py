@@ -67,7 +67,9 @@ def main(argv: list[str] | None = None) -> Any:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "mmq"
+        click.echo(f"Error: {error.format_message()} See {command} --help.", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo(

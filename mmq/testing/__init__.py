@@ -1,8 +1,8 @@
 """Contract tests for plugin authors: subclass one, give it your plugin, run pytest.
 
-    class TestMyQuantizer(QuantizerContract):
-        def make(self):
-            return MyQuantizer(group_size=32)
+class TestMyQuantizer(QuantizerContract):
+    def make(self):
+        return MyQuantizer(group_size=32)
 """
 
 from mmq.testing.evaluators import EvaluatorContract

@@ -85,7 +85,10 @@ class EvaluatorContract(ABC):
     def test_a_sample_scores_the_same_in_a_smaller_set(self) -> None:
         evaluator, samples = self._prepared()
         try:
-            whole, part = self._evaluate(evaluator, samples), self._evaluate(evaluator, samples[:5])
+            whole, part = (
+                self._evaluate(evaluator, samples),
+                self._evaluate(evaluator, samples[:5]),
+            )
         finally:
             evaluator.close()
         for name, values in part.per_sample.items():

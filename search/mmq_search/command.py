@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import click
 from tqdm import tqdm
 
-from mmq.allocation import parse_bits
+from mmq.allocation import BitAllocation, parse_bits
 from mmq.analysis.fronts import pareto_front, verdict
 from mmq.cli.options import options_from
 from mmq.errors import InputError
 from mmq.home import home
-from mmq.model import LoadedModel, locate, skeleton
+from mmq.model import LoadedModel
 from mmq.prepare import Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
 from mmq.tracking import StudyRun, study_run
@@ -24,6 +24,7 @@ from mmq_search.space import Space
 from mmq_search.study import Asked, SearchStudy
 
 log = logging.getLogger(__name__)
+MAX_FAILURES = 3  # failed trials in a row that end a search
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,10 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     if not re.fullmatch(r"[\w.-]*", chosen.study):
         raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
     bits = parse_bits(chosen.bits)
-    components = skeleton(locate(chosen.model)).components
-    space = Space(tuple(components), bits)
-    prepared = prepare(chosen, extra, space.diagonal())
+    prepared = prepare(
+        chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
+    )
+    space = Space(tuple(prepared.skeleton.components), bits)
     connect(chosen.experiment)
     model, question = prepared.load()
     name = chosen.study or study_name(question, bits)
@@ -82,14 +84,22 @@ def _search(
 ) -> None:
     """Ask, run and tell until `n_trials` allocations are evaluated; the front is logged anyhow."""
     store = Store(home() / "store")
+    failures = 0
     done, target = len(study.evaluated()), min(n_trials, len(study.space))
     if done:
         click.echo(f"Study {study.name} goes on: {done} of {target} allocations are evaluated.")
     try:
         with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
             while done < target and (asked := study.ask()) is not None:
-                _run_one(study, run, model, question, prepared, store, asked)
-                done += 1
+                try:
+                    _run_one(study, run, model, question, prepared, store, asked)
+                except Exception as error:
+                    failures += 1
+                    tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
+                    if failures == MAX_FAILURES:
+                        raise
+                    continue
+                done, failures = done + 1, 0
                 bar.update()
                 bar.set_postfix_str(f"front: {len(pareto_front(study.points()))}")
                 run.log(metrics={"trials": done}, step=done)

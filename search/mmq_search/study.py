@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import socket
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,10 @@ class SearchStudy:
         self.records = folder / "studies" / name
         self.records.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.study = optuna.create_study(
             study_name=name,
             storage=f"sqlite:///{folder / 'studies.db'}",
-            sampler=TPESampler(seed=seed, multivariate=True, n_startup_trials=10),
             directions=["minimize", "maximize"],
             load_if_exists=True,
         )
@@ -72,6 +73,11 @@ class SearchStudy:
             raise InputError(
                 f"study: {self.name!r} answers another question (other model, data, quantizer, "
                 f"options or versions). Choose another --study, or leave it empty."
+            )
+        elif self.study.user_attrs["bits"] != list(self.space.bits):
+            raise InputError(
+                f"study: {self.name!r} searches other widths: {self.study.user_attrs['bits']}. "
+                f"Choose another --study, or leave it empty."
             )
 
     def _reap(self) -> None:

@@ -19,7 +19,9 @@ def roundtrip(weight, bits, group_size, symmetric):
     return affine.dequantize(codes, scale, zero_point), scale
 
 
-@given(WIDTHS, st.sampled_from([8, 16, 32]), st.booleans(), st.integers(0, 50), st.integers(-12, 3))
+@given(
+    WIDTHS, st.sampled_from([8, 16, 32]), st.booleans(), st.integers(0, 50), st.integers(-12, 3)
+)
 @settings(deadline=None, max_examples=60)
 def test_no_weight_moves_by_more_than_its_groups_step(bits, group_size, symmetric, seed, power):
     weight = weights(scale=2.0**power, seed=seed)
@@ -34,9 +36,7 @@ def test_no_weight_moves_by_more_than_its_groups_step(bits, group_size, symmetri
 def test_uniform_equals_the_papers_formula(bits, seed):
     weight = weights(seed=seed)
     scale, zero_point = affine.choose_tensor_qparams(weight, bits)
-    plain = affine.dequantize(
-        affine.quantize(weight, scale, zero_point, bits), scale, zero_point
-    )
+    plain = affine.dequantize(affine.quantize(weight, scale, zero_point, bits), scale, zero_point)
     low, high = weight.double().min(), weight.double().max()
     normalized = (weight.double() - low) / (high - low)
     x_hat = torch.round(normalized * (2**bits - 1)) / (2**bits - 1)

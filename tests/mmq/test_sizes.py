@@ -44,9 +44,15 @@ def test_bpw_is_the_mean_over_all_parameters():
 
 def test_every_linear_of_every_block_is_found():
     seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
-    opt = [layer.name.rsplit(".", 1)[1] for layer in seen.components["llm"].layers if layer.block == 0]
+    opt = [
+        layer.name.rsplit(".", 1)[1] for layer in seen.components["llm"].layers if layer.block == 0
+    ]
     assert sorted(opt) == ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]
-    types = {layer.name.split(".0.", 1)[1]: layer.layer_type for layer in seen.components["qformer"].layers if layer.block == 0}
+    types = {
+        layer.name.split(".0.", 1)[1]: layer.layer_type
+        for layer in seen.components["qformer"].layers
+        if layer.block == 0
+    }
     assert types == {
         "attention.attention.query": "attn",
         "attention.attention.key": "attn",
@@ -64,7 +70,13 @@ def test_every_linear_of_every_block_is_found():
 def test_size_command_prints_the_table():
     result = CliRunner().invoke(
         cli,
-        ["size", "--config", str(CONFIGS / "blip2-opt-2.7b.json"), "--bits", "vit=4,qformer=8,llm=3"],
+        [
+            "size",
+            "--config",
+            str(CONFIGS / "blip2-opt-2.7b.json"),
+            "--bits",
+            "vit=4,qformer=8,llm=3",
+        ],
         catch_exceptions=False,
     )
     assert "3,744,761,856" in result.output

@@ -1,9 +1,9 @@
 import dataclasses
 
 import torch
+from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.store import ArtifactKey, Store
-from mmq_plugins.quantizers.rtn import Rtn
 
 KEY = ArtifactKey("model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4)
 

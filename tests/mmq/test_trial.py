@@ -13,7 +13,7 @@ from mmq.trial import TrialSpec, run_trial
 
 @pytest.fixture(scope="module")
 def loaded():
-    prepared = prepare(QuestionOptions(limit=24), {"num-beams": "1"})
+    prepared = prepare(QuestionOptions(limit=24), {"num-beams": "1"}, lambda parts: [])
     return prepared, *prepared.load()
 
 
@@ -74,9 +74,7 @@ def test_the_report_lists_every_layer_and_the_size_comes_from_it(loaded, tmp_pat
     ]
     assert {layer.bits for layer in layers if layer.component == "qformer"} == {16}
     assert all(layer.skipped for layer in layers if layer.component == "qformer")
-    planned = planned_bpw(
-        record.spec.allocation, model.components, count_parameters(model.module)
-    )
+    planned = planned_bpw(record.spec.allocation, model.components, count_parameters(model.module))
     assert record.size.bpw == pytest.approx(planned, abs=1e-12)
     assert record.size.stored_bpw > record.size.bpw
 

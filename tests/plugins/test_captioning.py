@@ -5,14 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
-
-from mmq.contracts import CaptionSample
-from mmq.errors import InputError
-from mmq.testing import EvaluatorContract
 from mmq_plugins.embedded.scene_text import captions
 from mmq_plugins.embedded.scenes import make_scene
 from mmq_plugins.evaluators.captioning import Captioning, CaptionScorer
 from mmq_plugins.evaluators.java import require_java
+
+from mmq.contracts import CaptionSample
+from mmq.errors import InputError
+from mmq.testing import EvaluatorContract
 
 
 class TestCaptioning(EvaluatorContract):

