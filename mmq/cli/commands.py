@@ -115,8 +115,7 @@ def run_single(
     allocate: Callable[[Sequence[str]], BitAllocation],
 ) -> None:
     """One trial in a run of its own."""
-    from mmq.tracking import single_run
-    from mmq.tracking.runs import connect, server_address, ui_command
+    from mmq.tracking import connect, server_address, single_run, ui_command
     from mmq.tracking.views import run_link
 
     prepared = prepare(chosen, extra, lambda parts: [allocate(parts)])

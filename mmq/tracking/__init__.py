@@ -1,5 +1,16 @@
 """MLflow: the only package that imports it. Studies are parent runs, trials nested ones."""
 
-from mmq.tracking.runs import StudyRun, TrialRun, single_run, study_run
+from mmq.tracking.connection import connect, server_address, ui_command
+from mmq.tracking.runs import Run, StudyRun, TrialRun, plain_run, single_run, study_run
 
-__all__ = ["StudyRun", "TrialRun", "single_run", "study_run"]
+__all__ = [
+    "Run",
+    "StudyRun",
+    "TrialRun",
+    "connect",
+    "plain_run",
+    "server_address",
+    "single_run",
+    "study_run",
+    "ui_command",
+]

@@ -14,15 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag, ViewType
-from mlflow.exceptions import MlflowException
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
-from mmq.errors import InputError
 from mmq.tracking import files, views
+from mmq.tracking.connection import connect, find_parent, reap, server_address
 from mmq.trial import Question, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
@@ -66,16 +64,6 @@ def question_params(question: Question) -> dict[str, Any]:
 
 def _owner_tags() -> dict[str, str]:
     return {"mmq.host": socket.gethostname(), "mmq.pid": str(os.getpid())}
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Run:
@@ -235,77 +223,13 @@ def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[s
     return str(run.info.run_id)
 
 
-def server_address() -> str:
-    """The tracking server if there is one, else where `mlflow ui` will listen."""
-    uri = str(mlflow.get_tracking_uri())
-    return uri.rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
-
-
-def ui_command() -> str | None:
-    """How to start the UI for the store in use; None where a server runs already."""
-    uri = str(mlflow.get_tracking_uri())
-    return None if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-
-
-def _experiment(client: MlflowClient, name: str) -> str:
-    """Id of an experiment, made where there is none; InputError if a deleted one has the name."""
-    project_run = os.environ.get("MLFLOW_RUN_ID")
-    if project_run:  # `mlflow run` has chosen the experiment
-        return str(client.get_run(project_run).info.experiment_id)
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        return str(client.create_experiment(name))
-    if found.lifecycle_stage != "active":
-        raise InputError(
-            f"experiment: {name!r} was deleted. Choose another name, restore it with `mlflow "
-            f"experiments restore -x {found.experiment_id}`, or remove it with `mlflow gc`."
-        )
-    return str(found.experiment_id)
-
-
-def connect(experiment: str) -> tuple[MlflowClient, str]:
-    """A client and the experiment's id; InputError if the store cannot be used."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
-    client = MlflowClient()
-    try:
-        return client, _experiment(client, experiment)
-    except MlflowException as error:
-        raise InputError(
-            f"MLflow store {mlflow.get_tracking_uri()}: {error.message} "
-            f"(set another one with MLFLOW_TRACKING_URI)"
-        ) from error
-
-
-def _find_parent(client: MlflowClient, experiment_id: str, study: str) -> str | None:
-    runs = client.search_runs(
-        [experiment_id],
-        f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'study'",
-        ViewType.ACTIVE_ONLY,
-        max_results=1,
-        order_by=["attributes.start_time ASC"],
-    )
-    return str(runs[0].info.run_id) if runs else None
-
-
-def reap(client: MlflowClient, experiment_id: str, study: str) -> int:
-    """End runs of a study whose process on this host is gone; how many there were."""
-    host, count = socket.gethostname(), 0
-    filter_string = f"tags.`mmq.study` = '{study}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment_id], filter_string, max_results=1000):
-        tags = run.data.tags
-        if tags.get("mmq.host") == host and not _alive(tags.get("mmq.pid", "0")):
-            client.set_terminated(run.info.run_id, "KILLED")
-            count += 1
-    return count
-
-
 def study_run(experiment: str, study: str, question: Question) -> StudyRun:
     """A study's parent run: made, or adopted from `mlflow run`; later calls go on in it."""
     client, experiment_id = connect(experiment)
     reap(client, experiment_id, study)
     tags = {"mmq.kind": "study", "mmq.study": study, **_owner_tags()}
     project_run = os.environ.get("MLFLOW_RUN_ID")
-    parent = _find_parent(client, experiment_id, study)
+    parent = find_parent(client, experiment_id, study)
     launcher = None
     if parent is None:
         parent = project_run or _create(client, experiment_id, f"search {study}", tags)

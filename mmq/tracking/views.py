@@ -14,6 +14,7 @@ from typing import Any
 
 TAG_PREFIX = "mlflow.sharedViewState."
 DEFAULT_SERVER = "http://127.0.0.1:5000"
+SECTION = "mmq"
 
 
 def view_id(study: str) -> str:
@@ -26,37 +27,41 @@ def trial_filter(study: str) -> str:
     return f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'trial'"
 
 
-def chart_view_tag(study: str, components: Sequence[str], score: str) -> tuple[str, str]:
-    """Key and value of the experiment tag that holds a study's chart view."""
-    section = "mmq"
+def _scatter(x: str, y: str) -> dict[str, Any]:
+    axes = {"xaxis": x, "yaxis": y}
+    card = {name: {"key": key, "type": "METRIC", "index": 0} for name, key in axes.items()}
+    return {"type": "SCATTER", "uuid": f"mmq-{x}", **card}
+
+
+def _cards(params: Sequence[str]) -> list[dict[str, Any]]:
+    """Score against bpw, the allocations as parallel coordinates, score against stored bpw."""
+    parallel = {
+        "type": "PARALLEL",
+        "uuid": "mmq-parallel",
+        "selectedParams": list(params),
+        "selectedMetrics": ["bpw", "score"],
+        "showAllRuns": True,
+    }
+    shared = {"deleted": False, "isGenerated": False, "metricSectionId": SECTION}
+    cards = [_scatter("bpw", "score"), parallel, _scatter("stored_bpw", "score")]
+    return [{**card, **shared, "runsCountToCompare": 200} for card in cards]
+
+
+def _state(study: str, components: Sequence[str], score: str) -> dict[str, Any]:
+    """The experiment page's state: filter, columns, charts (MLflow's own field names)."""
     params = [f"bits.{name}" for name in components]
-    cards: list[dict[str, Any]] = [
-        {
-            "type": "SCATTER",
-            "uuid": "mmq-scatter",
-            "xaxis": {"key": "bpw", "type": "METRIC", "index": 0},
-            "yaxis": {"key": "score", "type": "METRIC", "index": 0},
-            "runsCountToCompare": 200,
-        },
-        {
-            "type": "PARALLEL",
-            "uuid": "mmq-parallel",
-            "selectedParams": params,
-            "selectedMetrics": ["bpw", "score"],
-            "showAllRuns": True,
-            "runsCountToCompare": 200,
-        },
-        {
-            "type": "SCATTER",
-            "uuid": "mmq-stored",
-            "xaxis": {"key": "stored_bpw", "type": "METRIC", "index": 0},
-            "yaxis": {"key": "score", "type": "METRIC", "index": 0},
-            "runsCountToCompare": 200,
-        },
-    ]
-    for card in cards:
-        card |= {"deleted": False, "isGenerated": False, "metricSectionId": section}
-    state = {
+    metrics = ("bpw", "stored_bpw", "score", "score_low", "score_high")
+    section = {
+        "uuid": SECTION,
+        "name": f"{score} against size",
+        "display": True,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+        "columns": 2,
+        "cardHeight": 420,
+    }
+    return {
         "searchFilter": trial_filter(study),
         "orderByKey": "metrics.`bpw`",
         "orderByAsc": True,
@@ -67,11 +72,7 @@ def chart_view_tag(study: str, components: Sequence[str], score: str) -> tuple[s
         "selectedColumns": [
             "attributes.`Created`",
             *(f"params.`{name}`" for name in params),
-            "metrics.`bpw`",
-            "metrics.`stored_bpw`",
-            "metrics.`score`",
-            "metrics.`score_low`",
-            "metrics.`score_high`",
+            *(f"metrics.`{name}`" for name in metrics),
         ],
         "runsExpanded": {},
         "runsPinned": [],
@@ -86,27 +87,20 @@ def chart_view_tag(study: str, components: Sequence[str], score: str) -> tuple[s
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "autoRefreshEnabled": True,
-        "compareRunCharts": cards,
-        "compareRunSections": [
-            {
-                "uuid": section,
-                "name": f"{score} against size",
-                "display": True,
-                "isReordered": True,
-                "deleted": False,
-                "isGenerated": False,
-                "columns": 2,
-                "cardHeight": 420,
-            }
-        ],
+        "compareRunCharts": _cards(params),
+        "compareRunSections": [section],
     }
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+
+
+def chart_view_tag(study: str, components: Sequence[str], score: str) -> tuple[str, str]:
+    """Key and value of the experiment tag that holds a study's chart view."""
+    state = json.dumps(_state(study, components, score)).encode()
     now = int(time.time() * 1000)
     value = {
         "name": f"front of {study}",
         "createdAt": now,
         "updatedAt": now,
-        "state": f"deflate;{packed}",
+        "state": f"deflate;{base64.b64encode(zlib.compress(state)).decode()}",
     }
     return TAG_PREFIX + view_id(study), json.dumps(value)
 

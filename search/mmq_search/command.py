@@ -16,8 +16,7 @@ from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
-from mmq.tracking import StudyRun, study_run
-from mmq.tracking.runs import connect, ui_command
+from mmq.tracking import StudyRun, connect, study_run, ui_command
 from mmq.trial import Question, TrialSpec, run_trial
 from mmq_search.report import description, front_text, log_front
 from mmq_search.space import Space

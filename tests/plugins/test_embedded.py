@@ -8,7 +8,9 @@ import torch
 from mmq_plugins.embedded import outliers, scenes
 from mmq_plugins.embedded.build import PROMPT, build_blip2, build_processor, build_tokenizer
 from mmq_plugins.embedded.scene_text import annotate, ask, captions
-from mmq_plugins.embedded.train import TrainConfig, _logits_at_labels, pack, train_blip2
+from mmq_plugins.embedded.steps import TrainConfig
+from mmq_plugins.embedded.train import train_blip2
+from mmq_plugins.embedded.train_language import logits_at_labels, pack
 
 from mmq.model import load_model
 
@@ -100,9 +102,9 @@ def test_packed_texts_see_what_they_see_alone(untrained):
         [(PROMPT.format("what color is the background?"), " white", 1.0)],
     ]
     with torch.no_grad():
-        together = _logits_at_labels(model, features, pack(texts, tokenizer))
+        together = logits_at_labels(model, features, pack(texts, tokenizer))
         apart = [
-            _logits_at_labels(model, features[k : k + 1], pack([[text]], tokenizer))
+            logits_at_labels(model, features[k : k + 1], pack([[text]], tokenizer))
             for k, row in enumerate(texts)
             for text in row
         ]

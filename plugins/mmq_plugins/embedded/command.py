@@ -14,7 +14,7 @@ from mmq.errors import InputError, unknown
 from mmq.prepare import option
 
 if TYPE_CHECKING:
-    from mmq_plugins.embedded.train import TrainConfig
+    from mmq_plugins.embedded.steps import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ def train_embedded(chosen: TrainOptions, extra: Mapping[str, str]) -> None:
     if chosen.images < 64:
         raise InputError(f"images: {chosen.images} is less than a batch of 64")
 
-    from mmq.tracking.runs import plain_run
-    from mmq_plugins.embedded.train import TrainConfig
+    from mmq.tracking import plain_run
+    from mmq_plugins.embedded.steps import TrainConfig
 
     config = TrainConfig(
         seed=chosen.seed,

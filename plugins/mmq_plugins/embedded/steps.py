@@ -1,0 +1,98 @@
+"""What both training stages share: settings, schedule, optimizer, the state on disk."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+MetricSink = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How long and how fast; the defaults made the checkpoint that ships."""
+
+    seed: int = 0
+    images: int = 60_000
+    vision_steps: int = 1_600
+    vision_batch: int = 64
+    vision_lr: float = 1e-3
+    language_steps: int = 6_000
+    language_batch: int = 32
+    language_lr: float = 1e-3
+    questions_per_image: int = 12
+    weight_decay: float = 0.05
+    probe_images: int = 256  # unseen scenes that the curves are measured on
+    checkpoint_every: int = 200
+
+
+def learning_rate(peak: float, step: int, total: int, warmup: int = 100) -> float:
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_optimizer(modules: list[nn.Module], config: TrainConfig) -> torch.optim.AdamW:
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    unique = list(dict.fromkeys(parameters))
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in unique if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in unique if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
+class Checkpoint:
+    """The training state on disk, so that a killed training goes on from its last save."""
+
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
+        self.path = folder / "training.pt"
+        self.config = config
+
+    def load(self, stage: str) -> dict[str, Any] | None:
+        """The saved state of a stage, or None; a state of other settings is refused."""
+        if not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        if state["config"] != asdict(self.config):
+            raise ValueError(
+                f"{self.path} holds a training with other settings; remove it or use its settings"
+            )
+        return state if state["stage"] == stage else None
+
+    def save(self, stage: str, step: int, **tensors: Any) -> None:
+        """Replace the saved state at once: never half of it."""
+        aside = self.path.with_suffix(".tmp")
+        torch.save({"stage": stage, "step": step, "config": asdict(self.config), **tensors}, aside)
+        aside.replace(self.path)
+
+
+def batch_of_step(config: TrainConfig, size: int, step: int) -> list[int]:
+    """The images of a step: every epoch a new shuffle, a function of the step alone."""
+    per_epoch = config.images // size
+    epoch, k = divmod(step, per_epoch)
+    order = np.random.RandomState(config.seed * 1000 + epoch).permutation(config.images)
+    return [int(i) for i in order[k * size : (k + 1) * size]]
+
+
+def prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {prefix + key: value for key, value in values.items()}

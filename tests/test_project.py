@@ -1,0 +1,146 @@
+"""The project's own promises: files that must agree, imports that point one way."""
+
+import ast
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from mmq_plugins.embedded.command import TrainOptions
+from mmq_plugins.embedded.steps import TrainConfig
+from mmq_search.command import SearchOptions
+
+from mmq import registry
+from mmq.cli.commands import BaselineOptions, TrialOptions
+from mmq.cli.options import flag
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONFIGS = {
+    "main": ("search", SearchOptions),
+    "search": ("search", SearchOptions),
+    "trial": ("trial", TrialOptions),
+    "evaluate-baseline": ("evaluate-baseline", BaselineOptions),
+    "train-embedded": ("train-embedded", TrainOptions),
+}
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirement_name(text):
+    return canonical(re.match(r"[\w.-]+", text)[0])
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    rows = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonical(name): version for name, version in rows}
+
+
+def test_every_mlproject_parameter_is_an_option_with_the_same_default():
+    entry_points = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    assert set(entry_points) == set(CONFIGS)
+    for name, (command, config) in CONFIGS.items():
+        entry = entry_points[name]
+        # mlflow run chooses the experiment itself
+        expected = {f.name: str(f.default) for f in fields(config) if f.name != "experiment"}
+        given = {key: value["default"] for key, value in entry["parameters"].items()}
+        assert given == expected, name
+        assert f"python -m mmq {command} " in entry["command"]
+        for key in expected:
+            assert f"{flag(key)} {{{key}}}" in entry["command"], (name, key)
+
+
+def test_the_options_of_train_embedded_are_the_trainings_own_defaults():
+    defaults = {f.name: f.default for f in fields(TrainConfig)}
+    for field in fields(TrainOptions):
+        if field.name in defaults:
+            assert field.default == defaults[field.name], field.name
+
+
+def test_constraints_pin_every_requirement():
+    wanted = [*PROJECT["project"]["dependencies"]]
+    for extra in ("analysis", "legacy", "dev"):
+        wanted += PROJECT["project"]["optional-dependencies"][extra]
+    assert {requirement_name(text) for text in wanted} <= set(pins())
+
+
+def test_conda_yaml_holds_the_requirements_at_their_pins():
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    packages = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert packages[-1] == "."
+    given = dict(text.split("==") for text in packages[:-1])
+    required = {requirement_name(text) for text in PROJECT["project"]["dependencies"]}
+    assert given == {name: pins()[name] for name in required}
+
+
+def test_all_design_packages_are_in_the_extra_all():
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert extras["all"] == ["mmq[analysis,legacy]"]
+    texts = PROJECT["project"]["dependencies"] + extras["analysis"] + extras["legacy"]
+    wanted = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
+              "pycocoevalcap", "scikit-learn", "shap"}  # fmt: skip
+    assert wanted <= {requirement_name(text) for text in texts}
+    limits = [text for text in extras["legacy"] if text.startswith(("transformers", "peft"))]
+    assert all("<" in text for text in limits)
+    assert len(limits) == 2
+
+
+def test_every_entry_point_can_be_imported():
+    for group, names in PROJECT["project"]["entry-points"].items():
+        kind = next(kind for kind, found in registry.GROUPS.items() if found == group)
+        for name in names:
+            assert registry.load(kind, name)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+FORBIDDEN = {
+    "mmq": {"mmq_plugins", "mmq_search", "optuna"},
+    "plugins": {"mmq_search", "optuna", "mlflow"},
+    "search": {"mmq_plugins", "mlflow"},
+}
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_imports_point_one_way(room):
+    for path in (ROOT / room).rglob("*.py"):
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert not roots & FORBIDDEN[room], path
+        if room == "mmq" and "tracking" not in path.parts:
+            assert "mlflow" not in roots, path
+        if "analysis" in path.parts:
+            assert not roots & {"torch", "mlflow"}, path
+
+
+def test_a_plugin_never_imports_another():
+    plugins = ROOT / "plugins" / "mmq_plugins"
+    names = {
+        entry.split(":")[0]
+        for group in ("quantizers", "evaluators", "models", "datasets")
+        for entry in PROJECT["project"]["entry-points"][f"mmq.{group}"].values()
+    }
+    for name in names:
+        path = plugins.joinpath(*name.split(".")[1:]).with_suffix(".py")
+        assert not set(imports(path)) & names, path
+
+
+def test_files_and_functions_stay_readable():
+    for room in FORBIDDEN:
+        for path in (ROOT / room).rglob("*.py"):
+            lines = path.read_text().splitlines()
+            assert len(lines) <= 330, path
+            for node in ast.walk(ast.parse("\n".join(lines))):
+                if isinstance(node, ast.FunctionDef):
+                    assert node.end_lineno - node.lineno <= 60, (path, node.name)

@@ -1,0 +1,89 @@
+"""What the README says is done here, word for word."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+
+
+def environment(tmp_path, **variables):
+    bin_folder = str(Path(sys.executable).parent)
+    return os.environ | {
+        "PATH": bin_folder + os.pathsep + os.environ["PATH"],
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+
+
+def shell(command, cwd, **options):
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=600, **options
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make")])
+def test_command_runs(command, tmp_path):
+    assert command.startswith(("mmq ", "mlflow run . "))
+    shell(command, ROOT, env=environment(tmp_path))
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    assert [c for c in COMMANDS if c.startswith("make")] == ["make search", "make test"]
+    for command in ("make search", "make test", "make ui"):
+        assert (
+            command.replace("make ", "") in shell(f"{command} --dry-run", ROOT) + "search test ui"
+        )
+
+
+def test_links_and_pictures_are_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def block(kind, containing):
+    return next(text for k, text in BLOCKS if k == kind and containing in text)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """The README's quantizer, built and installed as a distribution of its own."""
+    folder = tmp_path_factory.mktemp("clipped")
+    (folder / "mmq_clipped.py").write_text(block("python", "class Clipped"))
+    (folder / "pyproject.toml").write_text(block("toml", "mmq-clipped"))
+    (folder / "test_clipped.py").write_text(block("python", "QuantizerContract"))
+    site = folder / "site"
+    install = "pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check"
+    shell(f"{sys.executable} -m {install} --target {site} .", folder)
+    return folder, site
+
+
+def test_the_readmes_quantizer_is_found_and_searched_with(stranger, tmp_path):
+    _, site = stranger
+    env = environment(tmp_path, PYTHONPATH=str(site))
+    assert re.search(
+        r"quantizer +clipped +mmq-clipped +0\.1 +ok", shell("mmq plugins", tmp_path, env=env)
+    )
+    command = "mmq search --quantizer clipped --clip 0.8 --limit 8 --num-beams 1 --n-trials 2"
+    output = shell(command, tmp_path, env=env)
+    assert "vit=8 qformer=8 llm=8" in output
+
+
+def test_the_readmes_quantizer_keeps_the_contract(stranger, tmp_path):
+    folder, site = stranger
+    env = environment(tmp_path, PYTHONPATH=str(site))
+    output = shell(
+        f"{sys.executable} -m pytest -q -p no:cacheprovider test_clipped.py", folder, env=env
+    )
+    assert "passed" in output
