@@ -32,6 +32,7 @@ class TrainConfig:
 
 
 def learning_rate(peak: float, step: int, total: int, warmup: int = 100) -> float:
+    """Linear warm-up, then cosine down to 2% of the peak."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
@@ -39,6 +40,7 @@ def learning_rate(peak: float, step: int, total: int, warmup: int = 100) -> floa
 
 
 def make_optimizer(modules: list[nn.Module], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over all trainable parameters, weight decay on matrices alone."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     unique = list(dict.fromkeys(parameters))
     return torch.optim.AdamW(
@@ -52,6 +54,7 @@ def make_optimizer(modules: list[nn.Module], config: TrainConfig) -> torch.optim
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float) -> None:
+    """One clipped optimizer step at a learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
@@ -95,4 +98,5 @@ def batch_of_step(config: TrainConfig, size: int, step: int) -> list[int]:
 
 
 def prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    """The same values under longer names."""
     return {prefix + key: value for key, value in values.items()}

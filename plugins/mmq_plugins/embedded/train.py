@@ -25,12 +25,12 @@ def train_blip2(
     """Train in place; `folder` keeps the state, so that the same call goes on after a kill."""
     checkpoint = Checkpoint(folder, config)
     pixels = render_pixels(list(range(config.images)), "train")
-    if checkpoint.load("language") is None:
+    seen = checkpoint.load("language") or checkpoint.load("vision-done")
+    if seen is None:
         train_vision(model, pixels, config, checkpoint, sink)
         checkpoint.save("vision-done", config.vision_steps, model=model.state_dict())
-    state = checkpoint.load("language") or checkpoint.load("vision-done")
-    assert state is not None
-    model.load_state_dict(state["model"])
+    else:
+        model.load_state_dict(seen["model"])
     unseen = render_pixels(list(range(1_000_000, 1_000_000 + config.probe_images)), "test")
     for module in (model.vision_model, model.qformer):
         module.requires_grad_(False)
