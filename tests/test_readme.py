@@ -75,7 +75,7 @@ def test_the_readmes_quantizer_is_found_and_searched_with(stranger, tmp_path):
     assert re.search(
         r"quantizer +clipped +mmq-clipped +0\.1 +ok", shell("mmq plugins", tmp_path, env=env)
     )
-    command = "mmq search --quantizer clipped --clip 0.8 --limit 8 --num-beams 1 --n-trials 2"
+    command = "mmq search --quantizer clipped --clip 0.9 --limit 8 --num-beams 1 --n-trials 2"
     output = shell(command, tmp_path, env=env)
     assert "vit=8 qformer=8 llm=8" in output
 
