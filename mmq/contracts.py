@@ -122,8 +122,8 @@ class Evaluator(ABC):
     task: ClassVar[str]
     version: ClassVar[str] = "1"
 
-    def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
-        """Refuse to start, by InputError, where something outside Python is missing."""
+    def check(self, family: "ModelFamily") -> None:  # noqa: B027  (not every one needs something)
+        """Refuse, by InputError, a family it cannot ask, or a missing program, before any work."""
 
     def prepare(self, samples: Sequence[Any]) -> None:  # noqa: B027
         """See the whole evaluation set once, before any model; `evaluate` may get a part of it."""

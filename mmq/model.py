@@ -146,6 +146,11 @@ def locate(name: str) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"model: the folder {name} has no config.json")
+        if not any(path.glob("*.safetensors")):
+            raise InputError(
+                f"model: the folder {name} has no .safetensors file, and pickled weights are not "
+                f"loaded; convert them with save_pretrained(..., safe_serialization=True)"
+            )
         return name
     looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_a_path:
@@ -224,7 +229,10 @@ def load_model(name: str, dtype: str = "float32", device: str = "cpu") -> Loaded
     family = family_of(config)
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
-    module, processor = family.load(source, DTYPES[dtype], device)
+    try:
+        module, processor = family.load(source, DTYPES[dtype], device)
+    except OSError as error:  # how transformers says that a file is missing or unreachable
+        raise InputError(f"Model {name!r} cannot be loaded: {error}") from error
     module.eval().requires_grad_(False)
     return LoadedModel(
         module=module,

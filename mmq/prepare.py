@@ -101,11 +101,11 @@ def prepare(
     if chosen.limit < 0:
         raise InputError(f"limit: {chosen.limit} is negative; 0 scores all samples")
     seen = skeleton(locate(chosen.model))
+    evaluator.check(seen.family)
     check_layers(seen, quantizer, allocations(list(seen.components)))
     everything = find_samples(chosen, evaluator)
     samples = subset(everything, chosen.limit, chosen.seed)
     check_images(sample.image for sample in samples)
-    evaluator.check()
     return Prepared(
         question_options=chosen,
         device=device,

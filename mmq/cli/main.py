@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> Any:
     """Run a command; exit code 2 for bad input, 130 after an interrupt."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _interrupt)
     try:

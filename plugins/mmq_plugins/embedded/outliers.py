@@ -1,10 +1,11 @@
 """Gives a small model the outlier channels of large ones, without changing its function.
 
 Why: a small model trained for an hour has none, and stays good at two bits, where large
-transformers collapse. How large: in LLaMA-7B and its like, 99.9% of a layer's weights lie within
-a tenth of its range (Kim et al. 2023, SqueezeLLM, section 4.2); up to 1% of the channels carry
-what quantization must not lose (Lin et al. 2023, AWQ, section 3.1: 0.1% to 1%). So 1% of the
-channels (at least one) are scaled by 8 or 16, a factor of about ten.
+transformers collapse. How many: up to 1% of the channels carry what quantization must not lose
+(Lin et al. 2023, AWQ, section 3.1: 0.1% to 1%), so 1% of the channels are chosen, at least one.
+How large: in LLaMA-7B and its like, 99.9% of a layer's weights lie within a tenth of its range
+(Kim et al. 2023, SqueezeLLM, section 4.2), so the chosen channels are scaled until the others lie
+within a tenth, to the nearest power of two.
 
 What: a channel between two operations that are linear in it is scaled on one side and unscaled on
 the other: a normalization's gain against the weights behind it, the value against the output
@@ -13,28 +14,38 @@ two, so that in float32 not a bit of the output changes. This stands in for a la
 difficulty; it is no finding about one.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 SHARE = 0.01
-FACTORS = (8.0, 16.0)
+BULK_RANGE = 0.1  # the part of a layer's range that holds its other weights
+BULK_QUANTILE = 0.999
 
 
-def draw_factors(channels: int, generator: torch.Generator) -> Tensor:
-    """A factor per channel, (channels,): 1 for most, 8 or 16 for 1% of them, at least one."""
-    factors = torch.ones(channels)
+def draw_channels(channels: int, generator: torch.Generator) -> Tensor:
+    """The channels to scale, 1% of them and at least one, as a mask (channels,)."""
     count = max(1, round(SHARE * channels))
-    chosen = torch.randperm(channels, generator=generator)[:count]
-    picks = torch.randint(len(FACTORS), (count,), generator=generator)
-    factors[chosen] = torch.tensor(FACTORS)[picks]
-    return factors
+    mask = torch.zeros(channels, dtype=torch.bool)
+    mask[torch.randperm(channels, generator=generator)[:count]] = True
+    return mask
 
 
-def scale_norm_(norm: nn.LayerNorm, readers: Iterable[nn.Linear], factors: Tensor) -> None:
-    """Divide a normalization's output by `factors`, multiply its readers' input columns."""
+def choose_factors(readers: Sequence[nn.Linear], chosen: Tensor) -> Tensor:
+    """A factor per input channel (channels,): 1, or the power of two for the chosen ones."""
+    magnitude = torch.cat([reader.weight.abs() for reader in readers])  # (outputs, channels)
+    bulk = torch.quantile(magnitude[:, ~chosen].flatten(), BULK_QUANTILE)
+    wanted = bulk / BULK_RANGE / magnitude[:, chosen].max()
+    factor = 2.0 ** round(math.log2(float(wanted)))
+    return torch.where(chosen, torch.tensor(factor), torch.tensor(1.0))
+
+
+def scale_norm_(norm: nn.LayerNorm, readers: Sequence[nn.Linear], chosen: Tensor) -> None:
+    """Divide a normalization's chosen outputs, multiply its readers' input columns."""
+    factors = choose_factors(readers, chosen)
     norm.weight.div_(factors)
     norm.bias.div_(factors)
     for reader in readers:
@@ -42,9 +53,10 @@ def scale_norm_(norm: nn.LayerNorm, readers: Iterable[nn.Linear], factors: Tenso
 
 
 def scale_between_(
-    writer: nn.Linear, reader: nn.Linear, factors: Tensor, rows: slice = slice(None)
+    writer: nn.Linear, reader: nn.Linear, chosen: Tensor, rows: slice = slice(None)
 ) -> None:
-    """Divide a layer's output rows by `factors`, multiply the next layer's input columns."""
+    """Divide a layer's chosen output rows, multiply the next layer's input columns."""
+    factors = choose_factors([reader], chosen)
     writer.weight[rows].div_(factors[:, None])
     if writer.bias is not None:
         writer.bias[rows].div_(factors)
@@ -61,7 +73,7 @@ def add_outliers_(model: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(channels: int) -> Tensor:
-        return draw_factors(channels, generator)
+        return draw_channels(channels, generator)
 
     for block in model.vision_model.encoder.layers:
         width = block.self_attn.qkv.in_features
@@ -90,7 +102,15 @@ def add_outliers_(model: Any, seed: int) -> None:
         scale_between_(block.fc1, block.fc2, draw(block.fc1.out_features))
 
 
-def range_share(weight: Tensor, share: float = 0.999) -> float:
-    """What part of a weight's range holds this share of its entries around zero (SqueezeLLM)."""
-    magnitude = weight.abs().flatten().float()
-    return float(torch.quantile(magnitude, share) / magnitude.max())
+def bulk_range(weight: Tensor) -> float | None:
+    """The part of a layer's range that holds 99.9% of the weights outside its outlier columns.
+
+    A column is an outlier where its peak is over three times the median column's; None where there
+    is none.
+    """
+    peaks = weight.abs().amax(0)
+    outlying = peaks > 3 * peaks.median()
+    if not outlying.any():
+        return None
+    bulk = torch.quantile(weight[:, ~outlying].abs().flatten().float(), BULK_QUANTILE)
+    return bulk.item() / weight.abs().max().item()

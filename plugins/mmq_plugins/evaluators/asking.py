@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mmq.contracts import Evaluator, Generation, Progress, Sample
+from mmq.contracts import Evaluator, Generation, ModelFamily, Progress, Sample
 from mmq.errors import InputError
 from mmq.images import open_image
 
@@ -27,11 +27,17 @@ class GeneratingEvaluator(Evaluator):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} is not at least 1")
 
+    def check(self, family: ModelFamily) -> None:
+        """The family knows how to be asked on this task."""
+        if self.task not in family.generation:
+            tasks = ", ".join(sorted(family.generation)) or "none yet"
+            raise InputError(
+                f"{type(family).__name__} models cannot be scored on {self.task!r}; tasks they "
+                f"can be scored on: {tasks}"
+            )
+
     def settings(self, model: "LoadedModel") -> Generation:
         """The family's protocol for this task with this evaluator's options on top."""
-        if self.task not in model.family.generation:
-            tasks = ", ".join(sorted(model.family.generation)) or "none"
-            raise InputError(f"{model.source} has no protocol for {self.task}; it has: {tasks}")
         overrides = {
             name: value
             for name in ("num_beams", "max_new_tokens", "prompt")

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmq.contracts import CaptionSample, Evaluation, Metric, Prediction, Progress
+from mmq.contracts import (
+    CaptionSample,
+    Evaluation,
+    Metric,
+    ModelFamily,
+    Prediction,
+    Progress,
+)
 from mmq.stats import mean_metric
 from mmq_plugins.evaluators.asking import GeneratingEvaluator
 from mmq_plugins.evaluators.java import captured_stderr, require_java
@@ -20,8 +27,9 @@ class Captioning(GeneratingEvaluator):
     task: ClassVar[str] = "captioning"
     _scorer: "CaptionScorer | None" = field(default=None, init=False, repr=False, compare=False)
 
-    def check(self) -> None:
-        """Java is there (METEOR and the tokenizer need it)."""
+    def check(self, family: ModelFamily) -> None:
+        """Also: Java is there (METEOR and the tokenizer need it)."""
+        super().check(family)
         require_java()
 
     def prepare(self, samples: Sequence[CaptionSample]) -> None:

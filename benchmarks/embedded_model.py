@@ -1,0 +1,134 @@
+"""What the embedded model can do, what it does without looking, and how it answers to bits.
+
+    python benchmarks/embedded_model.py [--limit N] [--markdown FILE]
+
+Prints scores with 95% intervals on the unseen scenes; the same with every picture exchanged for
+another one (the image-blind baseline: questions and references stay, pictures rotate); scores on
+scenes with and without a (shape, colour) pair that training never showed; what outlier channels
+did to the weights; and the score per quantizer, component and width.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mmq.allocation import BitAllocation
+from mmq.contracts import Metric
+from mmq.prepare import QuestionOptions, prepare
+from mmq.store import Store
+from mmq.trial import TrialSpec, run_trial
+
+WIDTHS = (8, 6, 5, 4, 3, 2)
+
+
+def silent(items: Iterable[Any], description: str) -> Iterable[Any]:
+    return items
+
+
+def rotated(samples: Sequence[Any]) -> list[Any]:
+    """Every sample with the picture of the image half the set away."""
+    images = list(dict.fromkeys(s.image for s in samples))
+    other = dict(zip(images, images[len(images) // 2 :] + images[: len(images) // 2], strict=True))
+    return [replace(s, image=other[s.image]) for s in samples]
+
+
+def text(metric: Metric) -> str:
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.3g}"
+    return f"{metric.value:.3g} ({metric.low:.3g} to {metric.high:.3g})"
+
+
+def abilities(limit: int) -> list[str]:
+    """Right and wrong pictures, trained and held-out pairs, both tasks."""
+    lines = ["| task | metric | right pictures | wrong pictures |", "|---|---|---|---|"]
+    for task in ("vqa", "captioning"):
+        prepared = prepare(QuestionOptions(task=task, limit=limit), {}, lambda parts: [])
+        model, _ = prepared.load()
+        right = prepared.evaluator.evaluate(model, prepared.samples, silent)
+        blind = prepared.evaluator.evaluate(model, rotated(prepared.samples), silent)
+        for name, metric in right.metrics.items():
+            lines.append(f"| {task} | {name} | {text(metric)} | {text(blind.metrics[name])} |")
+        values = np.asarray(right.per_sample[right.primary])
+        held = np.array([int(s.image_id) % 2 == 0 for s in prepared.samples])
+        lines.append(
+            f"| {task} | {right.primary}, scenes with a held-out pair / all others "
+            f"| {values[held].mean():.3g} / {values[~held].mean():.3g} | |"
+        )
+        prepared.evaluator.close()
+    return lines
+
+
+def response(limit: int, folder: Path) -> list[str]:
+    """VQA accuracy per quantizer, quantized components and width."""
+    lines = [
+        "| quantizer | quantized | " + " | ".join(map(str, WIDTHS)) + " |",
+        "|---" * (len(WIDTHS) + 2) + "|",
+    ]
+    choices: list[tuple[str, dict[str, str]]] = [
+        ("uniform", {}),
+        ("rtn", {}),
+        ("rtn", {"group-size": "64"}),
+    ]
+    for name, extra in choices:
+        prepared = prepare(QuestionOptions(quantizer=name, limit=limit), extra, lambda parts: [])
+        model, question = prepared.load()
+        parts = list(model.components)
+        for chosen in [[part] for part in parts] + [parts]:
+            cells = []
+            for bits in tqdm(WIDTHS, desc=f"{name} {extra} {chosen}", leave=False):
+                allocation = BitAllocation.uniform(chosen, bits).over(parts)
+                record = run_trial(
+                    TrialSpec(question, allocation),
+                    model,
+                    prepared.quantizer,
+                    prepared.evaluator,
+                    prepared.samples,
+                    Store(folder),
+                    quiet=True,
+                )
+                cells.append(f"{record.evaluation.score.value:.1f}")
+            label = name + "".join(f", {k} {v}" for k, v in extra.items())
+            lines.append(f"| {label} | {'+'.join(chosen)} | {' | '.join(cells)} |")
+    return lines
+
+
+def weights() -> list[str]:
+    """How much of a layer's range holds 99.9% of its other weights, where it has outliers."""
+    from mmq_plugins.embedded.outliers import bulk_range
+
+    from mmq.model import load_model
+
+    lines = ["| component | layers | with outliers | their bulk's range |", "|---|---|---|---|"]
+    for name, component in load_model("embedded-blip2").components.items():
+        ranges = [bulk_range(layer.module.weight) for layer in component.layers]
+        found = [r for r in ranges if r is not None]
+        lines.append(
+            f"| {name} | {len(ranges)} | {len(found)} | {np.median(found):.0%} (median) |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--store", type=Path, default=Path(".mmq/store"))
+    chosen = parser.parse_args()
+    sections = [
+        ("Scores", abilities(chosen.limit)),
+        ("Weights", weights()),
+        ("VQA accuracy against bits", response(chosen.limit, chosen.store)),
+    ]
+    report = "\n\n".join("\n".join([f"### {title}", "", *lines]) for title, lines in sections)
+    print(report)
+    if chosen.markdown:
+        chosen.markdown.write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
