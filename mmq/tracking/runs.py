@@ -241,6 +241,7 @@ def study_run(experiment: str, study: str, question: Question) -> StudyRun:
     if project_run and project_run != parent:
         launcher = Run(client, experiment_id, project_run)
         launcher.log(tags={"mmq.kind": "continuation", "mmq.continues": study})
+        client.update_run(project_run, name=f"continues {study}")
     client.update_run(parent, status="RUNNING")
     run = StudyRun(client, experiment_id, parent, study, launcher)
     run.log(tags=tags)
