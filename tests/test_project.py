@@ -2,7 +2,10 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -144,3 +147,20 @@ def test_files_and_functions_stay_readable():
             for node in ast.walk(ast.parse("\n".join(lines))):
                 if isinstance(node, ast.FunctionDef):
                     assert node.end_lineno - node.lineno <= 60, (path, node.name)
+
+
+def test_the_wheel_brings_the_embedded_model_and_every_package(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"mmq/trial.py", "mmq_plugins/quantizers/rtn.py", "mmq_search/study.py"} <= names
+    folder = "mmq_plugins/embedded/assets/blip2"
+    files = ("model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json")
+    assert {f"{folder}/{file}" for file in files} <= names
+    assert not any(name.endswith(".pt") for name in names)
+    assert wheel.stat().st_size < 25e6
