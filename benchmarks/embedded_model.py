@@ -48,7 +48,7 @@ def abilities(limit: int) -> list[str]:
     lines = ["| task | metric | right pictures | wrong pictures |", "|---|---|---|---|"]
     for task in ("vqa", "captioning"):
         prepared = prepare(QuestionOptions(task=task, limit=limit), {}, lambda parts: [])
-        model, _ = prepared.load()
+        model = prepared.load()
         right = prepared.evaluator.evaluate(model, prepared.samples, silent)
         blind = prepared.evaluator.evaluate(model, rotated(prepared.samples), silent)
         for name, metric in right.metrics.items():
@@ -76,7 +76,7 @@ def response(limit: int, folder: Path) -> list[str]:
     ]
     for name, extra in choices:
         prepared = prepare(QuestionOptions(quantizer=name, limit=limit), extra, lambda parts: [])
-        model, question = prepared.load()
+        model, question = prepared.load(), prepared.question
         parts = list(model.components)
         for chosen in [[part] for part in parts] + [parts]:
             cells = []

@@ -60,7 +60,7 @@ def timed(model: LoadedModel, seconds: dict[str, float]) -> Iterator[None]:
 def measure(task: str, limit: int, trials: int) -> dict[str, dict[str, float]]:
     """Mean seconds per stage, for an empty and a filled store."""
     prepared = prepare(QuestionOptions(task=task, limit=limit), {}, lambda parts: [])
-    model, question = prepared.load()
+    model, question = prepared.load(), prepared.question
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")

@@ -55,7 +55,7 @@ def choose_tensor_qparams(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     low, high = weight.float().min(), weight.float().max()
     scale = (high - low) / (2**bits - 1)
     if scale == 0:
-        return torch.ones(1, 1), -low.reshape(1, 1)
+        return torch.ones_like(low).reshape(1, 1), -low.reshape(1, 1)
     return scale.reshape(1, 1), (-low / scale).reshape(1, 1)
 
 

@@ -62,7 +62,7 @@ class BitAllocation:
         pairs = []
         for part in text.replace(",", " ").split():
             name, _, bits = part.partition("=")
-            if not name or not bits.isdigit():
+            if not name or not bits.isdecimal():
                 raise InputError(
                     f"allocation: {part!r} is not component=bits; write it like vit=4,llm=3"
                 )

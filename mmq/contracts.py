@@ -6,6 +6,7 @@ without further work.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from mmq.model import LoadedModel
 
+METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -81,8 +83,15 @@ class Evaluation:
         if self.primary not in self.metrics:
             raise ValueError(f"primary: {self.primary!r} is not among {sorted(self.metrics)}")
         for name, metric in self.metrics.items():
+            if not METRIC_NAME.fullmatch(name):
+                raise ValueError(f"{name!r}: metric names have letters, digits, spaces and _-./")
             if not math.isfinite(metric.value):
                 raise ValueError(f"{name}: the score is {metric.value}, not a number")
+        for name, values in self.per_sample.items():
+            if len(values) != len(self.predictions):
+                raise ValueError(
+                    f"{name}: {len(values)} values for {len(self.predictions)} predictions"
+                )
 
     @property
     def score(self) -> Metric:
@@ -95,11 +104,9 @@ class Evaluation:
 class Quantizer(ABC):
     """Turns a weight into codes. Subclasses are frozen dataclasses; fields are options.
 
-    Raise `version` whenever the same options would give other codes: stored artifacts of the old
-    version are then not used again.
+    What a quantizer computed is used again for the same options, distribution version and module
+    source: raise the distribution's version when code outside that module changes the codes.
     """
-
-    version: ClassVar[str] = "1"
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
         """Refuse a layer that cannot be quantized, by InputError, before any model is loaded."""
@@ -120,10 +127,12 @@ class Evaluator(ABC):
     """Scores a model on a task. Subclasses are dataclasses; fields are options."""
 
     task: ClassVar[str]
-    version: ClassVar[str] = "1"
 
-    def check(self, family: "ModelFamily") -> None:  # noqa: B027  (not every one needs something)
-        """Refuse, by InputError, a family it cannot ask, or a missing program, before any work."""
+    def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
+        """Refuse, by InputError, to start where a program is missing."""
+
+    def resolve(self, family: "ModelFamily") -> None:  # noqa: B027
+        """Fill options that depend on the model's family; InputError if it cannot be asked."""
 
     def prepare(self, samples: Sequence[Any]) -> None:  # noqa: B027
         """See the whole evaluation set once, before any model; `evaluate` may get a part of it."""

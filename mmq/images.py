@@ -1,5 +1,6 @@
 """Pictures of an evaluation set: opened one way, checked before any model work."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,13 +23,21 @@ def open_image(path: Path) -> Image.Image:
 
 def inside(folder: Path, name: str) -> Path:
     """folder/name; InputError if that leads out of the folder."""
+    if "\0" in name:
+        raise InputError(f"image: {name!r} is no file name; correct the annotation file")
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"image: {name!r} leads out of {folder}; correct the annotation file")
     return path
 
 
-def check_images(paths: Iterable[Path], quiet: bool = False) -> None:
-    """Read every picture once; InputError for the first that is missing or unreadable."""
+def check_images(paths: Iterable[Path], quiet: bool = False) -> dict[Path, str]:
+    """Read every picture once; InputError for the first that is missing or unreadable.
+
+    Returns a hash of every picture's bytes.
+    """
+    hashes = {}
     for path in tqdm(sorted(set(paths)), desc="check images", leave=False, disable=quiet):
         open_image(path)
+        hashes[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mmq import registry
@@ -116,9 +117,9 @@ class LoadedModel:
                 layer.module.weight.copy_(weights[layer.name])
 
     def original(self, component: str) -> dict[str, Tensor]:
-        """A component's weights as loaded, by layer name."""
+        """A component's weights as loaded, by layer name, on the model's device."""
         if component in self._originals:
-            return self._originals[component]
+            return {k: w.to(self.device) for k, w in self._originals[component].items()}
         return {
             layer.name: layer.module.weight.detach() for layer in self.components[component].layers
         }
@@ -183,15 +184,48 @@ def family_of(config: Any) -> ModelFamily:
     """The installed family for a configuration; InputError if there is none."""
     wanted = (getattr(config, "architectures", None) or [config.model_type])[0]
     supported: list[str] = []
+    unusable: list[str] = []
     for plugin in registry.installed("model family"):
-        family: ModelFamily = registry.load("model family", plugin.name)()
+        try:
+            family: ModelFamily = registry.load_class("model family", plugin.name, ModelFamily)()
+        except InputError as error:  # a broken plugin must not stop the others
+            unusable.append(str(error))
+            continue
         if wanted in family.architectures:
             return family
-        supported += family.architectures
+        supported += [name for name in family.architectures if name[0].isupper()]
     raise InputError(
-        f"No model family for {wanted}. Supported architectures: "
-        f"{', '.join(sorted(s for s in supported if '-' not in s))}."
+        " ".join(
+            [
+                f"No model family for {wanted}.",
+                f"Supported architectures: {', '.join(sorted(supported))}.",
+                *unusable,
+            ]
+        )
     )
+
+
+def load_weights(architecture: Any, source: str, dtype: Any, device: str) -> Any:
+    """A transformers model with all of its weights, from safetensors alone.
+
+    InputError for a checkpoint that lacks weights or holds some of another shape: transformers
+    would fill them with random numbers and say so in a warning only.
+    """
+    model, found = architecture.from_pretrained(
+        source,
+        torch_dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
+        names = sorted(str(entry) for entry in found.get(key) or ())
+        if names:
+            raise InputError(
+                f"Model {source}: its checkpoint {problem} {len(names)} weights of "
+                f"{architecture.__name__}, such as {', '.join(names[:3])}"
+            )
+    return model.to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +258,14 @@ def count_parameters(module: nn.Module) -> int:
 
 def load_model(name: str, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
     source = locate(name)
     config = read_config(source)
     family = family_of(config)
-    if dtype not in DTYPES:
-        raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
     try:
         module, processor = family.load(source, DTYPES[dtype], device)
-    except OSError as error:  # how transformers says that a file is missing or unreachable
+    except (OSError, SafetensorError) as error:  # a file is missing, unreachable or damaged
         raise InputError(f"Model {name!r} cannot be loaded: {error}") from error
     module.eval().requires_grad_(False)
     return LoadedModel(

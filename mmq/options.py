@@ -1,9 +1,10 @@
 """Options of a plugin: the fields of its dataclass, read from text with clear errors."""
 
 import dataclasses
-from collections.abc import Mapping
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mmq.errors import InputError, unknown
 
@@ -13,7 +14,14 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 def convert(name: str, text: str, kind: Any) -> Any:
     """The value of an option of type bool, int, float or str (or None); InputError if not."""
-    kind = next((k for k in get_args(kind) if k is not NoneType), kind)
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise InputError(f"{name}: {text!r} is not one of {list(get_args(kind))}")
+        return text
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(k for k in get_args(kind) if k is not NoneType)
+    if kind not in (bool, int, float, str, Path):
+        raise InputError(f"{name}: options of type {kind} cannot be given on the command line")
     try:
         return _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:
@@ -42,15 +50,18 @@ def build(plugin: type[T], options: Mapping[str, str]) -> T:
         return plugin(**values)
     except InputError:
         raise
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # TypeError: an option without a default
         raise InputError(f"{plugin.__name__}: {error}") from error
 
 
-def distribute(extra: Mapping[str, str], plugins: Mapping[str, type]) -> dict[str, dict[str, str]]:
+def distribute(
+    extra: Mapping[str, str], plugins: Mapping[str, type], command_options: Iterable[str] = ()
+) -> dict[str, dict[str, str]]:
     """Give each leftover command option to the plugin that has a field of that name.
 
     Keys may be `group-size`, `group_size` or, where two plugins share a name,
-    `quantizer.group-size`. InputError for a name that none or several have.
+    `quantizer.group-size`. InputError for a name that none or several have; `command_options` are
+    offered there too, since they may have been meant.
     """
     given: dict[str, dict[str, str]] = {role: {} for role in plugins}
     everything = {
@@ -64,7 +75,8 @@ def distribute(extra: Mapping[str, str], plugins: Mapping[str, type]) -> dict[st
             target for full, target in everything.items() if name in (full, full.split(".", 1)[1])
         ]
         if not matches:
-            names = [full.split(".", 1)[1].replace("_", "-") for full in everything]
+            names = {full.split(".", 1)[1].replace("_", "-") for full in everything}
+            names |= {option.replace("_", "-") for option in command_options}
             raise unknown("option", key, names)
         if len(matches) > 1:
             raise InputError(

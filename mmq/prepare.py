@@ -2,8 +2,10 @@
 
 import logging
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,16 @@ from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.contracts import Dataset, Evaluator, Quantizer
 from mmq.errors import InputError
 from mmq.images import check_images
-from mmq.model import DTYPES, LoadedModel, Skeleton, load_model, locate, skeleton
+from mmq.model import (
+    DTYPES,
+    LoadedModel,
+    Skeleton,
+    fingerprint,
+    load_model,
+    locate,
+    read_config,
+    skeleton,
+)
 from mmq.store import digest
 from mmq.trial import Question
 
@@ -46,38 +57,19 @@ class QuestionOptions:
 class Prepared:
     """A checked question with its plugins and samples; the model is loaded on demand."""
 
-    question_options: QuestionOptions
+    question: Question
     device: str
-    dtype: str
     skeleton: Skeleton
     quantizer: Quantizer
     evaluator: Evaluator
     samples: Sequence[Any]
     all_samples: Sequence[Any]
-    data_fingerprint: str
 
-    def load(self) -> tuple[LoadedModel, Question]:
-        """The model, and the question that its trials answer."""
-        chosen = self.question_options
-        model = load_model(chosen.model, self.dtype, self.device)
+    def load(self) -> LoadedModel:
+        """The model, with the evaluator made ready."""
+        model = load_model(self.question.model, self.question.dtype, self.device)
         self.evaluator.prepare(self.all_samples)
-        question = Question(
-            model=chosen.model,
-            model_fingerprint=model.fingerprint,
-            dtype=self.dtype,
-            task=self.evaluator.task,
-            data=chosen.data,
-            data_fingerprint=self.data_fingerprint,
-            samples=len(self.samples),
-            quantizer=chosen.quantizer,
-            quantizer_version=self.quantizer.version,
-            quantizer_options=plugin_options.values(self.quantizer),
-            evaluator=chosen.task,
-            evaluator_version=self.evaluator.version,
-            evaluator_options=plugin_options.values(self.evaluator),
-            seed=chosen.seed,
-        )
-        return model, question
+        return model
 
 
 def prepare(
@@ -90,33 +82,52 @@ def prepare(
     `extra` are the plugins' own options. `allocations` tells from the model's components which
     allocations will be tried: their layers must suit the quantizer.
     """
-    quantizer_class = registry.load("quantizer", chosen.quantizer)
-    evaluator_class = registry.load("evaluator", chosen.task)
-    given = plugin_options.distribute(
-        extra, {"quantizer": quantizer_class, "evaluator": evaluator_class}
-    )
-    quantizer: Quantizer = plugin_options.build(quantizer_class, given["quantizer"])
-    evaluator: Evaluator = plugin_options.build(evaluator_class, given["evaluator"])
+    quantizer, evaluator = build_plugins(chosen, extra)
     device, dtype = resolve_device(chosen.device, chosen.dtype)
-    if chosen.limit < 0:
-        raise InputError(f"limit: {chosen.limit} is negative; 0 scores all samples")
-    seen = skeleton(locate(chosen.model))
-    evaluator.check(seen.family)
+    for name in ("limit", "seed"):
+        if getattr(chosen, name) < 0:
+            raise InputError(f"{name}: {getattr(chosen, name)} is negative")
+    source = locate(chosen.model)
+    seen = skeleton(source)
+    evaluator.resolve(seen.family)
     check_layers(seen, quantizer, allocations(list(seen.components)))
     everything = find_samples(chosen, evaluator)
     samples = subset(everything, chosen.limit, chosen.seed)
-    check_images(sample.image for sample in samples)
-    return Prepared(
-        question_options=chosen,
-        device=device,
+    images = check_images(sample.image for sample in samples)
+    evaluator.check()
+    question = Question(
+        model=chosen.model,
+        model_fingerprint=fingerprint(source, read_config(source), dtype),
         dtype=dtype,
-        skeleton=seen,
-        quantizer=quantizer,
-        evaluator=evaluator,
-        samples=samples,
-        all_samples=everything,
-        data_fingerprint=fingerprint_samples(samples),
+        task=evaluator.task,
+        data=chosen.data,
+        data_fingerprint=fingerprint_samples(everything, samples, images),
+        samples=len(samples),
+        quantizer=chosen.quantizer,
+        quantizer_origin=registry.origin("quantizer", chosen.quantizer),
+        quantizer_options=plugin_options.values(quantizer),
+        evaluator=chosen.task,
+        evaluator_origin=registry.origin("evaluator", chosen.task),
+        evaluator_options=plugin_options.values(evaluator),
+        environment=", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")),
+        seed=chosen.seed,
     )
+    return Prepared(question, device, seen, quantizer, evaluator, samples, everything)
+
+
+def build_plugins(
+    chosen: QuestionOptions, extra: Mapping[str, str]
+) -> tuple[Quantizer, Evaluator]:
+    """Quantizer and evaluator with their options."""
+    classes = {
+        "quantizer": registry.load_class("quantizer", chosen.quantizer, Quantizer),
+        "evaluator": registry.load_class("evaluator", chosen.task, Evaluator),
+    }
+    own = [field.name for field in fields(chosen)]
+    given = plugin_options.distribute(extra, classes, own)
+    quantizer: Quantizer = plugin_options.build(classes["quantizer"], given["quantizer"])
+    evaluator: Evaluator = plugin_options.build(classes["evaluator"], given["evaluator"])
+    return quantizer, evaluator
 
 
 def resolve_device(device: str, dtype: str) -> tuple[str, str]:
@@ -125,14 +136,13 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise InputError(f"device: {device!r} is none; write cpu, cuda or cuda:1") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: {device!r} was given, but torch sees no GPU; use cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise InputError(f"device: {device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
+    count = torch.cuda.device_count()
+    if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
+        raise InputError(f"device: {device!r} was given, but torch sees {count} GPUs")
     if dtype == "auto":
-        dtype = "float32" if kind == "cpu" else "float16"
+        dtype = "float32" if device == "cpu" else "float16"
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {['auto', *DTYPES]}")
     return device, dtype
@@ -155,40 +165,53 @@ def check_layers(
 
 def find_samples(chosen: QuestionOptions, evaluator: Evaluator) -> list[Any]:
     """The evaluation set that --data and --dataset name."""
-    readers: dict[str, Dataset] = {
-        plugin.name: registry.load("dataset", plugin.name)()
-        for plugin in registry.installed("dataset")
-    }
-    fitting = {name: r for name, r in readers.items() if evaluator.task in r.tasks}
-    if not fitting:
-        raise InputError(f"No installed data set serves the task {evaluator.task!r}.")
-    if chosen.data in fitting and fitting[chosen.data].bundled:
-        return fitting[chosen.data].samples(evaluator.task, Path())
+    task = evaluator.task
+    if chosen.dataset:
+        reader: Dataset = registry.load_class("dataset", chosen.dataset, Dataset)()
+        if task not in reader.tasks:
+            fitting = ", ".join(name for name in dataset_readers(task))
+            raise InputError(
+                f"dataset: {chosen.dataset!r} does not serve the task {task!r}; "
+                f"these do: {fitting}"
+            )
+        readers: dict[str, Dataset] = {chosen.dataset: reader}
+    else:
+        readers = dataset_readers(task)
+    if chosen.data in readers and readers[chosen.data].bundled:
+        return readers[chosen.data].samples(task, Path())
     root = Path(chosen.data)
     layouts = "\n\n".join(
-        f"{name}:\n{reader.layout}" for name, reader in fitting.items() if not reader.bundled
+        f"{name}:\n{reader.layout}" for name, reader in readers.items() if not reader.bundled
     )
     if not root.is_dir():
-        bundled = ", ".join(name for name, reader in fitting.items() if reader.bundled)
+        bundled = ", ".join(name for name, reader in readers.items() if reader.bundled) or "none"
         raise InputError(
             f"data: there is no folder {chosen.data!r}, and no bundled data set of that name for "
-            f"the task {evaluator.task} (bundled: {bundled}). Expected layouts:\n\n{layouts}"
+            f"the task {task} (bundled: {bundled}). Expected layouts:\n\n{layouts}"
         )
-    if chosen.dataset:
-        registry.load("dataset", chosen.dataset)  # an unknown name gets the registry's error
-        if chosen.dataset not in fitting:
-            raise InputError(
-                f"dataset: {chosen.dataset!r} does not serve the task {evaluator.task!r}; "
-                f"these do: {', '.join(sorted(fitting))}"
-            )
-        return fitting[chosen.dataset].samples(evaluator.task, root)
-    for reader in fitting.values():
-        if reader.recognizes(root):
-            return reader.samples(evaluator.task, root)
+    for name, reader in readers.items():
+        if name == chosen.dataset or reader.recognizes(root):
+            return reader.samples(task, root)
     raise InputError(
-        f"data: {chosen.data!r} holds no data set for the task {evaluator.task!r}. "
+        f"data: {chosen.data!r} holds no data set for the task {task!r}. "
         f"Expected layouts:\n\n{layouts}"
     )
+
+
+def dataset_readers(task: str) -> dict[str, Dataset]:
+    """Every usable data set plugin for a task; broken ones are passed over with a warning."""
+    readers = {}
+    for plugin in registry.installed("dataset"):
+        try:
+            reader: Dataset = registry.load_class("dataset", plugin.name, Dataset)()
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        if task in reader.tasks:
+            readers[plugin.name] = reader
+    if not readers:
+        raise InputError(f"No installed data set serves the task {task!r}.")
+    return readers
 
 
 def subset(samples: Sequence[Any], limit: int, seed: int) -> Sequence[Any]:
@@ -199,11 +222,13 @@ def subset(samples: Sequence[Any], limit: int, seed: int) -> Sequence[Any]:
     return [samples[k] for k in chosen]
 
 
-def fingerprint_samples(samples: Sequence[Any]) -> str:
-    """A hash of ids, texts and pictures (by name and size in bytes)."""
-    return digest(
-        [
-            asdict(sample) | {"image": (sample.image.name, sample.image.stat().st_size)}
-            for sample in samples
-        ]
-    )
+def fingerprint_samples(
+    everything: Sequence[Any], samples: Sequence[Any], images: Mapping[Path, str]
+) -> str:
+    """A hash of the chosen samples' pictures and texts, and of all texts.
+
+    All texts count, since an evaluator may look at the whole set (CIDEr's document frequencies).
+    """
+    texts = [asdict(sample) | {"image": sample.image.name} for sample in everything]
+    chosen = [(sample.id, images[sample.image]) for sample in samples]
+    return digest([texts, chosen])

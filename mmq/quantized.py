@@ -62,6 +62,8 @@ class QuantizedWeight:
         if int(self.codes.max()) >= 2**self.bits:
             raise ValueError(f"codes: {int(self.codes.max())} does not fit in {self.bits} bits")
         rows, columns = self.codes.shape
+        if self.group_size < 1 or columns % self.group_size:
+            raise ValueError(f"group_size: {self.group_size} does not divide {columns} inputs")
         allowed = {(rows, columns // self.group_size), (rows, 1), (1, 1)}
         if tuple(self.scale.shape) not in allowed:
             raise ValueError(f"scale: shape {tuple(self.scale.shape)} is not in {allowed}")

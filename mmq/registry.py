@@ -1,5 +1,7 @@
 """Plugins by name: listed from installed metadata, imported on first use."""
 
+import hashlib
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -65,6 +67,25 @@ def load(kind: str, name: str) -> Any:
             f"The {kind} {name!r} of {found.distribution} cannot be imported "
             f"({type(error).__name__}: {error}). If a package is missing: {hint}."
         ) from error
+
+
+def load_class(kind: str, name: str, base: type) -> Any:
+    """A plugin class of this base; InputError where the entry point names something else."""
+    plugin = load(kind, name)
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        raise InputError(
+            f"The {kind} {name!r} of {_table(kind)[name].distribution} is no subclass of "
+            f"mmq.contracts.{base.__name__}."
+        )
+    return plugin
+
+
+def origin(kind: str, name: str) -> str:
+    """Distribution, version and a hash of the plugin's module: other code, other origin."""
+    found = _table(kind)[name]
+    source = inspect.getsource(inspect.getmodule(load(kind, name)) or object)
+    code = hashlib.sha256(source.encode()).hexdigest()[:8]
+    return f"{found.distribution} {found.version} {code}"
 
 
 def refresh() -> None:

@@ -17,6 +17,11 @@ class Metric:
     low: float | None = None
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):  # numpy's numbers are no JSON
+            number = getattr(self, name)
+            object.__setattr__(self, name, None if number is None else float(number))
+
 
 def mean_metric(
     values: Sequence[float], clusters: Sequence[str], seed: int = 0, scale: float = 1.0

@@ -26,7 +26,7 @@ class ArtifactKey:
     model: str
     component: str
     quantizer: str
-    quantizer_version: str
+    quantizer_origin: str
     options: tuple[tuple[str, Any], ...]
     bits: int
     calibration: str | None = None

@@ -36,11 +36,12 @@ class Question:
     data_fingerprint: str
     samples: int
     quantizer: str
-    quantizer_version: str
+    quantizer_origin: str  # distribution, versions and a hash of the code
     quantizer_options: Mapping[str, Any]
     evaluator: str
-    evaluator_version: str
+    evaluator_origin: str
     evaluator_options: Mapping[str, Any]
+    environment: str  # packages whose version can change a score
     seed: int
 
     @property
@@ -77,7 +78,9 @@ class TrialRecord:
             | {"gib": self.size.gib, "stored_gib": self.size.stored_gib},
             "primary": self.evaluation.primary,
             "metrics": {k: dataclasses.asdict(m) for k, m in self.evaluation.metrics.items()},
-            "per_sample": {k: list(v) for k, v in self.evaluation.per_sample.items()},
+            "per_sample": {
+                k: [float(x) for x in v] for k, v in self.evaluation.per_sample.items()
+            },
             "seconds": dict(self.seconds),
         }
 
@@ -136,7 +139,7 @@ def _quantized(
         model=model.fingerprint,
         component=component.name,
         quantizer=question.quantizer,
-        quantizer_version=question.quantizer_version,
+        quantizer_origin=question.quantizer_origin,
         options=tuple(sorted(question.quantizer_options.items())),
         bits=bits,
     )

@@ -55,7 +55,7 @@ def verdict(points: Sequence[Point]) -> str:
     """One line: the smallest model that keeps 99% of the score."""
     reference, chosen = baseline(points), smallest_keeping(points)
     if reference is None:
-        return f"{len(points)} allocations evaluated; the unquantized model not yet"
+        return f"{len(points)} allocations evaluated; the unquantized model (16) is not among them"
     if reference.score <= 0:
         return "the unquantized model scores nothing: there is nothing to keep"
     if chosen is None:
@@ -74,7 +74,9 @@ def kept_share(
     new = np.bincount(index, weights=np.asarray(values, dtype=float))
     old = np.bincount(index, weights=np.asarray(reference, dtype=float))
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(new), (RESAMPLES, len(new)))
-    shares = new[drawn].sum(1) / np.maximum(old[drawn].sum(1), 1e-12)
+    shares = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):
+        drawn = rng.integers(0, len(new), len(new))
+        shares[k] = new[drawn].sum() / max(old[drawn].sum(), 1e-12)
     low, high = np.percentile(shares, [2.5, 97.5])
     return float(new.sum() / old.sum()), float(low), float(high)

@@ -120,8 +120,8 @@ def run_single(
 
     prepared = prepare(chosen, extra, lambda parts: [allocate(parts)])
     connect(chosen.experiment)
-    model, question = prepared.load()
-    spec = TrialSpec(question, allocate(list(model.components)))
+    model = prepared.load()
+    spec = TrialSpec(prepared.question, allocate(list(model.components)))
     try:
         with single_run(chosen.experiment, spec) as run:
             record = run_trial(

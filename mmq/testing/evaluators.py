@@ -43,7 +43,8 @@ class EvaluatorContract(ABC):
 
     def _prepared(self) -> tuple[Evaluator, tuple[Any, ...]]:
         evaluator = self.make()
-        evaluator.check(_model(self.model_name).family)
+        evaluator.check()
+        evaluator.resolve(_model(self.model_name).family)
         samples = _samples(self.dataset_name, evaluator.task)
         evaluator.prepare(samples)
         return evaluator, samples[:SAMPLES]

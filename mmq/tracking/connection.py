@@ -2,14 +2,14 @@
 
 import logging
 import os
-import socket
+import re
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
+from mmq.owner import is_gone
 from mmq.tracking import views
 
 
@@ -22,7 +22,10 @@ def server_address() -> str:
 def ui_command() -> str | None:
     """How to start the UI for the store in use; None where a server runs already."""
     uri = str(mlflow.get_tracking_uri())
-    return None if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    if uri.startswith("http"):
+        return None
+    shown = re.sub(r"(://[^:/@]+:)[^@]+@", r"\1***@", uri)  # never print a password
+    return f"mlflow ui --backend-store-uri {shown}"
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -42,11 +45,16 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def connect(experiment: str) -> tuple[MlflowClient, str]:
-    """A client and the experiment's id; InputError if the store cannot be used."""
+    """A client and the experiment's id; InputError if the store cannot be used.
+
+    Runs that a killed process left open are ended on the way.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
     client = MlflowClient()
     try:
-        return client, _experiment(client, experiment)
+        experiment_id = _experiment(client, experiment)
+        reap(client, experiment_id)
+        return client, experiment_id
     except MlflowException as error:
         raise InputError(
             f"MLflow store {mlflow.get_tracking_uri()}: {error.message} "
@@ -54,35 +62,14 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
         ) from error
 
 
-def find_parent(client: MlflowClient, experiment_id: str, study: str) -> str | None:
-    """The id of a study's parent run, if it has one."""
-    runs = client.search_runs(
-        [experiment_id],
-        f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'study'",
-        ViewType.ACTIVE_ONLY,
-        max_results=1,
-        order_by=["attributes.start_time ASC"],
+def reap(client: MlflowClient, experiment_id: str) -> int:
+    """End mmq's runs whose process on this host is gone; how many there were."""
+    count = 0
+    running = client.search_runs(
+        [experiment_id], "attributes.status = 'RUNNING'", max_results=1000
     )
-    return str(runs[0].info.run_id) if runs else None
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def reap(client: MlflowClient, experiment_id: str, study: str) -> int:
-    """End runs of a study whose process on this host is gone; how many there were."""
-    host, count = socket.gethostname(), 0
-    filter_string = f"tags.`mmq.study` = '{study}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment_id], filter_string, max_results=1000):
-        tags = run.data.tags
-        if tags.get("mmq.host") == host and not _alive(tags.get("mmq.pid", "0")):
+    for run in running:
+        if is_gone(run.data.tags.get("mmq.owner", "")):
             client.set_terminated(run.info.run_id, "KILLED")
             count += 1
     return count

@@ -36,7 +36,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
     (folder / "all_predictions.json").write_text(json.dumps(everything))
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)
     shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
-    write_table(folder / PREDICTIONS, [_prediction_row(folder, p) for p in shown])
+    write_table(folder / PREDICTIONS, [_prediction_row(folder, k, p) for k, p in enumerate(shown)])
 
 
 def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
@@ -46,10 +46,10 @@ def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
     return layer
 
 
-def _prediction_row(folder: Path, prediction: Prediction) -> dict[str, Any]:
+def _prediction_row(folder: Path, index: int, prediction: Prediction) -> dict[str, Any]:
     images = Path("table_images") / Path(PREDICTIONS).stem
     (folder / images).mkdir(parents=True, exist_ok=True)
-    name = images / f"{prediction.sample_id}.png"
+    name = images / f"{index}.png"  # ids come from files and may hold anything
     image = open_image(prediction.image)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     image.save(folder / name)

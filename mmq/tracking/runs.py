@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import socket
 import tempfile
 import time
 import traceback
@@ -18,9 +17,12 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
+from mmq.errors import InputError
+from mmq.owner import owner
 from mmq.tracking import files, views
-from mmq.tracking.connection import connect, find_parent, reap, server_address
+from mmq.tracking.connection import connect, server_address
 from mmq.trial import Question, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
@@ -52,18 +54,14 @@ def question_params(question: Question) -> dict[str, Any]:
         "data.fingerprint": question.data_fingerprint,
         "data.samples": question.samples,
         "quantizer.name": question.quantizer,
-        "quantizer.version": question.quantizer_version,
+        "quantizer.origin": question.quantizer_origin,
         "evaluator.name": question.evaluator,
-        "evaluator.version": question.evaluator_version,
+        "evaluator.origin": question.evaluator_origin,
         "run.seed": question.seed,
     }
     params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}
     return params | _versions()
-
-
-def _owner_tags() -> dict[str, str]:
-    return {"mmq.host": socket.gethostname(), "mmq.pid": str(os.getpid())}
 
 
 class Run:
@@ -176,6 +174,11 @@ class StudyRun(Run):
             note = f"{text.splitlines()[0]}\n\nContinues the study in [run {self.run_id}]({link})."
             self.client.set_tag(self._launcher.run_id, "mlflow.note.content", note)
 
+    @property
+    def address(self) -> tuple[str, str]:
+        """Tracking store and id of this run."""
+        return self.client.tracking_uri, self.run_id
+
     def link(self) -> str:
         """Address of the chart view in the UI."""
         return views.chart_link(server_address(), self.experiment_id, self.study)
@@ -218,34 +221,64 @@ def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[s
     user = {"mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.name": "mmq"}
     tables = {"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS, files.LAYERS)}
     run = client.create_run(
-        experiment_id, run_name=name, tags={**user, **tables, **_owner_tags(), **tags}
+        experiment_id, run_name=name, tags={**user, **tables, "mmq.owner": owner(), **tags}
     )
     return str(run.info.run_id)
 
 
-def study_run(experiment: str, study: str, question: Question) -> StudyRun:
-    """A study's parent run: made, or adopted from `mlflow run`; later calls go on in it."""
+def study_run(
+    experiment: str, study: str, question: Question, parent: tuple[str, str] | None
+) -> StudyRun:
+    """A study's parent run: made, or adopted from `mlflow run`, or the one that it has already.
+
+    InputError where the study has one in another store or experiment, or where it was deleted:
+    trials of one study are never spread.
+    """
     client, experiment_id = connect(experiment)
-    reap(client, experiment_id, study)
-    tags = {"mmq.kind": "study", "mmq.study": study, **_owner_tags()}
+    tags = {"mmq.kind": "study", "mmq.study": study, "mmq.owner": owner()}
     project_run = os.environ.get("MLFLOW_RUN_ID")
-    parent = find_parent(client, experiment_id, study)
-    launcher = None
     if parent is None:
-        parent = project_run or _create(client, experiment_id, f"search {study}", tags)
-        run = StudyRun(client, experiment_id, parent, study, None)
-        client.update_run(parent, name=f"search {study}")
+        run_id = project_run or _create(client, experiment_id, f"search {study}", tags)
+        run = StudyRun(client, experiment_id, run_id, study, None)
+        client.update_run(run_id, name=f"search {study}")
         run.log(params=question_params(question), tags=tags)
         run.log_question(question)
         return run
-    if project_run and project_run != parent:
+    run_id = _known_parent(client, experiment_id, study, parent)
+    launcher = None
+    if project_run and project_run != run_id:
         launcher = Run(client, experiment_id, project_run)
-        launcher.log(tags={"mmq.kind": "continuation", "mmq.continues": study})
+        launcher.log(
+            tags={"mmq.kind": "continuation", "mmq.continues": study, "mmq.owner": owner()}
+        )
         client.update_run(project_run, name=f"continues {study}")
-    client.update_run(parent, status="RUNNING")
-    run = StudyRun(client, experiment_id, parent, study, launcher)
+    client.update_run(run_id, status="RUNNING")
+    run = StudyRun(client, experiment_id, run_id, study, launcher)
     run.log(tags=tags)
     return run
+
+
+def _known_parent(
+    client: MlflowClient, experiment_id: str, study: str, parent: tuple[str, str]
+) -> str:
+    uri, run_id = parent
+    hint = "Use that one again, or choose another --study to begin anew."
+    if uri != client.tracking_uri:
+        raise InputError(f"study: {study!r} is logged to the MLflow store {uri}. {hint}")
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        raise InputError(
+            f"study: the MLflow run {run_id} that {study!r} is logged to is gone. {hint}"
+        ) from error
+    if info.lifecycle_stage != "active":
+        raise InputError(
+            f"study: the MLflow run {run_id} that {study!r} is logged to was deleted. {hint}"
+        )
+    if info.experiment_id != experiment_id:
+        name = client.get_experiment(info.experiment_id).name
+        raise InputError(f"study: {study!r} is logged to the experiment {name!r}. {hint}")
+    return run_id
 
 
 @contextmanager
@@ -253,7 +286,7 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
     """A run of its own for one trial; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
     name = str(spec.allocation)
-    tags = {"mmq.kind": "single"}
+    tags = {"mmq.kind": "single", "mmq.owner": owner()}
     adopted = os.environ.get("MLFLOW_RUN_ID")
     run_id = adopted or _create(client, experiment_id, name, tags)
     run = TrialRun(client, experiment_id, run_id)
@@ -273,7 +306,9 @@ def plain_run(experiment: str, name: str, params: Mapping[str, Any]) -> Iterator
     """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
     adopted = os.environ.get("MLFLOW_RUN_ID")
-    run = Run(client, experiment_id, adopted or _create(client, experiment_id, name, {}))
+    tags = {"mmq.kind": "plain", "mmq.owner": owner()}
+    run = Run(client, experiment_id, adopted or _create(client, experiment_id, name, tags))
     with _closing(run):
+        run.log(tags=tags)
         run.log(params={**params, **_versions()})
         yield run

@@ -52,14 +52,17 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
     )
     space = Space(tuple(prepared.skeleton.components), bits)
-    connect(chosen.experiment)
-    model, question = prepared.load()
+    question = prepared.question
     name = chosen.study or study_name(question, bits)
     study = SearchStudy(name, question.key, space, home(), chosen.seed)
+    connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
+    model = prepared.load()
+    run = study_run(chosen.experiment, name, question, study.parent)
+    study.parent = run.address
     log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
     try:
-        with study_run(chosen.experiment, name, question) as run:
-            _search(study, run, model, question, prepared, chosen.n_trials)
+        with run:
+            _search(study, run, model, prepared, chosen.n_trials)
     finally:
         prepared.evaluator.close()
     _say_where_to_look(study, run)
@@ -77,7 +80,6 @@ def _search(
     study: SearchStudy,
     run: StudyRun,
     model: LoadedModel,
-    question: Question,
     prepared: Prepared,
     n_trials: int,
 ) -> None:
@@ -91,7 +93,7 @@ def _search(
         with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
             while done < target and (asked := study.ask()) is not None:
                 try:
-                    _run_one(study, run, model, question, prepared, store, asked)
+                    _run_one(study, run, model, prepared, store, asked)
                 except Exception as error:
                     failures += 1
                     tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
@@ -120,20 +122,20 @@ def _run_one(
     study: SearchStudy,
     run: StudyRun,
     model: LoadedModel,
-    question: Question,
     prepared: Prepared,
     store: Store,
     asked: Asked,
 ) -> None:
     """One trial through mmq's path; what ends it early is told to Optuna too."""
-    spec = TrialSpec(question, asked.allocation)
+    spec = TrialSpec(prepared.question, asked.allocation)
     try:
         with run.trial_run(spec, **{"mmq.optuna_trial": str(asked.trial.number)}) as trial:
             record = run_trial(
                 spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, store
             )
+            study.keep(asked, record, trial.run_id)
             trial.finish(record)
-            study.tell(asked, record, trial.run_id)
+        study.tell(asked)
     except BaseException as error:
         study.give_up(asked, retry=isinstance(error, KeyboardInterrupt))
         raise

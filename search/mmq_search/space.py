@@ -3,10 +3,9 @@
 import itertools
 import math
 import random
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import Trial
 
 from mmq.allocation import BitAllocation
@@ -36,9 +35,9 @@ class Space:
         """The inverse of `suggest`: Optuna's parameters of an allocation."""
         return {name: self.bits.index(bits) for name, bits in allocation.bits}
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Optuna's distributions by component."""
-        return {name: IntDistribution(0, len(self.bits) - 1) for name in self.components}
+    def allocation(self, params: Mapping[str, int]) -> BitAllocation:
+        """The inverse of `params`."""
+        return BitAllocation(tuple((name, self.bits[params[name]]) for name in self.components))
 
     def diagonal(self) -> list[BitAllocation]:
         """The same width everywhere, widest first: the unquantized model leads."""

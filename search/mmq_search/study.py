@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import random
-import socket
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
 from mmq.errors import InputError
+from mmq.owner import is_gone, owner
 from mmq.trial import TrialRecord
 from mmq_search.space import Space
 
@@ -36,7 +36,8 @@ class Asked:
 class SearchStudy:
     """Optuna's study of a question, with the records of its trials beside it.
 
-    A record is written before Optuna is told, so what was computed survives a kill at any moment.
+    A record is written before Optuna is told: a trial that was killed in between is completed from
+    its record when the study is opened again.
     """
 
     def __init__(self, name: str, key: str, space: Space, folder: Path, seed: int) -> None:
@@ -54,9 +55,7 @@ class SearchStudy:
         self.study.set_metric_names(["bpw", "score"])
         self._check_key(key)
         self._reap()
-        if not self.study.get_trials(deepcopy=False):
-            for allocation in space.diagonal():
-                self.study.enqueue_trial(space.params(allocation))
+        self._enqueue_diagonal()
         # a new sampler state a session: the same seed would propose the same again
         self.study.sampler = TPESampler(
             seed=seed + len(self.study.get_trials(deepcopy=False)),
@@ -80,68 +79,125 @@ class SearchStudy:
                 f"Choose another --study, or leave it empty."
             )
 
-    def _reap(self) -> None:
-        """Fail trials whose process on this host is gone, and ask for them again."""
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            owner = trial.user_attrs.get("owner", "")
-            host, _, pid = owner.partition(":")
-            if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
-                self._fail_and_retry(trial)
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states)
 
-    def _fail_and_retry(self, trial: FrozenTrial) -> None:
-        self.study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            self.study.enqueue_trial(trial.params, skip_if_exists=False)
+    def _reap(self) -> None:
+        """Settle trials whose process on this host is gone: by their record, or asked again."""
+        for trial in self._trials(TrialState.RUNNING):
+            if not is_gone(trial.user_attrs.get("owner", "")):
+                continue
+            params = trial.params or trial.system_attrs.get("fixed_params", {})
+            if set(params) == set(self.space.components):
+                self._settle(trial.number, self.space.allocation(params))
+            else:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _settle(self, number: int, allocation: BitAllocation) -> None:
+        """Complete an abandoned trial from its record; without one, fail it and ask again."""
+        path = self.record_path(allocation)
+        if path.exists() and str(allocation) not in self.evaluated():
+            self._complete(number, json.loads(path.read_text()))
+            return
+        self.study.tell(number, state=TrialState.FAIL)
+        self._enqueue(allocation)
+
+    def _enqueue(self, allocation: BitAllocation) -> None:
+        params = self.space.params(allocation)
+        waiting = [t.system_attrs.get("fixed_params") for t in self._trials(TrialState.WAITING)]
+        if params not in waiting and str(allocation) not in self.evaluated():
+            self.study.enqueue_trial(params)
+
+    def _enqueue_diagonal(self) -> None:
+        """The uniform allocations come first; on every opening, those that are still missing."""
+        running = {t.user_attrs.get("allocation") for t in self._trials(TrialState.RUNNING)}
+        for allocation in self.space.diagonal():
+            if str(allocation) not in running:
+                self._enqueue(allocation)
 
     def evaluated(self) -> dict[str, FrozenTrial]:
         """Finished trials that were really evaluated, by allocation."""
-        found = {}
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-            if "duplicate_of" not in trial.user_attrs:
-                found[trial.user_attrs["allocation"]] = trial
-        return found
+        return {
+            trial.user_attrs["allocation"]: trial
+            for trial in self._trials(TrialState.COMPLETE)
+            if "duplicate_of" not in trial.user_attrs
+        }
 
     def ask(self) -> Asked | None:
         """The next allocation that was not evaluated yet; None where there is none left.
 
         Repeats of the sampler are answered from what was evaluated, so that it learns from them.
+        What another process is evaluating is passed over.
         """
-        for attempt in range(MAX_DUPLICATES + 1):
+        repeats = 0
+        while True:
             trial = self.study.ask()
-            trial.set_user_attr("owner", f"{socket.gethostname()}:{os.getpid()}")
+            trial.set_user_attr("owner", owner())
             allocation = self.space.suggest(trial)
+            others = {
+                str(t.user_attrs.get("allocation"))
+                for t in self._trials(TrialState.RUNNING)
+                if t.number != trial.number
+            }
             trial.set_user_attr("allocation", str(allocation))
             known = self.evaluated()
-            if str(allocation) not in known:
+            if str(allocation) not in known and str(allocation) not in others:
                 return Asked(trial, allocation)
-            twin = known[str(allocation)]
-            trial.set_user_attr("duplicate_of", twin.number)
-            self.study.tell(trial, list(twin.values))
-            if attempt == MAX_DUPLICATES - 1:
-                fresh = self.space.unseen(known, random.Random(self.seed + trial.number))
+            if str(allocation) in known:
+                twin = known[str(allocation)]
+                trial.set_user_attr("duplicate_of", twin.number)
+                self.study.tell(trial, list(twin.values))
+            else:
+                self.study.tell(trial, state=TrialState.FAIL)
+            repeats += 1
+            if repeats >= MAX_DUPLICATES:
+                seen = {*known, *others}
+                fresh = self.space.unseen(seen, random.Random(self.seed + trial.number))
                 if fresh is None:
                     return None
-                self.study.enqueue_trial(self.space.params(fresh))
-        return None
+                self._enqueue(fresh)
 
-    def tell(self, asked: Asked, record: TrialRecord, run_id: str) -> None:
-        """Keep the record, then tell Optuna."""
+    def keep(self, asked: Asked, record: TrialRecord, run_id: str) -> None:
+        """Write the record to disk; from here on the trial cannot be lost."""
         path = self.record_path(asked.allocation)
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(record.to_json()))
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(json.dumps(record.to_json() | {"run_id": run_id}))
         aside.replace(path)
-        score = record.evaluation.score
+
+    def tell(self, asked: Asked) -> None:
+        """Tell Optuna what the kept record says."""
+        path = self.record_path(asked.allocation)
+        self._complete(asked.trial.number, json.loads(path.read_text()))
+
+    def _complete(self, number: int, record: dict[str, Any]) -> None:
+        score = record["metrics"][record["primary"]]
         facts = {
-            "run_id": run_id,
-            "low": score.low,
-            "high": score.high,
-            "stored_bpw": record.size.stored_bpw,
+            "allocation": str(BitAllocation.of(record["allocation"])),
+            "run_id": record["run_id"],
+            "low": score["low"],
+            "high": score["high"],
+            "stored_bpw": record["size"]["stored_bpw"],
         }
+        storage, trial_id = self.study._storage, self._trial_id(number)
         for name, value in facts.items():
-            asked.trial.set_user_attr(name, value)
+            storage.set_trial_user_attr(trial_id, name, value)
         if "score_name" not in self.study.user_attrs:
-            self.study.set_user_attr("score_name", record.evaluation.primary)
-        self.study.tell(asked.trial, [record.size.bpw, score.value])
+            self.study.set_user_attr("score_name", record["primary"])
+        self.study.tell(number, [record["size"]["bpw"], score["value"]])
+
+    def _trial_id(self, number: int) -> int:
+        trials = self.study.get_trials(deepcopy=False)
+        return next(trial._trial_id for trial in trials if trial.number == number)
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        """Tracking store and id of the parent run that this study is logged to."""
+        known = self.study.user_attrs.get("parent")
+        return None if known is None else (known[0], known[1])
+
+    @parent.setter
+    def parent(self, value: tuple[str, str]) -> None:
+        self.study.set_user_attr("parent", list(value))
 
     @property
     def score_name(self) -> str:
@@ -149,10 +205,16 @@ class SearchStudy:
         return str(self.study.user_attrs.get("score_name", "score"))
 
     def give_up(self, asked: Asked, retry: bool) -> None:
-        """Fail a trial; with `retry` its allocation is asked first when the study goes on."""
-        self.study.tell(asked.trial, state=TrialState.FAIL)
+        """Settle a trial that ended early; with `retry` its allocation is asked first next time.
+
+        Nothing happens where Optuna was told already: the interrupt came after the end.
+        """
+        if self.study.trials[asked.trial.number].state.is_finished():
+            return
         if retry:
-            self.study.enqueue_trial(self.space.params(asked.allocation))
+            self._settle(asked.trial.number, asked.allocation)
+        else:
+            self.study.tell(asked.trial, state=TrialState.FAIL)
 
     def record_path(self, allocation: BitAllocation | str) -> Path:
         """Where a trial's record is kept."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mmq_plugins.embedded import blip2_checkpoint
+from safetensors.torch import load_file, save_file
 
 from mmq.cli import main
+from mmq.errors import InputError
 from mmq.home import home
+from mmq.model import load_model
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 FOLDERS = {
@@ -78,7 +83,9 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--model", "FOLDER/retrieval"], "can be scored on: none yet"),
         (["search", "--model", "FOLDER/bert"], "No model family for bert"),
         (["search", "--data", "nowhere"], "there is no folder 'nowhere'"),
-        (["search", "--dataset", "vqav3", "--data", "."], "Did you mean 'vqav2'"),
+        (["search", "--dataset", "vqav3"], "Did you mean 'vqav2'"),
+        (["search", "--n-trial", "5"], "Did you mean 'n-trials'"),
+        (["search", "--prompt", "no place"], "needs {} once"),
         (["search", "--bits", "2,9"], "9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]"),
         (["search", "--bits", "two"], "write them like 2,3,4,8"),
         (["search", "--group-size", "48"], "group_size: 48 does not divide"),
@@ -89,8 +96,10 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--n-trials", "0"], "n-trials: 0 is not at least 1"),
         (["search", "--n-trials", "many"], "not a valid integer"),
         (["search", "--limit", "-1"], "limit: -1 is negative"),
-        (["search", "--device", "cuda"], "torch sees no GPU"),
-        (["search", "--device", "tpu-x"], "write cpu, cuda or cuda:1"),
+        (["search", "--device", "cuda"], "torch sees 0 GPUs"),
+        (["search", "--seed", "-1"], "seed: -1 is negative"),
+        (["search", "--device", "meta"], "is not one of auto, cpu, cuda"),
+        (["search", "--device", "tpu-x"], "is not one of auto, cpu, cuda"),
         (["search", "--dtype", "int8"], "'int8' is not one of"),
         (["search", "--study", "a b"], "characters other than"),
         (["search", "--batch-size", "0"], "batch_size: 0 is not at least 1"),
@@ -214,6 +223,44 @@ def test_a_search_goes_on_where_it_stopped_and_is_quick_when_done(mmq, tmp_path)
     plot = client.download_artifacts(parent.info.run_id, "front.html")
     with open(plot) as file:
         assert "cdn.plot" not in file.read(3000)  # the plot brings its library: it works offline
+
+
+def test_a_study_is_never_spread_over_two_stores(mmq, tmp_path):
+    assert search(mmq, 2).returncode == 0
+    other = search(mmq, 2, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/other.db")
+    assert other.returncode == 2
+    assert "is logged to the MLflow store" in other.stderr
+    (tmp_path / "mlflow.db").unlink()
+    gone = search(mmq, 2)
+    assert gone.returncode == 2
+    assert "is gone" in gone.stderr
+
+
+def damaged(folder, damage):
+    """A copy of the embedded model with something wrong in its weights."""
+    shutil.copytree(blip2_checkpoint(), folder)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    if damage == "missing":
+        tensors = {k: v for k, v in tensors.items() if "decoder.layers.1" not in k}
+    elif damage == "shape":
+        name = next(k for k in tensors if k.endswith("fc1.weight"))
+        tensors[name] = tensors[name][:8].clone()
+    save_file(tensors, path, metadata={"format": "pt"})
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("missing", "lacks 16 weights"), ("shape", "another shape"), ("cut", "cannot be loaded")],
+)
+def test_a_damaged_checkpoint_is_refused_instead_of_filled_with_random_numbers(
+    tmp_path, damage, message
+):
+    with pytest.raises(InputError, match=message):
+        load_model(damaged(tmp_path / "model", damage))
 
 
 def wait_for(condition, seconds=120):

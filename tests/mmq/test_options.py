@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
@@ -56,6 +57,26 @@ def test_bad_values_say_what_was_given(name, value, message):
 def test_leftover_options_go_to_the_plugin_that_has_them():
     given = distribute({"group-size": "32", "num_beams": "2"}, PLUGINS)
     assert given == {"quantizer": {"group_size": "32"}, "evaluator": {"num_beams": "2"}}
+
+
+@dataclass
+class Odd:
+    needed: int
+    mode: Literal["a", "b"] = "a"
+    sizes: tuple[int, ...] = (1,)
+
+
+def test_choices_are_checked_and_other_types_refused():
+    assert build(Odd, {"needed": "1", "mode": "b"}).mode == "b"
+    with pytest.raises(InputError, match=r"'c' is not one of \['a', 'b'\]"):
+        build(Odd, {"needed": "1", "mode": "c"})
+    with pytest.raises(InputError, match="cannot be given on the command line"):
+        build(Odd, {"needed": "1", "sizes": "3"})
+
+
+def test_an_option_without_default_has_to_be_given():
+    with pytest.raises(InputError, match="needed"):
+        build(Odd, {})
 
 
 def test_unknown_option_lists_near_names():

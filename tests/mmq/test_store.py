@@ -21,7 +21,7 @@ def test_what_was_stored_comes_back_the_same(tmp_path):
 def test_every_part_of_the_key_counts(tmp_path):
     Store(tmp_path).put(KEY, {"a": Rtn().quantize(torch.randn(4, 8), 4)})
     others = {
-        "model": "m2", "component": "llm", "quantizer": "q", "quantizer_version": "2",
+        "model": "m2", "component": "llm", "quantizer": "q", "quantizer_origin": "2",
         "options": (("group_size", 32),), "bits": 3, "calibration": "c",
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(ArtifactKey)}

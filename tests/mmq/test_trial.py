@@ -14,7 +14,7 @@ from mmq.trial import TrialSpec, run_trial
 @pytest.fixture(scope="module")
 def loaded():
     prepared = prepare(QuestionOptions(limit=24), {"num-beams": "1"}, lambda parts: [])
-    return prepared, *prepared.load()
+    return prepared, prepared.load(), prepared.question
 
 
 def run(loaded, tmp_path, bits):

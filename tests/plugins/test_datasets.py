@@ -88,6 +88,7 @@ def test_malformed_vqa_files_are_refused_with_the_place(folder, file, change, me
         (lambda c: c["images"].pop(0), r"annotations\[0\] names image 1"),
         (lambda c: c["annotations"][4].update(caption=7), r"annotations\[4\] has no 'caption'"),
         (lambda c: c["images"][2].update(file_name="../secret.jpg"), "leads out of"),
+        (lambda c: c["images"][2].update(file_name="a\0b.jpg"), "is no file name"),
     ],
 )
 def test_malformed_caption_files_are_refused_with_the_place(folder, change, message):

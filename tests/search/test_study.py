@@ -1,22 +1,23 @@
 """The study's book-keeping, with a real Optuna database and made-up scores."""
 
-import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mmq_search.space import Space
 from mmq_search.study import SearchStudy
 from optuna.trial import TrialState
 
-from mmq.contracts import Evaluation, Metric, QuantReport
+from mmq.contracts import Evaluation, Metric, Prediction, QuantReport
 from mmq.errors import InputError
+from mmq.owner import owner
 from mmq.sizes import Size
 from mmq.trial import Question, TrialRecord, TrialSpec
 
 SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
 QUESTION = Question(
-    "m", "f", "float32", "vqa", "d", "df", 2, "rtn", "1", {}, "vqa", "1", {}, 0
+    "m", "f", "float32", "vqa", "d", "df", 2, "rtn", "1", {}, "vqa", "1", {}, "torch", 0
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def record(asked):
     bpw = (bits["vit"] + 3 * bits["llm"]) / 4
     score = 80 * min(1, bits["llm"] / 4) * min(1, bits["vit"] / 3)
     name, metric = "vqa/accuracy", Metric(score, 2, score - 1, score + 1)
-    evaluation = Evaluation(name, {name: metric}, {name: [score, score]}, [])
+    said = [Prediction(str(k), Path("x.jpg"), "?", "yes", "yes", score) for k in range(2)]
+    evaluation = Evaluation(name, {name: metric}, {name: [score, score]}, said)
     return TrialRecord(
         TrialSpec(QUESTION, asked.allocation), evaluation, QuantReport(), Size(10, bpw, bpw), {}
     )
@@ -41,7 +43,8 @@ def finish(study, count):
         asked = study.ask()
         if asked is None:
             break
-        study.tell(asked, record(asked), f"run{asked.trial.number}")
+        study.keep(asked, record(asked), f"run{asked.trial.number}")
+        study.tell(asked)
         done.append(str(asked.allocation))
     return done
 
@@ -93,28 +96,73 @@ def test_an_interrupted_trial_is_asked_again_first(tmp_path):
     assert again.allocation == asked.allocation
 
 
-def test_a_trial_of_a_dead_process_is_failed_and_asked_again(tmp_path):
+def killed_process(folder, work):
+    """Run `work` on the study in a process that kills itself; what it printed."""
     code = (
         "import sys, os; sys.path.insert(0, sys.argv[1]); from test_study import *; "
-        "from pathlib import Path; study = open_study(Path(sys.argv[2])); finish(study, 5); "
-        "print(study.ask().allocation, flush=True); os.kill(os.getpid(), 9)"
+        f"from pathlib import Path; study = open_study(Path(sys.argv[2])); {work}; "
+        "os.kill(os.getpid(), 9)"
     )
-    here = str(__import__("pathlib").Path(__file__).parent)
+    here = str(Path(__file__).parent)
     out = subprocess.run(
-        [sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-c", code, here, str(folder)], capture_output=True, text=True
     )
     assert out.returncode == -9, out.stderr
+    return out.stdout.strip()
+
+
+def test_a_trial_of_a_dead_process_is_failed_and_asked_again(tmp_path):
+    said = killed_process(tmp_path, "finish(study, 5); print(study.ask().allocation, flush=True)")
     study = open_study(tmp_path)
-    states = [t.state for t in study.study.trials]
-    assert TrialState.RUNNING not in states
-    assert str(study.ask().allocation) == out.stdout.strip()
+    assert TrialState.RUNNING not in [t.state for t in study.study.trials]
+    assert str(study.ask().allocation) == said
+
+
+def test_a_trial_killed_before_its_allocation_was_known_is_asked_again(tmp_path):
+    killed_process(tmp_path, "t = study.study.ask(); t.set_user_attr('owner', owner())")
+    asked = [str(open_study(tmp_path).ask().allocation) for _ in range(1)]
+    assert asked == ["vit=16 llm=16"]
+
+
+def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
+    said = killed_process(
+        tmp_path,
+        "finish(study, 5); asked = study.ask(); study.keep(asked, record(asked), 'kept'); "
+        "print(asked.allocation, flush=True)",
+    )
+    study = open_study(tmp_path)
+    assert study.evaluated()[said].user_attrs["run_id"] == "kept"
+    assert len(study.points()) == 6
+
+
+def test_an_interrupt_after_the_end_changes_nothing(tmp_path):
+    study = open_study(tmp_path)
+    asked = study.ask()
+    study.keep(asked, record(asked), "r")
+    study.tell(asked)
+    study.give_up(asked, retry=True)
+    assert list(study.evaluated()) == ["vit=16 llm=16"]
+
+
+def test_a_baseline_that_failed_is_asked_again_when_the_study_goes_on(tmp_path):
+    study = open_study(tmp_path)
+    for _ in range(3):
+        study.give_up(study.ask(), retry=False)
+    assert str(open_study(tmp_path).ask().allocation) == "vit=16 llm=16"
+
+
+def test_what_another_process_evaluates_is_passed_over(tmp_path):
+    first, second = open_study(tmp_path), open_study(tmp_path)
+    running = [first.ask().allocation for _ in range(8)]
+    found = second.ask().allocation
+    assert found not in running
 
 
 def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
     study = open_study(tmp_path)
     finish(study, 5)
     other = study.study.ask()
-    other.set_user_attr("owner", f"{socket.gethostname()}:1")
+    other.set_user_attr("owner", owner())
     open_study(tmp_path)
     assert study.study.trials[other.number].state == TrialState.RUNNING
 

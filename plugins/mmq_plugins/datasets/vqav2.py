@@ -59,5 +59,5 @@ class VqaV2(Dataset):
 
 def _image(root: Path, image_id: str) -> Path:
     """COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name."""
-    name = f"COCO_val2014_{int(image_id):012d}.jpg" if image_id.isdigit() else image_id
+    name = f"COCO_val2014_{int(image_id):012d}.jpg" if image_id.isdecimal() else image_id
     return inside(root / "val2014", name)

@@ -1,9 +1,9 @@
 """Writes the unseen scenes to disk in the formats of COCO captions and VQAv2."""
 
 import json
-import os
 import random
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ def write_scenes(folder: Path, scenes: int = SCENES) -> None:
     """Write the test scenes unless they are there; an interrupted writing leaves no folder."""
     if folder.is_dir():
         return
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     images = aside / "val2014"
-    images.mkdir(parents=True)
+    images.mkdir()
     (aside / "annotations").mkdir()
     rng = random.Random("scene files")
     tables = _Tables()

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mmq.asking import GeneratingEvaluator, one_line
 from mmq.contracts import (
     CaptionSample,
     Evaluation,
     Metric,
-    ModelFamily,
     Prediction,
     Progress,
 )
 from mmq.stats import mean_metric
-from mmq_plugins.evaluators.asking import GeneratingEvaluator
 from mmq_plugins.evaluators.java import captured_stderr, require_java
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ class Captioning(GeneratingEvaluator):
     task: ClassVar[str] = "captioning"
     _scorer: "CaptionScorer | None" = field(default=None, init=False, repr=False, compare=False)
 
-    def check(self, family: ModelFamily) -> None:
-        """Also: Java is there (METEOR and the tokenizer need it)."""
-        super().check(family)
+    def check(self) -> None:
+        """Java is there (METEOR and the tokenizer need it)."""
         require_java()
 
     def prepare(self, samples: Sequence[CaptionSample]) -> None:
@@ -123,9 +121,11 @@ class CaptionScorer:
 def _tokenize(texts: dict[str, list[str]]) -> dict[str, list[str]]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    wrapped = {key: [{"caption": text} for text in values] for key, values in texts.items()}
+    # the tokenizer works by lines: a line break of any kind inside a text would shift all others
+    wrapped = {key: [{"caption": one_line(t)} for t in values] for key, values in texts.items()}
     with captured_stderr() as said:  # it reports its speed there, once a trial
         tokenized: dict[str, list[str]] = PTBTokenizer().tokenize(wrapped)
-    if tokenized.keys() != texts.keys():
-        raise RuntimeError(f"PTBTokenizer lost captions; it said: {said()}")
+        counts = {key: len(values) for key, values in tokenized.items()}
+        if counts != {key: len(values) for key, values in texts.items()}:
+            raise RuntimeError(f"PTBTokenizer lost captions; it said: {said()}")
     return tokenized

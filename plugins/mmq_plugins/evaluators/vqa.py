@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from mmq.asking import GeneratingEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, Progress, QuestionSample
 from mmq.stats import mean_metric
-from mmq_plugins.evaluators.asking import GeneratingEvaluator
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class Vqa(GeneratingEvaluator):
     """Soft accuracy against ten annotators, in percent."""
 
     task: ClassVar[str] = "vqa"
+    asks_questions: ClassVar[bool] = True
 
     def evaluate(
         self, model: "LoadedModel", samples: Sequence[QuestionSample], progress: Progress

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmq.contracts import ComponentSpec, Generation, ModelFamily
+from mmq.model import load_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,12 +47,10 @@ class Blip2(ModelFamily):
         """Model and processor; safetensors only, no remote code."""
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-        model = Blip2ForConditionalGeneration.from_pretrained(
-            source, torch_dtype=dtype, use_safetensors=True
-        )
+        model = load_weights(Blip2ForConditionalGeneration, source, dtype, device)
         processor = Blip2Processor.from_pretrained(source)
         processor.tokenizer.padding_side = "left"
-        return model.to(device), processor
+        return model, processor
 
     def generate(
         self,

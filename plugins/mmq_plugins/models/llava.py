@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmq.contracts import ComponentSpec, Generation, ModelFamily
+from mmq.model import load_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,12 +44,10 @@ class Llava(ModelFamily):
         """Model and processor; safetensors only, no remote code."""
         from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-        model = LlavaForConditionalGeneration.from_pretrained(
-            source, torch_dtype=dtype, use_safetensors=True
-        )
+        model = load_weights(LlavaForConditionalGeneration, source, dtype, device)
         processor = LlavaProcessor.from_pretrained(source)
         processor.tokenizer.padding_side = "left"
-        return model.to(device), processor
+        return model, processor
 
     def generate(
         self,

@@ -1,0 +1,76 @@
+"""Asking a model in batches: the base of evaluators that read generated text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
+
+from mmq.contracts import Evaluator, Generation, ModelFamily, Progress, Sample
+from mmq.errors import InputError
+from mmq.images import open_image
+
+if TYPE_CHECKING:
+    from mmq.model import LoadedModel
+
+
+@dataclass
+class GeneratingEvaluator(Evaluator):
+    """An evaluator that reads generated text; unset options follow the model family's protocol."""
+
+    asks_questions: ClassVar[bool] = False  # True: the prompt has one {} for the question
+
+    batch_size: int = 64
+    prompt: str | None = None
+    num_beams: int | None = None
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    length_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_beams", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value} is not at least 1")
+        if self.prompt is not None and self.asks_questions and self.prompt.count("{}") != 1:
+            raise ValueError(f"prompt: {self.prompt!r} needs {{}} once, where the question goes")
+
+    def resolve(self, family: ModelFamily) -> None:
+        """Fill the options that are not set from the family's protocol for this task."""
+        if self.task not in family.generation:
+            tasks = ", ".join(sorted(family.generation)) or "none yet"
+            raise InputError(
+                f"{type(family).__name__} models cannot be scored on {self.task!r}; tasks they "
+                f"can be scored on: {tasks}"
+            )
+
+        for setting in fields(Generation):
+            if getattr(self, setting.name) is None:
+                setattr(self, setting.name, getattr(family.generation[self.task], setting.name))
+
+    def settings(self, model: "LoadedModel") -> Generation:
+        """How to ask: the options, the family's protocol where they are not set."""
+        self.resolve(model.family)
+        return Generation(**{f.name: getattr(self, f.name) for f in fields(Generation)})
+
+    def ask(
+        self,
+        model: "LoadedModel",
+        samples: Sequence[Sample],
+        texts: Sequence[str],
+        settings: Generation,
+        progress: Progress,
+    ) -> list[str]:
+        """The model's answer to every sample, in the samples' order."""
+        answers = [""] * len(samples)
+        by_length = sorted(range(len(samples)), key=lambda k: len(texts[k]))  # little padding
+        for start in progress(range(0, len(samples), self.batch_size), self.task):
+            part = by_length[start : start + self.batch_size]
+            images = [open_image(samples[k].image) for k in part]
+            said = model.family.generate(model, images, [texts[k] for k in part], settings)
+            for k, text in zip(part, said, strict=True):
+                answers[k] = one_line(text)
+        return answers
+
+
+def one_line(text: str) -> str:
+    """The words of a text with single spaces: a collapsed model emits anything."""
+    return " ".join(text.split())
