@@ -66,6 +66,9 @@ class Prediction:
     expected: str
     score: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "score", float(self.score))  # numpy's numbers are no JSON
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

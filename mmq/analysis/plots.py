@@ -55,7 +55,7 @@ def front_figure(points: Sequence[Point], score_name: str, title: str) -> Any:
         )  # fmt: skip
     axes.set_xlabel("bits per weight over all parameters (bpw)")
     axes.set_ylabel(score_name)
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -1,5 +1,6 @@
 """The built-in commands: plugins, size, trial, evaluate-baseline."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import click
 
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.cli.options import leftovers, options_from
+from mmq.cli.options import flag, leftovers, options_from
 from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
@@ -29,20 +30,37 @@ def plugins(context: click.Context, as_json: bool) -> None:
     rows = []
     for kind in registry.GROUPS:
         for plugin in registry.installed(kind):
+            options = ""
             try:
-                registry.load(kind, plugin.name)
+                loaded = registry.load(kind, plugin.name)
                 state = "ok"
+                if kind in ("quantizer", "evaluator"):
+                    options = option_text(loaded)
             except InputError as error:
                 state = str(error)
-            rows.append((kind, plugin.name, plugin.distribution, plugin.version, state))
+            row = (kind, plugin.name, plugin.distribution, plugin.version, state, options)
+            rows.append(row)
     if as_json:
-        keys = ("kind", "name", "distribution", "version", "state")
+        keys = ("kind", "name", "distribution", "version", "state", "options")
         click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
         return
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[4]]))
+        click.echo("  ".join([*cells, *row[4:]]).rstrip())
+
+
+def option_text(plugin: type) -> str:
+    """A plugin's options with their defaults, as they are given on the command line."""
+    if not dataclasses.is_dataclass(plugin):
+        return ""
+    options = [f for f in dataclasses.fields(plugin) if f.init]
+    shown = [
+        flag(f.name) if f.default is None or f.default is dataclasses.MISSING
+        else f"{flag(f.name)} {f.default}"
+        for f in options
+    ]  # fmt: skip
+    return " ".join(shown)
 
 
 @click.command("size")

@@ -73,7 +73,7 @@ def log_front(run: StudyRun, study: SearchStudy) -> None:
     points = study.points()
     if not points:
         return
-    front, title = pareto_front(points), verdict(points)
+    front, title = pareto_front(points), f"{verdict(points)}\n{study.name}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = [
@@ -90,7 +90,9 @@ def log_front(run: StudyRun, study: SearchStudy) -> None:
         ]
         write_table(folder / TABLE, rows)
         front_figure(points, study.score_name, title).savefig(folder / "front.png")
-        front_plot(points, study.score_name, title).write_html(folder / "front.html")
+        front_plot(points, study.score_name, title.replace("\n", "<br>")).write_html(
+            folder / "front.html"
+        )
         run.log_folder(folder)
     chosen = smallest_keeping(points)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}

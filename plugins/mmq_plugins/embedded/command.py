@@ -46,7 +46,7 @@ def train_embedded(chosen: TrainOptions, extra: Mapping[str, str]) -> None:
         raise InputError(f"images: {chosen.images} is less than a batch of 64")
 
     from mmq.tracking import plain_run
-    from mmq_plugins.embedded.steps import TrainConfig
+    from mmq_plugins.embedded.steps import Checkpoint, TrainConfig
 
     config = TrainConfig(
         seed=chosen.seed,
@@ -55,6 +55,7 @@ def train_embedded(chosen: TrainOptions, extra: Mapping[str, str]) -> None:
         language_steps=chosen.language_steps,
     )
     output = Path(chosen.output)
+    Checkpoint(output, config).load("language")  # refuses a training with other settings
     output.mkdir(parents=True, exist_ok=True)
     params = {f"training.{name}": value for name, value in asdict(config).items()}
     with plain_run(chosen.experiment, f"train {output.name}", params) as run:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmq.errors import InputError
+
 MetricSink = Callable[[dict[str, float], int], None]
 
 
@@ -77,8 +79,9 @@ class Checkpoint:
             return None
         state: dict[str, Any] = torch.load(self.path, weights_only=True)
         if state["config"] != asdict(self.config):
-            raise ValueError(
-                f"{self.path} holds a training with other settings; remove it or use its settings"
+            raise InputError(
+                f"output: {self.path} holds a training with other settings; choose another "
+                f"--output, or remove it to begin anew"
             )
         return state if state["stage"] == stage else None
 

@@ -24,8 +24,8 @@ def train_blip2(
 ) -> None:
     """Train in place; `folder` keeps the state, so that the same call goes on after a kill."""
     checkpoint = Checkpoint(folder, config)
-    pixels = render_pixels(list(range(config.images)), "train")
     seen = checkpoint.load("language") or checkpoint.load("vision-done")
+    pixels = render_pixels(list(range(config.images)), "train")
     if seen is None:
         train_vision(model, pixels, config, checkpoint, sink)
         checkpoint.save("vision-done", config.vision_steps, model=model.state_dict())
