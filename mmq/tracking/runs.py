@@ -183,6 +183,10 @@ class StudyRun(Run):
         """Address of the chart view in the UI."""
         return views.chart_link(server_address(), self.experiment_id, self.study)
 
+    def run_link(self) -> str:
+        """Address of this run's page in the UI."""
+        return views.run_link(server_address(), self.experiment_id, self.run_id)
+
     def __enter__(self) -> "StudyRun":
         return self
 

@@ -116,4 +116,4 @@ def chart_link(server: str, experiment_id: str, study: str) -> str:
 
 def run_link(server: str, experiment_id: str, run_id: str) -> str:
     """Address of a run's page."""
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"

@@ -147,3 +147,4 @@ def _say_where_to_look(study: SearchStudy, run: StudyRun) -> None:
     if command := ui_command():
         click.echo(f"Browse it: {command}")
     click.echo(f"Open:      {run.link()}")
+    click.echo(f"Front:     {run.run_link()}")

@@ -97,5 +97,5 @@ def log_front(run: StudyRun, study: SearchStudy) -> None:
     chosen = smallest_keeping(points)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
     if chosen is not None:
-        metrics |= {"chosen_bpw": chosen.bpw, "chosen_score": chosen.score}
+        metrics |= {"chosen_bpw": round(chosen.bpw, 4), "chosen_score": round(chosen.score, 4)}
     run.log(metrics=metrics, tags={"mlflow.loggedArtifacts": table_tag(TABLE)})
