@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import click
@@ -118,6 +120,17 @@ def _describe(study: SearchStudy, run: StudyRun, model: LoadedModel, prepared: P
     run.save_view(list(model.components), study.score_name)
 
 
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back: what is computed is logged and told before they count."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
 def _run_one(
     study: SearchStudy,
     run: StudyRun,
@@ -129,13 +142,15 @@ def _run_one(
     """One trial through mmq's path; what ends it early is told to Optuna too."""
     spec = TrialSpec(prepared.question, asked.allocation)
     try:
-        with run.trial_run(spec, **{"mmq.optuna_trial": str(asked.trial.number)}) as trial:
-            record = run_trial(
-                spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, store
-            )
-            study.keep(asked, record, trial.run_id)
-            trial.finish(record)
-        study.tell(asked)
+        with ExitStack() as stack:
+            with run.trial_run(spec, **{"mmq.optuna_trial": str(asked.trial.number)}) as trial:
+                record = run_trial(
+                    spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, store
+                )
+                stack.enter_context(signals_deferred())
+                study.keep(asked, record, trial.run_id)
+                trial.finish(record)
+            study.tell(asked)
     except BaseException as error:
         study.give_up(asked, retry=isinstance(error, KeyboardInterrupt))
         raise

@@ -205,13 +205,14 @@ class SearchStudy:
         return str(self.study.user_attrs.get("score_name", "score"))
 
     def give_up(self, asked: Asked, retry: bool) -> None:
-        """Settle a trial that ended early; with `retry` its allocation is asked first next time.
+        """Settle a trial that ended early; with `retry` its allocation is asked again.
 
-        Nothing happens where Optuna was told already: the interrupt came after the end.
+        A trial whose record was kept is complete all the same. Nothing happens where Optuna was
+        told already: the interrupt came after the end.
         """
         if self.study.trials[asked.trial.number].state.is_finished():
             return
-        if retry:
+        if retry or self.record_path(asked.allocation).exists():
             self._settle(asked.trial.number, asked.allocation)
         else:
             self.study.tell(asked.trial, state=TrialState.FAIL)

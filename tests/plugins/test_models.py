@@ -1,0 +1,133 @@
+"""Model families: the embedded BLIP-2, a tiny LLaVA of random weights, real configurations."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmq_plugins.datasets.scenes import Scenes
+from mmq_plugins.embedded import scenes
+from mmq_plugins.embedded.build import build_tokenizer
+from mmq_plugins.evaluators.vqa import Vqa
+from mmq_plugins.models.blip2 import Blip2
+from mmq_plugins.models.llava import Llava
+
+from mmq.errors import InputError
+from mmq.model import find_components, load_model, read_config, skeleton
+
+PICTURES = [scenes.render(scenes.make_scene(k, "test")) for k in range(4)]
+QUESTIONS = [
+    "how many objects are there?",
+    "what color is the background?",
+    "is there a red star?",
+    "where is the large circle?",
+]
+
+
+@pytest.fixture(scope="module")
+def blip2():
+    return load_model("embedded-blip2")
+
+
+def test_answers_do_not_depend_on_the_batch(blip2):
+    settings = Blip2.generation["vqa"]
+    prompts = [settings.prompt.format(question) for question in QUESTIONS]
+    together = blip2.family.generate(blip2, PICTURES, prompts, settings)
+    apart = [
+        blip2.family.generate(blip2, [picture], [prompt], settings)[0]
+        for picture, prompt in zip(PICTURES, prompts, strict=True)
+    ]
+    assert together == apart
+    assert all(together)
+
+
+def test_an_answer_holds_nothing_of_its_prompt(blip2):
+    settings = Blip2.generation["vqa"]
+    (answer,) = blip2.family.generate(
+        blip2, PICTURES[:1], [settings.prompt.format(QUESTIONS[0])], settings
+    )
+    assert answer == str(len(scenes.make_scene(0, "test").objects))
+
+
+def test_captions_are_those_of_transformers_own_unconditional_generation(blip2):
+    inputs = blip2.processor(images=PICTURES, return_tensors="pt")
+    tokens = blip2.module.generate(**inputs, max_new_tokens=30, num_beams=5, do_sample=False)
+    text = blip2.processor.batch_decode(tokens, skip_special_tokens=True)
+    expected = [t.replace("<image>", "").strip() for t in text]
+    found = blip2.family.generate(blip2, PICTURES, [""] * 4, Blip2.generation["captioning"])
+    assert found == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_checkpoint_loads_in_half_precision(dtype):
+    model = load_model("embedded-blip2", dtype)
+    assert model.module.language_model.dtype == getattr(torch, dtype)
+    assert model.fingerprint != load_model("embedded-blip2").fingerprint
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    """A real LLaVA with a real processor, tiny and of random weights, from its folder."""
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2,
+        image_size=64, patch_size=16, projection_dim=64,
+    )  # fmt: skip
+    language = LlamaConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=256, pad_token_id=1, bos_token_id=0,
+        eos_token_id=2,
+    )  # fmt: skip
+    config = LlavaConfig(vision_config=vision, text_config=language, image_token_index=4)
+    folder = tmp_path_factory.mktemp("llava")
+    LlavaForConditionalGeneration(config).save_pretrained(folder, safe_serialization=True)
+    image_processor = CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}
+    )
+    LlavaProcessor(
+        image_processor, build_tokenizer(scenes=200), patch_size=16,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        image_token="<image>",
+    ).save_pretrained(folder)  # fmt: skip
+    return load_model(str(folder))
+
+
+def test_llava_is_scored_through_the_same_path(llava):
+    assert isinstance(llava.family, Llava)
+    assert {n: len(c.layers) for n, c in llava.components.items()} == {"vit": 18, "llm": 14}
+    samples = Scenes().samples("vqa", Path())[:5]
+    evaluation = Vqa(batch_size=2).evaluate(llava, samples, lambda items, text: items)
+    assert evaluation.score.n == 5
+    assert not any("USER" in p.text for p in evaluation.predictions)
+
+
+def test_a_component_that_is_not_where_it_should_be_lists_the_children():
+    t5 = Path(__file__).parents[1] / "data" / "configs" / "llava-1.5-7b.json"
+    config = read_config(str(t5))
+    with torch.device("meta"):
+        module = Llava().skeleton(config)
+    with pytest.raises(InputError, match=r"none of vision_model\.encoder\.layers exists .* model"):
+        find_components(module, Blip2())
+
+
+def test_a_skeleton_and_the_loaded_model_agree(blip2):
+    seen = skeleton(blip2.source if Path(blip2.source).exists() else _bundled())
+    for name, component in seen.components.items():
+        real = blip2.components[name]
+        assert [(x.name, x.shape) for x in component.layers] == [
+            (x.name, x.shape) for x in real.layers
+        ]
+
+
+def _bundled():
+    from mmq_plugins.embedded import blip2_checkpoint
+
+    return str(blip2_checkpoint())
