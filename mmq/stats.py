@@ -29,7 +29,8 @@ def mean_metric(
     """Mean of per-sample values with a 95% percentile bootstrap interval over clusters.
 
     Samples of one picture share its difficulty, so pictures are drawn, not samples (Efron and
-    Tibshirani 1993, ch. 8). With a single cluster there is no interval.
+    Tibshirani 1993, ch. 8). With a single cluster, or where
+    all values are the same, resampling says nothing and there is no interval.
     """
     array = np.asarray(values, dtype=float)
     if len(array) == 0:
@@ -37,7 +38,7 @@ def mean_metric(
     value = float(array.mean()) * scale
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums, counts = np.bincount(index, weights=array), np.bincount(index)
-    if len(sums) < 2:
+    if len(sums) < 2 or np.ptp(array) == 0:
         return Metric(value, len(array))
     rng = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -15,6 +16,10 @@ COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.spl
 
 
 def environment(tmp_path, **variables):
+    """A store of the test's own; its files too, or they would land in the project's folder."""
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    if client.get_experiment_by_name("mmq") is None:
+        client.create_experiment("mmq", artifact_location=(tmp_path / "artifacts").as_uri())
     bin_folder = str(Path(sys.executable).parent)
     return os.environ | {
         "PATH": bin_folder + os.pathsep + os.environ["PATH"],

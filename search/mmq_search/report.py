@@ -51,7 +51,7 @@ def _number(value: float | None) -> str:
 
 def _interval(point: Point) -> str:
     if point.low is None or point.high is None:
-        return ""
+        return "no interval"
     return f"{point.low:.4g} to {point.high:.4g}"
 
 

@@ -28,7 +28,7 @@ FOLDERS = {
     "retrieval": (CONFIGS / "blip2-itm-vit-g-coco.json").read_text(),
     "bert": '{"model_type": "bert"}',
 }
-QUICK = ["--limit", "8", "--num-beams", "1"]
+QUICK = ["--limit", "24", "--num-beams", "1"]
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_trial_is_logged_whole(mmq, tmp_path):
     mlflow.set_experiment("mmq")
     record = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/record.json")
     assert record["allocation"] == {"vit": 4, "qformer": 16, "llm": 3}
-    assert len(record["per_sample"]["vqa/accuracy"]) == 8
+    assert len(record["per_sample"]["vqa/accuracy"]) == 24
     table = mlflow.load_table("layers.json", run_ids=[run.info.run_id])
     assert len(table) == 80
     mlflow.set_tracking_uri(None)

@@ -28,6 +28,11 @@ def test_one_picture_has_no_interval():
     assert (metric.value, metric.low, metric.high) == (0.5, None, None)
 
 
+def test_equal_values_have_no_interval_instead_of_one_without_width():
+    metric = mean_metric([1.0] * 4, ["a", "b", "c", "d"])
+    assert (metric.value, metric.low, metric.high) == (1.0, None, None)
+
+
 def points(*rows):
     return [Point(name, bpw, score) for name, bpw, score in rows]
 
