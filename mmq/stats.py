@@ -1,6 +1,6 @@
 """Scores with intervals, by resampling the evaluation set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,24 +26,37 @@ class Metric:
 def mean_metric(
     values: Sequence[float], clusters: Sequence[str], seed: int = 0, scale: float = 1.0
 ) -> Metric:
-    """Mean of per-sample values with a 95% percentile bootstrap interval over clusters.
-
-    Samples of one picture share its difficulty, so pictures are drawn, not samples (Efron and
-    Tibshirani 1993, ch. 8). With a single cluster, or where
-    all values are the same, resampling says nothing and there is no interval.
-    """
+    """Mean of per-sample values with its 95% interval; `scale` 100 gives percent."""
     array = np.asarray(values, dtype=float)
-    if len(array) == 0:
+    columns = np.stack([array, np.ones_like(array)], axis=1)
+    (metric,) = corpus_metrics(columns, clusters, lambda t: t[:1] / t[1] * scale, seed)
+    return metric
+
+
+def corpus_metrics(
+    columns: np.ndarray,
+    clusters: Sequence[str],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+) -> list[Metric]:
+    """Scores that are a function of sums over samples, with 95% percentile bootstrap intervals.
+
+    columns: what is summed, (n, c). statistic: column sums (c,) -> scores (k,).
+    Samples of one picture share its difficulty, so pictures (clusters) are drawn, not samples
+    (Efron and Tibshirani 1993, ch. 8). With a single cluster, or where all samples are the same,
+    resampling says nothing and there is no interval.
+    """
+    n = len(columns)
+    if n == 0:
         raise ValueError("values: no samples")
-    value = float(array.mean()) * scale
+    values = statistic(columns.sum(0))
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums, counts = np.bincount(index, weights=array), np.bincount(index)
-    if len(sums) < 2 or np.ptp(array) == 0:
-        return Metric(value, len(array))
+    sums = np.stack([np.bincount(index, weights=column) for column in columns.T], axis=1)
+    if len(sums) < 2 or not np.ptp(columns, axis=0).any():
+        return [Metric(value, n) for value in values]
     rng = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
+    draws = np.empty((RESAMPLES, len(values)))
     for k in range(RESAMPLES):  # one draw at a time: memory stays that of the sample
-        drawn = rng.integers(0, len(sums), len(sums))
-        means[k] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.percentile(means, [2.5, 97.5]) * scale
-    return Metric(value, len(array), float(low), float(high))
+        draws[k] = statistic(sums[rng.integers(0, len(sums), len(sums))].sum(0))
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return [Metric(*row) for row in zip(values, [n] * len(values), low, high, strict=True)]

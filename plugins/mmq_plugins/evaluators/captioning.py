@@ -1,8 +1,11 @@
 """Captioning scores by pycocoevalcap: CIDEr, METEOR, BLEU, ROUGE-L."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from mmq.asking import GeneratingEvaluator, one_line
 from mmq.contracts import (
@@ -12,7 +15,7 @@ from mmq.contracts import (
     Prediction,
     Progress,
 )
-from mmq.stats import mean_metric
+from mmq.stats import corpus_metrics, mean_metric
 from mmq_plugins.evaluators.java import captured_stderr, require_java
 
 if TYPE_CHECKING:
@@ -66,7 +69,6 @@ class CaptionScorer:
 
     def score(self, samples: Sequence[CaptionSample], captions: Sequence[str]) -> Evaluation:
         """Scores of given captions for all or some of the prepared samples."""
-        from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.meteor.meteor import Meteor
         from pycocoevalcap.rouge.rouge import Rouge
 
@@ -75,17 +77,18 @@ class CaptionScorer:
         references = {key: self._references[key] for key in keys}
         found = {key: found[key] for key in keys}
         self._meteor = self._meteor or Meteor()
-        bleu, _ = Bleu(4).compute_score(references, found, verbose=0)
         meteor, meteor_each = self._meteor.compute_score(references, found)
         _, rouge_each = Rouge().compute_score(references, found)
         cider_each = self._cider(keys, found)
         images = [sample.image_id for sample in samples]
-        n = len(samples)
         metrics = {
             "captioning/CIDEr": mean_metric(cider_each, images),
-            "captioning/METEOR": Metric(float(meteor), n),  # a corpus score, no mean of samples
+            "captioning/METEOR": _meteor_metric(meteor, meteor_each, images),
             "captioning/ROUGE_L": mean_metric(rouge_each, images),
-        } | {f"captioning/BLEU_{k}": Metric(float(b), n) for k, b in enumerate(bleu, start=1)}
+        }
+        columns = _bleu_columns([(found[key][0], references[key]) for key in keys])
+        for k, metric in enumerate(corpus_metrics(columns, images, _bleu), start=1):
+            metrics[f"captioning/BLEU_{k}"] = metric
         return Evaluation(
             primary="captioning/CIDEr",
             metrics=metrics,
@@ -116,6 +119,43 @@ class CaptionScorer:
     def close(self) -> None:
         """End the Java process."""
         self._meteor = None
+
+
+def _meteor_metric(corpus: float, each: Sequence[float], images: Sequence[str]) -> Metric:
+    """METEOR's corpus score with the interval of the mean segment score, moved to it.
+
+    The corpus score is a function of counts that the scorer keeps to itself; it lies close to the
+    mean of the segments' and varies with it.
+    """
+    mean = mean_metric(each, images)
+    if mean.low is None or mean.high is None:
+        return Metric(corpus, mean.n)
+    shift = corpus - mean.value
+    return Metric(corpus, mean.n, mean.low + shift, mean.high + shift)
+
+
+def _bleu_columns(pairs: Sequence[tuple[str, list[str]]]) -> np.ndarray:
+    """What corpus BLEU sums over captions, (n, 10): lengths, guessed and matched n-grams."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=4)
+    for text, references in pairs:
+        scorer += (text, references)
+    closest = [min((abs(r - c["testlen"]), r) for r in c["reflen"])[1] for c in scorer.ctest]
+    rows = [
+        [c["testlen"], length, *c["guess"], *c["correct"]]
+        for c, length in zip(scorer.ctest, closest, strict=True)
+    ]
+    return np.asarray(rows, dtype=float)
+
+
+def _bleu(sums: np.ndarray) -> np.ndarray:
+    """BLEU-1 to BLEU-4 from the column sums, with pycocoevalcap's guards against zero."""
+    small, tiny = 1e-9, 1e-15
+    length, reference, guessed, matched = sums[0], sums[1], sums[2:6], sums[6:10]
+    scores = np.cumprod((matched + tiny) / (guessed + small)) ** (1 / np.arange(1, 5))
+    ratio = (length + tiny) / (reference + small)
+    return np.asarray(scores * math.exp(1 - 1 / ratio) if ratio < 1 else scores)
 
 
 def _tokenize(texts: dict[str, list[str]]) -> dict[str, list[str]]:
