@@ -1,5 +1,6 @@
 """Model families: the embedded BLIP-2, a tiny LLaVA of random weights, real configurations."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mmq_plugins.models.blip2 import Blip2
 from mmq_plugins.models.llava import Llava
 
 from mmq.errors import InputError
+from mmq.images import open_image
 from mmq.model import find_components, load_model, read_config, skeleton
 
 PICTURES = [scenes.render(scenes.make_scene(k, "test")) for k in range(4)]
@@ -46,6 +48,22 @@ def test_an_answer_holds_nothing_of_its_prompt(blip2):
         blip2, PICTURES[:1], [settings.prompt.format(QUESTIONS[0])], settings
     )
     assert answer == str(len(scenes.make_scene(0, "test").objects))
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+def test_answers_are_those_of_transformers_own_generation(blip2, beams):
+    settings = replace(Blip2.generation["vqa"], num_beams=beams)
+    samples = Scenes().samples("vqa", Path())[:48]
+    images = [open_image(sample.image) for sample in samples]
+    prompts = [settings.prompt.format(sample.question) for sample in samples]
+    inputs = blip2.processor(images=images, text=prompts, padding=True, return_tensors="pt")
+    tokens = blip2.module.generate(
+        **inputs, max_new_tokens=10, min_new_tokens=1, num_beams=beams, length_penalty=0.0,
+        do_sample=False,
+    )  # fmt: skip
+    cut = tokens[:, inputs["input_ids"].shape[1] :]
+    expected = [t.strip() for t in blip2.processor.batch_decode(cut, skip_special_tokens=True)]
+    assert blip2.family.generate(blip2, images, prompts, settings) == expected
 
 
 def test_captions_are_those_of_transformers_own_unconditional_generation(blip2):
@@ -98,6 +116,18 @@ def llava(tmp_path_factory):
         image_token="<image>",
     ).save_pretrained(folder)  # fmt: skip
     return load_model(str(folder))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_llavas_answers_are_those_of_transformers_own_generation(llava, beams):
+    settings = replace(Llava.generation["vqa"], num_beams=beams)
+    prompts = [settings.prompt.format(question) for question in QUESTIONS]
+    inputs = llava.processor(images=PICTURES, text=prompts, padding=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    tokens = llava.module.generate(**inputs, max_new_tokens=10, num_beams=beams, do_sample=False)
+    cut = tokens[:, inputs["input_ids"].shape[1] :]
+    expected = [t.strip() for t in llava.processor.batch_decode(cut, skip_special_tokens=True)]
+    assert llava.family.generate(llava, PICTURES, prompts, settings) == expected
 
 
 def test_llava_is_scored_through_the_same_path(llava):

@@ -12,6 +12,7 @@ class Blip2(TransformersFamily):
 
     model_class: ClassVar[str] = "Blip2ForConditionalGeneration"
     processor_class: ClassVar[str] = "Blip2Processor"
+    decoder: ClassVar[str] = "language_model"
     architectures: ClassVar[tuple[str, ...]] = ("Blip2ForConditionalGeneration", "blip-2")
     components: ClassVar[tuple[ComponentSpec, ...]] = (
         ComponentSpec("vit", ("vision_model.encoder.layers",)),
