@@ -67,6 +67,8 @@ class QuantizedWeight:
         allowed = {(rows, columns // self.group_size), (rows, 1), (1, 1)}
         if tuple(self.scale.shape) not in allowed:
             raise ValueError(f"scale: shape {tuple(self.scale.shape)} is not in {allowed}")
+        if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
+            raise ValueError("scale: some are zero, negative or not finite")
         if self.zero_point is not None and self.zero_point.shape != self.scale.shape:
             raise ValueError("zero_point: its shape differs from scale's")
 

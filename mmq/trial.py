@@ -44,11 +44,15 @@ class Question:
     environment: str  # packages whose version can change a score
     seed: int
 
+    def facts(self) -> dict[str, Any]:
+        """All that the scores depend on; the model's and data's names do not count."""
+        everything = dataclasses.asdict(self)
+        return {k: v for k, v in everything.items() if k not in ("model", "data")}
+
     @property
     def key(self) -> str:
-        """A hash of all that the scores depend on; the model's and data's names do not count."""
-        facts = dataclasses.asdict(self)
-        return digest({k: v for k, v in facts.items() if k not in ("model", "data")})
+        """A hash of the facts."""
+        return digest(self.facts())
 
 
 @dataclass(frozen=True, slots=True)

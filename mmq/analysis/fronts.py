@@ -55,7 +55,7 @@ def verdict(points: Sequence[Point]) -> str:
     """One line: the smallest model that keeps 99% of the score."""
     reference, chosen = baseline(points), smallest_keeping(points)
     if reference is None:
-        return f"{len(points)} allocations evaluated; the unquantized model (16) is not among them"
+        return f"{len(points)} allocations evaluated; none of them unquantized (16 bits)"
     if reference.score <= 0:
         return "the unquantized model scores nothing: there is nothing to keep"
     if chosen is None:

@@ -94,6 +94,23 @@ def front_plot(points: Sequence[Point], score_name: str, title: str) -> Any:
         text=[p.allocation for p in front],
         hovertemplate="%{text}<br>%{x:.3f} bpw, score %{y:.4g}<extra>front</extra>",
     )
+    reference, chosen = baseline(points), smallest_keeping(points)
+    if reference is not None:
+        plot.add_hline(
+            reference.score,
+            line={"color": MUTED, "dash": "dash", "width": 1},
+            annotation_text=f"unquantized: {reference.score:.3g}",
+            annotation_position="bottom right",
+        )
+    if chosen is not None:
+        plot.add_scatter(
+            x=[chosen.bpw],
+            y=[chosen.score],
+            mode="markers",
+            name=f"smallest keeping {KEEP:.0%}: {chosen.allocation}",
+            marker={"color": CHOSEN, "size": 16, "symbol": "star"},
+            hoverinfo="skip",
+        )
     plot.update_layout(
         title=title,
         xaxis_title="bits per weight over all parameters (bpw)",

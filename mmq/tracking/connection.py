@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import sys
+from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
@@ -25,7 +27,8 @@ def ui_command() -> str | None:
     if uri.startswith("http"):
         return None
     shown = re.sub(r"(://[^:/@]+:)[^@]+@", r"\1***@", uri)  # never print a password
-    return f"mlflow ui --backend-store-uri {shown}"
+    program = Path(sys.executable).with_name("mlflow")  # works without an activated environment
+    return f"{program} ui --backend-store-uri {shown}"
 
 
 def _experiment(client: MlflowClient, name: str) -> str:

@@ -1,5 +1,6 @@
 """Runs: opened before the work, closed with what came of it, reaped where a process died."""
 
+import getpass
 import logging
 import os
 import platform
@@ -221,8 +222,15 @@ def _closing(run: Run) -> Iterator[None]:
     run.end("FINISHED")
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may have no user for its number
+        return "unknown"
+
+
 def _create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-    user = {"mlflow.user": os.environ.get("USER", "unknown"), "mlflow.source.name": "mmq"}
+    user = {"mlflow.user": _user(), "mlflow.source.name": "mmq"}
     tables = {"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS, files.LAYERS)}
     run = client.create_run(
         experiment_id, run_name=name, tags={**user, **tables, "mmq.owner": owner(), **tags}

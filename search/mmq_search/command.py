@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from mmq.allocation import BitAllocation, parse_bits
-from mmq.analysis.fronts import pareto_front, verdict
+from mmq.analysis.fronts import pareto_front
 from mmq.cli.options import options_from
 from mmq.errors import InputError
 from mmq.home import home
@@ -20,7 +20,7 @@ from mmq.prepare import Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
 from mmq.tracking import StudyRun, connect, study_run, ui_command
 from mmq.trial import Question, TrialSpec, run_trial
-from mmq_search.report import description, front_text, log_front
+from mmq_search.report import conclusion, description, front_text, log_front
 from mmq_search.space import Space
 from mmq_search.study import Asked, SearchStudy
 
@@ -56,7 +56,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     space = Space(tuple(prepared.skeleton.components), bits)
     question = prepared.question
     name = chosen.study or study_name(question, bits)
-    study = SearchStudy(name, question.key, space, home(), chosen.seed)
+    study = SearchStudy(name, question.facts(), space, home(), chosen.seed)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
     model = prepared.load()
     run = study_run(chosen.experiment, name, question, study.parent)
@@ -67,7 +67,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
             _search(study, run, model, prepared, chosen.n_trials)
     finally:
         prepared.evaluator.close()
-    _say_where_to_look(study, run)
+    _say_where_to_look(study, run, prepared)
 
 
 def study_name(question: Question, bits: tuple[int, ...]) -> str:
@@ -90,7 +90,8 @@ def _search(
     failures = 0
     done, target = len(study.evaluated()), min(n_trials, len(study.space))
     if done:
-        click.echo(f"Study {study.name} goes on: {done} of {target} allocations are evaluated.")
+        state = "is done" if done >= target else "goes on"
+        click.echo(f"Study {study.name} {state}: {done} of {target} allocations are evaluated.")
     try:
         with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
             while done < target and (asked := study.ask()) is not None:
@@ -156,9 +157,9 @@ def _run_one(
         raise
 
 
-def _say_where_to_look(study: SearchStudy, run: StudyRun) -> None:
-    points = study.points()
-    click.echo(f"\n{front_text(points, study.score_name)}\n\n{verdict(points)}\n")
+def _say_where_to_look(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
+    said = conclusion(study, [sample.image_id for sample in prepared.samples])
+    click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
     if command := ui_command():
         click.echo(f"Browse it: {command}")
     click.echo(f"Open:      {run.link()}")

@@ -20,19 +20,27 @@ from mmq_search.study import SearchStudy
 TABLE = "front.json"
 
 
-def description(study: SearchStudy, clusters: Sequence[str]) -> str:
-    """The verdict first, then how sure it is; Markdown."""
+def conclusion(study: SearchStudy, clusters: Sequence[str]) -> str:
+    """The verdict, and on the next lines how sure it is."""
     points = study.points()
-    lines = [verdict(points)]
     reference, chosen = baseline(points), smallest_keeping(points)
-    if reference is not None and chosen is not None:
-        old, new = study.per_sample(reference.allocation), study.per_sample(chosen.allocation)
-        if old and new:
-            kept, low, high = kept_share(new, old, clusters)
-            lines.append(
-                f"\nIt scores {chosen.score:.4g} against {reference.score:.4g} unquantized: "
-                f"{kept:.1%} kept (95% interval {low:.1%} to {high:.1%}, paired over pictures)."
-            )
+    if reference is None or chosen is None:
+        return verdict(points)
+    old, new = study.per_sample(reference.allocation), study.per_sample(chosen.allocation)
+    if not old or not new:
+        return verdict(points)
+    kept, low, high = kept_share(new, old, clusters)
+    return (
+        f"{verdict(points)}\n\nIt scores {chosen.score:.4g} against {reference.score:.4g} "
+        f"unquantized on {len(new)} samples: {kept:.1%} kept (95% interval {low:.1%} to "
+        f"{high:.1%}, paired over {len(set(clusters))} pictures)."
+    )
+
+
+def description(study: SearchStudy, clusters: Sequence[str]) -> str:
+    """The conclusion, then the front; Markdown."""
+    points = study.points()
+    lines = [conclusion(study, clusters)]
     front = pareto_front(points)
     lines.append(f"\n{len(points)} allocations evaluated, {len(front)} on the front:\n")
     lines.append(f"| allocation | bpw | stored bpw | {study.score_name} | 95% interval |")

@@ -40,7 +40,9 @@ class SearchStudy:
     its record when the study is opened again.
     """
 
-    def __init__(self, name: str, key: str, space: Space, folder: Path, seed: int) -> None:
+    def __init__(
+        self, name: str, facts: dict[str, Any], space: Space, folder: Path, seed: int
+    ) -> None:
         self.name, self.space, self.seed = name, space, seed
         self.records = folder / "studies" / name
         self.records.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,7 @@ class SearchStudy:
             load_if_exists=True,
         )
         self.study.set_metric_names(["bpw", "score"])
-        self._check_key(key)
+        self._check_question(facts)
         self._reap()
         self._enqueue_diagonal()
         # a new sampler state a session: the same seed would propose the same again
@@ -63,15 +65,17 @@ class SearchStudy:
             n_startup_trials=10,
         )
 
-    def _check_key(self, key: str) -> None:
+    def _check_question(self, facts: dict[str, Any]) -> None:
         known = self.study.user_attrs.get("question")
+        given = json.loads(json.dumps(facts, default=str))  # as the database gives it back
         if known is None:
-            self.study.set_user_attr("question", key)
+            self.study.set_user_attr("question", given)
             self.study.set_user_attr("bits", list(self.space.bits))
-        elif known != key:
+        elif known != given:
+            other = [k for k in given if known.get(k) != given[k]]
             raise InputError(
-                f"study: {self.name!r} answers another question (other model, data, quantizer, "
-                f"options or versions). Choose another --study, or leave it empty."
+                f"study: {self.name!r} answers another question; what differs: "
+                f"{', '.join(other)}. Choose another --study, or leave it empty."
             )
         elif self.study.user_attrs["bits"] != list(self.space.bits):
             raise InputError(

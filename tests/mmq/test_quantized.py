@@ -61,6 +61,13 @@ def test_scales_of_another_shape_are_refused(shape):
         )
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_scales_that_are_no_scales_are_refused(value):
+    codes, scale = torch.zeros(4, 8, dtype=torch.uint8), torch.full((4, 1), value)
+    with pytest.raises(ValueError, match="zero, negative or not finite"):
+        QuantizedWeight(codes, scale, None, group_size=8, bits=4)
+
+
 def test_sixteen_bits_are_no_quantized_weight():
     with pytest.raises(ValueError, match="untouched"):
         QuantizedWeight(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ QUESTION = Question(
 )  # fmt: skip
 
 
-def open_study(folder, name="s", key="k", space=SPACE):
-    return SearchStudy(name, key, space, folder, seed=0)
+def open_study(folder, name="s", facts=None, space=SPACE):
+    return SearchStudy(name, facts or QUESTION.facts(), space, folder, seed=0)
 
 
 def record(asked):
@@ -168,8 +169,8 @@ def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
 
 def test_another_question_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
-    with pytest.raises(InputError, match="answers another question"):
-        open_study(tmp_path, key="other")
+    with pytest.raises(InputError, match="what differs: samples, seed"):
+        open_study(tmp_path, facts=replace(QUESTION, samples=3, seed=1).facts())
 
 
 def test_another_space_under_the_same_name_is_refused(tmp_path):
