@@ -65,7 +65,7 @@ def measure(task: str, limit: int, trials: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
         store = Store(Path(folder) / "store")
-        with study_run("benchmark", "trial-time", question) as run:
+        with study_run("benchmark", "trial-time", question, None) as run:
             for name in ("empty store", "filled store"):
                 seconds: dict[str, float] = defaultdict(float)
                 for k in range(trials):

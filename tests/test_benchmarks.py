@@ -1,0 +1,31 @@
+"""The benchmark scripts run, on a few samples, and print their tables."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["trial_time.py", "--limit", "8", "--trials", "1"], "| language model | "),
+        (["embedded_model.py", "--limit", "4"], "| rtn, group-size 64 | vit+qformer+llm | "),
+    ],
+)
+def test_benchmark_prints_its_table(tmp_path, command, expected):
+    script, *options = command
+    result = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert expected in result.stdout
