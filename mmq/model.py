@@ -124,11 +124,10 @@ class LoadedModel:
             layer.name: layer.module.weight.detach() for layer in self.components[component].layers
         }
 
-    def restore_(self, component: str | None = None) -> None:
-        """Put the loaded weights back, of one component or of all."""
-        for name in [component] if component else list(self._originals):
-            if name in self._originals:
-                self.write_(name, self._originals[name])
+    def restore_(self) -> None:
+        """Put the loaded weights back."""
+        for name, weights in self._originals.items():
+            self.write_(name, weights)
 
 
 def _bundled(name: str) -> str | None:
@@ -256,8 +255,13 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def load_model(name: str, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
-    """A model from a bundled name, a local folder or a hub name, in eval mode."""
+def load_model(
+    name: str, dtype: str = "float32", device: str = "cpu", known_fingerprint: str | None = None
+) -> LoadedModel:
+    """A model from a bundled name, a local folder or a hub name, in eval mode.
+
+    `known_fingerprint` saves hashing all weights again.
+    """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
     source = locate(name)
@@ -273,7 +277,7 @@ def load_model(name: str, dtype: str = "float32", device: str = "cpu") -> Loaded
         processor=processor,
         family=family,
         source=name,
-        fingerprint=fingerprint(source, config, dtype),
+        fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
         components=find_components(module, family),
     )

@@ -67,7 +67,8 @@ class Prepared:
 
     def load(self) -> LoadedModel:
         """The model, with the evaluator made ready."""
-        model = load_model(self.question.model, self.question.dtype, self.device)
+        asked = self.question
+        model = load_model(asked.model, asked.dtype, self.device, asked.model_fingerprint)
         self.evaluator.prepare(self.all_samples)
         return model
 

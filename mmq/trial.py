@@ -110,7 +110,6 @@ def run_trial(
         for name, component in model.components.items():
             bits = allocation[name]
             if bits == UNTOUCHED:
-                model.restore_(name)
                 layers += [_untouched(name, component, k) for k in range(len(component.layers))]
                 continue
             weights = _quantized(spec.question, model, component, bits, quantizer, store)

@@ -3,7 +3,8 @@
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,21 @@ class EvaluatorContract(ABC):
     def _evaluate(self, evaluator: Evaluator, samples: tuple[Any, ...]) -> Evaluation:
         return evaluator.evaluate(_model(self.model_name), samples, _silent)
 
-    def _prepared(self) -> tuple[Evaluator, tuple[Any, ...]]:
+    @contextmanager
+    def _prepared(self) -> Iterator[tuple[Evaluator, tuple[Any, ...]]]:
         evaluator = self.make()
         evaluator.check()
         evaluator.resolve(_model(self.model_name).family)
         samples = _samples(self.dataset_name, evaluator.task)
         evaluator.prepare(samples)
-        return evaluator, samples[:SAMPLES]
-
-    def test_scores_are_finite_and_lie_in_their_intervals(self) -> None:
-        evaluator, samples = self._prepared()
         try:
-            evaluation = self._evaluate(evaluator, samples)
+            yield evaluator, samples[:SAMPLES]
         finally:
             evaluator.close()
+
+    def test_scores_are_finite_and_lie_in_their_intervals(self) -> None:
+        with self._prepared() as (evaluator, samples):
+            evaluation = self._evaluate(evaluator, samples)
         assert evaluation.score is evaluation.metrics[evaluation.primary]
         assert evaluation.score.n == len(samples)
         for metric in evaluation.metrics.values():
@@ -63,11 +65,8 @@ class EvaluatorContract(ABC):
                 assert metric.low <= metric.value <= metric.high
 
     def test_there_is_a_value_and_a_prediction_for_every_sample(self) -> None:
-        evaluator, samples = self._prepared()
-        try:
+        with self._prepared() as (evaluator, samples):
             evaluation = self._evaluate(evaluator, samples)
-        finally:
-            evaluator.close()
         assert [p.sample_id for p in evaluation.predictions] == [s.id for s in samples]
         assert all(p.image.exists() for p in evaluation.predictions)
         for values in evaluation.per_sample.values():
@@ -75,22 +74,16 @@ class EvaluatorContract(ABC):
             assert all(map(math.isfinite, values))
 
     def test_the_same_model_scores_the_same_again(self) -> None:
-        evaluator, samples = self._prepared()
-        try:
+        with self._prepared() as (evaluator, samples):
             first, second = (self._evaluate(evaluator, samples) for _ in range(2))
-        finally:
-            evaluator.close()
         assert first.metrics == second.metrics
         assert [p.text for p in first.predictions] == [p.text for p in second.predictions]
 
     def test_a_sample_scores_the_same_in_a_smaller_set(self) -> None:
-        evaluator, samples = self._prepared()
-        try:
+        with self._prepared() as (evaluator, samples):
             whole, part = (
                 self._evaluate(evaluator, samples),
                 self._evaluate(evaluator, samples[:5]),
             )
-        finally:
-            evaluator.close()
         for name, values in part.per_sample.items():
             assert list(values) == list(whole.per_sample[name][:5])

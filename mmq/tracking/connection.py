@@ -21,14 +21,18 @@ def server_address() -> str:
     return uri.rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
 
 
+def shown_uri(uri: str) -> str:
+    """A store's address without its password: what may be printed or kept."""
+    return re.sub(r"(://[^:/@]+:)[^@]+@", r"\1***@", uri)
+
+
 def ui_command() -> str | None:
     """How to start the UI for the store in use; None where a server runs already."""
     uri = str(mlflow.get_tracking_uri())
     if uri.startswith("http"):
         return None
-    shown = re.sub(r"(://[^:/@]+:)[^@]+@", r"\1***@", uri)  # never print a password
     program = Path(sys.executable).with_name("mlflow")  # works without an activated environment
-    return f"{program} ui --backend-store-uri {shown}"
+    return f"{program} ui --backend-store-uri {shown_uri(uri)}"
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
@@ -60,7 +64,7 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
         return client, experiment_id
     except MlflowException as error:
         raise InputError(
-            f"MLflow store {mlflow.get_tracking_uri()}: {error.message} "
+            f"MLflow store {shown_uri(mlflow.get_tracking_uri())}: {error.message} "
             f"(set another one with MLFLOW_TRACKING_URI)"
         ) from error
 

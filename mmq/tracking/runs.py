@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mmq.errors import InputError
 from mmq.owner import owner
 from mmq.tracking import files, views
-from mmq.tracking.connection import connect, server_address
+from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.trial import Question, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,12 @@ class Run:
 class TrialRun(Run):
     """The run of one trial."""
 
+    def start(self, spec: TrialSpec) -> None:
+        """Log what will be done."""
+        bits = {f"bits.{name}": bits for name, bits in spec.allocation.bits}
+        self.log(params=bits | question_params(spec.question))
+        self.log_question(spec.question)
+
     def finish(self, record: TrialRecord) -> None:
         """Log a trial's scores, sizes, seconds and files."""
         started = time.perf_counter()
@@ -157,9 +163,7 @@ class StudyRun(Run):
         run = _create(self.client, self.experiment_id, str(spec.allocation), kind | tags)
         trial = TrialRun(self.client, self.experiment_id, run)
         with _closing(trial):
-            bits = {f"bits.{name}": bits for name, bits in spec.allocation.bits}
-            trial.log(params=bits | question_params(spec.question))
-            trial.log_question(spec.question)
+            trial.start(spec)
             yield trial
 
     def save_view(self, components: Sequence[str], score: str) -> None:
@@ -177,8 +181,8 @@ class StudyRun(Run):
 
     @property
     def address(self) -> tuple[str, str]:
-        """Tracking store and id of this run."""
-        return self.client.tracking_uri, self.run_id
+        """Tracking store (without a password) and id of this run."""
+        return shown_uri(self.client.tracking_uri), self.run_id
 
     def link(self) -> str:
         """Address of the chart view in the UI."""
@@ -275,7 +279,7 @@ def _known_parent(
 ) -> str:
     uri, run_id = parent
     hint = "Use that one again, or choose another --study to begin anew."
-    if uri != client.tracking_uri:
+    if uri != shown_uri(client.tracking_uri):
         raise InputError(f"study: {study!r} is logged to the MLflow store {uri}. {hint}")
     try:
         info = client.get_run(run_id).info
@@ -307,9 +311,7 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
             client.update_run(run_id, name=name)
             tables = files.table_tag(files.PREDICTIONS, files.LAYERS)
             run.log(tags=tags | {"mlflow.loggedArtifacts": tables})
-        bits = {f"bits.{part}": width for part, width in spec.allocation.bits}
-        run.log(params=bits | question_params(spec.question))
-        run.log_question(spec.question)
+        run.start(spec)
         yield run
 
 

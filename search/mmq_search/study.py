@@ -182,16 +182,13 @@ class SearchStudy:
             "high": score["high"],
             "stored_bpw": record["size"]["stored_bpw"],
         }
-        storage, trial_id = self.study._storage, self._trial_id(number)
+        storage = self.study._storage  # a Trial of another process can be written in no other way
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
         for name, value in facts.items():
             storage.set_trial_user_attr(trial_id, name, value)
         if "score_name" not in self.study.user_attrs:
             self.study.set_user_attr("score_name", record["primary"])
         self.study.tell(number, [record["size"]["bpw"], score["value"]])
-
-    def _trial_id(self, number: int) -> int:
-        trials = self.study.get_trials(deepcopy=False)
-        return next(trial._trial_id for trial in trials if trial.number == number)
 
     @property
     def parent(self) -> tuple[str, str] | None:
