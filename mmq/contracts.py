@@ -47,11 +47,15 @@ class CaptionSample(Sample):
 
 @dataclass(frozen=True, slots=True)
 class QuestionSample(Sample):
-    """A question about a picture with its annotators' answers (VQAv2: ten)."""
+    """A question about a picture with its annotators' answers (VQAv2: ten, GQA: one).
+
+    `types` says what kind of question it is, as (name, value): GQA's ("structural", "verify").
+    """
 
     question: str
     answers: tuple[str, ...]
     answer_type: str
+    types: tuple[tuple[str, str], ...] = ()
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -110,6 +114,8 @@ class Quantizer(ABC):
     What a quantizer computed is used again for the same options, distribution version and module
     source: raise the distribution's version when code outside that module changes the codes.
     """
+
+    calibrated: ClassVar[bool] = False  # True: looks at calibration pairs
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
         """Refuse a layer that cannot be quantized, by InputError, before any model is loaded."""
@@ -214,6 +220,15 @@ class Dataset(ABC):
     @abstractmethod
     def samples(self, task: str, root: Path) -> list[Any]:
         """All evaluation samples; InputError for missing or malformed files."""
+
+    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
+        """`count` seeded samples of the training split; None where the folder has none.
+
+        None, too, where only its annotations or only its pictures are there. Never reads a split
+        that shares pictures with the evaluated one. With count 0 nothing is read: the answer, []
+        or None, tells whether there is a training split.
+        """
+        return None
 
 
 @dataclass(frozen=True, slots=True)

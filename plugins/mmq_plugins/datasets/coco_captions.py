@@ -1,14 +1,16 @@
 """COCO captions from the folder that the official downloads unpack to."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmq.contracts import CaptionSample, Dataset
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import entries, read_json
+from mmq_plugins.datasets.files import IDENTIFIER, entries, find_file, find_folder, reservoir
 
-IDENTIFIER = (int, str)
+PICTURE = {"id": IDENTIFIER, "file_name": str}
+CAPTION = {"image_id": IDENTIFIER, "caption": str}
 
 
 class CocoCaptions(Dataset):
@@ -18,37 +20,64 @@ class CocoCaptions(Dataset):
     layout: ClassVar[str] = (
         "FOLDER/annotations/captions_val2017.json   (or captions_val2014.json)\n"
         "FOLDER/val2017/*.jpg                       (or val2014/)\n"
+        "for calibration, if wanted:\n"
+        "FOLDER/annotations/captions_train2017.json (or captions_train2014.json)\n"
+        "FOLDER/train2017/*.jpg                     (or train2014/)\n"
         "from https://cocodataset.org/#download"
     )
-    splits: ClassVar[tuple[str, ...]] = ("val2017", "val2014")
-
-    def _file(self, root: Path, split: str) -> Path:
-        return root / "annotations" / f"captions_{split}.json"
+    # val2017 was taken from val2014, so that train2017 holds most of val2014's pictures
+    training: ClassVar[dict[str, tuple[str, ...]]] = {
+        "val2017": ("train2017", "train2014"),
+        "val2014": ("train2014",),
+    }
 
     def recognizes(self, root: Path) -> bool:
         """Whether one of the caption files is there."""
-        return any(self._file(root, split).is_file() for split in self.splits)
+        return any(_file(root, split) for split in self.training)
 
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a picture, in the file's order, with all its references."""
-        split = next((s for s in self.splits if self._file(root, s).is_file()), self.splits[0])
-        path = self._file(root, split)
-        content = read_json(path)
-        images: dict[str, str] = {}
-        for row in entries(content, path, "images", {"id": IDENTIFIER, "file_name": str}):
-            images[str(row["id"])] = row["file_name"]
-        references: dict[str, list[str]] = {key: [] for key in images}
-        wanted = {"image_id": IDENTIFIER, "caption": str}
-        for index, row in enumerate(entries(content, path, "annotations", wanted)):
-            key = str(row["image_id"])
-            if key not in references:
-                raise InputError(
-                    f"annotations: {path}: annotations[{index}] names image {key}, "
-                    f"which is not among the images"
-                )
+        split = self._split(root)
+        path = _file(root, split) or root / "annotations" / f"captions_{split}.json"
+        pictures = (row for _, row in entries(path, "images", PICTURE))
+        return _read(path, find_folder(root, split) or root / split, pictures, only_these=False)
+
+    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
+        """Pictures of the training split that belongs to the evaluated one."""
+        for split in self.training[self._split(root)]:
+            path, folder = _file(root, split), find_folder(root, split)
+            if path and folder:
+                pictures = (row for _, row in entries(path, "images", PICTURE))
+                drawn = reservoir(pictures, count, seed) if count else []
+                return _read(path, folder, drawn, only_these=True) if drawn else []
+        return None
+
+    def _split(self, root: Path) -> str:
+        """The evaluated split: one with pictures, else one with captions, else val2017."""
+        there = [split for split in self.training if _file(root, split)]
+        complete = [split for split in there if find_folder(root, split)]
+        return [*complete, *there, *self.training][0]
+
+
+def _file(root: Path, split: str) -> Path | None:
+    return find_file(root, f"captions_{split}.json")
+
+
+def _read(path: Path, folder: Path, pictures: Iterable[Any], only_these: bool) -> list[Any]:
+    """The pictures with their captions; captions of others are an error, or passed over."""
+    files = {str(row["id"]): row["file_name"] for row in pictures}
+    references: dict[str, list[str]] = {key: [] for key in files}
+    for index, row in entries(path, "annotations", CAPTION):
+        key = str(row["image_id"])
+        if key in references:
             references[key].append(row["caption"])
-        return [
-            CaptionSample(key, key, inside(root / split, images[key]), tuple(captions))
-            for key, captions in references.items()
-            if captions
-        ]
+        elif not only_these:
+            raise InputError(
+                f"annotations: {path}: annotations[{index}] names image {key}, "
+                f"which is not among the images"
+            )
+    return [
+        CaptionSample(key, key, inside(folder, files[key]), tuple(captions))
+        for key, captions in references.items()
+        if captions
+    ]

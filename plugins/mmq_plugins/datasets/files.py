@@ -1,39 +1,117 @@
-"""Reading annotation files with errors that say where the trouble is."""
+"""Finding and streaming annotation files, with errors that say where the trouble is.
 
-import json
-from collections.abc import Iterator
+Files of hundreds of megabytes are read object by object: none ever stands in memory whole.
+"""
+
+import codecs
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import ijson
+from tqdm import tqdm
 
 from mmq.errors import InputError
 
+T = TypeVar("T")
+Wanted = Mapping[str, Any]  # key -> type or types, as isinstance takes them
+IDENTIFIER = (int, str)
+# where archives are unpacked to beside the folder itself
+ANNOTATION_FOLDERS = ("", "annotations", "Annotations", "questions", "Questions", "questions1.2")
+PICTURE_FOLDERS = ("", "images", "Images", "Images/mscoco", "coco", "coco/images")
 
-def read_json(path: Path) -> Any:
-    """The file's content; InputError if it is missing or no JSON."""
+
+def find_file(root: Path, *names: str) -> Path | None:
+    """The first of these annotation files that is in the folder, or where archives put it."""
+    places = (root / folder / name for name in names for folder in ANNOTATION_FOLDERS)
+    return next((place for place in places if place.is_file()), None)
+
+
+def find_folder(root: Path, *names: str) -> Path | None:
+    """The first of these picture folders that is in the folder, or where archives put it."""
+    places = (root / folder / name for name in names for folder in PICTURE_FOLDERS)
+    return next((place for place in places if place.is_dir()), None)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The file for a streaming parser; InputError if it is missing or no JSON."""
     try:
-        return json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            if file.read(3) != codecs.BOM_UTF8:
+                file.seek(0)
+            # the bar shows only where a file takes longer than two seconds
+            options = {"total": path.stat().st_size, "leave": False, "delay": 2}
+            with tqdm.wrapattr(file, "read", desc=f"read {path.name}", **options) as watched:
+                yield watched
     except FileNotFoundError as error:
         raise InputError(f"annotations: {path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"annotations: {path} is not readable JSON ({error})") from error
+    except (OSError, ijson.JSONError) as error:
+        said = error.args[0] if error.args else error
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        first = text.strip().partition("\n")[0]  # the parser goes on with a picture of the place
+        raise InputError(f"annotations: {path} is not readable JSON ({first.strip()})") from error
 
 
-def entries(content: Any, path: Path, section: str, wanted: dict[str, Any]) -> Iterator[Any]:
-    """The objects of a section, each with the wanted keys and types; InputError naming the first
-    that lacks one, by its position.
+def entries(path: Path, section: str, wanted: Wanted) -> Iterator[tuple[int, Any]]:
+    """Position and object of every entry of a section ("" is a file that is one list), each with
+    the wanted keys and types; InputError naming the first that lacks one.
     """
-    rows = content.get(section) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise InputError(f"annotations: {path} has no list {section!r}")
-    if not rows:
-        raise InputError(f"annotations: {path}: the list {section!r} is empty")
-    for index, row in enumerate(rows):
-        for key, kind in wanted.items():
-            if not isinstance(row, dict) or not isinstance(row.get(key), kind):
-                expected = " or ".join(
-                    k.__name__ for k in (kind if type(kind) is tuple else (kind,))
-                )
-                raise InputError(
-                    f"annotations: {path}: {section}[{index}] has no {key!r} of type {expected}"
-                )
-        yield row
+    index = -1
+    with opened(path) as file:
+        prefix = f"{section}.item" if section else "item"
+        for index, row in enumerate(ijson.items(file, prefix, use_float=True)):
+            check_entry(row, wanted, path, f"{section}[{index}]")
+            yield index, row
+    if index < 0:
+        raise InputError(f"annotations: {path}{_why_nothing(path, section)}")
+
+
+def keyed_entries(path: Path, wanted: Wanted) -> Iterator[tuple[str, Any]]:
+    """Key and object of every entry of a file that is one object, checked like `entries`."""
+    empty = True
+    with opened(path) as file:
+        for key, row in ijson.kvitems(file, "", use_float=True):
+            check_entry(row, wanted, path, f"entry {key!r}")
+            empty = False
+            yield key, row
+    if empty:
+        raise InputError(f"annotations: {path} has no entries; it should be one object of them")
+
+
+def check_entry(row: Any, wanted: Wanted, path: Path, place: str) -> None:
+    """InputError where an entry lacks a wanted key or has it with another type."""
+    for key, kind in wanted.items():
+        if not isinstance(row, dict) or not isinstance(row.get(key), kind):
+            names = " or ".join(k.__name__ for k in (kind if type(kind) is tuple else (kind,)))
+            raise InputError(f"annotations: {path}: {place} has no {key!r} of type {names}")
+
+
+def _why_nothing(path: Path, section: str) -> str:
+    """What to say of a section without entries: it is empty, or it is no list."""
+    with opened(path) as file:
+        is_list = any(
+            place == section and event == "start_array" for place, event, _ in ijson.parse(file)
+        )
+    if is_list:
+        return f": the list {section!r} is empty" if section else " is an empty list"
+    return f" has no list {section!r}" if section else " is no list"
+
+
+def reservoir(items: Iterable[T], count: int, seed: int) -> list[T]:
+    """`count` items drawn evenly from a stream, in its order; all of them where there are fewer.
+
+    >>> reservoir(range(1000), 3, seed=0) == reservoir(iter(range(1000)), 3, seed=0)
+    True
+    """
+    rng = random.Random(seed)
+    kept: list[tuple[int, T]] = []
+    for index, item in enumerate(items):
+        if index < count:
+            kept.append((index, item))
+        elif (place := rng.randrange(index + 1)) < count:
+            kept[place] = (index, item)
+    return [item for _, item in sorted(kept, key=itemgetter(0))]

@@ -1,14 +1,18 @@
 """VQAv2 from the folder that the official downloads unpack to."""
 
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmq.contracts import Dataset, QuestionSample
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import entries, read_json
+from mmq_plugins.datasets.files import IDENTIFIER, entries, find_file, find_folder, reservoir
 
-IDENTIFIER = (int, str)
+Answers = dict[str, tuple[tuple[str, ...], str]]  # by question: the annotators', and their type
+QUESTION = {"question_id": IDENTIFIER, "image_id": IDENTIFIER, "question": str}
+ANNOTATION = {"question_id": IDENTIFIER, "answers": list, "answer_type": str}
 
 
 class VqaV2(Dataset):
@@ -19,45 +23,95 @@ class VqaV2(Dataset):
         "FOLDER/v2_OpenEnded_mscoco_val2014_questions.json\n"
         "FOLDER/v2_mscoco_val2014_annotations.json\n"
         "FOLDER/val2014/COCO_val2014_000000000042.jpg\n"
+        "for calibration, if wanted:\n"
+        "FOLDER/v2_OpenEnded_mscoco_train2014_questions.json\n"
+        "FOLDER/v2_mscoco_train2014_annotations.json\n"
+        "FOLDER/train2014/COCO_train2014_000000000009.jpg\n"
         "from https://visualqa.org/download.html and https://cocodataset.org/#download"
     )
-    questions: ClassVar[str] = "v2_OpenEnded_mscoco_val2014_questions.json"
-    annotations: ClassVar[str] = "v2_mscoco_val2014_annotations.json"
 
     def recognizes(self, root: Path) -> bool:
         """Whether the question or the annotation file is there."""
-        return any((root / name).is_file() for name in (self.questions, self.annotations))
+        return any(find_file(root, name) for name in _names("val2014"))
 
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a question, in the question file's order."""
-        path = root / self.annotations
-        answers: dict[str, tuple[tuple[str, ...], str]] = {}
-        wanted: dict[str, Any] = {"question_id": IDENTIFIER, "answers": list, "answer_type": str}
-        for index, row in enumerate(entries(read_json(path), path, "annotations", wanted)):
-            texts = [a.get("answer") if isinstance(a, dict) else None for a in row["answers"]]
-            if not texts or not all(isinstance(text, str) for text in texts):
-                raise InputError(
-                    f"annotations: {path}: annotations[{index}] has an answer without text"
-                )
-            answers[str(row["question_id"])] = (tuple(map(str, texts)), row["answer_type"])
-        path = root / self.questions
-        wanted = {"question_id": IDENTIFIER, "image_id": IDENTIFIER, "question": str}
+        questions, annotations = (find_file(root, n) or root / n for n in _names("val2014"))
+        answers = _answers(annotations)
+        pictures = _Pictures(find_folder(root, "val2014") or root / "val2014", "val2014")
         samples = []
-        for index, row in enumerate(entries(read_json(path), path, "questions", wanted)):
-            key = str(row["question_id"])
-            if key not in answers:
-                raise InputError(
-                    f"annotations: {path}: questions[{index}] has the id {key}, "
-                    f"for which {self.annotations} has no answers"
-                )
-            image = _image(root, str(row["image_id"]))
-            samples.append(
-                QuestionSample(key, str(row["image_id"]), image, row["question"], *answers[key])
-            )
+        for index, row in entries(questions, "questions", QUESTION):
+            if str(row["question_id"]) not in answers:
+                raise _unanswered(questions, index, row, annotations)
+            samples.append(_sample(row, pictures, answers))
         return samples
 
+    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
+        """Questions of train2014."""
+        questions, annotations = (find_file(root, name) for name in _names("train2014"))
+        folder = find_folder(root, "train2014")
+        if not (questions and annotations and folder):
+            return None
+        drawn = reservoir(entries(questions, "questions", QUESTION), count, seed) if count else []
+        answers = _answers(annotations, {str(row["question_id"]) for _, row in drawn})
+        for index, row in drawn:
+            if str(row["question_id"]) not in answers:
+                raise _unanswered(questions, index, row, annotations)
+        pictures = _Pictures(folder, "train2014")
+        return [_sample(row, pictures, answers) for _, row in drawn]
 
-def _image(root: Path, image_id: str) -> Path:
-    """COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name."""
-    name = f"COCO_val2014_{int(image_id):012d}.jpg" if image_id.isdecimal() else image_id
-    return inside(root / "val2014", name)
+
+def _names(split: str) -> tuple[str, str]:
+    """Question and annotation file of a split."""
+    return f"v2_OpenEnded_mscoco_{split}_questions.json", f"v2_mscoco_{split}_annotations.json"
+
+
+def _answers(path: Path, only: Collection[str] | None = None) -> Answers:
+    """The annotators' answers by question; with `only`, no further than the last of these."""
+    answers: Answers = {}
+    if only is not None and not only:
+        return answers
+    for index, row in entries(path, "annotations", ANNOTATION):
+        texts = [a.get("answer") if isinstance(a, dict) else None for a in row["answers"]]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise InputError(
+                f"annotations: {path}: annotations[{index}] has an answer without text"
+            )
+        key = str(row["question_id"])
+        if only is None or key in only:
+            # two million answers are a few thousand texts
+            interned = tuple(sys.intern(str(text)) for text in texts)
+            answers[key] = interned, sys.intern(row["answer_type"])
+        if only is not None and len(answers) == len(only):
+            break
+    return answers
+
+
+def _unanswered(questions: Path, index: int, row: Any, annotations: Path) -> InputError:
+    return InputError(
+        f"annotations: {questions}: questions[{index}] has the id {row['question_id']}, "
+        f"for which {annotations.name} has no answers"
+    )
+
+
+def _sample(row: Any, pictures: "_Pictures", answers: Answers) -> QuestionSample:
+    key, image_id = str(row["question_id"]), sys.intern(str(row["image_id"]))
+    return QuestionSample(key, image_id, pictures[image_id], row["question"], *answers[key])
+
+
+class _Pictures(dict[str, Path]):
+    """A picture's path by its id, one for all its questions.
+
+    COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        super().__init__()
+        self.folder, self.split = folder, split
+
+    def __missing__(self, image_id: str) -> Path:
+        name = image_id
+        if image_id.isdecimal():
+            name = f"COCO_{self.split}_{int(image_id):012d}.jpg"
+        path = self[image_id] = inside(self.folder, name)
+        return path

@@ -1,0 +1,105 @@
+"""The formats that captioned pictures come in: Karpathy's, LAVIS's and Flickr30k's own."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mmq.contracts import CaptionSample
+from mmq.errors import InputError
+from mmq.images import inside
+from mmq_plugins.datasets.files import IDENTIFIER, check_entry, entries
+
+COCO_NAME = re.compile(r"COCO_\w+?_0*(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A picture's id, its file with the folder that the annotation names, and its captions."""
+
+    id: str
+    file: str
+    captions: tuple[str, ...]
+
+    def sample(self, folder: Path) -> CaptionSample:
+        """The picture in the folder that really holds it."""
+        inside(folder, self.file)  # refuses names that lead elsewhere
+        path = inside(folder, PurePosixPath(self.file).name)
+        return CaptionSample(self.id, self.id, path, self.captions)
+
+
+def read_karpathy(path: Path, splits: Collection[str]) -> Iterator[Captioned]:
+    """dataset_coco.json, dataset_flickr30k.json: the pictures of these splits, in their order."""
+    wanted = {"filename": str, "split": str, "sentences": list}
+    for index, row in entries(path, "images", wanted):
+        if row["split"] not in splits:
+            continue
+        place = f"images[{index}]"
+        if not row["sentences"]:
+            raise InputError(f"annotations: {path}: {place} has no sentences")
+        for sentence in row["sentences"]:
+            check_entry(sentence, {"raw": str}, path, f"a sentence of {place}")
+        captions = tuple(sentence["raw"].strip() for sentence in row["sentences"])
+        if "filepath" in row:
+            check_entry(row, {"filepath": str}, path, place)
+        file = "/".join(filter(None, (row.get("filepath"), row["filename"])))
+        if isinstance(row.get("cocoid"), IDENTIFIER):
+            yield Captioned(str(row["cocoid"]), file, captions)
+        else:
+            yield Captioned(_identifier(file), file, captions)
+
+
+def read_lavis(path: Path) -> Iterator[Captioned]:
+    """coco_karpathy_test.json, flickr30k_train.json: rows of a picture follow one another.
+
+    Test files have a row a picture with all its captions, training files a row a caption.
+    """
+    rows = entries(path, "", {"image": str, "caption": (str, list)})
+    for file, group in groupby(rows, key=lambda entry: str(entry[1]["image"])):
+        captions = [text for index, row in group for text in _texts(path, index, row["caption"])]
+        yield Captioned(_identifier(file), file, tuple(captions))
+
+
+def _texts(path: Path, index: int, caption: Any) -> list[str]:
+    texts = [caption] if isinstance(caption, str) else caption
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"annotations: {path}: [{index}] has a caption without text")
+    return [text.strip() for text in texts]
+
+
+def read_tokens(path: Path, names: Collection[str]) -> Iterator[Captioned]:
+    """results_20130124.token: lines of NAME.jpg#K, tab, caption; the pictures of these names."""
+    missing = set(names)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            rows = (_token(path, number, line) for number, line in enumerate(lines, start=1))
+            for file, group in groupby(rows, key=lambda row: row[0]):
+                key = Path(file).stem
+                if key in names:
+                    missing.discard(key)
+                    yield Captioned(key, file, tuple(caption for _, caption in group))
+    except UnicodeDecodeError as error:
+        raise InputError(f"annotations: {path} is not UTF-8 text ({error})") from error
+    if missing:
+        raise InputError(f"annotations: {path} has no captions of the picture {min(missing)}")
+
+
+def _token(path: Path, number: int, line: str) -> tuple[str, str]:
+    name, tab, caption = line.rstrip("\n").partition("\t")
+    if not tab or "#" not in name or not caption.strip():
+        raise InputError(f"annotations: {path}: line {number} is not NAME.jpg#K, tab, caption")
+    return name.partition("#")[0], caption.strip()
+
+
+def read_names(path: Path) -> set[str]:
+    """A split as a list of pictures, one a line, with or without .jpg."""
+    return {line.strip().removesuffix(".jpg") for line in path.read_text().splitlines()} - {""}
+
+
+def _identifier(file: str) -> str:
+    """COCO's number where the name has one, as Karpathy gives it; else the name."""
+    stem = Path(file).stem
+    match = COCO_NAME.fullmatch(stem)
+    return match[1] if match else stem

@@ -1,0 +1,71 @@
+"""Flickr30k's 1,000 test pictures with five captions each, for retrieval."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmq.contracts import Dataset
+from mmq_plugins.datasets.caption_files import (
+    Captioned,
+    read_karpathy,
+    read_lavis,
+    read_names,
+    read_tokens,
+)
+from mmq_plugins.datasets.files import find_file, find_folder, reservoir
+
+KARPATHY, LAVIS = "dataset_flickr30k.json", "flickr30k_{}.json"
+TOKENS, NAMES = ("results_20130124.token", "results.token"), "{}.txt"
+PICTURES = (
+    "flickr30k-images",
+    "flickr30k_images/flickr30k_images",
+    "flickr30k_images",
+    "images",
+    "Images",
+)
+
+
+class Flickr30k(Dataset):
+    """Karpathy's test split of Flickr30k, from any of the files that it is handed around in."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("retrieval",)
+    layout: ClassVar[str] = (
+        f"FOLDER/{KARPATHY}       (or LAVIS's {LAVIS.format('test')},\n"
+        f"                                     or {TOKENS[0]} with test.txt)\n"
+        "FOLDER/flickr30k-images/*.jpg        (or flickr30k_images/, images/)\n"
+        "for calibration, if wanted:\n"
+        f"FOLDER/{LAVIS.format('train')}          (or train.txt; {KARPATHY} has all splits)\n"
+        "from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip and "
+        "https://shannon.cs.illinois.edu/DenotationGraph/"
+    )
+
+    def recognizes(self, root: Path) -> bool:
+        """Whether annotations and pictures are there; Karpathy's archive has other sets too."""
+        return _rows(root, "test") is not None and find_folder(root, *PICTURES) is not None
+
+    def samples(self, task: str, root: Path) -> list[Any]:
+        """One sample a picture, in the file's order, with all its captions."""
+        rows = _rows(root, "test")
+        if rows is None:
+            rows = read_karpathy(root / KARPATHY, ("test",))
+        folder = find_folder(root, *PICTURES) or root / PICTURES[0]
+        return [row.sample(folder) for row in rows]
+
+    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
+        """Pictures of the training split."""
+        rows, folder = _rows(root, "train"), find_folder(root, *PICTURES)
+        if rows is None or folder is None:
+            return None
+        if not count:
+            return []
+        return [row.sample(folder) for row in reservoir(rows, count, seed)] or None
+
+
+def _rows(root: Path, split: str) -> Iterator[Captioned] | None:
+    """The pictures of a split, read when iterated; None where no file tells them."""
+    if path := find_file(root, KARPATHY):
+        return read_karpathy(path, (split,))
+    if path := find_file(root, LAVIS.format(split)):
+        return read_lavis(path)
+    tokens, names = find_file(root, *TOKENS), find_file(root, NAMES.format(split))
+    return read_tokens(tokens, read_names(names)) if tokens and names else None
