@@ -1,18 +1,17 @@
 """From command options to everything a trial needs, checked before any model is loaded."""
 
-import logging
-import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from mmq import options as plugin_options
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.contracts import Dataset, Evaluator, Quantizer
+from mmq.calibration_pairs import check_apart, draw_calibration
+from mmq.contracts import Evaluator, Quantizer
+from mmq.data import find_source, fingerprint_samples, limited, subset
 from mmq.errors import InputError
 from mmq.images import check_images
 from mmq.model import (
@@ -25,10 +24,7 @@ from mmq.model import (
     read_config,
     skeleton,
 )
-from mmq.store import digest
 from mmq.trial import Question
-
-log = logging.getLogger(__name__)
 
 
 def option(default: Any, help: str) -> Any:
@@ -47,7 +43,8 @@ class QuestionOptions:
     quantizer: str = option(
         "rtn", "Quantizer plugin; its options follow as --group-size and so on."
     )
-    limit: int = option(0, "Score a seeded random part of this many samples; 0 scores all.")
+    limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
+    calibration_samples: int = option(128, "Training pairs a quantizer may look at.")
     seed: int = option(0, "Seed of everything random.")
     dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
     device: str = option("auto", "cpu, cuda, cuda:1 and so on; auto: a GPU if there is one.")
@@ -64,6 +61,7 @@ class Prepared:
     evaluator: Evaluator
     samples: Sequence[Any]
     all_samples: Sequence[Any]
+    calibration: Sequence[Any]
 
     def load(self) -> LoadedModel:
         """The model, with the evaluator made ready."""
@@ -85,20 +83,26 @@ def prepare(
     """
     quantizer, evaluator = build_plugins(chosen, extra)
     device, dtype = resolve_device(chosen.device, chosen.dtype)
-    for name in ("limit", "seed"):
+    for name in ("calibration_samples", "seed"):
         if getattr(chosen, name) < 0:
             raise InputError(f"{name}: {getattr(chosen, name)} is negative")
-    source = locate(chosen.model)
-    seen = skeleton(source)
+    limited(chosen.limit, total=0)  # only to refuse nonsense before the data is read
+    checkpoint = locate(chosen.model)
+    seen = skeleton(checkpoint)
     evaluator.resolve(seen.family)
     check_layers(seen, quantizer, allocations(list(seen.components)))
-    everything = find_samples(chosen, evaluator)
-    samples = subset(everything, chosen.limit, chosen.seed)
-    images = check_images(sample.image for sample in samples)
+    source = find_source(evaluator.task, chosen.data, chosen.dataset)
+    everything = source.samples()
+    samples = subset(everything, limited(chosen.limit, len(everything)), chosen.seed)
+    samples, calibration = draw_calibration(
+        source, everything, samples, chosen.calibration_samples, chosen.seed, quantizer.calibrated
+    )
+    images = check_images(sample.image for sample in (*samples, *calibration))
+    check_apart(calibration, samples, images)
     evaluator.check()
     question = Question(
         model=chosen.model,
-        model_fingerprint=fingerprint(source, read_config(source), dtype),
+        model_fingerprint=fingerprint(checkpoint, read_config(checkpoint), dtype),
         dtype=dtype,
         task=evaluator.task,
         data=chosen.data,
@@ -112,8 +116,11 @@ def prepare(
         evaluator_options=plugin_options.values(evaluator),
         environment=", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")),
         seed=chosen.seed,
+        calibrated=quantizer.calibrated,
+        calibration=fingerprint_samples(calibration, calibration, images) if calibration else "",
+        calibration_samples=len(calibration),
     )
-    return Prepared(question, device, seen, quantizer, evaluator, samples, everything)
+    return Prepared(question, device, seen, quantizer, evaluator, samples, everything, calibration)
 
 
 def build_plugins(
@@ -162,74 +169,3 @@ def check_layers(
     for name in touched:
         for layer in seen.components[name].layers:
             quantizer.check(layer.name, layer.shape)
-
-
-def find_samples(chosen: QuestionOptions, evaluator: Evaluator) -> list[Any]:
-    """The evaluation set that --data and --dataset name."""
-    task = evaluator.task
-    if chosen.dataset:
-        reader: Dataset = registry.load_class("dataset", chosen.dataset, Dataset)()
-        if task not in reader.tasks:
-            fitting = ", ".join(name for name in dataset_readers(task))
-            raise InputError(
-                f"dataset: {chosen.dataset!r} does not serve the task {task!r}; "
-                f"these do: {fitting}"
-            )
-        readers: dict[str, Dataset] = {chosen.dataset: reader}
-    else:
-        readers = dataset_readers(task)
-    if chosen.data in readers and readers[chosen.data].bundled:
-        return readers[chosen.data].samples(task, Path())
-    root = Path(chosen.data)
-    layouts = "\n\n".join(
-        f"{name}:\n{reader.layout}" for name, reader in readers.items() if not reader.bundled
-    )
-    if not root.is_dir():
-        bundled = ", ".join(name for name, reader in readers.items() if reader.bundled) or "none"
-        raise InputError(
-            f"data: there is no folder {chosen.data!r}, and no bundled data set of that name for "
-            f"the task {task} (bundled: {bundled}). Expected layouts:\n\n{layouts}"
-        )
-    for name, reader in readers.items():
-        if name == chosen.dataset or reader.recognizes(root):
-            return reader.samples(task, root)
-    raise InputError(
-        f"data: {chosen.data!r} holds no data set for the task {task!r}. "
-        f"Expected layouts:\n\n{layouts}"
-    )
-
-
-def dataset_readers(task: str) -> dict[str, Dataset]:
-    """Every usable data set plugin for a task; broken ones are passed over with a warning."""
-    readers = {}
-    for plugin in registry.installed("dataset"):
-        try:
-            reader: Dataset = registry.load_class("dataset", plugin.name, Dataset)()
-        except InputError as error:
-            log.warning("%s", error)
-            continue
-        if task in reader.tasks:
-            readers[plugin.name] = reader
-    if not readers:
-        raise InputError(f"No installed data set serves the task {task!r}.")
-    return readers
-
-
-def subset(samples: Sequence[Any], limit: int, seed: int) -> Sequence[Any]:
-    """A seeded random part in the original order; all samples where limit is 0 or too large."""
-    if not limit or limit >= len(samples):
-        return samples
-    chosen = sorted(random.Random(seed).sample(range(len(samples)), limit))
-    return [samples[k] for k in chosen]
-
-
-def fingerprint_samples(
-    everything: Sequence[Any], samples: Sequence[Any], images: Mapping[Path, str]
-) -> str:
-    """A hash of the chosen samples' pictures and texts, and of all texts.
-
-    All texts count, since an evaluator may look at the whole set (CIDEr's document frequencies).
-    """
-    texts = [asdict(sample) | {"image": sample.image.name} for sample in everything]
-    chosen = [(sample.id, images[sample.image]) for sample in samples]
-    return digest([texts, chosen])

@@ -43,11 +43,20 @@ class Question:
     evaluator_options: Mapping[str, Any]
     environment: str  # packages whose version can change a score
     seed: int
+    calibrated: bool = False  # whether the quantizer looks at the calibration pairs
+    calibration: str = ""  # their fingerprint; "" where there are none
+    calibration_samples: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """All that the scores depend on; the model's and data's names do not count."""
+        """All that the scores depend on; the model's and data's names do not count.
+
+        Nor do calibration pairs that nothing looks at.
+        """
+        left_out = {"model", "data", "calibrated"}
+        if not self.calibrated:
+            left_out |= {"calibration", "calibration_samples"}
         everything = dataclasses.asdict(self)
-        return {k: v for k, v in everything.items() if k not in ("model", "data")}
+        return {k: v for k, v in everything.items() if k not in left_out}
 
     @property
     def key(self) -> str:

@@ -3,13 +3,11 @@
 import getpass
 import logging
 import os
-import platform
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,45 +22,15 @@ from mmq.errors import InputError
 from mmq.owner import owner
 from mmq.tracking import files, views
 from mmq.tracking.connection import connect, server_address, shown_uri
+from mmq.tracking.params import question_params, versions
 from mmq.trial import Question, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
-PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
 
 
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def _versions() -> dict[str, str]:
-    found = {"version.python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[f"version.{package}"] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def question_params(question: Question) -> dict[str, Any]:
-    """A question as params; dotted names never clash with those of the MLproject."""
-    params = {
-        "model.name": question.model,
-        "model.fingerprint": question.model_fingerprint,
-        "model.dtype": question.dtype,
-        "data.name": question.data,
-        "data.fingerprint": question.data_fingerprint,
-        "data.samples": question.samples,
-        "quantizer.name": question.quantizer,
-        "quantizer.origin": question.quantizer_origin,
-        "evaluator.name": question.evaluator,
-        "evaluator.origin": question.evaluator_origin,
-        "run.seed": question.seed,
-    }
-    params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
-    params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}
-    return params | _versions()
 
 
 class Run:
@@ -324,5 +292,5 @@ def plain_run(experiment: str, name: str, params: Mapping[str, Any]) -> Iterator
     run = Run(client, experiment_id, adopted or _create(client, experiment_id, name, tags))
     with _closing(run):
         run.log(tags=tags)
-        run.log(params={**params, **_versions()})
+        run.log(params={**params, **versions()})
         yield run

@@ -5,13 +5,11 @@ import pytest
 from mmq_plugins.datasets.coco_captions import CocoCaptions
 from mmq_plugins.datasets.vqav2 import VqaV2
 from mmq_plugins.embedded.scene_files import write_scenes
-from mmq_plugins.evaluators.captioning import Captioning
-from mmq_plugins.evaluators.vqa import Vqa
 
 from mmq.contracts import QuestionSample
+from mmq.data import find_source
 from mmq.errors import InputError
 from mmq.images import check_images
-from mmq.prepare import QuestionOptions, find_samples, subset
 
 QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
 ANSWERS = "v2_mscoco_val2014_annotations.json"
@@ -58,8 +56,8 @@ def test_val2017_layout_is_read_too(folder):
 
 
 def test_the_data_set_is_found_by_its_files(folder):
-    assert len(find_samples(QuestionOptions(data=str(folder)), Vqa())) == 12
-    assert len(find_samples(QuestionOptions(data=str(folder)), Captioning())) == 6
+    assert len(find_source("vqa", str(folder)).samples()) == 12
+    assert len(find_source("captioning", str(folder)).samples()) == 6
 
 
 @pytest.mark.parametrize(
@@ -120,24 +118,16 @@ def test_a_missing_or_unreadable_picture_is_named(folder, damage):
 
 def test_a_missing_folder_prints_the_expected_tree_and_the_download_page(tmp_path):
     with pytest.raises(InputError) as caught:
-        find_samples(QuestionOptions(data=str(tmp_path / "nowhere")), Vqa())
+        find_source("vqa", str(tmp_path / "nowhere"))
     assert QUESTIONS in str(caught.value)
     assert "https://visualqa.org/download.html" in str(caught.value)
     with pytest.raises(InputError, match="holds no data set for the task 'vqa'"):
-        find_samples(QuestionOptions(data=str(tmp_path)), Vqa())
+        find_source("vqa", str(tmp_path))
 
 
 def test_a_data_set_for_another_task_is_refused(folder):
     with pytest.raises(InputError, match="'coco-captions' does not serve the task 'vqa'"):
-        find_samples(QuestionOptions(data=str(folder), dataset="coco-captions"), Vqa())
-
-
-def test_a_limit_is_a_seeded_random_part_in_order():
-    part = subset(list(range(100)), 20, seed=1)
-    assert part == subset(list(range(100)), 20, seed=1) == sorted(part)
-    assert part != list(range(20))
-    assert part != subset(list(range(100)), 20, seed=2)
-    assert subset([1, 2], 5, seed=0) == [1, 2]
+        find_source("vqa", str(folder), dataset="coco-captions")
 
 
 def test_an_interrupted_writing_leaves_no_folder(tmp_path, monkeypatch):

@@ -1,0 +1,43 @@
+"""What a run's params say: the question, and the versions it was answered with."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mmq.trial import Question
+
+PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that a result can depend on, as params."""
+    found = {"version.python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def question_params(question: Question) -> dict[str, Any]:
+    """A question as params; dotted names never clash with those of the MLproject."""
+    params = {
+        "model.name": question.model,
+        "model.fingerprint": question.model_fingerprint,
+        "model.dtype": question.dtype,
+        "data.name": question.data,
+        "data.fingerprint": question.data_fingerprint,
+        "data.samples": question.samples,
+        "calibration.fingerprint": question.calibration or "none",
+        "calibration.samples": question.calibration_samples,
+        "calibration.used": question.calibrated,
+        "quantizer.name": question.quantizer,
+        "quantizer.origin": question.quantizer_origin,
+        "evaluator.name": question.evaluator,
+        "evaluator.origin": question.evaluator_origin,
+        "run.seed": question.seed,
+    }
+    params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
+    params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}
+    return params | versions()
