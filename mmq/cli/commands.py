@@ -1,4 +1,4 @@
-"""The built-in commands: plugins, size, trial, evaluate-baseline."""
+"""The built-in commands: plugins, size, trial, evaluate-baseline; datasets has its own file."""
 
 import dataclasses
 import json
@@ -10,7 +10,8 @@ import click
 
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.cli.options import flag, leftovers, options_from
+from mmq.cli.datasets import datasets as datasets
+from mmq.cli.options import flag, no_leftovers, options_from
 from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
@@ -177,12 +178,3 @@ def score_text(metric: Metric) -> str:
     """A score with its interval and number of samples."""
     interval = "" if metric.low is None else f" ({metric.low:.4g} to {metric.high:.4g})"
     return f"{metric.value:.4g}{interval}, n = {metric.n}"
-
-
-def no_leftovers(context: click.Context) -> None:
-    """Commands without plugin options refuse what they do not know."""
-    for name in leftovers(context.args):
-        known = [p.opts[0].removeprefix("--") for p in context.command.params]
-        from mmq.errors import unknown
-
-        raise unknown("option", name, known)

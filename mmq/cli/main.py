@@ -13,7 +13,7 @@ from mmq import __version__, registry
 from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError
 
-BUILT_IN = ("plugins", "size", "trial", "evaluate-baseline")
+BUILT_IN = ("datasets", "plugins", "size", "trial", "evaluate-baseline")
 
 
 class Commands(click.Group):

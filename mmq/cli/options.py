@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mmq.errors import InputError
+from mmq.errors import InputError, unknown
 
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -65,3 +65,10 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
             value = rest.pop(0)
         found[name] = value
     return found
+
+
+def no_leftovers(context: click.Context) -> None:
+    """Commands without plugin options refuse what they do not know."""
+    for name in leftovers(context.args):
+        known = [p.opts[0].removeprefix("--") for p in context.command.params]
+        raise unknown("option", name, known)

@@ -95,7 +95,8 @@ def _token(path: Path, number: int, line: str) -> tuple[str, str]:
 
 def read_names(path: Path) -> set[str]:
     """A split as a list of pictures, one a line, with or without .jpg."""
-    return {line.strip().removesuffix(".jpg") for line in path.read_text().splitlines()} - {""}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {line.strip().removesuffix(".jpg") for line in lines} - {""}
 
 
 def _identifier(file: str) -> str:

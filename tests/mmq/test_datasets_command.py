@@ -1,0 +1,88 @@
+import json
+
+import official_files as official
+import pytest
+
+from mmq.cli import main
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """The command in a folder of its own; what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MMQ_DATA", raising=False)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+
+    def run(*arguments):
+        main(["datasets", *arguments])
+        return capsys.readouterr().out
+
+    return run
+
+
+def rows(text):
+    return {row["name"]: row for row in json.loads(text)}
+
+
+def test_data_sets_are_listed_where_they_are_found(tmp_path, call):
+    official.vqav2(tmp_path / "data" / "vqa")
+    official.gqa(tmp_path / "data" / "sets" / "gqa")
+    official.karpathy_flickr(tmp_path / "data" / "a" / "b" / "too-deep")
+    (
+        tmp_path / "data" / "sets" / "gqa" / "questions1.2" / "train_balanced_questions.json"
+    ).unlink()
+    lines = {line.split()[0]: line.split() for line in call().splitlines() if line}
+    assert lines["vqav2"] == ["vqav2", "vqa", "data/vqa", "yes"]
+    assert lines["gqa"] == ["gqa", "gqa", "data/sets/gqa", "no"]
+    assert lines["flickr30k"][-2:] == ["not", "found"]
+    assert lines["scenes"][-1] == "(bundled)"
+    assert lines["--layouts"]
+    assert "flickr30k-images" in call("--layouts")
+    assert "train_balanced" not in call("--layouts")
+
+
+def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch):
+    official.vqav2(tmp_path / "here")
+    assert rows(call("--as-json"))["vqav2"]["found"] == [{"folder": "here", "training": True}]
+    official.coco_captions(tmp_path / "there")
+    monkeypatch.setenv("MMQ_DATA", str(tmp_path / "there"))
+    found = rows(call("--as-json"))
+    assert found["vqav2"]["found"] == []
+    assert found["coco-captions"]["found"][0]["folder"] == str(tmp_path / "there")
+    assert len(rows(call("--as-json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
+
+
+def test_a_folder_inside_a_found_one_is_not_named_again(tmp_path, call):
+    official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
+    found = rows(call("--as-json"))["vqav2"]["found"]
+    assert [each["folder"] for each in found] == ["data/vqa"]
+
+
+def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):
+    text = call()
+    for page in ("cocodataset.org", "visualqa.org", "dorarad/gqa", "DenotationGraph", "karpathy"):
+        assert page in text
+    assert "scenes is not" not in text
+
+
+def test_nothing_is_read_to_see_whether_a_training_split_is_there(tmp_path, call):
+    root = official.vqav2(tmp_path / "data")
+    for path in root.glob("*train*.json"):
+        path.write_text("no JSON")
+    assert rows(call("--as-json"))["vqav2"]["found"] == [{"folder": "data", "training": True}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "message"),
+    [
+        (["--root", "nowhere"], "", "root: there is no folder 'nowhere'"),
+        ([], "nowhere", "MMQ_DATA: there is no folder 'nowhere'"),
+        (["--layout", "x"], "", "Unknown option 'layout'. Did you mean 'layouts'"),
+    ],
+)
+def test_bad_input_is_refused(call, monkeypatch, capsys, arguments, variable, message):
+    monkeypatch.setenv("MMQ_DATA", variable)
+    with pytest.raises(SystemExit) as caught:
+        call(*arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
