@@ -1,12 +1,13 @@
 # make search   build .venv, run the bit-allocation search on the embedded model
 # make test     build .venv, run all checks and tests
+# make test-5   build .venv-5, run the tests that touch transformers with transformers 5
 # make ui       browse what was logged
-# make clean    remove .venv
+# make clean    remove .venv and .venv-5
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test ui clean lint
+.PHONY: search test test-5 ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -26,8 +27,18 @@ lint: .venv/installed
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2
 
+# what no transformers version can change stays out: the UI, documents, fresh processes, benchmarks
+test-5: .venv-5/installed
+	.venv-5/bin/python -m pytest --numprocesses 2 -m "not browser" --ignore tests/test_readme.py \
+		--ignore tests/test_mlproject.py --ignore tests/test_benchmarks.py --ignore tests/test_project.py
+
+.venv-5/installed: pyproject.toml constraints-transformers-5.txt
+	$(PYTHON) -m venv .venv-5
+	.venv-5/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-transformers-5.txt --editable '.[dev]'
+	touch $@
+
 ui: .venv/installed
 	$(BIN)/mlflow ui
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-5

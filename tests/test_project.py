@@ -38,8 +38,8 @@ def requirement_name(text):
     return canonical(re.match(r"[\w.-]+", text)[0])
 
 
-def pins():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pins(name="constraints.txt"):
+    lines = (ROOT / name).read_text().splitlines()
     rows = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonical(name): version for name, version in rows}
 
@@ -70,6 +70,14 @@ def test_constraints_pin_every_requirement():
     for extra in ("analysis", "legacy", "dev"):
         wanted += PROJECT["project"]["optional-dependencies"][extra]
     assert {requirement_name(text) for text in wanted} <= set(pins())
+
+
+def test_both_transformers_are_tested_with_the_same_packages():
+    pinned, with_5 = pins(), pins("constraints-transformers-5.txt")
+    moved = {"transformers", "huggingface-hub", "tokenizers"}  # they come with a version of it
+    below_5 = {"auto-gptq", "autoawq", "peft"}  # they need transformers below 5
+    assert set(pinned) - set(with_5) == below_5
+    assert {name for name in with_5 if with_5[name] != pinned.get(name)} == moved
 
 
 def test_conda_yaml_holds_the_requirements_at_their_pins():
