@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mmq.contracts import Evaluator, Generation, ModelFamily, Progress, Sample
 from mmq.errors import InputError
 from mmq.images import open_image
+from mmq.stages import encode
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
@@ -61,11 +62,20 @@ class GeneratingEvaluator(Evaluator):
     ) -> list[str]:
         """The model's answer to every sample, in the samples' order."""
         answers = [""] * len(samples)
+        family, size = model.family, self.batch_size
+        rows = None
+        if family.stages:
+            paths = [sample.image for sample in samples]
+            rows = encode(model, paths, family.stages[-1].name, size, progress)
         by_length = sorted(range(len(samples)), key=lambda k: len(texts[k]))  # little padding
-        for start in progress(range(0, len(samples), self.batch_size), self.task):
-            part = by_length[start : start + self.batch_size]
-            images = [open_image(samples[k].image) for k in part]
-            said = model.family.generate(model, images, [texts[k] for k in part], settings)
+        batches = [by_length[start : start + size] for start in range(0, len(samples), size)]
+        for part in progress(batches, self.task):
+            asked, pictures = [texts[k] for k in part], [samples[k].image for k in part]
+            if rows is None:
+                images = [open_image(path) for path in pictures]
+                said = family.generate(model, images, asked, settings)
+            else:
+                said = family.answer(model, rows(pictures), asked, settings)
             for k, text in zip(part, said, strict=True):
                 answers[k] = one_line(text)
         return answers

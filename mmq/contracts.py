@@ -136,6 +136,7 @@ class Evaluator(ABC):
     """Scores a model on a task. Subclasses are dataclasses; fields are options."""
 
     task: ClassVar[str]
+    pooled: ClassVar[bool] = False  # True: a sample's score depends on the other samples
 
     def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
         """Refuse, by InputError, to start where a program is missing."""
@@ -180,12 +181,32 @@ class ComponentSpec:
     attention: tuple[str, ...] = ("attn", "attention")
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step from pictures towards the language model.
+
+    `compute(module, values)`: values are pixels (n, 3, height, width) for the first stage, the
+    stage before's outputs for any other; it returns (n, tokens, width). `components` are those
+    whose weights it uses. What is not `kept` is computed again instead of cached: it is cheap.
+    """
+
+    name: str
+    components: tuple[str, ...]
+    compute: Callable[[Any, Tensor], Tensor]
+    kept: bool = True
+
+
 class ModelFamily(ABC):
-    """One kind of VLM: how to load it, where its components are, how to ask it."""
+    """One kind of VLM: how to load it, where its components are, how to ask it.
+
+    A family with `stages` implements `pixels` and `answer`, and its evaluations take the outputs
+    of the stages from the cache; one without implements `generate` alone.
+    """
 
     architectures: ClassVar[tuple[str, ...]]
     components: ClassVar[tuple[ComponentSpec, ...]]
     generation: ClassVar[Mapping[str, Generation]] = {}
+    stages: ClassVar[tuple[Stage, ...]] = ()
 
     @abstractmethod
     def skeleton(self, config: Any) -> nn.Module:
@@ -204,6 +225,20 @@ class ModelFamily(ABC):
         settings: Generation,
     ) -> list[str]:
         """What the model says to each (image, text), without the prompt."""
+
+    def pixels(self, model: "LoadedModel", images: Sequence["Image"]) -> Tensor:
+        """What the first stage takes of these pictures, on the model's device."""
+        raise NotImplementedError(f"{type(self).__name__} has no stages")
+
+    def answer(
+        self,
+        model: "LoadedModel",
+        features: Tensor,
+        texts: Sequence[str],
+        settings: Generation,
+    ) -> list[str]:
+        """What the model says to each (last stage's outputs, text), without the prompt."""
+        raise NotImplementedError(f"{type(self).__name__} has no stages")
 
 
 class Dataset(ABC):

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
 from mmq.contracts import Generation, ModelFamily
 from mmq.model import load_weights
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import nn
-
     from mmq.model import LoadedModel
 
 
@@ -18,55 +19,73 @@ class TransformersFamily(ModelFamily):
 
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
+    padding_side: ClassVar[str] = "left"
     decoder: ClassVar[str] = ""  # path of the part whose `generate` continues; "": the model
 
-    def skeleton(self, config: Any) -> "nn.Module":
+    def skeleton(self, config: Any) -> nn.Module:
         """The model without weights."""
         import transformers
 
         model: nn.Module = getattr(transformers, self.model_class)(config)
         return model
 
-    def load(self, source: str, dtype: Any, device: str) -> tuple["nn.Module", Any]:
+    def load(self, source: str, dtype: Any, device: str) -> tuple[nn.Module, Any]:
         """Model and processor; safetensors only, no remote code."""
         import transformers
 
         model = load_weights(getattr(transformers, self.model_class), source, dtype, device)
         processor = getattr(transformers, self.processor_class).from_pretrained(source)
-        processor.tokenizer.padding_side = "left"
+        processor.tokenizer.padding_side = self.padding_side
         return model, processor
+
+    def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:
+        """Pixels (n, 3, height, width) as the processor makes them."""
+        found = model.processor.image_processor(images=list(images), return_tensors="pt")
+        pixels: Tensor = found["pixel_values"].to(model.device, model.module.dtype)
+        return pixels
 
     def generate(
         self,
         model: "LoadedModel",
-        images: "Sequence[Image]",
+        images: Sequence[Image.Image],
         texts: Sequence[str],
         settings: Generation,
     ) -> list[str]:
-        """The generated continuations, cut by token position.
+        """The generated continuations, from pictures."""
+        values = self.pixels(model, images)
+        with torch.no_grad():
+            for stage in self.stages:
+                values = stage.compute(model.module, values)
+        return self.answer(model, values, texts, settings)
+
+    @torch.no_grad()
+    def answer(
+        self,
+        model: "LoadedModel",
+        features: Tensor,
+        texts: Sequence[str],
+        settings: Generation,
+    ) -> list[str]:
+        """The generated continuations, from features (n, image tokens, width), cut by position.
 
         Image and prompt are read once a sample, not once a beam: transformers would expand the
         beams first. The keys and values of all but the last token are computed, then repeated, and
         generation goes on from there with the same tokens as without (a test compares).
         """
-        import torch
-
         module: Any = model.module
-        inputs = model.processor(
-            images=list(images), text=list(texts), padding=True, return_tensors="pt"
-        ).to(model.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(module.dtype)
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        with torch.no_grad():
-            read = module(
-                pixel_values=inputs["pixel_values"],
-                input_ids=ids[:, :-1],
-                attention_mask=mask[:, :-1],
-                use_cache=True,
-            )
-        cache = getattr(read, "language_model_outputs", read).past_key_values
+        ids, mask = self._tokens(model, texts)
+        decoder = module.get_submodule(self.decoder)
+        # where a token stands counts from the text's first one, not from the padding before it
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        read = decoder(
+            inputs_embeds=self._embeddings(module, ids, features)[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, :-1],
+            use_cache=True,
+        )
+        cache = read.past_key_values
         cache.batch_repeat_interleave(settings.num_beams)
-        tokens = module.get_submodule(self.decoder).generate(
+        tokens = decoder.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
@@ -78,3 +97,19 @@ class TransformersFamily(ModelFamily):
         )
         decoded = model.processor.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in decoded]
+
+    def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids with their image tokens, and the attention mask, (n, length)."""
+        blank = Image.new("RGB", (64, 64))  # processors make room for an image if they see one
+        inputs = model.processor(
+            images=[blank], text=list(texts), padding=True, return_tensors="pt"
+        )
+        return inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device)
+
+    def _embeddings(self, module: Any, ids: Tensor, features: Tensor) -> Tensor:
+        """Embeddings (n, length, width) with the features where the image tokens stand."""
+        config = module.config
+        token = getattr(config, "image_token_id", None) or config.image_token_index
+        embeddings: Tensor = module.get_input_embeddings()(ids)
+        place = (ids == token).unsqueeze(-1)
+        return embeddings.masked_scatter(place, features.to(embeddings.dtype))

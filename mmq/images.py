@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -40,5 +41,16 @@ def check_images(paths: Iterable[Path], quiet: bool = False) -> dict[Path, str]:
     hashes = {}
     for path in tqdm(sorted(set(paths)), desc="check images", leave=False, disable=quiet):
         open_image(path)
-        hashes[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        hashes[path] = content_hash(path)
     return hashes
+
+
+def content_hash(path: Path) -> str:
+    """A hash of a picture's bytes; read once, as long as the file stays as it is."""
+    found = path.stat()
+    return _hash(path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _hash(path: Path, modified: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

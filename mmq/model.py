@@ -3,18 +3,19 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from mmq import registry
 from mmq.contracts import ComponentSpec, ModelFamily
 from mmq.errors import InputError
+from mmq.loaded import LoadedModel as LoadedModel
 
 log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -91,45 +92,6 @@ def _block_layers(path: str, blocks: nn.ModuleList, spec: ComponentSpec) -> Iter
                 yield Layer(f"{path}.{index}.{name}", index, layer_type, module)
 
 
-@dataclass(slots=True)
-class LoadedModel:
-    """A model ready to be quantized and asked; weights are changed in place and restorable."""
-
-    module: nn.Module
-    processor: Any
-    family: ModelFamily
-    source: str
-    fingerprint: str
-    device: str
-    components: dict[str, Component]
-    _originals: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    @torch.no_grad()
-    def write_(self, component: str, weights: Mapping[str, Tensor]) -> None:
-        """Put weights (by layer name) into a component's layers; the originals are kept."""
-        layers = self.components[component].layers
-        if component not in self._originals:
-            self._originals[component] = {
-                layer.name: layer.module.weight.detach().cpu().clone() for layer in layers
-            }
-        for layer in layers:
-            if layer.name in weights:
-                layer.module.weight.copy_(weights[layer.name])
-
-    def original(self, component: str) -> dict[str, Tensor]:
-        """A component's weights as loaded, by layer name, on the model's device."""
-        if component in self._originals:
-            return {k: w.to(self.device) for k, w in self._originals[component].items()}
-        return {
-            layer.name: layer.module.weight.detach() for layer in self.components[component].layers
-        }
-
-    def restore_(self) -> None:
-        """Put the loaded weights back."""
-        for name, weights in self._originals.items():
-            self.write_(name, weights)
-
-
 def _bundled(name: str) -> str | None:
     for checkpoint in registry.installed("checkpoint"):
         if checkpoint.name == name:
@@ -177,6 +139,24 @@ def read_config(source: str) -> Any:
             f"Model {source!r}: its configuration cannot be read ({reason}). Give a bundled "
             f"model, a folder with a config.json, or a hub name that this machine can reach."
         ) from error
+
+
+def read_protocol(source: str, task: str) -> dict[str, Any]:
+    """How a checkpoint wants to be asked on a task, where that differs from its family's protocol.
+
+    A checkpoint's folder may hold an mmq.json: {"protocol": {"retrieval": {"k": 16}}}. Its values
+    stand in for evaluator options that are not set.
+    """
+    path = Path(source) / "mmq.json"
+    if not path.is_file():
+        return {}
+    try:
+        protocol: dict[str, Any] = json.loads(path.read_text())["protocol"].get(task, {})
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f'model: {path} should look like {{"protocol": {{"vqa": {{"num_beams": 1}}}}}}'
+        ) from error
+    return protocol
 
 
 def family_of(config: Any) -> ModelFamily:

@@ -54,6 +54,15 @@ def build(plugin: type[T], options: Mapping[str, str]) -> T:
         raise InputError(f"{plugin.__name__}: {error}") from error
 
 
+def fill_unset(plugin: Any, defaults: Mapping[str, Any]) -> None:
+    """Set options that are None; InputError for a name that is no option of the plugin."""
+    for name, value in defaults.items():
+        if name not in field_types(type(plugin)):
+            raise unknown("option", name, field_types(type(plugin)))
+        if getattr(plugin, name) is None:
+            setattr(plugin, name, value)
+
+
 def distribute(
     extra: Mapping[str, str], plugins: Mapping[str, type], command_options: Iterable[str] = ()
 ) -> dict[str, dict[str, str]]:

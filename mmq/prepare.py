@@ -22,8 +22,10 @@ from mmq.model import (
     load_model,
     locate,
     read_config,
+    read_protocol,
     skeleton,
 )
+from mmq.stages import default_cache
 from mmq.trial import Question
 
 
@@ -67,6 +69,7 @@ class Prepared:
         """The model, with the evaluator made ready."""
         asked = self.question
         model = load_model(asked.model, asked.dtype, self.device, asked.model_fingerprint)
+        model.stage_cache = default_cache()
         self.evaluator.prepare(self.all_samples)
         return model
 
@@ -86,9 +89,11 @@ def prepare(
     for name in ("calibration_samples", "seed"):
         if getattr(chosen, name) < 0:
             raise InputError(f"{name}: {getattr(chosen, name)} is negative")
+    default_cache()
     limited(chosen.limit, total=0)  # only to refuse nonsense before the data is read
     checkpoint = locate(chosen.model)
     seen = skeleton(checkpoint)
+    plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
     evaluator.resolve(seen.family)
     check_layers(seen, quantizer, allocations(list(seen.components)))
     source = find_source(evaluator.task, chosen.data, chosen.dataset)

@@ -1,4 +1,4 @@
-"""Quantized components on disk: content-addressed, written whole or not at all."""
+"""Quantized blocks on disk: content-addressed, written whole or not at all."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactKey:
-    """Everything that a component's codes depend on."""
+    """Everything that the codes of a component's block depend on."""
 
     model: str
     component: str
@@ -29,16 +29,18 @@ class ArtifactKey:
     quantizer_origin: str
     options: tuple[tuple[str, Any], ...]
     bits: int
+    block: int
     calibration: str | None = None
 
     @property
     def name(self) -> str:
         """File name of the artifact, without its ending."""
-        return f"{self.component}-{self.quantizer}-{self.bits}bit-{digest(asdict(self))}"
+        part = f"{self.component}-{self.block}"
+        return f"{part}-{self.quantizer}-{self.bits}bit-{digest(asdict(self))}"
 
 
 class Store:
-    """A folder of quantized components."""
+    """A folder of quantized blocks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,7 +57,7 @@ class Store:
         return {layer: QuantizedWeight.from_tensors(parts) for layer, parts in layers.items()}
 
     def put(self, key: ArtifactKey, weights: Mapping[str, QuantizedWeight]) -> None:
-        """Store a component's weights; a killed process leaves no half-written artifact."""
+        """Store a block's weights; a killed process leaves no half-written artifact."""
         self.root.mkdir(parents=True, exist_ok=True)
         tensors = {
             f"{layer}/{part}": tensor.cpu()

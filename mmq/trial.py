@@ -9,17 +9,16 @@ evaluator sees a plain model. Nothing here knows MLflow or Optuna.
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.contracts import Evaluation, Evaluator, LayerReport, Quantizer, QuantReport
-from mmq.model import Component, LoadedModel, count_parameters
-from mmq.quantized import QuantizedWeight
+from mmq.model import Component, Layer, LoadedModel, count_parameters
 from mmq.sizes import Size, weigh
 from mmq.store import ArtifactKey, Store, digest
 
@@ -110,8 +109,15 @@ def run_trial(
     """Quantize every component at its width, score the model, and leave it as it was."""
     allocation = spec.allocation.over(model.components)
 
-    def progress(items: Any, description: str) -> Any:
-        return tqdm(items, desc=f"{allocation}: {description}", leave=False, disable=quiet)
+    def progress(batches: Iterable[Any], description: str) -> Iterator[Any]:
+        """A bar that counts samples, so that it shows samples a second and the time left."""
+        batches = list(batches)
+        sizes = [len(batch) if isinstance(batch, Sized) else 1 for batch in batches]
+        text = f"{allocation}: {description}"
+        with tqdm(total=sum(sizes), desc=text, unit="sample", leave=False, disable=quiet) as bar:
+            for batch, size in zip(batches, sizes, strict=True):
+                yield batch
+                bar.update(size)
 
     started = time.perf_counter()
     layers: list[LayerReport] = []
@@ -119,10 +125,9 @@ def run_trial(
         for name, component in model.components.items():
             bits = allocation[name]
             if bits == UNTOUCHED:
-                layers += [_untouched(name, component, k) for k in range(len(component.layers))]
+                layers += [_untouched(name, layer) for layer in component.layers]
                 continue
-            weights = _quantized(spec.question, model, component, bits, quantizer, store)
-            layers += _apply_(model, component, weights, bits)
+            layers += _quantize_(spec.question, model, component, bits, quantizer, store)
         quantized = time.perf_counter()
         evaluation = evaluator.evaluate(model, samples, progress)
         evaluated = time.perf_counter()
@@ -138,64 +143,74 @@ def run_trial(
     )
 
 
-def _quantized(
+def _quantize_(
     question: Question,
     model: LoadedModel,
     component: Component,
     bits: int,
     quantizer: Quantizer,
     store: Store,
-) -> dict[str, QuantizedWeight]:
-    """A component's weights from the store, or quantized now and stored."""
-    key = ArtifactKey(
-        model=model.fingerprint,
-        component=component.name,
-        quantizer=question.quantizer,
-        quantizer_origin=question.quantizer_origin,
-        options=tuple(sorted(question.quantizer_options.items())),
-        bits=bits,
-    )
+) -> list[LayerReport]:
+    """Write a component's quantized weights into the model, one block at a time.
+
+    A block at a time, so that a large component never stands in memory twice.
+    """
+    reports: list[LayerReport] = []
+    keys = []
+    for block, layers in groupby(component.layers, key=lambda layer: layer.block):
+        key = ArtifactKey(
+            model=model.fingerprint,
+            component=component.name,
+            quantizer=question.quantizer,
+            quantizer_origin=question.quantizer_origin,
+            options=tuple(sorted(question.quantizer_options.items())),
+            bits=bits,
+            block=block,
+        )
+        keys.append(key.name)
+        reports += _quantize_block_(key, model, list(layers), quantizer, store)
+    model.states[component.name] = digest(keys)
+    return reports
+
+
+def _quantize_block_(
+    key: ArtifactKey,
+    model: LoadedModel,
+    layers: Sequence[Layer],
+    quantizer: Quantizer,
+    store: Store,
+) -> list[LayerReport]:
+    """Write a block's weights into the model, from the store or quantized now and stored."""
     weights = store.get(key)
     if weights is None:
         weights = {
-            name: quantizer.quantize(weight, bits)
-            for name, weight in model.original(component.name).items()
+            layer.name: quantizer.quantize(model.original(layer), key.bits) for layer in layers
         }
         store.put(key, weights)
-    return weights
-
-
-def _apply_(
-    model: LoadedModel, component: Component, weights: Mapping[str, QuantizedWeight], bits: int
-) -> list[LayerReport]:
-    """Write the weights into the model and report every layer."""
-    originals = model.original(component.name)
-    plain: dict[str, Tensor] = {}
     reports = []
-    for index, layer in enumerate(component.layers):
+    for layer in layers:
         quantized = weights[layer.name]
-        plain[layer.name] = quantized.dequantize()
-        before = originals[layer.name].float().cpu()
-        error = (before - plain[layer.name].cpu()).norm() / before.norm().clamp(min=1e-12)
+        plain = quantized.dequantize()
+        before = model.original(layer).float().cpu()
+        error = (before - plain.cpu()).norm() / before.norm().clamp(min=1e-12)
+        model.write_(key.component, {layer.name: plain})
         reports.append(
             dataclasses.replace(
-                _untouched(component.name, component, index),
-                bits=bits,
+                _untouched(key.component, layer),
+                bits=key.bits,
                 group_size=quantized.group_size,
                 stored_bits=quantized.stored_bits,
                 relative_error=float(error),
                 skipped=None,
             )
         )
-    model.write_(component.name, plain)
     return reports
 
 
-def _untouched(name: str, component: Component, index: int) -> LayerReport:
-    layer = component.layers[index]
+def _untouched(component: str, layer: Layer) -> LayerReport:
     return LayerReport(
         name=layer.name,
-        component=name,
+        component=component,
         block=layer.block,
         layer_type=layer.layer_type,
         shape=layer.shape,

@@ -5,7 +5,7 @@ from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.store import ArtifactKey, Store
 
-KEY = ArtifactKey("model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4)
+KEY = ArtifactKey("model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4, 0)
 
 
 def test_what_was_stored_comes_back_the_same(tmp_path):
@@ -22,7 +22,8 @@ def test_every_part_of_the_key_counts(tmp_path):
     Store(tmp_path).put(KEY, {"a": Rtn().quantize(torch.randn(4, 8), 4)})
     others = {
         "model": "m2", "component": "llm", "quantizer": "q", "quantizer_origin": "2",
-        "options": (("group_size", 32),), "bits": 3, "calibration": "c",
+        "options": (("group_size", 32),), "bits": 3, "block": 1,
+        "calibration": "c",
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(ArtifactKey)}
     for name, value in others.items():

@@ -1,10 +1,36 @@
 """BLIP-2 generation models: ViT, Q-Former and a language model (OPT)."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mmq.contracts import ComponentSpec, Generation
+from torch import Tensor
+
+from mmq.contracts import ComponentSpec, Generation, Stage
 from mmq.families import TransformersFamily
+
+
+def _vision(module: Any, pixels: Tensor) -> Tensor:
+    """Patch features of the ViT, (n, 1 + patches, width)."""
+    features: Tensor = module.vision_model(pixel_values=pixels).last_hidden_state
+    return features
+
+
+def _connector(module: Any, vision: Tensor) -> Tensor:
+    """What the queries read from the picture, as language model inputs (n, queries, width)."""
+    queries = module.qformer(
+        query_embeds=module.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision
+    ).last_hidden_state
+    projected: Tensor = module.language_projection(queries.to(vision.dtype))
+    return projected
+
+
+ANSWER = Generation(
+    prompt="Question: {} Short answer:",
+    max_new_tokens=10,
+    num_beams=5,
+    min_new_tokens=1,
+    length_penalty=0.0,
+)
 
 
 class Blip2(TransformersFamily):
@@ -19,13 +45,12 @@ class Blip2(TransformersFamily):
         ComponentSpec("qformer", ("qformer.encoder.layer",)),
         ComponentSpec("llm", ("language_model.model.decoder.layers",)),
     )
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage("vision", ("vit",), _vision),
+        Stage("connector", ("qformer",), _connector),
+    )
     generation: ClassVar[Mapping[str, Generation]] = {
         "captioning": Generation(prompt="", max_new_tokens=30, num_beams=5),
-        "vqa": Generation(
-            prompt="Question: {} Short answer:",
-            max_new_tokens=10,
-            num_beams=5,
-            min_new_tokens=1,
-            length_penalty=0.0,
-        ),
+        "vqa": ANSWER,
+        "gqa": ANSWER,
     }

@@ -1,21 +1,88 @@
 """BLIP-2 image-text retrieval models: ViT and a Q-Former that also reads text."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from mmq.contracts import ComponentSpec
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from mmq.contracts import ComponentSpec, Stage
 from mmq.families import TransformersFamily
+from mmq.model import LoadedModel
+
+MAX_TOKENS = 35  # of a caption (Li et al. 2023, BLIP-2's retrieval evaluation)
+
+
+def _vision(module: Any, pixels: Tensor) -> Tensor:
+    """Patch features of the ViT, (n, 1 + patches, width)."""
+    features: Tensor = module.vision_model(pixel_values=pixels).last_hidden_state
+    return features
+
+
+def _connector(module: Any, vision: Tensor) -> Tensor:
+    """A unit vector for every query token, (n, queries, shared width)."""
+    queries = module.qformer(
+        query_embeds=module.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision
+    ).last_hidden_state
+    projection = module.vision_projection
+    return F.normalize(projection(queries.to(projection.weight.dtype)), dim=-1)
 
 
 class Blip2Retrieval(TransformersFamily):
-    """`Blip2ForImageTextRetrieval`, e.g. Salesforce/blip2-itm-vit-g-coco: sizes only so far.
+    """`Blip2ForImageTextRetrieval`, e.g. Salesforce/blip2-itm-vit-g-coco.
 
-    It has no generation protocol, so every evaluator there is refuses it before it is loaded.
+    It embeds pictures and texts for contrast, and its matching head looks at both together. The
+    submodules are called rather than the model: its own forward computes the image side anew for
+    every text, and takes image tokens off texts that have none.
     """
 
     model_class: ClassVar[str] = "Blip2ForImageTextRetrieval"
     processor_class: ClassVar[str] = "Blip2Processor"
+    padding_side: ClassVar[str] = "right"  # padding on the left would change a text's embedding
     architectures: ClassVar[tuple[str, ...]] = ("Blip2ForImageTextRetrieval",)
     components: ClassVar[tuple[ComponentSpec, ...]] = (
         ComponentSpec("vit", ("vision_model.encoder.layers",)),
         ComponentSpec("qformer", ("qformer.encoder.layer",)),
     )
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage("vision", ("vit",), _vision),
+        Stage("connector", ("qformer",), _connector),
+    )
+
+    def _texts(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        found = model.processor.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+        ).to(model.device)
+        return found["input_ids"], found["attention_mask"]
+
+    @torch.no_grad()
+    def embed_texts(self, model: LoadedModel, texts: Sequence[str]) -> Tensor:
+        """A unit vector a text, (n, shared width)."""
+        module: Any = model.module
+        ids, mask = self._texts(model, texts)
+        states = module.qformer(
+            query_embeds=module.embeddings(input_ids=ids), query_length=0, attention_mask=mask
+        ).last_hidden_state
+        projection = module.text_projection
+        return F.normalize(projection(states[:, 0].to(projection.weight.dtype)), dim=-1)
+
+    @torch.no_grad()
+    def match(self, model: LoadedModel, vision: Tensor, texts: Sequence[str]) -> Tensor:
+        """The matching head's logit that picture and text belong together, (n,).
+
+        vision: the first stage's outputs, a row a text.
+        """
+        module: Any = model.module
+        ids, mask = self._texts(model, texts)
+        queries = module.query_tokens.expand(len(texts), -1, -1)
+        count = queries.shape[1]
+        states = module.qformer(
+            query_embeds=module.embeddings(input_ids=ids, query_embeds=queries),
+            query_length=count,
+            attention_mask=F.pad(mask, (count, 0), value=1),
+            encoder_hidden_states=vision,
+        ).last_hidden_state
+        states = states[:, :count].to(module.itm_head.weight.dtype)
+        logits: Tensor = module.itm_head(states).mean(1)[:, 1]
+        return logits

@@ -1,13 +1,37 @@
 """LLaVA-1.5: CLIP ViT, a two-layer projector (kept at 16 bits) and Llama."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mmq.contracts import ComponentSpec, Generation
+import torch
+from torch import Tensor
+
+from mmq.contracts import ComponentSpec, Generation, Stage
 from mmq.families import TransformersFamily
 
 # the tower's inner path differs between transformers 4.55 and 5.x
 _TOWER = ("model.vision_tower.vision_model.encoder.layers", "model.vision_tower.encoder.layers")
+
+ANSWER = Generation(
+    prompt="USER: <image>\n{}\nAnswer the question using a single word or phrase. ASSISTANT:",
+    max_new_tokens=10,
+)
+
+
+def _vision(module: Any, pixels: Tensor) -> Tensor:
+    """Patch features of the layer (or layers) that this LLaVA reads, (n, patches, width)."""
+    config = module.config
+    states = module.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    layers = config.vision_feature_layer
+    chosen = [layers] if isinstance(layers, int) else layers
+    features = torch.cat([states[layer] for layer in chosen], dim=-1)
+    return features[:, 1:] if config.vision_feature_select_strategy == "default" else features
+
+
+def _connector(module: Any, vision: Tensor) -> Tensor:
+    """The patches as language model inputs, (n, patches, width)."""
+    projected: Tensor = module.model.multi_modal_projector(vision)
+    return projected
 
 
 class Llava(TransformersFamily):
@@ -20,11 +44,9 @@ class Llava(TransformersFamily):
         ComponentSpec("vit", _TOWER),
         ComponentSpec("llm", ("model.language_model.layers",)),
     )
-    generation: ClassVar[Mapping[str, Generation]] = {
-        "vqa": Generation(
-            prompt=(
-                "USER: <image>\n{}\nAnswer the question using a single word or phrase. ASSISTANT:"
-            ),
-            max_new_tokens=10,
-        ),
-    }
+    stages: ClassVar[tuple[Stage, ...]] = (
+        Stage("vision", ("vit",), _vision),
+        # two layers, four times wider than what they read: quicker computed than kept
+        Stage("connector", (), _connector, kept=False),
+    )
+    generation: ClassVar[Mapping[str, Generation]] = {"vqa": ANSWER, "gqa": ANSWER}
