@@ -66,9 +66,14 @@ def _clean(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+def normalize_answer(text: str) -> str:
+    """A model's answer as the official code compares it."""
+    return normalize_words(strip_punctuation(_clean(text)))
+
+
 def soft_accuracy(answer: str, annotators: Sequence[str]) -> float:
     """Official accuracy of one answer, 0 to 1."""
-    given = normalize_words(strip_punctuation(_clean(answer)))
+    given = normalize_answer(answer)
     references = list(annotators)
     if len(set(references)) > 1:
         references = [strip_punctuation(reference) for reference in references]

@@ -1,0 +1,156 @@
+"""Image-text retrieval: contrast finds candidates, the matching head ranks them again."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmq.contracts import CaptionSample, Evaluation, Evaluator, ModelFamily, Prediction, Progress
+from mmq.errors import InputError
+from mmq.stages import Rows, encode
+from mmq_plugins.evaluators.recall import RANKS, recall_metrics
+
+if TYPE_CHECKING:
+    from mmq.model import LoadedModel
+
+CANDIDATES = 128  # that the matching head ranks again (Li et al. 2023, section 4.4)
+MAX_WORDS = 50
+
+
+def normalize_caption(text: str) -> str:
+    """A caption as BLIP-2's retrieval reads it: lower case, no .!"()*#:;~, at most 50 words."""
+    text = re.sub(r"[.!\"()*#:;~]", " ", text.lower())
+    return " ".join(text.split()[:MAX_WORDS])
+
+
+@dataclass
+class Retrieval(Evaluator):
+    """Recall at 1, 5 and 10 in both directions; their mean is the score.
+
+    Every caption is a query for its picture, every picture one for any of its captions. The pool
+    is the evaluated set: a part of it is an easier task than the whole. Ties count against the
+    model.
+    """
+
+    task: ClassVar[str] = "retrieval"
+    pooled: ClassVar[bool] = True
+
+    batch_size: int = 64
+    k: int | None = None  # candidates; 128 unless the model's own protocol says otherwise
+    _texts: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: {self.batch_size} is not at least 1")
+        if self.k is not None and self.k < max(RANKS):
+            raise ValueError(f"k: {self.k} is less than {max(RANKS)}, the last rank that counts")
+
+    def resolve(self, family: ModelFamily) -> None:
+        """128 candidates if nothing else is set; InputError for a model that cannot match."""
+        if not hasattr(family, "match"):
+            raise InputError(
+                f"{type(family).__name__} models cannot be scored on 'retrieval': they have no "
+                f"matching head. Use a Blip2ForImageTextRetrieval, like embedded-retrieval."
+            )
+        self.k = self.k or CANDIDATES
+
+    def evaluate(
+        self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
+    ) -> Evaluation:
+        """Rank all captions for every picture, and all pictures for every caption."""
+        self.resolve(model.family)
+        texts = [normalize_caption(text) for s in samples for text in s.references]
+        owner = np.repeat(np.arange(len(samples)), [len(s.references) for s in samples])
+        similar = self._similarities(model, samples, texts, progress)
+        to_text, to_image = self._rank_again(model, samples, texts, similar, progress)
+        metrics, each = recall_metrics(
+            to_text, to_image, similar, owner, [s.image_id for s in samples]
+        )
+        best = to_text.argmax(1)
+        return Evaluation(
+            primary="retrieval/mean_recall",
+            metrics=metrics,
+            per_sample=each,
+            predictions=[
+                Prediction(s.id, s.image, "", texts[best[k]], s.references[0], score)
+                for k, (s, score) in enumerate(
+                    zip(samples, each["retrieval/mean_recall"], strict=True)
+                )
+            ],
+        )
+
+    def _similarities(
+        self,
+        model: "LoadedModel",
+        samples: Sequence[CaptionSample],
+        texts: Sequence[str],
+        progress: Progress,
+    ) -> np.ndarray:
+        """Cosine of every picture's best query with every text, (pictures, texts)."""
+        family: Any = model.family
+        size = self.batch_size
+        paths = [sample.image for sample in samples]
+        images = encode(model, paths, "connector", size, progress)
+        by_length = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # little padding
+        parts = [by_length[k : k + size] for k in range(0, len(texts), size)]
+        vectors: dict[int, Tensor] = {}
+        for part in progress(parts, "texts"):
+            vectors.update(
+                zip(part, family.embed_texts(model, [texts[k] for k in part]), strict=True)
+            )
+        embedded = torch.stack([vectors[k] for k in range(len(texts))]).float()
+        rows = []
+        for start in range(0, len(paths), size):
+            queries = images(paths[start : start + size]).float()  # (b, queries, width)
+            rows.append(torch.einsum("iqd,td->itq", queries, embedded).amax(-1).cpu())
+        return _finite(torch.cat(rows))
+
+    def _rank_again(
+        self,
+        model: "LoadedModel",
+        samples: Sequence[CaptionSample],
+        texts: Sequence[str],
+        similar: np.ndarray,
+        progress: Progress,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarity plus matching logit for each direction's candidates, -inf for the others.
+
+        Both are (pictures, texts). A pair that is a candidate in both directions is matched once.
+        """
+        assert self.k is not None
+        chosen = [candidates(similar, self.k), candidates(similar.T, self.k).T]
+        pairs = np.argwhere(chosen[0] | chosen[1])
+        # texts of like length together: little padding; pictures in order: few are opened at once
+        lengths = np.array([len(text.split()) for text in texts])
+        pairs = pairs[np.lexsort((pairs[:, 0], lengths[pairs[:, 1]]))]
+        paths = [sample.image for sample in samples]
+        vision: Rows = encode(model, paths, "vision", self.batch_size, progress)
+        matched = np.full(similar.shape, -np.inf)
+        family: Any = model.family
+        parts = [pairs[k : k + self.batch_size] for k in range(0, len(pairs), self.batch_size)]
+        for part in progress(parts, "match"):
+            logits = family.match(
+                model, vision([paths[i] for i, _ in part]), [texts[t] for _, t in part]
+            )
+            matched[part[:, 0], part[:, 1]] = _finite(logits.cpu())
+        total = matched + similar
+        return np.where(chosen[0], total, -np.inf), np.where(chosen[1], total, -np.inf)
+
+
+def candidates(similar: np.ndarray, k: int) -> np.ndarray:
+    """Which entries are among the k largest of their row, as a mask."""
+    k = min(k, similar.shape[1])
+    top = np.argsort(-similar, axis=1, kind="stable")[:, :k]
+    mask = np.zeros(similar.shape, dtype=bool)
+    np.put_along_axis(mask, top, True, axis=1)
+    return mask
+
+
+def _finite(scores: Tensor) -> np.ndarray:
+    """Scores as float64; what a collapsed model made no number of ranks last."""
+    array: np.ndarray = scores.double().numpy()
+    return np.where(np.isfinite(array), array, -1e9)

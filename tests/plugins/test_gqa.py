@@ -1,0 +1,54 @@
+"""GQA: exact match after normalization, by type where the file has it."""
+
+from pathlib import Path
+
+import pytest
+from mmq_plugins.evaluators.gqa import Gqa, exact_match, score_answers
+
+from mmq.contracts import QuestionSample
+from mmq.testing import EvaluatorContract
+
+
+class TestGqa(EvaluatorContract):
+    def make(self):
+        return Gqa(num_beams=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "same"),
+    [
+        ("The dog.", "dog", True),
+        ("two", "2", True),
+        ("dont know", "don't know", True),
+        ("t-shirt", "t-shirt", True),
+        ("yes", "no", False),
+        ("a red car", "red car", True),
+        ("red", "red car", False),
+        ("", "yes", False),
+        ("left\n", "left", True),
+    ],
+)
+def test_answers_are_compared_after_the_official_normalization(answer, right, same):
+    assert exact_match(answer, right) is same
+
+
+def sample(key, answer, *types):
+    return QuestionSample(key, key, Path("x.jpg"), "what?", (answer,), "", types)
+
+
+def test_accuracy_comes_by_type_where_the_file_has_types():
+    query = (("structural", "query"), ("semantic", "attr"), ("detailed", "activity"))
+    verify = (("structural", "verify"), ("semantic", "rel"))
+    samples = [sample("1", "red", *query), sample("2", "yes", *verify), sample("3", "no", *verify)]
+    metrics = score_answers(samples, ["red", "yes", "yes"]).metrics
+    assert {name: metric.value for name, metric in metrics.items()} == {
+        "gqa/accuracy": pytest.approx(200 / 3),
+        "gqa/accuracy_binary": 50,
+        "gqa/accuracy_open": 100,
+        "gqa/accuracy_semantic_attr": 100,
+        "gqa/accuracy_semantic_rel": 50,
+        "gqa/accuracy_structural_query": 100,
+        "gqa/accuracy_structural_verify": 50,
+    }
+    plain = score_answers([sample("1", "red")], ["red"]).metrics
+    assert list(plain) == ["gqa/accuracy"]

@@ -1,0 +1,149 @@
+"""Retrieval: recalls against a literal computation, the evaluator against brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmq_plugins.datasets.scenes import Scenes
+from mmq_plugins.evaluators.recall import image_ranks, recall_metrics, text_ranks
+from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
+
+from mmq.errors import InputError
+from mmq.images import open_image
+from mmq.model import load_model
+from mmq.testing import EvaluatorContract
+
+
+def silent(items, description):
+    return items
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("embedded-retrieval")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return Scenes().samples("retrieval", Path())[:24]
+
+
+class TestRetrieval(EvaluatorContract):
+    model_name = "embedded-retrieval"
+
+    def make(self):
+        return Retrieval(k=16)
+
+
+def literal_recall(scores, owner, rank):
+    """Sort each row and look; scores without ties."""
+    found = []
+    for picture in range(len(scores)):
+        order = sorted(range(scores.shape[1]), key=lambda t: -scores[picture, t])
+        found.append(any(owner[t] == picture for t in order[:rank]))
+    other = []
+    for text in range(scores.shape[1]):
+        order = sorted(range(len(scores)), key=lambda i: -scores[i, text])
+        other.append(owner[text] in order[:rank])
+    return 100 * np.mean(found), 100 * np.mean(other)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recalls_are_those_of_sorting_every_row(seed):
+    rng = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(20), rng.integers(1, 6, 20))
+    scores = rng.normal(size=(20, len(owner)))
+    scores[owner, np.arange(len(owner))] += 1
+    metrics, each = recall_metrics(scores, scores, scores, owner, [str(k) for k in range(20)])
+    means = []
+    for rank in (1, 5, 10):
+        expected = literal_recall(scores, owner, rank)
+        for way, value in zip(("image_to_text", "text_to_image"), expected, strict=True):
+            assert metrics[f"retrieval/{way}_R{rank}"].value == pytest.approx(value)
+            means.append(value)
+    assert metrics["retrieval/mean_recall"].value == pytest.approx(np.mean(means))
+    assert metrics["retrieval/image_to_text_mean"].value == pytest.approx(np.mean(means[::2]))
+    contrastive = metrics["retrieval/contrastive_text_to_image_R1"]
+    assert contrastive.value == metrics["retrieval/text_to_image_R1"].value
+    assert all(len(values) == 20 for values in each.values())
+
+
+def test_a_model_that_scores_everything_alike_finds_nothing():
+    owner = np.repeat(np.arange(4), 5)
+    scores = np.zeros((4, 20))
+    assert (text_ranks(scores, owner) == 15).all()
+    assert (image_ranks(scores, owner) == 3).all()
+
+
+def test_what_is_no_candidate_is_never_found():
+    owner = np.array([0, 1])
+    scores = np.array([[-np.inf, 1.0], [-np.inf, -np.inf]])
+    assert text_ranks(scores, owner).tolist() == [2, 2]
+    assert image_ranks(scores, owner).tolist() == [2, 2]
+
+
+def test_captions_are_read_as_blip2_reads_them():
+    assert normalize_caption('A dog. (Two!) "cats": #1; ~x*') == "a dog two cats 1 x"
+    assert normalize_caption("It's a man, and well-known") == "it's a man, and well-known"
+    assert normalize_caption(" ".join(["word"] * 60)) == " ".join(["word"] * 50)
+
+
+def brute_force(model, samples):
+    """Everything ranked again by the model's own forward, pair by pair."""
+    texts = [normalize_caption(t) for s in samples for t in s.references]
+    images = [open_image(s.image) for s in samples]
+    pixels = model.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+    scores = np.empty((len(samples), len(texts)))
+    contrast = np.empty_like(scores)
+    with torch.no_grad():
+        for t, text in enumerate(texts):
+            tokens = model.processor.tokenizer([text] * len(samples), return_tensors="pt")
+            given = {"pixel_values": pixels, **tokens}
+            found = model.module(**given, use_image_text_matching_head=True).logits_per_image
+            similar = model.module(**given, use_image_text_matching_head=False).logits_per_image
+            contrast[:, t] = similar[:, 0]
+            scores[:, t] = found[:, 1] + similar[:, 0]
+    return scores, contrast
+
+
+def test_scores_are_those_of_ranking_everything_again_with_transformers_own_forward(model, pool):
+    samples = pool[:12]
+    owner = np.repeat(np.arange(12), 5)
+    scores, contrast = brute_force(model, samples)
+    ids = [s.image_id for s in samples]
+    expected, _ = recall_metrics(scores, scores, contrast, owner, ids)
+    found = Retrieval(k=60, batch_size=7).evaluate(model, samples, silent)
+    assert found.metrics == expected
+    top = scores.argmax(1)
+    texts = [normalize_caption(t) for s in samples for t in s.references]
+    assert [p.text for p in found.predictions] == [texts[k] for k in top]
+
+
+def test_only_the_candidates_are_ranked_again(model, pool):
+    samples = pool[:12]
+    owner = np.repeat(np.arange(12), 5)
+    scores, contrast = brute_force(model, samples)
+    to_text = np.where(candidates(contrast, 10), scores, -np.inf)
+    to_image = np.where(candidates(contrast.T, 10).T, scores, -np.inf)
+    expected, _ = recall_metrics(to_text, to_image, contrast, owner, [s.image_id for s in samples])
+    found = Retrieval(k=10).evaluate(model, samples, silent)
+    assert found.metrics == expected
+
+
+def test_too_few_candidates_and_models_without_a_matching_head_are_refused():
+    with pytest.raises(ValueError, match="k: 5 is less than 10"):
+        Retrieval(k=5)
+    with pytest.raises(InputError, match="no matching head"):
+        Retrieval().resolve(load_model("embedded-blip2").family)
+
+
+def test_the_matching_head_helps_clearly(model):
+    samples = Scenes().samples("retrieval", Path())
+    metrics = Retrieval(k=16).evaluate(model, samples, silent).metrics
+    for way in ("image_to_text", "text_to_image"):
+        ranked, contrast = (
+            metrics[f"retrieval/{way}_R1"],
+            metrics[f"retrieval/contrastive_{way}_R1"],
+        )
+        assert ranked.value >= contrast.value + 3, way
