@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     ("command", "expected"),
     [
         (["trial_time.py", "--limit", "8", "--trials", "1"], "| language model | "),
+        (["loading.py", "--questions", "2000"], "| mmq, all samples | "),
         (["embedded_model.py", "--limit", "4"], "| rtn, group-size 64 | vit+qformer+llm | "),
     ],
 )

@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import official_files as official
 import pytest
 from mmq_plugins.datasets.coco_captions import CocoCaptions
 from mmq_plugins.datasets.vqav2 import VqaV2
@@ -18,9 +19,9 @@ CAPTIONS = "annotations/captions_val2014.json"
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes") / "scenes"
-    write_scenes(folder, scenes=6)
-    return folder
+    """Twelve questions on six pictures, which have five captions each."""
+    folder, pictures = tmp_path_factory.mktemp("coco"), {"val2014": range(1, 7)}
+    return official.coco_captions(official.vqav2(folder, pictures), pictures)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_missing_or_unreadable_picture_is_named(folder, damage):
     content = path.read_bytes()
     path.unlink()
     if damage != "missing":
-        path.write_bytes({"empty": b"", "cut": content[:900], "text": b"not a picture"}[damage])
+        path.write_bytes({"empty": b"", "cut": content[:-99], "text": b"not a picture"}[damage])
     samples = VqaV2().samples("vqa", folder)
     with pytest.raises(InputError, match="000000000003.jpg (does not exist|cannot be read)"):
         check_images((s.image for s in samples), quiet=True)

@@ -72,16 +72,17 @@ def _answers(path: Path, only: Collection[str] | None = None) -> Answers:
     if only is not None and not only:
         return answers
     for index, row in entries(path, "annotations", ANNOTATION):
-        texts = [a.get("answer") if isinstance(a, dict) else None for a in row["answers"]]
-        if not texts or not all(isinstance(text, str) for text in texts):
+        try:  # two million answers are a few thousand texts
+            texts = tuple([sys.intern(answer["answer"]) for answer in row["answers"]])
+        except (KeyError, TypeError):
+            texts = ()
+        if not texts:
             raise InputError(
                 f"annotations: {path}: annotations[{index}] has an answer without text"
             )
         key = str(row["question_id"])
         if only is None or key in only:
-            # two million answers are a few thousand texts
-            interned = tuple(sys.intern(str(text)) for text in texts)
-            answers[key] = interned, sys.intern(row["answer_type"])
+            answers[key] = texts, sys.intern(row["answer_type"])
         if only is not None and len(answers) == len(only):
             break
     return answers
