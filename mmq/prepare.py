@@ -96,14 +96,7 @@ def prepare(
     plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
     evaluator.resolve(seen.family)
     check_layers(seen, quantizer, allocations(list(seen.components)))
-    source = find_source(evaluator.task, chosen.data, chosen.dataset)
-    everything = source.samples()
-    samples = subset(everything, limited(chosen.limit, len(everything)), chosen.seed)
-    samples, calibration = draw_calibration(
-        source, everything, samples, chosen.calibration_samples, chosen.seed, quantizer.calibrated
-    )
-    images = check_images(sample.image for sample in (*samples, *calibration))
-    check_apart(calibration, samples, images)
+    drawn = draw_data(chosen, evaluator.task, quantizer.calibrated)
     evaluator.check()
     question = Question(
         model=chosen.model,
@@ -111,8 +104,8 @@ def prepare(
         dtype=dtype,
         task=evaluator.task,
         data=chosen.data,
-        data_fingerprint=fingerprint_samples(everything, samples, images),
-        samples=len(samples),
+        data_fingerprint=drawn.fingerprint,
+        samples=len(drawn.samples),
         quantizer=chosen.quantizer,
         quantizer_origin=registry.origin("quantizer", chosen.quantizer),
         quantizer_options=plugin_options.values(quantizer),
@@ -122,10 +115,51 @@ def prepare(
         environment=", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")),
         seed=chosen.seed,
         calibrated=quantizer.calibrated,
-        calibration=fingerprint_samples(calibration, calibration, images) if calibration else "",
-        calibration_samples=len(calibration),
+        calibration=drawn.calibration_fingerprint,
+        calibration_samples=len(drawn.calibration),
     )
-    return Prepared(question, device, seen, quantizer, evaluator, samples, everything, calibration)
+    return Prepared(
+        question=question,
+        device=device,
+        skeleton=seen,
+        quantizer=quantizer,
+        evaluator=evaluator,
+        samples=drawn.samples,
+        all_samples=drawn.everything,
+        calibration=drawn.calibration,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnData:
+    """The samples to score and the pairs to calibrate on, out of everything, fingerprinted."""
+
+    everything: Sequence[Any]
+    samples: Sequence[Any]
+    calibration: Sequence[Any]
+    fingerprint: str
+    calibration_fingerprint: str
+
+
+def draw_data(chosen: QuestionOptions, task: str, calibrated: bool) -> DrawnData:
+    """Find the data, draw from it, and see that every picture can be read and none is on both
+    sides.
+    """
+    source = find_source(task, chosen.data, chosen.dataset)
+    everything = source.samples()
+    samples = subset(everything, limited(chosen.limit, len(everything)), chosen.seed)
+    samples, pairs = draw_calibration(
+        source, everything, samples, chosen.calibration_samples, chosen.seed, calibrated
+    )
+    images = check_images(sample.image for sample in (*samples, *pairs))
+    check_apart(pairs, samples, images)
+    return DrawnData(
+        everything,
+        samples,
+        pairs,
+        fingerprint_samples(everything, samples, images),
+        fingerprint_samples(pairs, pairs, images) if pairs else "",
+    )
 
 
 def build_plugins(
