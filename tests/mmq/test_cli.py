@@ -79,7 +79,10 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--model", "./nowhere"], "no such folder"),
         (["search", "--model", "FOLDER/empty"], "has no config.json"),
         (["search", "--model", "FOLDER/pickled"], "has no .safetensors file"),
-        (["search", "--model", "FOLDER/llava", "--task", "captioning"], "can be scored on: vqa"),
+        (
+            ["search", "--model", "FOLDER/llava", "--task", "captioning"],
+            "can be scored on: gqa, vqa",
+        ),
         (["search", "--model", "FOLDER/retrieval"], "can be scored on: none yet"),
         (["search", "--model", "FOLDER/bert"], "No model family for bert"),
         (["search", "--data", "nowhere"], "there is no folder 'nowhere'"),

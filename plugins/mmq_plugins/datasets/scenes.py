@@ -8,11 +8,18 @@ from mmq.contracts import Dataset
 from mmq.home import home
 from mmq_plugins.embedded.scene_files import VERSION, write_scenes
 
-READERS = {"captioning": "coco-captions", "vqa": "vqav2"}
+READERS = {
+    "captioning": ("coco-captions", "coco"),
+    "vqa": ("vqav2", "coco"),
+    "gqa": ("gqa", "gqa"),
+    "retrieval": ("flickr30k", "flickr30k"),
+}
 
 
 class Scenes(Dataset):
-    """500 unseen scenes with five captions and two questions each; written on first use."""
+    """500 unseen scenes with captions and questions, and a pool of minimal pairs; written on first
+    use.
+    """
 
     tasks: ClassVar[tuple[str, ...]] = tuple(READERS)
     layout: ClassVar[str] = "(comes with mmq, needs no folder)"
@@ -24,7 +31,18 @@ class Scenes(Dataset):
 
     def samples(self, task: str, root: Path) -> list[Any]:
         """What the task's official reader finds in the written folder."""
+        reader, folder = self._reader(task)
+        samples: list[Any] = reader.samples(task, folder)
+        return samples
+
+    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
+        """Training scenes, drawn by the task's official reader."""
+        reader, folder = self._reader(task)
+        return reader.calibration(task, folder, count, seed)
+
+    def _reader(self, task: str) -> tuple[Dataset, Path]:
         folder = home() / "data" / f"scenes-{VERSION}"
         write_scenes(folder)
-        samples: list[Any] = registry.load("dataset", READERS[task])().samples(task, folder)
-        return samples
+        name, part = READERS[task]
+        reader: Dataset = registry.load("dataset", name)()
+        return reader, folder / part

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from mmq_plugins.embedded.scene_relations import ask_relations
 from mmq_plugins.embedded.scene_text import ask, captions
 from mmq_plugins.embedded.scenes import GRID, IMAGE_SIZE, make_scene
 
@@ -24,9 +25,12 @@ VOCAB_SIZE = 512
 QUERY_TOKENS = GRID * GRID  # one a cell
 PATCH_SIZE = 8
 PROMPT = "Question: {} Short answer:"
+PIXEL_MEAN, PIXEL_STD = [0.5] * 3, [0.25] * 3
 
 
-def build_tokenizer(scenes: int = 4000) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    scenes: int = 4000, prompt: str = PROMPT, bos: str = "</s>", relations: int = 0
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on the texts of the first training scenes."""
     rng, texts = random.Random(0), []
     for index in range(scenes):
@@ -34,7 +38,8 @@ def build_tokenizer(scenes: int = 4000) -> PreTrainedTokenizerFast:
         texts += captions(scene, rng)
         for _ in range(4):
             question = ask(scene, rng)
-            texts.append(f"{PROMPT.format(question.text)} {question.answer}")
+            texts.append(f"{prompt.format(question.text)} {question.answer}")
+        texts += [f"{q.text} {q.answer}" for q in ask_relations(scene, rng, relations)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -46,11 +51,13 @@ def build_tokenizer(scenes: int = 4000) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="</s> $A", pair="</s> $A $B", special_tokens=[("</s>", BOS)]
+        single=f"{bos} $A",
+        pair=f"{bos} $A $B",
+        special_tokens=[(bos, SPECIAL_TOKENS.index(bos))],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="</s>",
+        bos_token=bos,
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
@@ -60,15 +67,19 @@ def build_tokenizer(scenes: int = 4000) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
-    """The processor that evaluation uses: 64 x 64 pixels, 16 image tokens before the text."""
-    image_processor = BlipImageProcessor(
+def build_image_processor() -> BlipImageProcessor:
+    """64 x 64 pixels, normalized."""
+    return BlipImageProcessor(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-        image_mean=[0.5] * 3,
-        image_std=[0.25] * 3,
+        image_mean=PIXEL_MEAN,
+        image_std=PIXEL_STD,
         do_convert_rgb=True,
     )
-    return Blip2Processor(image_processor, tokenizer, num_query_tokens=QUERY_TOKENS)
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
+    """The processor that evaluation uses: 16 image tokens before the text."""
+    return Blip2Processor(build_image_processor(), tokenizer, num_query_tokens=QUERY_TOKENS)
 
 
 def blip2_config() -> Blip2Config:
@@ -129,7 +140,7 @@ def build_blip2(seed: int) -> Blip2ForConditionalGeneration:
     return model
 
 
-def _sincos_2d(side: int, width: int) -> torch.Tensor:
+def sincos_2d(side: int, width: int) -> torch.Tensor:
     """Sine and cosine codes of a side x side grid of positions, (side * side, width)."""
     steps = (torch.arange(side) + 0.5) / side
     y, x = torch.meshgrid(steps, steps, indexing="ij")
@@ -148,8 +159,8 @@ def place_queries_(model: Blip2ForConditionalGeneration) -> None:
     """
     width = model.query_tokens.shape[-1]
     positions = model.vision_model.embeddings.position_embedding
-    positions[0, 1:] = _sincos_2d(IMAGE_SIZE // PATCH_SIZE, positions.shape[-1])
-    model.query_tokens.copy_(_sincos_2d(GRID, width)[None])
+    positions[0, 1:] = sincos_2d(IMAGE_SIZE // PATCH_SIZE, positions.shape[-1])
+    model.query_tokens.copy_(sincos_2d(GRID, width)[None])
     for layer in model.qformer.encoder.layer:
         if layer.has_cross_attention:
             attention = layer.crossattention.attention

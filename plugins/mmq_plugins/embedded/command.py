@@ -1,10 +1,10 @@
-"""`mmq train-embedded`: train the embedded BLIP-2 again, from a seed."""
+"""`mmq train-embedded`: train one of the embedded models again, from a seed."""
 
 import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,85 +16,100 @@ from mmq.prepare import option
 
 if TYPE_CHECKING:
     from mmq_plugins.embedded.steps import TrainConfig
+    from mmq_plugins.embedded.train import Recipe
+
+STEPS = ("vision_steps", "language_steps", "relation_steps")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How to train and where to put the checkpoint."""
+    """How to train and where to put the checkpoint; 0 stands for the shipped model's number."""
 
-    output: str = option("embedded-blip2", "Folder for the checkpoint; training goes on there.")
+    model: str = option("embedded-blip2", "embedded-blip2, embedded-llava, embedded-retrieval.")
+    output: str = option("", "Folder for the checkpoint; the model's name if empty.")
     seed: int = option(0, "Seed of weights and data.")
-    images: int = option(60_000, "Training scenes.")
-    vision_steps: int = option(1_600, "Steps of the ViT and Q-Former.")
-    language_steps: int = option(6_000, "Steps of the language model.")
+    images: int = option(0, "Training scenes; 0: as for the shipped model.")
+    vision_steps: int = option(0, "Steps of the vision encoder (and the Q-Former).")
+    language_steps: int = option(0, "Steps of the language model, or of the matching Q-Former.")
+    relation_steps: int = option(0, "Steps of the embedded BLIP-2's last stage.")
     experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
 
 
 @click.command("train-embedded")
 @options_from(TrainOptions)
 def train_embedded(chosen: TrainOptions, extra: Mapping[str, str]) -> None:
-    """Train the embedded BLIP-2 on scenes, about 80 minutes on one core; curves go to MLflow.
+    """Train an embedded model on scenes, one to two hours on one core; curves go to MLflow.
 
-    The shipped checkpoint came from the defaults. The same command goes on after a kill.
+    The shipped checkpoints came from the defaults. The same command goes on after a kill.
     """
     for name in extra:
         raise unknown("option", name, [f.replace("_", "-") for f in TrainOptions.__slots__])
-    for name in ("images", "vision_steps", "language_steps"):
-        if getattr(chosen, name) < 1:
-            raise InputError(f"{name}: {getattr(chosen, name)} is not at least 1")
-    if chosen.images < 64:
-        raise InputError(f"images: {chosen.images} is less than a batch of 64")
-
     from mmq.tracking import plain_run
-    from mmq_plugins.embedded.steps import Checkpoint, TrainConfig
+    from mmq_plugins.embedded.steps import Checkpoint
+    from mmq_plugins.embedded.train import RECIPES
 
-    config = TrainConfig(
-        seed=chosen.seed,
-        images=chosen.images,
-        vision_steps=chosen.vision_steps,
-        language_steps=chosen.language_steps,
-    )
-    output = Path(chosen.output)
-    Checkpoint(output, config).load("language")  # refuses a training with other settings
+    if chosen.model not in RECIPES:
+        raise unknown("embedded model", chosen.model, RECIPES)
+    recipe = RECIPES[chosen.model]
+    config = configure(recipe.config, chosen)
+    output = Path(chosen.output or chosen.model)
+    Checkpoint(output, config).load("any")  # refuses a training with other settings
     output.mkdir(parents=True, exist_ok=True)
     params = {f"training.{name}": value for name, value in asdict(config).items()}
+    params["training.model"] = chosen.model
     with plain_run(chosen.experiment, f"train {output.name}", params) as run:
-        train_and_export(config, output, lambda values, step: run.log(metrics=values, step=step))
+        make(recipe, config, output, lambda values, step: run.log(metrics=values, step=step))
     click.echo(f"Checkpoint: {output} (use it with --model {output})")
 
 
-def train_and_export(config: "TrainConfig", output: Path, sink: Any) -> None:
+def configure(config: "TrainConfig", chosen: TrainOptions) -> "TrainConfig":
+    """The recipe's settings with those that were given; InputError for impossible ones."""
+    given = {name: getattr(chosen, name) for name in ("images", *STEPS) if getattr(chosen, name)}
+    for name, value in given.items():
+        if value < 1:
+            raise InputError(f"{name}: {value} is negative")
+    if "relation_steps" in given and not config.relation_steps:
+        raise InputError(f"relation_steps: {chosen.model} has no such stage; leave it at 0")
+    smallest = max(config.vision_batch, config.language_batch)
+    if given.get("images", smallest) < smallest:
+        raise InputError(f"images: {chosen.images} is less than a batch of {smallest}")
+    return replace(config, seed=chosen.seed, **given)
+
+
+def make(recipe: "Recipe", config: "TrainConfig", output: Path, sink: Any) -> None:
     """Train, add outlier channels, save model and processor; one thread, so a seed is a result."""
-    import torch
+    from mmq_plugins.embedded.train import train
 
-    from mmq_plugins.embedded.build import build_blip2, build_tokenizer
-    from mmq_plugins.embedded.train import train_blip2
-
-    torch.set_num_threads(1)
     started = time.time()
-    tokenizer, model = build_tokenizer(), build_blip2(config.seed)
-    model.train()
-    train_blip2(model, tokenizer, config, output, sink)
-    export(model, tokenizer, config, output, time.time() - started)
+    model, tokenizer = train(recipe, config, output, sink)
+    export(recipe, model, tokenizer, config, output, time.time() - started)
 
 
 def export(
-    model: Any, tokenizer: Any, config: "TrainConfig", output: Path, seconds: float
+    recipe: "Recipe",
+    model: Any,
+    tokenizer: Any,
+    config: "TrainConfig",
+    output: Path,
+    seconds: float,
 ) -> None:
     """Save the model with outlier channels in float16, its processor and how it was made."""
     import torch
 
-    from mmq_plugins.embedded.build import build_processor
     from mmq_plugins.embedded.outliers import BULK_RANGE, SHARE, add_outliers_
 
     model.eval()
     add_outliers_(model, config.seed)
     model.to(torch.float16).save_pretrained(output, safe_serialization=True)
-    build_processor(tokenizer).save_pretrained(output)
-    recipe = {
+    recipe.processor(tokenizer).save_pretrained(output)
+    made = {
         "training": asdict(config),
         "outliers": {"share": SHARE, "bulk_range": BULK_RANGE, "seed": config.seed},
         "seconds": round(seconds),
     }
+    if recipe.protocol:
+        (output / "mmq.json").write_text(
+            json.dumps({"protocol": recipe.protocol}, indent=1) + "\n"
+        )
     shutil.copy(Path(__file__).with_name("card.md"), output / "README.md")
-    (output / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    (output / "recipe.json").write_text(json.dumps(made, indent=1) + "\n")

@@ -9,18 +9,19 @@ within a tenth, to the nearest power of two.
 
 What: a channel between two operations that are linear in it is scaled on one side and unscaled on
 the other: a normalization's gain against the weights behind it, the value against the output
-projection, the first against the second feed-forward layer through ReLU. All factors are powers of
-two, so that in float32 not a bit of the output changes. This stands in for a large model's
-difficulty; it is no finding about one.
+projection, the first against the second feed-forward layer through ReLU (in Llama the up- against
+the down-projection). All factors are powers of two, so that in float32 not a bit of the output
+changes. This stands in for a large model's difficulty; it is no finding about one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+Draw = Callable[[int], Tensor]  # a mask of chosen channels
 SHARE = 0.01
 BULK_RANGE = 0.1  # the part of a layer's range that holds its other weights
 BULK_QUANTILE = 0.999
@@ -43,11 +44,12 @@ def choose_factors(readers: Sequence[nn.Linear], chosen: Tensor) -> Tensor:
     return torch.where(chosen, torch.tensor(factor), torch.tensor(1.0))
 
 
-def scale_norm_(norm: nn.LayerNorm, readers: Sequence[nn.Linear], chosen: Tensor) -> None:
+def scale_norm_(norm: Any, readers: Sequence[nn.Linear], chosen: Tensor) -> None:
     """Divide a normalization's chosen outputs, multiply its readers' input columns."""
     factors = choose_factors(readers, chosen)
     norm.weight.div_(factors)
-    norm.bias.div_(factors)
+    if getattr(norm, "bias", None) is not None:  # Llama's has none
+        norm.bias.div_(factors)
     for reader in readers:
         reader.weight.mul_(factors)
 
@@ -65,22 +67,35 @@ def scale_between_(
 
 @torch.no_grad()
 def add_outliers_(model: Any, seed: int) -> None:
-    """Rescale a Blip2ForConditionalGeneration with an OPT language model in place.
-
-    The Q-Former is normalized behind its additions and uses GELU: only its values against its
-    output projections can be rescaled, and what its cross-attention reads from the ViT.
-    """
+    """Rescale an embedded model in place: BLIP-2 with OPT, BLIP-2 for retrieval, or LLaVA."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(channels: int) -> Tensor:
         return draw_channels(channels, generator)
 
-    for block in model.vision_model.encoder.layers:
+    if hasattr(model, "qformer"):
+        _scale_blip2_vit_(model.vision_model, draw)
+        _scale_qformer_(model, draw)
+        if hasattr(model, "language_model"):
+            _scale_opt_(model.language_model.model.decoder, draw)
+    else:
+        _scale_clip_(model.model.vision_tower.vision_model, draw)
+        _scale_llama_(model.model.language_model, draw)
+
+
+def _scale_blip2_vit_(vit: Any, draw: Draw) -> None:
+    for block in vit.encoder.layers:
         width = block.self_attn.qkv.in_features
         scale_norm_(block.layer_norm1, [block.self_attn.qkv], draw(width))
         scale_norm_(block.layer_norm2, [block.mlp.fc1], draw(width))
         values = slice(2 * width, 3 * width)  # qkv is one layer: the last third are the values
         scale_between_(block.self_attn.qkv, block.self_attn.projection, draw(width), values)
+
+
+def _scale_qformer_(model: Any, draw: Draw) -> None:
+    """The Q-Former is normalized behind its additions and uses GELU: only its values against its
+    output projections can be rescaled, and what its cross-attention reads from the ViT.
+    """
     crossing = []
     for block in model.qformer.encoder.layer:
         parts = [block.attention]
@@ -93,13 +108,39 @@ def add_outliers_(model: Any, seed: int) -> None:
             scale_between_(value, output, draw(value.out_features))
     norm = model.vision_model.post_layernorm
     scale_norm_(norm, crossing, draw(norm.normalized_shape[0]))
-    for block in model.language_model.model.decoder.layers:
-        attention, width = block.self_attn, block.fc1.in_features
-        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        scale_norm_(block.self_attn_layer_norm, projections, draw(width))
-        scale_norm_(block.final_layer_norm, [block.fc1], draw(width))
-        scale_between_(attention.v_proj, attention.out_proj, draw(width))
+
+
+def _scale_attention_(block: Any, norm: Any, output: nn.Linear, draw: Draw) -> None:
+    """A normalization against queries, keys and values, and the values against their output."""
+    attention = block.self_attn
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    scale_norm_(norm, projections, draw(attention.q_proj.in_features))
+    scale_between_(attention.v_proj, output, draw(output.in_features))
+
+
+def _scale_opt_(decoder: Any, draw: Draw) -> None:
+    for block in decoder.layers:
+        norm, output = block.self_attn_layer_norm, block.self_attn.out_proj
+        _scale_attention_(block, norm, output, draw)
+        scale_norm_(block.final_layer_norm, [block.fc1], draw(block.fc1.in_features))
         scale_between_(block.fc1, block.fc2, draw(block.fc1.out_features))
+
+
+def _scale_clip_(vit: Any, draw: Draw) -> None:
+    """CLIP's feed-forwards use GELU: only what reads a normalization, and the values."""
+    for block in vit.encoder.layers:
+        _scale_attention_(block, block.layer_norm1, block.self_attn.out_proj, draw)
+        scale_norm_(block.layer_norm2, [block.mlp.fc1], draw(block.mlp.fc1.in_features))
+
+
+def _scale_llama_(decoder: Any, draw: Draw) -> None:
+    """Llama's feed-forward is linear in its up-projection, whose gate does the bending."""
+    for block in decoder.layers:
+        mlp = block.mlp
+        _scale_attention_(block, block.input_layernorm, block.self_attn.o_proj, draw)
+        readers = [mlp.gate_proj, mlp.up_proj]
+        scale_norm_(block.post_attention_layernorm, readers, draw(mlp.up_proj.in_features))
+        scale_between_(mlp.up_proj, mlp.down_proj, draw(mlp.down_proj.in_features))
 
 
 def bulk_range(weight: Tensor) -> float | None:

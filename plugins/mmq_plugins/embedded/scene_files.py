@@ -1,104 +1,161 @@
-"""Writes the unseen scenes to disk in the formats of COCO captions and VQAv2."""
+"""Writes scenes to disk in the formats of COCO captions, VQAv2, GQA and Flickr30k.
+
+    coco/        captions and VQAv2 questions on the same pictures, val2014 and train2014
+    gqa/         relational questions on the same pictures
+    flickr30k/   groups of scenes that differ in one attribute or so, five captions each
+
+The test scenes are what is scored; training scenes stand beside them for calibration.
+"""
 
 import json
 import random
 import shutil
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from mmq_plugins.embedded.scene_pairs import full_captions, minimal_group
+from mmq_plugins.embedded.scene_relations import ask_relations
 from mmq_plugins.embedded.scene_text import annotate, ask, captions
-from mmq_plugins.embedded.scenes import IMAGE_SIZE, encode_jpeg, make_scene, render
+from mmq_plugins.embedded.scenes import IMAGE_SIZE, Scene, encode_jpeg, make_scene, render
 
-VERSION = "1"  # raise it whenever the same call would write other files
+VERSION = "2"  # raise it whenever the same call would write other files
 SCENES = 500
+GROUPS = 10  # of ten scenes that differ in one attribute, or in who has it
+TRAINING = 160  # enough for 128 calibration pairs
 QUESTIONS_PER_SCENE = 2
+FIRST_TRAINING_ID = 1_000_001
+FIRST_GROUP = 2_000_000  # test scenes from here on found the retrieval pool
+INFO = {"description": "mmq embedded scenes", "version": VERSION}
 
 
-def write_scenes(folder: Path, scenes: int = SCENES) -> None:
-    """Write the test scenes unless they are there; an interrupted writing leaves no folder."""
+def write_scenes(
+    folder: Path, scenes: int = SCENES, groups: int = GROUPS, training: int = TRAINING
+) -> None:
+    """Write the scenes unless they are there; an interrupted writing leaves no folder."""
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    images = aside / "val2014"
-    images.mkdir()
-    (aside / "annotations").mkdir()
-    rng = random.Random("scene files")
-    tables = _Tables()
-    for image_id in tqdm(range(1, scenes + 1), desc="write scenes", unit="scene"):
-        scene = make_scene(image_id, "test")
-        name = f"COCO_val2014_{image_id:012d}.jpg"
-        (images / name).write_bytes(encode_jpeg(render(scene)))
-        tables.images.append(
-            {"id": image_id, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE}
-        )
-        for caption in captions(scene, rng):
-            tables.captions.append(
-                {"id": len(tables.captions) + 1, "image_id": image_id, "caption": caption}
-            )
-        for k in range(QUESTIONS_PER_SCENE):
-            tables.add_question(image_id, image_id * 1000 + k, ask(scene, rng), rng)
-    tables.write(aside)
     try:
+        test = {k: make_scene(k, "test") for k in range(1, scenes + 1)}
+        known = {FIRST_TRAINING_ID + k: make_scene(k) for k in range(training)}
+        for split, part in (("val2014", test), ("train2014", known)):
+            _write_coco(aside / "coco", split, part)
+        for split, part in (("testdev", test), ("train", known)):
+            _write_gqa(aside / "gqa", split, part)
+        _write_flickr(aside / "flickr30k", _pool(groups), list(known.values()))
         aside.rename(folder)
-    except OSError:  # another process was first
+    except OSError:  # another process was first, or the disk is full
         if not folder.is_dir():
             raise
-        shutil.rmtree(aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-class _Tables:
-    """The rows of the three annotation files."""
+def _pool(groups: int) -> list[Scene]:
+    rng = random.Random("retrieval pool")
+    return [
+        scene
+        for k in range(groups)
+        for scene in minimal_group(make_scene(FIRST_GROUP + k, "test"), rng)
+    ]
 
-    def __init__(self) -> None:
-        self.images: list[dict[str, Any]] = []
-        self.captions: list[dict[str, Any]] = []
-        self.questions: list[dict[str, Any]] = []
-        self.answers: list[dict[str, Any]] = []
 
-    def add_question(
-        self, image_id: int, question_id: int, question: Any, rng: random.Random
-    ) -> None:
-        ids = {"image_id": image_id, "question_id": question_id}
-        self.questions.append({**ids, "question": question.text})
-        answers = annotate(question, rng)
-        self.answers.append(
+def _draw(folder: Path, named: Iterable[tuple[str, Scene]], total: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f"write {folder.parent.name}/{folder.name}"
+    for name, scene in tqdm(named, desc=text, unit="scene", total=total, leave=False):
+        (folder / name).write_bytes(encode_jpeg(render(scene)))
+
+
+def _write_coco(folder: Path, split: str, scenes: dict[int, Scene]) -> None:
+    """COCO's captions file and pictures, and VQAv2's questions and annotations files."""
+    names = {k: f"COCO_{split}_{k:012d}.jpg" for k in scenes}
+    _draw(folder / split, ((names[k], scene) for k, scene in scenes.items()), len(scenes))
+    rng = random.Random("scene files" if split == "val2014" else f"scene files {split}")
+    told: list[dict[str, Any]] = []
+    questions: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for image_id, scene in scenes.items():
+        for caption in captions(scene, rng):
+            told.append({"id": len(told) + 1, "image_id": image_id, "caption": caption})
+        for k in range(QUESTIONS_PER_SCENE):
+            question = ask(scene, rng)
+            ids = {"image_id": image_id, "question_id": image_id * 1000 + k}
+            questions.append({**ids, "question": question.text})
+            answers.append({**ids, **_answers(question, rng)})
+    size = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
+    images = [{"id": k, "file_name": name, **size} for k, name in names.items()]
+    path = folder / "annotations" / f"captions_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    _dump(path, {"info": INFO, "images": images, "annotations": told})
+    head = {"info": INFO, "data_type": "mscoco", "data_subtype": split}
+    path = folder / f"v2_OpenEnded_mscoco_{split}_questions.json"
+    _dump(path, {**head, "task_type": "Open-Ended", "questions": questions})
+    _dump(folder / f"v2_mscoco_{split}_annotations.json", {**head, "annotations": answers})
+
+
+def _answers(question: Any, rng: random.Random) -> dict[str, Any]:
+    return {
+        "question_type": question.kind,
+        "answer_type": question.answer_type,
+        "multiple_choice_answer": question.answer,
+        "answers": [
+            {"answer_id": k, "answer": answer, "answer_confidence": "yes"}
+            for k, answer in enumerate(annotate(question, rng), start=1)
+        ],
+    }
+
+
+def _write_gqa(folder: Path, split: str, scenes: dict[int, Scene]) -> None:
+    """GQA's balanced questions file of a split, and its pictures."""
+    drawn = ((f"n{image_id}.jpg", scene) for image_id, scene in scenes.items())
+    _draw(folder / "images", drawn, len(scenes))
+    rng = random.Random(f"gqa {split}")
+    questions: dict[str, Any] = {}
+    for image_id, scene in scenes.items():
+        for k, asked in enumerate(ask_relations(scene, rng, QUESTIONS_PER_SCENE)):
+            questions[f"{image_id * 1000 + k}"] = {
+                "imageId": f"n{image_id}",
+                "question": asked.text,
+                "answer": asked.answer,
+                "isBalanced": True,
+                "types": {
+                    "structural": asked.structural,
+                    "semantic": asked.semantic,
+                    "detailed": f"{asked.structural}-{asked.semantic}",
+                },
+            }
+    _dump(folder / f"{split}_balanced_questions.json", questions)
+
+
+def _write_flickr(folder: Path, pool: Sequence[Scene], known: Sequence[Scene]) -> None:
+    """Karpathy's file of Flickr30k and its pictures."""
+    rows: list[dict[str, Any]] = []
+    splits = [("test", scene) for scene in pool] + [("train", scene) for scene in known]
+    for image_id, (split, scene) in enumerate(splits):
+        first = len(rows) * 5
+        sentences = [
+            {"raw": text, "tokens": text.replace(",", "").split(), "imgid": image_id, "sentid": k}
+            for k, text in enumerate(full_captions(scene), start=first)
+        ]
+        rows.append(
             {
-                **ids,
-                "question_type": question.kind,
-                "answer_type": question.answer_type,
-                "multiple_choice_answer": question.answer,
-                "answers": [
-                    {"answer_id": k, "answer": answer, "answer_confidence": "yes"}
-                    for k, answer in enumerate(answers, start=1)
-                ],
+                "filename": f"{image_id + 1}.jpg",
+                "imgid": image_id,
+                "split": split,
+                "sentids": [sentence["sentid"] for sentence in sentences],
+                "sentences": sentences,
             }
         )
-
-    def write(self, folder: Path) -> None:
-        """COCO's captions file, and VQAv2's questions and annotations files."""
-        info = {"description": "mmq embedded scenes", "version": VERSION}
-        caption_file = folder / "annotations" / "captions_val2014.json"
-        _dump(caption_file, info=info, images=self.images, annotations=self.captions)
-        _dump(
-            folder / "v2_OpenEnded_mscoco_val2014_questions.json",
-            info=info,
-            data_type="mscoco",
-            data_subtype="val2014",
-            task_type="Open-Ended",
-            questions=self.questions,
-        )
-        _dump(
-            folder / "v2_mscoco_val2014_annotations.json",
-            info=info,
-            data_type="mscoco",
-            data_subtype="val2014",
-            annotations=self.answers,
-        )
+    drawn = ((row["filename"], scene) for row, (_, scene) in zip(rows, splits, strict=True))
+    _draw(folder / "flickr30k-images", drawn, len(rows))
+    _dump(folder / "dataset_flickr30k.json", {"dataset": "flickr30k", "images": rows})
 
 
-def _dump(path: Path, **content: Any) -> None:
+def _dump(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))

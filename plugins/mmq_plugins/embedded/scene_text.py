@@ -21,11 +21,13 @@ class Question:
     kind: str
 
 
-def _with_article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
+    """The phrase behind a or an."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-def _listing(phrases: list[str]) -> str:
+def listing(phrases: list[str]) -> str:
+    """Phrases with commas and an and."""
     if len(phrases) == 1:
         return phrases[0]
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
@@ -38,23 +40,28 @@ def _relation(a: SceneObject, b: SceneObject) -> str:
     return "above" if dy < 0 else "below"
 
 
+def salient_objects(scene: Scene) -> list[SceneObject]:
+    """What captions name: up to three objects, the largest first."""
+    return sorted(scene.objects, key=lambda o: (-SIZES.index(o.size), o.row, o.col))[:3]
+
+
 def captions(scene: Scene, rng: random.Random, count: int = CAPTIONS_PER_IMAGE) -> list[str]:
     """`count` different captions out of seven templates, the plain listing among them.
 
-    Up to three objects are named, the largest first.
+    They name the salient objects.
     """
-    salient = sorted(scene.objects, key=lambda o: (-SIZES.index(o.size), o.row, o.col))[:3]
-    full = [_with_article(f"{o.size} {o.color} {o.shape}") for o in salient]
-    short = [_with_article(f"{o.color} {o.shape}") for o in salient]
+    salient = salient_objects(scene)
+    full = [with_article(f"{o.size} {o.color} {o.shape}") for o in salient]
+    short = [with_article(f"{o.color} {o.shape}") for o in salient]
     total = NUMBER_WORDS[len(scene.objects)]
     templates = [
-        _listing(full),
-        f"{_listing(full)} on a {scene.background} background",
-        f"there is {_listing(full)}",
-        f"{total} shapes including {_listing(full)}",
+        listing(full),
+        f"{listing(full)} on a {scene.background} background",
+        f"there is {listing(full)}",
+        f"{total} shapes including {listing(full)}",
         f"{full[0]} {_relation(salient[0], salient[1])} {full[1]}",
-        f"{_listing(short)} on a {scene.background} background",
-        f"a picture of {_listing(full)}",
+        f"{listing(short)} on a {scene.background} background",
+        f"a picture of {listing(full)}",
     ]
     if count == 1:
         return [rng.choice(templates)]
@@ -90,7 +97,7 @@ def _ask_exist(scene: Scene, rng: random.Random) -> Question | None:
                 word = rng.choice(list(COLORS) if first == "color" else SIZES)
         there = any(getattr(p, first) == word and p.shape == shape for p in scene.objects)
         if there == wanted:
-            text = f"is there {_with_article(f'{word} {shape}')}?"
+            text = f"is there {with_article(f'{word} {shape}')}?"
             return Question(text, "yes" if there else "no", "yes/no", "exist")
     return None
 

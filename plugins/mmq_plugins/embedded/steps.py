@@ -1,4 +1,4 @@
-"""What both training stages share: settings, schedule, optimizer, the state on disk."""
+"""What all training stages share: settings, schedule, optimizer, the state on disk."""
 
 import math
 from collections.abc import Callable
@@ -17,20 +17,21 @@ MetricSink = Callable[[dict[str, float], int], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How long and how fast; the defaults made the checkpoint that ships."""
+    """How long and how fast; the defaults are those of the embedded BLIP-2."""
 
     seed: int = 0
     images: int = 60_000
     vision_steps: int = 1_600
     vision_batch: int = 64
     vision_lr: float = 1e-3
-    language_steps: int = 6_000
+    language_steps: int = 6_000  # of the language model, or of the retrieval model's Q-Former
     language_batch: int = 32
     language_lr: float = 1e-3
-    questions_per_image: int = 12
+    relation_steps: int = 2_000  # of a last stage that adds relational questions
+    relation_lr: float = 5e-4
     weight_decay: float = 0.05
     probe_images: int = 256  # unseen scenes that the curves are measured on
-    checkpoint_every: int = 200
+    checkpoint_every: int = 250
 
 
 def learning_rate(peak: float, step: int, total: int, warmup: int = 100) -> float:

@@ -1,38 +1,174 @@
-"""Trains the embedded BLIP-2 from a seed: first to see, then to speak about what it sees.
+"""Trains the embedded models from a seed: first to see, then to speak or to match.
 
-Stage 1 trains the ViT and the Q-Former under linear probes that name what stands in each cell; the
-probes are dropped. Stage 2 freezes both and trains the language model and its projection on
-captions, questions and answers, from cached Q-Former features. Both stages run in bfloat16
-autocast on one thread, so that a seed means one result on one kind of processor.
+The first stage trains the vision encoder (and the Q-Former) under linear probes that name what
+stands in each cell; the probes are dropped. The later stages freeze what sees, cache its outputs
+and train what reads them. All run in bfloat16 autocast on one thread, so that a seed means one
+result on one kind of processor.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerFast
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
+from mmq_plugins.embedded import build, build_llava, build_retrieval
+from mmq_plugins.embedded.speakers import blip2_speaker, llava_speaker
 from mmq_plugins.embedded.steps import Checkpoint, MetricSink, TrainConfig
-from mmq_plugins.embedded.train_language import train_language
-from mmq_plugins.embedded.train_vision import encode_images, render_pixels, train_vision
+from mmq_plugins.embedded.train_language import Lesson, train_language
+from mmq_plugins.embedded.train_retrieval import train_retrieval
+from mmq_plugins.embedded.train_vision import (
+    Seeing,
+    blip2_seeing,
+    encode_images,
+    llava_seeing,
+    render_pixels,
+    train_vision,
+    vit_outputs,
+)
+
+FIRST_UNSEEN = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one of the embedded models is made."""
+
+    config: TrainConfig
+    tokenizer: Callable[[], PreTrainedTokenizerFast]
+    processor: Callable[[PreTrainedTokenizerFast], Any]
+    train: Callable[[PreTrainedTokenizerFast, TrainConfig, Checkpoint, MetricSink], Any]
+    protocol: dict[str, dict[str, Any]]  # options that differ from the family's protocol
+
+
+def _see(
+    model: nn.Module,
+    seeing: Seeing,
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    sink: MetricSink,
+    later: tuple[str, ...],
+) -> Any:
+    """The first stage, unless it or a later one is on disk; returns the training pictures."""
+    pixels = render_pixels(list(range(config.images)), "train")
+    for stage in (*later, "vision-done"):
+        if state := checkpoint.load(stage):
+            model.load_state_dict(state["model"])
+            break
+    else:
+        train_vision(model, seeing, pixels, config, checkpoint, sink)
+        checkpoint.save("vision-done", config.vision_steps, model=model.state_dict())
+    for module in seeing.modules:
+        module.requires_grad_(False)
+    return pixels
+
+
+def _speak(
+    model: Any,
+    seeing: Seeing,
+    speaker: Any,
+    lessons: list[Lesson],
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    sink: MetricSink,
+) -> None:
+    """The vision stage and every lesson that is not done."""
+    names = tuple(lesson.name for lesson in lessons)
+    pixels = _see(model, seeing, config, checkpoint, sink, names)
+    features = encode_images(seeing.encode, pixels)
+    numbers = list(range(FIRST_UNSEEN, FIRST_UNSEEN + config.probe_images))
+    unseen = encode_images(seeing.encode, render_pixels(numbers, "test"))
+    reached = next((k for k, name in enumerate(names) if checkpoint.load(name)), 0)
+    for lesson in lessons[reached:]:
+        train_language(model, speaker, lesson, features, unseen, config, checkpoint, sink)
 
 
 def train_blip2(
-    model: Blip2ForConditionalGeneration,
     tokenizer: PreTrainedTokenizerFast,
     config: TrainConfig,
-    folder: Path,
+    checkpoint: Checkpoint,
     sink: MetricSink,
-) -> None:
-    """Train in place; `folder` keeps the state, so that the same call goes on after a kill."""
-    checkpoint = Checkpoint(folder, config)
-    seen = checkpoint.load("language") or checkpoint.load("vision-done")
-    pixels = render_pixels(list(range(config.images)), "train")
-    if seen is None:
-        train_vision(model, pixels, config, checkpoint, sink)
-        checkpoint.save("vision-done", config.vision_steps, model=model.state_dict())
+) -> Any:
+    """ViT and Q-Former see; OPT learns captions and questions, then relations too."""
+    model = build.build_blip2(config.seed).train()
+    lessons = [
+        Lesson("language", config.language_steps, config.language_lr, True, 12, 0),
+        Lesson("relations", config.relation_steps, config.relation_lr, True, 6, 6),
+    ]
+    speaker = blip2_speaker(model, tokenizer)
+    _speak(model, blip2_seeing(model), speaker, lessons, config, checkpoint, sink)
+    return model
+
+
+def train_llava(
+    tokenizer: PreTrainedTokenizerFast,
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    sink: MetricSink,
+) -> Any:
+    """The CLIP ViT sees; Llama learns questions of both kinds."""
+    model = build_llava.build_llava(config.seed).train()
+    lessons = [Lesson("language", config.language_steps, config.language_lr, False, 6, 6)]
+    speaker = llava_speaker(model, tokenizer)
+    _speak(model, llava_seeing(model), speaker, lessons, config, checkpoint, sink)
+    return model
+
+
+def train_itm(
+    tokenizer: PreTrainedTokenizerFast,
+    config: TrainConfig,
+    checkpoint: Checkpoint,
+    sink: MetricSink,
+) -> Any:
+    """ViT and Q-Former see as the other BLIP-2's do; the Q-Former then reads and matches."""
+    seer = build.build_blip2(config.seed).train()
+    if checkpoint.load("retrieval"):
+        pixels = render_pixels(list(range(config.images)), "train")
     else:
-        model.load_state_dict(seen["model"])
-    unseen = render_pixels(list(range(1_000_000, 1_000_000 + config.probe_images)), "test")
-    for module in (model.vision_model, model.qformer):
-        module.requires_grad_(False)
-    features, unseen_features = encode_images(model, pixels), encode_images(model, unseen)
-    train_language(model, tokenizer, features, unseen_features, config, checkpoint, sink)
+        pixels = _see(seer, blip2_seeing(seer), config, checkpoint, sink, ())
+    model = build_retrieval.build_retrieval(config.seed, seer).train()
+    if state := checkpoint.load("retrieval"):
+        model.load_state_dict(state["model"])
+    model.vision_model.requires_grad_(False)
+    vision = encode_images(vit_outputs(model), pixels)
+    train_retrieval(model, tokenizer, vision, config, checkpoint, sink)
+    return model
+
+
+RECIPES = {
+    "embedded-blip2": Recipe(
+        TrainConfig(), build.build_tokenizer, build.build_processor, train_blip2, {}
+    ),
+    "embedded-llava": Recipe(
+        TrainConfig(
+            images=40_000,
+            vision_steps=1_400,
+            language_steps=4_000,
+            language_batch=24,
+            relation_steps=0,
+        ),
+        build_llava.build_llava_tokenizer,
+        build_llava.build_llava_processor,
+        train_llava,
+        {},
+    ),
+    "embedded-retrieval": Recipe(
+        TrainConfig(language_steps=3_000, language_batch=64, relation_steps=0),
+        build_retrieval.build_retrieval_tokenizer,
+        build_retrieval.build_retrieval_processor,
+        train_itm,
+        {"retrieval": {"k": 16}},  # the same share of its small pool as 128 of 1,000 pictures
+    ),
+}
+
+
+def train(
+    recipe: Recipe, config: TrainConfig, folder: Path, sink: MetricSink
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A trained model with its tokenizer; `folder` keeps what a killed call goes on from."""
+    torch.set_num_threads(1)
+    tokenizer = recipe.tokenizer()
+    return recipe.train(tokenizer, config, Checkpoint(folder, config), sink), tokenizer

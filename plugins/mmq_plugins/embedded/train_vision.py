@@ -1,6 +1,9 @@
-"""Stage 1: the ViT and the Q-Former learn to see, under probes that are dropped."""
+"""Stage 1: the vision encoder (and the Q-Former) learn to see, under probes that are dropped."""
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2ForConditionalGeneration, LlavaForConditionalGeneration
 
 from mmq_plugins.embedded import scenes
 from mmq_plugins.embedded.steps import (
@@ -24,15 +27,20 @@ from mmq_plugins.embedded.steps import (
 
 
 def render_pixels(indices: list[int], split: scenes.Split) -> np.ndarray:
-    """Pictures as they come back from JPEG, uint8 (n, 64, 64, 3)."""
-    pictures = np.empty((len(indices), scenes.IMAGE_SIZE, scenes.IMAGE_SIZE, 3), dtype=np.uint8)
-    for k, index in enumerate(tqdm(indices, desc=f"render {split} scenes", unit="scene")):
-        encoded = scenes.encode_jpeg(scenes.render(scenes.make_scene(index, split)))
+    """Pictures of scenes as they come back from JPEG, uint8 (n, 64, 64, 3)."""
+    return pixels_of([scenes.make_scene(index, split) for index in indices])
+
+
+def pixels_of(pictured: list[scenes.Scene]) -> np.ndarray:
+    """The same for scenes that are there already."""
+    pictures = np.empty((len(pictured), scenes.IMAGE_SIZE, scenes.IMAGE_SIZE, 3), dtype=np.uint8)
+    for k, scene in enumerate(tqdm(pictured, desc="render scenes", unit="scene")):
+        encoded = scenes.encode_jpeg(scenes.render(scene))
         pictures[k] = np.asarray(Image.open(io.BytesIO(encoded)))
     return pictures
 
 
-def _normalize(pixels: np.ndarray) -> torch.Tensor:
+def normalize(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (n, h, w, 3) -> float (n, 3, h, w), as the processor does it."""
     return ((torch.from_numpy(pixels).float() / 255 - 0.5) / 0.25).permute(0, 3, 1, 2).contiguous()
 
@@ -44,21 +52,34 @@ def _augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class Probe(nn.Module):
-    """Linear heads that name shape, colour and size of a cell, and the background."""
+    """Linear heads that name shape, colour and size of a cell, and the background.
+
+    With `places` they name the cell's row and column too: what is asked for stays readable, and a
+    language model that reads patches learns sooner where things are.
+    """
 
     CLASSES = (len(scenes.SHAPES) + 1, len(scenes.COLORS) + 1, len(scenes.SIZES) + 1)
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, places: bool = False) -> None:
         super().__init__()
+        self.parts = [*self.CLASSES, *((scenes.GRID, scenes.GRID) if places else ())]
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, sum(self.CLASSES) + len(scenes.BACKGROUNDS))
+        self.head = nn.Linear(width, sum(self.parts) + len(scenes.BACKGROUNDS))
 
     def forward(
         self, features: torch.Tensor, cells: torch.Tensor, background: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, and the share of cells named right; features (n, 16, width), cells (n, 16, 3)."""
+        """Loss, and the share of cells named right.
+
+        features: (n, 16, width); cells: (n, 16, 3).
+        """
+        n, grid = len(cells), scenes.GRID
+        if len(self.parts) > cells.shape[-1]:
+            where = torch.arange(grid * grid)
+            places = torch.stack([where // grid, where % grid], dim=1)
+            cells = torch.cat([cells, places.expand(n, -1, -1)], dim=-1)
         *parts, ground = self.head(self.norm(features)).split(
-            [*self.CLASSES, len(scenes.BACKGROUNDS)], dim=-1
+            [*self.parts, len(scenes.BACKGROUNDS)], dim=-1
         )
         loss = F.cross_entropy(ground.flatten(0, 1), background.repeat_interleave(ground.shape[1]))
         right = torch.ones(cells.shape[:2], dtype=torch.bool)
@@ -68,33 +89,92 @@ class Probe(nn.Module):
         return loss, right.float().mean()
 
 
-def _see(
-    model: Blip2ForConditionalGeneration, pixels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """ViT features averaged over each cell (n, 16, width), and Q-Former outputs (n, 16, width)."""
-    vision = model.vision_model(pixel_values=pixels).last_hidden_state
-    queries = model.qformer(
-        query_embeds=model.query_tokens.expand(len(pixels), -1, -1),
-        encoder_hidden_states=vision,
-    ).last_hidden_state
-    grid, n = scenes.GRID, len(pixels)
-    cells = vision[:, 1:].reshape(n, grid, 2, grid, 2, -1).mean((2, 4)).reshape(n, grid * grid, -1)
-    return cells, queries
+@dataclass(frozen=True, slots=True)
+class Seeing:
+    """The part of a model that the first stage trains, and how it looks at pictures."""
+
+    modules: list[nn.Module]
+    see: Callable[[torch.Tensor], dict[str, torch.Tensor]]  # features per cell (n, 16, width)
+    encode: Callable[[torch.Tensor], torch.Tensor]  # what the second stage reads
+    widths: dict[str, int]
+    queries: list[nn.Parameter]
+    places: bool = False
+
+
+def _average_cells(patches: torch.Tensor) -> torch.Tensor:
+    """Patches (n, 64, width) -> the means of each cell's four (n, 16, width)."""
+    n, grid = len(patches), scenes.GRID
+    return patches.reshape(n, grid, 2, grid, 2, -1).mean((2, 4)).reshape(n, grid * grid, -1)
+
+
+def blip2_seeing(model: Blip2ForConditionalGeneration) -> Seeing:
+    """ViT and Q-Former; the second stage reads the Q-Former's outputs."""
+
+    def both(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        vision = model.vision_model(pixel_values=pixels).last_hidden_state
+        queries = model.qformer(
+            query_embeds=model.query_tokens.expand(len(pixels), -1, -1),
+            encoder_hidden_states=vision,
+        ).last_hidden_state
+        return vision, queries
+
+    def see(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        vision, queries = both(pixels)
+        return {"vit": _average_cells(vision[:, 1:]), "qformer": queries}
+
+    width = model.config.vision_config.hidden_size
+    return Seeing(
+        modules=[model.vision_model, model.qformer],
+        see=see,
+        encode=lambda pixels: both(pixels)[1],
+        widths={"vit": width, "qformer": model.config.qformer_config.hidden_size},
+        queries=[model.query_tokens],
+    )
+
+
+def llava_seeing(model: LlavaForConditionalGeneration) -> Seeing:
+    """The CLIP ViT up to the layer that LLaVA reads, its last but one; a patch is a cell."""
+    tower = model.model.vision_tower
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        states = tower(pixels, output_hidden_states=True).hidden_states
+        patches: torch.Tensor = states[model.config.vision_feature_layer][:, 1:]
+        return patches
+
+    return Seeing(
+        modules=[tower],
+        see=lambda pixels: {"vit": encode(pixels)},
+        encode=encode,
+        widths={"vit": model.config.vision_config.hidden_size},
+        queries=[],
+        places=True,
+    )
+
+
+def vit_outputs(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a BLIP-2's ViT gives its Q-Former, (n, 1 + patches, width)."""
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = model.vision_model(pixel_values=pixels).last_hidden_state
+        return features
+
+    return encode
 
 
 def train_vision(
-    model: Blip2ForConditionalGeneration,
+    model: nn.Module,
+    seeing: Seeing,
     pixels: np.ndarray,
     config: TrainConfig,
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> None:
-    """Stage 1: ViT and Q-Former learn to name every cell."""
+    """Stage 1: learn to name what stands in every cell."""
     torch.manual_seed(config.seed)
-    probes = nn.ModuleList([Probe(model.config.vision_config.hidden_size), Probe(128)])
-    trained = [model.vision_model, model.qformer, probes]
-    optimizer = make_optimizer(trained, config)
-    optimizer.add_param_group({"params": [model.query_tokens], "weight_decay": 0.0})
+    probes = nn.ModuleList([Probe(width, seeing.places) for width in seeing.widths.values()])
+    optimizer = make_optimizer([*seeing.modules, probes], config)
+    if seeing.queries:
+        optimizer.add_param_group({"params": seeing.queries, "weight_decay": 0.0})
     scene_list = [scenes.make_scene(i) for i in range(config.images)]
     cells = torch.from_numpy(np.stack([scenes.cell_labels(s) for s in scene_list]))
     names = list(scenes.BACKGROUNDS)
@@ -110,19 +190,19 @@ def train_vision(
     for step in bar:
         chosen = batch_of_step(config, config.vision_batch, step)
         generator.manual_seed(config.seed * 1_000_003 + step)
-        batch = _augment(_normalize(pixels[chosen]), generator)
+        batch = _augment(normalize(pixels[chosen]), generator)
         with torch.autocast("cpu", torch.bfloat16):
-            seen = _see(model, batch)
+            seen = seeing.see(batch)
             results = [
                 probe(features, cells[chosen], grounds[chosen])
-                for probe, features in zip(probes, seen, strict=True)
+                for probe, features in zip(probes, seen.values(), strict=True)
             ]
-        loss = results[0][0] + results[1][0]
+        loss = torch.stack([result[0] for result in results]).sum()
         take_step(optimizer, loss, learning_rate(config.vision_lr, step, config.vision_steps))
         if (step + 1) % 20 == 0:
-            accuracy = {"vit": results[0][1].item(), "qformer": results[1][1].item()}
+            accuracy = {name: r[1].item() for name, r in zip(seen, results, strict=True)}
             sink({"vision/loss": loss.item()} | prefixed("vision/cells_", accuracy), step + 1)
-            bar.set_postfix(loss=f"{loss.item():.3f}", cells=f"{accuracy['qformer']:.3f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", cells=f"{min(accuracy.values()):.3f}")
         if (step + 1) % config.checkpoint_every == 0:
             checkpoint.save(
                 "vision",
@@ -134,10 +214,12 @@ def train_vision(
 
 
 @torch.no_grad()
-def encode_images(model: Blip2ForConditionalGeneration, pixels: np.ndarray) -> torch.Tensor:
-    """Q-Former outputs of all pictures, (n, 16, width) in bfloat16."""
+def encode_images(
+    encode: Callable[[torch.Tensor], torch.Tensor], pixels: np.ndarray
+) -> torch.Tensor:
+    """What the second stage reads of all pictures, (n, tokens, width) in bfloat16."""
     parts = []
     for start in tqdm(range(0, len(pixels), 256), desc="encode images", unit="batch"):
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(_see(model, _normalize(pixels[start : start + 256]))[1].bfloat16())
+            parts.append(encode(normalize(pixels[start : start + 256])).bfloat16())
     return torch.cat(parts)
