@@ -36,13 +36,7 @@ class GeneratingEvaluator(Evaluator):
 
     def resolve(self, family: ModelFamily) -> None:
         """Fill the options that are not set from the family's protocol for this task."""
-        if self.task not in family.generation:
-            tasks = ", ".join(sorted(family.generation)) or "none yet"
-            raise InputError(
-                f"{type(family).__name__} models cannot be scored on {self.task!r}; tasks they "
-                f"can be scored on: {tasks}"
-            )
-
+        check_task(family, self.task)
         for setting in fields(Generation):
             if getattr(self, setting.name) is None:
                 setattr(self, setting.name, getattr(family.generation[self.task], setting.name))
@@ -79,6 +73,15 @@ class GeneratingEvaluator(Evaluator):
             for k, text in zip(part, said, strict=True):
                 answers[k] = one_line(text)
         return answers
+
+
+def check_task(family: ModelFamily, task: str) -> None:
+    """InputError where models of the family cannot be scored on the task."""
+    if task not in family.tasks:
+        raise InputError(
+            f"{type(family).__name__} models cannot be scored on {task!r}; tasks they can be "
+            f"scored on: {', '.join(family.tasks) or 'none'}"
+        )
 
 
 def one_line(text: str) -> str:

@@ -80,10 +80,10 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--model", "FOLDER/empty"], "has no config.json"),
         (["search", "--model", "FOLDER/pickled"], "has no .safetensors file"),
         (
-            ["search", "--model", "FOLDER/llava", "--task", "captioning"],
             "can be scored on: gqa, vqa",
         ),
-        (["search", "--model", "FOLDER/retrieval"], "can be scored on: none yet"),
+        (["search", "--model", "embedded-retrieval"], "can be scored on: retrieval"),
+        (["search", "--task", "retrieval"], "can be scored on: captioning, gqa, vqa"),
         (["search", "--model", "FOLDER/bert"], "No model family for bert"),
         (["search", "--data", "nowhere"], "there is no folder 'nowhere'"),
         (["search", "--dataset", "vqav3"], "Did you mean 'vqav2'"),

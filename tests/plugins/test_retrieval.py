@@ -134,7 +134,7 @@ def test_only_the_candidates_are_ranked_again(model, pool):
 def test_too_few_candidates_and_models_without_a_matching_head_are_refused():
     with pytest.raises(ValueError, match="k: 5 is less than 10"):
         Retrieval(k=5)
-    with pytest.raises(InputError, match="no matching head"):
+    with pytest.raises(InputError, match="tasks they can be scored on: captioning, gqa, vqa"):
         Retrieval().resolve(load_model("embedded-blip2").family)
 
 

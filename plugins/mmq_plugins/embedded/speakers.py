@@ -54,17 +54,12 @@ class Speaker:
         self, scene: Scene, rng: random.Random, captioned: bool, questions: int, relations: int
     ) -> list[Said]:
         """What is said of a scene in one training step."""
-        said = (
-            [
-                Said(
-                    self.caption_prompt,
-                    " " * bool(self.caption_prompt) + captions(scene, rng, 1)[0],
-                    CAPTION_WEIGHT,
-                )
-            ]
-            if captioned
-            else []
-        )
+        said = []
+        if captioned:
+            caption = captions(scene, rng, 1)[0]
+            if self.caption_prompt:
+                caption = " " + caption
+            said.append(Said(self.caption_prompt, caption, CAPTION_WEIGHT))
         for _ in range(questions):
             asked = ask(scene, rng)
             said.append(self.question(asked.text, asked.answer))

@@ -109,9 +109,9 @@ def train_llava(
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> Any:
-    """The CLIP ViT sees; Llama learns questions of both kinds."""
+    """The CLIP ViT sees; Llama learns captions and questions of both kinds."""
     model = build_llava.build_llava(config.seed).train()
-    lessons = [Lesson("language", config.language_steps, config.language_lr, False, 6, 6)]
+    lessons = [Lesson("language", config.language_steps, config.language_lr, True, 6, 6)]
     speaker = llava_speaker(model, tokenizer)
     _speak(model, llava_seeing(model), speaker, lessons, config, checkpoint, sink)
     return model
@@ -145,8 +145,8 @@ RECIPES = {
     "embedded-llava": Recipe(
         TrainConfig(
             images=40_000,
-            vision_steps=1_400,
-            language_steps=4_000,
+            vision_steps=1_500,
+            language_steps=3_500,
             language_batch=24,
             relation_steps=0,
         ),

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmq.asking import check_task
 from mmq.contracts import CaptionSample, Evaluation, Evaluator, ModelFamily, Prediction, Progress
-from mmq.errors import InputError
 from mmq.stages import Rows, encode
 from mmq_plugins.evaluators.recall import RANKS, recall_metrics
 
@@ -51,11 +51,7 @@ class Retrieval(Evaluator):
 
     def resolve(self, family: ModelFamily) -> None:
         """128 candidates if nothing else is set; InputError for a model that cannot match."""
-        if not hasattr(family, "match"):
-            raise InputError(
-                f"{type(family).__name__} models cannot be scored on 'retrieval': they have no "
-                f"matching head. Use a Blip2ForImageTextRetrieval, like embedded-retrieval."
-            )
+        check_task(family, self.task)
         self.k = self.k or CANDIDATES
 
     def evaluate(

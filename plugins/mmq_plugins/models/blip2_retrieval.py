@@ -50,6 +50,11 @@ class Blip2Retrieval(TransformersFamily):
         Stage("connector", ("qformer",), _connector),
     )
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Retrieval alone: there is no language model."""
+        return ("retrieval",)
+
     def _texts(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         found = model.processor.tokenizer(
             list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
