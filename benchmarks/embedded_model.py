@@ -1,6 +1,6 @@
-"""What the embedded model can do, what it does without looking, and how it answers to bits.
+"""What the embedded models can do, what they do without looking, and how they answer to bits.
 
-    python benchmarks/embedded_model.py [--limit N] [--markdown FILE]
+    python benchmarks/embedded_model.py [--limit N] [--model NAME ...] [--markdown FILE]
 
 Prints scores with 95% intervals on the unseen scenes; the same with every picture exchanged for
 another one (the image-blind baseline: questions and references stay, pictures rotate); scores on
@@ -24,6 +24,11 @@ from mmq.store import Store
 from mmq.trial import TrialSpec, run_trial
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
+TASKS = {
+    "embedded-blip2": ("vqa", "gqa", "captioning"),
+    "embedded-llava": ("vqa", "gqa"),
+    "embedded-retrieval": ("retrieval",),
+}
 
 
 def silent(items: Iterable[Any], description: str) -> Iterable[Any]:
@@ -43,28 +48,32 @@ def text(metric: Metric) -> str:
     return f"{metric.value:.3g} ({metric.low:.3g} to {metric.high:.3g})"
 
 
-def abilities(limit: int) -> list[str]:
-    """Right and wrong pictures, trained and held-out pairs, both tasks."""
+def abilities(name: str, limit: int) -> list[str]:
+    """Right and wrong pictures, trained and held-out pairs, every task of a model."""
     lines = ["| task | metric | right pictures | wrong pictures |", "|---|---|---|---|"]
-    for task in ("vqa", "captioning"):
-        prepared = prepare(QuestionOptions(task=task, limit=limit), {}, lambda parts: [])
+    for task in TASKS[name]:
+        options = QuestionOptions(model=name, task=task, limit=str(limit))
+        prepared = prepare(options, {}, lambda parts: [])
         model = prepared.load()
         right = prepared.evaluator.evaluate(model, prepared.samples, silent)
         blind = prepared.evaluator.evaluate(model, rotated(prepared.samples), silent)
-        for name, metric in right.metrics.items():
-            lines.append(f"| {task} | {name} | {text(metric)} | {text(blind.metrics[name])} |")
+        for metric_name, metric in right.metrics.items():
+            cells = f"{text(metric)} | {text(blind.metrics[metric_name])}"
+            lines.append(f"| {task} | {metric_name} | {cells} |")
+        prepared.evaluator.close()
+        if task == "retrieval":
+            continue
         values = np.asarray(right.per_sample[right.primary])
-        held = np.array([int(s.image_id) % 2 == 0 for s in prepared.samples])
+        held = np.array([int(s.image_id.lstrip("n")) % 2 == 0 for s in prepared.samples])
         lines.append(
             f"| {task} | {right.primary}, scenes with a held-out pair / all others "
             f"| {values[held].mean():.3g} / {values[~held].mean():.3g} | |"
         )
-        prepared.evaluator.close()
     return lines
 
 
-def response(limit: int, folder: Path) -> list[str]:
-    """VQA accuracy per quantizer, quantized components and width."""
+def response(model_name: str, limit: int, folder: Path) -> list[str]:
+    """The score of the model's first task per quantizer, quantized components and width."""
     lines = [
         "| quantizer | quantized | " + " | ".join(map(str, WIDTHS)) + " |",
         "|---" * (len(WIDTHS) + 2) + "|",
@@ -75,7 +84,10 @@ def response(limit: int, folder: Path) -> list[str]:
         ("rtn", {"group-size": "64"}),
     ]
     for name, extra in choices:
-        prepared = prepare(QuestionOptions(quantizer=name, limit=limit), extra, lambda parts: [])
+        options = QuestionOptions(
+            model=model_name, task=TASKS[model_name][0], quantizer=name, limit=str(limit)
+        )
+        prepared = prepare(options, extra, lambda parts: [])
         model, question = prepared.load(), prepared.question
         parts = list(model.components)
         for chosen in [[part] for part in parts] + [parts]:
@@ -97,14 +109,14 @@ def response(limit: int, folder: Path) -> list[str]:
     return lines
 
 
-def weights() -> list[str]:
+def weights(model_name: str) -> list[str]:
     """How much of a layer's range holds 99.9% of its other weights, where it has outliers."""
     from mmq_plugins.embedded.outliers import bulk_range
 
     from mmq.model import load_model
 
     lines = ["| component | layers | with outliers | their bulk's range |", "|---|---|---|---|"]
-    for name, component in load_model("embedded-blip2").components.items():
+    for name, component in load_model(model_name).components.items():
         ranges = [bulk_range(layer.module.weight) for layer in component.layers]
         found = [r for r in ranges if r is not None]
         lines.append(
@@ -116,18 +128,25 @@ def weights() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--model", action="append", choices=list(TASKS))
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--store", type=Path, default=Path(".mmq/store"))
     chosen = parser.parse_args()
-    sections = [
-        ("Scores", abilities(chosen.limit)),
-        ("Weights", weights()),
-        ("VQA accuracy against bits", response(chosen.limit, chosen.store)),
-    ]
-    report = "\n\n".join("\n".join([f"### {title}", "", *lines]) for title, lines in sections)
-    print(report)
+    report = []
+    for name in chosen.model or TASKS:
+        sections = [
+            ("scores", abilities(name, chosen.limit)),
+            ("weights", weights(name)),
+            (
+                f"{TASKS[name][0]} score against bits",
+                response(name, chosen.limit, chosen.store),
+            ),
+        ]
+        for title, lines in sections:
+            report.append("\n".join([f"### {name}: {title}", "", *lines]))
+            print(report[-1] + "\n", flush=True)
     if chosen.markdown:
-        chosen.markdown.write_text(report + "\n")
+        chosen.markdown.write_text("\n\n".join(report) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,122 +1,132 @@
-"""Where a trial's time goes, stage by stage, on the embedded model.
+"""Where a trial's time goes by stage, with and without stage reuse, on every embedded model.
 
-    python benchmarks/trial_time.py [--task vqa] [--limit N] [--trials K]
+    python benchmarks/trial_time.py [--limit N] [--trials K] [--case embedded-blip2/vqa ...]
 
-Runs the same allocations twice, with an empty store and with a filled one, against a fresh SQLite
-store of MLflow, and prints seconds per trial and shares. Stages inside the evaluation are timed by
-wrapping the model's own modules.
+Runs the same allocations three times against a fresh SQLite store of MLflow: without the stage
+cache, with an empty one, and with the one that this filled (as when only what lies downstream
+differs from an earlier trial). Quantized weights come from a filled store. Prints seconds a trial
+by stage, and each case's total as a ratio to that without the cache, from one run, side by side.
 """
 
 import argparse
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from torch import nn
 
 from mmq.allocation import BitAllocation
 from mmq.model import LoadedModel
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import Prepared, QuestionOptions, prepare
+from mmq.stages import StageCache
 from mmq.store import Store
-from mmq.tracking import study_run
+from mmq.tracking import StudyRun, study_run
 from mmq.trial import TrialSpec, run_trial
 
-STAGES = {"vision_model": "ViT", "qformer": "Q-Former", "language_model": "language model"}
+CASES = (
+    "embedded-blip2/vqa",
+    "embedded-blip2/gqa",
+    "embedded-blip2/captioning",
+    "embedded-llava/vqa",
+    "embedded-llava/gqa",
+    "embedded-retrieval/retrieval",
+)
+DOWNSTREAM = ("answer", "embed_texts", "match")  # what a family does behind the stages
+WIDTHS = (8, 6, 5, 4, 3)
 
 
-@contextmanager
-def timed(model: LoadedModel, seconds: dict[str, float]) -> Iterator[None]:
-    """Add the time of every forward of the three parts to `seconds`."""
-    handles, started = [], {}
+def time_stages(model: LoadedModel, seconds: dict[str, float]) -> None:
+    """Add the time of every stage, and of what comes behind them, to `seconds`."""
 
-    def before(stage: str) -> Callable[..., None]:
-        def hook(module: nn.Module, *arguments: Any) -> None:
-            started[stage] = time.perf_counter()
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*arguments)
+            seconds[name] += time.perf_counter() - started
+            return result
 
-        return hook
+        return call
 
-    def after(stage: str) -> Callable[..., None]:
-        def hook(module: nn.Module, *arguments: Any) -> None:
-            seconds[stage] += time.perf_counter() - started[stage]
-
-        return hook
-
-    for path, stage in STAGES.items():
-        module = model.module.get_submodule(path)
-        handles.append(module.register_forward_pre_hook(before(stage)))
-        handles.append(module.register_forward_hook(after(stage)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    family: Any = model.family
+    stages = [replace(s, compute=timed(s.name, s.compute)) for s in family.stages]
+    family.stages = tuple(stages)
+    for name in DOWNSTREAM:
+        if hasattr(family, name):
+            setattr(family, name, timed("downstream", getattr(family, name)))
 
 
-def measure(task: str, limit: int, trials: int) -> dict[str, dict[str, float]]:
-    """Mean seconds per stage, for an empty and a filled store."""
-    prepared = prepare(QuestionOptions(task=task, limit=limit), {}, lambda parts: [])
-    model, question = prepared.load(), prepared.question
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        store = Store(Path(folder) / "store")
-        with study_run("benchmark", "trial-time", question, None) as run:
-            for name in ("empty store", "filled store"):
-                seconds: dict[str, float] = defaultdict(float)
-                for k in range(trials):
-                    allocation = BitAllocation.uniform(model.components, (8, 6, 5, 4, 3)[k % 5])
-                    spec = TrialSpec(question, allocation)
-                    started = time.perf_counter()
-                    with timed(model, seconds), run.trial_run(spec) as trial:
-                        record = run_trial(
-                            spec,
-                            model,
-                            prepared.quantizer,
-                            prepared.evaluator,
-                            prepared.samples,
-                            store,
-                            quiet=True,
-                        )
-                        trial.finish(record)
-                    seconds["all"] += time.perf_counter() - started
-                    for stage, spent in record.seconds.items():
-                        seconds[stage] += spent
-                results[name] = {stage: spent / trials for stage, spent in seconds.items()}
+def run_allocations(
+    prepared: Prepared, model: LoadedModel, store: Store, run: StudyRun, trials: int
+) -> float:
+    """Trials at several uniform widths; returns the seconds of all."""
+    started = time.perf_counter()
+    for k in range(trials):
+        allocation = BitAllocation.uniform(model.components, WIDTHS[k % len(WIDTHS)])
+        spec = TrialSpec(prepared.question, allocation)
+        with run.trial_run(spec) as trial:
+            record = run_trial(
+                spec,
+                model,
+                prepared.quantizer,
+                prepared.evaluator,
+                prepared.samples,
+                store,
+                quiet=True,
+            )
+            trial.finish(record)
+    return time.perf_counter() - started
+
+
+def measure(case: str, limit: int, trials: int, folder: Path) -> list[str]:
+    """A row for each state of the cache."""
+    name, task = case.split("/")
+    prepared = prepare(QuestionOptions(model=name, task=task, limit=limit), {}, lambda parts: [])
+    model = prepared.load()
+    seconds: dict[str, float] = defaultdict(float)
+    time_stages(model, seconds)
+    store = Store(folder / "store")
+    rows, plain = [], 0.0
+    with study_run("benchmark", case.replace("/", "-"), prepared.question, None) as run:
+        model.stage_cache = None
+        run_allocations(prepared, model, store, run, min(trials, len(WIDTHS)))  # fill the store
+        cache = StageCache(folder / f"stages-{name}-{task}", 10 * 2**30)
+        for state, chosen in (("none", None), ("empty", cache), ("warm", cache)):
+            model.stage_cache = chosen
+            seconds.clear()
+            total = run_allocations(prepared, model, store, run, trials)
+            plain = plain or total
+            stages = [seconds[key] for key in ("vision", "connector", "downstream")]
+            cells = [
+                f"{spent / trials:.2f} ({spent / total:.0%})"
+                for spent in (*stages, total - sum(stages))
+            ]
+            rows.append(
+                f"| {name} | {task} | {state} | {' | '.join(cells)} "
+                f"| {total / trials:.2f} | {total / plain:.2f} |"
+            )
     prepared.evaluator.close()
-    return results
-
-
-def table(results: dict[str, dict[str, float]]) -> str:
-    """Both columns side by side, with the share of the whole."""
-    rows = []
-    for name, seconds in results.items():
-        forwards = sum(seconds[stage] for stage in STAGES.values())
-        seconds["decoding, scoring, intervals"] = seconds["evaluate"] - forwards
-        seconds["logging"] = seconds["all"] - seconds["quantize"] - seconds["evaluate"]
-        rows.append((name, seconds))
-    stages = ["quantize", *STAGES.values(), "decoding, scoring, intervals", "logging", "all"]
-    lines = [
-        "| stage | " + " | ".join(f"{name}, s (share)" for name, _ in rows) + " |",
-        "|---|---|---|",
-    ]
-    for stage in stages:
-        cells = [f"{s[stage]:.3f} ({s[stage] / s['all']:.0%})" for _, s in rows]
-        lines.append(f"| {stage} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", default="vqa")
+    parser.add_argument("--case", action="append", choices=CASES)
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--trials", type=int, default=5)
     chosen = parser.parse_args()
-    print(table(measure(chosen.task, chosen.limit, chosen.trials)))
+    print(
+        "| model | task | cache | vision, s (share) | connector | downstream | the rest "
+        "| s a trial | ratio |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        for case in chosen.case or CASES:
+            for row in measure(case, chosen.limit, chosen.trials, Path(folder)):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,164 @@
+"""Peak memory of the real-size BLIP-2: loaded, scored, quantized, against the size of its weights.
+
+    python benchmarks/memory.py [--config FILE] [--images N] [--bits 4]
+
+Writes a checkpoint of the real configuration with random bfloat16 weights (7.5 GB for BLIP-2 with
+OPT 2.7B, in a temporary folder), then in a fresh process loads it, captions four scenes and runs a
+trial at 4 bits, and prints the peak resident memory after each step as a ratio to the weights. The
+vocabulary and the processor are real classes; the words are the embedded tokenizer's.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DEFAULT = ROOT / "tests" / "data" / "configs" / "blip2-opt-2.7b.json"
+
+
+def write_checkpoint(config_file: Path, folder: Path) -> int:
+    """A sharded checkpoint with random weights; returns the bytes of its weights."""
+    import torch
+    from mmq_plugins.embedded.build import build_tokenizer
+    from safetensors.torch import save_file
+    from transformers import Blip2Processor, BlipImageProcessor
+
+    from mmq.model import family_of, read_config
+
+    config = read_config(str(config_file))
+    with torch.device("meta"):
+        module = family_of(config).skeleton(config)
+    size = config.vision_config.image_size
+    tokenizer = build_tokenizer(scenes=200)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    # the embedded tokenizer's image token; the real one lies at the end of the real vocabulary
+    config.image_token_index = tokenizer.convert_tokens_to_ids("<image>")
+    config.torch_dtype = torch.bfloat16
+    config.save_pretrained(folder)
+    image_processor = BlipImageProcessor(size={"height": size, "width": size})
+    Blip2Processor(
+        image_processor, tokenizer, num_query_tokens=config.num_query_tokens
+    ).save_pretrained(folder)
+    generator = torch.Generator().manual_seed(0)
+    index: dict[str, str] = {}
+    shard: dict[str, torch.Tensor] = {}
+    total = held = number = 0
+
+    def flush() -> None:
+        nonlocal shard, held, number
+        number += 1
+        name = f"model-{number:05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, name))
+        shard, held = {}, 0
+
+    for name, parameter in module.named_parameters():  # tied weights once
+        weight = torch.empty(parameter.shape, dtype=torch.bfloat16)
+        weight.normal_(0, 0.02, generator=generator)
+        shard[name] = weight
+        held += weight.nbytes
+        total += weight.nbytes
+        if held > 2**30:
+            flush()
+    flush()
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    return total
+
+
+def peak() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def child(folder: str, images: int, bits: int) -> None:
+    """Load, score, quantize and score again; a line of JSON for each step."""
+    import os
+    from pathlib import Path
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from mmq.allocation import BitAllocation
+    from mmq.prepare import QuestionOptions, prepare
+    from mmq.store import Store
+    from mmq.trial import TrialSpec, run_trial
+
+    def report(step: str, started: float) -> None:
+        print(json.dumps([step, peak(), time.perf_counter() - started]), flush=True)
+
+    started = time.perf_counter()
+    report("imports", started)
+    options = QuestionOptions(model=folder, task="captioning", limit=images, dtype="bfloat16")
+    given = {"max-new-tokens": "4", "num-beams": "1", "batch-size": "4"}
+    prepared = prepare(options, given, lambda parts: [])
+    started = time.perf_counter()
+    model = prepared.load()
+    report("loaded", started)
+
+    def trial(width: int) -> Any:
+        allocation = BitAllocation.uniform(model.components, width)
+        return run_trial(
+            TrialSpec(prepared.question, allocation),
+            model,
+            prepared.quantizer,
+            prepared.evaluator,
+            prepared.samples,
+            Store(Path(folder) / "store"),
+        )
+
+    for width in (16, bits):
+        started = time.perf_counter()
+        trial(width)
+        report(f"{images} images captioned at {width} bits", started)
+    prepared.evaluator.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=DEFAULT)
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--folder", type=Path, help="where the checkpoint is written for a while")
+    parser.add_argument("--child")
+    chosen = parser.parse_args()
+    if chosen.child:
+        child(chosen.child, chosen.images, chosen.bits)
+        return
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        command = [sys.executable, __file__, "--images", str(chosen.images)]
+        weights = write_checkpoint_apart(chosen.config, folder)
+        print(f"weights: {weights / 2**30:.2f} GiB\n")
+        print("| step | peak RSS, GiB | ratio to the weights | seconds |\n|---|---|---|---|")
+        command += ["--bits", str(chosen.bits), "--child", folder]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                step, used, seconds = json.loads(line)
+                print(
+                    f"| {step} | {used / 2**30:.2f} | {used / weights:.2f} | {seconds:.0f} |",
+                    flush=True,
+                )
+        if process.returncode:
+            sys.exit(process.returncode)
+
+
+def write_checkpoint_apart(config: Path, folder: str) -> int:
+    """The checkpoint, written by a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import memory; "
+        "print(memory.write_checkpoint(Path(sys.argv[2]), Path(sys.argv[3])))"
+    )
+    arguments = [str(Path(__file__).parent), str(config), folder]
+    output = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    return int(output.split()[-1])
+
+
+if __name__ == "__main__":
+    main()
