@@ -172,8 +172,8 @@ class Generation:
 class ComponentSpec:
     """Where a component's transformer blocks are. `paths`: the first that exists counts.
 
-    A linear layer whose name in its block contains one of `attention` is of type attn, any other
-    is of type ff.
+    Several specs of one name make one component, its blocks numbered on. A linear layer whose
+    name in its block contains one of `attention` is of type attn, any other is of type ff.
     """
 
     name: str
@@ -196,17 +196,38 @@ class Stage:
     kept: bool = True
 
 
+def architecture_of(config: Any) -> str:
+    """The model class that a configuration names, or its model type where it names none."""
+    found: str = (getattr(config, "architectures", None) or [config.model_type])[0]
+    return found
+
+
 class ModelFamily(ABC):
     """One kind of VLM: how to load it, where its components are, how to ask it.
 
     A family with `stages` implements `pixels` and `answer`, and its evaluations take the outputs
-    of the stages from the cache; one without implements `generate` alone.
+    of the stages from the cache; one without implements `generate` alone. A `general` family is
+    asked last, after those made for one architecture.
     """
 
-    architectures: ClassVar[tuple[str, ...]]
-    components: ClassVar[tuple[ComponentSpec, ...]]
+    architectures: ClassVar[tuple[str, ...]] = ()
+    components: ClassVar[tuple[ComponentSpec, ...]] = ()
+    general: ClassVar[bool] = False
     generation: ClassVar[Mapping[str, Generation]] = {}
     stages: ClassVar[tuple[Stage, ...]] = ()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What its models can be scored on."""
+        return tuple(sorted(self.generation))
+
+    def serves(self, config: Any) -> bool:
+        """Whether this configuration's architecture is one of this family's."""
+        return architecture_of(config) in self.architectures
+
+    def component_specs(self, root: nn.Module) -> tuple[ComponentSpec, ...]:
+        """Where the components of this model are; a general family looks at the model itself."""
+        return self.components
 
     @abstractmethod
     def skeleton(self, config: Any) -> nn.Module:

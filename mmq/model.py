@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mmq import registry
-from mmq.contracts import ComponentSpec, ModelFamily
+from mmq.contracts import ComponentSpec, ModelFamily, architecture_of
 from mmq.errors import InputError
 from mmq.loaded import LoadedModel as LoadedModel
 
@@ -71,25 +71,30 @@ def _resolve(root: nn.Module, spec: ComponentSpec) -> tuple[str, nn.Module]:
 
 def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component]:
     """The components of a model (real or on the meta device), in the family's order."""
-    components = {}
-    for spec in family.components:
+    components: dict[str, Component] = {}
+    for spec in family.component_specs(root):
         path, blocks = _resolve(root, spec)
         if not isinstance(blocks, nn.ModuleList):
             raise InputError(f"Component {spec.name!r}: {path} is no list of blocks")
-        layers = tuple(_block_layers(path, blocks, spec))
+        before = components.get(spec.name, Component(spec.name, 0, ()))
+        layers = tuple(_block_layers(path, blocks, spec, before.blocks))
         if not layers:
             raise InputError(f"Component {spec.name!r}: no linear layer in the blocks of {path}")
-        components[spec.name] = Component(spec.name, len(blocks), layers)
+        components[spec.name] = Component(
+            spec.name, before.blocks + len(blocks), before.layers + layers
+        )
     return components
 
 
-def _block_layers(path: str, blocks: nn.ModuleList, spec: ComponentSpec) -> Iterator[Layer]:
+def _block_layers(
+    path: str, blocks: nn.ModuleList, spec: ComponentSpec, first: int
+) -> Iterator[Layer]:
     for index, block in enumerate(blocks):
         for name, module in block.named_modules():
             if isinstance(module, nn.Linear):
                 is_attention = any(marker in name for marker in spec.attention)
                 layer_type = "attn" if is_attention else "ff"
-                yield Layer(f"{path}.{index}.{name}", index, layer_type, module)
+                yield Layer(f"{path}.{index}.{name}", first + index, layer_type, module)
 
 
 def _bundled(name: str) -> str | None:
@@ -160,24 +165,23 @@ def read_protocol(source: str, task: str) -> dict[str, Any]:
 
 
 def family_of(config: Any) -> ModelFamily:
-    """The installed family for a configuration; InputError if there is none."""
-    wanted = (getattr(config, "architectures", None) or [config.model_type])[0]
-    supported: list[str] = []
+    """The installed family for a configuration, the general ones last; InputError for none."""
+    families: list[ModelFamily] = []
     unusable: list[str] = []
     for plugin in registry.installed("model family"):
         try:
-            family: ModelFamily = registry.load_class("model family", plugin.name, ModelFamily)()
+            families.append(registry.load_class("model family", plugin.name, ModelFamily)())
         except InputError as error:  # a broken plugin must not stop the others
             unusable.append(str(error))
-            continue
-        if wanted in family.architectures:
+    for family in sorted(families, key=lambda family: family.general):
+        if family.serves(config):
             return family
-        supported += [name for name in family.architectures if name[0].isupper()]
+    names = {name for family in families for name in family.architectures if name[0].isupper()}
     raise InputError(
         " ".join(
             [
-                f"No model family for {wanted}.",
-                f"Supported architectures: {', '.join(sorted(supported))}.",
+                f"No model family for {architecture_of(config)}.",
+                f"Supported architectures: {', '.join(sorted(names))}.",
                 *unusable,
             ]
         )

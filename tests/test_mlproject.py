@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +56,24 @@ def test_bad_input_fails_the_projects_run_and_says_why(tmp_path):
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("mmq").experiment_id
     assert [r.info.status for r in client.search_runs([experiment])] == ["FAILED"]
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "bits"),
+    [
+        ("embedded-blip2", "captioning", "vit=4,qformer=8,llm=4"),
+        ("embedded-blip2", "gqa", "vit=4,qformer=8,llm=4"),
+        ("embedded-llava", "vqa", "vit=4,llm=3"),
+        ("embedded-llava", "gqa", "vit=4,llm=3"),
+        ("embedded-retrieval", "retrieval", "vit=4,qformer=8"),
+    ],
+)
+def test_every_family_and_task_of_the_paper_runs(tmp_path, model, task, bits):
+    options = [f"model={model}", f"task={task}", f"bits={bits}", "limit=12"]
+    given = [text for option in options for text in ("-P", option)]
+    result = mlflow_run(tmp_path, "-e", "trial", *given)
+    assert result.returncode == 0, result.stderr[-2000:]
+    (trial,) = runs(tmp_path, "trial")
+    assert trial.info.status == "FINISHED"
+    assert trial.data.metrics["score"] > 30
+    assert trial.data.params["calibration.fingerprint"]

@@ -1,7 +1,6 @@
 """`mmq train-embedded`: train one of the embedded models again, from a seed."""
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -111,5 +110,6 @@ def export(
         (output / "mmq.json").write_text(
             json.dumps({"protocol": recipe.protocol}, indent=1) + "\n"
         )
-    shutil.copy(Path(__file__).with_name("card.md"), output / "README.md")
+    card = Path(__file__).with_name("card.md").read_text()
+    (output / "README.md").write_text(card.format(name=recipe.name, about=recipe.about))
     (output / "recipe.json").write_text(json.dumps(made, indent=1) + "\n")

@@ -37,6 +37,8 @@ FIRST_UNSEEN = 1_000_000
 class Recipe:
     """How one of the embedded models is made."""
 
+    name: str
+    about: str
     config: TrainConfig
     tokenizer: Callable[[], PreTrainedTokenizerFast]
     processor: Callable[[PreTrainedTokenizerFast], Any]
@@ -139,29 +141,46 @@ def train_itm(
 
 
 RECIPES = {
-    "embedded-blip2": Recipe(
-        TrainConfig(), build.build_tokenizer, build.build_processor, train_blip2, {}
-    ),
-    "embedded-llava": Recipe(
-        TrainConfig(
-            images=40_000,
-            vision_steps=1_500,
-            language_steps=3_500,
-            language_batch=24,
-            relation_steps=0,
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "embedded-blip2",
+            "A tiny `Blip2ForConditionalGeneration` (6 ViT, 4 Q-Former and 4 OPT blocks) that "
+            "captions pictures and answers questions about them.",
+            TrainConfig(),
+            build.build_tokenizer,
+            build.build_processor,
+            train_blip2,
+            {},
         ),
-        build_llava.build_llava_tokenizer,
-        build_llava.build_llava_processor,
-        train_llava,
-        {},
-    ),
-    "embedded-retrieval": Recipe(
-        TrainConfig(language_steps=3_000, language_batch=64, relation_steps=0),
-        build_retrieval.build_retrieval_tokenizer,
-        build_retrieval.build_retrieval_processor,
-        train_itm,
-        {"retrieval": {"k": 16}},  # the same share of its small pool as 128 of 1,000 pictures
-    ),
+        Recipe(
+            "embedded-llava",
+            "A tiny `LlavaForConditionalGeneration` (6 CLIP ViT blocks, the last of which LLaVA "
+            "never reads, and 4 Llama blocks) that answers questions about pictures.",
+            TrainConfig(
+                images=40_000,
+                vision_steps=1_500,
+                language_steps=3_500,
+                language_batch=24,
+                relation_steps=0,
+            ),
+            build_llava.build_llava_tokenizer,
+            build_llava.build_llava_processor,
+            train_llava,
+            {},
+        ),
+        Recipe(
+            "embedded-retrieval",
+            "A tiny `Blip2ForImageTextRetrieval` (6 ViT and 4 Q-Former blocks) that finds the "
+            "caption of a picture and the picture of a caption.",
+            TrainConfig(language_steps=3_000, language_batch=64, relation_steps=0),
+            build_retrieval.build_retrieval_tokenizer,
+            build_retrieval.build_retrieval_processor,
+            train_itm,
+            # a larger share of its pool than 128 of 1,000 pictures and 5,000 captions
+            {"retrieval": {"k": 16}},
+        ),
+    )
 }
 
 

@@ -1,0 +1,171 @@
+"""Any other vision-language model of transformers, split by where its transformer blocks are."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from mmq.contracts import ComponentSpec, Generation, ModelFamily, architecture_of
+from mmq.errors import InputError
+from mmq.model import load_weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mmq.model import LoadedModel
+
+# words of a path, in the order in which they count: a resampler inside the vision tower connects
+WORDS = {
+    "connector": {"connector", "resampler", "perceiver", "qformer", "projector", "abstractor"},
+    "vit": {"vision", "visual", "image"},
+    "other": {"audio", "speech", "video", "protein", "generation", "dit"},
+    "llm": {"language", "text", "lm", "llm", "decoder"},
+}
+ATTENTION = ("attn", "attention", "Attention")
+ANSWER = Generation(
+    prompt="{}\nAnswer the question using a single word or phrase.", max_new_tokens=10
+)
+
+
+def block_lists(root: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
+    """The outermost lists of transformer blocks: members that hold linears, one in attention."""
+    taken: tuple[str, ...] = ()
+    for path, module in root.named_modules():
+        if isinstance(module, nn.ModuleList) and not path.startswith(taken):
+            linears = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)]
+            if any(marker in name for name in linears for marker in ATTENTION):
+                taken = (*taken, f"{path}.")
+                yield path, module
+
+
+def component_of(path: str) -> str:
+    """The component that a list of blocks belongs to by its path; "" where no word tells it."""
+    words = set(re.split(r"[._]", path))
+    return next((name for name, marks in WORDS.items() if words & marks), "")
+
+
+@contextmanager
+def needed_packages(name: str) -> Iterator[None]:
+    """InputError where transformers needs a package for this model that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name} needs a package that is not installed: {reason}") from error
+
+
+class Generic(ModelFamily):
+    """Every architecture of `AutoModelForImageTextToText` that no family of its own serves.
+
+    Components: `vit`, `connector` (only where it has transformer blocks) and `llm`. Everything
+    else stays at 16 bits; `mmq size` lists it.
+    """
+
+    general: ClassVar[bool] = True
+    generation: ClassVar[Mapping[str, Generation]] = {
+        "captioning": Generation(
+            prompt="Describe the image in one short sentence.", max_new_tokens=30
+        ),
+        "vqa": ANSWER,
+        "gqa": ANSWER,
+    }
+
+    def serves(self, config: Any) -> bool:
+        """Whether transformers answers questions about pictures with this architecture."""
+        from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as KNOWN
+
+        if type(config) not in KNOWN:
+            return False
+        return architecture_of(config) in (KNOWN[type(config)].__name__, config.model_type)
+
+    def component_specs(self, root: nn.Module) -> tuple[ComponentSpec, ...]:
+        """The model's lists of blocks by component; InputError without a vision tower or LLM."""
+        found: dict[str, list[str]] = {"vit": [], "connector": [], "llm": [], "": [], "other": []}
+        for path, _ in block_lists(root):
+            found[component_of(path)].append(path)
+        found["llm"] = found["llm"] or found[""]  # a bare model.layers is the language model's
+        for name, part in (("vit", "vision tower"), ("llm", "language model")):
+            if not found[name]:
+                seen = ", ".join(path for path, _ in block_lists(root)) or "none"
+                raise InputError(
+                    f"{type(root).__name__} cannot be split: no transformer blocks of a {part} "
+                    f"found. Lists of blocks that it has: {seen}. A model family plugin can say "
+                    f"where its components are."
+                )
+        return tuple(
+            ComponentSpec(name, (path,), ATTENTION)
+            for name in ("vit", "connector", "llm")
+            for path in found[name]
+        )
+
+    def skeleton(self, config: Any) -> nn.Module:
+        """The model without weights."""
+        from transformers import AutoModelForImageTextToText
+
+        with needed_packages(architecture_of(config)):
+            model: nn.Module = AutoModelForImageTextToText.from_config(config)
+        return model
+
+    def load(self, source: str, dtype: Any, device: str) -> tuple[nn.Module, Any]:
+        """Model and processor; no remote code."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        with needed_packages(source):
+            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            model = load_weights(AutoModelForImageTextToText, source, dtype, device)
+        if not hasattr(processor, "tokenizer"):
+            raise InputError(f"Model {source!r} has no processor for pictures and text")
+        processor.tokenizer.padding_side = "left"
+        return model, processor
+
+    @torch.no_grad()
+    def generate(
+        self,
+        model: "LoadedModel",
+        images: "Sequence[Image]",
+        texts: Sequence[str],
+        settings: Generation,
+    ) -> list[str]:
+        """The generated continuations, cut by token position."""
+        module: Any = model.module
+        processor = model.processor
+        prompts = [prompt_of(processor, text) for text in texts]
+        bos = processor.tokenizer.bos_token
+        # a chat template may have written the first token already
+        special = {"add_special_tokens": False} if bos and prompts[0].startswith(bos) else {}
+        inputs = processor(
+            images=[[image] for image in images],  # a list a text: what all processors take
+            text=prompts,
+            padding=True,
+            return_tensors="pt",
+            **special,
+        ).to(model.device, module.dtype)
+        if "token_type_ids" not in inspect.signature(module.forward).parameters:
+            inputs.pop("token_type_ids", None)
+        tokens = module.generate(
+            **inputs,
+            max_new_tokens=settings.max_new_tokens,
+            min_new_tokens=settings.min_new_tokens or None,
+            num_beams=settings.num_beams,
+            length_penalty=settings.length_penalty,
+            do_sample=False,
+        )
+        answers = tokens[:, inputs["input_ids"].shape[1] :]
+        decoded = processor.batch_decode(answers, skip_special_tokens=True)
+        return [text.strip() for text in decoded]
+
+
+def prompt_of(processor: Any, text: str) -> str:
+    """A text about one picture as the processor wants it: by its chat template if it has one."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        message = {"role": "user", "content": content}
+        prompt: str = processor.apply_chat_template(
+            [message], add_generation_prompt=True, tokenize=False
+        )
+        return prompt
+    return f"{getattr(processor, 'image_token', '')}{text}"
