@@ -100,11 +100,13 @@ class TransformersFamily(ModelFamily):
 
     def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids with their image tokens, and the attention mask, (n, length)."""
-        blank = Image.new("RGB", (64, 64))  # processors make room for an image if they see one
+        blanks = [Image.new("RGB", (32, 32))] * len(
+            texts
+        )  # processors make room where they see one
         inputs = model.processor(
-            images=[blank], text=list(texts), padding=True, return_tensors="pt"
-        )
-        return inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device)
+            images=blanks, text=list(texts), padding=True, return_tensors="pt"
+        ).to(model.device)
+        return inputs["input_ids"], inputs["attention_mask"]
 
     def _embeddings(self, module: Any, ids: Tensor, features: Tensor) -> Tensor:
         """Embeddings (n, length, width) with the features where the image tokens stand."""
