@@ -62,11 +62,12 @@ def choose_tensor_qparams(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 def quantize(weight: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     """Codes of a weight, uint8 (out, in), by rounding to nearest."""
     w = weight.float().reshape(weight.shape[0], scale.shape[1], -1)  # (out, n_groups, g)
-    codes = torch.round(w / scale[..., None] + zero_point[..., None]).clamp(0, 2**bits - 1)
+    codes = w / scale[..., None]  # then in place: a large layer is large in float32
+    codes.add_(zero_point[..., None]).round_().clamp_(0, 2**bits - 1)
     return codes.to(torch.uint8).reshape(weight.shape)
 
 
 def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """The weight that the codes stand for, float32 (out, in)."""
     c = codes.float().reshape(codes.shape[0], scale.shape[1], -1)  # (out, n_groups, g)
-    return ((c - zero_point[..., None]) * scale[..., None]).reshape(codes.shape)
+    return c.sub_(zero_point[..., None]).mul_(scale[..., None]).reshape(codes.shape)

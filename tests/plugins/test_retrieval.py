@@ -99,7 +99,8 @@ def brute_force(model, samples):
     with torch.no_grad():
         for t, text in enumerate(texts):
             tokens = model.processor.tokenizer([text] * len(samples), return_tensors="pt")
-            given = {"pixel_values": pixels, **tokens}
+            given = {"pixel_values": pixels, "input_ids": tokens["input_ids"],
+                     "attention_mask": tokens["attention_mask"]}  # fmt: skip
             found = model.module(**given, use_image_text_matching_head=True).logits_per_image
             similar = model.module(**given, use_image_text_matching_head=False).logits_per_image
             contrast[:, t] = similar[:, 0]
