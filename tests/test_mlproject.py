@@ -18,6 +18,8 @@ def mlflow_run(tmp_path, *arguments):
         "MMQ_HOME": str(tmp_path / "home"),
         "OMP_NUM_THREADS": "1",
     }
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):  # left behind by other tests
+        env.pop(name, None)
     command = ["mlflow", "run", str(ROOT), "--env-manager", "local", "--experiment-name", "mmq"]
     return subprocess.run(
         [*command, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600
@@ -73,7 +75,7 @@ def test_every_family_and_task_of_the_paper_runs(tmp_path, model, task, bits):
     given = [text for option in options for text in ("-P", option)]
     result = mlflow_run(tmp_path, "-e", "trial", *given)
     assert result.returncode == 0, result.stderr[-2000:]
-    (trial,) = runs(tmp_path, "trial")
+    (trial,) = runs(tmp_path, "single")
     assert trial.info.status == "FINISHED"
     assert trial.data.metrics["score"] > 30
     assert trial.data.params["calibration.fingerprint"]

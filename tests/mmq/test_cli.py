@@ -80,6 +80,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--model", "FOLDER/empty"], "has no config.json"),
         (["search", "--model", "FOLDER/pickled"], "has no .safetensors file"),
         (
+            ["search", "--model", "FOLDER/llava", "--task", "captioning"],
             "can be scored on: gqa, vqa",
         ),
         (["search", "--model", "embedded-retrieval"], "can be scored on: retrieval"),

@@ -28,7 +28,7 @@ def make_llava(seed=1):
     return model, llava_speaker(model, build_llava.build_llava_tokenizer(scenes=300))
 
 
-@pytest.mark.parametrize(("make_model", "tokens"), [(make_blip2, 16), (make_llava, 64)])
+@pytest.mark.parametrize(("make_model", "tokens"), [(make_blip2, 16), (make_llava, 16)])
 def test_packed_texts_see_what_they_see_alone(make_model, tokens):
     _, speaker = make_model()
     features = torch.randn(2, tokens, 128)
@@ -71,7 +71,7 @@ def blip2_outputs(model, pixels):
 
 
 def llava_outputs(model, pixels):
-    ids = torch.tensor([[0, *[4] * 64, 40, 50, 60]] * len(pixels))
+    ids = torch.tensor([[0, *[4] * 16, 40, 50, 60]] * len(pixels))
     return model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
