@@ -77,5 +77,5 @@ def test_every_family_and_task_of_the_paper_runs(tmp_path, model, task, bits):
     assert result.returncode == 0, result.stderr[-2000:]
     (trial,) = runs(tmp_path, "single")
     assert trial.info.status == "FINISHED"
-    assert trial.data.metrics["score"] > 30
+    assert trial.data.metrics["score"] > (3 if task == "captioning" else 50)  # CIDEr, else percent
     assert trial.data.params["calibration.fingerprint"]

@@ -1,5 +1,7 @@
 """The embedded LLaVA before training: real classes, tiny widths."""
 
+from typing import Any
+
 import torch
 from tokenizers import AddedToken
 from transformers import (
@@ -93,11 +95,17 @@ def llava_config() -> LlavaConfig:
     )
 
 
+def clip_of(model: LlavaForConditionalGeneration) -> Any:
+    """The CLIP ViT itself: transformers 5 has one wrapper less around it."""
+    tower = model.model.vision_tower
+    return getattr(tower, "vision_model", tower)
+
+
 @torch.no_grad()
 def build_llava(seed: int) -> LlavaForConditionalGeneration:
     """An untrained model whose patches know their place."""
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(llava_config())
-    embedding = model.model.vision_tower.vision_model.embeddings.position_embedding
+    embedding = clip_of(model).embeddings.position_embedding
     embedding.weight[1:] = sincos_2d(IMAGE_SIZE // PATCH_SIZE, embedding.weight.shape[1])
     return model

@@ -79,7 +79,8 @@ def add_outliers_(model: Any, seed: int) -> None:
         if hasattr(model, "language_model"):
             _scale_opt_(model.language_model.model.decoder, draw)
     else:
-        _scale_clip_(model.model.vision_tower.vision_model, draw)
+        tower = model.model.vision_tower
+        _scale_clip_(getattr(tower, "vision_model", tower), draw)  # transformers 4, else 5
         _scale_llama_(model.model.language_model, draw)
 
 
