@@ -234,8 +234,10 @@ class ModelFamily(ABC):
         """The model without weights, for use under `torch.device("meta")`."""
 
     @abstractmethod
-    def load(self, source: str, dtype: Any, device: str) -> tuple[nn.Module, Any]:
-        """Model and processor from a hub name or a local folder."""
+    def load(
+        self, source: str, dtype: Any, device: str, allow_pickle: bool = False
+    ) -> tuple[nn.Module, Any]:
+        """Model and processor from a hub name or a local folder; safetensors unless allowed."""
 
     @abstractmethod
     def generate(

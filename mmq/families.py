@@ -29,11 +29,15 @@ class TransformersFamily(ModelFamily):
         model: nn.Module = getattr(transformers, self.model_class)(config)
         return model
 
-    def load(self, source: str, dtype: Any, device: str) -> tuple[nn.Module, Any]:
-        """Model and processor; safetensors only, no remote code."""
+    def load(
+        self, source: str, dtype: Any, device: str, allow_pickle: bool = False
+    ) -> tuple[nn.Module, Any]:
+        """Model and processor; no remote code."""
         import transformers
 
-        model = load_weights(getattr(transformers, self.model_class), source, dtype, device)
+        model = load_weights(
+            getattr(transformers, self.model_class), source, dtype, device, allow_pickle
+        )
         processor = getattr(transformers, self.processor_class).from_pretrained(source)
         processor.tokenizer.padding_side = self.padding_side
         return model, processor

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from mmq import registry
 from mmq.contracts import ComponentSpec, ModelFamily, architecture_of
 from mmq.errors import InputError
+from mmq.kept import Kept, kept_modules, unread_blocks
 from mmq.loaded import LoadedModel as LoadedModel
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Component:
     name: str
     blocks: int
     layers: tuple[Layer, ...]
+    paths: tuple[str, ...] = ()  # of its lists of blocks
 
     @property
     def weights(self) -> int:
@@ -81,7 +84,7 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
         if not layers:
             raise InputError(f"Component {spec.name!r}: no linear layer in the blocks of {path}")
         components[spec.name] = Component(
-            spec.name, before.blocks + len(blocks), before.layers + layers
+            spec.name, before.blocks + len(blocks), before.layers + layers, (*before.paths, path)
         )
     return components
 
@@ -104,7 +107,7 @@ def _bundled(name: str) -> str | None:
     return None
 
 
-def locate(name: str) -> str:
+def locate(name: str, allow_pickle: bool = False) -> str:
     """Folder of a bundled model or a local one, or the hub name itself; InputError for neither."""
     bundled = _bundled(name)
     if bundled:
@@ -113,10 +116,11 @@ def locate(name: str) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"model: the folder {name} has no config.json")
-        if not any(path.glob("*.safetensors")):
+        if not any(path.glob("*.safetensors")) and not (allow_pickle and any(path.glob("*.bin"))):
             raise InputError(
                 f"model: the folder {name} has no .safetensors file, and pickled weights are not "
-                f"loaded; convert them with save_pretrained(..., safe_serialization=True)"
+                f"loaded; convert them with save_pretrained(..., safe_serialization=True), or "
+                f"give --allow-pickle if you trust where they come from"
             )
         return name
     looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
@@ -188,8 +192,13 @@ def family_of(config: Any) -> ModelFamily:
     )
 
 
-def load_weights(architecture: Any, source: str, dtype: Any, device: str) -> Any:
-    """A transformers model with all of its weights, from safetensors alone.
+def load_weights(
+    architecture: Any, source: str, dtype: Any, device: str, allow_pickle: bool = False
+) -> Any:
+    """A transformers model with all of its weights, from safetensors unless pickles are allowed.
+
+    Every floating parameter has the dtype: what a checkpoint was saved in, and what a version of
+    transformers keeps in float32, does not count.
 
     InputError for a checkpoint that lacks weights or holds some of another shape: transformers
     would fill them with random numbers and say so in a warning only.
@@ -197,7 +206,8 @@ def load_weights(architecture: Any, source: str, dtype: Any, device: str) -> Any
     model, found = architecture.from_pretrained(
         source,
         torch_dtype=dtype,
-        use_safetensors=True,
+        use_safetensors=None if allow_pickle else True,
+        weights_only=True,  # a pickle may hold tensors, never code
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
@@ -208,6 +218,9 @@ def load_weights(architecture: Any, source: str, dtype: Any, device: str) -> Any
                 f"Model {source}: its checkpoint {problem} {len(names)} weights of "
                 f"{architecture.__name__}, such as {', '.join(names[:3])}"
             )
+    for parameter in model.parameters():  # buffers stay: rotary frequencies need float32
+        if parameter.is_floating_point() and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
     return model.to(device)
 
 
@@ -218,6 +231,8 @@ class Skeleton:
     family: ModelFamily
     components: dict[str, Component]
     parameters: int
+    kept: tuple[Kept, ...]  # what stays at 16 bits
+    unread_blocks: int  # last blocks of the vision tower whose output nothing reads
 
 
 def skeleton(source: str) -> Skeleton:
@@ -231,7 +246,14 @@ def skeleton(source: str) -> Skeleton:
             module = family.skeleton(config)
     finally:
         logging.getLogger("transformers").setLevel(level)
-    return Skeleton(family, find_components(module, family), count_parameters(module))
+    components = find_components(module, family)
+    return Skeleton(
+        family=family,
+        components=components,
+        parameters=count_parameters(module),
+        kept=kept_modules(module, components),
+        unread_blocks=unread_blocks(config),
+    )
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -240,7 +262,11 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def load_model(
-    name: str, dtype: str = "float32", device: str = "cpu", known_fingerprint: str | None = None
+    name: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    known_fingerprint: str | None = None,
+    allow_pickle: bool = False,
 ) -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode.
 
@@ -248,12 +274,16 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
-    source = locate(name)
+    source = locate(name, allow_pickle)
     config = read_config(source)
     family = family_of(config)
     try:
-        module, processor = family.load(source, DTYPES[dtype], device)
-    except (OSError, SafetensorError) as error:  # a file is missing, unreachable or damaged
+        module, processor = family.load(source, DTYPES[dtype], device, allow_pickle)
+    except (
+        OSError,
+        SafetensorError,
+        UnpicklingError,
+    ) as error:  # a file is missing, unreachable or damaged
         raise InputError(f"Model {name!r} cannot be loaded: {error}") from error
     module.eval().requires_grad_(False)
     return LoadedModel(
@@ -272,7 +302,7 @@ def fingerprint(source: str, config: Any, dtype: str) -> str:
     path = Path(source)
     sha = hashlib.sha256(dtype.encode())
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors"))
+        files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
         for file in files:
             sha.update(file.name.encode())
             with file.open("rb") as stream:

@@ -50,6 +50,7 @@ class QuestionOptions:
     seed: int = option(0, "Seed of everything random.")
     dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
     device: str = option("auto", "cpu, cuda, cuda:1 and so on; auto: a GPU if there is one.")
+    allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
 
 
 @dataclass(slots=True)
@@ -64,11 +65,14 @@ class Prepared:
     samples: Sequence[Any]
     all_samples: Sequence[Any]
     calibration: Sequence[Any]
+    allow_pickle: bool = False
 
     def load(self) -> LoadedModel:
         """The model, with the evaluator made ready."""
         asked = self.question
-        model = load_model(asked.model, asked.dtype, self.device, asked.model_fingerprint)
+        model = load_model(
+            asked.model, asked.dtype, self.device, asked.model_fingerprint, self.allow_pickle
+        )
         model.stage_cache = default_cache()
         self.evaluator.prepare(self.all_samples)
         return model
@@ -91,7 +95,7 @@ def prepare(
             raise InputError(f"{name}: {getattr(chosen, name)} is negative")
     default_cache()
     limited(chosen.limit, total=0)  # only to refuse nonsense before the data is read
-    checkpoint = locate(chosen.model)
+    checkpoint = locate(chosen.model, chosen.allow_pickle)
     seen = skeleton(checkpoint)
     plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
     evaluator.resolve(seen.family)
@@ -127,6 +131,7 @@ def prepare(
         samples=drawn.samples,
         all_samples=drawn.everything,
         calibration=drawn.calibration,
+        allow_pickle=chosen.allow_pickle,
     )
 
 

@@ -212,7 +212,8 @@ def _quantize_block_(
 def relative_error(weight: Tensor, approximation: Tensor) -> float:
     """|W - Q(W)|_F / |W|_F, a part of the rows at a time: in float32 a large layer is large."""
     lost = whole = 0.0
-    for rows, near in zip(weight.split(1024), approximation.split(1024), strict=True):
+    parts = zip(torch.split(weight, 1024), torch.split(approximation, 1024), strict=True)
+    for rows, near in parts:
         given = rows.float()
         whole += float(given.square().sum(dtype=torch.float64))
         lost += float((given - near).square().sum(dtype=torch.float64))

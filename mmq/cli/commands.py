@@ -94,6 +94,14 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
     rest = seen.parameters - quantizable
     click.echo(f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNTOUCHED:>6}")
     click.echo(f"{'all':<12}{'':>17}{seen.parameters:>18,}")
+    click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
+    for kept in seen.kept:
+        click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
+    if seen.unread_blocks:
+        click.echo(
+            f"\nThe last {seen.unread_blocks} of the vision tower's blocks count in the size, but "
+            f"nothing reads what they put out: their bits change no score."
+        )
     click.echo(
         f"\n{planned.bpw:.4f} bpw, {planned.gib:.3f} GiB (scales and zero points not counted)"
     )

@@ -9,6 +9,7 @@ import click
 
 from mmq.errors import InputError, unknown
 
+SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -39,6 +40,7 @@ def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., 
                 default=field.default,
                 show_default=field.default != "",
                 help=field.metadata["help"],
+                **(SWITCH if field.type in (bool, "bool") else {}),
             )(wrapped)
         result: Callable[..., None] = wrapped
         return result

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from mmq.allocation import BitAllocation
 from mmq.cli.main import cli
-from mmq.model import skeleton
+from mmq.model import read_config, skeleton
 from mmq.sizes import planned_bpw
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
@@ -40,6 +41,54 @@ def test_bpw_is_the_mean_over_all_parameters():
     # a row of the paper's published table: vit=3 qformer=5 llm=6 is 5.555 bpw
     published = BitAllocation.parse("vit=3,qformer=5,llm=6")
     assert planned_bpw(published, seen.components, parameters) == pytest.approx(5.5553, abs=1e-4)
+
+
+LINEARS = {  # blocks x linears a block, counted by hand from the published architectures
+    "blip2-opt-2.7b": {
+        "vit": 39 * 4,  # qkv, projection, fc1, fc2
+        "qformer": 12 * 6
+        + 6 * 4,  # self-attention 4, feed-forward 2; cross-attention 4, every 2nd
+        "llm": 32 * 6,  # q, k, v, out, fc1, fc2
+    },
+    "blip2-itm-vit-g-coco": {"vit": 39 * 4, "qformer": 12 * 8 + 6 * 4},  # both feed-forwards
+    "llava-1.5-7b": {"vit": 24 * 6, "llm": 32 * 7},  # q, k, v, o, gate, up, down
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_no_linear_is_left_out_in_silence(name):
+    source = str(CONFIGS / f"{name}.json")
+    seen = skeleton(source)
+    assert {key: len(c.layers) for key, c in seen.components.items()} == LINEARS[name]
+    config = read_config(source)
+    with torch.device("meta"):
+        module = seen.family.skeleton(config)
+    everything = {id(m): n for n, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
+    found = {layer.name for c in seen.components.values() for layer in c.layers}
+    inside = {n for n in everything.values() if re.search(r"(layers?|blocks)\.\d+\.", n)}
+    assert found == inside
+    outside = len(everything) - len(found)
+    assert sum(kept.linears for kept in seen.kept) == outside
+    assert all(kept.name for kept in seen.kept)
+    # what is quantized and what is kept is the whole model
+    weights = sum(c.weights for c in seen.components.values())
+    assert weights + sum(kept.weights for kept in seen.kept) == FACTS[name][0]
+
+
+def test_what_stays_and_what_nothing_reads_is_said():
+    config = str(CONFIGS / "llava-1.5-7b.json")
+    output = CliRunner().invoke(cli, ["size", "--config", config], catch_exceptions=False).output
+    assert "kept at 16 bits" in output
+    assert "lm_head" in output
+    assert "multi_modal_projector" in output
+    assert "The last 1 of the vision tower's blocks count in the size" in output
+
+
+def test_both_feed_forwards_of_a_retrieval_qformer_are_found():
+    layers = skeleton(str(CONFIGS / "blip2-itm-vit-g-coco.json")).components["qformer"].layers
+    of_first = {layer.name.split(".0.", 1)[1] for layer in layers if layer.block == 0}
+    assert {"intermediate.dense", "output.dense", "intermediate_query.dense",
+            "output_query.dense"} <= of_first  # fmt: skip
 
 
 def test_every_linear_of_every_block_is_found():

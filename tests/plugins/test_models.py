@@ -1,5 +1,7 @@
 """Model families: the embedded BLIP-2, a tiny LLaVA of random weights, real configurations."""
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import torch
 from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.embedded import scenes
 from mmq_plugins.embedded.build import build_tokenizer
+from mmq_plugins.evaluators.retrieval import Retrieval
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.blip2 import Blip2
 from mmq_plugins.models.llava import Llava
+from safetensors.torch import load_file
 
 from mmq.errors import InputError
 from mmq.images import open_image
@@ -75,11 +79,56 @@ def test_captions_are_those_of_transformers_own_unconditional_generation(blip2):
     assert found == expected
 
 
+@pytest.mark.parametrize("name", ["embedded-blip2", "embedded-llava", "embedded-retrieval"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_the_checkpoint_loads_in_half_precision(dtype):
-    model = load_model("embedded-blip2", dtype)
-    assert model.module.language_model.dtype == getattr(torch, dtype)
-    assert model.fingerprint != load_model("embedded-blip2").fingerprint
+def test_checkpoints_load_and_answer_in_half_precision(name, dtype):
+    model = load_model(name, dtype)
+    found = {p.dtype for p in model.module.parameters() if p.is_floating_point()}
+    assert found == {getattr(torch, dtype)}
+    assert model.fingerprint != load_model(name).fingerprint
+    task = model.family.tasks[-1]
+    evaluator = {"vqa": Vqa, "retrieval": Retrieval}[task]()
+    samples = Scenes().samples(task, Path())[:10]
+    evaluation = evaluator.evaluate(model, samples, lambda items, text: items)
+    assert evaluation.score.value >= 60
+
+
+def test_pickled_weights_are_loaded_only_where_that_is_allowed(blip2, tmp_path):
+    bundled = Path(_bundled())
+    for file in bundled.iterdir():
+        if file.suffix == ".json":
+            shutil.copy(file, tmp_path)
+    tensors = load_file(bundled / "model.safetensors")
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="--allow-pickle"):
+        load_model(str(tmp_path))
+    loaded = load_model(str(tmp_path), allow_pickle=True)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loaded.module.parameters(), blip2.module.parameters(), strict=True)
+    )
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    for file in Path(_bundled()).iterdir():
+        if file.suffix == ".json":
+            shutil.copy(file, tmp_path)
+    torch.save({"weights": Harmful()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(str(tmp_path), allow_pickle=True)
+
+
+class Harmful:
+    def __reduce__(self):
+        raise_error = "raise AssertionError('code of a checkpoint was run')"
+        return exec, (raise_error,)
+
+
+def test_code_of_a_checkpoint_is_never_trusted():
+    root = Path(__file__).parents[2]
+    for room in ("mmq", "plugins", "search"):
+        for file in (root / room).rglob("*.py"):
+            assert not re.search(r"trust_remote_code\s*=\s*(?!False)", file.read_text()), file
 
 
 @pytest.fixture(scope="module")

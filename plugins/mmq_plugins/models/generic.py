@@ -110,13 +110,15 @@ class Generic(ModelFamily):
             model: nn.Module = AutoModelForImageTextToText.from_config(config)
         return model
 
-    def load(self, source: str, dtype: Any, device: str) -> tuple[nn.Module, Any]:
+    def load(
+        self, source: str, dtype: Any, device: str, allow_pickle: bool = False
+    ) -> tuple[nn.Module, Any]:
         """Model and processor; no remote code."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         with needed_packages(source):
             processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-            model = load_weights(AutoModelForImageTextToText, source, dtype, device)
+            model = load_weights(AutoModelForImageTextToText, source, dtype, device, allow_pickle)
         if not hasattr(processor, "tokenizer"):
             raise InputError(f"Model {source!r} has no processor for pictures and text")
         processor.tokenizer.padding_side = "left"
