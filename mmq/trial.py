@@ -216,7 +216,7 @@ def relative_error(weight: Tensor, approximation: Tensor) -> float:
     for rows, near in parts:
         given = rows.float()
         whole += float(given.square().sum(dtype=torch.float64))
-        lost += float((given - near).square().sum(dtype=torch.float64))
+        lost += float((given - near.to(given.device)).square().sum(dtype=torch.float64))
     return math.sqrt(lost / max(whole, 1e-24))
 
 
