@@ -99,8 +99,8 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
         click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
     if seen.unread_blocks:
         click.echo(
-            f"\nThe last {seen.unread_blocks} of the vision tower's blocks count in the size, but "
-            f"nothing reads what they put out: their bits change no score."
+            f"\nLast vision blocks that count in the size, but whose output nothing reads: "
+            f"{seen.unread_blocks}. Their bits change no score."
         )
     click.echo(
         f"\n{planned.bpw:.4f} bpw, {planned.gib:.3f} GiB (scales and zero points not counted)"
