@@ -38,7 +38,8 @@ class TransformersFamily(ModelFamily):
         model = load_weights(
             getattr(transformers, self.model_class), source, dtype, device, allow_pickle
         )
-        processor = getattr(transformers, self.processor_class).from_pretrained(source)
+        architecture = getattr(transformers, self.processor_class)
+        processor = architecture.from_pretrained(source, trust_remote_code=False)
         processor.tokenizer.padding_side = self.padding_side
         return model, processor
 

@@ -141,7 +141,7 @@ def read_config(source: str) -> Any:
     try:
         if path.is_file():
             return AutoConfig.for_model(**json.loads(path.read_text()))
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(
@@ -208,6 +208,7 @@ def load_weights(
         torch_dtype=dtype,
         use_safetensors=None if allow_pickle else True,
         weights_only=True,  # a pickle may hold tensors, never code
+        trust_remote_code=False,  # unsaid, transformers would ask on the terminal
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
@@ -279,12 +280,13 @@ def load_model(
     family = family_of(config)
     try:
         module, processor = family.load(source, DTYPES[dtype], device, allow_pickle)
-    except (
-        OSError,
-        SafetensorError,
-        UnpicklingError,
-    ) as error:  # a file is missing, unreachable or damaged
+    except InputError:
+        raise
+    except (OSError, SafetensorError, UnpicklingError) as error:  # missing or damaged files
         raise InputError(f"Model {name!r} cannot be loaded: {error}") from error
+    except ValueError as error:  # transformers refuses: it would need the checkpoint's own code
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"Model {name!r} cannot be loaded: {reason}") from error
     module.eval().requires_grad_(False)
     return LoadedModel(
         module=module,

@@ -1,7 +1,9 @@
 """Model families: the embedded BLIP-2, a tiny LLaVA of random weights, real configurations."""
 
+import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +126,26 @@ class Harmful:
         return exec, (raise_error,)
 
 
-def test_code_of_a_checkpoint_is_never_trusted():
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_of_a_checkpoint_is_not_run_even_if_the_terminal_says_yes(
+    file, tmp_path, monkeypatch
+):
+    folder = tmp_path / "model"
+    shutil.copytree(_bundled(), folder)
+    settings = json.loads((folder / file).read_text())
+    settings |= {"model_type": "strange", "tokenizer_class": "Strange"}
+    settings["auto_map"] = {
+        "AutoConfig": "strange.Strange",
+        "AutoTokenizer": ["strange.Strange"] * 2,
+    }
+    (folder / file).write_text(json.dumps(settings))
+    (folder / "strange.py").write_text("raise AssertionError('code of a checkpoint was run')")
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    with suppress(InputError):  # refused, or loaded by a class of transformers
+        load_model(str(folder))
+
+
+def test_no_source_file_trusts_the_code_of_a_checkpoint():
     root = Path(__file__).parents[2]
     for room in ("mmq", "plugins", "search"):
         for file in (root / room).rglob("*.py"):

@@ -107,7 +107,9 @@ class Generic(ModelFamily):
         from transformers import AutoModelForImageTextToText
 
         with needed_packages(architecture_of(config)):
-            model: nn.Module = AutoModelForImageTextToText.from_config(config)
+            model: nn.Module = AutoModelForImageTextToText.from_config(
+                config, trust_remote_code=False
+            )
         return model
 
     def load(
