@@ -1,10 +1,19 @@
 """Asking a model in batches: the base of evaluators that read generated text."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
-from mmq.contracts import Evaluator, Generation, ModelFamily, Progress, Sample
+from mmq.contracts import (
+    Evaluation,
+    Evaluator,
+    Generation,
+    ModelFamily,
+    Progress,
+    QuestionSample,
+    Sample,
+)
 from mmq.errors import InputError
 from mmq.images import open_image
 from mmq.stages import encode
@@ -73,6 +82,25 @@ class GeneratingEvaluator(Evaluator):
             for k, text in zip(part, said, strict=True):
                 answers[k] = one_line(text)
         return answers
+
+
+@dataclass
+class QuestionEvaluator(GeneratingEvaluator):
+    """An evaluator of answers to questions: subclasses say what given answers are worth."""
+
+    asks_questions: ClassVar[bool] = True
+
+    @abstractmethod
+    def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+        """Scores of given answers, in the samples' order."""
+
+    def evaluate(
+        self, model: "LoadedModel", samples: Sequence[QuestionSample], progress: Progress
+    ) -> Evaluation:
+        """Ask every question, score the answers."""
+        settings = self.settings(model)
+        prompts = [settings.prompt.format(sample.question) for sample in samples]
+        return self.score(samples, self.ask(model, samples, prompts, settings, progress))
 
 
 def check_task(family: ModelFamily, task: str) -> None:

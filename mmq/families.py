@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmq.contracts import Generation, ModelFamily
 from mmq.model import load_weights
+from mmq.stages import run_stages
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
@@ -57,11 +58,8 @@ class TransformersFamily(ModelFamily):
         settings: Generation,
     ) -> list[str]:
         """The generated continuations, from pictures."""
-        values = self.pixels(model, images)
-        with torch.no_grad():
-            for stage in self.stages:
-                values = stage.compute(model.module, values)
-        return self.answer(model, values, texts, settings)
+        features = run_stages(model, self.stages, self.pixels(model, images))
+        return self.answer(model, features, texts, settings)
 
     @torch.no_grad()
     def answer(
@@ -105,9 +103,8 @@ class TransformersFamily(ModelFamily):
 
     def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids with their image tokens, and the attention mask, (n, length)."""
-        blanks = [Image.new("RGB", (32, 32))] * len(
-            texts
-        )  # processors make room where they see one
+        # processors make room for a picture where they see one
+        blanks = [Image.new("RGB", (32, 32))] * len(texts)
         inputs = model.processor(
             images=blanks, text=list(texts), padding=True, return_tensors="pt"
         ).to(model.device)

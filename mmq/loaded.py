@@ -1,7 +1,7 @@
 """A loaded model: its weights are changed in place and can be put back."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,6 @@ class Originals:
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
 
     def keep(self, name: str, weight: Tensor) -> None:
         """Write a weight behind those that are there."""

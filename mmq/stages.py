@@ -151,7 +151,7 @@ def encode(
 
     def rows_of(wanted: Sequence[Path]) -> Tensor:
         rows = torch.stack([held[path][0][held[path][1]] for path in wanted])
-        return _run(model, stages[kept + 1 :], rows.to(model.device))
+        return run_stages(model, stages[kept + 1 :], rows.to(model.device))
 
     return rows_of
 
@@ -198,7 +198,7 @@ def _chunk(
         return rows
     values = _pixels(model, chunk) if rows is None else rows.to(model.device)
     for k in range(start, len(stages)):
-        values = _run(model, stages[k : k + 1], values)
+        values = run_stages(model, stages[k : k + 1], values)
         if stages[k].kept:
             cache.put(keys[k], values)
     return values.cpu()
@@ -207,7 +207,7 @@ def _chunk(
 def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[Path]) -> Tensor:
     """The outputs of some pictures, each computed once, without the cache."""
     unique = list(dict.fromkeys(wanted))
-    rows = _run(model, stages, _pixels(model, unique))
+    rows = run_stages(model, stages, _pixels(model, unique))
     place = {path: k for k, path in enumerate(unique)}
     return rows[[place[path] for path in wanted]]
 
@@ -217,7 +217,8 @@ def _pixels(model: "LoadedModel", paths: Sequence[Path]) -> Tensor:
 
 
 @torch.no_grad()
-def _run(model: "LoadedModel", stages: Sequence[Stage], values: Tensor) -> Tensor:
+def run_stages(model: "LoadedModel", stages: Sequence[Stage], values: Tensor) -> Tensor:
+    """What these stages make of the values in front of them."""
     module: Any = model.module
     for stage in stages:
         values = stage.compute(module, values)

@@ -10,10 +10,16 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 def _home(tmp_path_factory):
     """Data and artifacts of the tests in one folder a worker, never in the project's."""
     os.environ["MMQ_HOME"] = str(tmp_path_factory.mktemp("home"))
-    os.environ.pop("MLFLOW_RUN_ID", None)
     import torch
 
     torch.set_num_threads(1)  # two test workers on two cores
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_run():
+    """mlflow.set_experiment leaves its id in the environment; a child would read it as asked."""
+    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture

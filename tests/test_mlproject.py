@@ -18,8 +18,6 @@ def mlflow_run(tmp_path, *arguments):
         "MMQ_HOME": str(tmp_path / "home"),
         "OMP_NUM_THREADS": "1",
     }
-    for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):  # left behind by other tests
-        env.pop(name, None)
     command = ["mlflow", "run", str(ROOT), "--env-manager", "local", "--experiment-name", "mmq"]
     return subprocess.run(
         [*command, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600

@@ -41,7 +41,7 @@ def mmq(tmp_path):
         if not (tmp_path / ".mmq" / "data").exists():
             data.mkdir(parents=True, exist_ok=True)
             (tmp_path / ".mmq" / "data").symlink_to(data)
-        drop = ("MMQ_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
+        drop = ("MMQ_HOME", "MLFLOW_TRACKING_URI")
         kept = {k: v for k, v in os.environ.items() if k not in drop}
         return kept | {"OMP_NUM_THREADS": "1"}
 

@@ -2,33 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from mmq.asking import GeneratingEvaluator
-from mmq.contracts import Evaluation, Metric, Prediction, Progress, QuestionSample
+from mmq.asking import QuestionEvaluator
+from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
 from mmq.stats import mean_metric
 from mmq_plugins.evaluators.vqa_answers import normalize_answer
-
-if TYPE_CHECKING:
-    from mmq.model import LoadedModel
 
 OPEN = "query"  # GQA's structural type of open questions; all others offer their answers
 
 
 @dataclass
-class Gqa(GeneratingEvaluator):
+class Gqa(QuestionEvaluator):
     """Share of answers that equal the right one, in percent."""
 
     task: ClassVar[str] = "gqa"
-    asks_questions: ClassVar[bool] = True
 
-    def evaluate(
-        self, model: "LoadedModel", samples: Sequence[QuestionSample], progress: Progress
-    ) -> Evaluation:
-        """Ask every question; gqa/accuracy is the score."""
-        settings = self.settings(model)
-        prompts = [settings.prompt.format(sample.question) for sample in samples]
-        answers = self.ask(model, samples, prompts, settings, progress)
+    def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+        """Accuracies of given answers; gqa/accuracy is the score."""
         return score_answers(samples, answers)
 
 

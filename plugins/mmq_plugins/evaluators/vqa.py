@@ -2,31 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from mmq.asking import GeneratingEvaluator
-from mmq.contracts import Evaluation, Metric, Prediction, Progress, QuestionSample
+from mmq.asking import QuestionEvaluator
+from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
 from mmq.stats import mean_metric
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
-if TYPE_CHECKING:
-    from mmq.model import LoadedModel
-
 
 @dataclass
-class Vqa(GeneratingEvaluator):
+class Vqa(QuestionEvaluator):
     """Soft accuracy against ten annotators, in percent."""
 
     task: ClassVar[str] = "vqa"
-    asks_questions: ClassVar[bool] = True
 
-    def evaluate(
-        self, model: "LoadedModel", samples: Sequence[QuestionSample], progress: Progress
-    ) -> Evaluation:
-        """Ask every question; vqa/accuracy is the score."""
-        settings = self.settings(model)
-        prompts = [settings.prompt.format(sample.question) for sample in samples]
-        answers = self.ask(model, samples, prompts, settings, progress)
+    def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+        """Accuracies of given answers; vqa/accuracy is the score."""
         return score_answers(samples, answers)
 
 
