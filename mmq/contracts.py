@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from mmq.stats import Metric as Metric
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mmq.inputs import LayerInputs
     from mmq.model import LoadedModel
 
 METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
@@ -129,6 +130,34 @@ class Quantizer(ABC):
     @abstractmethod
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes with `bits` bits (2-8) of a weight (out, in) of any float dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A weight's codes, and what there is to say about how they were found ("": nothing)."""
+
+    weight: QuantizedWeight
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CalibratedQuantizer(Quantizer):
+    """A quantizer that looks at what its layers read; `quantize` serves those that read nothing.
+
+    calibration_inputs: with full_precision every layer's inputs come from the unquantized model;
+    with quantized they come from a model that is quantized, at the same width, up to that layer.
+    """
+
+    calibrated: ClassVar[bool] = True
+    sampled_inputs: ClassVar[int] = 0  # how many inputs `solve` wants to see, beside their sums
+
+    calibration_inputs: Literal["full_precision", "quantized"] = "full_precision"
+
+    @abstractmethod
+    def solve(
+        self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
+    ) -> list[dict[int, Solved]]:
+        """Codes for every width, a dict a weight (out, in): all of them read these inputs."""
 
 
 @dataclass

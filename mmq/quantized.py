@@ -10,6 +10,7 @@ from torch import Tensor
 from mmq import affine
 from mmq.allocation import UNTOUCHED, check_bits
 
+OPTIONAL = ("zero_point", "input_scale", "group_index")
 _CHUNK = 1 << 20  # codes packed at once: a multiple of 8, so every chunk ends on a byte
 
 
@@ -45,6 +46,7 @@ class QuantizedWeight:
     scale: (out, n_groups), (out, 1) or (1, 1), float. zero_point: same shape, or None where it is
     the middle code 2^(bits-1). input_scale: (in,) or None; the layer's input is divided by it,
     so the weight that a plain linear layer needs is the dequantized one divided by it.
+    group_index: (in,) or None; the group of every input where groups are not neighbours.
     """
 
     codes: Tensor
@@ -53,6 +55,7 @@ class QuantizedWeight:
     group_size: int
     bits: int
     input_scale: Tensor | None = None
+    group_index: Tensor | None = None
 
     def __post_init__(self) -> None:
         if check_bits(self.bits) == UNTOUCHED:
@@ -71,12 +74,18 @@ class QuantizedWeight:
             raise ValueError("scale: some are zero, negative or not finite")
         if self.zero_point is not None and self.zero_point.shape != self.scale.shape:
             raise ValueError("zero_point: its shape differs from scale's")
+        if self.group_index is not None and self.group_index.shape != (columns,):
+            raise ValueError(f"group_index: want ({columns},), got {self.group_index.shape}")
 
     def dequantize(self) -> Tensor:
         """The weight to write into a plain linear layer, float32 (out, in)."""
         middle = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.float32)
         zero_point = middle if self.zero_point is None else self.zero_point.float()
-        weight = affine.dequantize(self.codes, self.scale.float(), zero_point)
+        scale = self.scale.float()
+        if self.group_index is not None:
+            index = self.group_index.long()
+            scale, zero_point = scale[:, index], zero_point[:, index]  # (out, in)
+        weight = affine.dequantize(self.codes, scale, zero_point)
         return weight if self.input_scale is None else weight / self.input_scale.float()
 
     @property
@@ -91,7 +100,11 @@ class QuantizedWeight:
             total += (
                 self.zero_point.numel() * self.bits if is_code else _dtype_bits(self.zero_point)
             )
-        return total if self.input_scale is None else total + _dtype_bits(self.input_scale)
+        return total + sum(
+            _dtype_bits(tensor)
+            for tensor in (self.input_scale, self.group_index)
+            if tensor is not None
+        )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Packed tensors to store, with what `from_tensors` needs to read them."""
@@ -100,10 +113,9 @@ class QuantizedWeight:
             "scale": self.scale,
             "meta": torch.tensor([self.bits, self.group_size, *self.codes.shape]),
         }
-        if self.zero_point is not None:
-            tensors["zero_point"] = self.zero_point
-        if self.input_scale is not None:
-            tensors["input_scale"] = self.input_scale
+        for name in OPTIONAL:
+            if (tensor := getattr(self, name)) is not None:
+                tensors[name] = tensor
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     @classmethod
@@ -113,9 +125,7 @@ class QuantizedWeight:
         fields: dict[str, Any] = {
             "codes": unpack_codes(tensors["codes"], bits, (rows, columns)),
             "scale": tensors["scale"],
-            "zero_point": tensors.get("zero_point"),
-            "input_scale": tensors.get("input_scale"),
-        }
+        } | {name: tensors.get(name) for name in OPTIONAL}
         return cls(group_size=group_size, bits=bits, **fields)
 
 
@@ -124,14 +134,33 @@ def _dtype_bits(tensor: Tensor) -> int:
 
 
 def compact(
-    codes: Tensor, scale: Tensor, zero_point: Tensor, group_size: int, bits: int, symmetric: bool
+    codes: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    group_size: int,
+    bits: int,
+    symmetric: bool,
+    input_scale: Tensor | None = None,
+    group_index: Tensor | None = None,
 ) -> QuantizedWeight:
     """A QuantizedWeight with integer zero points, in the smallest dtypes that lose nothing."""
     half = scale.half()
     return QuantizedWeight(
         codes=codes,
-        scale=half if torch.equal(half.float(), scale) else scale,
+        scale=half if torch.equal(half.to(scale.dtype), scale) else scale,
         zero_point=None if symmetric else zero_point.to(torch.uint8),
         group_size=group_size,
         bits=bits,
+        input_scale=input_scale,
+        group_index=group_index,
     )
+
+
+def round_to_nearest(
+    weight: Tensor, bits: int, group_size: int, symmetric: bool
+) -> QuantizedWeight:
+    """Codes of a weight (out, in), a range per group of inputs, or per row where it is 0."""
+    size = group_size or weight.shape[1]
+    scale, zero_point = affine.choose_qparams(weight, bits, size, symmetric)
+    codes = affine.quantize(weight, scale, zero_point, bits)
+    return compact(codes, scale, zero_point, size, bits, symmetric)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmq import affine
 from mmq.contracts import Quantizer
-from mmq.quantized import QuantizedWeight, compact
+from mmq.quantized import QuantizedWeight, round_to_nearest
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,4 @@ class Rtn(Quantizer):
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of every group between its own smallest and largest weight."""
-        size = self.group_size or weight.shape[1]
-        scale, zero_point = affine.choose_qparams(weight, bits, size, self.symmetric)
-        codes = affine.quantize(weight, scale, zero_point, bits)
-        return compact(codes, scale, zero_point, size, bits, self.symmetric)
+        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
