@@ -97,10 +97,9 @@ def response(model_name: str, limit: int, folder: Path) -> list[str]:
                 record = run_trial(
                     TrialSpec(question, allocation),
                     model,
-                    prepared.quantizer,
+                    prepared.artifacts(Store(folder), quiet=True),
                     prepared.evaluator,
                     prepared.samples,
-                    Store(folder),
                     quiet=True,
                 )
                 cells.append(f"{record.evaluation.score.value:.1f}")

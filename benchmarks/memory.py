@@ -105,10 +105,9 @@ def child(folder: str, images: int, bits: int) -> None:
         return run_trial(
             TrialSpec(prepared.question, allocation),
             model,
-            prepared.quantizer,
+            prepared.artifacts(Store(Path(folder) / "store")),
             prepared.evaluator,
             prepared.samples,
-            Store(Path(folder) / "store"),
         )
 
     for width in (16, bits):

@@ -71,10 +71,9 @@ def run_allocations(
             record = run_trial(
                 spec,
                 model,
-                prepared.quantizer,
+                prepared.artifacts(store, quiet=True),
                 prepared.evaluator,
                 prepared.samples,
-                store,
                 quiet=True,
             )
             trial.finish(record)

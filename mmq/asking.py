@@ -1,9 +1,10 @@
 """Asking a model in batches: the base of evaluators that read generated text."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmq.contracts import (
     Evaluation,
@@ -55,6 +56,16 @@ class GeneratingEvaluator(Evaluator):
         self.resolve(model.family)
         return Generation(**{f.name: getattr(self, f.name) for f in fields(Generation)})
 
+    @abstractmethod
+    def example(self, sample: Any) -> tuple[str, str]:
+        """A sample's question ("" where the task has none) and one right answer."""
+
+    def calibration_texts(self, samples: Sequence[Any]) -> list[tuple[str, str]]:
+        """The prompt as it is asked, and a right answer."""
+        assert self.prompt is not None  # resolved
+        examples = [self.example(sample) for sample in samples]
+        return [(self.prompt.replace("{}", question), answer) for question, answer in examples]
+
     def ask(
         self,
         model: "LoadedModel",
@@ -93,6 +104,10 @@ class QuestionEvaluator(GeneratingEvaluator):
     @abstractmethod
     def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
         """Scores of given answers, in the samples' order."""
+
+    def example(self, sample: QuestionSample) -> tuple[str, str]:
+        """The question with the answer that most annotators gave."""
+        return sample.question, Counter(sample.answers).most_common(1)[0][0]
 
     def evaluate(
         self, model: "LoadedModel", samples: Sequence[QuestionSample], progress: Progress

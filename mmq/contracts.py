@@ -176,6 +176,13 @@ class Evaluator(ABC):
     def prepare(self, samples: Sequence[Any]) -> None:  # noqa: B027
         """See the whole evaluation set once, before any model; `evaluate` may get a part of it."""
 
+    def calibration_texts(self, samples: Sequence[Any]) -> list[tuple[str, str]]:
+        """What a model reads with each calibration picture: a prompt, and a right answer or ""."""
+        raise InputError(
+            f"{type(self).__name__} does not say what to calibrate on, so that no calibrated "
+            f"quantizer can be used; rtn and uniform can"
+        )
+
     @abstractmethod
     def evaluate(
         self, model: "LoadedModel", samples: Sequence[Any], progress: Progress
@@ -223,6 +230,11 @@ class Stage:
     components: tuple[str, ...]
     compute: Callable[[Any, Tensor], Tensor]
     kept: bool = True
+
+
+def with_answer(text: str, answer: str) -> str:
+    """A prompt with its answer behind it."""
+    return f"{text} {answer}".strip()
 
 
 def architecture_of(config: Any) -> str:
@@ -278,6 +290,23 @@ class ModelFamily(ABC):
     ) -> list[str]:
         """What the model says to each (image, text), without the prompt."""
 
+    def forwards(
+        self,
+        model: "LoadedModel",
+        images: Sequence["Image"],
+        texts: Sequence[str],
+        answers: Sequence[str],
+    ) -> list[Callable[[], object]]:
+        """The model's forwards on pictures and texts with right answers, each to be called once.
+
+        For calibration: together they must use every layer as the evaluators use it. Any of them
+        may be ended from inside. The texts with their answers are equally long.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot run a calibration, so that no calibrated quantizer can "
+            f"be used; rtn and uniform can"
+        )
+
     def pixels(self, model: "LoadedModel", images: Sequence["Image"]) -> Tensor:
         """What the first stage takes of these pictures, on the model's device."""
         raise NotImplementedError(f"{type(self).__name__} has no stages")
@@ -330,7 +359,9 @@ class LayerReport:
     bits: int
     group_size: int | None = None
     stored_bits: int | None = None
-    relative_error: float | None = None  # |W - Q(W)|_F / |W|_F
+    relative_error: float | None = None  # |W - Q|_F / |W|_F
+    output_error: float | None = None  # |X (W - Q)^T|_F / |X W^T|_F, X: the calibration inputs
+    note: str = ""
     skipped: str | None = None
 
 

@@ -1,13 +1,13 @@
 """The base of model families that transformers loads and asks by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmq.contracts import Generation, ModelFamily
+from mmq.contracts import Generation, ModelFamily, with_answer
 from mmq.model import load_weights
 from mmq.stages import run_stages
 
@@ -60,6 +60,30 @@ class TransformersFamily(ModelFamily):
         """The generated continuations, from pictures."""
         features = run_stages(model, self.stages, self.pixels(model, images))
         return self.answer(model, features, texts, settings)
+
+    def forwards(
+        self,
+        model: "LoadedModel",
+        images: Sequence[Image.Image],
+        texts: Sequence[str],
+        answers: Sequence[str],
+    ) -> list[Callable[[], object]]:
+        """One forward: the stages, then the part that generates reads pictures and texts."""
+
+        def forward() -> None:
+            module: Any = model.module
+            features = run_stages(model, self.stages, self.pixels(model, images))
+            read = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
+            ids, mask = self._tokens(model, read)
+            with torch.no_grad():
+                module.get_submodule(self.decoder)(
+                    inputs_embeds=self._embeddings(module, ids, features),
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                    use_cache=False,
+                )
+
+        return [forward]
 
     @torch.no_grad()
     def answer(

@@ -5,6 +5,8 @@ and a changed weight W + D the squared error of the outputs is trace(D X^T X D^T
 X^T X is all that has to be kept of the inputs, however many there are.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ class LayerInputs:
         self, features: int, device: str | torch.device = "cpu", keep: int = 0, seed: int = 0
     ) -> None:
         self.features, self.keep = features, keep
-        self.count = self.dropped = 0
+        self.count = self.dropped = self._kept = 0
         self._gram = torch.zeros(features, features, device=device)
         self._absolute = torch.zeros(features, device=device)
         self._rows = torch.zeros(keep, features, device=device)
@@ -59,6 +61,16 @@ class LayerInputs:
         last = dict(zip(place[taken].tolist(), taken.tolist(), strict=True))  # the last one stays
         if last:
             self._rows[list(last.keys())] = x[list(last.values())]
+        self._kept = min(self.keep, self.count + len(x))
+
+    def add_(self, other: "LayerInputs") -> None:
+        """Add what another one has seen."""
+        self._gram = self.gram + other.gram
+        self._absolute += other._absolute
+        self._rows[self._kept : self._kept + other._kept] = other.rows
+        self._kept += other._kept
+        self.count += other.count
+        self.dropped += other.dropped
 
     @property
     def gram(self) -> Tensor:
@@ -77,7 +89,17 @@ class LayerInputs:
     @property
     def rows(self) -> Tensor:
         """Some of the inputs, (at most keep, in)."""
-        return self._rows[: min(self.keep, self.count)]
+        return self._rows[: self._kept]
+
+
+def merged(parts: Sequence[LayerInputs]) -> LayerInputs:
+    """Inputs that came in several parts, as if they had come in one."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = LayerInputs(parts[0].features, parts[0].gram.device, sum(p.keep for p in parts))
+    for part in parts:
+        whole.add_(part)
+    return whole
 
 
 def output_error(weight: Tensor, approximation: Tensor, gram: Tensor) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 from mmq import options as plugin_options
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.artifacts import Artifacts
+from mmq.calibration import Calibration
 from mmq.calibration_pairs import check_apart, draw_calibration
 from mmq.contracts import Evaluator, Quantizer
 from mmq.data import find_source, fingerprint_samples, limited, subset
@@ -25,8 +27,9 @@ from mmq.model import (
     read_protocol,
     skeleton,
 )
+from mmq.question import Question
 from mmq.stages import default_cache
-from mmq.trial import Question
+from mmq.store import Store
 
 
 def option(default: Any, help: str) -> Any:
@@ -65,7 +68,18 @@ class Prepared:
     samples: Sequence[Any]
     all_samples: Sequence[Any]
     calibration: Sequence[Any]
+    widths: Mapping[str, Sequence[int]]  # that will be tried, by component
     allow_pickle: bool = False
+
+    def artifacts(self, store: Store, quiet: bool = False) -> Artifacts:
+        """The quantized blocks that the trials of this question are assembled from."""
+        calibration = None
+        if self.quantizer.calibrated:
+            calibration = Calibration(
+                images=tuple(pair.image for pair in self.calibration),
+                texts=tuple(self.evaluator.calibration_texts(self.calibration)),
+            )
+        return Artifacts(self.question, self.quantizer, store, calibration, self.widths, quiet)
 
     def load(self) -> LoadedModel:
         """The model, with the evaluator made ready."""
@@ -99,7 +113,8 @@ def prepare(
     seen = skeleton(checkpoint)
     plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
     evaluator.resolve(seen.family)
-    check_layers(seen, quantizer, allocations(list(seen.components)))
+    widths = tried_widths(seen, allocations(list(seen.components)))
+    check_layers(seen, quantizer, widths)
     drawn = draw_data(chosen, evaluator.task, quantizer.calibrated)
     evaluator.check()
     question = Question(
@@ -131,6 +146,7 @@ def prepare(
         samples=drawn.samples,
         all_samples=drawn.everything,
         calibration=drawn.calibration,
+        widths=widths,
         allow_pickle=chosen.allow_pickle,
     )
 
@@ -200,16 +216,19 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
     return device, dtype
 
 
+def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[str, Sequence[int]]:
+    """The widths below 16 that some allocation gives each component."""
+    found: dict[str, set[int]] = {name: set() for name in seen.components}
+    for allocation in allocations:
+        for name, bits in allocation.over(seen.components).bits:
+            found[name] |= {bits} - {UNTOUCHED}
+    return {name: sorted(widths) for name, widths in found.items()}
+
+
 def check_layers(
-    seen: Skeleton, quantizer: Quantizer, allocations: Iterable[BitAllocation]
+    seen: Skeleton, quantizer: Quantizer, widths: Mapping[str, Sequence[int]]
 ) -> None:
     """Every layer that some allocation quantizes suits the quantizer."""
-    touched = {
-        name
-        for allocation in allocations
-        for name, bits in allocation.over(seen.components).bits
-        if bits != UNTOUCHED
-    }
-    for name in touched:
-        for layer in seen.components[name].layers:
+    for name, component in seen.components.items():
+        for layer in component.layers if widths[name] else ():
             quantizer.check(layer.name, layer.shape)

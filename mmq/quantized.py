@@ -1,5 +1,6 @@
 """A quantized weight: codes and their parameters, packed exactly, weighed honestly."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,3 +165,28 @@ def round_to_nearest(
     scale, zero_point = affine.choose_qparams(weight, bits, size, symmetric)
     codes = affine.quantize(weight, scale, zero_point, bits)
     return compact(codes, scale, zero_point, size, bits, symmetric)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedLayer:
+    """A layer's quantized weight and how far it is from the weight.
+
+    relative_error: |W - Q|_F / |W|_F. output_error: |X (W - Q)^T|_F / |X W^T|_F over the
+    calibration inputs X, None where there are none. note: what is special about it.
+    """
+
+    weight: QuantizedWeight
+    relative_error: float
+    output_error: float | None = None
+    note: str = ""
+
+
+def relative_error(weight: Tensor, approximation: Tensor) -> float:
+    """|W - Q(W)|_F / |W|_F, a part of the rows at a time: in float32 a large layer is large."""
+    lost = whole = 0.0
+    parts = zip(torch.split(weight, 1024), torch.split(approximation, 1024), strict=True)
+    for rows, near in parts:
+        given = rows.float()
+        whole += float(given.square().sum(dtype=torch.float64))
+        lost += float((given - near.to(given.device)).square().sum(dtype=torch.float64))
+    return math.sqrt(lost / max(whole, 1e-24))

@@ -8,9 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-from mmq.quantized import QuantizedWeight
+from mmq.quantized import QuantizedLayer, QuantizedWeight
+
+MEASURED = ("relative_error", "output_error", "note")
 
 
 def digest(value: Any) -> str:
@@ -45,29 +50,54 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def get(self, key: ArtifactKey) -> dict[str, QuantizedWeight] | None:
-        """Weights by layer name, or None if this artifact was never stored."""
-        path = self._path(key)
+    def has(self, key: ArtifactKey) -> bool:
+        """Whether this artifact was stored."""
+        return self.path(key).exists()
+
+    def get(self, key: ArtifactKey) -> dict[str, QuantizedLayer] | None:
+        """Layers by name, or None if this artifact was never stored."""
+        path = self.path(key)
         if not path.exists():
             return None
-        layers: dict[str, dict[str, Any]] = {}
-        for full, tensor in load_file(path).items():
-            layer, _, part = full.rpartition("/")
-            layers.setdefault(layer, {})[part] = tensor
-        return {layer: QuantizedWeight.from_tensors(parts) for layer, parts in layers.items()}
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["layers"])
+            parts: dict[str, dict[str, Any]] = {name: {} for name in facts}
+            for full in file.keys():  # noqa: SIM118  (a reader, no mapping)
+                layer, _, part = full.rpartition("/")
+                parts[layer][part] = file.get_tensor(full)
+        return {
+            name: QuantizedLayer(QuantizedWeight.from_tensors(parts[name]), **found)
+            for name, found in facts.items()
+        }
 
-    def put(self, key: ArtifactKey, weights: Mapping[str, QuantizedWeight]) -> None:
-        """Store a block's weights; a killed process leaves no half-written artifact."""
+    def put(self, key: ArtifactKey, layers: Mapping[str, QuantizedLayer]) -> None:
+        """Store a block's layers; a killed process leaves no half-written artifact."""
         self.root.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{layer}/{part}": tensor.cpu()
-            for layer, weight in weights.items()
-            for part, tensor in weight.to_tensors().items()
+            f"{name}/{part}": tensor.cpu()
+            for name, layer in layers.items()
+            for part, tensor in layer.weight.to_tensors().items()
         }
-        path = self._path(key)
+        facts = {
+            name: {part: getattr(layer, part) for part in MEASURED}
+            for name, layer in layers.items()
+        }
+        metadata = {"key": json.dumps(asdict(key)), "layers": json.dumps(facts)}
+        path = self.path(key)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(tensors, aside, metadata={"key": json.dumps(asdict(key))})
+        save_file(tensors, aside, metadata={**metadata, "sha256": content_hash(tensors, metadata)})
         aside.replace(path)
 
-    def _path(self, key: ArtifactKey) -> Path:
+    def path(self, key: ArtifactKey) -> Path:
+        """Where an artifact is, or would be."""
         return self.root / f"{key.name}.safetensors"
+
+
+def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A hash of an artifact's tensors and of what is said about them."""
+    sha = hashlib.sha256(json.dumps([metadata["key"], metadata["layers"]]).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()

@@ -154,10 +154,9 @@ def run_single(
             record = run_trial(
                 spec,
                 model,
-                prepared.quantizer,
+                prepared.artifacts(Store(home() / "store")),
                 prepared.evaluator,
                 prepared.samples,
-                Store(home() / "store"),
             )
             run.finish(record)
     finally:

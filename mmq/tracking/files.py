@@ -41,8 +41,9 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
     layer["shape"] = " x ".join(map(str, layer["shape"]))
-    if layer["relative_error"] is not None:
-        layer["relative_error"] = round(layer["relative_error"], 5)
+    for name in ("relative_error", "output_error"):
+        if layer[name] is not None:
+            layer[name] = round(layer[name], 5)
     return layer
 
 

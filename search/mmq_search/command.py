@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mmq.allocation import BitAllocation, parse_bits
 from mmq.analysis.fronts import pareto_front
+from mmq.artifacts import Artifacts
 from mmq.cli.options import options_from
 from mmq.errors import InputError
 from mmq.home import home
@@ -86,7 +87,7 @@ def _search(
     n_trials: int,
 ) -> None:
     """Ask, run and tell until `n_trials` allocations are evaluated; the front is logged anyhow."""
-    store = Store(home() / "store")
+    artifacts = prepared.artifacts(Store(home() / "store"))
     failures = 0
     done, target = len(study.evaluated()), min(n_trials, len(study.space))
     if done:
@@ -96,7 +97,7 @@ def _search(
         with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
             while done < target and (asked := study.ask()) is not None:
                 try:
-                    _run_one(study, run, model, prepared, store, asked)
+                    _run_one(study, run, model, prepared, artifacts, asked)
                 except Exception as error:
                     failures += 1
                     tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
@@ -137,7 +138,7 @@ def _run_one(
     run: StudyRun,
     model: LoadedModel,
     prepared: Prepared,
-    store: Store,
+    artifacts: Artifacts,
     asked: Asked,
 ) -> None:
     """One trial through mmq's path; what ends it early is told to Optuna too."""
@@ -145,9 +146,7 @@ def _run_one(
     try:
         with ExitStack() as stack:
             with run.trial_run(spec, **{"mmq.optuna_trial": str(asked.trial.number)}) as trial:
-                record = run_trial(
-                    spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, store
-                )
+                record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples)
                 stack.enter_context(signals_deferred())
                 study.keep(asked, record, trial.run_id)
                 trial.finish(record)

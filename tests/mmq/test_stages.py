@@ -158,8 +158,9 @@ def test_trials_that_share_bits_upstream_run_only_what_lies_downstream(tmp_path)
         vit[0] = qformer[0] = 0
         allocation = BitAllocation.parse(bits).over(model.components)
         record = run_trial(
-            TrialSpec(prepared.question, allocation), model, prepared.quantizer,
-            prepared.evaluator, prepared.samples, Store(tmp_path / "store"), quiet=True,
+            TrialSpec(prepared.question, allocation), model,
+            prepared.artifacts(Store(tmp_path / "store"), quiet=True),
+            prepared.evaluator, prepared.samples, quiet=True,
         )  # fmt: skip
         return [p.text for p in record.evaluation.predictions]
 

@@ -3,23 +3,30 @@ import dataclasses
 import torch
 from mmq_plugins.quantizers.rtn import Rtn
 
+from mmq.quantized import QuantizedLayer
 from mmq.store import ArtifactKey, Store
+
+
+def layer(weight):
+    return QuantizedLayer(weight, 0.25, 0.125, "a note")
+
 
 KEY = ArtifactKey("model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4, 0)
 
 
 def test_what_was_stored_comes_back_the_same(tmp_path):
     weights = {name: Rtn(64).quantize(torch.randn(8, 128), 4) for name in ("a.b", "c")}
-    Store(tmp_path).put(KEY, weights)
+    Store(tmp_path).put(KEY, {name: layer(weight) for name, weight in weights.items()})
     found = Store(tmp_path).get(KEY)
-    assert set(found) == {"a.b", "c"}
+    assert list(found) == ["a.b", "c"]
     for name, weight in weights.items():
-        assert torch.equal(found[name].dequantize(), weight.dequantize())
-        assert found[name].stored_bits == weight.stored_bits
+        assert torch.equal(found[name].weight.dequantize(), weight.dequantize())
+        assert found[name].weight.stored_bits == weight.stored_bits
+        assert dataclasses.replace(found[name], weight=weight) == layer(weight)
 
 
 def test_every_part_of_the_key_counts(tmp_path):
-    Store(tmp_path).put(KEY, {"a": Rtn().quantize(torch.randn(4, 8), 4)})
+    Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     others = {
         "model": "m2", "component": "llm", "quantizer": "q", "quantizer_origin": "2",
         "options": (("group_size", 32),), "bits": 3, "block": 1,
@@ -32,11 +39,11 @@ def test_every_part_of_the_key_counts(tmp_path):
 
 def test_codes_take_their_bits_on_disk(tmp_path):
     weight = Rtn().quantize(torch.randn(256, 1024), 3)
-    Store(tmp_path).put(KEY, {"a": weight})
+    Store(tmp_path).put(KEY, {"a": layer(weight)})
     size = next(tmp_path.glob("*.safetensors")).stat().st_size
     assert size < weight.stored_bits / 8 + 2048
 
 
 def test_nothing_half_written_is_left(tmp_path):
-    Store(tmp_path).put(KEY, {"a": Rtn().quantize(torch.randn(4, 8), 4)})
+    Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]

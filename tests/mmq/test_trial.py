@@ -21,8 +21,8 @@ def run(loaded, tmp_path, bits):
     prepared, model, question = loaded
     spec = TrialSpec(question, BitAllocation.parse(bits))
     return run_trial(
-        spec, model, prepared.quantizer, prepared.evaluator, prepared.samples, Store(tmp_path),
-        quiet=True,
+        spec, model, prepared.artifacts(Store(tmp_path), quiet=True), prepared.evaluator,
+        prepared.samples, quiet=True,
     )  # fmt: skip
 
 

@@ -254,8 +254,9 @@ def test_it_is_quantized_and_restored(model, tmp_path):
     allocation = BitAllocation.parse("vit=4,llm=4")
     prepared = prepare(chosen, {"group-size": "16"}, lambda parts: [allocation])
     record = run_trial(
-        TrialSpec(prepared.question, allocation), model, prepared.quantizer, prepared.evaluator,
-        prepared.samples, Store(tmp_path), quiet=True,
+        TrialSpec(prepared.question, allocation), model,
+        prepared.artifacts(Store(tmp_path), quiet=True), prepared.evaluator,
+        prepared.samples, quiet=True,
     )  # fmt: skip
     assert {layer.bits for layer in record.report.layers} == {4}
     assert all(0 < layer.relative_error < 0.3 for layer in record.report.layers)

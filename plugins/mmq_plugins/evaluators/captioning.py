@@ -38,6 +38,10 @@ class Captioning(GeneratingEvaluator):
         self.close()
         self._scorer = CaptionScorer(samples)
 
+    def example(self, sample: CaptionSample) -> tuple[str, str]:
+        """No question, and the first caption."""
+        return "", sample.references[0]
+
     def evaluate(
         self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
     ) -> Evaluation:

@@ -54,6 +54,10 @@ class Retrieval(Evaluator):
         check_task(family, self.task)
         self.k = self.k or CANDIDATES
 
+    def calibration_texts(self, samples: Sequence[CaptionSample]) -> list[tuple[str, str]]:
+        """Each picture's first caption, as the model reads it; there is nothing to answer."""
+        return [(normalize_caption(sample.references[0]), "") for sample in samples]
+
     def evaluate(
         self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
     ) -> Evaluation:

@@ -1,7 +1,7 @@
 """BLIP-2 image-text retrieval models: ViT and a Q-Former that also reads text."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,6 +10,10 @@ from torch import Tensor
 from mmq.contracts import ComponentSpec, Stage
 from mmq.families import TransformersFamily
 from mmq.model import LoadedModel
+from mmq.stages import run_stages
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_TOKENS = 35  # of a caption (Li et al. 2023, BLIP-2's retrieval evaluation)
 
@@ -60,6 +64,26 @@ class Blip2Retrieval(TransformersFamily):
             list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(model.device)
         return found["input_ids"], found["attention_mask"]
+
+    def forwards(
+        self,
+        model: LoadedModel,
+        images: Sequence["Image"],
+        texts: Sequence[str],
+        answers: Sequence[str],
+    ) -> list[Callable[[], object]]:
+        """Pictures for contrast, texts for contrast, both together for the matching head."""
+        seen: list[Tensor] = []
+
+        def pictures() -> None:
+            seen[:] = [run_stages(model, self.stages[:1], self.pixels(model, images))]
+            run_stages(model, self.stages[1:], seen[0])
+
+        def together() -> None:
+            if seen:  # not where a forward was ended inside the vision encoder
+                self.match(model, seen[0], texts)
+
+        return [pictures, lambda: self.embed_texts(model, texts), together]
 
     @torch.no_grad()
     def embed_texts(self, model: LoadedModel, texts: Sequence[str]) -> Tensor:

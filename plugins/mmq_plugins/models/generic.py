@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -126,18 +127,18 @@ class Generic(ModelFamily):
         processor.tokenizer.padding_side = "left"
         return model, processor
 
-    @torch.no_grad()
-    def generate(
+    def _inputs(
         self,
         model: "LoadedModel",
         images: "Sequence[Image]",
         texts: Sequence[str],
-        settings: Generation,
-    ) -> list[str]:
-        """The generated continuations, cut by token position."""
+        answers: Sequence[str] = (),
+    ) -> Any:
+        """What the processor makes of pictures, texts and, behind these, answers."""
         module: Any = model.module
         processor = model.processor
-        prompts = [prompt_of(processor, text) for text in texts]
+        pairs = zip_longest(texts, answers, fillvalue="")
+        prompts = [prompt_of(processor, text) + answer for text, answer in pairs]
         bos = processor.tokenizer.bos_token
         # a chat template may have written the first token already
         special = {"add_special_tokens": False} if bos and prompts[0].startswith(bos) else {}
@@ -150,6 +151,34 @@ class Generic(ModelFamily):
         ).to(model.device, module.dtype)
         if "token_type_ids" not in inspect.signature(module.forward).parameters:
             inputs.pop("token_type_ids", None)
+        return inputs
+
+    def forwards(
+        self,
+        model: "LoadedModel",
+        images: "Sequence[Image]",
+        texts: Sequence[str],
+        answers: Sequence[str],
+    ) -> list[Callable[[], object]]:
+        """One forward of the whole model."""
+
+        def forward() -> None:
+            with torch.no_grad():
+                model.module(**self._inputs(model, images, texts, answers), use_cache=False)
+
+        return [forward]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        model: "LoadedModel",
+        images: "Sequence[Image]",
+        texts: Sequence[str],
+        settings: Generation,
+    ) -> list[str]:
+        """The generated continuations, cut by token position."""
+        module: Any = model.module
+        inputs = self._inputs(model, images, texts)
         tokens = module.generate(
             **inputs,
             max_new_tokens=settings.max_new_tokens,
@@ -159,7 +188,7 @@ class Generic(ModelFamily):
             do_sample=False,
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
-        decoded = processor.batch_decode(answers, skip_special_tokens=True)
+        decoded = model.processor.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
 

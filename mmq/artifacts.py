@@ -1,0 +1,228 @@
+"""Quantized blocks of a question: taken from the store, or computed for all widths and stored."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.block_quantization import (
+    States,
+    initial_states,
+    quantize_block,
+    quantize_plainly,
+)
+from mmq.blocks import Block, capture
+from mmq.calibration import Calibration
+from mmq.contracts import CalibratedQuantizer, LayerReport, Quantizer
+from mmq.home import home
+from mmq.loaded import ORIGINAL
+from mmq.model import Component, Layer, LoadedModel
+from mmq.quantized import QuantizedLayer
+from mmq.question import Question
+from mmq.snapshot import Snapshot
+from mmq.store import ArtifactKey, Store, digest
+
+
+@dataclass(slots=True)
+class Artifacts:
+    """The quantized blocks that the trials of a question are assembled from.
+
+    widths: those that trials may ask for, by component. A quantizer whose calibration inputs do
+    not depend on the width computes all of them as soon as it computes one.
+    """
+
+    question: Question
+    quantizer: Quantizer
+    store: Store
+    calibration: Calibration | None = None
+    widths: Mapping[str, Iterable[int]] = field(default_factory=dict)
+    quiet: bool = False
+
+    @property
+    def behind_quantized(self) -> bool:
+        """Whether a component's codes depend on how the components before it are quantized."""
+        return (
+            isinstance(self.quantizer, CalibratedQuantizer)
+            and self.quantizer.calibration_inputs == "quantized"
+        )
+
+    def write_(self, model: LoadedModel, allocation: BitAllocation) -> list[LayerReport]:
+        """Write an allocation's weights into an unquantized model; a report of every layer.
+
+        Dequantized weights are written a block at a time: a large component never stands in
+        memory twice.
+        """
+        touched = {name: bits for name, bits in allocation.bits if bits != UNTOUCHED}
+        if not self.behind_quantized:
+            for name, bits in touched.items():  # all of them before the model is changed
+                self.fill(model, name, self._with(name, bits))
+        reports: list[LayerReport] = []
+        for name, component in model.components.items():
+            if name not in touched:
+                reports += [_untouched(name, layer) for layer in component.layers]
+                continue
+            if self.behind_quantized:
+                self.fill(model, name, [touched[name]])
+            reports += self._write_component_(model, component, touched[name])
+        return reports
+
+    def _with(self, name: str, bits: int) -> list[int]:
+        """The widths to compute where one of them is asked for."""
+        if not self.quantizer.calibrated:
+            return [bits]
+        return sorted({bits, *self.widths.get(name, ())} - {UNTOUCHED})
+
+    def _write_component_(
+        self, model: LoadedModel, component: Component, bits: int
+    ) -> list[LayerReport]:
+        reports = []
+        keys = self._keys(model, component, [bits])
+        for number in range(component.blocks):
+            found = self.store.get(keys[number, bits])
+            assert found is not None
+            for layer in (layer for layer in component.layers if layer.block == number):
+                quantized = found[layer.name]
+                model.write_(component.name, {layer.name: quantized.weight.dequantize()})
+                reports.append(_report(component.name, layer, quantized))
+        model.states[component.name] = digest([key.name for key in keys.values()])
+        return reports
+
+    def _keys(
+        self, model: LoadedModel, component: Component, widths: Iterable[int]
+    ) -> dict[tuple[int, int], ArtifactKey]:
+        """A key for every block that has layers, and every width."""
+        calibration = None
+        if self.quantizer.calibrated:
+            assert self.calibration is not None
+            upstream = []
+            if self.behind_quantized:
+                before = list(model.components)[: list(model.components).index(component.name)]
+                upstream = [model.states[name] for name in before]
+            calibration = digest([self.calibration.fingerprint(model.family), upstream])
+        return {
+            (number, bits): ArtifactKey(
+                model=model.fingerprint,
+                component=component.name,
+                quantizer=self.question.quantizer,
+                quantizer_origin=self.question.quantizer_origin,
+                options=tuple(sorted(self.question.quantizer_options.items())),
+                bits=bits,
+                block=number,
+                calibration=calibration,
+            )
+            for number in range(component.blocks)
+            for bits in widths
+        }
+
+    def fill(self, model: LoadedModel, name: str, widths: Sequence[int]) -> None:
+        """See that every block of a component is in the store at these widths.
+
+        A killed process repeats at most the block it was at.
+        """
+        component = model.components[name]
+        keys = self._keys(model, component, widths)
+        if all(self.store.has(key) for key in keys.values()):
+            return
+        self._check_unquantized(model, name)
+        text = f"quantize {name}: {', '.join(map(str, widths))} bits"
+        with tqdm(
+            total=component.blocks, desc=text, unit="block", leave=False, disable=self.quiet
+        ) as bar:
+            first = 0
+            for blocks in component_blocks(model, component):
+                own = {
+                    (number - first, bits): key
+                    for (number, bits), key in keys.items()
+                    if first <= number < first + len(blocks)
+                }
+                self._fill_list(model, blocks, widths, own, bar)
+                first += len(blocks)
+
+    def _check_unquantized(self, model: LoadedModel, name: str) -> None:
+        order = list(model.components)
+        clean = order[order.index(name) :] if self.behind_quantized else order
+        if any(model.states.get(other) != ORIGINAL for other in clean):
+            raise ValueError("the model is quantized: restore_() it before it is quantized anew")
+
+    def _fill_list(
+        self,
+        model: LoadedModel,
+        blocks: Sequence[Block],
+        widths: Sequence[int],
+        keys: Mapping[tuple[int, int], ArtifactKey],
+        bar: tqdm,
+    ) -> None:
+        if all(self.store.has(key) for key in keys.values()):
+            bar.update(len(blocks))
+            return
+        if not isinstance(self.quantizer, CalibratedQuantizer):
+            for number, block in enumerate(blocks):
+                for bits in widths:
+                    if not self.store.has(keys[number, bits]):
+                        layers = quantize_plainly(block, self.quantizer, bits)
+                        self.store.put(keys[number, bits], layers)
+                bar.update()
+            return
+        assert self.calibration is not None
+        calls = capture(blocks, self.calibration.forwards(model))
+        states: States = initial_states(calls, self.quantizer, widths)
+        snapshot = Snapshot(home() / "calibration", digest([key.name for key in keys.values()]))
+        start = snapshot.resume_(states)
+        bar.update(start)
+        for number in range(start, len(blocks)):
+
+            def known(bits: int, number: int = number) -> Mapping[str, QuantizedLayer] | None:
+                key = keys[number, bits]
+                if self.behind_quantized:
+                    return self.store.get(key)
+                return {} if self.store.has(key) else None
+
+            found = quantize_block(blocks[number], number, states, self.quantizer, widths, known)
+            for bits, layers in found.items():
+                self.store.put(keys[number, bits], layers)
+            snapshot.keep(states, number + 1)
+            bar.update()
+        snapshot.remove()
+
+
+def component_blocks(model: LoadedModel, component: Component) -> list[list[Block]]:
+    """A component's lists of blocks, each with its linear layers by their names in the model."""
+    lists = []
+    for path in component.paths:
+        blocks = []
+        for index, module in enumerate(model.module.get_submodule(path).children()):
+            start = f"{path}.{index}."
+            inside = [layer for layer in component.layers if layer.name.startswith(start)]
+            blocks.append(Block(module, {layer.name: layer.module for layer in inside}))
+        lists.append(blocks)
+    return lists
+
+
+def _report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerReport:
+    weight = quantized.weight
+    return LayerReport(
+        name=layer.name,
+        component=component,
+        block=layer.block,
+        layer_type=layer.layer_type,
+        shape=layer.shape,
+        bits=weight.bits,
+        group_size=weight.group_size,
+        stored_bits=weight.stored_bits,
+        relative_error=quantized.relative_error,
+        output_error=quantized.output_error,
+        note=quantized.note,
+    )
+
+
+def _untouched(component: str, layer: Layer) -> LayerReport:
+    return LayerReport(
+        name=layer.name,
+        component=component,
+        block=layer.block,
+        layer_type=layer.layer_type,
+        shape=layer.shape,
+        bits=UNTOUCHED,
+        skipped="its component stays at 16 bits",
+    )

@@ -1,0 +1,59 @@
+"""The pairs that a calibrated quantizer looks at, run through the model's own forwards."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmq import block_quantization, blocks, inputs
+from mmq.contracts import with_answer
+from mmq.images import content_hash, open_image
+from mmq.store import digest
+
+if TYPE_CHECKING:
+    from mmq.contracts import ModelFamily
+    from mmq.model import LoadedModel
+
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Pictures and, for each, a text of the task and its right answer ("" where it has none)."""
+
+    images: tuple[Path, ...]
+    texts: tuple[tuple[str, str], ...]
+
+    def fingerprint(self, family: "ModelFamily") -> str:
+        """A hash of the pairs and of the code that runs them."""
+        modules = [sys.modules[type(family).__module__], blocks, inputs, block_quantization]
+        code = [inspect.getsource(module) for module in (*modules, sys.modules[__name__])]
+        packages = [version(name) for name in ("torch", "transformers")]
+        pictures = [content_hash(path) for path in self.images]
+        return digest([pictures, self.texts, packages, code])
+
+    def forwards(self, model: "LoadedModel") -> Iterator[Callable[[], object]]:
+        """The model's forwards on all pairs, each to be called once.
+
+        Texts of one batch are equally long: padding would be calibrated on like any other input.
+        A family without stages takes a pair at a time, since its pictures may take more or fewer
+        tokens.
+        """
+        for part in self._batches(model):
+            pictures = [open_image(self.images[k]) for k in part]
+            texts, answers = zip(*(self.texts[k] for k in part), strict=True)
+            yield from model.family.forwards(model, pictures, texts, answers)
+
+    def _batches(self, model: "LoadedModel") -> Iterator[Sequence[int]]:
+        tokenizer = model.processor.tokenizer
+        lengths = [len(tokenizer(with_answer(*pair))["input_ids"]) for pair in self.texts]
+        size = BATCH if model.family.stages else 1
+        by_length = sorted(range(len(lengths)), key=lambda k: lengths[k])
+        for _, group in groupby(by_length, key=lambda k: lengths[k]):
+            same = list(group)
+            for start in range(0, len(same), size):
+                yield same[start : start + size]

@@ -1,0 +1,52 @@
+"""The inputs of the block that is next, kept on disk while a component is quantized."""
+
+import os
+import time
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mmq.block_quantization import States
+
+SECONDS = 10.0  # of work after which they are worth keeping
+
+
+class Snapshot:
+    """Saves a killed process the way through blocks that are done; written whole or not at all."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.safetensors"
+        self._since = time.monotonic()
+
+    def resume_(self, states: States) -> int:
+        """Put back the hidden states that were kept, if any; the number of the next block."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                start = int(file.metadata()["block"])
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):  # none, or one that cannot be read: from the start
+            return 0
+        for bits, calls in states.items():
+            for k, call in enumerate(calls):
+                call.hidden = kept[f"{bits}/{k}"].to(call.hidden.device)
+        return start
+
+    def keep(self, states: States, block: int) -> None:
+        """Keep what goes into a block, if it took long to get there."""
+        if time.monotonic() - self._since < SECONDS:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(f".{os.getpid()}.tmp")
+        tensors = {
+            f"{bits}/{k}": call.hidden.cpu().contiguous()
+            for bits, calls in states.items()
+            for k, call in enumerate(calls)
+        }
+        save_file(tensors, aside, metadata={"block": str(block)})
+        aside.replace(self.path)
+        self._since = time.monotonic()
+
+    def remove(self) -> None:
+        """All blocks are done."""
+        self.path.unlink(missing_ok=True)
