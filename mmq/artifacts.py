@@ -1,7 +1,8 @@
 """Quantized blocks of a question: taken from the store, or computed for all widths and stored."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from tqdm import tqdm
 
@@ -78,15 +79,25 @@ class Artifacts:
     ) -> list[LayerReport]:
         reports = []
         keys = self._keys(model, component, [bits])
-        for number in range(component.blocks):
-            found = self.store.get(keys[number, bits])
-            assert found is not None
-            for layer in (layer for layer in component.layers if layer.block == number):
-                quantized = found[layer.name]
-                model.write_(component.name, {layer.name: quantized.weight.dequantize()})
-                reports.append(_report(component.name, layer, quantized))
+        for layer, quantized in self._stored(component, keys, bits):
+            model.write_(component.name, {layer.name: quantized.weight.dequantize()})
+            reports.append(_report(component.name, layer, quantized))
         model.states[component.name] = digest([key.name for key in keys.values()])
         return reports
+
+    def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
+        """What the store says of a component's layers at a width, after `fill`."""
+        component = model.components[name]
+        keys = self._keys(model, component, [bits])
+        return [_report(name, *found) for found in self._stored(component, keys, bits)]
+
+    def _stored(
+        self, component: Component, keys: Mapping[tuple[int, int], ArtifactKey], bits: int
+    ) -> Iterator[tuple[Layer, QuantizedLayer]]:
+        for number, layers in groupby(component.layers, key=lambda layer: layer.block):
+            found = self.store.get(keys[number, bits])
+            assert found is not None, f"{keys[number, bits].name} is not in the store"
+            yield from ((layer, found[layer.name]) for layer in layers)
 
     def _keys(
         self, model: LoadedModel, component: Component, widths: Iterable[int]

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from mmq import affine
@@ -16,28 +16,36 @@ _CHUNK = 1 << 20  # codes packed at once: a multiple of 8, so every chunk ends o
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """Codes as a bit stream, uint8 (ceil(n * bits / 8),): `bits` bits a code, high bit first."""
+    """Codes as a bit stream, uint8 (ceil(n * bits / 8),): `bits` bits a code, high bit first.
+
+    Eight codes make one whole number of 8 * bits bits, which is cut into `bits` bytes.
+    """
     if int(codes.max()) >= 2**bits:
         raise ValueError(f"codes: {int(codes.max())} does not fit in {bits} bits")
-    flat = codes.reshape(-1).cpu().numpy()
+    flat = codes.reshape(-1)
     parts = []
-    for start in range(0, len(flat), _CHUNK):
-        chunk = np.unpackbits(flat[start : start + _CHUNK, None], axis=1)[:, 8 - bits :]
-        parts.append(np.packbits(chunk))
-    return torch.from_numpy(np.concatenate(parts))
+    for chunk in torch.split(flat, _CHUNK):
+        eights = F.pad(chunk, (0, -len(chunk) % 8)).reshape(-1, 8)
+        number = torch.zeros(len(eights), dtype=torch.int64, device=codes.device)
+        for k in range(8):
+            number.bitwise_left_shift_(bits).bitwise_or_(eights[:, k])
+        shifts = torch.arange(bits - 1, -1, -1, device=codes.device) * 8
+        parts.append(((number[:, None] >> shifts) & 255).to(torch.uint8).reshape(-1))
+    return torch.cat(parts)[: (len(flat) * bits + 7) // 8]
 
 
 def unpack_codes(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The inverse of `pack_codes`: uint8 codes of a shape."""
-    stream, n = packed.cpu().numpy(), int(np.prod(shape))
+    n = math.prod(shape)
     parts = []
-    for start in range(0, n, _CHUNK):
-        count = min(_CHUNK, n - start)
-        first = start * bits // 8
-        chunk = np.unpackbits(stream[first : first + (count * bits + 7) // 8], count=count * bits)
-        high = np.zeros((count, 8 - bits), dtype=np.uint8)
-        parts.append(np.packbits(np.hstack([high, chunk.reshape(count, bits)]), axis=1)[:, 0])
-    return torch.from_numpy(np.concatenate(parts)).reshape(shape)
+    for chunk in torch.split(packed, _CHUNK // 8 * bits):
+        eights = F.pad(chunk, (0, -len(chunk) % bits)).reshape(-1, bits)
+        number = torch.zeros(len(eights), dtype=torch.int64, device=packed.device)
+        for k in range(bits):
+            number.bitwise_left_shift_(8).bitwise_or_(eights[:, k])
+        shifts = torch.arange(7, -1, -1, device=packed.device) * bits
+        parts.append(((number[:, None] >> shifts) & (2**bits - 1)).to(torch.uint8).reshape(-1))
+    return torch.cat(parts)[:n].reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -88,9 +88,48 @@ class Store:
         save_file(tensors, aside, metadata={**metadata, "sha256": content_hash(tensors, metadata)})
         aside.replace(path)
 
+    def entries(self) -> "list[Entry]":
+        """Everything that is stored, by name; what cannot be read has a problem."""
+        return [_entry(path) for path in sorted(self.root.glob("*.safetensors"))]
+
     def path(self, key: ArtifactKey) -> Path:
         """Where an artifact is, or would be."""
         return self.root / f"{key.name}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An artifact's file: its key's facts, its size in bytes, and what is wrong with it."""
+
+    path: Path
+    key: Mapping[str, Any]
+    size: int
+    modified: float  # seconds since the epoch
+    problem: str = ""
+
+    def verify(self) -> str:
+        """What is wrong with the file, all of it read; "" if it holds what was stored."""
+        if self.problem:
+            return self.problem
+        with safe_open(self.path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if content_hash(tensors, metadata) != metadata["sha256"]:
+            return "its contents are not those that were stored"
+        return ""
+
+
+def _entry(path: Path) -> Entry:
+    found = path.stat()
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        key, problem = json.loads(metadata["key"]), ""
+        if not {"layers", "sha256"} <= metadata.keys():
+            problem = "it was written by another version of mmq"
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        key, problem = {}, f"it cannot be read ({type(error).__name__}: {error})"
+    return Entry(path, key, found.st_size, found.st_mtime, problem)
 
 
 def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The built-in commands: plugins, size, trial, evaluate-baseline; datasets has its own file."""
+"""The commands plugins, size, trial and evaluate-baseline; the others have their own files."""
 
 import dataclasses
 import json
@@ -10,7 +10,6 @@ import click
 
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.cli.datasets import datasets as datasets
 from mmq.cli.options import flag, no_leftovers, options_from
 from mmq.contracts import Metric
 from mmq.errors import InputError

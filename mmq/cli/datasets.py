@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mmq.cli.options import no_leftovers
+from mmq.cli.tables import aligned
 from mmq.contracts import Dataset
 from mmq.data import dataset_readers
 from mmq.errors import InputError
@@ -92,14 +93,10 @@ def look(name: str, reader: Dataset, places: list[Path]) -> Row:
 
 def table(rows: list[Row]) -> str:
     """One line a folder."""
-    lines = [("data set", "tasks", "folder", "training split")]
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         name, tasks = row.name, ", ".join(row.tasks)
         if not row.found:
             lines.append((name, tasks, "(bundled)" if row.bundled else "not found", ""))
         lines += [(name, tasks, f.folder, "yes" if f.training else "no") for f in row.found]
-    widths = [max(len(line[k]) for line in lines) for k in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned(("data set", "tasks", "folder", "training split"), lines)

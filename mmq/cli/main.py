@@ -1,5 +1,6 @@
 """The command group: built-in commands, those of plugins, and how errors and signals end them."""
 
+import importlib
 import logging
 import os
 import signal
@@ -13,7 +14,17 @@ from mmq import __version__, registry
 from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError
 
-BUILT_IN = ("datasets", "plugins", "size", "trial", "evaluate-baseline")
+BUILT_IN = {  # command: the module that holds it
+    "compare-quantizers": "compare",
+    "curves": "curves",
+    "datasets": "datasets",
+    "evaluate-baseline": "commands",
+    "plugins": "commands",
+    "quantize": "quantize",
+    "size": "commands",
+    "store": "store",
+    "trial": "commands",
+}
 
 
 class Commands(click.Group):
@@ -26,9 +37,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One command; None for an unknown one."""
         if cmd_name in BUILT_IN:
-            from mmq.cli import commands
-
-            command: click.Command = getattr(commands, cmd_name.replace("-", "_"))
+            module = importlib.import_module(f"mmq.cli.{BUILT_IN[cmd_name]}")
+            command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         elif cmd_name in {p.name for p in registry.installed("command")}:
             command = registry.load("command", cmd_name)
         else:

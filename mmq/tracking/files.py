@@ -1,11 +1,12 @@
 """What a run keeps as files: the record, the layer report, the predictions with their pictures."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmq.contracts import Prediction
+from mmq.contracts import LayerReport, Prediction
 from mmq.images import open_image
 from mmq.trial import TrialRecord
 
@@ -30,13 +31,18 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 def write_record(folder: Path, record: TrialRecord) -> None:
     """record.json, the layer table, the predictions table and all predictions."""
     (folder / "record.json").write_text(json.dumps(record.to_json(), indent=1))
-    write_table(folder / LAYERS, [_layer_row(asdict(layer)) for layer in record.report.layers])
+    write_layers(folder, record.report.layers)
     predictions = record.evaluation.predictions
     everything = [asdict(p) | {"image": p.image.name} for p in predictions]
     (folder / "all_predictions.json").write_text(json.dumps(everything))
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)
     shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
     write_table(folder / PREDICTIONS, [_prediction_row(folder, k, p) for k, p in enumerate(shown)])
+
+
+def write_layers(folder: Path, layers: Sequence[LayerReport]) -> None:
+    """The layer table."""
+    write_table(folder / LAYERS, [_layer_row(asdict(layer)) for layer in layers])
 
 
 def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:

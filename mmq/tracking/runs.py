@@ -18,6 +18,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from mmq.contracts import LayerReport
 from mmq.errors import InputError
 from mmq.owner import owner
 from mmq.tracking import files, views
@@ -58,6 +59,13 @@ class Run:
     def log_folder(self, folder: Path) -> None:
         """All files of a folder as artifacts."""
         self.client.log_artifacts(self.run_id, str(folder))
+
+    def log_layers(self, layers: Sequence[LayerReport]) -> None:
+        """The layer table, shown by the UI."""
+        with tempfile.TemporaryDirectory() as folder:
+            files.write_layers(Path(folder), layers)
+            self.log_folder(Path(folder))
+        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.LAYERS)})
 
     def log_question(self, question: Question) -> None:
         """The evaluation set as a dataset input."""

@@ -1,0 +1,111 @@
+"""`mmq quantize`: every component at every width, into the store."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+from mmq.allocation import UNTOUCHED, BitAllocation, parse_bits
+from mmq.artifacts import Artifacts
+from mmq.cli.commands import BaselineOptions
+from mmq.cli.options import options_from
+from mmq.cli.tables import aligned
+from mmq.contracts import LayerReport
+from mmq.errors import InputError
+from mmq.home import home
+from mmq.model import LoadedModel
+from mmq.prepare import option, prepare
+from mmq.store import Store
+
+MIB = 8 * 1024**2  # bits
+ERRORS = ("relative_error", "output_error")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions(BaselineOptions):
+    """A question, and the widths that its trials will be assembled from."""
+
+    bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at.")
+
+
+@click.command("quantize")
+@options_from(QuantizeOptions)
+def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
+    """Quantize every component at every width into the store; trials then only assemble.
+
+    The same command goes on after a kill, at the block it was at. Where calibration inputs come
+    from the quantized model, each component is quantized behind unquantized ones and behind those
+    of its own width; trials of other allocations quantize what they lack.
+    """
+    from mmq.tracking import connect, plain_run
+    from mmq.tracking.params import question_params
+
+    widths = [bits for bits in parse_bits(chosen.bits) if bits != UNTOUCHED]
+    if not widths:
+        raise InputError("bits: 16 is untouched, there is nothing to quantize")
+    prepared = prepare(
+        chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
+    )
+    connect(chosen.experiment)
+    model = prepared.load()
+    artifacts = prepared.artifacts(Store(home() / "store"))
+    params = question_params(prepared.question) | {"quantize.bits": chosen.bits}
+    try:
+        with plain_run(chosen.experiment, f"quantize {chosen.quantizer}", params) as run:
+            rows: list[LayerReport] = []
+            for name in model.components:
+                started = time.perf_counter()
+                artifacts.fill(model, name, widths)
+                run.log(metrics={f"seconds/{name}": time.perf_counter() - started})
+                for bits in widths:
+                    rows += artifacts.reports(model, name, bits)
+            if artifacts.behind_quantized:
+                _fill_uniform(model, artifacts, widths)
+            run.log_layers(rows)
+            click.echo(table(rows))
+    finally:
+        prepared.evaluator.close()
+    for note in notes(rows):
+        click.echo(note)
+    click.echo(f"\nStored in {artifacts.store.root}; `mmq store` lists what is there.")
+
+
+def _fill_uniform(model: LoadedModel, artifacts: Artifacts, widths: Sequence[int]) -> None:
+    """Every component behind those before it at the same width."""
+    for bits in widths:
+        try:
+            artifacts.write_(model, BitAllocation.uniform(list(model.components), bits))
+        finally:
+            model.restore_()
+
+
+def mean(values: Sequence[float | None]) -> str:
+    """Their mean as text; "" where there are none."""
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.4f}" if known else ""
+
+
+def table(rows: Sequence[LayerReport]) -> str:
+    """A line a component and width: its size and its mean errors."""
+    lines = []
+    for name, bits in dict.fromkeys((row.component, row.bits) for row in rows):
+        part = [row for row in rows if (row.component, row.bits) == (name, bits)]
+        size = sum(row.stored_bits or 0 for row in part) / MIB
+        errors = [mean([getattr(row, kind) for row in part]) for kind in ERRORS]
+        lines.append((name, str(bits), str(len(part)), f"{size:.3f}", *errors))
+    head = ("component", "bits", "layers", "MiB", "weight error", "output error")
+    return aligned(head, lines)
+
+
+def notes(rows: Sequence[LayerReport]) -> list[str]:
+    """What is special about some layers, with how many and which the first is."""
+    by_note: dict[str, list[LayerReport]] = {}
+    for row in rows:
+        if row.note:
+            by_note.setdefault(row.note, []).append(row)
+    return [
+        f"{len(part)} x {note} ({part[0].name}, {part[0].bits} bits"
+        + (", ...)" if len(part) > 1 else ")")
+        for note, part in by_note.items()
+    ]
