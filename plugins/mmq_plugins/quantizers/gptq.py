@@ -1,0 +1,330 @@
+"""GPTQ: weights are rounded one input after another, the later ones make up for the earlier.
+
+Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative
+Pre-trained Transformers", arXiv 2210.17323. With H = X^T X + damping and U the upper Cholesky
+factor of H^-1, the paper's algorithm 1 subtracts E_i U_ij from the later columns j, where
+E_i = (w'_i - q_i) / U_ii and w' is the weight as updated so far.
+
+Here the same recursion needs no inverse. J being the reversal, J H J = L L^T, so R = J L J is
+upper triangular, H = R R^T and U = R^-1. The changes D = W - Q are D = E U, so E = D R, and the
+weight of column j just before it is rounded is w'_j = w_j + sum over i < j of D_i R_ij / R_jj: a
+product of the changes with a matrix that all rows share. Rows, layers that read the same inputs
+and bit widths are therefore solved together, as the columns of one matrix.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from mmq.affine import SMALLEST_NORMAL_HALF
+from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+
+if TYPE_CHECKING:
+    from mmq.inputs import LayerInputs
+
+LEAF = 16  # columns rounded between two matrix products
+TILE_BYTES = 2**27  # of the matrix of changes; rows beyond it come in the next tile
+MAX_DAMPING = 100.0  # of the mean diagonal; beyond it inputs are taken as independent
+
+
+# --- the factor, from the inputs alone -----------------------------------------------------------
+@dataclass(frozen=True, slots=True, eq=False)
+class Factor:
+    """How a change of one input's weight is carried to the weights that are rounded later.
+
+    order: (in,), inputs as they are rounded. carry: (in, in) float64 in that order, R_ij / R_jj at
+    [j, i]. dead: (in,) bool, inputs always zero. damping: share of the mean diagonal that was
+    added; None where no share made a factor: carry is the identity, which is rounding to nearest.
+    """
+
+    order: Tensor
+    carry: Tensor
+    dead: Tensor
+    damping: float | None
+
+
+def factorize(gram: Tensor, damping: float = 0.01, act_order: bool = False) -> Factor:
+    """The factor of inputs with this X^T X (in, in), at any scale, in float64.
+
+    Dead inputs are coupled to no other one. damping: of the diagonal's mean, dead inputs counted;
+    where the sum is not positive definite it grows tenfold. act_order: by falling diagonal.
+    """
+    diagonal = gram.diagonal().double()
+    dead = ~(torch.isfinite(diagonal) & (diagonal > 0))
+    diagonal = diagonal.masked_fill(dead, 0)
+    order = torch.arange(len(gram), device=gram.device)
+    if act_order:
+        order = torch.argsort(diagonal, descending=True)
+    backwards = order.flip(0)
+    hessian = gram.index_select(0, backwards).index_select(1, backwards).double()
+    hessian.div_(diagonal.mean().clamp(min=1e-300))  # 0 where all are dead
+    alone = dead[backwards]
+    hessian[alone] = 0
+    hessian[:, alone] = 0
+    hessian.diagonal()[alone] = 1
+    lower, used = _damped_cholesky(hessian, damping, noise=torch.finfo(gram.dtype).eps)
+    carry = lower.mT.flip(0, 1)  # R^T
+    carry.div_(carry.diagonal().clone()[:, None])
+    return Factor(order, carry, dead, used)
+
+
+def _damped_cholesky(hessian: Tensor, damping: float, noise: float) -> tuple[Tensor, float | None]:
+    """Lower Cholesky factor of hessian + damping, and the damping that it took.
+
+    A pivot within the rounding noise of its diagonal entry is a failure like a negative one.
+    """
+    diagonal = hessian.diagonal().clone()
+    while damping <= MAX_DAMPING:
+        hessian.diagonal().copy_(diagonal + damping)
+        lower, info = torch.linalg.cholesky_ex(hessian)
+        definite = (lower.diagonal().square() > noise * diagonal).all()
+        if int(info) == 0 and bool(definite & torch.isfinite(lower.sum())):
+            return lower, damping
+        damping = max(damping, 1e-7) * 10
+    return torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device), None
+
+
+# --- the ranges ----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Which weights share a range, and how that becomes a scale.
+
+    group_size: 0 is one group a row, from all of its weights. static_groups: a group is of
+    neighbouring inputs, its range that of their original weights; otherwise of inputs rounded one
+    after the other, its range that of all of them as they stand when the first one is rounded.
+    (auto_gptq takes stale ones where a group begins inside one of its blocks of 128 columns.) A
+    group's range leaves out dead inputs. scale_dtype: float16 rounds scales before they are used.
+    """
+
+    group_size: int = 0
+    symmetric: bool = False
+    static_groups: bool = True
+    scale_dtype: torch.dtype = torch.float16
+
+
+def choose_qparams(
+    low: Tensor, high: Tensor, levels: Tensor, ranges: Ranges
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of ranges with low <= 0 <= high; levels are 2^bits - 1.
+
+    An empty range becomes [-1, 1]. Symmetric ranges are [-max|w|, max|w|], with the zero point at
+    2^(bits-1). Scales out of float16's normal range are never rounded.
+    """
+    if ranges.symmetric:
+        high = torch.maximum(high, -low)
+        low = -high
+    scale = (high - low) / levels
+    empty = scale == 0
+    scale = torch.where(empty, 2 / levels, scale)
+    if ranges.scale_dtype == torch.float16:
+        half = scale.half().to(scale.dtype)
+        normal = (scale >= SMALLEST_NORMAL_HALF) & torch.isfinite(half)
+        scale = torch.where(normal, half, scale)
+    if ranges.symmetric:
+        return scale, ((levels + 1) / 2).expand_as(scale)
+    zero_point = torch.round(-torch.where(empty, -1, low) / scale)
+    return scale, torch.minimum(zero_point.clamp_(min=0), levels)
+
+
+def weight_range(weights: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Lowest and highest of n weights, zero included: (..., n, m) -> (..., m).
+
+    dead: (..., n) or None; those weights count only where all others are zero.
+    """
+    low, high = weights.amin(-2).clamp_(max=0), weights.amax(-2).clamp_(min=0)  # not aminmax: slow
+    if dead is None:
+        return low, high
+    alive_low, alive_high = weight_range(weights.masked_fill(dead[..., None], 0), None)
+    zero = alive_low == alive_high
+    return torch.where(zero, low, alive_low), torch.where(zero, high, alive_high)
+
+
+# --- the solver ----------------------------------------------------------------------------------
+class _Tile:
+    """Some rows at every width: columns of one matrix, whose rows are inputs in rounding order."""
+
+    def __init__(
+        self, weight: Tensor, factor: Factor, carry: Tensor, ranges: Ranges, levels: Tensor
+    ) -> None:
+        rows, columns = weight.shape
+        self.carry, self.ranges, self.levels = carry, ranges, levels
+        size = self.group_size = ranges.group_size or columns
+        self.dynamic = ranges.group_size > 0 and not ranges.static_groups
+        given = weight.T.contiguous().to(carry.dtype)  # (in, rows)
+        self.original = given.index_select(0, factor.order)
+        # (in, widths, rows): weights as updated so far, then, once rounded, what was changed
+        self.changes = carry.new_empty(columns, len(levels), rows)
+        self.changes.copy_(self.original[:, None])
+        self.flat = self.changes.view(columns, -1)
+        self.codes = torch.empty_like(self.changes, dtype=torch.uint8)
+        self.dead = factor.dead if ranges.group_size and bool(factor.dead.any()) else None
+        self.group_of = factor.order // size
+        if self.dynamic:
+            self.dead = None if self.dead is None else self.dead[factor.order]
+            self.group_of = torch.arange(columns, device=weight.device) // size
+            self.answers = _answers(carry, size)
+            self.grids = carry.new_empty(4, columns // size, len(levels), rows)
+        else:
+            dead = None if self.dead is None else self.dead.view(-1, size)
+            low, high = weight_range(given.view(-1, size, rows), dead)  # (groups, rows)
+            self.grids = self._grid(low[:, None], high[:, None])
+
+    def _grid(self, low: Tensor, high: Tensor) -> Tensor:
+        """Scale, zero point, first and last step of ranges (..., 1 or widths, rows), stacked."""
+        scale, zero_point = choose_qparams(low, high, self.levels, self.ranges)
+        return torch.stack([scale, zero_point, -zero_point, self.levels - zero_point])
+
+    def solve(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes (in, widths, rows) in rounding order, and scale, zero point (groups, ...)."""
+        self.groups = self.group_of.tolist()
+        self.grid_of = [grid.unbind() for grid in self.grids.transpose(0, 1)]
+        self.steps = torch.empty_like(self.changes[:LEAF])  # code - zero point of some columns
+        self._solve(0, len(self.flat))
+        return self.codes, self.grids[0], self.grids[1]
+
+    def _solve(self, start: int, stop: int) -> None:
+        """Round columns start to stop, which hold all that earlier ones carry to them.
+
+        No group is cut before all is carried to it and its range taken.
+        """
+        size = stop - start
+        if self.dynamic and size == self.group_size:
+            self._take_range(start, stop)
+        if size <= min(LEAF, self.group_size):
+            self._round(start, stop)
+            return
+        unit = self.group_size if size > self.group_size else LEAF
+        half = start + unit * ((size // unit + 1) // 2)
+        self._solve(start, half)
+        self.flat[half:stop].addmm_(self.carry[half:stop, start:half], self.flat[start:half])
+        self._solve(half, stop)
+
+    def _take_range(self, start: int, stop: int) -> None:
+        """Parameters of a group, from its best weights while none of them is rounded.
+
+        The columns hold what those before `start` carry to them, as if those between had not
+        moved. But E = D R is 0 for what is not rounded: they answer to each other's changes.
+        """
+        group = start // self.group_size
+        pending = self.changes[start:stop] - self.original[start:stop, None]
+        fresh = torch.addmm(self.flat[start:stop], self.answers[group], pending.flatten(1))
+        low, high = weight_range(fresh, None if self.dead is None else self.dead[start:stop])
+        limits = (limit.view_as(self.changes[0]) for limit in (low, high))
+        self.grids[:, group] = self._grid(*limits)
+
+    def _round(self, start: int, stop: int) -> None:
+        """Round a few columns, each with what the ones before it carry to it."""
+        for column in range(start, stop):
+            if column > start:
+                carried = self.carry[column, start:column]
+                self.flat[column].addmv_(self.flat[start:column].T, carried)
+            scale, _, first, last = self.grid_of[self.groups[column]]
+            steps = self.steps[column - start]
+            torch.div(self.changes[column], scale, out=steps).round_()
+            torch.clamp(steps, first, last, out=steps)
+            torch.addcmul(self.original[column], steps, scale, value=-1, out=self.changes[column])
+        codes = self.steps[: stop - start]
+        codes += self.grids[1].index_select(0, self.group_of[start:stop])
+        self.codes[start:stop] = codes
+
+
+def _answers(carry: Tensor, size: int) -> Tensor:
+    """(T^-1 - I) of every group's own part T of carry, (groups, size, size)."""
+    blocks = torch.stack([carry[i : i + size, i : i + size] for i in range(0, len(carry), size)])
+    identity = torch.eye(size, dtype=carry.dtype, device=carry.device)
+    inverse = torch.linalg.solve_triangular(blocks, identity, upper=False, unitriangular=True)
+    return torch.sub(inverse, identity)
+
+
+def solve(
+    weights: Sequence[Tensor],
+    factor: Factor,
+    widths: Sequence[int],
+    ranges: Ranges,
+    dtype: torch.dtype = torch.float32,
+) -> list[dict[int, QuantizedWeight]]:
+    """Codes at every width of weights (out, in) that read the inputs of `factor`.
+
+    dtype: of the computation. ValueError for weights that are not finite, and for a group_size
+    that does not divide.
+    """
+    stacked = torch.cat(list(weights))  # (rows of all, in)
+    columns = stacked.shape[1]
+    size = ranges.group_size or columns
+    if not bool(torch.isfinite(stacked.sum(dtype=torch.float64))):
+        raise ValueError("weight: some of its values are not finite numbers")
+    if columns % size:
+        raise ValueError(f"group_size: {size} does not divide {columns} inputs")
+    carry = factor.carry.to(dtype)
+    levels = carry.new_tensor([2**bits - 1 for bits in widths])[:, None]
+    height = max(1, TILE_BYTES // (carry.element_size() * columns * len(widths)))
+    parts = torch.split(stacked, height)
+    tiles = [_Tile(part, factor, carry, ranges, levels).solve() for part in parts]
+    codes, scale, zero_point = (torch.cat(found, -1) for found in zip(*tiles, strict=True))
+    back = torch.argsort(factor.order)
+    group_of = (back // size).to(torch.int32)  # groups in rounding order
+    near = ranges.static_groups or bool((group_of.diff() >= 0).all())
+    index = None if near else group_of
+    codes, start = codes[back], 0
+    solved: list[dict[int, QuantizedWeight]] = []
+    for weight in weights:
+        solved.append({})
+        for place, bits in enumerate(widths):
+            rows = (slice(None), place, slice(start, start + len(weight)))
+            c, s, z = (t[rows].T.contiguous() for t in (codes, scale, zero_point))
+            solved[-1][bits] = compact(c, s, z, size, bits, ranges.symmetric, group_index=index)
+        start += len(weight)
+    return solved
+
+
+# --- the plugin ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Gptq(CalibratedQuantizer):
+    """GPTQ by this project's own solver, all widths and all layers that share inputs at once.
+
+    group_size: 0 is one range a row. damping: of the mean diagonal of X^T X, added to it.
+    act_order: inputs with the largest squares first. static_groups: ranges of the given weights.
+    """
+
+    group_size: int = 0
+    symmetric: bool = False
+    damping: float = 0.01
+    act_order: bool = True
+    static_groups: bool = True
+    scale_dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        if self.group_size < 0:
+            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+        if not 0 <= self.damping <= 1:
+            raise ValueError(f"damping: {self.damping} is not between 0 and 1")
+        if self.scale_dtype not in ("float16", "float32"):
+            raise ValueError(f"scale_dtype: {self.scale_dtype!r} is not float16 or float32")
+
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
+        """Codes of the nearest weights, for a layer that no calibration input reached."""
+        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def solve(
+        self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
+    ) -> list[dict[int, Solved]]:
+        """Codes that keep the outputs for these inputs close, for every weight and width."""
+        factor = factorize(inputs.gram, self.damping, self.act_order)
+        dtype = getattr(torch, self.scale_dtype)
+        ranges = Ranges(self.group_size, self.symmetric, self.static_groups, dtype)
+        solved = solve(weights, factor, widths, ranges)
+        note = self._note(factor)
+        return [{bits: Solved(codes, note) for bits, codes in one.items()} for one in solved]
+
+    def _note(self, factor: Factor) -> str:
+        if bool(factor.dead.all()):
+            return "the calibration inputs are all zero: rounded to nearest"
+        if factor.damping is None:
+            return "no damping makes X^T X positive definite: rounded to nearest"
+        if factor.damping > self.damping:
+            return f"damping raised from {self.damping:g} to {factor.damping:g}"
+        return ""
