@@ -1,0 +1,128 @@
+"""GPTQ by the package auto_gptq: what its own solver makes of our weights and inputs.
+
+Of auto_gptq runs `GPTQ.fasterquant`, which also draws up the ranges by its own Quantizer, in
+float32, once a weight and width. The sums over the inputs are this project's; they take the place
+of what `GPTQ.add_batch` would have summed. None of the package's models, kernels or file formats
+is used. The solver runs where the weight is, on a GPU or a CPU; it ends with a call of
+`torch.cuda.synchronize`, which for weights on a CPU is replaced by nothing while it runs.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.errors import InputError
+from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+
+if TYPE_CHECKING:
+    from mmq.inputs import LayerInputs
+
+
+def _package() -> Any:
+    """The module with the solver; InputError where the package is missing."""
+    try:
+        return import_module("auto_gptq.quantization.gptq")
+    except ImportError as error:
+        raise InputError(
+            f"auto-gptq needs the package auto_gptq ({error}); pip install 'mmq[legacy]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _synchronizable(device: torch.device) -> Iterator[None]:
+    """Within it, torch.cuda.synchronize does nothing where the work is not on a GPU."""
+    original = torch.cuda.synchronize
+    if device.type != "cuda":
+        torch.cuda.synchronize = lambda *_: None
+    try:
+        yield
+    finally:
+        torch.cuda.synchronize = original
+
+
+@dataclass(frozen=True)
+class AutoGptq(CalibratedQuantizer):
+    """GPTQ as auto_gptq 0.7.1 computes it.
+
+    group_size: 0 is one range a row. damping: share of the mean diagonal of the Hessian that is
+    added to it. act_order: inputs with the largest squares first. static_groups: ranges of the
+    original weights. Weights of inputs that were always zero become zero.
+    """
+
+    group_size: int = 0
+    symmetric: bool = False
+    damping: float = 0.01
+    act_order: bool = False
+    static_groups: bool = False
+
+    def __post_init__(self) -> None:
+        if self.group_size < 0:
+            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+        if not 0 <= self.damping <= 1:
+            raise ValueError(f"damping: {self.damping} is not between 0 and 1")
+
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
+        """Codes of the nearest weights, for a layer that no calibration input reached."""
+        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def solve(
+        self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
+    ) -> list[dict[int, Solved]]:
+        """Codes of auto_gptq, for every weight and width one call of its solver."""
+        solver = _package().GPTQ
+        gram = inputs.gram
+        return [
+            {bits: self._solve(solver, weight, gram, inputs.count, bits) for bits in widths}
+            for weight in weights
+        ]
+
+    def _solve(self, solver: Any, weight: Tensor, gram: Tensor, count: int, bits: int) -> Solved:
+        dead = int((gram.diagonal() == 0).sum())
+        if dead == len(gram):
+            why = "the calibration inputs are all zero: rounded to nearest"
+            return Solved(self.quantize(weight, bits), why)
+        try:
+            codes = self._run(solver, weight, gram * (2 / count), bits)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            why = f"auto_gptq could not factorize X^T X at damping {self.damping:g}"
+            return Solved(self.quantize(weight, bits), f"{why}: rounded to nearest")
+        notes = []
+        if dead:
+            notes.append(f"weights of {dead} inputs that were always zero set to zero")
+        if weight.device.type != "cuda":
+            notes.append("solved without a GPU, torch.cuda.synchronize replaced by nothing")
+        return Solved(codes, "; ".join(notes))
+
+    def _run(self, solver: Any, weight: Tensor, hessian: Tensor, bits: int) -> QuantizedWeight:
+        """What the solver leaves in a linear layer with this weight, as codes."""
+        rows, columns = weight.shape
+        layer = nn.Linear(columns, rows, bias=False, device="meta")
+        layer.weight = nn.Parameter(weight.detach().float().clone(), requires_grad=False)
+        gptq = solver(layer)
+        gptq.quantizer.configure(bits, perchannel=True, sym=self.symmetric, mse=False)
+        gptq.H, gptq.nsamples = hessian, 1  # it changes H; the other is only logged
+        with _synchronizable(weight.device):
+            scale, zero_point, index = gptq.fasterquant(
+                percdamp=self.damping,
+                group_size=self.group_size or -1,
+                actorder=self.act_order,
+                static_groups=self.static_groups,
+            )
+        each = index.long()
+        codes = (layer.weight / scale[:, each]).round_() + zero_point[:, each]
+        neighbours = bool((index.diff() >= 0).all())
+        return compact(
+            codes.to(torch.uint8),
+            scale,
+            zero_point,
+            self.group_size or columns,
+            bits,
+            self.symmetric,
+            group_index=None if neighbours else index,
+        )

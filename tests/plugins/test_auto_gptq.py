@@ -1,0 +1,125 @@
+"""The plugin that drives auto_gptq's own solver."""
+
+import itertools
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from mmq_plugins.quantizers.auto_gptq import AutoGptq
+from torch import nn
+
+from mmq.errors import InputError
+from mmq.inputs import LayerInputs
+from mmq.testing import QuantizerContract
+
+NO_GPU = "solved without a GPU, torch.cuda.synchronize replaced by nothing"
+
+
+def make(rows=48, columns=96, tokens=400):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(tokens, columns, generator=generator)
+    x[:, ::7] += 3 * x[:, :1]
+    return torch.randn(rows, columns, generator=generator) * 0.05, x
+
+
+def inputs_of(x):
+    sums = LayerInputs(x.shape[1])
+    sums.update_(x)
+    return sums
+
+
+def left_by_auto_gptq(quantizer, weight, x, bits):
+    """The layer's weight after auto_gptq was used as its own quickstart uses it."""
+    from auto_gptq.quantization.gptq import GPTQ
+
+    layer = nn.Linear(*weight.T.shape, bias=False)
+    layer.weight.data = weight.clone()
+    solver = GPTQ(layer)
+    solver.quantizer.configure(bits, perchannel=True, sym=quantizer.symmetric, mse=False)
+    solver.H = inputs_of(x).gram * (2 / len(x))
+    with mock.patch.object(torch.cuda, "synchronize"):
+        solver.nsamples = len(x)
+        solver.fasterquant(
+            percdamp=quantizer.damping,
+            group_size=quantizer.group_size or -1,
+            actorder=quantizer.act_order,
+            static_groups=quantizer.static_groups,
+        )
+    return layer.weight.data
+
+
+class TestAutoGptqContract(QuantizerContract):
+    def make(self):
+        return AutoGptq(group_size=64)
+
+
+@pytest.mark.parametrize(
+    ("group_size", "symmetric", "act_order", "static"),
+    itertools.product((0, 32), (False, True), (False, True), (False, True)),
+)
+def test_codes_stand_for_the_weight_that_auto_gptq_leaves(
+    group_size, symmetric, act_order, static
+):
+    pytest.importorskip("auto_gptq")
+    weight, x = make()
+    x[:, 5] = 0
+    quantizer = AutoGptq(
+        group_size=group_size, symmetric=symmetric, act_order=act_order, static_groups=static
+    )
+    for bits, solved in quantizer.solve([weight], inputs_of(x), (2, 3, 4, 8))[0].items():
+        expected = left_by_auto_gptq(quantizer, weight, x, bits)
+        found = solved.weight.dequantize()
+        assert (found - expected).norm() <= 1e-6 * expected.norm()
+        scattered = group_size > 0 and act_order and not static
+        assert (solved.weight.group_index is not None) == scattered
+
+
+def test_notes_tell_what_is_special():
+    pytest.importorskip("auto_gptq")
+    weight, x = make()
+    synchronize = torch.cuda.synchronize
+    assert AutoGptq().solve([weight], inputs_of(x), [4])[0][4].note == NO_GPU
+    assert torch.cuda.synchronize is synchronize
+    x[:, 3:5] = 0
+    dead = AutoGptq().solve([weight.bfloat16()], inputs_of(x), [4])[0][4]
+    assert dead.note == f"weights of 2 inputs that were always zero set to zero; {NO_GPU}"
+    assert not dead.weight.dequantize()[:, 3:5].any()
+
+
+@pytest.mark.parametrize(
+    ("damping", "tokens", "note"),
+    [
+        (0.01, 0, "the calibration inputs are all zero: rounded to nearest"),
+        (0.0, 5, "could not factorize X^T X at damping 0: rounded to nearest"),
+    ],
+)
+def test_where_it_cannot_solve_weights_are_rounded_to_nearest(damping, tokens, note):
+    pytest.importorskip("auto_gptq")
+    weight, x = make(tokens=tokens)
+    quantizer = AutoGptq(damping=damping)
+    solved = quantizer.solve([weight], inputs_of(x), [3])[0][3]
+    assert note in solved.note
+    assert torch.equal(solved.weight.codes, quantizer.quantize(weight, 3).codes)
+    assert torch.cuda.synchronize.__module__ == "torch.cuda"
+
+
+def test_a_missing_package_is_named_with_its_extra():
+    weight, x = make()
+    with (
+        mock.patch.dict(sys.modules, {"auto_gptq": None, "auto_gptq.quantization.gptq": None}),
+        pytest.raises(InputError, match=r"pip install 'mmq\[legacy\]'"),
+    ):
+        AutoGptq().solve([weight], inputs_of(x), [4])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": -1}, "group_size: -1 is negative"),
+        ({"damping": 2.0}, "damping: 2.0 is not between 0 and 1"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        AutoGptq(**options)
