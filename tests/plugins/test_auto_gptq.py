@@ -88,15 +88,17 @@ def test_notes_tell_what_is_special():
 
 
 @pytest.mark.parametrize(
-    ("damping", "tokens", "note"),
+    ("damping", "tokens", "factor", "note"),
     [
-        (0.01, 0, "the calibration inputs are all zero: rounded to nearest"),
-        (0.0, 5, "could not factorize X^T X at damping 0: rounded to nearest"),
+        (0.01, 0, 1.0, "the calibration inputs are all zero: rounded to nearest"),
+        (0.0, 5, 1.0, "found no finite solution at damping 0: rounded to nearest"),
+        (0.01, 400, 1e19, "found no finite solution at damping 0.01: rounded to nearest"),
     ],
 )
-def test_where_it_cannot_solve_weights_are_rounded_to_nearest(damping, tokens, note):
+def test_where_it_cannot_solve_weights_are_rounded_to_nearest(damping, tokens, factor, note):
     pytest.importorskip("auto_gptq")
     weight, x = make(tokens=tokens)
+    x *= factor
     quantizer = AutoGptq(damping=damping)
     solved = quantizer.solve([weight], inputs_of(x), [3])[0][3]
     assert note in solved.note

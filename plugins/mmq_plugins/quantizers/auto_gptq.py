@@ -20,6 +20,8 @@ from mmq.contracts import CalibratedQuantizer, Solved
 from mmq.errors import InputError
 from mmq.quantized import QuantizedWeight, compact, round_to_nearest
 
+LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+
 if TYPE_CHECKING:
     from mmq.inputs import LayerInputs
 
@@ -89,8 +91,8 @@ class AutoGptq(CalibratedQuantizer):
             return Solved(self.quantize(weight, bits), why)
         try:
             codes = self._run(solver, weight, gram * (2 / count), bits)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            why = f"auto_gptq could not factorize X^T X at damping {self.damping:g}"
+        except LinAlgError:
+            why = f"auto_gptq found no finite solution at damping {self.damping:g}"
             return Solved(self.quantize(weight, bits), f"{why}: rounded to nearest")
         notes = []
         if dead:
@@ -114,6 +116,8 @@ class AutoGptq(CalibratedQuantizer):
                 actorder=self.act_order,
                 static_groups=self.static_groups,
             )
+        if not bool(torch.isfinite(layer.weight).all()):  # of a Hessian that overflowed, say
+            raise LinAlgError("the solver's weights are not finite")
         each = index.long()
         codes = (layer.weight / scale[:, each]).round_() + zero_point[:, each]
         neighbours = bool((index.diff() >= 0).all())

@@ -322,7 +322,7 @@ class Gptq(CalibratedQuantizer):
 
     def _note(self, factor: Factor) -> str:
         if bool(factor.dead.all()):
-            return "the calibration inputs are all zero: rounded to nearest"
+            return "the calibration inputs are all zero or overflow: rounded to nearest"
         if factor.damping is None:
             return "no damping makes X^T X positive definite: rounded to nearest"
         if factor.damping > self.damping:
