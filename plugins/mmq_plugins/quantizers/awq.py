@@ -1,0 +1,330 @@
+"""AWQ: scale inputs that matter up before rounding, then clip what rounds better when clipped.
+
+Lin et al. 2023, "AWQ: Activation-aware Weight Quantization" (arXiv 2306.00978), section 3.2: for
+a scale s per input, Q(W * s) (x / s) rounds the weights of large inputs more finely; s is searched
+on a grid, by the error of the layer's outputs. For a changed weight W + D that is trace(D G D^T)
+with the Gram matrix G = X^T X of all calibration inputs: no input is kept, no output computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmq import affine
+from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.inputs import LayerInputs
+from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+
+TILE = 1 << 19  # weights worked on at once: what is computed of them stays in a core's cache
+SHRINKS = tuple(1 - i / 20 for i in range(10))  # of a group's largest weight: where to clip
+FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # the same, for what is chosen last
+KEPT = 3  # scales a width whose clips are searched: the least error unclipped may not stay least
+ZERO = "the layer's inputs were all zero: rounded to nearest"
+OVERFLOW = "the squares of the layer's inputs overflow float32: rounded to nearest"
+
+
+class Rounding(NamedTuple):
+    """How weights are rounded. half: scales are rounded to float16 before they are used."""
+
+    bits: int
+    group_size: int
+    symmetric: bool
+    half: bool = False
+
+
+class Levels(NamedTuple):
+    """What a group's codes stand for: scale * k, k (code - zero point) of bottom to top."""
+
+    scale: Tensor
+    bottom: Tensor
+    top: Tensor
+    zero_point: Tensor
+
+
+def choose_levels(low: Tensor, high: Tensor, rounding: Rounding) -> Levels:
+    """Levels for weights between low and high, tensors of one shape; zero is among them."""
+    bits, _, symmetric, half = rounding
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    span = torch.maximum(high, -low) if symmetric else high - low
+    scale = span / (2 ** (bits - 1) - 1 if symmetric else 2**bits - 1)
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # an all-zero group stays zero
+    if half:
+        stored = scale.half().float()
+        kept = (scale >= affine.SMALLEST_NORMAL_HALF) & torch.isfinite(stored)
+        scale = torch.where(kept, stored, scale)  # what float16 has no place for stays float32
+    first = torch.round(low / scale)
+    zero_point = torch.full_like(scale, 2 ** (bits - 1)) if symmetric else -first
+    zero_point = zero_point.clamp_(0, 2**bits - 1)
+    bottom = torch.maximum(first, -zero_point)
+    top = torch.minimum(torch.round(high / scale), 2**bits - 1 - zero_point)
+    return Levels(scale, bottom, top, zero_point)
+
+
+def multiples(weight: Tensor, levels: Levels) -> Tensor:
+    """Which multiple of its scale is nearest to every weight, among the levels."""
+    # weights beyond the range get what its ends get: rounding keeps order, so this clips as well
+    return torch.div(weight, levels.scale).round_().clamp_(levels.bottom, levels.top)
+
+
+def rounding_errors(weight: Tensor, levels: Levels) -> Tensor:
+    """Q(W) - W, of the weight's shape; the levels' shape broadcasts to it."""
+    return multiples(weight, levels).mul_(levels.scale).sub_(weight)
+
+
+def pseudo_quantize(
+    weight: Tensor, bits: int, group_size: int, symmetric: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The published code's rounding of a weight (out, in): weight, scale and zero point.
+
+    In the weight's own dtype; the latter two are (out, n_groups). Ranges need not hold zero, so
+    groups of one sign may come out far off: the search takes `choose_levels`, else the same.
+    """
+    w = affine.grouped(weight, group_size or weight.shape[1])
+    steps = 2 ** (bits - 1) - 1 if symmetric else 2**bits - 1
+    if symmetric:
+        scale = w.abs().amax(-1, keepdim=True).clamp(min=1e-5) / steps
+        whole = (w / scale).round_().clamp_(-steps - 1, steps)
+        return (whole * scale).reshape(weight.shape), scale[..., 0], None
+    low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
+    scale = (high - low).clamp(min=1e-5) / steps
+    zero_point = (-(low / scale).round_()).clamp_(0, steps)
+    whole = (w / scale).round_().add_(zero_point).clamp_(0, steps).sub_(zero_point)
+    return (whole * scale).reshape(weight.shape), scale[..., 0], zero_point[..., 0]
+
+
+def upper(gram: Tensor) -> Tensor:
+    """The upper triangular matrix of the same quadratic form as a symmetric one, (..., n, n)."""
+    return torch.triu(gram).add_(torch.triu(gram, 1))
+
+
+def squared_errors(difference: Tensor, triangle: Tensor) -> Tensor:
+    """Forms d G d^T of rows d: (..., rows, n), `upper(G)` (..., n, n) -> (..., rows)."""
+    n = triangle.shape[-1]
+    strip = min(256, max(n // 2, 1))  # half of the product is zero: most of that is left out
+    total = torch.zeros(difference.shape[:-1], device=difference.device)
+    for start in range(0, n, strip):
+        stop = start + strip
+        product = difference[..., :stop] @ triangle[..., :stop, start:stop]
+        total += product.mul_(difference[..., start:stop]).sum(-1)
+    return total
+
+
+def _tiles(weight: Tensor) -> list[slice]:
+    step = max(TILE // weight.shape[1], 1)
+    return [slice(start, start + step) for start in range(0, len(weight), step)]
+
+
+def relative_magnitude(weight: Tensor, group_size: int) -> Tensor:
+    """Mean over rows of |w| by its group's largest, (in,): what duo scaling divides by."""
+    w = affine.grouped(weight.abs(), group_size)
+    return (w / (w.amax(-1, keepdim=True) + 1e-6)).reshape(weight.shape).mean(0)
+
+
+def candidate_scales(magnitude: Tensor, weights: Tensor | None, grid: int) -> Tensor:
+    """Scales per input, (grid, in): mean |x|^r for r = 0, 1/grid, ..., with max * min = 1.
+
+    weights: `relative_magnitude`, whose power 1 - r divides (duo scaling), or None.
+    """
+    found = []
+    for ratio in (i / grid for i in range(grid)):
+        scale = magnitude.pow(ratio)
+        if weights is not None:
+            scale = scale / (weights.pow(1 - ratio) + 1e-4)
+        scale = scale.clamp(1e-4, 1e16)  # an input that is always zero has 0
+        found.append(scale / (scale.max() * scale.min()).sqrt())
+    return torch.stack(found)
+
+
+def storable(scales: Tensor, weight: Tensor) -> Tensor:
+    """Scales (n, in) as float16 keeps them, lifted by a power of two, in float32.
+
+    A power of two changes no rounding, but keeps scales of small weights off float16's bottom.
+    """
+    largest = torch.maximum(scales, scales * weight.abs().amax(0)).amax(1, keepdim=True)
+    lifted = scales * torch.exp2(15 - largest.log2().ceil())  # float16 ends below 2^16
+    return lifted.clamp(min=affine.SMALLEST_NORMAL_HALF).half().float()
+
+
+def scale_errors(
+    weight: Tensor, gram: Tensor, scales: Tensor, roundings: Sequence[Rounding]
+) -> Tensor:
+    """trace(D G D^T) of D = Q(W * s) / s - W, float64 (roundings, scales); groups are shared."""
+    errors = torch.zeros(len(roundings), len(scales), dtype=torch.float64, device=weight.device)
+    for column, scale in enumerate(scales):
+        triangle = upper(gram / scale / scale[:, None])
+        for tile in _tiles(weight):
+            w = affine.grouped(weight[tile] * scale, roundings[0].group_size)
+            low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
+            for row, rounding in enumerate(roundings):
+                difference = rounding_errors(w, choose_levels(low, high, rounding)).flatten(1)
+                errors[row, column] += squared_errors(difference, triangle).sum(
+                    dtype=torch.float64
+                )
+    return errors
+
+
+def clipped_levels(weight: Tensor, limit: Tensor, rounding: Rounding) -> Levels:
+    """Levels of groups (..., g) whose ranges are cut at +-limit (..., 1)."""
+    low, high = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
+    return choose_levels(low.clamp(min=-limit), high.clamp(max=limit), rounding)
+
+
+def best_clips(
+    weight: Tensor,
+    gram: Tensor,
+    rounding: Rounding,
+    shrinks: Sequence[float] = SHRINKS,
+    others: Tensor | None = None,
+) -> Tensor:
+    """Where to clip every group of a weight (out, in), (out, n_groups): max|w| times a shrink.
+
+    Each group is judged by its own block of the Gram matrix alone; the first shrink wins ties.
+    others: D_o G_o of what is changed elsewhere, for these inputs (out, in), if that is to count.
+    """
+    size, parts = rounding.group_size, []
+    blocks = gram.reshape(-1, size, len(gram) // size, size)  # (n_groups, g, n_groups, g)
+    triangle = upper(blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1))  # (n_groups, g, g)
+    for tile in _tiles(weight):
+        w = affine.grouped(weight[tile], size).transpose(0, 1).contiguous()  # (n_groups, rows, g)
+        low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
+        best = largest = torch.maximum(-low, high)
+        least = torch.full_like(largest, torch.inf)
+        for limit in (largest * shrink for shrink in shrinks):
+            levels = choose_levels(low.clamp(min=-limit), high.clamp(max=limit), rounding)
+            difference = rounding_errors(w, levels)
+            error = squared_errors(difference, triangle)[..., None]
+            if others is not None:
+                other = affine.grouped(others[tile], size).transpose(0, 1)
+                error += 2 * difference.mul_(other).sum(-1, keepdim=True)
+            better = error < least
+            least, best = torch.where(better, error, least), torch.where(better, limit, best)
+        parts.append(best[..., 0].T)
+    return torch.cat(parts)
+
+
+def trust(gram: Tensor, count: int) -> float:
+    """How much of the correlations between inputs is more than chance, 0 to 1.
+
+    Squared correlations of independent inputs are 1/count on average: no more is fitted for that.
+    """
+    spread = gram.diagonal().clamp(min=0).sqrt()
+    squares = (gram / spread / spread[:, None]).nan_to_num_(0, 0, 0).square_()
+    used = int((spread > 0).sum())
+    found = float(squares.sum(dtype=torch.float64)) - used
+    return max(1 - used * (used - 1) / count / max(found, 1e-9), 0.0)
+
+
+def refine_clips(
+    weight: Tensor, gram: Tensor, clips: Tensor, rounding: Rounding, trusted: float = 1.0
+) -> Tensor:
+    """Better clips (out, n_groups), on a finer grid: every group given the errors of the others.
+
+    trusted: what share of their common part counts; where inputs are few, much of it is chance.
+    """
+    size, refined = rounding.group_size, clips.clone()
+    w = affine.grouped(weight, size)  # (out, n_groups, g)
+    difference = rounding_errors(w, clipped_levels(w, clips[..., None], rounding)).flatten(1)
+    for group in range(w.shape[1]):
+        part, own = slice(group * size, (group + 1) * size), w[:, group]
+        block = gram[part, part]
+        others = trusted * (difference @ gram[:, part] - difference[:, part] @ block)
+        limit = best_clips(own, block, rounding, FINE_SHRINKS, others)
+        difference[:, part] = rounding_errors(own, clipped_levels(own, limit, rounding))
+        refined[:, group] = limit[:, 0]
+    return refined
+
+
+def encode(weight: Tensor, scale: Tensor, clips: Tensor, rounding: Rounding) -> QuantizedWeight:
+    """Codes of a weight (out, in) times a scale (in,), clipped at +-clips (out, n_groups)."""
+    bits, size, symmetric, half = rounding
+    w = affine.grouped(weight * scale, size)
+    levels = clipped_levels(w, clips[..., None], rounding)
+    codes = multiples(w, levels).add_(levels.zero_point).to(torch.uint8).reshape(weight.shape)
+    stored = None if bool((scale == 1).all()) else scale.half() if half else scale
+    qparams = levels.scale[..., 0], levels.zero_point[..., 0]
+    return compact(codes, *qparams, size, bits, symmetric, stored)
+
+
+@dataclass(frozen=True)
+class Awq(CalibratedQuantizer):
+    """Activation-aware rounding; its outputs are never further off than round to nearest's.
+
+    group_size: 0 is one group a row. duo_scaling: the scale search divides by the weights'
+    magnitude, too. clip: search limits for every group. grid: how many ratios the scale search
+    tries. scale_dtype: what scales of codes and of inputs are rounded to and stored in.
+    """
+
+    group_size: int = 128
+    symmetric: bool = False
+    duo_scaling: bool = True
+    clip: bool = True
+    grid: int = 20
+    scale_dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        if self.group_size < 0:
+            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+        if self.grid < 1:
+            raise ValueError(f"grid: {self.grid} ratios; want at least 1")
+        if self.scale_dtype not in ("float16", "float32"):
+            raise ValueError(f"scale_dtype: {self.scale_dtype!r} is not float16 or float32")
+
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
+        """Codes by rounding to nearest, for a layer of whose inputs nothing is known."""
+        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    @torch.no_grad()
+    def solve(
+        self, weights: Sequence[Tensor], inputs: LayerInputs, widths: Sequence[int]
+    ) -> list[dict[int, Solved]]:
+        """Codes for every width, a dict a weight (out, in); every weight has its own scales."""
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+            raise ValueError("weight: some values are not finite; only numbers are quantized")
+        gram = inputs.gram
+        if not torch.isfinite(gram.sum()) or not gram.diagonal().any():
+            note = OVERFLOW if gram.diagonal().any() else ZERO
+            return [{b: Solved(self.quantize(w, b), note) for b in widths} for w in weights]
+        solved = (self._solve(weight.float(), inputs, widths) for weight in weights)
+        return [dict(zip(widths, found, strict=True)) for found in solved]
+
+    def _solve(self, weight: Tensor, inputs: LayerInputs, widths: Sequence[int]) -> list[Solved]:
+        """Codes for every width: the grid of scales is searched for all of them at once."""
+        size, half = self.group_size or weight.shape[1], self.scale_dtype == "float16"
+        roundings = [Rounding(bits, size, self.symmetric, half) for bits in widths]
+        duo = relative_magnitude(weight, size) if self.duo_scaling else None
+        scales = candidate_scales(inputs.magnitude, duo, self.grid)
+        scales = storable(scales, weight) if half else scales
+        errors = scale_errors(weight, inputs.gram, scales, roundings)  # (widths, grid)
+        kept = zip(roundings, errors.topk(min(KEPT, self.grid), largest=False)[1], strict=True)
+        return [Solved(self._pick(weight, inputs, scales[best], r)) for r, best in kept]
+
+    def _pick(
+        self, weight: Tensor, inputs: LayerInputs, scales: Tensor, rounding: Rounding
+    ) -> QuantizedWeight:
+        """The candidate with the least trace(D G D^T), as stored; round to nearest is one."""
+        gram, triangle = inputs.gram, upper(inputs.gram)
+        tried: list[tuple[float, QuantizedWeight, Tensor, Tensor]] = []
+
+        def attempt(scale: Tensor, clips: Tensor, found: QuantizedWeight | None = None) -> None:
+            found = found or encode(weight, scale, clips, rounding)
+            error = squared_errors(found.dequantize().sub_(weight), triangle)
+            tried.append((float(error.sum(dtype=torch.float64)), found, scale, clips))
+
+        one = torch.ones_like(scales[0])
+        largest = affine.grouped(weight.abs(), rounding.group_size).amax(-1)
+        attempt(one, largest, self.quantize(weight, rounding.bits))
+        for scale in (one, *scales):
+            scaled, scaled_gram = weight * scale, gram / scale / scale[:, None]
+            attempt(scale, affine.grouped(scaled.abs(), rounding.group_size).amax(-1))
+            if self.clip:
+                attempt(scale, best_clips(scaled, scaled_gram, rounding))
+        _, _, scale, clips = min(tried, key=itemgetter(0))
+        if self.clip:
+            scaled, scaled_gram = weight * scale, gram / scale / scale[:, None]
+            trusted = trust(gram, inputs.count)
+            attempt(scale, refine_clips(scaled, scaled_gram, clips, rounding, trusted))
+        return min(tried, key=itemgetter(0))[1]
