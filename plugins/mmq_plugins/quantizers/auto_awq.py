@@ -1,0 +1,143 @@
+"""AWQ by the package autoawq: what its own searches make of our weights and inputs.
+
+Of autoawq run `_compute_best_scale`, `_compute_best_clip` and `pseudo_quantize_tensor`, in float32
+but for the last, which takes float16 as autoawq's own last step does. They run where the weight
+is, on a CPU or a GPU; its CUDA kernels, models and file formats are not used. Two things differ
+from its `quantize`: a layer is scaled alone, its scale stored with it instead of folded into the
+layer before; and on a CPU its scale search loses the weights (what it keeps of them is the very
+tensor that it then scales), so the layer handed to it gives out another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mmq.affine import SMALLEST_NORMAL_HALF, grouped
+from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.errors import InputError
+from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+
+if TYPE_CHECKING:
+    from mmq.inputs import LayerInputs
+
+ROWS = 64  # the clip search takes outputs in multiples of this
+CHUNK = 2**30  # bytes of a layer's outputs compared at once, autoawq's default
+
+
+def _package() -> Any:
+    """The module with the searches; InputError where the package is missing."""
+    try:
+        return import_module("awq.quantize.quantizer")
+    except ImportError as error:
+        raise InputError(
+            f"autoawq needs the package awq ({error}); pip install 'mmq[legacy]'"
+        ) from error
+
+
+@dataclass(frozen=True)
+class AutoAwq(CalibratedQuantizer):
+    """AWQ as autoawq 0.2.9 computes it, a layer at a time, from 512 sampled inputs.
+
+    group_size: 0 is one range a row. duo_scaling: the scale search divides by the weights'
+    magnitude, too. clip: search limits for every group. The mean of |x| is that of all inputs.
+    """
+
+    sampled_inputs: ClassVar[int] = 512  # its clip search would drop the rest anyway
+
+    group_size: int = 128
+    symmetric: bool = False
+    duo_scaling: bool = True
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.group_size < 0:
+            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+
+    def check(self, name: str, shape: tuple[int, int]) -> None:
+        """Refuse a layer that autoawq's searches cannot take, by InputError."""
+        super().check(name, shape)
+        if self.clip and shape[0] % ROWS:
+            raise InputError(
+                f"clip: autoawq's clip search takes multiples of {ROWS} outputs, {name} has "
+                f"{shape[0]}; choose no-clip, or the quantizer awq"
+            )
+
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
+        """Codes of the nearest weights, for a layer that no calibration input reached."""
+        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    @torch.no_grad()
+    def solve(
+        self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
+    ) -> list[dict[int, Solved]]:
+        """Codes of autoawq, for every weight and width a run of its searches."""
+        kind = _package().AwqQuantizer
+        if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+            raise ValueError("weight: some values are not finite; only numbers are quantized")
+        return [
+            {bits: self._solve(kind, weight.float(), inputs, bits) for bits in widths}
+            for weight in weights
+        ]
+
+    def _solve(self, kind: Any, weight: Tensor, inputs: "LayerInputs", bits: int) -> Solved:
+        if not bool(inputs.rows.any()):
+            why = "the sampled inputs are all zero: rounded to nearest"
+            return Solved(self.quantize(weight, bits), why)
+        search = object.__new__(kind)  # its constructor loads calibration data from the hub
+        search.w_bit, search.group_size = bits, self.group_size or weight.shape[1]
+        search.zero_point, search.duo_scaling = not self.symmetric, self.duo_scaling
+        search.max_chunk_memory, search.n_parallel_calib_samples = CHUNK, None
+        scale = self._scale(search, weight, inputs)
+        scaled = weight * scale
+        if self.clip:
+            limit = search._compute_best_clip(scaled, inputs.rows / scale)  # (out, n_groups, 1)
+            groups = grouped(scaled, search.group_size)
+            scaled = torch.clamp(groups, -limit, limit).reshape(weight.shape)
+        scaled = scaled.half()
+        if not bool(torch.isfinite(scaled).all()):
+            why = "autoawq's scaled weights overflow float16: rounded to nearest"
+            return Solved(self.quantize(weight, bits), why)
+        rounded, step, zero_point = search.pseudo_quantize_tensor(scaled)
+        note = "" if weight.device.type != "cpu" else "scale search given copies of the weights"
+        return Solved(self._codes(rounded, step, zero_point, scale, search), note)
+
+    def _scale(self, search: Any, weight: Tensor, inputs: "LayerInputs") -> Tensor:
+        """The scale per input (in,) with the least error, as float16 keeps it, in float32."""
+        layer: Any = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        layer.state_dict = lambda: {"weight": weight}  # not the tensor that the search scales
+        # what autoawq's _search_best_scale prepares before it calls the search
+        groups = grouped(weight.abs(), search.group_size)
+        relative = (groups / (groups.amax(-1, keepdim=True) + 1e-6)).reshape(weight.shape)
+        found: Tensor = search._compute_best_scale(
+            inputs.rows,
+            relative.mean(0),
+            inputs.magnitude,
+            layer,
+            [layer],
+            layer(inputs.rows),
+        )
+        largest = torch.finfo(torch.float16).max
+        return found.to(weight.device).clamp(SMALLEST_NORMAL_HALF, largest).half().float()
+
+    def _codes(
+        self,
+        rounded: Tensor,
+        step: Tensor,
+        zero_point: Tensor | None,
+        input_scale: Tensor,
+        search: Any,
+    ) -> QuantizedWeight:
+        """The codes that a float16 weight of whole steps (out, n_groups) stands for."""
+        scale = step.float()
+        zero = torch.full_like(scale, 2 ** (search.w_bit - 1))
+        zero = zero if zero_point is None else zero_point.float()
+        whole = torch.round(grouped(rounded.float(), search.group_size) / scale[..., None])
+        codes = (whole + zero[..., None]).to(torch.uint8).reshape(rounded.shape)
+        group_size, bits = search.group_size, search.w_bit
+        stored = input_scale.half()
+        return compact(codes, scale, zero, group_size, bits, self.symmetric, stored)
