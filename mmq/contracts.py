@@ -9,7 +9,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +17,11 @@ from torch import Tensor, nn
 
 from mmq.errors import InputError
 from mmq.quantized import QuantizedWeight
+from mmq.report import LayerReport as LayerReport
+from mmq.report import QuantReport as QuantReport
+from mmq.samples import CaptionSample as CaptionSample
+from mmq.samples import QuestionSample as QuestionSample
+from mmq.samples import Sample as Sample
 from mmq.stats import Metric as Metric
 
 if TYPE_CHECKING:
@@ -27,36 +32,6 @@ if TYPE_CHECKING:
 
 METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-
-
-# --- samples -------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One item of an evaluation set. `image_id` groups the samples of one picture."""
-
-    id: str
-    image_id: str
-    image: Path
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionSample(Sample):
-    """A picture with its reference captions (COCO: five)."""
-
-    references: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionSample(Sample):
-    """A question about a picture with its annotators' answers (VQAv2: ten, GQA: one).
-
-    `types` says what kind of question it is, as (name, value): GQA's ("structural", "verify").
-    """
-
-    question: str
-    answers: tuple[str, ...]
-    answer_type: str
-    types: tuple[tuple[str, str], ...] = ()
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -345,28 +320,3 @@ class Dataset(ABC):
         or None, tells whether there is a training split.
         """
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """What happened to one linear layer."""
-
-    name: str
-    component: str
-    block: int
-    layer_type: str
-    shape: tuple[int, int]
-    bits: int
-    group_size: int | None = None
-    stored_bits: int | None = None
-    relative_error: float | None = None  # |W - Q|_F / |W|_F
-    output_error: float | None = None  # |X (W - Q)^T|_F / |X W^T|_F, X: the calibration inputs
-    note: str = ""
-    skipped: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QuantReport:
-    """Every linear layer of every component, quantized or with the reason why not."""
-
-    layers: tuple[LayerReport, ...] = field(default=())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+COMPARED = {"gptq_speed.py": "auto_gptq", "awq_speed.py": "awq"}  # below transformers 5 only
 TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.json"
 
 
@@ -24,10 +25,42 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             ["embedded_model.py", "--limit", "4", "--model", "embedded-blip2"],
             "| rtn, group-size 64 | vit+qformer+llm | ",
         ),
+        (
+            [
+                "gptq_speed.py",
+                "--shape",
+                "64x64",
+                "--tokens",
+                "128",
+                "--repeats",
+                "1",
+                "--threads",
+                "1",
+                "--group-size",
+                "0",
+            ],
+            "| 64x64 | row | 1 | ",
+        ),
+        (
+            [
+                "awq_speed.py",
+                "--shape",
+                "64x128",
+                "--tokens",
+                "256",
+                "--repeats",
+                "1",
+                "--threads",
+                "1",
+            ],
+            "| 64x128 | 128 | 1 | ",
+        ),
     ],
 )
 def test_benchmark_prints_its_table(tmp_path, command, expected):
     script, *options = command
+    if package := COMPARED.get(script):
+        pytest.importorskip(package)
     result = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *options],
         cwd=tmp_path,

@@ -17,6 +17,7 @@ from mmq_search.command import SearchOptions
 from mmq import registry
 from mmq.cli.commands import BaselineOptions, TrialOptions
 from mmq.cli.options import flag
+from mmq.cli.quantize import QuantizeOptions
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -24,6 +25,7 @@ CONFIGS = {
     "main": ("search", SearchOptions),
     "search": ("search", SearchOptions),
     "trial": ("trial", TrialOptions),
+    "quantize": ("quantize", QuantizeOptions),
     "evaluate-baseline": ("evaluate-baseline", BaselineOptions),
     "train-embedded": ("train-embedded", TrainOptions),
 }

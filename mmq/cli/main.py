@@ -15,8 +15,6 @@ from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError
 
 BUILT_IN = {  # command: the module that holds it
-    "compare-quantizers": "compare",
-    "curves": "curves",
     "datasets": "datasets",
     "evaluate-baseline": "commands",
     "plugins": "commands",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmq.artifacts import component_blocks
-from mmq.blocks import advance_, capture, read, reading_order
+from mmq.blocks import capture, read
 from mmq.inputs import LayerInputs
 from mmq.prepare import QuestionOptions, prepare
 from mmq.store import Store

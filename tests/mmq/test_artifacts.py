@@ -1,0 +1,141 @@
+"""Blocks are quantized once, for all widths, and a killed process repeats at most one."""
+
+import pytest
+import torch
+from mmq_plugins.quantizers.gptq import Gptq
+from mmq_plugins.quantizers.rtn import Rtn
+from safetensors import safe_open
+from torch import nn
+
+from mmq.allocation import BitAllocation
+from mmq.errors import InputError
+from mmq.modules import quantize_module, write_
+from mmq.prepare import QuestionOptions, prepare
+from mmq.store import Store
+
+WIDTHS = (3, 8)
+
+
+def prepared_for(order):
+    chosen = QuestionOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    return prepare(
+        chosen,
+        {"calibration-inputs": order, "num-beams": "1"},
+        lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return prepared_for("full_precision").load()
+
+
+def stored(store):
+    return {entry.path.name for entry in store.entries()}
+
+
+def test_one_width_asked_for_computes_all_of_the_study(model, tmp_path):
+    store = Store(tmp_path)
+    artifacts = prepared_for("full_precision").artifacts(store, quiet=True)
+    artifacts.write_(model, BitAllocation.parse("qformer=3"))
+    model.restore_()
+    assert {(e.key["component"], e.key["bits"]) for e in store.entries()} == {
+        ("qformer", 3),
+        ("qformer", 8),
+    }
+    assert not any(entry.verify() for entry in store.entries())
+
+
+def test_a_second_filling_computes_nothing(model, tmp_path, monkeypatch):
+    artifacts = prepared_for("full_precision").artifacts(Store(tmp_path), quiet=True)
+    artifacts.fill(model, "qformer", WIDTHS)
+
+    def refuse(*arguments):
+        raise AssertionError("solved again")
+
+    monkeypatch.setattr(Gptq, "solve", refuse)
+    artifacts.fill(model, "qformer", WIDTHS)
+
+
+def content(entry):
+    """The hash over key, tensors and errors; the order of a file's header is not fixed."""
+    with safe_open(entry.path, framework="pt") as file:
+        return file.metadata()["sha256"]
+
+
+@pytest.mark.parametrize("order", ["full_precision", "quantized"])
+def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeypatch, order):
+    prepared = prepared_for(order)
+    whole = prepared.artifacts(Store(tmp_path / "whole"), quiet=True)
+    whole.fill(model, "qformer", WIDTHS)
+    part = prepared.artifacts(Store(tmp_path / "part"), quiet=True)
+    put, blocks = Store.put, []
+
+    def die_at_the_third(self, key, layers):
+        if key.block == 2:
+            raise KeyboardInterrupt
+        put(self, key, layers)
+
+    monkeypatch.setattr(Store, "put", die_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        part.fill(model, "qformer", WIDTHS)
+
+    def count(self, key, layers):
+        blocks.append(key.block)
+        put(self, key, layers)
+
+    monkeypatch.setattr(Store, "put", count)
+    part.fill(model, "qformer", WIDTHS)
+    assert set(blocks) == {2, 3}
+    assert stored(part.store) == stored(whole.store)
+    for one, other in zip(whole.store.entries(), part.store.entries(), strict=True):
+        assert content(one) == content(other)
+
+
+def test_behind_quantized_blocks_the_upstream_bits_are_part_of_the_key(model, tmp_path):
+    store = Store(tmp_path)
+    artifacts = prepared_for("quantized").artifacts(store, quiet=True)
+    for text in ("qformer=3", "vit=3 qformer=3", "vit=8 qformer=3"):
+        artifacts.write_(model, BitAllocation.parse(text))
+        model.restore_()
+    keys = {e.key["calibration"] for e in store.entries() if e.key["component"] == "qformer"}
+    assert len(keys) == 3
+
+
+def test_any_module_is_quantized_whole_or_by_blocks():
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(
+        nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 32)) for _ in range(3)
+    )
+    module = nn.Sequential()
+    module.blocks = blocks
+    inputs = torch.randn(4, 64, 32)
+
+    def run(x):
+        for block in blocks:
+            x = block(x)
+        return x
+
+    before = run(inputs[0])
+    forwards = [lambda x=x: run(x) for x in inputs]
+    for order in ("full_precision", "quantized"):
+        quantizer = Gptq(calibration_inputs=order)
+        by_blocks = quantize_module(module, forwards, quantizer, [3, 4], "blocks", quiet=True)
+        whole = quantize_module(module, forwards, quantizer, [3, 4], quiet=True)
+        assert torch.equal(run(inputs[0]), before)
+        for bits in (3, 4):
+            assert by_blocks[bits].keys() == whole[bits].keys()
+            for name, layer in whole[bits].items():
+                assert torch.equal(layer.weight.codes, by_blocks[bits][name].weight.codes)
+        assert all(layer.output_error < 0.5 for layer in whole[3].values())
+    plain = quantize_module(module, forwards, Rtn(), [3], quiet=True)[3]
+    solved = quantize_module(module, forwards, Gptq(), [3], quiet=True)[3]
+    errors = []
+    for layers in (plain, solved):
+        original = {k: v.clone() for k, v in module.state_dict().items()}
+        write_(module, layers)
+        errors.append(float((run(inputs[0]) - before).detach().norm()))
+        module.load_state_dict(original)
+    assert errors[1] < errors[0]
+    with pytest.raises(InputError, match="has no 'layers'"):
+        quantize_module(module, forwards, Gptq(), [3], "layers")
