@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_NORMAL_HALF = torch.finfo(torch.float16).tiny
+LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def grouped(weight: Tensor, group_size: int) -> Tensor:
@@ -27,8 +28,8 @@ def choose_qparams(
 
     Asymmetric: the range is [min(w, 0), max(w, 0)], so that zero is a code (GPTQ, AWQ).
     Symmetric: the range is [-max|w|, max|w|] with the zero point at 2^(bits-1) (GPTQ).
-    Scales are rounded to float16 before they are used, as they are stored; those too small for a
-    normal float16 stay float32.
+    Scales are rounded to float16 before they are used, as they are stored; where some are
+    too small for a normal float16, or too large for any, they stay float32.
     """
     w = grouped(weight.float(), group_size)
     low, high = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)
@@ -38,7 +39,7 @@ def choose_qparams(
     levels = 2**bits - 1
     scale = (high - low) / levels
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # an all-zero group stays zero
-    if scale.min() >= SMALLEST_NORMAL_HALF:
+    if scale.min() >= SMALLEST_NORMAL_HALF and scale.max() <= LARGEST_HALF:
         scale = scale.half().float()
     if symmetric:
         return scale, torch.full_like(scale, 2 ** (bits - 1))

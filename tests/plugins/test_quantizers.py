@@ -54,3 +54,11 @@ def test_uniform_stores_one_scale_a_tensor():
     quantized = Uniform().quantize(torch.randn(32, 64), 4)
     assert quantized.scale.shape == (1, 1)
     assert quantized.stored_bits == 32 * 64 * 4 + 2 * 32
+
+
+def test_a_weight_beyond_float16_keeps_float32_scales():
+    weight = torch.randn(4, 64)
+    weight[1, 3] = 1e8
+    plain = Rtn().quantize(weight, 4).dequantize()
+    assert torch.isfinite(plain).all()
+    assert plain[1, 3] == pytest.approx(1e8, rel=0.1)
