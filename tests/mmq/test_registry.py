@@ -24,12 +24,22 @@ def site(tmp_path, monkeypatch):
 
 
 def test_built_in_plugins_are_found_by_their_entry_points():
-    assert [p.name for p in registry.installed("quantizer")] == ["rtn", "uniform"]
+    assert [p.name for p in registry.installed("quantizer")] == [
+        "auto-gptq",
+        "autoawq",
+        "awq",
+        "gptq",
+        "rtn",
+        "uniform",
+    ]
     assert {p.distribution for p in registry.installed("evaluator")} == {"mmq"}
 
 
 def test_unknown_quantizer_lists_near_names():
-    with pytest.raises(InputError, match=r"Did you mean 'rtn'\? Available: rtn, uniform"):
+    with pytest.raises(
+        InputError,
+        match=r"Did you mean 'rtn'\? Available: auto-gptq, autoawq, awq, gptq, rtn, uniform",
+    ):
         registry.load("quantizer", "rtm")
 
 
