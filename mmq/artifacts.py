@@ -1,7 +1,7 @@
 """Quantized blocks of a question: taken from the store, or computed for all widths and stored."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from tqdm import tqdm
@@ -212,13 +212,10 @@ def component_blocks(model: LoadedModel, component: Component) -> list[list[Bloc
 
 def _report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerReport:
     weight = quantized.weight
-    return LayerReport(
-        name=layer.name,
-        component=component,
-        block=layer.block,
-        layer_type=layer.layer_type,
-        shape=layer.shape,
+    return replace(
+        _untouched(component, layer),
         bits=weight.bits,
+        skipped=None,
         group_size=weight.group_size,
         stored_bits=weight.stored_bits,
         relative_error=quantized.relative_error,

@@ -93,6 +93,11 @@ class Quantizer(ABC):
 
     calibrated: ClassVar[bool] = False  # True: looks at calibration pairs
 
+    def __post_init__(self) -> None:
+        group_size = getattr(self, "group_size", 0)
+        if group_size < 0:
+            raise ValueError(f"group_size: {group_size} is negative; 0 is one group a row")
+
     def check(self, name: str, shape: tuple[int, int]) -> None:
         """Refuse a layer that cannot be quantized, by InputError, before any model is loaded."""
         group_size = getattr(self, "group_size", 0)

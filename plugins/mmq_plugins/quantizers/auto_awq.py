@@ -53,10 +53,6 @@ class AutoAwq(CalibratedQuantizer):
     duo_scaling: bool = True
     clip: bool = True
 
-    def __post_init__(self) -> None:
-        if self.group_size < 0:
-            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
-
     def check(self, name: str, shape: tuple[int, int]) -> None:
         """Refuse a layer that autoawq's searches cannot take, by InputError."""
         super().check(name, shape)

@@ -64,8 +64,7 @@ class AutoGptq(CalibratedQuantizer):
     static_groups: bool = False
 
     def __post_init__(self) -> None:
-        if self.group_size < 0:
-            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+        super().__post_init__()
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping: {self.damping} is not between 0 and 1")
 

@@ -266,8 +266,7 @@ class Awq(CalibratedQuantizer):
     scale_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
-        if self.group_size < 0:
-            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+        super().__post_init__()
         if self.grid < 1:
             raise ValueError(f"grid: {self.grid} ratios; want at least 1")
         if self.scale_dtype not in ("float16", "float32"):
@@ -312,7 +311,8 @@ class Awq(CalibratedQuantizer):
         def attempt(scale: Tensor, clips: Tensor, found: QuantizedWeight | None = None) -> None:
             found = found or encode(weight, scale, clips, rounding)
             error = squared_errors(found.dequantize().sub_(weight), triangle)
-            tried.append((float(error.sum(dtype=torch.float64)), found, scale, clips))
+            total = error.clamp_(min=0).sum(dtype=torch.float64)  # below 0 is rounding noise
+            tried.append((float(total), found, scale, clips))
 
         one = torch.ones_like(scales[0])
         largest = affine.grouped(weight.abs(), rounding.group_size).amax(-1)

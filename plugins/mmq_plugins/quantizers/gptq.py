@@ -298,8 +298,7 @@ class Gptq(CalibratedQuantizer):
     scale_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
-        if self.group_size < 0:
-            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
+        super().__post_init__()
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping: {self.damping} is not between 0 and 1")
         if self.scale_dtype not in ("float16", "float32"):

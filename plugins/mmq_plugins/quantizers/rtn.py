@@ -15,10 +15,6 @@ class Rtn(Quantizer):
     group_size: int = 0
     symmetric: bool = False
 
-    def __post_init__(self) -> None:
-        if self.group_size < 0:
-            raise ValueError(f"group_size: {self.group_size} is negative; 0 is one group a row")
-
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of every group between its own smallest and largest weight."""
         return round_to_nearest(weight, bits, self.group_size, self.symmetric)
