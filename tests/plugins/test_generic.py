@@ -7,94 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 from mmq_plugins.datasets.scenes import Scenes
-from mmq_plugins.embedded.build import build_tokenizer
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.generic import Generic
+from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, tiny_config
 from torch import nn
 
 from mmq.allocation import BitAllocation
 from mmq.errors import InputError
 from mmq.images import open_image
-from mmq.model import family_of, find_components, load_model, read_config, skeleton
+from mmq.model import family_of, find_components, read_config, skeleton
 from mmq.prepare import QuestionOptions, prepare
 from mmq.store import Store
 from mmq.trial import TrialSpec, run_trial
 
-TEXT = {
-    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-    "max_position_embeddings": 512, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2,
-}  # fmt: skip
-VISION = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "image_size": 32, "patch_size": 8,
-}  # fmt: skip
-ROPE = {"type": "mrope", "mrope_section": [2, 3, 3]}
-PERCEIVER = {
-    "hidden_size": 64, "resampler_n_latents": 4, "resampler_depth": 2, "resampler_n_heads": 4,
-    "resampler_head_dim": 16, "num_key_value_heads": 2,
-}  # fmt: skip
-# configuration; linears a block and blocks of every component, counted by hand
-TINY = {
-    "qwen2_vl": (
-        {
-            "architectures": ["Qwen2VLForConditionalGeneration"],
-            "text_config": {**TEXT, "rope_scaling": ROPE},
-            "vision_config": {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
-        },
-        {"vit": (4, 2), "llm": (7, 3)},
-    ),
-    "smolvlm": (
-        {
-            "architectures": ["SmolVLMForConditionalGeneration"],
-            "text_config": {**TEXT, "model_type": "llama"},
-            "vision_config": VISION,
-            "pad_token_id": 1,
-            "scale_factor": 2,
-        },
-        {"vit": (6, 2), "llm": (7, 3)},
-    ),
-    "idefics3": (
-        {
-            "architectures": ["Idefics3ForConditionalGeneration"],
-            "text_config": {**TEXT, "model_type": "llama"},
-            "vision_config": VISION,
-            "pad_token_id": 1,
-            "scale_factor": 2,
-        },
-        {"vit": (6, 2), "llm": (7, 3)},
-    ),
-    "paligemma": (
-        {
-            "architectures": ["PaliGemmaForConditionalGeneration"],
-            "text_config": {**TEXT, "model_type": "gemma"},
-            "vision_config": {**VISION, "model_type": "siglip_vision_model"},
-            "projection_dim": 64,
-            "image_token_index": 4,
-        },
-        {"vit": (6, 2), "llm": (7, 3)},
-    ),
-    "idefics2": (
-        {
-            "architectures": ["Idefics2ForConditionalGeneration"],
-            "text_config": {**TEXT, "model_type": "mistral"},
-            "vision_config": VISION,
-            "perceiver_config": PERCEIVER,
-        },
-        {"vit": (6, 2), "connector": (7, 2), "llm": (7, 3)},
-    ),
-}
-
-
-def tiny(model_type, folder):
-    path = folder / f"{model_type}.json"
-    path.write_text(json.dumps({"model_type": model_type, **TINY[model_type][0]}))
-    return str(path)
-
 
 @pytest.mark.parametrize("model_type", TINY)
 def test_every_linear_of_every_block_is_found(model_type, tmp_path):
-    source = tiny(model_type, tmp_path)
+    source = tiny_config(model_type, tmp_path)
     seen = skeleton(source)
     assert isinstance(seen.family, Generic)
     expected = TINY[model_type][1]
@@ -171,57 +100,10 @@ def test_two_towers_are_one_component():
     assert [layer.block for layer in found["vit"].layers] == [0, 0, 1, 1, 2, 2]
 
 
-TEMPLATE = (
-    "{% for message in messages %}User: {% for part in message['content'] %}"
-    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
-    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-
-
-def idefics3_processor():
-    from transformers import Idefics3ImageProcessor, Idefics3Processor
-
-    tokenizer = build_tokenizer(scenes=200)
-    extra = ["<fake_token_around_image>", "<end_of_utterance>", "<global-img>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": extra})
-    pictures = Idefics3ImageProcessor(
-        do_image_splitting=False,
-        size={"longest_edge": 32},
-        max_image_size={"longest_edge": 32},
-    )
-    return Idefics3Processor(pictures, tokenizer, image_seq_len=4, chat_template=TEMPLATE)
-
-
-def paligemma_processor():
-    from transformers import GemmaTokenizerFast, PaliGemmaProcessor, SiglipImageProcessor
-
-    plain = build_tokenizer(scenes=200)
-    tokenizer = GemmaTokenizerFast(
-        tokenizer_object=plain.backend_tokenizer, **plain.special_tokens_map
-    )
-    pictures = SiglipImageProcessor(size={"height": 32, "width": 32})
-    pictures.image_seq_length = 16
-    return PaliGemmaProcessor(pictures, tokenizer)
-
-
-PROCESSORS = {"idefics3": idefics3_processor, "paligemma": paligemma_processor}
-
-
 @pytest.fixture(scope="module", params=PROCESSORS)
 def model(request, tmp_path_factory):
     """A saved tiny model of random weights with a real processor, loaded from its folder."""
-    folder = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(0)
-    processor = PROCESSORS[request.param]()
-    processor.save_pretrained(folder)
-    config = read_config(tiny(request.param, folder))
-    config.image_token_id = config.image_token_index = 4
-    root = Generic().skeleton(config)
-    for parameter in root.parameters():  # as drawn, they would only repeat the last token
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=0.2)
-    root.save_pretrained(folder, safe_serialization=True)
-    return load_model(str(folder))
+    return load_tiny(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def test_it_is_asked_through_its_own_processor(model):

@@ -1,0 +1,186 @@
+"""AWQ's scale per input, without any rounding, changes no family's outputs.
+
+Linear layers of all kinds are among them: behind LayerNorm, RMSNorm, GELU, SiLU and ReLU, with
+biases and without.
+"""
+
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from mmq_plugins.datasets.scenes import Scenes
+from mmq_plugins.models.generic import Generic
+from tiny_models import load_tiny, random_module, tiny_config
+
+from mmq import affine
+from mmq.images import open_image
+from mmq.kept import unread_blocks
+from mmq.model import LoadedModel, find_components, load_model
+from mmq.quantized import QuantizedWeight
+
+HEADS = {  # where a family's outputs come from
+    "embedded-blip2": ("language_model.lm_head",),
+    "embedded-retrieval": ("vision_projection", "text_projection", "itm_head"),
+    "embedded-llava": ("lm_head",),
+    "idefics3": ("lm_head",),
+    "paligemma": ("lm_head",),
+    "qwen2_vl": ("lm_head",),
+}
+FAR = 1e-5  # of the largest output: no scaling may move any output further
+STD = 0.1  # of random weights; with 0.2 float32 alone moves some outputs by nearly FAR
+
+
+def qwen2_vl(folder):
+    """A tiny Qwen2-VL with the forward of a picture of 4 x 4 patches; its processor needs more."""
+    module = random_module(tiny_config("qwen2_vl", folder), STD).eval().requires_grad_(False)
+    components = find_components(module, Generic())
+    model = LoadedModel(module, None, Generic(), "qwen2_vl", "", "cpu", components)
+    vision = module.config.vision_config
+    pixels = torch.randn(16, 3 * vision.temporal_patch_size * vision.patch_size**2)
+    image = {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, 4, 4]])}
+    ids = torch.tensor([[2, *[4] * 4, *range(20, 40)]])  # 4 merged patches
+    places = torch.arange(ids.shape[1]).expand(3, 1, -1)
+    given = {"input_ids": ids, "position_ids": places, "use_cache": False}
+    return model, [partial(module, **given, **image)]
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def asked(request, tmp_path_factory):
+    """A model of a family, its forwards, and the names of the heads."""
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    if name == "qwen2_vl":
+        return *qwen2_vl(folder), HEADS[name]
+    embedded = name.startswith("embedded")
+    model = load_model(name) if embedded else load_tiny(name, folder, STD)
+    samples = Scenes().samples("vqa", Path())[:2]
+    pictures = [open_image(sample.image) for sample in samples]
+    text = model.family.generation["vqa"].prompt if model.family.generation else "a {}"
+    texts = [text.replace("{}", "where is the large red star?")] * 2
+    return model, model.family.forwards(model, pictures, texts, ["left"] * 2), HEADS[name]
+
+
+@torch.no_grad()
+def outputs(model, forwards, heads):
+    """All that the heads give in these forwards."""
+    found = []
+    modules = [model.module.get_submodule(head) for head in heads]
+    handles = [m.register_forward_hook(lambda m, i, out: found.append(out)) for m in modules]
+    for forward in forwards:
+        forward()
+    for handle in handles:
+        handle.remove()
+    assert len(found) >= len(heads)
+    return found
+
+
+def distance(before, after):
+    """The largest change of an output by the largest output, of the head where that is most."""
+    return max(
+        float((one - other).abs().max() / one.abs().max())
+        for one, other in zip(before, after, strict=True)
+    )
+
+
+def draw_scales(model, seed):
+    """A scale per input for every layer, 2^-3 to 2^3, float32.
+
+    The embedded models' weights were saved in float16: scales in float16 would lose nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        layer.name: torch.exp2(torch.rand(layer.shape[1], generator=generator) * 6 - 3)
+        for component in model.components.values()
+        for layer in component.layers
+    }
+
+
+def unrounded(weight, scale):
+    """What is written of a weight that was scaled, whose codes stand for exactly that."""
+    columns = weight.shape[1]
+    quantized = QuantizedWeight(
+        codes=torch.zeros(weight.shape, dtype=torch.uint8),
+        scale=torch.ones(1, 1),
+        zero_point=None,
+        group_size=columns,
+        bits=8,
+        input_scale=scale,
+    )
+    scaled = weight * scale
+    with mock.patch.object(affine, "dequantize", return_value=scaled):
+        return quantized.dequantize()
+
+
+def layers_of(model):
+    return [layer for component in model.components.values() for layer in component.layers]
+
+
+def write_(model, weights):
+    for name in model.components:
+        model.write_(name, weights)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_scaled_weights_written_by_the_project_leave_all_outputs(asked, seed):
+    model, forwards, heads = asked
+    before = outputs(*asked)
+    scales = draw_scales(model, seed)
+    weights = {x.name: unrounded(x.module.weight, scales[x.name]) for x in layers_of(model)}
+    same = sum(bool((weights[x.name] == x.module.weight).all()) for x in layers_of(model))
+    assert same == 0  # they were divided indeed
+    try:
+        write_(model, weights)
+        assert distance(before, outputs(*asked)) <= FAR
+    finally:
+        model.restore_()
+    assert distance(before, outputs(*asked)) == 0
+
+
+def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(asked):
+    """The other way to run the same codes: x / s before a layer that holds W * s."""
+    model, forwards, heads = asked
+    before = outputs(*asked)
+    scales = draw_scales(model, 3)
+    handles = [
+        layer.module.register_forward_pre_hook(
+            lambda m, given, s=scales[layer.name]: (given[0] / s,)
+        )
+        for layer in layers_of(model)
+    ]
+    try:
+        write_(model, {x.name: x.module.weight * scales[x.name] for x in layers_of(model)})
+        assert distance(before, outputs(*asked)) <= FAR
+    finally:
+        model.restore_()
+        for handle in handles:
+            handle.remove()
+
+
+def test_a_single_scale_forgotten_in_a_single_layer_is_seen(asked):
+    """What the two tests above would miss if they could not fail."""
+    model, forwards, heads = asked
+    before = outputs(*asked)
+    unread = unread_blocks(model.module.config)
+    for layer in layers_of(model):
+        if layer.block >= model.components["vit"].blocks - unread and ".vision" in layer.name:
+            continue  # nothing reads what they give
+        largest = int(layer.module.weight.norm(dim=0).argmax())
+        scale = torch.ones(layer.shape[1])
+        scale[largest] = 2.0
+        try:
+            write_(model, {layer.name: layer.module.weight * scale})
+            assert distance(before, outputs(*asked)) > FAR, layer.name
+        finally:
+            model.restore_()
+
+
+def test_every_kind_of_layer_is_among_them():
+    """The norms and activations in front of the layers, and biases, as the models have them."""
+    kinds, biases = set(), set()
+    for name in ("embedded-blip2", "embedded-llava"):
+        model = load_model(name)
+        kinds |= {type(module).__name__ for module in model.module.modules()}
+        biases |= {layer.module.bias is not None for layer in layers_of(model)}
+    assert {"LayerNorm", "LlamaRMSNorm", "GELUActivation", "ReLU"} <= kinds
+    assert biases == {True, False}
