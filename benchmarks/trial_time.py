@@ -89,7 +89,7 @@ def measure(case: str, limit: int, trials: int, folder: Path) -> list[str]:
     time_stages(model, seconds)
     store = Store(folder / "store")
     rows, plain = [], 0.0
-    with study_run("benchmark", case.replace("/", "-"), prepared.question, None) as run:
+    with study_run("benchmark", case.replace("/", "-"), [prepared.question], None) as run:
         model.stage_cache = None
         run_allocations(prepared, model, store, run, min(trials, len(WIDTHS)))  # fill the store
         cache = StageCache(folder / f"stages-{name}-{task}", 10 * 2**30)

@@ -1,5 +1,6 @@
 """Quantized blocks of a question: taken from the store, or computed for all widths and stored."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -9,6 +10,7 @@ from tqdm import tqdm
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.block_quantization import (
     States,
+    check_finite,
     initial_states,
     quantize_block,
     quantize_plainly,
@@ -87,9 +89,24 @@ class Artifacts:
 
     def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
         """What the store says of a component's layers at a width, after `fill`."""
+        return [_report(name, *found) for found in self.layers(model, name, bits)]
+
+    def layers(
+        self, model: LoadedModel, name: str, bits: int
+    ) -> Iterator[tuple[Layer, QuantizedLayer]]:
+        """A component's layers at a width, after `fill`; one block at a time is read."""
         component = model.components[name]
-        keys = self._keys(model, component, [bits])
-        return [_report(name, *found) for found in self._stored(component, keys, bits)]
+        return self._stored(component, self._keys(model, component, [bits]), bits)
+
+    def seconds(self, model: LoadedModel, name: str, bits: int) -> float:
+        """What computing a component at a width took, after `fill`.
+
+        Widths that were computed together share the time of their block equally; nan where an
+        artifact does not say.
+        """
+        keys = self._keys(model, model.components[name], [bits]).values()
+        spent = [self.store.seconds(key) for key in keys]
+        return sum(float("nan") if each is None else each for each in spent)
 
     def _stored(
         self, component: Component, keys: Mapping[tuple[int, int], ArtifactKey], bits: int
@@ -136,6 +153,8 @@ class Artifacts:
         if all(self.store.has(key) for key in keys.values()):
             return
         self._check_unquantized(model, name)
+        parts = model.components.values()
+        check_finite({f"{c.name}: {x.name}": x.module for c in parts for x in c.layers})
         text = f"quantize {name}: {', '.join(map(str, widths))} bits"
         with tqdm(
             total=component.blocks, desc=text, unit="block", leave=False, disable=self.quiet
@@ -171,11 +190,14 @@ class Artifacts:
             for number, block in enumerate(blocks):
                 for bits in widths:
                     if not self.store.has(keys[number, bits]):
+                        started = time.perf_counter()
                         layers = quantize_plainly(block, self.quantizer, bits)
-                        self.store.put(keys[number, bits], layers)
+                        spent = time.perf_counter() - started
+                        self.store.put(keys[number, bits], layers, spent)
                 bar.update()
             return
         assert self.calibration is not None
+        started = time.perf_counter()
         calls = capture(blocks, self.calibration.forwards(model))
         states: States = initial_states(calls, self.quantizer, widths)
         snapshot = Snapshot(home() / "calibration", digest([key.name for key in keys.values()]))
@@ -190,8 +212,10 @@ class Artifacts:
                 return {} if self.store.has(key) else None
 
             found = quantize_block(blocks[number], number, states, self.quantizer, widths, known)
+            spent = time.perf_counter() - started
             for bits, layers in found.items():
-                self.store.put(keys[number, bits], layers)
+                self.store.put(keys[number, bits], layers, spent / len(found))
+            started = time.perf_counter()
             snapshot.keep(states, number + 1)
             bar.update()
         snapshot.remove()

@@ -16,6 +16,7 @@ from torch import nn
 
 from mmq.blocks import Block, Call, Groups, advance_, read, reading_order
 from mmq.contracts import CalibratedQuantizer, Quantizer, Solved
+from mmq.errors import InputError
 from mmq.inputs import merged, output_error
 from mmq.quantized import QuantizedLayer, relative_error
 
@@ -23,6 +24,21 @@ Layers = dict[str, QuantizedLayer]  # a block's, by name
 Known = Callable[[int], Mapping[str, QuantizedLayer] | None]  # width -> a block's layers, if known
 States = dict[int, list[Call]]  # by width; 0: of the unquantized model
 UNREACHED = "calibration never reached it: rounded to nearest"
+ALL_LOST = "all of its {} inputs were not finite: rounded to nearest"
+
+
+def check_finite(layers: Mapping[str, nn.Linear]) -> None:
+    """InputError for the first of these layers, by name, that has weights which are not finite."""
+    for name, layer in layers.items():
+        weight = layer.weight.detach()
+        if bool(torch.isfinite(weight.sum(dtype=torch.float32))):
+            continue  # a sum is cheap; one that overflows says nothing
+        if broken := int((~torch.isfinite(weight)).sum()):
+            are = "is not a finite number" if broken == 1 else "are not finite numbers"
+            raise InputError(
+                f"{name}: {broken} of its {weight.numel()} weights {are}; none can be quantized. "
+                f"Mend the checkpoint, or load it in a dtype that its weights do not overflow"
+            )
 
 
 def initial_states(
@@ -58,7 +74,7 @@ def quantize_block(
     if quantizer.calibration_inputs == "quantized":
         found = _behind_quantized(block, number, states, quantizer, missing)
         for bits in widths:
-            layers = found.get(bits) or known(bits)
+            layers = found[bits] if bits in found else known(bits)
             assert layers is not None
             with weights_kept(block):
                 write_(block, layers)
@@ -121,9 +137,10 @@ def _solve(
         layers = [block.layers[name] for name in names]
         inputs = merged([groups[group] for group in part]) if part else None
         if inputs is None or not inputs.count:
+            note = ALL_LOST.format(inputs.dropped) if inputs and inputs.dropped else UNREACHED
             for bits in widths:
                 for name, layer in zip(names, layers, strict=True):
-                    plain = Solved(quantizer.quantize(layer.weight.detach(), bits), UNREACHED)
+                    plain = Solved(quantizer.quantize(layer.weight.detach(), bits), note)
                     found[bits][name] = _measured(layer, plain)
             continue
         lost = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mmq.block_quantization import (
+    check_finite,
     initial_states,
     quantize_block,
     quantize_plainly,
@@ -52,12 +53,14 @@ def quantize_module(
     forwards: functions that run the module on calibration inputs; each is called once or, without
     `blocks`, once a set of layers. blocks: path of the `nn.ModuleList` of transformer blocks whose
     linears are quantized, one block's inputs in memory at a time; "" quantizes every linear, with
-    the sums of all of them in memory. InputError for a path that is none.
+    the sums of all of them in memory. InputError for a path that is none, and for weights that are
+    not finite.
     """
     parts = _blocks(module, blocks)
     for part in parts:
         for name, layer in part.layers.items():
             quantizer.check(name, (layer.out_features, layer.in_features))
+        check_finite(part.layers)
     found: dict[int, dict[str, QuantizedLayer]] = {bits: {} for bits in widths}
     bar = tqdm(parts, desc="quantize", unit="block", leave=False, disable=quiet)
     if not isinstance(quantizer, CalibratedQuantizer):

@@ -1,7 +1,7 @@
 """Options of a plugin: the fields of its dataclass, read from text with clear errors."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -64,34 +64,36 @@ def fill_unset(plugin: Any, defaults: Mapping[str, Any]) -> None:
 
 
 def distribute(
-    extra: Mapping[str, str], plugins: Mapping[str, type], command_options: Iterable[str] = ()
+    extra: Mapping[str, str],
+    plugins: Mapping[str, type],
+    command_options: Iterable[str] = (),
+    sharing: Container[str] = (),
 ) -> dict[str, dict[str, str]]:
     """Give each leftover command option to the plugin that has a field of that name.
 
     Keys may be `group-size`, `group_size` or, where two plugins share a name,
-    `quantizer.group-size`. InputError for a name that none or several have; `command_options` are
-    offered there too, since they may have been meant.
+    `quantizer.group-size`. Roles in `sharing` are all given what several of them have. InputError
+    for a name that none or several others have; `command_options` are offered there too, since
+    they may have been meant.
     """
     given: dict[str, dict[str, str]] = {role: {} for role in plugins}
-    everything = {
-        f"{role}.{name}": (role, name)
-        for role, plugin in plugins.items()
-        for name in field_types(plugin)
-    }
+    everything = [(role, name) for role, plugin in plugins.items() for name in field_types(plugin)]
     for key, value in extra.items():
-        name = key.replace("-", "_")
+        wanted = key.replace("-", "_")
         matches = [
-            target for full, target in everything.items() if name in (full, full.split(".", 1)[1])
+            (role, name)
+            for role, name in everything
+            if wanted in (name, f"{role.replace('-', '_')}.{name}")
         ]
         if not matches:
-            names = {full.split(".", 1)[1].replace("_", "-") for full in everything}
+            names = {name.replace("_", "-") for _, name in everything}
             names |= {option.replace("_", "-") for option in command_options}
             raise unknown("option", key, names)
-        if len(matches) > 1:
+        if len(matches) > 1 and not all(role in sharing for role, _ in matches):
             raise InputError(
                 f"option {key!r} belongs to several plugins; write one of "
-                + ", ".join(f"{role}.{field}" for role, field in matches)
+                + ", ".join(f"{role}.{name}" for role, name in matches)
             )
-        role, field = matches[0]
-        given[role][field] = value
+        for role, name in matches:
+            given[role][name] = value
     return given

@@ -31,6 +31,8 @@ from mmq.question import Question
 from mmq.stages import default_cache
 from mmq.store import Store
 
+PACKAGES = ("torch", "transformers")  # whose version can change a score
+
 
 def option(default: Any, help: str) -> Any:
     """A field that becomes a command option with this help text."""
@@ -38,22 +40,28 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionOptions:
-    """What to quantize, on which task, with which quantizer: shared by all commands."""
+class TaskOptions:
+    """A model and a task: shared by all commands."""
 
     model: str = option("embedded-blip2", "Bundled model, local folder or hub name.")
     task: str = option("vqa", "Evaluator to score with; see `mmq plugins`.")
     data: str = option("scenes", "Bundled data set, or a folder in an official layout.")
     dataset: str = option("", "Data set plugin that reads the folder; found by itself if empty.")
-    quantizer: str = option(
-        "rtn", "Quantizer plugin; its options follow as --group-size and so on."
-    )
     limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
     calibration_samples: int = option(128, "Training pairs a quantizer may look at.")
     seed: int = option(0, "Seed of everything random.")
     dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
     device: str = option("auto", "cpu, cuda, cuda:1 and so on; auto: a GPU if there is one.")
     allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionOptions(TaskOptions):
+    """What to quantize, on which task, with which quantizer."""
+
+    quantizer: str = option(
+        "rtn", "Quantizer plugin; its options follow as --group-size and so on."
+    )
 
 
 @dataclass(slots=True)
@@ -71,14 +79,16 @@ class Prepared:
     widths: Mapping[str, Sequence[int]]  # that will be tried, by component
     allow_pickle: bool = False
 
+    def pairs(self) -> Calibration:
+        """The calibration pairs as the model reads them."""
+        return Calibration(
+            images=tuple(pair.image for pair in self.calibration),
+            texts=tuple(self.evaluator.calibration_texts(self.calibration)),
+        )
+
     def artifacts(self, store: Store, quiet: bool = False) -> Artifacts:
         """The quantized blocks that the trials of this question are assembled from."""
-        calibration = None
-        if self.quantizer.calibrated:
-            calibration = Calibration(
-                images=tuple(pair.image for pair in self.calibration),
-                texts=tuple(self.evaluator.calibration_texts(self.calibration)),
-            )
+        calibration = self.pairs() if self.quantizer.calibrated else None
         return Artifacts(self.question, self.quantizer, store, calibration, self.widths, quiet)
 
     def load(self) -> LoadedModel:
@@ -92,10 +102,11 @@ class Prepared:
         return model
 
 
+Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
+
+
 def prepare(
-    chosen: QuestionOptions,
-    extra: Mapping[str, str],
-    allocations: Callable[[Sequence[str]], Iterable[BitAllocation]],
+    chosen: QuestionOptions, extra: Mapping[str, str], allocations: Allocations
 ) -> Prepared:
     """Check everything that can be wrong, cheapest first; InputError at the first that is.
 
@@ -103,6 +114,20 @@ def prepare(
     allocations will be tried: their layers must suit the quantizer.
     """
     quantizer, evaluator = build_plugins(chosen, extra)
+    (prepared,) = prepare_several(chosen, evaluator, [(chosen.quantizer, quantizer)], allocations)
+    return prepared
+
+
+def prepare_several(
+    chosen: TaskOptions,
+    evaluator: Evaluator,
+    quantizers: Sequence[tuple[str, Quantizer]],
+    allocations: Allocations,
+) -> list[Prepared]:
+    """The same for several quantizers, each with its plugin's name, on the same samples.
+
+    Where one of them needs calibration pairs that must be held out, all go without these samples.
+    """
     device, dtype = resolve_device(chosen.device, chosen.dtype)
     for name in ("calibration_samples", "seed"):
         if getattr(chosen, name) < 0:
@@ -114,41 +139,49 @@ def prepare(
     plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
     evaluator.resolve(seen.family)
     widths = tried_widths(seen, allocations(list(seen.components)))
-    check_layers(seen, quantizer, widths)
-    drawn = draw_data(chosen, evaluator.task, quantizer.calibrated)
+    for _, quantizer in quantizers:
+        check_layers(seen, quantizer, widths)
+    drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers))
     evaluator.check()
-    question = Question(
-        model=chosen.model,
-        model_fingerprint=fingerprint(checkpoint, read_config(checkpoint), dtype),
-        dtype=dtype,
-        task=evaluator.task,
-        data=chosen.data,
-        data_fingerprint=drawn.fingerprint,
-        samples=len(drawn.samples),
-        quantizer=chosen.quantizer,
-        quantizer_origin=registry.origin("quantizer", chosen.quantizer),
-        quantizer_options=plugin_options.values(quantizer),
-        evaluator=chosen.task,
-        evaluator_origin=registry.origin("evaluator", chosen.task),
-        evaluator_options=plugin_options.values(evaluator),
-        environment=", ".join(f"{name} {version(name)}" for name in ("torch", "transformers")),
-        seed=chosen.seed,
-        calibrated=quantizer.calibrated,
-        calibration=drawn.calibration_fingerprint,
-        calibration_samples=len(drawn.calibration),
-    )
-    return Prepared(
-        question=question,
-        device=device,
-        skeleton=seen,
-        quantizer=quantizer,
-        evaluator=evaluator,
-        samples=drawn.samples,
-        all_samples=drawn.everything,
-        calibration=drawn.calibration,
-        widths=widths,
-        allow_pickle=chosen.allow_pickle,
-    )
+    model_fingerprint = fingerprint(checkpoint, read_config(checkpoint), dtype)
+
+    def question(name: str, quantizer: Quantizer) -> Question:
+        return Question(
+            model=chosen.model,
+            model_fingerprint=model_fingerprint,
+            dtype=dtype,
+            task=evaluator.task,
+            data=chosen.data,
+            data_fingerprint=drawn.fingerprint,
+            samples=len(drawn.samples),
+            quantizer=name,
+            quantizer_origin=registry.origin("quantizer", name),
+            quantizer_options=plugin_options.values(quantizer),
+            evaluator=chosen.task,
+            evaluator_origin=registry.origin("evaluator", chosen.task),
+            evaluator_options=plugin_options.values(evaluator),
+            environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
+            seed=chosen.seed,
+            calibrated=quantizer.calibrated,
+            calibration=drawn.calibration_fingerprint,
+            calibration_samples=len(drawn.calibration),
+        )
+
+    return [
+        Prepared(
+            question=question(name, quantizer),
+            device=device,
+            skeleton=seen,
+            quantizer=quantizer,
+            evaluator=evaluator,
+            samples=drawn.samples,
+            all_samples=drawn.everything,
+            calibration=drawn.calibration,
+            widths=widths,
+            allow_pickle=chosen.allow_pickle,
+        )
+        for name, quantizer in quantizers
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +195,7 @@ class DrawnData:
     calibration_fingerprint: str
 
 
-def draw_data(chosen: QuestionOptions, task: str, calibrated: bool) -> DrawnData:
+def draw_data(chosen: TaskOptions, task: str, calibrated: bool) -> DrawnData:
     """Find the data, draw from it, and see that every picture can be read and none is on both
     sides.
     """

@@ -1,5 +1,6 @@
 """What happened to the layers of a model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -26,3 +27,20 @@ class QuantReport:
     """Every linear layer of every component, quantized or with the reason why not."""
 
     layers: tuple[LayerReport, ...] = field(default=())
+
+    def mean_errors(self) -> dict[str, float | None]:
+        """Both errors, averaged over the layers that have one; None where no layer does."""
+        return {
+            kind: mean_known([getattr(layer, kind) for layer in self.layers])
+            for kind in ("relative_error", "output_error")
+        }
+
+
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are known; None where none is.
+
+    >>> mean_known([1.0, None, 2.0])
+    1.5
+    """
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -70,7 +70,15 @@ class Store:
             for name, found in facts.items()
         }
 
-    def put(self, key: ArtifactKey, layers: Mapping[str, QuantizedLayer]) -> None:
+    def seconds(self, key: ArtifactKey) -> float | None:
+        """What it took to compute a stored artifact; None where that was not measured."""
+        with safe_open(self.path(key), framework="pt") as file:
+            spent = file.metadata().get("seconds")
+        return None if spent is None else float(spent)
+
+    def put(
+        self, key: ArtifactKey, layers: Mapping[str, QuantizedLayer], seconds: float | None = None
+    ) -> None:
         """Store a block's layers; a killed process leaves no half-written artifact."""
         self.root.mkdir(parents=True, exist_ok=True)
         tensors = {
@@ -83,9 +91,12 @@ class Store:
             for name, layer in layers.items()
         }
         metadata = {"key": json.dumps(asdict(key)), "layers": json.dumps(facts)}
+        sealed = {**metadata, "sha256": content_hash(tensors, metadata)}
+        if seconds is not None:  # not sealed: the same artifact may take longer
+            sealed["seconds"] = f"{seconds:.6f}"
         path = self.path(key)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(tensors, aside, metadata={**metadata, "sha256": content_hash(tensors, metadata)})
+        save_file(tensors, aside, metadata=sealed)
         aside.replace(path)
 
     def entries(self) -> "list[Entry]":

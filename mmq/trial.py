@@ -53,6 +53,7 @@ class TrialRecord:
             "per_sample": {
                 k: [float(x) for x in v] for k, v in self.evaluation.per_sample.items()
             },
+            "errors": self.report.mean_errors(),
             "seconds": dict(self.seconds),
         }
 

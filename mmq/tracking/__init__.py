@@ -1,13 +1,15 @@
 """MLflow: the only package that imports it. Studies are parent runs, trials nested ones."""
 
 from mmq.tracking.connection import connect, server_address, ui_command
-from mmq.tracking.runs import Run, StudyRun, TrialRun, plain_run, single_run, study_run
+from mmq.tracking.runs import Run, TrialRun, plain_run, single_run
+from mmq.tracking.studies import StudyRun, known_study, study_run
 
 __all__ = [
     "Run",
     "StudyRun",
     "TrialRun",
     "connect",
+    "known_study",
     "plain_run",
     "server_address",
     "single_run",

@@ -1,7 +1,7 @@
 """What a run keeps as files: the record, the layer report, the predictions with their pictures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def write_record(folder: Path, record: TrialRecord) -> None:
     """record.json, the layer table, the predictions table and all predictions."""
-    (folder / "record.json").write_text(json.dumps(record.to_json(), indent=1))
+    write_facts(folder, record.to_json())
     write_layers(folder, record.report.layers)
     predictions = record.evaluation.predictions
     everything = [asdict(p) | {"image": p.image.name} for p in predictions]
@@ -38,6 +38,11 @@ def write_record(folder: Path, record: TrialRecord) -> None:
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)
     shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
     write_table(folder / PREDICTIONS, [_prediction_row(folder, k, p) for k, p in enumerate(shown)])
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """record.json."""
+    (folder / "record.json").write_text(json.dumps(facts, indent=1))
 
 
 def write_layers(folder: Path, layers: Sequence[LayerReport]) -> None:

@@ -2,9 +2,7 @@
 
 import logging
 import re
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
@@ -19,14 +17,14 @@ from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
+from mmq.studies.run import MAX_FAILURES, record_trial
 from mmq.tracking import StudyRun, connect, study_run, ui_command
-from mmq.trial import Question, TrialSpec, run_trial
+from mmq.trial import Question, TrialSpec
 from mmq_search.report import conclusion, description, front_text, log_front
 from mmq_search.space import Space
 from mmq_search.study import Asked, SearchStudy
 
 log = logging.getLogger(__name__)
-MAX_FAILURES = 3  # failed trials in a row that end a search
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     study = SearchStudy(name, question.facts(), space, home(), chosen.seed)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
     model = prepared.load()
-    run = study_run(chosen.experiment, name, question, study.parent)
+    run = study_run(chosen.experiment, name, [question], study.parent)
     study.parent = run.address
     log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
     try:
@@ -122,17 +120,6 @@ def _describe(study: SearchStudy, run: StudyRun, model: LoadedModel, prepared: P
     run.save_view(list(model.components), study.score_name)
 
 
-@contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back: what is computed is logged and told before they count."""
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-
-
 def _run_one(
     study: SearchStudy,
     run: StudyRun,
@@ -144,13 +131,16 @@ def _run_one(
     """One trial through mmq's path; what ends it early is told to Optuna too."""
     spec = TrialSpec(prepared.question, asked.allocation)
     try:
-        with ExitStack() as stack:
-            with run.trial_run(spec, **{"mmq.optuna_trial": str(asked.trial.number)}) as trial:
-                record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples)
-                stack.enter_context(signals_deferred())
-                study.keep(asked, record, trial.run_id)
-                trial.finish(record)
-            study.tell(asked)
+        record_trial(
+            run,
+            spec,
+            model,
+            artifacts,
+            prepared,
+            keep=study.records.keep,
+            tell=lambda: study.tell(asked),
+            **{"mmq.optuna_trial": str(asked.trial.number)},
+        )
     except BaseException as error:
         study.give_up(asked, retry=isinstance(error, KeyboardInterrupt))
         raise

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import random
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
 from mmq.errors import InputError
 from mmq.owner import is_gone, owner
-from mmq.trial import TrialRecord
+from mmq.records import Records
 from mmq_search.space import Space
 
 log = logging.getLogger(__name__)
@@ -44,8 +43,7 @@ class SearchStudy:
         self, name: str, facts: dict[str, Any], space: Space, folder: Path, seed: int
     ) -> None:
         self.name, self.space, self.seed = name, space, seed
-        self.records = folder / "studies" / name
-        self.records.mkdir(parents=True, exist_ok=True)
+        self.records = Records(folder / "studies" / name)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self.study = optuna.create_study(
@@ -99,9 +97,9 @@ class SearchStudy:
 
     def _settle(self, number: int, allocation: BitAllocation) -> None:
         """Complete an abandoned trial from its record; without one, fail it and ask again."""
-        path = self.record_path(allocation)
-        if path.exists() and str(allocation) not in self.evaluated():
-            self._complete(number, json.loads(path.read_text()))
+        record = self.records.get(allocation)
+        if record is not None and str(allocation) not in self.evaluated():
+            self._complete(number, record)
             return
         self.study.tell(number, state=TrialState.FAIL)
         self._enqueue(allocation)
@@ -161,17 +159,11 @@ class SearchStudy:
                     return None
                 self._enqueue(fresh)
 
-    def keep(self, asked: Asked, record: TrialRecord, run_id: str) -> None:
-        """Write the record to disk; from here on the trial cannot be lost."""
-        path = self.record_path(asked.allocation)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps(record.to_json() | {"run_id": run_id}))
-        aside.replace(path)
-
     def tell(self, asked: Asked) -> None:
         """Tell Optuna what the kept record says."""
-        path = self.record_path(asked.allocation)
-        self._complete(asked.trial.number, json.loads(path.read_text()))
+        record = self.records.get(asked.allocation)
+        assert record is not None, f"{asked.allocation} was never kept"
+        self._complete(asked.trial.number, record)
 
     def _complete(self, number: int, record: dict[str, Any]) -> None:
         score = record["metrics"][record["primary"]]
@@ -213,21 +205,16 @@ class SearchStudy:
         """
         if self.study.trials[asked.trial.number].state.is_finished():
             return
-        if retry or self.record_path(asked.allocation).exists():
+        if retry or self.records.path(asked.allocation).exists():
             self._settle(asked.trial.number, asked.allocation)
         else:
             self.study.tell(asked.trial, state=TrialState.FAIL)
 
-    def record_path(self, allocation: BitAllocation | str) -> Path:
-        """Where a trial's record is kept."""
-        return self.records / f"{str(allocation).replace(' ', '_')}.json"
-
     def per_sample(self, allocation: str) -> Sequence[float] | None:
         """A finished trial's score of every sample, where its metric has one."""
-        path = self.record_path(allocation)
-        if not path.exists():
+        record = self.records.get(allocation)
+        if record is None:
             return None
-        record: dict[str, Any] = json.loads(path.read_text())
         values: list[float] | None = record["per_sample"].get(record["primary"])
         return values
 

@@ -71,7 +71,7 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeyp
     part = prepared.artifacts(Store(tmp_path / "part"), quiet=True)
     put, blocks = Store.put, []
 
-    def die_at_the_third(self, key, layers):
+    def die_at_the_third(self, key, layers, seconds=None):
         if key.block == 2:
             raise KeyboardInterrupt
         put(self, key, layers)
@@ -80,7 +80,7 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         part.fill(model, "qformer", WIDTHS)
 
-    def count(self, key, layers):
+    def count(self, key, layers, seconds=None):
         blocks.append(key.block)
         put(self, key, layers)
 

@@ -44,7 +44,7 @@ def finish(study, count):
         asked = study.ask()
         if asked is None:
             break
-        study.keep(asked, record(asked), f"run{asked.trial.number}")
+        study.records.keep(record(asked), f"run{asked.trial.number}")
         study.tell(asked)
         done.append(str(asked.allocation))
     return done
@@ -127,7 +127,7 @@ def test_a_trial_killed_before_its_allocation_was_known_is_asked_again(tmp_path)
 def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
     said = killed_process(
         tmp_path,
-        "finish(study, 5); asked = study.ask(); study.keep(asked, record(asked), 'kept'); "
+        "finish(study, 5); asked = study.ask(); study.records.keep(record(asked), 'kept'); "
         "print(asked.allocation, flush=True)",
     )
     study = open_study(tmp_path)
@@ -138,7 +138,7 @@ def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
 def test_an_interrupt_after_the_end_changes_nothing(tmp_path):
     study = open_study(tmp_path)
     asked = study.ask()
-    study.keep(asked, record(asked), "r")
+    study.records.keep(record(asked), "r")
     study.tell(asked)
     study.give_up(asked, retry=True)
     assert list(study.evaluated()) == ["vit=16 llm=16"]

@@ -1,0 +1,45 @@
+"""What trials found, on disk: a file a trial, written whole before anything else is told."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmq.allocation import BitAllocation
+from mmq.home import home
+from mmq.question import Question
+from mmq.trial import TrialRecord
+
+
+class Records:
+    """A folder with the records of trials that differ in their allocation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def of(cls, question: Question) -> "Records":
+        """Those of a question, whatever study asked it."""
+        return cls(home() / "records" / question.key)
+
+    def path(self, allocation: BitAllocation | str) -> Path:
+        """Where a trial's record is kept."""
+        return self.folder / f"{str(allocation).replace(' ', '_')}.json"
+
+    def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
+        """Write a record with its MLflow run; from here on the trial cannot be lost."""
+        facts = record.to_json() | {"run_id": run_id}
+        path = self.path(record.spec.allocation)
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(json.dumps(facts))
+        aside.replace(path)
+        return facts
+
+    def get(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
+        """A trial's record; None where it was never evaluated."""
+        path = self.path(allocation)
+        if not path.exists():
+            return None
+        facts: dict[str, Any] = json.loads(path.read_text())
+        return facts

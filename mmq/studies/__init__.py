@@ -1,0 +1,1 @@
+"""Studies of allocations that are known beforehand, through the one trial path."""

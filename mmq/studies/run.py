@@ -1,0 +1,99 @@
+"""Run the trials of a study, each recorded before anything else happens; go on after a kill."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from mmq.allocation import BitAllocation
+from mmq.artifacts import Artifacts
+from mmq.model import LoadedModel
+from mmq.prepare import Prepared
+from mmq.records import Records
+from mmq.signals import signals_deferred
+from mmq.trial import TrialRecord, TrialSpec, run_trial
+
+if TYPE_CHECKING:
+    from mmq.tracking import StudyRun
+
+log = logging.getLogger(__name__)
+MAX_FAILURES = 3  # failed trials in a row that end a study
+
+
+def record_trial(
+    run: "StudyRun",
+    spec: TrialSpec,
+    model: LoadedModel,
+    artifacts: Artifacts,
+    prepared: Prepared,
+    keep: Callable[[TrialRecord, str], object],
+    tell: Callable[[], None] | None = None,
+    **tags: str,
+) -> None:
+    """One trial in a nested run: evaluated, kept on disk, logged, told.
+
+    From the end of the evaluation on, SIGINT and SIGTERM wait.
+    """
+    with ExitStack() as stack:
+        with run.trial_run(spec, **tags) as trial:
+            record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples)
+            stack.enter_context(signals_deferred())
+            keep(record, trial.run_id)
+            trial.finish(record)
+        if tell is not None:
+            tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A trial that a study will run, with the label of its question in the study."""
+
+    label: str
+    allocation: BitAllocation
+
+
+def run_planned(
+    run: "StudyRun",
+    model: LoadedModel,
+    planned: Sequence[Planned],
+    prepared: Mapping[str, Prepared],
+    artifacts: Mapping[str, Artifacts],
+) -> dict[Planned, Mapping[str, Any]]:
+    """The records of these trials, by label; what is on disk already is not evaluated again.
+
+    prepared, artifacts: by label. A trial that fails is passed over, and tried again by the next
+    call; after several failures in a row the last one is raised.
+    """
+    records = {label: Records.of(each.question) for label, each in prepared.items()}
+    found: dict[Planned, Mapping[str, Any]] = {}
+    logged, failures = run.finished(), 0
+    with tqdm(planned, desc=run.study, unit="trial") as bar:
+        for each in bar:
+            bar.set_postfix_str(f"{each.label}, {each.allocation}")
+            question, kept = prepared[each.label].question, records[each.label]
+            spec = TrialSpec(question, each.allocation)
+            facts = kept.get(each.allocation)
+            try:
+                if facts is None:
+                    part = prepared[each.label]
+                    record_trial(run, spec, model, artifacts[each.label], part, kept.keep)
+                elif (question.key, str(each.allocation)) not in logged:
+                    with run.trial_run(spec) as trial:
+                        trial.finish_copy(facts)
+            except Exception as error:
+                failures += 1
+                tqdm.write(
+                    f"Trial {each.label}, {each.allocation} failed: "
+                    f"{type(error).__name__}: {error}"
+                )
+                if failures == MAX_FAILURES:
+                    raise
+                continue
+            failures = 0
+            known = kept.get(each.allocation)
+            assert known is not None
+            found[each] = known
+    return found

@@ -1,0 +1,183 @@
+"""Studies: a parent run, its trials nested under it, found again when the study goes on."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from mmq.errors import InputError
+from mmq.owner import owner
+from mmq.tracking import views
+from mmq.tracking.connection import connect, server_address, shown_uri
+from mmq.tracking.params import question_params
+from mmq.tracking.runs import Run, TrialRun, closing, create, status_of
+from mmq.trial import Question, TrialSpec
+
+
+class StudyRun(Run):
+    """The parent run of a study: trials are nested under it, the front is kept in it."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        run_id: str,
+        study: str,
+        launcher: Run | None,
+    ) -> None:
+        super().__init__(client, experiment_id, run_id)
+        self.study = study
+        self._launcher = launcher  # the project run that continues an older parent
+
+    @contextmanager
+    def trial_run(self, spec: TrialSpec, **tags: str) -> Iterator[TrialRun]:
+        """A nested run, its params logged before the work: a crash leaves a FAILED run."""
+        own = {
+            "mmq.kind": "trial",
+            "mmq.study": self.study,
+            "mmq.question": spec.question.key,
+            "mmq.allocation": str(spec.allocation),
+            "mlflow.parentRunId": self.run_id,
+        }
+        run = create(self.client, self.experiment_id, str(spec.allocation), own | tags)
+        trial = TrialRun(self.client, self.experiment_id, run)
+        with closing(trial):
+            trial.start(spec)
+            yield trial
+
+    def finished(self) -> set[tuple[str, str]]:
+        """Question's key and allocation of every trial of this study that was finished."""
+        query = f"{views.trial_filter(self.study)} and attributes.status = 'FINISHED'"
+        found: set[tuple[str, str]] = set()
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], query, max_results=1000, page_token=token
+            )
+            for run in page:
+                found.add((run.data.tags["mmq.question"], run.data.tags["mmq.allocation"]))
+            token = page.token
+            if not token:
+                return found
+
+    def save_view(self, components: Sequence[str], score: str) -> None:
+        """Keep a chart view of this study in the experiment."""
+        key, value = views.chart_view_tag(self.study, components, score)
+        self.client.set_experiment_tag(self.experiment_id, key, value)
+
+    def describe(self, text: str) -> None:
+        """The description that the UI shows first."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+        if self._launcher is not None:
+            link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+            note = f"{text.splitlines()[0]}\n\nContinues the study in [run {self.run_id}]({link})."
+            self.client.set_tag(self._launcher.run_id, "mlflow.note.content", note)
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Tracking store (without a password) and id of this run."""
+        return shown_uri(self.client.tracking_uri), self.run_id
+
+    def link(self) -> str:
+        """Address of the chart view in the UI."""
+        return views.chart_link(server_address(), self.experiment_id, self.study)
+
+    def run_link(self) -> str:
+        """Address of this run's page in the UI."""
+        return views.run_link(server_address(), self.experiment_id, self.run_id)
+
+    def __enter__(self) -> "StudyRun":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status = status_of(error)
+        self.end(status)
+        if self._launcher is not None:
+            self._launcher.end(status)
+
+
+def study_run(
+    experiment: str,
+    study: str,
+    questions: Sequence[Question],
+    parent: tuple[str, str] | None,
+    kind: str = "search",
+) -> StudyRun:
+    """A study's parent run: made, or adopted from `mlflow run`, or the one that it has already.
+
+    InputError where the study has one in another store or experiment, or where it was deleted:
+    trials of one study are never spread.
+    """
+    client, experiment_id = connect(experiment)
+    tags = {"mmq.kind": "study", "mmq.study": study, "mmq.owner": owner()}
+    project_run = os.environ.get("MLFLOW_RUN_ID")
+    title = f"{kind} {study}"
+    if parent is None:
+        run_id = project_run or create(client, experiment_id, title, tags)
+        run = StudyRun(client, experiment_id, run_id, study, None)
+        client.update_run(run_id, name=title)
+        run.log(params=shared_params(questions), tags=tags)
+        run.log_question(questions[0])
+        return run
+    run_id = _known_parent(client, experiment_id, study, parent)
+    launcher = None
+    if project_run and project_run != run_id:
+        launcher = Run(client, experiment_id, project_run)
+        launcher.log(
+            tags={"mmq.kind": "continuation", "mmq.continues": study, "mmq.owner": owner()}
+        )
+        client.update_run(project_run, name=f"continues {study}")
+    client.update_run(run_id, status="RUNNING")
+    run = StudyRun(client, experiment_id, run_id, study, launcher)
+    run.log(tags=tags)
+    return run
+
+
+def shared_params(questions: Sequence[Question]) -> dict[str, Any]:
+    """The questions' params; where they differ, all values in a row."""
+    params = [question_params(question) for question in questions]
+    names = dict.fromkeys(name for each in params for name in each)
+    return {
+        name: ", ".join(dict.fromkeys(str(each[name]) for each in params if name in each))
+        for name in names
+    }
+
+
+def known_study(experiment: str, study: str) -> tuple[str, str] | None:
+    """Tracking store and id of the parent run that a study has in this experiment, if any."""
+    client, experiment_id = connect(experiment)
+    query = f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'study'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    return (shown_uri(client.tracking_uri), found[0].info.run_id) if found else None
+
+
+def _known_parent(
+    client: MlflowClient, experiment_id: str, study: str, parent: tuple[str, str]
+) -> str:
+    uri, run_id = parent
+    hint = "Use that one again, or choose another --study to begin anew."
+    if uri != shown_uri(client.tracking_uri):
+        raise InputError(f"study: {study!r} is logged to the MLflow store {uri}. {hint}")
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        raise InputError(
+            f"study: the MLflow run {run_id} that {study!r} is logged to is gone. {hint}"
+        ) from error
+    if info.lifecycle_stage != "active":
+        raise InputError(
+            f"study: the MLflow run {run_id} that {study!r} is logged to was deleted. {hint}"
+        )
+    if info.experiment_id != experiment_id:
+        name = client.get_experiment(info.experiment_id).name
+        raise InputError(f"study: {study!r} is logged to the experiment {name!r}. {hint}")
+    return run_id
