@@ -159,8 +159,16 @@ def _measured(
         weight=solved.weight,
         relative_error=relative_error(weight, plain),
         output_error=None if gram is None else output_error(weight, plain, gram),
-        note="; ".join(part for part in (solved.note, lost) if part),
+        note="; ".join(part for part in (solved.note, lost, _zeroed(weight, plain, gram)) if part),
     )
+
+
+def _zeroed(weight: torch.Tensor, plain: torch.Tensor, gram: torch.Tensor | None) -> str:
+    """A note on inputs that calibration always saw zero, if their weights became zero."""
+    if gram is None or not bool((dead := gram.diagonal() == 0).any()):
+        return ""
+    gone = int((weight[:, dead].any(0) & ~plain[:, dead].any(0)).sum())
+    return f"weights of {gone} inputs that were always zero became zero" if gone else ""
 
 
 @torch.no_grad()

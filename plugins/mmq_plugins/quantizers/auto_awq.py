@@ -83,6 +83,9 @@ class AutoAwq(CalibratedQuantizer):
         if not bool(inputs.rows.any()):
             why = "the sampled inputs are all zero: rounded to nearest"
             return Solved(self.quantize(weight, bits), why)
+        if not bool(torch.isfinite((inputs.rows @ weight.T).square().sum() * 4)):
+            why = "the squares of the layer's outputs overflow float32: rounded to nearest"
+            return Solved(self.quantize(weight, bits), why)
         search = object.__new__(kind)  # its constructor loads calibration data from the hub
         search.w_bit, search.group_size = bits, self.group_size or weight.shape[1]
         search.zero_point, search.duo_scaling = not self.symmetric, self.duo_scaling

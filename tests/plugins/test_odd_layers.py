@@ -1,0 +1,92 @@
+"""Every calibrated quantizer on layers whose inputs or weights are not what one expects."""
+
+import pytest
+import torch
+from mmq_plugins.quantizers.auto_awq import AutoAwq
+from mmq_plugins.quantizers.auto_gptq import AutoGptq
+from mmq_plugins.quantizers.awq import Awq
+from mmq_plugins.quantizers.gptq import Gptq
+from mmq_plugins.quantizers.rtn import Rtn
+from torch import nn
+
+from mmq.modules import quantize_module
+
+QUANTIZERS = {
+    "gptq": (Gptq, ""),
+    "awq": (Awq, ""),
+    "auto-gptq": (AutoGptq, "auto_gptq"),
+    "autoawq": (AutoAwq, "awq"),
+}
+NORMAL = torch.randn(64, 64, generator=torch.Generator().manual_seed(6))
+INPUTS = {
+    "none": torch.zeros(0, 64),
+    "zero": torch.zeros(9, 64),
+    "constant": torch.full((9, 64), 0.7),
+    "rank one": NORMAL[:, :1] * torch.arange(64),
+    "one token": NORMAL[:1],
+    "half dead": NORMAL * (torch.arange(64) % 2),
+    "some NaN": torch.where(NORMAL > 2.5, torch.nan, NORMAL),
+    "some infinite": torch.where(NORMAL > 2.5, torch.inf, NORMAL),
+    "all NaN": torch.full((9, 64), torch.nan),
+    "tiny": NORMAL * 1e-18,
+    "overflowing": NORMAL * 1e25,
+}
+TELL_NOTHING = {"none", "zero", "all NaN", "overflowing"}
+WEIGHTS = {
+    "normal": NORMAL.flip(0),
+    "zero": torch.zeros(64, 64),
+    "constant": torch.full((64, 64), -0.3),
+    "zero rows": NORMAL * (torch.arange(64) % 2)[:, None],
+}
+
+
+def quantized(kind, weight, inputs, group_size=32, **options):
+    """The engine's result for a single linear layer at 2 and 4 bits."""
+    layer = nn.Linear(64, 64, bias=False)
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    module = nn.Sequential(layer)
+    quantizer = kind(group_size=group_size, **options)
+    found = quantize_module(module, [lambda: module(inputs)], quantizer, [2, 4], quiet=True)
+    assert torch.equal(layer.weight, weight)
+    return {bits: layers["0"] for bits, layers in found.items()}
+
+
+@pytest.mark.parametrize("order", ["full_precision", "quantized"])
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_odd_inputs_give_finite_codes_and_are_told(name, inputs, order):
+    kind, package = QUANTIZERS[name]
+    if package:
+        pytest.importorskip(package)
+    for label, weight in WEIGHTS.items():
+        solved = quantized(kind, weight, INPUTS[inputs], calibration_inputs=order)
+        for bits, layer in solved.items():
+            near = layer.weight.dequantize()
+            plain = Rtn(group_size=32).quantize(weight, bits).dequantize()
+            assert torch.isfinite(near).all(), label
+            if "rounded to nearest" in layer.note:
+                assert torch.equal(near, plain), label
+            if inputs in TELL_NOTHING and weight.any():
+                assert "rounded to nearest" in layer.note, label
+                assert torch.allclose(near, plain), label
+            if inputs.startswith("some"):
+                assert "inputs were not finite and left out" in layer.note
+            if inputs == "half dead":
+                told = "weights of 32 inputs that were always zero became zero" in layer.note
+                lost = bool(weight[:, ::2].any()) and not near[:, ::2].any()
+                assert told == lost, label
+                assert not lost or name != "gptq", label
+
+
+@pytest.mark.parametrize("inputs", ["constant", "rank one", "one token", "half dead", "some NaN"])
+@pytest.mark.parametrize("name", ["gptq", "awq"])
+def test_outputs_for_odd_inputs_are_no_further_off_than_round_to_nearests(name, inputs):
+    x = INPUTS[inputs][torch.isfinite(INPUTS[inputs]).all(-1)].double()
+    weight = WEIGHTS["normal"]
+    for bits, layer in quantized(QUANTIZERS[name][0], weight, INPUTS[inputs]).items():
+        plain = Rtn(group_size=32).quantize(weight, bits).dequantize()
+        ours, theirs = (
+            float((x @ (near.double() - weight.double()).T).norm())
+            for near in (layer.weight.dequantize(), plain)
+        )
+        assert ours <= theirs * (1 + 1e-6), bits
