@@ -201,7 +201,8 @@ class Artifacts:
         calls = capture(blocks, self.calibration.forwards(model))
         states: States = initial_states(calls, self.quantizer, widths)
         snapshot = Snapshot(home() / "calibration", digest([key.name for key in keys.values()]))
-        start = snapshot.resume_(states)
+        missing = min(n for (n, _), key in keys.items() if not self.store.has(key))
+        start = snapshot.resume_(states, missing)
         bar.update(start)
         for number in range(start, len(blocks)):
 

@@ -19,13 +19,18 @@ class Snapshot:
         self.path = folder / f"{name}.safetensors"
         self._since = time.monotonic()
 
-    def resume_(self, states: States) -> int:
-        """Put back the hidden states that were kept, if any; the number of the next block."""
+    def resume_(self, states: States, missing: int) -> int:
+        """Put back the hidden states that were kept, if any; the number of the next block.
+
+        missing: the first block that is not in the store; what lies behind it is of no use.
+        """
         try:
             with safe_open(self.path, framework="pt") as file:
                 start = int(file.metadata()["block"])
                 kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError):  # none, or one that cannot be read: from the start
+            return 0
+        if start > missing:  # artifacts were removed since
             return 0
         for bits, calls in states.items():
             for k, call in enumerate(calls):

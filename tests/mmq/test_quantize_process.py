@@ -1,0 +1,122 @@
+"""`mmq quantize` as real processes: one is killed with SIGKILL, the next one goes on."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors import safe_open
+
+from mmq.allocation import BitAllocation
+from mmq.home import home
+from mmq.prepare import QuestionOptions, prepare
+from mmq.store import Store
+
+WIDTHS = (2, 3, 4, 5, 6, 8)
+PAIRS = 24
+BLOCKS = {"vit": 6, "qformer": 4, "llm": 4}
+
+
+@pytest.fixture
+def quantize(tmp_path):
+    """Start the command in an empty folder with a home and an MLflow store of its own."""
+    (tmp_path / "home").mkdir()
+    data = home() / "data"  # written once for all tests
+    data.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "home" / "data").symlink_to(data)
+    env = os.environ | {
+        "MMQ_HOME": str(tmp_path / "home"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "OMP_NUM_THREADS": "1",
+    }
+    options = {"quantizer": "gptq", "limit": "8", "num-beams": "1"}
+    options |= {"calibration-samples": PAIRS, "bits": ",".join(map(str, WIDTHS))}
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "mmq", "quantize", *given]
+    started = []
+
+    def start():
+        process = subprocess.Popen(
+            command, env=env, cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def modified(root):
+    """When each artifact of a store was written, by its file's name."""
+    return {path.name: path.stat().st_mtime_ns for path in root.glob("*.safetensors")}
+
+
+def kill_at(process, root, count):
+    """SIGKILL as soon as that many artifacts are there."""
+    end = time.monotonic() + 120
+    while len(modified(root)) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9
+
+
+def tensors(path):
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def uninterrupted(root):
+    """A store that the same question fills at once, in this process."""
+    chosen = QuestionOptions(quantizer="gptq", limit="8", calibration_samples=PAIRS)
+    prepared = prepare(
+        chosen,
+        {"num-beams": "1"},
+        lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
+    )
+    artifacts = prepared.artifacts(Store(root), quiet=True)
+    model = prepared.load()
+    for name in model.components:
+        artifacts.fill(model, name, WIDTHS)
+    return artifacts.store
+
+
+def statuses(folder):
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.get_experiment_by_name("mmq")
+    return sorted(run.info.status for run in client.search_runs([found.experiment_id]))
+
+
+def test_after_kill_9_the_same_command_repeats_at_most_one_block(quantize, tmp_path):
+    root = tmp_path / "home" / "store"
+    whole = len(WIDTHS) * sum(BLOCKS.values())
+    inside = len(WIDTHS) * (BLOCKS["vit"] + 1) + 2  # among the Q-Former's blocks
+    kill_at(quantize(), root, inside)
+    before = modified(root)
+    assert inside <= len(before) < whole
+    process = quantize()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    after = modified(root)
+    assert len(after) == whole
+    store = Store(root)
+    keys = {entry.path.name: entry.key for entry in store.entries()}
+    again = {name for name in before if after[name] != before[name]}
+    assert len({(keys[name]["component"], keys[name]["block"]) for name in again}) <= 1
+    assert not any(entry.verify() for entry in store.entries())
+    expected = uninterrupted(tmp_path / "whole")
+    assert {entry.path.name for entry in expected.entries()} == set(after)
+    for name in after:
+        ours, theirs = tensors(root / name), tensors(expected.root / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[part], theirs[part]) for part in ours)
+    assert statuses(tmp_path)[0] == "FINISHED"
