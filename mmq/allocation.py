@@ -27,6 +27,14 @@ def parse_bits(text: str) -> tuple[int, ...]:
     return tuple(sorted(check_bits(bits) for bits in widths))
 
 
+def parse_widths(text: str) -> tuple[int, ...]:
+    """Widths below 16, ascending; InputError where there are none."""
+    widths = tuple(bits for bits in parse_bits(text) if bits != UNTOUCHED)
+    if not widths:
+        raise InputError("bits: 16 is untouched, there is nothing to quantize")
+    return widths
+
+
 @dataclass(frozen=True, slots=True)
 class BitAllocation:
     """Bits for every component, in the model's order; 16 means untouched.

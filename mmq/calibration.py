@@ -1,7 +1,5 @@
 """The pairs that a calibrated quantizer looks at, run through the model's own forwards."""
 
-import inspect
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmq import block_quantization, blocks, inputs
+from mmq.code import code_hash
 from mmq.contracts import with_answer
 from mmq.images import content_hash, open_image
 from mmq.store import digest
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from mmq.model import LoadedModel
 
 BATCH = 16
+CODE = (__name__, "mmq.blocks", "mmq.inputs", "mmq.block_quantization")  # what runs the pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,7 @@ class Calibration:
 
     def fingerprint(self, family: "ModelFamily") -> str:
         """A hash of the pairs and of the code that runs them."""
-        modules = [sys.modules[type(family).__module__], blocks, inputs, block_quantization]
-        code = [inspect.getsource(module) for module in (*modules, sys.modules[__name__])]
+        code = [code_hash(name) for name in (type(family).__module__, *CODE)]
         packages = [version(name) for name in ("torch", "transformers")]
         pictures = [content_hash(path) for path in self.images]
         return digest([pictures, self.texts, packages, code])

@@ -128,12 +128,7 @@ def prepare_several(
 
     Where one of them needs calibration pairs that must be held out, all go without these samples.
     """
-    device, dtype = resolve_device(chosen.device, chosen.dtype)
-    for name in ("calibration_samples", "seed"):
-        if getattr(chosen, name) < 0:
-            raise InputError(f"{name}: {getattr(chosen, name)} is negative")
-    default_cache()
-    limited(chosen.limit, total=0)  # only to refuse nonsense before the data is read
+    device, dtype = check_settings(chosen)
     checkpoint = locate(chosen.model, chosen.allow_pickle)
     seen = skeleton(checkpoint)
     plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
@@ -182,6 +177,16 @@ def prepare_several(
         )
         for name, quantizer in quantizers
     ]
+
+
+def check_settings(chosen: TaskOptions) -> tuple[str, str]:
+    """Refuse nonsense before anything is read; the device and dtype that are meant."""
+    for name in ("calibration_samples", "seed"):
+        if getattr(chosen, name) < 0:
+            raise InputError(f"{name}: {getattr(chosen, name)} is negative")
+    default_cache()
+    limited(chosen.limit, total=0)
+    return resolve_device(chosen.device, chosen.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """Plugins by name: listed from installed metadata, imported on first use."""
 
-import hashlib
-import inspect
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from mmq.code import code_hash
 from mmq.errors import InputError, unknown
 
 GROUPS = {
@@ -83,9 +82,7 @@ def load_class(kind: str, name: str, base: type) -> Any:
 def origin(kind: str, name: str) -> str:
     """Distribution, version and a hash of the plugin's module: other code, other origin."""
     found = _table(kind)[name]
-    source = inspect.getsource(inspect.getmodule(load(kind, name)) or object)
-    code = hashlib.sha256(source.encode()).hexdigest()[:8]
-    return f"{found.distribution} {found.version} {code}"
+    return f"{found.distribution} {found.version} {code_hash(load(kind, name).__module__)[:8]}"
 
 
 def refresh() -> None:

@@ -6,10 +6,8 @@ so that allocations which share the bits upstream run only what lies downstream.
 """
 
 import fcntl
-import inspect
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmq.code import code_hash
 from mmq.contracts import Progress, Stage
 from mmq.errors import InputError
 from mmq.home import home
@@ -173,7 +172,7 @@ def _keys(
                 return None
             states.append((component, state))
         facts.append([stage.name, list(states)])
-    family = inspect.getsource(sys.modules[type(model.family).__module__])  # how stages compute
+    family = code_hash(type(model.family).__module__)  # how stages compute
     packages = [version(name) for name in ("torch", "transformers")]
     common = [model.fingerprint, model.device, packages, family]
     keys = []

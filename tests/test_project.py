@@ -16,8 +16,10 @@ from mmq_search.command import SearchOptions
 
 from mmq import registry
 from mmq.cli.commands import BaselineOptions, TrialOptions
+from mmq.cli.curves import CurvesOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
+from mmq.studies.several import SeveralOptions
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -26,6 +28,8 @@ CONFIGS = {
     "search": ("search", SearchOptions),
     "trial": ("trial", TrialOptions),
     "quantize": ("quantize", QuantizeOptions),
+    "compare-quantizers": ("compare-quantizers", SeveralOptions),
+    "curves": ("curves", CurvesOptions),
     "evaluate-baseline": ("evaluate-baseline", BaselineOptions),
     "train-embedded": ("train-embedded", TrainOptions),
 }

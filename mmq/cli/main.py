@@ -15,6 +15,8 @@ from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError
 
 BUILT_IN = {  # command: the module that holds it
+    "compare-quantizers": "compare_quantizers",
+    "curves": "curves",
     "datasets": "datasets",
     "evaluate-baseline": "commands",
     "plugins": "commands",

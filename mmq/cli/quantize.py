@@ -6,20 +6,18 @@ from dataclasses import dataclass
 
 import click
 
-from mmq.allocation import UNTOUCHED, BitAllocation, parse_bits
+from mmq.allocation import BitAllocation, parse_widths
 from mmq.artifacts import Artifacts
 from mmq.cli.commands import BaselineOptions
 from mmq.cli.options import options_from
-from mmq.cli.tables import aligned
-from mmq.contracts import LayerReport
-from mmq.errors import InputError
+from mmq.cli.tables import aligned, number
 from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import option, prepare
+from mmq.report import LayerReport, QuantReport
 from mmq.store import Store
 
 MIB = 8 * 1024**2  # bits
-ERRORS = ("relative_error", "output_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +39,7 @@ def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
     from mmq.tracking import connect, plain_run
     from mmq.tracking.params import question_params
 
-    widths = [bits for bits in parse_bits(chosen.bits) if bits != UNTOUCHED]
-    if not widths:
-        raise InputError("bits: 16 is untouched, there is nothing to quantize")
+    widths = parse_widths(chosen.bits)
     prepared = prepare(
         chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
     )
@@ -80,19 +76,13 @@ def _fill_uniform(model: LoadedModel, artifacts: Artifacts, widths: Sequence[int
             model.restore_()
 
 
-def mean(values: Sequence[float | None]) -> str:
-    """Their mean as text; "" where there are none."""
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.4f}" if known else ""
-
-
 def table(rows: Sequence[LayerReport]) -> str:
     """A line a component and width: its size and its mean errors."""
     lines = []
     for name, bits in dict.fromkeys((row.component, row.bits) for row in rows):
         part = [row for row in rows if (row.component, row.bits) == (name, bits)]
         size = sum(row.stored_bits or 0 for row in part) / MIB
-        errors = [mean([getattr(row, kind) for row in part]) for kind in ERRORS]
+        errors = [number(error, 4) for error in QuantReport(tuple(part)).mean_errors().values()]
         lines.append((name, str(bits), str(len(part)), f"{size:.3f}", *errors))
     head = ("component", "bits", "layers", "MiB", "weight error", "output error")
     return aligned(head, lines)

@@ -64,6 +64,13 @@ class Run:
             self.log_folder(Path(folder))
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.LAYERS)})
 
+    def log_table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """A table, shown by the UI."""
+        with tempfile.TemporaryDirectory() as folder:
+            files.write_table(Path(folder) / name, rows)
+            self.log_folder(Path(folder))
+        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(name)})
+
     def log_question(self, question: Question) -> None:
         """The evaluation set as a dataset input."""
         source = CodeDatasetSource({"mlflow.source.name": question.data})

@@ -1,0 +1,88 @@
+"""`mmq compare-quantizers`: errors, size, score and seconds of quantizers, side by side."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from mmq.allocation import BitAllocation
+from mmq.cli.options import options_from
+from mmq.cli.tables import aligned, interval, markdown, number
+from mmq.report import mean_known
+from mmq.studies.several import Several, SeveralOptions, Trial, opened
+from mmq.yardstick import Errors, output_errors
+
+HEAD = ("quantizer", "bits", "stored bpw", "weight error", "output error")
+
+
+@click.command("compare-quantizers")
+@options_from(SeveralOptions)
+def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None:
+    """Compare quantizers, every component at one width after another.
+
+    Options such as --group-size 64 go to every quantizer that has them. Errors are averaged over
+    layers; output errors are all measured on what layers read in the unquantized model. Seconds
+    are what quantizing took when it was done; widths done together share them equally. The same
+    command goes on after a kill.
+    """
+    with opened(chosen, extra, "compare") as study:
+        for artifacts in study.artifacts.values():
+            for name in study.components:
+                artifacts.fill(study.model, name, study.widths)
+        pairs = next(iter(study.prepared.values())).pairs()
+        errors = output_errors(study.model, pairs, study.artifacts, study.widths)
+        descending = sorted(study.widths, reverse=True)
+        uniform = [BitAllocation.uniform(study.components, bits) for bits in descending]
+        trials = study.trials(uniform)
+        rows = [_row(study, trial, errors) for trial in trials]
+        head = (*HEAD, trials[0].facts["primary"], "seconds")
+        cells = [_cells(row) for row in rows]
+        study.run.log_table("comparison.json", rows)
+        study.run.describe(f"{finding(rows)}\n\n{markdown(head, cells)}{study.problem_text}")
+    click.echo(aligned(head, cells))
+    click.echo(f"\n{finding(rows)}{study.problem_text}")
+    click.echo(f"\nOpen:      {study.run.run_link()}")
+
+
+def _row(study: Several, trial: Trial, errors: Errors) -> dict[str, Any]:
+    label, bits = trial.quantizer, trial.allocation[study.components[0]]
+    layers = [each for name in study.components for each in errors.get((label, name, bits), [])]
+    seconds = None
+    if label:
+        found = study.artifacts[label]
+        seconds = sum(found.seconds(study.model, name, bits) for name in study.components)
+    return {
+        "quantizer": label or "unquantized",
+        "bits": bits,
+        "stored_bpw": trial.facts["size"]["stored_bpw"],
+        "weight_error": trial.facts["errors"]["relative_error"],
+        "output_error": mean_known(layers),
+        "score": trial.score["value"],
+        "low": trial.score["low"],
+        "high": trial.score["high"],
+        "seconds": seconds,
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["quantizer"],
+        str(row["bits"]),
+        number(row["stored_bpw"]),
+        number(row["weight_error"], 4),
+        number(row["output_error"], 4),
+        interval(row["score"], row["low"], row["high"]),
+        number(row["seconds"], 1),
+    ]
+
+
+def finding(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line: which quantizer scores best at every width, and whether that is beyond doubt."""
+    parts = []
+    for bits in dict.fromkeys(row["bits"] for row in rows if row["seconds"] is not None):
+        some = sorted((r for r in rows if r["bits"] == bits), key=lambda r: -r["score"])
+        best, rest = some[0], some[1:]
+        sure = all(r["high"] is not None and r["high"] < (best["low"] or 0) for r in rest)
+        doubt = "" if sure else ", intervals overlap"
+        parts.append(f"{bits} bits: {best['quantizer']} ({best['score']:.4g}{doubt})")
+    return "Best score at " + "; ".join(parts)

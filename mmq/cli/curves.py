@@ -1,0 +1,94 @@
+"""`mmq curves`: the score against the bits of each component alone, and of all of them."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from mmq.analysis.curves import (
+    CurvePoint,
+    Reference,
+    curves_figure,
+    grouped,
+    holding_width,
+)
+from mmq.cli.options import options_from
+from mmq.cli.tables import aligned, markdown
+from mmq.errors import InputError
+from mmq.prepare import option
+from mmq.studies.designs import curves as design
+from mmq.studies.several import SeveralOptions, Trial, opened
+
+SHARE = 0.99  # of the unquantized score that counts as held
+
+
+@dataclass(frozen=True, slots=True)
+class CurvesOptions(SeveralOptions):
+    """A model and a task, the quantizers, the widths, and where the figure goes."""
+
+    quantizers: str = option("uniform,rtn,gptq,awq", "Quantizers, a curve each.")
+    bits: str = option("2,3,4,5,6,8", "Widths along the curves.")
+    figure: str = option("", "PNG file to write, beside the one in the MLflow run.")
+
+
+@click.command("curves")
+@options_from(CurvesOptions)
+def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
+    """Trace the score against the bits of each component alone, and of all at once.
+
+    Options such as --group-size 64 go to every quantizer that has them. The same command goes on
+    after a kill.
+    """
+    figure = Path(chosen.figure) if chosen.figure else None
+    if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
+        raise InputError(f"figure: {chosen.figure!r} is not a .png file in a folder that exists")
+    with opened(chosen, extra, "curves") as study:
+        places = {
+            allocation: (part, bits)
+            for part, bits, allocation in design(study.components, study.widths)
+        }
+        reference, *trials = study.trials(list(places))
+        points = [_point(trial, *places[trial.allocation]) for trial in trials]
+        unquantized = Reference(**_score(reference), n=_samples(reference))
+        head, cells = _table(points, unquantized.score)
+        name = reference.facts["primary"]
+        said = f"Least bits that keep {SHARE:.0%} of the unquantized {unquantized.score:.4g}"
+        drawn = curves_figure(points, unquantized, name, f"{chosen.model}, {chosen.task}")
+        with tempfile.TemporaryDirectory() as folder:
+            drawn.savefig(Path(folder) / "curves.png")
+            study.run.log_folder(Path(folder))
+        if figure is not None:
+            drawn.savefig(figure)
+        study.run.log_table("curves.json", [asdict(point) for point in points])
+        study.run.describe(f"{said}\n\n{markdown(head, cells)}{study.problem_text}")
+    click.echo(f"{said} ({name}, n = {unquantized.n}):\n\n{aligned(head, cells)}")
+    click.echo(study.problem_text)
+    click.echo(f"Open:      {study.run.run_link()}")
+
+
+def _score(trial: Trial) -> dict[str, float]:
+    found = trial.score
+    return {"score": found["value"], "low": found["low"], "high": found["high"]}
+
+
+def _samples(trial: Trial) -> int:
+    return int(trial.score["n"])
+
+
+def _point(trial: Trial, part: str, bits: int) -> CurvePoint:
+    return CurvePoint(trial.quantizer, part, bits, **_score(trial))
+
+
+def _table(
+    points: Sequence[CurvePoint], reference: float
+) -> tuple[tuple[str, ...], list[list[str]]]:
+    """A line a part, a column a quantizer: from which width on the score is held."""
+    by_curve = grouped(points)
+    names = list(dict.fromkeys(name for _, name in by_curve))
+    rows = []
+    for part in dict.fromkeys(part for part, _ in by_curve):
+        found = [holding_width(by_curve.get((part, name), []), reference, SHARE) for name in names]
+        rows.append([part, *("more" if bits is None else str(bits) for bits in found)])
+    return ("part", *names), rows

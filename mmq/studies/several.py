@@ -1,0 +1,141 @@
+"""A study of several quantizers on one model and task: opened, run, gone on with."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmq.allocation import UNTOUCHED, BitAllocation, parse_widths
+from mmq.artifacts import Artifacts
+from mmq.errors import InputError
+from mmq.home import home
+from mmq.model import LoadedModel, locate, skeleton
+from mmq.prepare import Prepared, TaskOptions, option, prepare_several, tried_widths
+from mmq.store import Store, digest
+from mmq.studies.choices import build, fitting
+from mmq.studies.run import Planned, run_planned
+
+if TYPE_CHECKING:
+    from mmq.tracking import StudyRun
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralOptions(TaskOptions):
+    """A model and a task, and the quantizers to try on them."""
+
+    quantizers: str = option(
+        "", "Quantizers, like rtn,gptq:act-order=false,awq; all that are installed if empty."
+    )
+    bits: str = option("4,3,2", "Widths to quantize at.")
+    study: str = option("", "Name of the study; made from what it asks if empty.")
+    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a quantizer's trial found; the unquantized model's has no quantizer."""
+
+    quantizer: str
+    allocation: BitAllocation
+    facts: Mapping[str, Any]
+
+    @property
+    def score(self) -> Mapping[str, Any]:
+        """value, n, low and high of the metric that counts."""
+        found: Mapping[str, Any] = self.facts["metrics"][self.facts["primary"]]
+        return found
+
+
+@dataclass(slots=True)
+class Several:
+    """An open study. prepared, artifacts, problems: by quantizer, as it was written."""
+
+    name: str
+    run: "StudyRun"
+    model: LoadedModel
+    widths: Sequence[int]
+    prepared: Mapping[str, Prepared]
+    artifacts: Mapping[str, Artifacts]
+    problems: Mapping[str, str]
+
+    @property
+    def components(self) -> list[str]:
+        """The model's components."""
+        return list(self.model.components)
+
+    @property
+    def problem_text(self) -> str:
+        """Which quantizers were not used, and why; "" where all were."""
+        return "".join(f"\n\n{name}: not used. {why}" for name, why in self.problems.items())
+
+    def trials(self, allocations: Iterable[BitAllocation]) -> list[Trial]:
+        """The unquantized model, then every allocation with every quantizer.
+
+        What is on disk is not evaluated again. RuntimeError where some of them failed: what was
+        evaluated is kept, and the next call tries the others again.
+        """
+        untouched = BitAllocation.uniform(self.components, UNTOUCHED)
+        planned = [Planned(next(iter(self.prepared)), untouched)]
+        planned += [Planned(label, each) for each in allocations for label in self.prepared]
+        found = run_planned(self.run, self.model, planned, self.prepared, self.artifacts)
+        if missing := len(dict.fromkeys(planned)) - len(found):
+            raise RuntimeError(f"{missing} trials failed; the same command tries them again")
+        return [
+            Trial("" if each.allocation == untouched else each.label, each.allocation, facts)
+            for each, facts in found.items()
+        ]
+
+
+@contextmanager
+def opened(chosen: SeveralOptions, extra: Mapping[str, str], kind: str) -> Iterator[Several]:
+    """Check everything, load the model, open the study's parent run; close them at the end.
+
+    InputError where no quantizer can be used.
+    """
+    from mmq.tracking import connect, known_study, study_run
+
+    if not re.fullmatch(r"[\w.-]*", chosen.study):
+        raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
+    widths = parse_widths(chosen.bits)
+    choices, evaluator, problems = build(chosen.quantizers, chosen, extra)
+
+    def allocations(parts: Sequence[str]) -> list[BitAllocation]:
+        return [BitAllocation.uniform(parts, bits) for bits in widths]
+
+    seen = skeleton(locate(chosen.model, chosen.allow_pickle))
+    usable, refused = fitting(
+        choices, seen, tried_widths(seen, allocations(list(seen.components)))
+    )
+    problems |= refused
+    if not usable:
+        reasons = "".join(f"\n  {label}: {problem}" for label, problem in problems.items())
+        raise InputError(f"quantizers: none of them can be used here{reasons}")
+    prepared = dict(
+        zip(
+            [choice.label for choice in usable],
+            prepare_several(
+                chosen, evaluator, [(c.name, c.quantizer) for c in usable], allocations
+            ),
+            strict=True,
+        )
+    )
+    questions = [each.question for each in prepared.values()]
+    name = chosen.study or study_name(kind, chosen, [question.key for question in questions])
+    connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
+    model = next(iter(prepared.values())).load()
+    store = Store(home() / "store")
+    artifacts = {label: each.artifacts(store) for label, each in prepared.items()}
+    parent = known_study(chosen.experiment, name)
+    try:
+        with study_run(chosen.experiment, name, questions, parent, kind) as run:
+            yield Several(name, run, model, widths, prepared, artifacts, problems)
+    finally:
+        evaluator.close()
+
+
+def study_name(kind: str, chosen: SeveralOptions, keys: Sequence[str]) -> str:
+    """A readable name that tells two studies apart."""
+    model = chosen.model.rstrip("/").split("/")[-1]
+    asked = digest([sorted(keys), chosen.bits])[:8]
+    return re.sub(r"[^\w.-]", "-", f"{model}-{chosen.task}-{kind}-{asked}")
