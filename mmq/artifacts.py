@@ -21,6 +21,7 @@ from mmq.contracts import CalibratedQuantizer, LayerReport, Quantizer
 from mmq.home import home
 from mmq.loaded import ORIGINAL
 from mmq.model import Component, Layer, LoadedModel
+from mmq.parts import Part
 from mmq.quantized import QuantizedLayer
 from mmq.question import Question
 from mmq.snapshot import Snapshot
@@ -56,36 +57,53 @@ class Artifacts:
         Dequantized weights are written a block at a time: a large component never stands in
         memory twice.
         """
-        touched = {name: bits for name, bits in allocation.bits if bits != UNTOUCHED}
+        widths = allocation.widths(model.components)
+        touched = {
+            name: sorted({bits for part, bits in widths.items() if part[0] == name} - {UNTOUCHED})
+            for name in model.components
+        }
         if not self.behind_quantized:
-            for name, bits in touched.items():  # all of them before the model is changed
-                self.fill(model, name, self._with(name, bits))
+            for name, some in touched.items():  # all of them before the model is changed
+                self.fill(model, name, self._with(name, some))
         reports: list[LayerReport] = []
         for name, component in model.components.items():
-            if name not in touched:
-                reports += [_untouched(name, layer) for layer in component.layers]
-                continue
             if self.behind_quantized:
-                self.fill(model, name, [touched[name]])
-            reports += self._write_component_(model, component, touched[name])
+                self.fill(model, name, touched[name])
+            reports += self._write_component_(model, component, widths)
         return reports
 
-    def _with(self, name: str, bits: int) -> list[int]:
-        """The widths to compute where one of them is asked for."""
-        if not self.quantizer.calibrated:
-            return [bits]
-        return sorted({bits, *self.widths.get(name, ())} - {UNTOUCHED})
+    def _with(self, name: str, widths: Sequence[int]) -> Sequence[int]:
+        """The widths to compute where some of them are asked for."""
+        if not widths or not self.quantizer.calibrated:
+            return widths
+        return sorted({*widths, *self.widths.get(name, ())} - {UNTOUCHED})
 
     def _write_component_(
-        self, model: LoadedModel, component: Component, bits: int
+        self, model: LoadedModel, component: Component, widths: Mapping[Part, int]
     ) -> list[LayerReport]:
-        reports = []
-        keys = self._keys(model, component, [bits])
-        for layer, quantized in self._stored(component, keys, bits):
-            model.write_(component.name, {layer.name: quantized.weight.dequantize()})
-            reports.append(_report(component.name, layer, quantized))
-        model.states[component.name] = digest([key.name for key in keys.values()])
+        reports, written = [], []
+        keys = self._keys(model, component, {widths[component.part(x)] for x in component.layers})
+        for number, layers in groupby(component.layers, key=lambda layer: layer.block):
+            stored: dict[int, Mapping[str, QuantizedLayer]] = {}
+            for layer in layers:
+                bits = widths[component.part(layer)]
+                if bits == UNTOUCHED:
+                    reports.append(_untouched(component.name, layer))
+                    continue
+                if bits not in stored:
+                    stored[bits] = self._get(keys[number, bits])
+                quantized = stored[bits][layer.name]
+                model.write_(component.name, {layer.name: quantized.weight.dequantize()})
+                reports.append(_report(component.name, layer, quantized))
+                written.append([layer.name, keys[number, bits].name])
+        if written:
+            model.states[component.name] = digest(written)
         return reports
+
+    def _get(self, key: ArtifactKey) -> Mapping[str, QuantizedLayer]:
+        found = self.store.get(key)
+        assert found is not None, f"{key.name} is not in the store"
+        return found
 
     def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
         """What the store says of a component's layers at a width, after `fill`."""
@@ -112,8 +130,7 @@ class Artifacts:
         self, component: Component, keys: Mapping[tuple[int, int], ArtifactKey], bits: int
     ) -> Iterator[tuple[Layer, QuantizedLayer]]:
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
-            found = self.store.get(keys[number, bits])
-            assert found is not None, f"{keys[number, bits].name} is not in the store"
+            found = self._get(keys[number, bits])
             yield from ((layer, found[layer.name]) for layer in layers)
 
     def _keys(
@@ -257,5 +274,5 @@ def _untouched(component: str, layer: Layer) -> LayerReport:
         layer_type=layer.layer_type,
         shape=layer.shape,
         bits=UNTOUCHED,
-        skipped="its component stays at 16 bits",
+        skipped="its part of the model stays at 16 bits",
     )

@@ -18,6 +18,7 @@ from mmq.contracts import ComponentSpec, ModelFamily, architecture_of
 from mmq.errors import InputError
 from mmq.kept import Kept, kept_modules, unread_blocks
 from mmq.loaded import LoadedModel as LoadedModel
+from mmq.parts import Part, block_group
 
 log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -51,6 +52,10 @@ class Component:
     def weights(self) -> int:
         """Number of weights that a bit width applies to."""
         return sum(layer.module.weight.numel() for layer in self.layers)
+
+    def part(self, layer: Layer) -> Part:
+        """The finest part of the model that a layer of this component is in."""
+        return self.name, block_group(layer.block, self.blocks), layer.layer_type
 
 
 def _resolve(root: nn.Module, spec: ComponentSpec) -> tuple[str, nn.Module]:

@@ -27,6 +27,7 @@ from mmq.model import (
     read_protocol,
     skeleton,
 )
+from mmq.parts import finest
 from mmq.question import Question
 from mmq.stages import default_cache
 from mmq.store import Store
@@ -255,11 +256,18 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
 
 
 def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[str, Sequence[int]]:
-    """The widths below 16 that some allocation gives each component."""
+    """The widths below 16 that some allocation gives each component.
+
+    InputError for an allocation that quantizes a part without layers.
+    """
     found: dict[str, set[int]] = {name: set() for name in seen.components}
+    parts = {c.part(layer) for c in seen.components.values() for layer in c.layers}
     for allocation in allocations:
-        for name, bits in allocation.over(seen.components).bits:
-            found[name] |= {bits} - {UNTOUCHED}
+        for name, _ in allocation.bits:
+            if not parts & set(finest(name, seen.components)):
+                raise InputError(f"allocation: {name} has no linear layer in this model")
+        for part, bits in allocation.widths(seen.components).items():
+            found[part[0]] |= {bits} - {UNTOUCHED}
     return {name: sorted(widths) for name, widths in found.items()}
 
 

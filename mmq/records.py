@@ -8,7 +8,10 @@ from typing import Any
 from mmq.allocation import BitAllocation
 from mmq.home import home
 from mmq.question import Question
+from mmq.store import digest
 from mmq.trial import TrialRecord
+
+LONGEST = 120  # characters of an allocation in a file's name
 
 
 class Records:
@@ -25,7 +28,10 @@ class Records:
 
     def path(self, allocation: BitAllocation | str) -> Path:
         """Where a trial's record is kept."""
-        return self.folder / f"{str(allocation).replace(' ', '_')}.json"
+        name = str(allocation).replace(" ", "_")
+        if len(name) > LONGEST:
+            name = f"{name[:LONGEST]}-{digest(name)}"
+        return self.folder / f"{name}.json"
 
     def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
         """Write a record with its MLflow run; from here on the trial cannot be lost."""

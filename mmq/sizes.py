@@ -37,7 +37,12 @@ def planned_bpw(
     allocation: BitAllocation, components: Mapping[str, Component], parameters: int
 ) -> float:
     """Exact bpw of an allocation, before anything is quantized."""
-    saved = sum((UNTOUCHED - bits) * components[name].weights for name, bits in allocation.bits)
+    widths = allocation.widths(components)
+    saved = sum(
+        (UNTOUCHED - widths[component.part(layer)]) * layer.module.weight.numel()
+        for component in components.values()
+        for layer in component.layers
+    )
     return UNTOUCHED - saved / parameters
 
 

@@ -88,7 +88,7 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
         share = component.weights / seen.parameters
         click.echo(
             f"{name:<12}{component.blocks:>8}{len(component.layers):>9}"
-            f"{component.weights:>18,}{share:>8.1%}{plan[name]:>6}"
+            f"{component.weights:>18,}{share:>8.1%}{plan.within(name):>6}"
         )
     rest = seen.parameters - quantizable
     click.echo(f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNTOUCHED:>6}")
@@ -96,6 +96,8 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
     click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
     for kept in seen.kept:
         click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
+    if allocation and any("." in name for name, _ in allocation.bits):
+        click.echo(f"\n{allocation}")
     if seen.unread_blocks:
         click.echo(
             f"\nLast vision blocks that count in the size, but whose output nothing reads: "

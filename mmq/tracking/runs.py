@@ -89,9 +89,10 @@ class Run:
 class TrialRun(Run):
     """The run of one trial."""
 
-    def start(self, spec: TrialSpec) -> None:
-        """Log what will be done."""
-        bits = {f"bits.{name}": bits for name, bits in spec.allocation.bits}
+    def start(self, spec: TrialSpec, parts: Sequence[str] = ()) -> None:
+        """Log what will be done; parts: what gets a width each, the components if empty."""
+        allocation = spec.allocation
+        bits = {f"bits.{name}": allocation.within(name) for name in parts or allocation.components}
         self.log(params=bits | question_params(spec.question))
         self.log_question(spec.question)
 

@@ -31,6 +31,7 @@ class StudyRun(Run):
     ) -> None:
         super().__init__(client, experiment_id, run_id)
         self.study = study
+        self.parts: Sequence[str] = ()  # what gets a width each; empty: the components
         self._launcher = launcher  # the project run that continues an older parent
 
     @contextmanager
@@ -46,7 +47,7 @@ class StudyRun(Run):
         run = create(self.client, self.experiment_id, str(spec.allocation), own | tags)
         trial = TrialRun(self.client, self.experiment_id, run)
         with closing(trial):
-            trial.start(spec)
+            trial.start(spec, self.parts)
             yield trial
 
     def finished(self) -> set[tuple[str, str]]:

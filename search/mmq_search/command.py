@@ -12,9 +12,10 @@ from mmq.allocation import BitAllocation, parse_bits
 from mmq.analysis.fronts import pareto_front
 from mmq.artifacts import Artifacts
 from mmq.cli.options import options_from
-from mmq.errors import InputError
+from mmq.errors import InputError, unknown
 from mmq.home import home
 from mmq.model import LoadedModel
+from mmq.parts import GRAINS
 from mmq.prepare import Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
 from mmq.studies.run import MAX_FAILURES, record_trial
@@ -32,6 +33,9 @@ class SearchOptions(QuestionOptions):
     """A question, and how long to search for its front."""
 
     bits: str = option("2,3,4,5,6,8,16", "Widths to choose from, for every component.")
+    grain: str = option(
+        "component", "What gets a width: component, group (thirds), type (attn, ff), or fine."
+    )
     n_trials: int = option(40, "Evaluated allocations, those of earlier calls included.")
     study: str = option("", "Name of the study; made from the question if empty.")
     experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
@@ -48,18 +52,20 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         raise InputError(f"n-trials: {chosen.n_trials} is not at least 1")
     if not re.fullmatch(r"[\w.-]*", chosen.study):
         raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
+    if chosen.grain not in GRAINS:
+        raise unknown("grain", chosen.grain, GRAINS)
     bits = parse_bits(chosen.bits)
     prepared = prepare(
         chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
     )
-    space = Space(tuple(prepared.skeleton.components), bits)
+    space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
     question = prepared.question
-    name = chosen.study or study_name(question, bits)
+    name = chosen.study or study_name(question, space)
     study = SearchStudy(name, question.facts(), space, home(), chosen.seed)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
     model = prepared.load()
     run = study_run(chosen.experiment, name, [question], study.parent)
-    study.parent = run.address
+    study.parent, run.parts = run.address, space.parts
     log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
     try:
         with run:
@@ -69,12 +75,13 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     _say_where_to_look(study, run, prepared)
 
 
-def study_name(question: Question, bits: tuple[int, ...]) -> str:
+def study_name(question: Question, space: Space) -> str:
     """A readable name that tells two questions, or two spaces, apart."""
     model = question.model.rstrip("/").split("/")[-1]
     readable = f"{model}-{question.evaluator}-{question.quantizer}"
-    widths = "".join(str(b) if b < 10 else f"-{b}" for b in bits)
-    return re.sub(r"[^\w.-]", "-", f"{readable}-{widths}-{question.key[:8]}")
+    widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
+    grain = "" if space.grain == "component" else f"-{space.grain}"
+    return re.sub(r"[^\w.-]", "-", f"{readable}{grain}-{widths}-{question.key[:8]}")
 
 
 def _search(
@@ -107,17 +114,17 @@ def _search(
                 bar.set_postfix_str(f"front: {len(pareto_front(study.points()))}")
                 run.log(metrics={"trials": done}, step=done)
                 if done == 1 or done % 5 == 0:
-                    _describe(study, run, model, prepared)
+                    _describe(study, run, prepared)
     finally:
         if study.evaluated():
-            _describe(study, run, model, prepared)
+            _describe(study, run, prepared)
             log_front(run, study)
 
 
-def _describe(study: SearchStudy, run: StudyRun, model: LoadedModel, prepared: Prepared) -> None:
+def _describe(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
     """Bring the parent run's description and chart view up to date."""
     run.describe(description(study, [sample.image_id for sample in prepared.samples]))
-    run.save_view(list(model.components), study.score_name)
+    run.save_view(study.space.parts, study.score_name)
 
 
 def _run_one(

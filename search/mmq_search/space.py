@@ -3,54 +3,66 @@
 import itertools
 import math
 import random
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from optuna.trial import Trial
 
 from mmq.allocation import BitAllocation
+from mmq.parts import finest, names
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """All allocations of some widths over some components.
+    """All allocations of some widths over some components, or over finer parts of them.
 
     Optuna sees the index of a width, not the width: 8 and 16 are neighbours as 2 and 3 are.
     """
 
     components: tuple[str, ...]
     bits: tuple[int, ...]  # ascending
+    grain: str = "component"  # or group, type, fine: see mmq.parts
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what gets a width each."""
+        return tuple(names(self.components, self.grain))
 
     def __len__(self) -> int:
-        return math.prod([len(self.bits)] * len(self.components))
+        return math.prod([len(self.bits)] * len(self.parts))
+
+    def _of(self, widths: Iterable[int]) -> BitAllocation:
+        pairs = zip(self.parts, widths, strict=True)
+        return BitAllocation(tuple(pairs)).over(self.components)
 
     def suggest(self, trial: Trial) -> BitAllocation:
         """The allocation that a trial asks for."""
         last = len(self.bits) - 1
-        return BitAllocation(
-            tuple((name, self.bits[trial.suggest_int(name, 0, last)]) for name in self.components)
-        )
+        return self._of(self.bits[trial.suggest_int(name, 0, last)] for name in self.parts)
 
     def params(self, allocation: BitAllocation) -> dict[str, int]:
         """The inverse of `suggest`: Optuna's parameters of an allocation."""
-        return {name: self.bits.index(bits) for name, bits in allocation.bits}
+        widths = allocation.widths(self.components)
+        return {
+            name: self.bits.index(widths[finest(name, self.components)[0]]) for name in self.parts
+        }
 
     def allocation(self, params: Mapping[str, int]) -> BitAllocation:
         """The inverse of `params`."""
-        return BitAllocation(tuple((name, self.bits[params[name]]) for name in self.components))
+        return self._of(self.bits[params[name]] for name in self.parts)
 
     def diagonal(self) -> list[BitAllocation]:
         """The same width everywhere, widest first: the unquantized model leads."""
         return [BitAllocation.uniform(self.components, bits) for bits in reversed(self.bits)]
 
     def __iter__(self) -> Iterator[BitAllocation]:
-        for widths in itertools.product(self.bits, repeat=len(self.components)):
-            yield BitAllocation(tuple(zip(self.components, widths, strict=True)))
+        for widths in itertools.product(self.bits, repeat=len(self.parts)):
+            yield self._of(widths)
 
     def unseen(self, seen: Container[str], rng: random.Random) -> BitAllocation | None:
         """A random allocation that was not seen yet; None where all were."""
         for _ in range(100):
-            pick = BitAllocation(tuple((name, rng.choice(self.bits)) for name in self.components))
+            pick = self._of(rng.choice(self.bits) for _ in self.parts)
             if str(pick) not in seen:
                 return pick
         rest: Sequence[BitAllocation] = [a for a in self if str(a) not in seen]
@@ -58,6 +70,4 @@ class Space:
 
     def describe(self) -> str:
         """In words, for logs."""
-        return (
-            f"{len(self)} allocations of {list(self.bits)} bits over {', '.join(self.components)}"
-        )
+        return f"{len(self)} allocations of {list(self.bits)} bits over {', '.join(self.parts)}"

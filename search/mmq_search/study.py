@@ -69,17 +69,19 @@ class SearchStudy:
         if known is None:
             self.study.set_user_attr("question", given)
             self.study.set_user_attr("bits", list(self.space.bits))
+            self.study.set_user_attr("grain", self.space.grain)
         elif known != given:
             other = [k for k in given if known.get(k) != given[k]]
             raise InputError(
                 f"study: {self.name!r} answers another question; what differs: "
                 f"{', '.join(other)}. Choose another --study, or leave it empty."
             )
-        elif self.study.user_attrs["bits"] != list(self.space.bits):
-            raise InputError(
-                f"study: {self.name!r} searches other widths: {self.study.user_attrs['bits']}. "
-                f"Choose another --study, or leave it empty."
-            )
+        for name, wanted in (("bits", list(self.space.bits)), ("grain", self.space.grain)):
+            if self.study.user_attrs[name] != wanted:
+                raise InputError(
+                    f"study: {self.name!r} searches another space, with {name} "
+                    f"{self.study.user_attrs[name]}. Choose another --study, or leave it empty."
+                )
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
@@ -90,7 +92,7 @@ class SearchStudy:
             if not is_gone(trial.user_attrs.get("owner", "")):
                 continue
             params = trial.params or trial.system_attrs.get("fixed_params", {})
-            if set(params) == set(self.space.components):
+            if set(params) == set(self.space.parts):
                 self._settle(trial.number, self.space.allocation(params))
             else:
                 self.study.tell(trial.number, state=TrialState.FAIL)

@@ -139,3 +139,28 @@ def test_any_module_is_quantized_whole_or_by_blocks():
     assert errors[1] < errors[0]
     with pytest.raises(InputError, match="has no 'layers'"):
         quantize_module(module, forwards, Gptq(), [3], "layers")
+
+
+@pytest.mark.parametrize("order", ["full_precision", "quantized"])
+def test_a_finer_allocation_takes_each_parts_codes_from_the_store(model, tmp_path, order):
+    artifacts = prepared_for(order).artifacts(Store(tmp_path), quiet=True)
+    allocation = BitAllocation.parse("qformer.attn=3,qformer.ff=8").over(model.components)
+    reports = artifacts.write_(model, allocation)
+    states = dict(model.states)
+    component = model.components["qformer"]
+    written = {layer.name: layer.module.weight.detach().clone() for layer in component.layers}
+    model.restore_()
+    for layer in component.layers:
+        bits = 3 if layer.layer_type == "attn" else 8
+        stored = {x.name: q for x, q in artifacts.layers(model, "qformer", bits)}
+        assert torch.equal(written[layer.name], stored[layer.name].weight.dequantize())
+    assert {r.bits for r in reports if r.component == "qformer"} == {3, 8}
+    artifacts.write_(model, BitAllocation.parse("qformer=3").over(model.components))
+    assert model.states["qformer"] != states["qformer"]  # no stage's outputs are mistaken
+    model.restore_()
+
+
+def test_a_part_without_layers_is_refused_before_the_work():
+    chosen = QuestionOptions(model="embedded-blip2", limit="8")
+    with pytest.raises(InputError, match="no part"):
+        prepare(chosen, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])

@@ -43,6 +43,22 @@ def test_bpw_is_the_mean_over_all_parameters():
     assert planned_bpw(published, seen.components, parameters) == pytest.approx(5.5553, abs=1e-4)
 
 
+def test_finer_parts_add_up_to_their_components():
+    seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
+
+    def saved(text):
+        allocation = BitAllocation.parse(text).over(seen.components)
+        return 16 - planned_bpw(allocation, seen.components, seen.parameters)
+
+    for name in seen.components:
+        whole = saved(f"{name}=4")
+        groups = [saved(f"{name}.{group}=4") for group in ("front", "middle", "end")]
+        assert sum(groups) == pytest.approx(whole)
+        assert saved(f"{name}.attn=4") + saved(f"{name}.ff=4") == pytest.approx(whole)
+        assert saved(f"{name}.end.ff=4") < saved(f"{name}.end=4") < whole
+    assert saved("vit.front=4") == pytest.approx(saved("vit=4") / 3)  # 39 blocks
+
+
 LINEARS = {  # blocks x linears a block, counted by hand from the published architectures
     "blip2-opt-2.7b": {
         "vit": 39 * 4,  # qkv, projection, fc1, fc2

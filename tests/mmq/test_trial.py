@@ -79,6 +79,23 @@ def test_the_report_lists_every_layer_and_the_size_comes_from_it(loaded, tmp_pat
     assert record.size.stored_bpw > record.size.bpw
 
 
+def test_finer_parts_are_quantized_at_their_own_widths(loaded, tmp_path):
+    _, model, _ = loaded
+    mixed = run(loaded, tmp_path, "vit.front=3,vit.end.ff=4,llm.attn=2")
+    whole = {bits: run(loaded, tmp_path, f"vit={bits},llm={bits}") for bits in (2, 3, 4)}
+    by_name = {b: {layer.name: layer for layer in r.report.layers} for b, r in whole.items()}
+    widths = mixed.spec.allocation.widths(model.components)
+    parts = {x.name: c.part(x) for c in model.components.values() for x in c.layers}
+    for layer in mixed.report.layers:
+        bits = widths[parts[layer.name]]
+        assert layer.bits == bits
+        assert layer == (by_name[bits][layer.name] if bits < 16 else layer)
+        assert bool(layer.skipped) == (bits == 16)
+    assert {layer.bits for layer in mixed.report.layers} == {2, 3, 4, 16}
+    planned = planned_bpw(mixed.spec.allocation, model.components, count_parameters(model.module))
+    assert mixed.size.bpw == pytest.approx(planned, abs=1e-12)
+
+
 def test_the_second_trial_takes_the_codes_from_the_store(loaded, tmp_path, monkeypatch):
     first = run(loaded, tmp_path, "vit=4,qformer=4,llm=4")
 

@@ -175,5 +175,7 @@ def test_another_question_under_the_same_name_is_refused(tmp_path):
 
 def test_another_space_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
-    with pytest.raises(InputError, match="other widths"):
+    with pytest.raises(InputError, match="another space, with bits"):
         open_study(tmp_path, space=Space(("vit", "llm"), (2, 4)))
+    with pytest.raises(InputError, match="another space, with grain component"):
+        open_study(tmp_path, space=Space(("vit", "llm"), SPACE.bits, "fine"))
