@@ -27,6 +27,44 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
         ),
         (
             [
+                "quantization.py",
+                "--sections",
+                "models",
+                "--models",
+                "embedded-llava",
+                "--quantizers",
+                "rtn",
+                "gptq",
+                "--widths",
+                "4",
+                "--pairs",
+                "4",
+            ],
+            "| embedded-llava | gptq | ",
+        ),
+        (
+            [
+                "quantization.py",
+                "--sections",
+                "blocks",
+                "--parts",
+                "qformer",
+                "--quantizers",
+                "gptq",
+                "--widths",
+                "4",
+                "--pairs",
+                "1",
+            ],
+            "| Q-Former | gptq | 32 | ",
+        ),
+        (
+            "quantization.py --sections memory --blocks 1 --quantizers gptq --components qformer "
+            f"--widths 4 --pairs 4 --config {TINY}".split(),
+            "| qformer | 1 | gptq | ",
+        ),
+        (
+            [
                 "gptq_speed.py",
                 "--shape",
                 "64x64",
