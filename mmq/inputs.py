@@ -76,8 +76,12 @@ class LayerInputs:
     def gram(self) -> Tensor:
         """Sum of x x^T, (in, in)."""
         if not self._mirrored:
-            upper = torch.triu(self._gram)
-            self._gram = upper + torch.triu(upper, 1).T
+            for start in range(0, self.features, STRIP):  # whole copies would double the peak
+                stop = start + STRIP
+                square = self._gram[start:stop, start:stop]
+                upper = torch.triu(square)
+                square.copy_(upper + torch.triu(upper, 1).T)
+                self._gram[stop:, start:stop] = self._gram[start:stop, stop:].T
             self._mirrored = True
         return self._gram
 

@@ -13,7 +13,7 @@ and bit widths are therefore solved together, as the columns of one matrix.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -67,6 +67,7 @@ def factorize(gram: Tensor, damping: float = 0.01, act_order: bool = False) -> F
     hessian[:, alone] = 0
     hessian.diagonal()[alone] = 1
     lower, used = _damped_cholesky(hessian, damping, noise=torch.finfo(gram.dtype).eps)
+    del hessian  # as large as all that follows
     carry = lower.mT.flip(0, 1)  # R^T
     carry.div_(carry.diagonal().clone()[:, None])
     return Factor(order, carry, dead, used)
@@ -313,10 +314,11 @@ class Gptq(CalibratedQuantizer):
     ) -> list[dict[int, Solved]]:
         """Codes that keep the outputs for these inputs close, for every weight and width."""
         factor = factorize(inputs.gram, self.damping, self.act_order)
+        note = self._note(factor)
+        factor = replace(factor, carry=factor.carry.float())  # the float64 one goes at once
         dtype = getattr(torch, self.scale_dtype)
         ranges = Ranges(self.group_size, self.symmetric, self.static_groups, dtype)
         solved = solve(weights, factor, widths, ranges)
-        note = self._note(factor)
         return [{bits: Solved(codes, note) for bits, codes in one.items()} for one in solved]
 
     def _note(self, factor: Factor) -> str:
