@@ -263,8 +263,8 @@ def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[s
     found: dict[str, set[int]] = {name: set() for name in seen.components}
     parts = {c.part(layer) for c in seen.components.values() for layer in c.layers}
     for allocation in allocations:
-        for name, _ in allocation.bits:
-            if not parts & set(finest(name, seen.components)):
+        for name, bits in allocation.bits:
+            if bits != UNTOUCHED and not parts & set(finest(name, seen.components)):
                 raise InputError(f"allocation: {name} has no linear layer in this model")
         for part, bits in allocation.widths(seen.components).items():
             found[part[0]] |= {bits} - {UNTOUCHED}

@@ -19,6 +19,7 @@ from mmq.cli.commands import BaselineOptions, TrialOptions
 from mmq.cli.curves import CurvesOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
+from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
 from mmq.studies.several import SeveralOptions
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,9 @@ CONFIGS = {
     "search": ("search", SearchOptions),
     "trial": ("trial", TrialOptions),
     "quantize": ("quantize", QuantizeOptions),
+    "sweep-uniform": ("sweep-uniform", SweepOptions),
+    "ablate": ("ablate", AblateOptions),
+    "grid": ("grid", GridOptions),
     "compare-quantizers": ("compare-quantizers", SeveralOptions),
     "curves": ("curves", CurvesOptions),
     "evaluate-baseline": ("evaluate-baseline", BaselineOptions),

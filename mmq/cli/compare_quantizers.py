@@ -25,7 +25,7 @@ def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None
     are what quantizing took when it was done; widths done together share them equally. The same
     command goes on after a kill.
     """
-    with opened(chosen, extra, "compare") as study:
+    with opened(chosen, chosen.quantizers, extra, "compare") as study:
         for artifacts in study.artifacts.values():
             for name in study.components:
                 artifacts.fill(study.model, name, study.widths)

@@ -44,7 +44,7 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
     figure = Path(chosen.figure) if chosen.figure else None
     if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
         raise InputError(f"figure: {chosen.figure!r} is not a .png file in a folder that exists")
-    with opened(chosen, extra, "curves") as study:
+    with opened(chosen, chosen.quantizers, extra, "curves") as study:
         places = {
             allocation: (part, bits)
             for part, bits, allocation in design(study.components, study.widths)

@@ -15,14 +15,17 @@ from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError
 
 BUILT_IN = {  # command: the module that holds it
+    "ablate": "studies",
     "compare-quantizers": "compare_quantizers",
     "curves": "curves",
     "datasets": "datasets",
     "evaluate-baseline": "commands",
+    "grid": "studies",
     "plugins": "commands",
     "quantize": "quantize",
     "size": "commands",
     "store": "store",
+    "sweep-uniform": "studies",
     "trial": "commands",
 }
 

@@ -1,15 +1,13 @@
 """Which allocations a study looks at."""
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import chain, combinations, product
 
 from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.parts import GROUPS, TYPES, Part
 
 ALL = "all"  # every component at one width
-
-
-def untouched(components: Sequence[str]) -> BitAllocation:
-    """The unquantized model."""
-    return BitAllocation.uniform(components, UNTOUCHED)
 
 
 def curves(
@@ -23,3 +21,37 @@ def curves(
     if len(components) > 1:
         for bits in widths:
             yield ALL, bits, BitAllocation.uniform(components, bits)
+
+
+def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """All subsets that are not empty, small ones first."""
+    sizes = range(1, len(names) + 1)
+    return chain.from_iterable(combinations(names, size) for size in sizes)
+
+
+def sweep(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
+    """The paper's algorithm 1: each width on all subsets of components, of block groups (thirds)
+    and of layer types; everything else untouched. Empty subsets are the unquantized model.
+    """
+    for bits in sorted(widths, reverse=True):
+        for chosen in product(_subsets(components), _subsets(GROUPS), _subsets(TYPES)):
+            parts: list[Part] = list(product(*chosen))
+            named = {".".join(part): bits for part in parts}
+            yield BitAllocation.of(named).over(components)
+
+
+def ablation(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
+    """Each component alone at each width, then each pair at all pairs of widths."""
+    tried = sorted(widths, reverse=True)
+    for size in (1, 2):
+        for some in combinations(components, size):
+            for bits in product(tried, repeat=size):
+                chosen = dict(zip(some, bits, strict=True))
+                yield BitAllocation.of({c: chosen.get(c, UNTOUCHED) for c in components})
+
+
+def grid(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
+    """Every component at every width, large models first; 16 counts as one where it is given."""
+    tried = sorted(widths, reverse=True)
+    for bits in sorted(product(tried, repeat=len(components)), key=math.prod, reverse=True):
+        yield BitAllocation(tuple(zip(components, bits, strict=True)))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmq.allocation import UNTOUCHED, BitAllocation, parse_widths
+from mmq.allocation import UNTOUCHED, BitAllocation, parse_bits, parse_widths
 from mmq.artifacts import Artifacts
 from mmq.errors import InputError
 from mmq.home import home
@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SeveralOptions(TaskOptions):
-    """A model and a task, and the quantizers to try on them."""
+class PlannedOptions(TaskOptions):
+    """A model and a task, and the widths of a study whose allocations are known beforehand."""
+
+    bits: str = option("4,3,2", "Widths to quantize at.")
+    study: str = option("", "Name of the study; made from what it asks if empty.")
+    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralOptions(PlannedOptions):
+    """The same, and the quantizers to try."""
 
     quantizers: str = option(
         "", "Quantizers, like rtn,gptq:act-order=false,awq; all that are installed if empty."
     )
-    bits: str = option("4,3,2", "Widths to quantize at.")
-    study: str = option("", "Name of the study; made from what it asks if empty.")
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,16 @@ class Trial:
 
 @dataclass(slots=True)
 class Several:
-    """An open study. prepared, artifacts, problems: by quantizer, as it was written."""
+    """An open study. prepared, artifacts, problems: by quantizer, as it was written.
+
+    widths: those below 16. bits: all that were given.
+    """
 
     name: str
     run: "StudyRun"
     model: LoadedModel
     widths: Sequence[int]
+    bits: Sequence[int]
     prepared: Mapping[str, Prepared]
     artifacts: Mapping[str, Artifacts]
     problems: Mapping[str, str]
@@ -63,6 +73,11 @@ class Several:
     def components(self) -> list[str]:
         """The model's components."""
         return list(self.model.components)
+
+    @property
+    def clusters(self) -> list[str]:
+        """The picture of every sample."""
+        return [sample.image_id for sample in next(iter(self.prepared.values())).samples]
 
     @property
     def problem_text(self) -> str:
@@ -77,9 +92,14 @@ class Several:
         """
         untouched = BitAllocation.uniform(self.components, UNTOUCHED)
         planned = [Planned(next(iter(self.prepared)), untouched)]
-        planned += [Planned(label, each) for each in allocations for label in self.prepared]
+        planned += [
+            Planned(label, each)
+            for each in dict.fromkeys(allocations)
+            for label in self.prepared
+            if each != untouched
+        ]
         found = run_planned(self.run, self.model, planned, self.prepared, self.artifacts)
-        if missing := len(dict.fromkeys(planned)) - len(found):
+        if missing := len(planned) - len(found):
             raise RuntimeError(f"{missing} trials failed; the same command tries them again")
         return [
             Trial("" if each.allocation == untouched else each.label, each.allocation, facts)
@@ -88,20 +108,23 @@ class Several:
 
 
 @contextmanager
-def opened(chosen: SeveralOptions, extra: Mapping[str, str], kind: str) -> Iterator[Several]:
+def opened(
+    chosen: PlannedOptions, quantizers: str, extra: Mapping[str, str], kind: str
+) -> Iterator[Several]:
     """Check everything, load the model, open the study's parent run; close them at the end.
 
-    InputError where no quantizer can be used.
+    quantizers: as in `SeveralOptions`. InputError where none of them can be used.
     """
     from mmq.tracking import connect, known_study, study_run
 
     if not re.fullmatch(r"[\w.-]*", chosen.study):
         raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
-    widths = parse_widths(chosen.bits)
-    choices, evaluator, problems = build(chosen.quantizers, chosen, extra)
+    widths = parse_bits(chosen.bits)
+    below = parse_widths(chosen.bits)
+    choices, evaluator, problems = build(quantizers, chosen, extra)
 
     def allocations(parts: Sequence[str]) -> list[BitAllocation]:
-        return [BitAllocation.uniform(parts, bits) for bits in widths]
+        return [BitAllocation.uniform(parts, bits) for bits in below]
 
     seen = skeleton(locate(chosen.model, chosen.allow_pickle))
     usable, refused = fitting(
@@ -129,12 +152,12 @@ def opened(chosen: SeveralOptions, extra: Mapping[str, str], kind: str) -> Itera
     parent = known_study(chosen.experiment, name)
     try:
         with study_run(chosen.experiment, name, questions, parent, kind) as run:
-            yield Several(name, run, model, widths, prepared, artifacts, problems)
+            yield Several(name, run, model, below, widths, prepared, artifacts, problems)
     finally:
         evaluator.close()
 
 
-def study_name(kind: str, chosen: SeveralOptions, keys: Sequence[str]) -> str:
+def study_name(kind: str, chosen: PlannedOptions, keys: Sequence[str]) -> str:
     """A readable name that tells two studies apart."""
     model = chosen.model.rstrip("/").split("/")[-1]
     asked = digest([sorted(keys), chosen.bits])[:8]

@@ -18,10 +18,10 @@ from mmq.model import LoadedModel
 from mmq.parts import GRAINS
 from mmq.prepare import Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
+from mmq.studies.front import Results, conclusion, description, front_text, log_front
 from mmq.studies.run import MAX_FAILURES, record_trial
 from mmq.tracking import StudyRun, connect, study_run, ui_command
 from mmq.trial import Question, TrialSpec
-from mmq_search.report import conclusion, description, front_text, log_front
 from mmq_search.space import Space
 from mmq_search.study import Asked, SearchStudy
 
@@ -118,12 +118,16 @@ def _search(
     finally:
         if study.evaluated():
             _describe(study, run, prepared)
-            log_front(run, study)
+            log_front(run, _results(study, prepared))
+
+
+def _results(study: SearchStudy, prepared: Prepared) -> Results:
+    return study.results([sample.image_id for sample in prepared.samples])
 
 
 def _describe(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
     """Bring the parent run's description and chart view up to date."""
-    run.describe(description(study, [sample.image_id for sample in prepared.samples]))
+    run.describe(description(_results(study, prepared)))
     run.save_view(study.space.parts, study.score_name)
 
 
@@ -154,7 +158,7 @@ def _run_one(
 
 
 def _say_where_to_look(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
-    said = conclusion(study, [sample.image_id for sample in prepared.samples])
+    said = conclusion(_results(study, prepared))
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
     if command := ui_command():
         click.echo(f"Browse it: {command}")

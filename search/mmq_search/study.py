@@ -18,6 +18,7 @@ from mmq.analysis.fronts import Point
 from mmq.errors import InputError
 from mmq.owner import is_gone, owner
 from mmq.records import Records
+from mmq.studies.front import Results
 from mmq_search.space import Space
 
 log = logging.getLogger(__name__)
@@ -219,6 +220,10 @@ class SearchStudy:
             return None
         values: list[float] | None = record["per_sample"].get(record["primary"])
         return values
+
+    def results(self, clusters: Sequence[str]) -> Results:
+        """What was evaluated; clusters: the picture of every sample."""
+        return Results(self.name, self.score_name, self.points(), self.per_sample, clusters)
 
     def points(self) -> list[Point]:
         """Every evaluated trial on the size-score plane."""

@@ -1,8 +1,10 @@
 """What a study hands back: the verdict, the front as table and figures, the way to look at it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmq.analysis.fronts import (
     Point,
@@ -13,20 +15,34 @@ from mmq.analysis.fronts import (
     verdict,
 )
 from mmq.analysis.plots import front_figure, front_plot
-from mmq.tracking import StudyRun
-from mmq.tracking.files import table_tag, write_table
-from mmq_search.study import SearchStudy
+
+if TYPE_CHECKING:
+    from mmq.tracking import StudyRun
 
 TABLE = "front.json"
 
 
-def conclusion(study: SearchStudy, clusters: Sequence[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A study's evaluated trials. clusters: the picture of every sample.
+
+    per_sample: a trial's score of every sample, by its allocation, where its metric has one.
+    """
+
+    name: str
+    score_name: str
+    points: Sequence[Point]
+    per_sample: Callable[[str], Sequence[float] | None]
+    clusters: Sequence[str]
+
+
+def conclusion(results: Results) -> str:
     """The verdict, and on the next lines how sure it is."""
-    points = study.points()
+    points, clusters = results.points, results.clusters
     reference, chosen = baseline(points), smallest_keeping(points)
     if reference is None or chosen is None:
         return verdict(points)
-    old, new = study.per_sample(reference.allocation), study.per_sample(chosen.allocation)
+    old, new = results.per_sample(reference.allocation), results.per_sample(chosen.allocation)
     if not old or not new:
         return verdict(points)
     kept, low, high = kept_share(new, old, clusters)
@@ -37,13 +53,12 @@ def conclusion(study: SearchStudy, clusters: Sequence[str]) -> str:
     )
 
 
-def description(study: SearchStudy, clusters: Sequence[str]) -> str:
+def description(results: Results) -> str:
     """The conclusion, then the front; Markdown."""
-    points = study.points()
-    lines = [conclusion(study, clusters)]
-    front = pareto_front(points)
-    lines.append(f"\n{len(points)} allocations evaluated, {len(front)} on the front:\n")
-    lines.append(f"| allocation | bpw | stored bpw | {study.score_name} | 95% interval |")
+    lines = [conclusion(results)]
+    front = pareto_front(results.points)
+    lines.append(f"\n{len(results.points)} allocations evaluated, {len(front)} on the front:\n")
+    lines.append(f"| allocation | bpw | stored bpw | {results.score_name} | 95% interval |")
     lines.append("|---|---|---|---|---|")
     lines += [
         f"| {p.allocation} | {p.bpw:.3f} | {_number(p.stored_bpw)} | {p.score:.4g} "
@@ -76,29 +91,29 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     return "\n".join([head, *rows])
 
 
-def log_front(run: StudyRun, study: SearchStudy) -> None:
+def log_front(run: "StudyRun", results: Results) -> None:
     """The front as table, offline plot, PNG and metrics of the parent run."""
-    points = study.points()
+    points, score_name = results.points, results.score_name
     if not points:
         return
-    front, title = pareto_front(points), f"{verdict(points)}\n{study.name}"
+    front, title = pareto_front(points), f"{verdict(points)}\n{results.name}"
+    rows = [
+        {
+            "allocation": p.allocation,
+            "bpw": round(p.bpw, 4),
+            "stored_bpw": None if p.stored_bpw is None else round(p.stored_bpw, 4),
+            "score": round(p.score, 4),
+            "low": None if p.low is None else round(p.low, 4),
+            "high": None if p.high is None else round(p.high, 4),
+            "run": p.run_id,
+        }
+        for p in front
+    ]
+    run.log_table(TABLE, rows)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [
-            {
-                "allocation": p.allocation,
-                "bpw": round(p.bpw, 4),
-                "stored_bpw": None if p.stored_bpw is None else round(p.stored_bpw, 4),
-                "score": round(p.score, 4),
-                "low": None if p.low is None else round(p.low, 4),
-                "high": None if p.high is None else round(p.high, 4),
-                "run": p.run_id,
-            }
-            for p in front
-        ]
-        write_table(folder / TABLE, rows)
-        front_figure(points, study.score_name, title).savefig(folder / "front.png")
-        front_plot(points, study.score_name, title.replace("\n", "<br>")).write_html(
+        front_figure(points, score_name, title).savefig(folder / "front.png")
+        front_plot(points, score_name, title.replace("\n", "<br>")).write_html(
             folder / "front.html"
         )
         run.log_folder(folder)
@@ -106,4 +121,4 @@ def log_front(run: StudyRun, study: SearchStudy) -> None:
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
     if chosen is not None:
         metrics |= {"chosen_bpw": round(chosen.bpw, 4), "chosen_score": round(chosen.score, 4)}
-    run.log(metrics=metrics, tags={"mlflow.loggedArtifacts": table_tag(TABLE)})
+    run.log(metrics=metrics)

@@ -1,0 +1,119 @@
+"""The commands sweep-uniform, ablate and grid: studies whose allocations are known beforehand."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+from mmq.allocation import BitAllocation
+from mmq.analysis.fronts import Point
+from mmq.cli.options import options_from
+from mmq.parts import names
+from mmq.prepare import option
+from mmq.studies import designs
+from mmq.studies.front import Results, conclusion, description, front_text, log_front
+from mmq.studies.several import PlannedOptions, Several, Trial, opened
+
+Design = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
+QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions(PlannedOptions):
+    """A model and a task for the sweep over parts of the model."""
+
+    quantizer: str = option("uniform", QUANTIZER_HELP)
+    bits: str = option("2,4,6,8", "Widths, each tried on all subsets of parts.")
+
+
+@dataclass(frozen=True, slots=True)
+class AblateOptions(PlannedOptions):
+    """A model and a task for single components and pairs."""
+
+    quantizer: str = option("gptq", QUANTIZER_HELP)
+    bits: str = option("2,3,4,5,6,8", "Widths of a single component, and of each one of a pair.")
+
+
+@dataclass(frozen=True, slots=True)
+class GridOptions(PlannedOptions):
+    """A model and a task for the full grid."""
+
+    quantizer: str = option("gptq", QUANTIZER_HELP)
+    bits: str = option("2,3,4,5,6,8,16", "Widths of every component.")
+
+
+@click.command("sweep-uniform")
+@options_from(SweepOptions)
+def sweep_uniform(chosen: SweepOptions, extra: Mapping[str, str]) -> None:
+    """Each width on all subsets of components, block groups and layer types (algorithm 1).
+
+    The same command goes on after a kill.
+    """
+    run_design(chosen, chosen.quantizer, extra, "sweep", designs.sweep, grain="fine")
+
+
+@click.command("ablate")
+@options_from(AblateOptions)
+def ablate(chosen: AblateOptions, extra: Mapping[str, str]) -> None:
+    """Each component alone at every width, and each pair at all pairs of widths.
+
+    The same command goes on after a kill.
+    """
+    run_design(chosen, chosen.quantizer, extra, "ablate", designs.ablation)
+
+
+@click.command("grid")
+@options_from(GridOptions)
+def grid(chosen: GridOptions, extra: Mapping[str, str]) -> None:
+    """Every mixture of the widths over the components.
+
+    The same command goes on after a kill.
+    """
+    run_design(chosen, chosen.quantizer, extra, "grid", designs.grid)
+
+
+def run_design(
+    chosen: PlannedOptions,
+    quantizer: str,
+    extra: Mapping[str, str],
+    kind: str,
+    design: Design,
+    grain: str = "component",
+) -> None:
+    """Run all allocations of a design and hand back the front."""
+    with opened(chosen, quantizer, extra, kind) as study:
+        study.run.parts = list(names(study.components, grain))
+        bits = study.bits if design is designs.grid else study.widths
+        trials = study.trials(design(study.components, bits))
+        results = _results(study, trials)
+        study.run.describe(description(results))
+        study.run.save_view(study.run.parts, results.score_name)
+        log_front(study.run, results)
+    click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
+    click.echo(f"Study:     {study.name}, {len(trials)} allocations")
+    click.echo(f"Open:      {study.run.link()}")
+    click.echo(f"Front:     {study.run.run_link()}")
+
+
+def _results(study: Several, trials: Sequence[Trial]) -> Results:
+    by_allocation = {str(trial.allocation): trial.facts for trial in trials}
+
+    def per_sample(allocation: str) -> Sequence[float] | None:
+        facts = by_allocation[allocation]
+        found: Sequence[float] | None = facts["per_sample"].get(facts["primary"])
+        return found
+
+    points = [
+        Point(
+            allocation=str(trial.allocation),
+            bpw=trial.facts["size"]["bpw"],
+            score=trial.score["value"],
+            low=trial.score["low"],
+            high=trial.score["high"],
+            stored_bpw=trial.facts["size"]["stored_bpw"],
+            run_id=trial.facts["run_id"],
+        )
+        for trial in trials
+    ]
+    name = trials[0].facts["primary"]
+    return Results(study.name, name, points, per_sample, study.clusters)
