@@ -20,6 +20,7 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             "| embedded-llava | gqa | warm | ",
         ),
         (["memory.py", "--config", str(TINY)], "| 4 images captioned at 4 bits | "),
+        (["analysis.py", "--jobs", "1", "--bootstrap", "2"], "| 448 | 1 | "),
         (["loading.py", "--questions", "2000"], "| mmq, all samples | "),
         (
             ["embedded_model.py", "--limit", "4", "--model", "embedded-blip2"],

@@ -1,0 +1,141 @@
+"""What an analysis found, in plain sentences."""
+
+from collections.abc import Sequence
+
+from mmq.analysis.comparison import Comparison
+from mmq.analysis.importance import Interaction, Order, Ranking, Share
+from mmq.analysis.interactions import PairSummary
+
+RESAMPLED = {"configurations": "of configurations", "samples": "of pictures"}
+
+
+def headline(ranking: Ranking) -> str:
+    """One line: the importances and whether their order is beyond doubt, or why there is none."""
+    name = f"{ranking.table.name}: " if ranking.table.name else ""
+    if ranking.reason:
+        return f"{name}no ranking: {ranking.reason}"
+    shares = ", ".join(f"{part} {_percent(s.value)}" for part, s in ranking.consensus.items())
+    return f"{name}{shares} of the importance ({order_text(ranking)})"
+
+
+def order_text(ranking: Ranking) -> str:
+    """The order of the parts; those that are not separable share a place.
+
+    A part is set below another only where the data tell each from each of those above it.
+    """
+    parts = list(ranking.consensus)
+    unsure = {(o.first, o.second) for o in ranking.orders if not o.separable}
+    places: list[list[str]] = []
+    for part in parts:
+        if places and any((above, part) in unsure for above in places[-1]):
+            places[-1].append(part)
+        else:
+            places.append([part])
+    text = " > ".join(" ~ ".join(place) for place in places)
+    if len(places) == 1 and len(parts) > 1:
+        return f"{text}: not separable with this data"
+    return f"{text}; ~: not separable with this data" if "~" in text else text
+
+
+def order_sentence(order: Order) -> str:
+    """Whether one part matters more than another, and how many resamples say so.
+
+    >>> order_sentence(Order("llm", "vit", {"configurations": 0.97}))
+    'llm > vit, 97% of resamples'
+    >>> order_sentence(Order("llm", "vit", {"configurations": 0.61}))
+    'llm and vit are not separable with this data (llm ahead in 61% of resamples)'
+    """
+    if len(order.agreement) == 1:
+        (share,) = order.agreement.values()
+        text = f"{_agreed(share)} of resamples"
+    else:
+        text = " and ".join(
+            f"{_agreed(share)} of resamples {RESAMPLED[kind]}"
+            for kind, share in order.agreement.items()
+        )
+    if order.separable:
+        return f"{order.first} > {order.second}, {text}"
+    pair = f"{order.first} and {order.second}"
+    return f"{pair} are not separable with this data ({order.first} ahead in {text})"
+
+
+def fit_sentence(ranking: Ranking) -> str:
+    """How well the forest and the linear model predict configurations that they never saw."""
+    if ranking.forest is None or ranking.linear is None:
+        return ""
+    return (
+        f"Held-out R²: forest {ranking.forest.value:.2f} "
+        f"({ranking.forest.low:.2f} to {ranking.forest.high:.2f} over splits), "
+        f"linear {ranking.linear.value:.2f}; n = {ranking.table.n} configurations"
+    )
+
+
+def pair_sentence(pair: PairSummary) -> str:
+    """How far the losses of two parts are from adding up."""
+    most = pair.most
+    text = (
+        f"{pair.first} x {pair.second}: joint loss minus the sum of single losses is "
+        f"{pair.mean:+.3g} on average over {pair.n} pairs of widths, furthest at "
+        f"{most.first}={most.first_bits} {most.second}={most.second_bits}: "
+        f"{most.joint:.3g} - {most.first_loss:.3g} - {most.second_loss:.3g} = {most.excess:+.3g}"
+    )
+    if pair.above is not None:
+        text += f" (95% interval above 0 in {pair.above}, below 0 in {pair.below})"
+    return text
+
+
+def interaction_sentence(found: Interaction) -> str:
+    """A pair's mean |SHAP interaction value|."""
+    size = share_text(Share(found.value, found.low, found.high), 3)
+    return f"{found.first} x {found.second}: {size}"
+
+
+def share_text(share: Share, digits: int = 1) -> str:
+    """A number with its interval.
+
+    >>> share_text(Share(50.33, 45.1, 55.72))
+    '50.3 (45.1 to 55.7)'
+    """
+    text = f"{share.value:.{digits}f}"
+    if share.low is None or share.high is None:
+        return text
+    return f"{text} ({share.low:.{digits}f} to {share.high:.{digits}f})"
+
+
+def share_rows(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of a table of percents, a line a part."""
+    head = ["part", *ranking.shares]
+    rows = [
+        [part, *(share_text(ranking.shares[name][part]) for name in ranking.shares)]
+        for part in ranking.consensus
+    ]
+    return head, rows
+
+
+def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and cells: the consensus of every table, raw and matched side by side."""
+    parts = list(dict.fromkeys(p for r in comparison.raw for p in r.table.parts))
+    head = ["table", "part", "raw", "n", "matched", "n matched"]
+    rows = []
+    for raw, matched in zip(comparison.raw, comparison.matched, strict=True):
+        for part in (p for p in parts if p in raw.table.parts):
+            cells = [
+                share_text(r.consensus[part]) if part in r.consensus else "-"
+                for r in (raw, matched)
+            ]
+            name = raw.table.name
+            rows.append([name, part, cells[0], str(raw.table.n), cells[1], str(matched.table.n)])
+    return head, rows
+
+
+def _agreed(share: float) -> str:
+    return f"{int(100 * share)}%"  # never rounded up to a certainty that was not seen
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f}%" if value >= 10 else f"{value:.1f}%"
+
+
+def headlines(rankings: Sequence[Ranking]) -> str:
+    """The headlines of several tables in one line."""
+    return "; ".join(headline(ranking) for ranking in rankings)

@@ -1,0 +1,325 @@
+"""How much each part matters for the score, by three measures, and how sure the order is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from mmq.analysis.forest import (
+    FOLDS,
+    SHAP_ROWS,
+    HeldOut,
+    Measured,
+    held_out,
+    measure,
+    needs_shap,
+    require_shap,
+)
+from mmq.analysis.table import Table, log_loss, reference_row, resampled_scores
+from mmq.errors import InputError
+
+MEASURES = ("impurity", "permutation", "shap")
+SCALES = ("score", "log-loss")
+MIN_R2 = 0.1  # of the forest on held-out configurations; below, its importances are noise
+MIN_ROWS = 12
+ROWS_PER_PART = 5  # least configurations for each part that varies
+SURE = 0.95  # share of resamples that must agree on an order
+FEW_REPEATS = 5  # permutations a resample where predictions cannot be looked up
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the forests are grown and resampled. jobs: processes, 0 for one a core."""
+
+    trees: int = 100
+    bootstrap: int = 100
+    repeats: int = 50
+    seed: int = 0
+    jobs: int = 0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in {"trees": 1, "bootstrap": 2, "repeats": 1, "jobs": 0}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: {getattr(self, name)} is less than {least}")
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Percent of the importance with its 95% interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Of two parts the one that matters more, and the share of resamples that say so.
+
+    agreement: by what was resampled (configurations; samples where they are known).
+    """
+
+    first: str
+    second: str
+    agreement: Mapping[str, float]
+
+    @property
+    def separable(self) -> bool:
+        """Whether at least 95% of every kind of resamples agree."""
+        return all(share >= SURE for share in self.agreement.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """Mean |phi_ij| of two parts in the target's unit, with its 95% interval."""
+
+    first: str
+    second: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """Importances on one scale; where `reason` is not empty, there are none, for that reason.
+
+    shares: percent by measure ("impurity", "permutation", "shap", "consensus") and part, intervals
+    over resampled configurations. sampled: the same over resampled pictures; empty where samples
+    are not known. repeats: permutation's over its own repeats alone. resamples: percent by kind,
+    (n, measures, parts), for drawing; the measures are those of `measures`.
+    """
+
+    table: Table
+    scale: str
+    reason: str = ""
+    forest: HeldOut | None = None
+    linear: HeldOut | None = None
+    shares: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
+    sampled: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
+    repeats: Mapping[str, Share] = field(default_factory=dict)
+    orders: Sequence[Order] = ()
+    interactions: Sequence[Interaction] = ()
+    resamples: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that there are, the consensus last."""
+        return tuple(self.shares)
+
+    @property
+    def consensus(self) -> Mapping[str, Share]:
+        """Percent by part, the greatest first."""
+        found = self.shares.get("consensus", {})
+        return dict(sorted(found.items(), key=lambda item: -item[1].value))
+
+
+def rank(table: Table, scale: str = "score", settings: Settings = DEFAULTS) -> Ranking:
+    """Importances of the table's parts on a scale: "score", or "log-loss" as `log_loss` says.
+
+    Refuses, with the reason in the result, where there is nothing to rank or nothing that predicts
+    the score of configurations that it has not seen.
+    """
+    if table.n == 0:
+        return Ranking(table, scale, "there are no configurations")
+    parts = table.varying
+    notes = tuple(
+        f"{part} is constant ({table.bits[0, k]:g} bits): its importance is 0"
+        for k, part in enumerate(table.parts)
+        if part not in parts
+    )
+    reference = reference_row(table)
+    target = _target(table.scores, scale, reference)
+    if scale == "log-loss" and reference is None:
+        notes += ("the configuration with every part at its widest is missing: losses are "
+                  "against the best score",)  # fmt: skip
+    if reason := _nothing_to_rank(table, parts, target):
+        return Ranking(table, scale, reason, notes=notes)
+    bits = _columns(table, parts)
+    forest, linear = held_out(bits, target, settings.trees, settings.seed)
+    if forest.value < MIN_R2:
+        reason = (
+            f"the forest does not predict held-out configurations (R² {forest.value:.2f}, "
+            f"at least {MIN_R2} is asked for)"
+        )
+        return Ranking(table, scale, reason, forest, linear, notes=notes)
+    if needs_shap(bits):
+        try:
+            require_shap()
+        except InputError as error:
+            notes += (f"shap is left out of the consensus: {error}",)
+    measured, resampled = _resample(table, bits, target, scale, settings)
+    return _ranking(table, scale, parts, (forest, linear), measured, resampled, notes)
+
+
+def _target(scores: np.ndarray, scale: str, reference: int | None) -> np.ndarray:
+    if scale not in SCALES:
+        raise InputError(f"scale: {scale!r} is not one of {', '.join(SCALES)}")
+    return scores if scale == "score" else log_loss(scores, reference)
+
+
+def _columns(table: Table, parts: Sequence[str]) -> np.ndarray:
+    """Bits (n, parts) of the parts that vary."""
+    return table.bits[:, [table.parts.index(part) for part in parts]]
+
+
+def _nothing_to_rank(table: Table, parts: Sequence[str], target: np.ndarray) -> str:
+    """Why there is nothing to rank; "" where there may be."""
+    if not parts:
+        return f"no part varies over the {table.n} configurations"
+    least = max(MIN_ROWS, ROWS_PER_PART * len(parts), 2 * FOLDS)
+    if table.n < least:
+        return (
+            f"{table.n} configurations are too few to rank {len(parts)} parts; at least {least} "
+            f"are asked for"
+        )
+    if np.ptp(target) <= 1e-9 * max(1.0, float(np.abs(target).max())):
+        return f"all {table.n} configurations score the same"
+    return ""
+
+
+def _resample(
+    table: Table, bits: np.ndarray, target: np.ndarray, scale: str, settings: Settings
+) -> tuple[Measured, dict[str, list[Measured]]]:
+    """What the forest of everything says, and those of all resamples, by kind."""
+    few = needs_shap(bits)
+    repeats, rows = (min(FEW_REPEATS, settings.repeats), SHAP_ROWS) if few else (
+        settings.repeats, None)  # fmt: skip
+    reference = reference_row(table)
+    draws: list[tuple[str, np.ndarray, np.ndarray]] = []
+    rng = np.random.default_rng(settings.seed)
+    for _ in range(settings.bootstrap):
+        drawn = rng.integers(0, table.n, table.n)
+        draws.append(("configurations", bits[drawn], target[drawn]))
+    if table.samples is not None:
+        for _ in range(settings.bootstrap):
+            scores = resampled_scores(table, rng)
+            draws.append(("samples", bits, _target(scores, scale, reference)))
+    tasks: list[tuple[Any, ...]] = [
+        (bits, target, settings.trees, settings.repeats, settings.seed, None)
+    ]
+    tasks += [
+        (b, y, settings.trees, repeats, settings.seed + 1 + k, rows)
+        for k, (_, b, y) in enumerate(draws)
+    ]
+    label = " ".join(text for text in (table.name, scale) if text)
+    first, *rest = _in_parallel(tasks, settings, label)
+    found: dict[str, list[Measured]] = {}
+    for (kind, _, _), each in zip(draws, rest, strict=True):
+        found.setdefault(kind, []).append(each)
+    return first, found
+
+
+def _in_parallel(tasks: Sequence[Any], settings: Settings, label: str) -> list[Measured]:
+    """`measure` of all tasks, in their order."""
+    from sklearn.utils.parallel import Parallel, delayed
+    from tqdm import tqdm
+
+    workers = Parallel(n_jobs=settings.jobs or -1, return_as="generator")
+    found = workers(delayed(measure)(*task) for task in tasks)
+    return list(tqdm(found, desc=label, total=len(tasks), unit="forest", disable=settings.quiet))
+
+
+def _percent(measured: Measured) -> np.ndarray:
+    """Percent (measures, parts), the consensus last; NaN where a measure finds nothing at all.
+
+    A negative permutation importance is noise around zero and counts as zero.
+    """
+    rows = [measured.impurity, measured.permutation.mean(axis=0)]
+    rows += [] if measured.shap is None else [measured.shap]
+    found = np.stack([_normalized(row) for row in rows])
+    return np.concatenate([found, found.mean(axis=0, keepdims=True)])
+
+
+def _normalized(values: np.ndarray) -> np.ndarray:
+    values = np.maximum(values, 0)
+    total = values.sum(axis=-1, keepdims=True)
+    out = np.full_like(values, np.nan)
+    result: np.ndarray = np.divide(100 * values, total, out=out, where=total > 0)
+    return result
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _ranking(
+    table: Table,
+    scale: str,
+    parts: Sequence[str],
+    r2: tuple[HeldOut, HeldOut],
+    measured: Measured,
+    resampled: Mapping[str, Sequence[Measured]],
+    notes: tuple[str, ...],
+) -> Ranking:
+    point = _percent(measured)
+    names = [*MEASURES[: len(point) - 1], "consensus"]
+    draws = {kind: np.stack([_percent(m) for m in found]) for kind, found in resampled.items()}
+
+    def shares(kind: str) -> dict[str, dict[str, Share]]:
+        return {
+            name: {part: Share(0.0, 0.0, 0.0) for part in table.parts}
+            | {
+                part: Share(float(point[k, j]), *_interval(draws[kind][:, k, j]))
+                for j, part in enumerate(parts)
+            }
+            for k, name in enumerate(names)
+        }
+
+    own = _normalized(measured.permutation)
+    repeats = {
+        part: Share(float(point[1, j]), *_interval(own[:, j])) for j, part in enumerate(parts)
+    }
+    full = {kind: _with_constants(table, parts, found) for kind, found in draws.items()}
+    return Ranking(
+        table=table, scale=scale, forest=r2[0], linear=r2[1], shares=shares("configurations"),
+        sampled=shares("samples") if "samples" in draws else {}, repeats=repeats,
+        orders=_orders(parts, point[-1], {kind: found[:, -1] for kind, found in draws.items()}),
+        interactions=_interactions(parts, measured, resampled["configurations"]),
+        resamples=full, notes=notes,
+    )  # fmt: skip
+
+
+def _with_constants(table: Table, parts: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Percent (n, measures, all parts): zeros for those that never vary."""
+    full = np.zeros((*values.shape[:2], len(table.parts)))
+    full[:, :, [table.parts.index(part) for part in parts]] = values
+    return full
+
+
+def _orders(
+    parts: Sequence[str], point: np.ndarray, draws: Mapping[str, np.ndarray]
+) -> list[Order]:
+    """Every pair of parts, the one with the greater consensus first; ties count half."""
+    found = []
+    for i, j in combinations(np.argsort(-point, kind="stable"), 2):
+        agreement = {}
+        for kind, values in draws.items():
+            ahead = values[:, i] - values[:, j]
+            ahead = ahead[np.isfinite(ahead)]
+            agreement[kind] = float(np.mean((ahead > 0) + 0.5 * (ahead == 0)))
+        found.append(Order(parts[i], parts[j], agreement))
+    return found
+
+
+def _interactions(
+    parts: Sequence[str], measured: Measured, resampled: Sequence[Measured]
+) -> list[Interaction]:
+    """Mean |phi_ij| of every pair, the greatest first."""
+    if measured.interactions is None:
+        return []
+    known = [each.interactions for each in resampled if each.interactions is not None]
+    found = []
+    for i, j in combinations(range(len(parts)), 2):
+        value = float(measured.interactions[i, j])
+        interval = _interval(np.array([each[i, j] for each in known])) if known else (None, None)
+        found.append(Interaction(parts[i], parts[j], value, *interval))
+    return sorted(found, key=lambda each: -each.value)

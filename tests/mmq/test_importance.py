@@ -1,0 +1,236 @@
+"""Importances of tables whose answer is known."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from known_tables import QUICK, additive, grid, table
+
+from mmq.analysis import forest as forests
+from mmq.analysis.findings import fit_sentence, headline, order_sentence, order_text, share_rows
+from mmq.analysis.forest import fit, measure
+from mmq.analysis.importance import Settings, rank
+from mmq.analysis.interactions import pair_losses, summarize
+from mmq.analysis.shapley import expectations, interaction_values, shapley_values
+from mmq.analysis.table import log_loss, reference_row, resampled_scores
+from mmq.errors import InputError
+
+
+# --- tables --------------------------------------------------------------------------------------
+def test_rows_without_score_are_dropped_and_repeats_averaged_and_both_said():
+    frame = pd.DataFrame(
+        {"vit": [2, 2, 4, 4, 8], "llm": [3, 3, 3, 3, 3], "score": [1, 3, np.nan, 5, "?"]}
+    )
+    found = table(frame, ("vit", "llm"))
+    assert found.bits.tolist() == [[2, 3], [4, 3]]
+    assert found.scores.tolist() == [2, 5]
+    assert found.notes == (
+        "2 of 5 rows dropped: no finite score or bits",
+        "1 rows repeat a configuration: their scores are averaged",
+    )
+
+
+def test_a_column_that_is_not_there_is_answered_with_near_ones():
+    with pytest.raises(InputError, match="Did you mean 'score'"):
+        table(grid(additive), score="scor")
+    with pytest.raises(InputError, match="none of its 2 rows"):
+        table(pd.DataFrame({"vit": [2, 3], "score": [None, "nan"]}), ("vit",))
+
+
+def test_samples_that_the_score_is_no_mean_of_are_left_out():
+    frame = grid(additive)
+    values = np.tile(frame.score.to_numpy()[:, None] / 100, 6)
+    assert table(frame, samples=values).samples.mean(1) == pytest.approx(frame.score)
+    found = table(frame, samples=values**3)
+    assert found.samples is None
+    assert "the score is not their mean" in found.notes[0]
+
+
+def test_log_loss_is_floored_where_nothing_is_lost_and_takes_negative_losses():
+    scores = np.array([50.0, 0.0, 45.0, 49.9, 55.0, -10.0])
+    found = log_loss(scores, 0)
+    assert found == pytest.approx([-2, 0, -1, -2, -2, np.log10(1.2)])
+    assert log_loss(scores, None)[4] == -2  # the best one is the reference
+    assert np.isfinite(log_loss(np.array([0.0, 0.0, -1.0]), 0)).all()
+
+
+# --- shapley values ------------------------------------------------------------------------------
+def test_exact_values_are_those_of_tree_explainer():
+    shap = pytest.importorskip("shap")
+    found = table(grid(lambda v, q, m: v * m + q + (v == 2) * (q == 2) * m))
+    forest = fit(found.bits, found.scores, 10, 0)
+    cells = expectations(forest, found.bits)
+    index = cells.index(found.bits)
+    subsets = cells.subsets(index)
+    explainer = shap.TreeExplainer(forest)
+    assert cells.at(index) == pytest.approx(forest.predict(found.bits))
+    assert shapley_values(subsets) == pytest.approx(explainer.shap_values(found.bits))
+    theirs = explainer.shap_interaction_values(found.bits)
+    assert interaction_values(subsets) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_looked_up_importances_are_those_of_the_forest_and_of_tree_explainer(monkeypatch):
+    pytest.importorskip("shap")
+    found = table(grid(additive))
+    quick = measure(found.bits, found.scores, 10, 4, 0)
+    monkeypatch.setattr(forests, "MAX_CELLS", 0)
+    slow = measure(found.bits, found.scores, 10, 4, 0)
+    for name in ("impurity", "permutation", "shap", "interactions"):
+        assert getattr(slow, name) == pytest.approx(getattr(quick, name), abs=1e-8), name
+
+
+def test_many_parts_are_ranked_without_shap_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(forests, "MAX_CELLS", 0)
+    monkeypatch.setitem(sys.modules, "shap", None)
+    found = rank(table(grid(additive)), settings=QUICK)
+    assert found.measures == ("impurity", "permutation", "consensus")
+    assert "mmq[analysis]" in found.notes[0]
+    assert not found.interactions
+    assert next(iter(found.consensus)) == "llm"
+
+
+# --- importances ---------------------------------------------------------------------------------
+def test_an_additive_score_gives_its_parts_their_shares():
+    found = rank(table(grid(additive)), settings=QUICK)
+    assert list(found.consensus) == ["llm", "vit", "qformer"]
+    # variances are 4 : 1, mean absolute effects 2 : 1
+    assert found.shares["impurity"]["llm"].value == pytest.approx(80, abs=3)
+    assert found.shares["shap"]["llm"].value == pytest.approx(67, abs=3)
+    assert found.consensus["qformer"].value < 0.5
+    for shares in found.shares.values():
+        assert sum(share.value for share in shares.values()) == pytest.approx(100)
+        assert all(share.low <= share.high for share in shares.values())
+    assert found.forest.value > 0.95
+    assert order_text(found) == "llm > vit > qformer"
+    assert order_sentence(found.orders[0]) == "llm > vit, 100% of resamples"
+    assert headline(found).startswith("llm 7")
+    assert fit_sentence(found).startswith("Held-out R²: forest 1.00 (")
+    assert [row[0] for row in share_rows(found)[1]] == ["llm", "vit", "qformer"]
+
+
+def test_a_score_of_interaction_alone_makes_both_parts_matter_alike():
+    frame = grid(lambda v, q, m: 10.0 if (v > 3) == (m > 3) else 0.0, widths=(2, 3, 4, 8))
+    found = rank(table(frame), settings=QUICK)
+    assert found.consensus["vit"].value == pytest.approx(50, abs=8)
+    assert found.consensus["qformer"].value < 3
+    assert "vit ~ llm" in headline(found) or "llm ~ vit" in headline(found)
+    assert found.linear.value < 0.1 < found.forest.value
+    assert (found.interactions[0].first, found.interactions[0].second) == ("vit", "llm")
+    assert found.interactions[0].value > 10 * found.interactions[1].value
+
+
+def test_scores_that_are_noise_are_not_ranked():
+    rng = np.random.default_rng(0)
+    found = rank(table(grid(lambda *_: rng.normal())), settings=QUICK)
+    assert "does not predict held-out configurations (R² -" in found.reason
+    assert not found.shares
+    assert not found.orders
+    assert headline(found).startswith("no ranking: ")
+    assert found.forest.value < 0.1
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (grid(additive).iloc[::15], "9 configurations are too few to rank 2 parts; at least 12"),
+        (grid(additive).head(1), "no part varies over the 1 configurations"),
+        (grid(lambda *_: 3.3), "all 125 configurations score the same"),
+    ],
+)
+def test_too_little_is_refused_with_the_reason(frame, said):
+    found = rank(table(frame), settings=QUICK)
+    assert said in found.reason
+    assert not found.shares
+
+
+def test_a_constant_part_has_importance_0_and_it_is_said():
+    frame = grid(additive).assign(qformer=4)
+    found = rank(table(frame), settings=QUICK)
+    assert found.consensus["qformer"].value == 0
+    assert found.notes == ("qformer is constant (4 bits): its importance is 0",)
+    assert found.resamples["configurations"].shape == (10, 4, 3)
+
+
+def test_ties_do_no_harm():
+    found = rank(table(grid(lambda v, q, m: 0 if m == 2 else 10)), settings=QUICK)
+    assert found.consensus["llm"].value > 99
+    assert {(o.first, o.second) for o in found.orders if o.separable} >= {("llm", "vit")}
+
+
+def test_collapsed_configurations_count_less_in_log_loss():
+    def score(v, q, m):  # llm breaks at 2 bits, vit costs a little everywhere
+        return 0.0 if m == 2 else 100 - 20 / v
+
+    raw = rank(table(grid(score)), settings=QUICK)
+    log = rank(table(grid(score)), "log-loss", QUICK)
+    assert raw.consensus["vit"].value < 5
+    assert log.consensus["vit"].value > 15
+    with pytest.raises(InputError, match="scale: 'loss' is not one of score, log-loss"):
+        rank(table(grid(score)), "loss", QUICK)
+
+
+def test_pictures_are_resampled_where_samples_are_known():
+    rng = np.random.default_rng(1)
+    frame = grid(lambda v, q, m: 60 - 40 / v - 41 / m)
+    noise = rng.normal(0, 1, (2, 30)) * 400  # pictures differ in what vit and llm cost on them
+    cost = np.stack([1 / frame.vit, 1 / frame.llm], axis=1)
+    values = frame.score.to_numpy()[:, None] + cost @ (noise - noise.mean(1, keepdims=True))
+    found = table(frame, samples=values, pictures=[str(k // 2) for k in range(30)])
+    assert found.pictures.max() == 14
+    ranking = rank(found, settings=QUICK)
+    order = ranking.orders[0]
+    assert set(order.agreement) == {"configurations", "samples"}
+    assert not order.separable
+    wide, narrow = ranking.sampled["consensus"]["llm"], ranking.shares["consensus"]["llm"]
+    assert wide.high - wide.low > narrow.high - narrow.low
+    assert "of pictures" in order_sentence(order)
+    drawn = resampled_scores(found, np.random.default_rng(0))
+    assert drawn.shape == found.scores.shape
+
+
+def test_processes_give_what_one_gives():
+    found = table(grid(additive).iloc[::3])
+    small = Settings(trees=5, bootstrap=4, repeats=3, jobs=1, quiet=True)
+    one = rank(found, settings=small)
+    two = rank(found, settings=Settings(trees=5, bootstrap=4, repeats=3, jobs=2, quiet=True))
+    assert (one.resamples["configurations"] == two.resamples["configurations"]).all()
+
+
+def test_settings_are_checked():
+    with pytest.raises(InputError, match="bootstrap: 1 is less than 2"):
+        Settings(bootstrap=1)
+
+
+# --- measured interactions -----------------------------------------------------------------------
+def test_losses_that_add_up_have_no_measured_interaction():
+    (first, *_) = found = summarize(pair_losses(table(grid(additive))))
+    assert len(found) == 3
+    assert first.n == 16
+    assert first.mean_absolute == pytest.approx(0, abs=1e-9)
+
+
+def test_a_joint_loss_beyond_the_single_ones_is_measured_at_its_widths():
+    frame = grid(lambda v, q, m: 100 - 8 / v - (20 if v == 2 and m == 3 else 0))
+    values = frame.score.to_numpy()[:, None] + np.linspace(-1, 1, 8)[None] * (frame.vit.to_numpy()
+             == 2)[:, None]  # fmt: skip
+    losses = pair_losses(table(frame, samples=values))
+    (one,) = [each for each in losses if abs(each.excess) > 1]
+    assert (one.first, one.second, one.first_bits, one.second_bits) == ("vit", "llm", 2, 3)
+    assert one.excess == pytest.approx(20)
+    found = summarize(losses)[0]
+    assert (found.first, found.second, found.n, found.above, found.below) == (
+        "vit", "llm", 16, 1, 0
+    )  # fmt: skip
+
+
+def test_only_configurations_with_their_singles_and_the_reference_count():
+    frame = grid(additive)
+    no_single = frame[~((frame.vit == 2) & (frame.qformer == 16) & (frame.llm == 16))]
+    assert {each.first_bits for each in pair_losses(table(no_single)) if each.first == "vit"} == {
+        3, 4, 8
+    }  # fmt: skip
+    no_reference = table(frame[~((frame.iloc[:, :3] == 16).all(axis=1))])
+    assert reference_row(no_reference) is None
+    assert pair_losses(no_reference) == []
+    assert "against the best score" in rank(no_reference, "log-loss", QUICK).notes[-1]
