@@ -18,7 +18,8 @@ from functools import partial
 from unittest import mock
 
 import torch
-from mmq_plugins.quantizers.gptq import Ranges, factorize, solve
+from mmq_plugins.quantizers.gptq import Ranges, solve
+from mmq_plugins.quantizers.gptq_factor import factorize
 from torch import Tensor, nn
 
 from mmq.inputs import LayerInputs
@@ -49,7 +50,7 @@ def theirs(weight: Tensor, inputs: Tensor, group_size: int) -> None:
 def ours(weight: Tensor, inputs: Tensor, group_size: int, widths: tuple[int, ...]) -> None:
     sums = LayerInputs(weight.shape[1])
     sums.update_(inputs)
-    factor = factorize(sums.gram)
+    factor = factorize(sums.gram, dtype=torch.float32)
     solve([weight], factor, widths, Ranges(group_size, static_groups=False))
 
 

@@ -13,7 +13,9 @@ of all blocks of the component with 128 pairs, the forwards of what lies before 
 memory: a checkpoint of BLIP-2 with OPT 2.7B, cut to a few blocks a component, is quantized in a
 fresh process. Its peak beyond the loaded model is held against the budget: the hidden states of
 all calls before and after a block with what else it is given, the Gram matrices of its layers, its
-codes and parameters at all widths, and one float32 copy of the weights that are solved together.
+codes and parameters at all widths, and a float32 copy of the weights that are solved together. For
+gptq the Hessian of the widest layer comes on top, in float64 for the Cholesky: one triangle of it,
+as many bytes as its Gram matrix.
 """
 
 import argparse
@@ -194,6 +196,7 @@ class Budget:
 
     inputs: int = 0
     grams: int = 0
+    hessian: int = 0
     widths: int = 0
     copies: int = 0
     peak: int = 0
@@ -215,7 +218,7 @@ def size_of(value: Any, seen: set[int] | None = None) -> int:
 
 
 @contextmanager
-def weighed(budget: Budget) -> Iterator[None]:
+def weighed(budget: Budget, quantizer: str) -> Iterator[None]:
     """Weigh what passes through the functions that quantize a component's blocks."""
     capture, read, solve = artifacts.capture, block_quantization.read, artifacts.quantize_block
 
@@ -228,6 +231,9 @@ def weighed(budget: Budget) -> Iterator[None]:
     def were_read(block: Any, *arguments: Any, **named: Any) -> Any:
         groups = read(block, *arguments, **named)
         budget.grams = max(budget.grams, sum(g.features**2 * 4 for g in groups.values()))
+        if quantizer == "gptq":
+            widest = max((g.features for g in groups.values()), default=0)
+            budget.hessian = max(budget.hessian, widest**2 * 4)
         solved = (sum(block.layers[name].weight.numel() for name in group) for group in groups)
         budget.copies = max(budget.copies, 4 * max(solved, default=0))
         return groups
@@ -260,7 +266,7 @@ def child(options: argparse.Namespace) -> None:
     quantize_module(layer, [run], prepared.quantizer, [4], quiet=True)
     _ = [parameter.sum() for parameter in model.module.parameters()]  # mapped ones are read now
     budget = Budget()
-    with tempfile.TemporaryDirectory() as folder, weighed(budget):
+    with tempfile.TemporaryDirectory() as folder, weighed(budget, options.quantizers[0]):
         filling = prepared.artifacts(Store(Path(folder)), quiet=True)
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
         before = psutil.Process().memory_info().rss
@@ -288,7 +294,7 @@ def memory(options: argparse.Namespace) -> None:
             for component, quantizer in product(options.components, calibrated):
                 budget = weigh(options, checkpoint, component, quantizer)
                 cells = [f"{getattr(budget, name) / 2**20:.0f}" for name in names]
-                allowed = budget.inputs + budget.grams + budget.widths + budget.copies
+                allowed = sum(getattr(budget, name) for name in names if name != "peak")
                 cells.append(f"{budget.peak / allowed:.2f}")
                 print(f"| {component} | {count} | {quantizer} | {' | '.join(cells)} |", flush=True)
 

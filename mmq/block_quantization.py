@@ -17,7 +17,7 @@ from torch import nn
 from mmq.blocks import Block, Call, Groups, advance_, read, reading_order
 from mmq.contracts import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
-from mmq.inputs import merged, output_error
+from mmq.inputs import merged, output_error, output_square
 from mmq.quantized import QuantizedLayer, relative_error
 
 Layers = dict[str, QuantizedLayer]  # a block's, by name
@@ -84,7 +84,7 @@ def quantize_block(
         advance_(block, states[0], number)
         return {}
     groups = read(block, states[0], number, quantizer.sampled_inputs, advance=True)
-    return _solve(block, groups, quantizer, missing)
+    return _solve_(block, groups, quantizer, missing)
 
 
 def _behind_quantized(
@@ -115,24 +115,28 @@ def _behind_quantized(
                 write_(block, found[some[0]])
                 groups = read(block, states[some[0]], number, quantizer.sampled_inputs, names)
             part = Block(block.module, {name: block.layers[name] for name in names})
-            for bits, layers in _solve(part, groups, quantizer, some).items():
+            for bits, layers in _solve_(part, groups, quantizer, some).items():
                 found[bits] |= layers
     reached = frozenset().union(*sets)
     rest = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
-    for bits, layers in _solve(rest, {}, quantizer, widths).items():
+    for bits, layers in _solve_(rest, {}, quantizer, widths).items():
         found[bits] |= layers
     return found
 
 
 @torch.no_grad()
-def _solve(
+def _solve_(
     block: Block, groups: Groups, quantizer: CalibratedQuantizer, widths: Sequence[int]
 ) -> dict[int, Layers]:
-    """Layers that read the same are solved together; those that read nothing are rounded."""
+    """Layers that read the same are solved together; those that read nothing are rounded.
+
+    The groups are dropped as soon as no layer that is left read them.
+    """
     found: dict[int, Layers] = {bits: {} for bits in widths}
     together: dict[tuple[frozenset[str], ...], list[str]] = {}
     for name in block.layers:
         together.setdefault(tuple(g for g in groups if name in g), []).append(name)
+    unsolved = set(block.layers)
     for part, names in together.items():
         layers = [block.layers[name] for name in names]
         inputs = merged([groups[group] for group in part]) if part else None
@@ -146,19 +150,27 @@ def _solve(
         lost = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
         solved = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
         for name, layer, by_width in zip(names, layers, solved, strict=True):
+            whole = output_square(layer.weight.detach(), inputs.gram)
             for bits in widths:
-                found[bits][name] = _measured(layer, by_width[bits], inputs.gram, lost)
+                found[bits][name] = _measured(layer, by_width[bits], inputs.gram, whole, lost)
+        unsolved -= set(names)
+        for group in [group for group in groups if not group & unsolved]:
+            del groups[group]
     return found
 
 
 def _measured(
-    layer: nn.Linear, solved: Solved, gram: torch.Tensor | None = None, lost: str = ""
+    layer: nn.Linear,
+    solved: Solved,
+    gram: torch.Tensor | None = None,
+    whole: float | None = None,
+    lost: str = "",
 ) -> QuantizedLayer:
     weight, plain = layer.weight.detach(), solved.weight.dequantize().to(layer.weight.device)
     return QuantizedLayer(
         weight=solved.weight,
         relative_error=relative_error(weight, plain),
-        output_error=None if gram is None else output_error(weight, plain, gram),
+        output_error=None if gram is None else output_error(weight, plain, gram, whole),
         note="; ".join(part for part in (solved.note, lost, _zeroed(weight, plain, gram)) if part),
     )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 STRIP = 512  # columns of the Gram matrix added to at once; only its upper triangle is
+ROWS = 1024  # of a weight whose outputs are weighed at once
 
 
 class LayerInputs:
@@ -106,9 +107,24 @@ def merged(parts: Sequence[LayerInputs]) -> LayerInputs:
     return whole
 
 
-def output_error(weight: Tensor, approximation: Tensor, gram: Tensor) -> float:
-    """|X (W - Q)^T|_F / |X W^T|_F over the calibration inputs; 0 where both are zero."""
-    difference = approximation.float() - weight.float()
-    lost = float(((difference @ gram) * difference).sum(dtype=torch.float64).clamp(min=0))
-    whole = float(((weight.float() @ gram) * weight.float()).sum(dtype=torch.float64))
+def output_square(weight: Tensor, gram: Tensor) -> float:
+    """|X W^T|_F^2 over the calibration inputs, some rows at a time: in float32 W may be large."""
+    total = 0.0
+    for rows in torch.split(weight, ROWS):
+        part = rows.float()
+        total += float((part @ gram).mul_(part).sum(dtype=torch.float64))
+    return total
+
+
+def output_error(
+    weight: Tensor, approximation: Tensor, gram: Tensor, whole: float | None = None
+) -> float:
+    """|X (W - Q)^T|_F / |X W^T|_F over the calibration inputs; 0 where both are zero.
+
+    whole: output_square of the weight, where it is known; it is the same for every Q.
+    """
+    whole = output_square(weight, gram) if whole is None else whole
+    pairs = zip(torch.split(weight, ROWS), torch.split(approximation, ROWS), strict=True)
+    parts = (output_square(near.float() - rows.float(), gram) for rows, near in pairs)
+    lost = max(sum(parts), 0.0)
     return (lost / whole) ** 0.5 if whole > 0 else 0.0

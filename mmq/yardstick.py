@@ -8,7 +8,7 @@ from tqdm import tqdm
 from mmq.artifacts import Artifacts, component_blocks
 from mmq.blocks import Block, Groups, capture, read
 from mmq.calibration import Calibration
-from mmq.inputs import merged, output_error
+from mmq.inputs import merged, output_error, output_square
 from mmq.model import Layer, LoadedModel
 from mmq.quantized import QuantizedLayer
 
@@ -40,18 +40,26 @@ def output_errors(
             bar = tqdm(blocks, f"measure {name}", unit="block", leave=False, disable=quiet)
             for number, block in enumerate(bar):
                 groups = read(block, calls, number, advance=True)
+                wholes: dict[str, float] = {}  # |X W^T|^2 of this block's layers
                 for (label, bits), layers in stored.items():
                     found = islice(layers, len(block.layers))  # of this block
-                    errors[label, name, bits] += _errors(block, groups, found)
+                    errors[label, name, bits] += _errors(block, groups, found, wholes)
     return errors
 
 
 def _errors(
-    block: Block, groups: Groups, stored: Iterable[tuple[Layer, QuantizedLayer]]
+    block: Block,
+    groups: Groups,
+    stored: Iterable[tuple[Layer, QuantizedLayer]],
+    wholes: dict[str, float],
 ) -> Iterator[float]:
+    """Output errors of a block's layers; wholes are filled by the first who needs them."""
     for layer, quantized in stored:
         parts = [inputs for names, inputs in groups.items() if layer.name in names]
         if parts:
+            gram = merged(parts).gram
             weight = block.layers[layer.name].weight.detach()
+            if layer.name not in wholes:
+                wholes[layer.name] = output_square(weight, gram)
             plain = quantized.weight.dequantize().to(weight.device)
-            yield output_error(weight, plain, merged(parts).gram)
+            yield output_error(weight, plain, gram, wholes[layer.name])

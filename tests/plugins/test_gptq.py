@@ -5,7 +5,8 @@ from unittest import mock
 import pytest
 import torch
 from mmq_plugins.quantizers import gptq
-from mmq_plugins.quantizers.gptq import Gptq, Ranges, factorize, solve
+from mmq_plugins.quantizers.gptq import Gptq, Ranges, solve
+from mmq_plugins.quantizers.gptq_factor import factorize
 from torch import nn
 
 from mmq.inputs import LayerInputs, output_error

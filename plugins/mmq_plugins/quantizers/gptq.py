@@ -13,7 +13,7 @@ and bit widths are therefore solved together, as the columns of one matrix.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -22,71 +22,13 @@ from torch import Tensor
 from mmq.affine import SMALLEST_NORMAL_HALF
 from mmq.contracts import CalibratedQuantizer, Solved
 from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+from mmq_plugins.quantizers.gptq_factor import Factor, factorize
 
 if TYPE_CHECKING:
     from mmq.inputs import LayerInputs
 
 LEAF = 16  # columns rounded between two matrix products
-TILE_BYTES = 2**27  # of the matrix of changes; rows beyond it come in the next tile
-MAX_DAMPING = 100.0  # of the mean diagonal; beyond it inputs are taken as independent
-
-
-# --- the factor, from the inputs alone -----------------------------------------------------------
-@dataclass(frozen=True, slots=True, eq=False)
-class Factor:
-    """How a change of one input's weight is carried to the weights that are rounded later.
-
-    order: (in,), inputs as they are rounded. carry: (in, in) float64 in that order, R_ij / R_jj at
-    [j, i]. dead: (in,) bool, inputs always zero. damping: share of the mean diagonal that was
-    added; None where no share made a factor: carry is the identity, which is rounding to nearest.
-    """
-
-    order: Tensor
-    carry: Tensor
-    dead: Tensor
-    damping: float | None
-
-
-def factorize(gram: Tensor, damping: float = 0.01, act_order: bool = False) -> Factor:
-    """The factor of inputs with this X^T X (in, in), at any scale, in float64.
-
-    Dead inputs are coupled to no other one. damping: of the diagonal's mean, dead inputs counted;
-    where the sum is not positive definite it grows tenfold. act_order: by falling diagonal.
-    """
-    diagonal = gram.diagonal().double()
-    dead = ~(torch.isfinite(diagonal) & (diagonal > 0))
-    diagonal = diagonal.masked_fill(dead, 0)
-    order = torch.arange(len(gram), device=gram.device)
-    if act_order:
-        order = torch.argsort(diagonal, descending=True)
-    backwards = order.flip(0)
-    hessian = gram.index_select(0, backwards).index_select(1, backwards).double()
-    hessian.div_(diagonal.mean().clamp(min=1e-300))  # 0 where all are dead
-    alone = dead[backwards]
-    hessian[alone] = 0
-    hessian[:, alone] = 0
-    hessian.diagonal()[alone] = 1
-    lower, used = _damped_cholesky(hessian, damping, noise=torch.finfo(gram.dtype).eps)
-    del hessian  # as large as all that follows
-    carry = lower.mT.flip(0, 1)  # R^T
-    carry.div_(carry.diagonal().clone()[:, None])
-    return Factor(order, carry, dead, used)
-
-
-def _damped_cholesky(hessian: Tensor, damping: float, noise: float) -> tuple[Tensor, float | None]:
-    """Lower Cholesky factor of hessian + damping, and the damping that it took.
-
-    A pivot within the rounding noise of its diagonal entry is a failure like a negative one.
-    """
-    diagonal = hessian.diagonal().clone()
-    while damping <= MAX_DAMPING:
-        hessian.diagonal().copy_(diagonal + damping)
-        lower, info = torch.linalg.cholesky_ex(hessian)
-        definite = (lower.diagonal().square() > noise * diagonal).all()
-        if int(info) == 0 and bool(definite & torch.isfinite(lower.sum())):
-            return lower, damping
-        damping = max(damping, 1e-7) * 10
-    return torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device), None
+TILE_BYTES = 2**26  # of the matrix of changes; rows beyond it come in the next tile
 
 
 # --- the ranges ----------------------------------------------------------------------------------
@@ -161,7 +103,9 @@ class _Tile:
         self.changes = carry.new_empty(columns, len(levels), rows)
         self.changes.copy_(self.original[:, None])
         self.flat = self.changes.view(columns, -1)
-        self.codes = torch.empty_like(self.changes, dtype=torch.uint8)
+        shape = (len(levels), columns, rows)  # inputs in the order of the weight
+        self.codes = torch.empty(shape, dtype=torch.uint8, device=weight.device)
+        self.order = factor.order
         self.dead = factor.dead if ranges.group_size and bool(factor.dead.any()) else None
         self.group_of = factor.order // size
         if self.dynamic:
@@ -180,7 +124,7 @@ class _Tile:
         return torch.stack([scale, zero_point, -zero_point, self.levels - zero_point])
 
     def solve(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (in, widths, rows) in rounding order, and scale, zero point (groups, ...)."""
+        """Codes (widths, in, rows), and scale, zero point (groups, widths, rows)."""
         self.groups = self.group_of.tolist()
         self.grid_of = [grid.unbind() for grid in self.grids.transpose(0, 1)]
         self.steps = torch.empty_like(self.changes[:LEAF])  # code - zero point of some columns
@@ -230,7 +174,7 @@ class _Tile:
             torch.addcmul(self.original[column], steps, scale, value=-1, out=self.changes[column])
         codes = self.steps[: stop - start]
         codes += self.grids[1].index_select(0, self.group_of[start:stop])
-        self.codes[start:stop] = codes
+        self.codes[:, self.order[start:stop]] = codes.to(torch.uint8).transpose(0, 1)
 
 
 def _answers(carry: Tensor, size: int) -> Tensor:
@@ -253,7 +197,7 @@ def solve(
     dtype: of the computation. ValueError for weights that are not finite, and for a group_size
     that does not divide.
     """
-    stacked = torch.cat(list(weights))  # (rows of all, in)
+    stacked = torch.cat(list(weights)) if len(weights) > 1 else weights[0]  # (rows of all, in)
     columns = stacked.shape[1]
     size = ranges.group_size or columns
     if not bool(torch.isfinite(stacked.sum(dtype=torch.float64))):
@@ -263,20 +207,26 @@ def solve(
     carry = factor.carry.to(dtype)
     levels = carry.new_tensor([2**bits - 1 for bits in widths])[:, None]
     height = max(1, TILE_BYTES // (carry.element_size() * columns * len(widths)))
-    parts = torch.split(stacked, height)
-    tiles = [_Tile(part, factor, carry, ranges, levels).solve() for part in parts]
-    codes, scale, zero_point = (torch.cat(found, -1) for found in zip(*tiles, strict=True))
-    back = torch.argsort(factor.order)
-    group_of = (back // size).to(torch.int32)  # groups in rounding order
+    codes = stacked.new_empty(len(widths), *stacked.shape, dtype=torch.uint8)
+    grids: list[list[Tensor]] = []
+    for rows, places in zip(
+        torch.split(stacked, height), torch.split(codes, height, 1), strict=True
+    ):
+        found, *grid = _Tile(rows, factor, carry, ranges, levels).solve()
+        for place, one in zip(places, found, strict=True):
+            place.copy_(one.T)  # of all widths at once is much slower
+        grids.append(grid)
+    scale, zero_point = (torch.cat(found, -1) for found in zip(*grids, strict=True))
+    group_of = (torch.argsort(factor.order) // size).to(torch.int32)  # groups in rounding order
     near = ranges.static_groups or bool((group_of.diff() >= 0).all())
-    index = None if near else group_of
-    codes, start = codes[back], 0
+    index, start = None if near else group_of, 0
     solved: list[dict[int, QuantizedWeight]] = []
     for weight in weights:
         solved.append({})
+        own = slice(start, start + len(weight))
         for place, bits in enumerate(widths):
-            rows = (slice(None), place, slice(start, start + len(weight)))
-            c, s, z = (t[rows].T.contiguous() for t in (codes, scale, zero_point))
+            s, z = (t[:, place, own].T.contiguous() for t in (scale, zero_point))
+            c = codes[place, own]
             solved[-1][bits] = compact(c, s, z, size, bits, ranges.symmetric, group_index=index)
         start += len(weight)
     return solved
@@ -313,9 +263,8 @@ class Gptq(CalibratedQuantizer):
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
         """Codes that keep the outputs for these inputs close, for every weight and width."""
-        factor = factorize(inputs.gram, self.damping, self.act_order)
+        factor = factorize(inputs.gram, self.damping, self.act_order, torch.float32)
         note = self._note(factor)
-        factor = replace(factor, carry=factor.carry.float())  # the float64 one goes at once
         dtype = getattr(torch, self.scale_dtype)
         ranges = Ranges(self.group_size, self.symmetric, self.static_groups, dtype)
         solved = solve(weights, factor, widths, ranges)
