@@ -17,6 +17,7 @@ from mmq_search.command import SearchOptions
 from mmq import registry
 from mmq.cli.commands import BaselineOptions, TrialOptions
 from mmq.cli.curves import CurvesOptions
+from mmq.cli.import_results import ImportOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
 from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
@@ -34,6 +35,7 @@ CONFIGS = {
     "grid": ("grid", GridOptions),
     "compare-quantizers": ("compare-quantizers", SeveralOptions),
     "curves": ("curves", CurvesOptions),
+    "import-results": ("import-results", ImportOptions),
     "evaluate-baseline": ("evaluate-baseline", BaselineOptions),
     "train-embedded": ("train-embedded", TrainOptions),
 }

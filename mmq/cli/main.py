@@ -21,6 +21,7 @@ BUILT_IN = {  # command: the module that holds it
     "datasets": "datasets",
     "evaluate-baseline": "commands",
     "grid": "studies",
+    "import-results": "import_results",
     "plugins": "commands",
     "quantize": "quantize",
     "size": "commands",

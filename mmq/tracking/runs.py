@@ -152,7 +152,8 @@ def closing(run: Run) -> Iterator[None]:
     run.end("FINISHED")
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this; "unknown" where the system has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may have no user for its number
@@ -161,10 +162,10 @@ def _user() -> str:
 
 def create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
     """A new run with its user, owner and tables; its id."""
-    user = {"mlflow.user": _user(), "mlflow.source.name": "mmq"}
+    source = {"mlflow.user": user(), "mlflow.source.name": "mmq"}
     tables = {"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS, files.LAYERS)}
     run = client.create_run(
-        experiment_id, run_name=name, tags={**user, **tables, "mmq.owner": owner(), **tags}
+        experiment_id, run_name=name, tags={**source, **tables, "mmq.owner": owner(), **tags}
     )
     return str(run.info.run_id)
 

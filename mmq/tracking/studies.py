@@ -118,16 +118,25 @@ def study_run(
     InputError where the study has one in another store or experiment, or where it was deleted:
     trials of one study are never spread.
     """
+    run = open_study(experiment, study, parent, f"{kind} {study}")
+    if parent is None:
+        run.log(params=shared_params(questions))
+        run.log_question(questions[0])
+    return run
+
+
+def open_study(
+    experiment: str, study: str, parent: tuple[str, str] | None, title: str
+) -> StudyRun:
+    """As `study_run`, without a question."""
     client, experiment_id = connect(experiment)
     tags = {"mmq.kind": "study", "mmq.study": study, "mmq.owner": owner()}
     project_run = os.environ.get("MLFLOW_RUN_ID")
-    title = f"{kind} {study}"
     if parent is None:
         run_id = project_run or create(client, experiment_id, title, tags)
         run = StudyRun(client, experiment_id, run_id, study, None)
         client.update_run(run_id, name=title)
-        run.log(params=shared_params(questions), tags=tags)
-        run.log_question(questions[0])
+        run.log(tags=tags)
         return run
     run_id = _known_parent(client, experiment_id, study, parent)
     launcher = None

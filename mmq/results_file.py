@@ -1,0 +1,273 @@
+"""Results of elsewhere: a CSV or JSON table of configurations, checked row by row."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmq.allocation import UNTOUCHED, BitAllocation, check_bits
+from mmq.contracts import METRIC_NAME
+from mmq.errors import InputError, unknown
+from mmq.sizes import GIB
+from mmq.store import digest
+
+BITS_COLUMN = re.compile(r"bits[._](?P<before>.+)|(?P<after>.+)[._]bits")
+PART = re.compile(r"\w+(\.\w+)*")
+RESERVED = ("score", "bpw", "size_gib")  # names of metrics that mmq gives itself
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what. bits: columns by part. scores: further metrics."""
+
+    bits: Mapping[str, str]
+    score: str
+    scores: tuple[str, ...] = ()
+    bpw: str = ""
+
+    @property
+    def all(self) -> list[str]:
+        """Every column that is read."""
+        return [*self.bits.values(), self.score, *self.scores, *([self.bpw] if self.bpw else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """A configuration and its scores. metrics: by name, the one that counts as "score", too."""
+
+    line: int
+    allocation: BitAllocation
+    metrics: Mapping[str, float]
+
+    @property
+    def key(self) -> str:
+        """A hash of the content, without the line."""
+        return digest([self.allocation.as_dict(), dict(self.metrics)])
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTable:
+    """A file's good rows, and what is wrong with the others: (line, reason)."""
+
+    columns: Columns
+    rows: Sequence[ResultRow]
+    problems: Sequence[tuple[int, str]]
+    unread: Sequence[str]
+
+    @property
+    def parts(self) -> list[str]:
+        """What has a width of its own."""
+        return list(self.columns.bits)
+
+    @property
+    def problem_text(self) -> str:
+        """A line a bad row."""
+        return "\n".join(f"  line {line}: {reason}" for line, reason in self.problems)
+
+
+def parse_pairs(name: str, text: str) -> dict[str, str]:
+    """Pairs from "vit=vit_bits,llm=llm_bits"; {} from ""; InputError for anything else.
+
+    >>> parse_pairs("bits-columns", "vit=vit_bits, llm=l")
+    {'vit': 'vit_bits', 'llm': 'l'}
+    """
+    found: dict[str, str] = {}
+    for each in (part.strip() for part in text.split(",") if part.strip()):
+        key, value = (piece.strip() for piece in each.partition("=")[::2])
+        if not key or not value or key in found:
+            raise InputError(f"{name}: {each!r} is not of the form name=value, or given twice")
+        found[key] = value
+    return found
+
+
+def parse_sizes(text: str) -> dict[str, float]:
+    """Parameters by part, and of the whole model as "all"; {} from ""."""
+    found: dict[str, float] = {}
+    for part, value in parse_pairs("sizes", text).items():
+        try:
+            found[part] = float(value)
+        except ValueError as error:
+            raise InputError(f"sizes: {part}={value} is no number of parameters") from error
+    if found and "all" not in found:
+        raise InputError("sizes: all=... is missing, the parameters of the whole model")
+    if found and sum(v for k, v in found.items() if k != "all") > found["all"]:
+        raise InputError("sizes: the parts have more parameters than the whole model (all)")
+    return found
+
+
+def read_results(
+    path: Path,
+    bits: Mapping[str, str] | None = None,
+    score: str = "",
+    scores: Sequence[str] = (),
+    bpw: str = "",
+    sizes: Mapping[str, float] | None = None,
+) -> ResultTable:
+    """Read and check a table; what is not given is found by the columns' names.
+
+    bits: columns by part; else those named vit_bits, bits_vit or bits.vit. score: else `score`.
+    bpw: its column; else `bpw`, or computed from sizes (`parse_sizes`). InputError for a file or a
+    column that cannot be read; bad rows are in the result.
+    """
+    table = list(_read(path))
+    if not table:
+        raise InputError(f"{path}: it has no rows")
+    known = list(dict.fromkeys(name for _, row in table if isinstance(row, dict) for name in row if name))
+    columns = _columns(known, bits, score, tuple(scores), bpw if not sizes or bpw else None)
+    if sizes:
+        _check_sizes(columns, sizes)
+    rows, problems = [], []
+    for line, cells in table:
+        try:
+            rows.append(_row(line, cells, columns, sizes or {}))
+        except InputError as error:
+            problems.append((line, str(error)))
+    unread = [name for name in known if name not in columns.all]
+    return ResultTable(columns, rows, problems, unread)
+
+
+def _columns(
+    known: Sequence[str],
+    bits: Mapping[str, str] | None,
+    score: str,
+    scores: tuple[str, ...],
+    bpw: str | None,
+) -> Columns:
+    if not bits:
+        matches = [(BITS_COLUMN.fullmatch(name), name) for name in known]
+        bits = {m["before"] or m["after"]: name for m, name in matches if m}
+        if not bits:
+            raise InputError(
+                "bits-columns: no column is named like vit_bits; name them like vit=NAME,llm=NAME "
+                f"(columns: {', '.join(known)})"
+            )
+    if not score and "score" not in known:
+        raise InputError(f"score: which column is it? (columns: {', '.join(known)})")
+    if bpw == "":
+        bpw = "bpw" if "bpw" in known else ""
+    columns = Columns(bits, score or "score", scores, bpw or "")
+    for name in columns.all:
+        if name not in known:
+            raise unknown("column", name, known)
+    for part in bits:
+        if not PART.fullmatch(part):
+            raise InputError(f"bits-columns: {part!r} is no name of a part, such as vit")
+    for name in (columns.score, *scores):
+        if not METRIC_NAME.fullmatch(name) or (name in RESERVED and name != columns.score):
+            raise InputError(f"scores: {name!r} cannot be the name of a metric; rename the column")
+    return columns
+
+
+def _check_sizes(columns: Columns, sizes: Mapping[str, float]) -> None:
+    if columns.bpw:
+        raise InputError("sizes: bpw is read from a column already; give one of the two")
+    for part in columns.bits:
+        if part not in sizes:
+            raise InputError(f"sizes: {part}=... is missing, its quantized parameters")
+    for part in sizes:
+        if part not in (*columns.bits, "all"):
+            raise unknown("part", part, [*columns.bits, "all"])
+
+
+def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) -> ResultRow:
+    """A checked row; InputError with all that is wrong with it."""
+    if not isinstance(cells, dict):
+        raise InputError(f"{str(cells)[:60]} is no row with named cells")
+    wrong: list[str] = []
+    if None in cells:  # csv's key for cells beyond the head
+        wrong.append("it has more cells than the head")
+    widths: dict[str, int] = {}
+    for part, name in columns.bits.items():
+        value = _number(cells, name, wrong)
+        if value is not None and value != int(value):
+            wrong.append(f"{name}: {value} is no whole number")
+        elif value is not None:
+            try:
+                widths[part] = check_bits(int(value))
+            except InputError as error:
+                wrong.append(f"{name}: {str(error).removeprefix('bits: ')}")
+    score = _number(cells, columns.score, wrong)
+    metrics = {"score": score, columns.score: score}
+    metrics |= {name: _number(cells, name, wrong) for name in columns.scores}
+    if columns.bpw:
+        metrics["bpw"] = _number(cells, columns.bpw, wrong)
+    if wrong:
+        raise InputError("; ".join(wrong))
+    found = {name: value for name, value in metrics.items() if value is not None}
+    if sizes:
+        found["bpw"] = bits_per_weight(widths, sizes)
+        found["size_gib"] = round(found["bpw"] * sizes["all"] / GIB, 6)
+    return ResultRow(line, BitAllocation.of(widths), found)
+
+
+def bits_per_weight(widths: Mapping[str, int], sizes: Mapping[str, float]) -> float:
+    """Bits per weight over all parameters; those in no part have 16.
+
+    >>> bits_per_weight({"vit": 4}, {"vit": 50, "all": 100})
+    10.0
+    """
+    saved = sum((UNTOUCHED - bits) * sizes[part] for part, bits in widths.items())
+    return round(UNTOUCHED - saved / sizes["all"], 6)
+
+
+def _number(cells: Mapping[str, Any], name: str, wrong: list[str]) -> float | None:
+    """A cell as a finite number; None, and a reason in `wrong`, where it is none."""
+    given = cells.get(name)
+    if given is None or (isinstance(given, str) and not given.strip()):
+        wrong.append(f"{name}: empty")
+        return None
+    try:
+        value = float(given) if not isinstance(given, bool) else math.nan
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        wrong.append(f"{name}: {given!r} is no finite number")
+        return None
+    return value
+
+
+# --- files ---------------------------------------------------------------------------------------
+def _read(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers and rows of a CSV or JSON file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("[", "{"):
+        return _json_rows(path, text)
+    return _csv_rows(text)
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """Rows of a JSON list, or of a file with an object a line, with the lines they start in."""
+    decoder, place = json.JSONDecoder(), 0
+    space = re.compile(r"[\s,]*")
+    listed = text.lstrip().startswith("[")
+    if listed:
+        place = text.index("[") + 1
+    while True:
+        found = space.match(text, place)
+        place = found.end() if found else place
+        if place >= len(text) or (listed and text[place] == "]"):
+            return
+        line = text.count("\n", 0, place) + 1
+        try:
+            row, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: line {error.lineno}: no JSON: {error.msg}") from error
+        if not listed and isinstance(row, dict) and any(isinstance(v, dict) for v in row.values()):
+            raise InputError(f'{path}: is no list of rows, like [{{"vit_bits": 4, ...}}, ...]')
+        yield line, row

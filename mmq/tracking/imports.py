@@ -1,0 +1,94 @@
+"""Results of elsewhere as a study: a parent run, a nested run a row, none of them twice."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mmq.errors import InputError
+from mmq.results_file import ResultRow, ResultTable
+from mmq.store import digest
+from mmq.tracking.bulk import FinishedRun, create_finished
+from mmq.tracking.connection import connect
+from mmq.tracking.results import all_runs, quoted
+from mmq.tracking.runs import user
+from mmq.tracking.studies import StudyRun, known_study, open_study
+from mmq.tracking.views import trial_filter
+
+IMPORTED = "mmq.imported"  # tag of runs whose scores come from a file
+ROW = "mmq.row"  # tag with the hash of a row's content
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did. rows: all of the study's rows that the file has, with their runs."""
+
+    new: int
+    known: int
+    rows: Sequence[tuple[ResultRow, str]]
+
+
+def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> None:
+    """InputError where the study has trials that were run here, or results of something else."""
+    parent = known_study(experiment, study)
+    if parent is None:
+        return
+    client, _ = connect(experiment)
+    tags = client.get_run(parent[1]).data.tags
+    if IMPORTED not in tags:
+        raise InputError(
+            f"study: {study!r} has trials that mmq ran; choose another --study for results of "
+            f"elsewhere"
+        )
+    if tags.get("mmq.question") != question_key(facts):
+        raise InputError(
+            f"study: {study!r} has results of another model, task, data or quantizer; give the "
+            f"same names again, or choose another --study"
+        )
+
+
+def question_key(facts: Mapping[str, str]) -> str:
+    """A hash of the names that results are of."""
+    return digest(["imported", dict(facts)])
+
+
+def open_import(experiment: str, study: str, facts: Mapping[str, str]) -> StudyRun:
+    """The study's parent run, made or found. facts: params such as model.name."""
+    check_study(experiment, study, facts)
+    parent = known_study(experiment, study)
+    run = open_study(experiment, study, parent, f"imported {study}")
+    tags = {IMPORTED: "true", "mmq.question": question_key(facts)}
+    run.log(params=facts if parent is None else None, tags=tags)
+    return run
+
+
+def log_rows(
+    run: StudyRun, table: ResultTable, facts: Mapping[str, str], quiet: bool = False
+) -> Imported:
+    """Log the rows that the study does not have yet."""
+    known = {
+        each.data.tags[ROW]: str(each.info.run_id)
+        for each in all_runs(run.client, [run.experiment_id], trial_filter(quoted(run.study)))
+        if ROW in each.data.tags
+    }
+    wanted = {row.key: row for row in table.rows}
+    new = [row for key, row in wanted.items() if key not in known]
+    runs = [_run(run, row, facts) for row in new]
+    ids = create_finished(run.client, run.experiment_id, runs, quiet)
+    found = known | {row.key: run_id for row, run_id in zip(new, ids, strict=True)}
+    rows = [(row, found[key]) for key, row in wanted.items()]
+    return Imported(len(new), len(wanted) - len(new), rows)
+
+
+def _run(run: StudyRun, row: ResultRow, facts: Mapping[str, str]) -> FinishedRun:
+    tags = {
+        "mlflow.user": user(),
+        "mlflow.source.name": "mmq",
+        "mlflow.parentRunId": run.run_id,
+        "mmq.kind": "trial",
+        "mmq.study": run.study,
+        "mmq.question": question_key(facts),
+        "mmq.allocation": str(row.allocation),
+        IMPORTED: "true",
+        ROW: row.key,
+    }
+    params = {f"bits.{part}": str(bits) for part, bits in row.allocation.bits}
+    return FinishedRun(str(row.allocation), params | dict(facts), row.metrics, tags)

@@ -1,0 +1,212 @@
+"""Tables of results become studies: what is read, what is refused, what is never doubled."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mmq.cli import main
+from mmq.errors import InputError
+from mmq.results_file import parse_sizes, read_results
+from mmq.tracking import bulk
+
+HEAD = "vit_bits,llm_bits,cider,meteor,bpw"
+ROWS = ("16,16,1.3,0.3,16", "4,16,1.2,0.28,9", "16,4,1.25,0.29,8", "4,4,1.1,0.27,4")
+
+
+def write(folder, rows=ROWS, head=HEAD, name="grid.csv"):
+    path = Path(folder) / name
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def runs(uri, kind, study="grid"):
+    client = MlflowClient(uri)
+    ids = [each.experiment_id for each in client.search_experiments()]
+    query = f"tags.`mmq.kind` = '{kind}' and tags.`mmq.study` = '{study}'"
+    return client.search_runs(ids, query)
+
+
+# --- reading -------------------------------------------------------------------------------------
+def test_columns_are_found_by_their_names_or_given(tmp_path):
+    found = read_results(write(tmp_path), score="cider")
+    assert found.parts == ["vit", "llm"]
+    assert found.unread == ["meteor"]
+    assert str(found.rows[1].allocation) == "vit=4 llm=16"
+    assert found.rows[1].metrics == {"score": 1.2, "cider": 1.2, "bpw": 9}
+    assert [row.line for row in found.rows] == [2, 3, 4, 5]
+    path = write(tmp_path, ["4.0;16;0.5"], "a;b;score", "b.csv")
+    (row,) = read_results(path, {"llm": "b", "vit": "a"}).rows
+    assert str(row.allocation) == "llm=16 vit=4"
+
+
+def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
+    rows = [{"bits.vit": 4, "bits.llm": bits, "score": 0.5} for bits in (3, 8)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([*rows, {"bits.vit": 9, "score": None}, 3], indent=1))
+    found = read_results(path)
+    assert [row.line for row in found.rows] == [2, 7]
+    assert found.problem_text.splitlines() == [
+        "  line 12: bits.vit: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]; bits.llm: empty; "
+        "score: empty",
+        "  line 16: 3 is no row with named cells",
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_results(path).rows == [
+        row.__class__(k, row.allocation, row.metrics) for k, row in enumerate(found.rows, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("vit_bits,score\n", {}, "it has no rows"),
+        ("", {}, "it has no rows"),
+        ("vit,score\n4,1\n", {}, "no column is named like vit_bits"),
+        ("vit_bits,cider\n4,1\n", {}, r"which column is it\? \(columns: vit_bits, cider\)"),
+        ("vit_bits,cider\n4,1\n", {"score": "cyder"}, "Did you mean 'cider'"),
+        ("vit_bits,score\n4,1\n", {"bits": {"v t": "vit_bits"}}, "'v t' is no name of a part"),
+        ("vit_bits,acc%\n4,1\n", {"score": "acc%"}, "cannot be the name of a metric"),
+        ("vit_bits,score,bpw\n4,1,3\n", {"scores": ["bpw"]}, "cannot be the name of a metric"),
+        ('[{"vit_bits": 4, "score": 1},\n{"vit_bits": }]', {}, "line 2: no JSON"),
+        ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is no list of rows"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
+    path = tmp_path / "file"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_results(path, **options)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_results(tmp_path / "nothing.csv")
+
+
+def test_bits_per_weight_are_computed_from_sizes(tmp_path):
+    path = write(tmp_path, ["4,8,1"], "vit_bits,llm_bits,score")
+    found = read_results(path, sizes=parse_sizes("vit=200,llm=300,all=1000"))
+    assert found.rows[0].metrics["bpw"] == pytest.approx((4 * 200 + 8 * 300 + 16 * 500) / 1000)
+    for text, said in {
+        "vit=200,llm=300": "all=... is missing",
+        "vit=200,all=1000": "llm=... is missing",
+        "vit=1,llm=2,q=3,all=1000": "Unknown part 'q'",
+        "vit=900,llm=300,all=1000": "more parameters than the whole",
+        "vit=x,llm=1,all=1": "no number of parameters",
+        "vit": "not of the form",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            read_results(path, sizes=parse_sizes(text))
+
+
+# --- the command ---------------------------------------------------------------------------------
+def test_an_import_is_a_study_like_any_other_and_a_second_one_adds_nothing(store_uri, capsys):
+    write(".")
+    command = ["import-results", "grid.csv", "--score", "cider", "--scores", "meteor"]
+    command += ["--quantizer", "gptq", "--study", "grid"]
+    main(command)
+    assert "4 configurations imported" in capsys.readouterr().out
+    (parent,) = runs(store_uri, "study")
+    trials = runs(store_uri, "trial")
+    assert len(trials) == 4
+    trial = next(t for t in trials if t.info.run_name == "vit=4 llm=16")
+    assert trial.data.params == {
+        "bits.vit": "4", "bits.llm": "16", "quantizer.name": "gptq", "score.name": "cider"
+    }  # fmt: skip
+    assert trial.data.metrics == {"score": 1.2, "cider": 1.2, "meteor": 0.28, "bpw": 9}
+    assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert trial.data.tags["mmq.allocation"] == "vit=4 llm=16"
+    assert trial.info.status == parent.info.status == "FINISHED"
+    note = parent.data.tags["mlflow.note.content"].splitlines()
+    assert note[0] == "no quantized allocation of 3 keeps 99% of the score"
+    client = MlflowClient(store_uri)
+    assert {f.path for f in client.list_artifacts(parent.info.run_id)} >= {"front.json"}
+    tags = client.get_experiment(parent.info.experiment_id).tags
+    assert any(key.startswith("mlflow.sharedViewState.") for key in tags)
+
+    write(".", (*reversed(ROWS), "16,3,1.0,0.2,7", "16,3,1.0,0.2,7"))
+    main(command)
+    out = capsys.readouterr().out
+    assert "1 configurations imported; 4 were there already; 1 rows repeat another one" in out
+    assert len(runs(store_uri, "trial")) == 5
+    assert len(runs(store_uri, "study")) == 1
+
+
+def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store_uri, capsys):
+    bad = ("9,16,1,1,1", "4,,1,1,1", "4,16,nan,1,1", "4,16,x,1,1", "4.5,16,1,1,1", "4,16,1,1,1,7")
+    write(".", (ROWS[0], *bad, ROWS[1]))
+    command = ["import-results", "--file", "grid.csv", "--score", "cider"]
+    with pytest.raises(SystemExit):
+        main(command)
+    err = capsys.readouterr().err
+    assert "6 bad rows, nothing was imported; mend them, or import the rest with" in err
+    for line, said in {
+        3: "vit_bits: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]",
+        4: "llm_bits: empty",
+        5: "cider: 'nan' is no finite number",
+        6: "cider: 'x' is no finite number",
+        7: "vit_bits: 4.5 is no whole number",
+        8: "it has more cells than the head",
+    }.items():
+        assert f"line {line}: {said}" in err
+    assert not Path("mlflow.db").exists()
+    main([*command, "--skip-bad-rows"])
+    assert "6 bad rows skipped" in capsys.readouterr().out
+    assert len(runs(store_uri, "trial")) == 2
+
+
+def test_a_study_never_mixes_results_of_different_origin(store_uri, capsys):
+    write(".")
+    command = ["import-results", "grid.csv", "--score", "cider", "--study", "grid"]
+    main([*command, "--quantizer", "gptq"])
+    with pytest.raises(SystemExit):
+        main([*command, "--quantizer", "awq"])
+    assert "has results of another model, task, data or quantizer" in capsys.readouterr().err
+    client = MlflowClient(store_uri)
+    (experiment,) = (e for e in client.search_experiments() if e.name == "mmq")
+    client.create_run(experiment.experiment_id, tags={"mmq.kind": "study", "mmq.study": "own"})
+    with pytest.raises(SystemExit):
+        main(["import-results", "grid.csv", "--score", "cider", "--study", "own"])
+    assert "'own' has trials that mmq ran" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--study", "a b"], ["--stduy", "x"], []])
+def test_bad_options_end_before_anything_is_logged(store_uri, option):
+    write(".")
+    given = ["grid.csv", "--score", "cider", *option] if option else []
+    with pytest.raises(SystemExit):
+        main(["import-results", *given])
+    assert not Path("mlflow.db").exists()
+
+
+def test_runs_filled_in_at_once_are_those_that_the_client_makes(store_uri):
+    client = MlflowClient(store_uri)
+    experiment = client.create_experiment("x")
+    tags = {"mlflow.user": "someone", "mmq.kind": "trial"}
+    run = bulk.FinishedRun("vit=4", {"bits.vit": "4"}, {"score": 0.5, "bpw": 3}, tags)
+    assert bulk._engine(client) is not None
+    (fast,) = bulk.create_finished(client, experiment, [run], quiet=True)
+    slow = bulk._create(client, experiment, run)
+
+    def facts(run_id):
+        found = client.get_run(run_id).to_dictionary()
+        for name in ("run_id", "run_uuid", "start_time", "end_time"):
+            found["info"].pop(name, None)
+        found["info"]["artifact_uri"] = found["info"]["artifact_uri"].replace(run_id, "")
+        return found
+
+    assert facts(fast) == facts(slow)
+    assert [m.value for m in client.get_metric_history(fast, "score")] == [0.5]
+    assert {r.info.run_id for r in client.search_runs([experiment], "metrics.score > 0.4")} == {
+        fast, slow
+    }  # fmt: skip
+    client.log_metric(fast, "later", 1.0)
+
+
+def test_a_server_is_asked_run_by_run(store_uri, monkeypatch):
+    client = MlflowClient(store_uri)
+    experiment = client.create_experiment("x")
+    monkeypatch.setattr(bulk, "_engine", lambda client: None)
+    monkeypatch.setattr(bulk, "THREADS", 1)
+    made = [bulk.FinishedRun(f"r{k}", {}, {"score": k}, {}) for k in range(3)]
+    ids = bulk.create_finished(client, experiment, made, quiet=True)
+    assert [client.get_run(each).info.run_name for each in ids] == ["r0", "r1", "r2"]
