@@ -116,14 +116,15 @@ def read_results(
     table = list(_read(path))
     if not table:
         raise InputError(f"{path}: it has no rows")
-    known = list(dict.fromkeys(name for _, row in table if isinstance(row, dict) for name in row if name))
+    cells = (row for _, row in table if isinstance(row, dict))
+    known = list(dict.fromkeys(name for row in cells for name in row if name))
     columns = _columns(known, bits, score, tuple(scores), bpw if not sizes or bpw else None)
     if sizes:
         _check_sizes(columns, sizes)
     rows, problems = [], []
-    for line, cells in table:
+    for line, row in table:
         try:
-            rows.append(_row(line, cells, columns, sizes or {}))
+            rows.append(_row(line, row, columns, sizes or {}))
         except InputError as error:
             problems.append((line, str(error)))
     unread = [name for name in known if name not in columns.all]

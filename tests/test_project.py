@@ -15,6 +15,7 @@ from mmq_plugins.embedded.command import TrainOptions
 from mmq_search.command import SearchOptions
 
 from mmq import registry
+from mmq.cli.analyze import AnalyzeOptions
 from mmq.cli.commands import BaselineOptions, TrialOptions
 from mmq.cli.curves import CurvesOptions
 from mmq.cli.import_results import ImportOptions
@@ -35,6 +36,7 @@ CONFIGS = {
     "grid": ("grid", GridOptions),
     "compare-quantizers": ("compare-quantizers", SeveralOptions),
     "curves": ("curves", CurvesOptions),
+    "analyze": ("analyze", AnalyzeOptions),
     "import-results": ("import-results", ImportOptions),
     "evaluate-baseline": ("evaluate-baseline", BaselineOptions),
     "train-embedded": ("train-embedded", TrainOptions),

@@ -9,9 +9,9 @@ from mmq.analysis.interactions import PairSummary
 RESAMPLED = {"configurations": "of configurations", "samples": "of pictures"}
 
 
-def headline(ranking: Ranking) -> str:
+def headline(ranking: Ranking, named: bool = True) -> str:
     """One line: the importances and whether their order is beyond doubt, or why there is none."""
-    name = f"{ranking.table.name}: " if ranking.table.name else ""
+    name = f"{ranking.table.name}: " if ranking.table.name and named else ""
     if ranking.reason:
         return f"{name}no ranking: {ranking.reason}"
     shares = ", ".join(f"{part} {_percent(s.value)}" for part, s in ranking.consensus.items())
@@ -75,12 +75,19 @@ def pair_sentence(pair: PairSummary) -> str:
     most = pair.most
     text = (
         f"{pair.first} x {pair.second}: joint loss minus the sum of single losses is "
-        f"{pair.mean:+.3g} on average over {pair.n} pairs of widths, furthest at "
-        f"{most.first}={most.first_bits} {most.second}={most.second_bits}: "
-        f"{most.joint:.3g} - {most.first_loss:.3g} - {most.second_loss:.3g} = {most.excess:+.3g}"
+        f"{pair.mean:+.3g} on average (n = {pair.n} pairs of widths)"
+    )
+    if pair.mean_can_add is not None and pair.n_can_add < pair.n:
+        text += (
+            f", {pair.mean_can_add:+.3g} where so much can be lost at all (n = {pair.n_can_add})"
+        )
+    text += (
+        f"; furthest at {most.first}={most.first_bits} {most.second}={most.second_bits}: "
+        f"{most.joint:.3g} - ({most.first_loss:.3g}) - ({most.second_loss:.3g}) = "
+        f"{most.excess:+.3g}"
     )
     if pair.above is not None:
-        text += f" (95% interval above 0 in {pair.above}, below 0 in {pair.below})"
+        text += f"; 95% interval above 0 in {pair.above}, below 0 in {pair.below} of {pair.n}"
     return text
 
 

@@ -17,7 +17,8 @@ class PairLoss:
     """Losses of two parts at these bits, all others at their widest.
 
     excess: joint - first_loss - second_loss, so 0 where losses add up, with its 95% interval over
-    pictures where samples are known.
+    pictures where samples are known. can_add: whether the single losses together are no more than
+    the reference's score; where they are, the joint loss cannot reach their sum.
     """
 
     first: str
@@ -27,6 +28,7 @@ class PairLoss:
     joint: float
     first_loss: float
     second_loss: float
+    can_add: bool
     low: float | None = None
     high: float | None = None
 
@@ -40,14 +42,17 @@ class PairLoss:
 class PairSummary:
     """A pair of parts over all n pairs of widths that were measured.
 
-    above, below: how many have an interval beyond 0; None where samples are not known.
+    n_can_add, mean_can_add: the same over those whose losses could add up (`PairLoss`), to which
+    `most`, the one furthest from 0, belongs if there are any. above, below: how many have an
+    interval beyond 0; None where samples are not known.
     """
 
     first: str
     second: str
     n: int
     mean: float
-    mean_absolute: float
+    n_can_add: int
+    mean_can_add: float | None
     most: PairLoss
     above: int | None = None
     below: int | None = None
@@ -71,7 +76,8 @@ def pair_losses(table: Table, seed: int = 0) -> list[PairLoss]:
         pairs.append(
             PairLoss(
                 table.parts[i], table.parts[j], widths[0], widths[1],
-                losses[0], losses[1], losses[2], low, high,
+                losses[0], losses[1], losses[2],
+                bool(losses[1] + losses[2] <= table.scores[start]), low, high,
             )
         )  # fmt: skip
     return pairs
@@ -126,8 +132,11 @@ def summarize(losses: Sequence[PairLoss]) -> list[PairSummary]:
         if all(each.low is not None and each.high is not None for each in some):
             above = sum((each.low or 0) > NOTHING for each in some)
             below = sum((each.high or 0) < -NOTHING for each in some)
-        most = max(some, key=lambda each: abs(each.excess))
-        size = float(np.abs(excess).mean())
+        can = [each for each in some if each.can_add]
+        most = max(can or some, key=lambda each: abs(each.excess))
+        mean_can = float(np.mean([each.excess for each in can])) if can else None
         mean = float(excess.mean())
-        found.append(PairSummary(first, second, len(some), mean, size, most, above, below))
-    return sorted(found, key=lambda each: -each.mean_absolute)
+        found.append(
+            PairSummary(first, second, len(some), mean, len(can), mean_can, most, above, below)
+        )
+    return sorted(found, key=lambda each: -abs(each.most.excess))

@@ -39,6 +39,10 @@ class Table:
         moving = (self.bits != self.bits[:1]).any(axis=0)
         return tuple(part for part, moves in zip(self.parts, moving, strict=True) if moves)
 
+    def noting(self, *notes: str) -> "Table":
+        """The same table with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
     def row(self, bits: Sequence[int]) -> int | None:
         """Number of the row with these bits; None where there is none."""
         found = np.flatnonzero((self.bits == np.asarray(bits)).all(axis=1))

@@ -16,6 +16,7 @@ from mmq.errors import InputError
 
 BUILT_IN = {  # command: the module that holds it
     "ablate": "studies",
+    "analyze": "analyze",
     "compare-quantizers": "compare_quantizers",
     "curves": "curves",
     "datasets": "datasets",

@@ -1,13 +1,82 @@
-"""Results in the tracking store: found, read, linked to."""
+"""Results in the tracking store: trials found, read, and gathered by what they answer."""
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from tqdm import tqdm
 
-from mmq.errors import InputError
+from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.errors import InputError, unknown
+from mmq.tracking.connection import connect
 
 PAGE = 1000
+THREADS = 8
+TRIALS = "tags.`mmq.kind` = 'trial' and attributes.status = 'FINISHED'"
+NAMES = ("quantizer.name", "evaluator.name", "model.name", "data.name", "run.seed")
+# what an unquantized model's score depends on; quantizers share it
+UNQUANTIZED = ("model.fingerprint", "model.dtype", "data.fingerprint", "run.seed", "evaluator.")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTrial:
+    """A finished trial. recorded_by: the run that has its predictions."""
+
+    run_id: str
+    study: str
+    allocation: BitAllocation
+    score: float | None
+    params: Mapping[str, str]
+    recorded_by: str
+    imported: bool
+
+
+@dataclass(slots=True)
+class Answers:
+    """All trials that answer one question. samples: by run, where they are asked for and known."""
+
+    question: str
+    trials: list[FoundTrial]
+    name: str = ""
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    pictures: Sequence[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The first trial's params: bits aside, all have the same."""
+        return self.trials[0].params
+
+    def rows(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """Parts, and a row a trial: bits by part, "score".
+
+        Where trials do not name the same parts, or a part has several widths, all have the finest.
+        """
+        components = list(dict.fromkeys(c for t in self.trials for c in t.allocation.components))
+        named = [
+            {k.removeprefix("bits."): v for k, v in t.params.items() if k.startswith("bits.")}
+            for t in self.trials
+        ]
+        parts = list(dict.fromkeys(n for t in self.trials for n, _ in t.allocation.bits))
+        same = all(set(each) == set(named[0]) for each in named)
+        if same and all(value.isdecimal() for each in named for value in each.values()):
+            parts = sorted(named[0], key=lambda n: parts.index(n) if n in parts else len(parts))
+            widths: list[dict[str, int]] = [{k: int(v) for k, v in e.items()} for e in named]
+        else:
+            widths = [
+                {".".join(part): bits for part, bits in t.allocation.widths(components).items()}
+                for t in self.trials
+            ]
+            parts = list(widths[0])
+        rows = [{**w, "score": t.score} for w, t in zip(widths, self.trials, strict=True)]
+        return parts, rows
 
 
 def all_runs(client: MlflowClient, experiment_ids: Sequence[str], query: str) -> Iterator[Any]:
@@ -23,6 +92,189 @@ def all_runs(client: MlflowClient, experiment_ids: Sequence[str], query: str) ->
 
 def quoted(name: str) -> str:
     """A name that may stand in a filter; InputError where it holds a quote."""
-    if "'" in name:
+    if "'" in name or "`" in name:
         raise InputError(f"{name!r} holds a quote, which no filter of MLflow can ask for")
     return name
+
+
+def find_answers(
+    experiment: str, studies: Sequence[str] = (), query: str = "", score: str = "score"
+) -> tuple[list[Answers], dict[str, str]]:
+    """Finished trials by question, and the parent runs of their studies as links.
+
+    studies: all of the experiment if empty. query: an MLflow filter beside that. score: a metric;
+    trials without it have None. InputError where a study is unknown or nothing is found.
+    """
+    _check_experiment(experiment)
+    client, experiment_id = connect(experiment)
+    parents = {
+        str(run.data.tags.get("mmq.study")): str(run.info.run_id)
+        for run in all_runs(client, [experiment_id], "tags.`mmq.kind` = 'study'")
+    }
+    for study in studies:
+        if study not in parents:
+            raise unknown("study", study, parents)
+    filters = [f"{TRIALS} and tags.`mmq.study` = '{quoted(s)}'" for s in studies] or [TRIALS]
+    found: dict[str, Answers] = {}
+    try:
+        for text in filters:
+            for run in all_runs(client, [experiment_id], f"{text} and {query}" if query else text):
+                question = str(run.data.tags.get("mmq.question", ""))
+                answers = found.setdefault(question, Answers(question, []))
+                answers.trials.append(_trial(run, score))
+    except MlflowException as error:
+        raise InputError(f"filter: {query!r} is none of MLflow's: {error.message}") from error
+    if not found:
+        where = f"studies {', '.join(studies)}" if studies else f"experiment {experiment!r}"
+        raise InputError(
+            f"no finished trials in {where}{f' with {query}' if query else ''}; studies there: "
+            f"{', '.join(sorted(parents)) or 'none'}"
+        )
+    every = list(found.values())
+    if all(trial.score is None for each in every for trial in each.trials):
+        raise InputError(f"score: no trial found has the metric {score!r}")
+    for each in every:
+        each.trials = _once(each.trials)
+    _share_unquantized(every)
+    _name(every)
+    used = {trial.study for each in every for trial in each.trials}
+    links = {
+        name: f"#/experiments/{experiment_id}/runs/{run_id}"
+        for name, run_id in parents.items()
+        if name in used
+    }
+    return every, links
+
+
+def _check_experiment(name: str) -> None:
+    """InputError where an experiment to read from is not there."""
+    if os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` has chosen it
+        return
+    client = MlflowClient()
+    try:
+        if client.get_experiment_by_name(name) is None:
+            known = [each.name for each in client.search_experiments()]
+            raise unknown("experiment", name, known)
+    except MlflowException as error:
+        raise InputError(f"MLflow store: {error.message}") from error
+
+
+def _trial(run: Any, score: str) -> FoundTrial:
+    tags = run.data.tags
+    value = run.data.metrics.get(score)
+    return FoundTrial(
+        run_id=str(run.info.run_id),
+        study=str(tags.get("mmq.study", "")),
+        allocation=BitAllocation.parse(tags["mmq.allocation"]),
+        score=None if value is None else float(value),
+        params=run.data.params,
+        recorded_by=str(tags.get("mmq.recorded_by", run.info.run_id)),
+        imported="mmq.imported" in tags,
+    )
+
+
+def _once(trials: Iterable[FoundTrial]) -> list[FoundTrial]:
+    """Without the copies of a trial that several studies asked for."""
+    return list({trial.recorded_by: trial for trial in trials}.values())
+
+
+def _share_unquantized(every: Sequence[Answers]) -> None:
+    """A study of several quantizers has the unquantized model once: all of them get it."""
+
+    def key(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((k, v) for k, v in params.items() if k.startswith(UNQUANTIZED)))
+
+    def untouched(trial: FoundTrial) -> bool:
+        return all(bits == UNTOUCHED for _, bits in trial.allocation.bits)
+
+    known = {
+        key(t.params): t
+        for each in every
+        for t in each.trials
+        if untouched(t) and "model.fingerprint" in t.params
+    }
+    for each in every:
+        if not any(map(untouched, each.trials)) and key(each.params) in known:
+            each.trials.append(known[key(each.params)])
+
+
+def _name(every: Sequence[Answers]) -> None:
+    """Names that say what differs: quantizer, task, model; else the study; else a number."""
+    telling = [n for n in NAMES if len({each.params.get(n, "") for each in every}) > 1]
+    if not telling:
+        telling = [n for n in NAMES[:1] if n in every[0].params]
+    for each in every:
+        each.name = " ".join(each.params[n] for n in telling if each.params.get(n))
+    names = [each.name for each in every]
+    for each in every:
+        if not each.name or names.count(each.name) > 1:
+            each.name = f"{each.name} {each.trials[0].study}".strip()
+    names = [each.name for each in every]
+    for number, each in enumerate(every, start=1):
+        if names.count(each.name) > 1:
+            each.name = f"{each.name} #{number}"
+
+
+# --- samples -------------------------------------------------------------------------------------
+def read_samples(every: Sequence[Answers], score: str = "score", quiet: bool = False) -> None:
+    """Fill in samples' values and pictures, where every trial of a question has them."""
+    client = MlflowClient()
+    wanted = [each for each in every if not any(trial.imported for trial in each.trials)]
+    trials = {trial.run_id: trial for each in wanted for trial in each.trials}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(THREADS) as pool:
+
+        def read(run_id: str) -> Any:
+            return _values(client, run_id, Path(folder), score)
+
+        bar = tqdm(
+            pool.map(read, trials), "reading samples", len(trials), unit="trial", disable=quiet
+        )
+        found = dict(zip(trials, bar, strict=True))
+        for each in wanted:
+            values = {t.run_id: found[t.run_id] for t in each.trials}
+            lengths = {None if v is None else len(v) for v in values.values()}
+            if None in lengths or len(lengths) > 1:
+                lacking = sum(v is None for v in values.values())
+                each.notes.append(
+                    f"uncertainty from samples is left out: {lacking} of {len(values)} trials "
+                    f"have no values of samples"
+                    if lacking
+                    else "uncertainty from samples is left out: trials scored different samples"
+                )
+                continue
+            each.samples = values
+            each.pictures = _pictures(client, each.trials, Path(folder), lengths.pop() or 0)
+            if each.pictures is None:
+                each.notes.append("samples count as pictures of their own: pictures not known")
+
+
+def _download(client: MlflowClient, run_id: str, name: str, folder: Path) -> Any:
+    """A JSON artifact; None where the run has none."""
+    own = folder / run_id
+    own.mkdir(exist_ok=True)
+    try:
+        return json.loads(Path(client.download_artifacts(run_id, name, str(own))).read_text())
+    except (MlflowException, OSError):
+        return None
+
+
+def _values(client: MlflowClient, run_id: str, folder: Path, score: str) -> Sequence[float] | None:
+    record = _download(client, run_id, "record.json", folder)
+    if record is None:
+        return None
+    found: Sequence[float] | None = record["per_sample"].get(
+        record["primary"] if score == "score" else score
+    )
+    return found
+
+
+def _pictures(
+    client: MlflowClient, trials: Sequence[FoundTrial], folder: Path, count: int
+) -> Sequence[str] | None:
+    """Names of the samples' pictures, from the first run that kept its predictions."""
+    for trial in trials:
+        for run_id in dict.fromkeys((trial.run_id, trial.recorded_by)):
+            predictions = _download(client, run_id, "all_predictions.json", folder)
+            if predictions is not None and len(predictions) == count:
+                return [str(each["image"]) for each in predictions]
+    return None

@@ -18,8 +18,8 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from mmq.contracts import LayerReport
 from mmq.owner import owner
-from mmq.tracking import files
-from mmq.tracking.connection import connect
+from mmq.tracking import files, views
+from mmq.tracking.connection import connect, server_address
 from mmq.tracking.params import question_params, versions
 from mmq.trial import Question, TrialRecord, TrialSpec
 
@@ -66,10 +66,19 @@ class Run:
 
     def log_table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """A table, shown by the UI."""
+        self.log_tables({name: rows})
+
+    def log_tables(self, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Tables by the names of their files, shown by the UI."""
         with tempfile.TemporaryDirectory() as folder:
-            files.write_table(Path(folder) / name, rows)
+            for name, rows in tables.items():
+                files.write_table(Path(folder) / name, rows)
             self.log_folder(Path(folder))
-        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(name)})
+        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(*tables)})
+
+    def describe(self, text: str) -> None:
+        """The description that the UI shows first."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", text)
 
     def log_question(self, question: Question) -> None:
         """The evaluation set as a dataset input."""
@@ -80,6 +89,10 @@ class Run:
         tags = [InputTag("mlflow.data.context", "evaluation")]
         inputs = [DatasetInput(dataset._to_mlflow_entity(), tags)]
         self.client.log_inputs(self.run_id, inputs)
+
+    def run_link(self) -> str:
+        """Address of this run's page in the UI."""
+        return views.run_link(server_address(), self.experiment_id, self.run_id)
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
@@ -189,11 +202,13 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
 
 
 @contextmanager
-def plain_run(experiment: str, name: str, params: Mapping[str, Any]) -> Iterator[Run]:
+def plain_run(
+    experiment: str, name: str, params: Mapping[str, Any], kind: str = "plain"
+) -> Iterator[Run]:
     """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
     adopted = os.environ.get("MLFLOW_RUN_ID")
-    tags = {"mmq.kind": "plain", "mmq.owner": owner()}
+    tags = {"mmq.kind": kind, "mmq.owner": owner()}
     run = Run(client, experiment_id, adopted or create(client, experiment_id, name, tags))
     with closing(run):
         run.log(tags=tags)

@@ -72,7 +72,7 @@ class StudyRun(Run):
 
     def describe(self, text: str) -> None:
         """The description that the UI shows first."""
-        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+        super().describe(text)
         if self._launcher is not None:
             link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
             note = f"{text.splitlines()[0]}\n\nContinues the study in [run {self.run_id}]({link})."
@@ -86,10 +86,6 @@ class StudyRun(Run):
     def link(self) -> str:
         """Address of the chart view in the UI."""
         return views.chart_link(server_address(), self.experiment_id, self.study)
-
-    def run_link(self) -> str:
-        """Address of this run's page in the UI."""
-        return views.run_link(server_address(), self.experiment_id, self.run_id)
 
     def __enter__(self) -> "StudyRun":
         return self

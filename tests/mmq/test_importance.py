@@ -207,7 +207,9 @@ def test_losses_that_add_up_have_no_measured_interaction():
     (first, *_) = found = summarize(pair_losses(table(grid(additive))))
     assert len(found) == 3
     assert first.n == 16
-    assert first.mean_absolute == pytest.approx(0, abs=1e-9)
+    assert first.mean == pytest.approx(0, abs=1e-9)
+    assert first.n_can_add == 16
+    assert abs(first.most.excess) < 1e-9
 
 
 def test_a_joint_loss_beyond_the_single_ones_is_measured_at_its_widths():
