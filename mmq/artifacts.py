@@ -231,8 +231,9 @@ class Artifacts:
 
             found = quantize_block(blocks[number], number, states, self.quantizer, widths, known)
             spent = time.perf_counter() - started
-            for bits, layers in found.items():
-                self.store.put(keys[number, bits], layers, spent / len(found))
+            share = spent / max(len(found), 1)
+            for bits in list(found):  # none is held while the next block is solved
+                self.store.put(keys[number, bits], found.pop(bits), share)
             started = time.perf_counter()
             snapshot.keep(states, number + 1)
             bar.update()
