@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mmq.allocation import UNTOUCHED, BitAllocation, check_bits
-from mmq.contracts import METRIC_NAME
 from mmq.errors import InputError, unknown
 from mmq.sizes import GIB
 from mmq.store import digest
@@ -82,6 +81,15 @@ def parse_pairs(name: str, text: str) -> dict[str, str]:
             raise InputError(f"{name}: {each!r} is not of the form name=value, or given twice")
         found[key] = value
     return found
+
+
+def metric_name(column: str) -> str:
+    """A column's name with what MLflow does not allow in metrics replaced.
+
+    >>> metric_name("R@1 (text)")
+    'R_1 _text_'
+    """
+    return re.sub(r"[^\w./ -]", "_", column, flags=re.ASCII)
 
 
 def parse_sizes(text: str) -> dict[str, float]:
@@ -158,7 +166,7 @@ def _columns(
         if not PART.fullmatch(part):
             raise InputError(f"bits-columns: {part!r} is no name of a part, such as vit")
     for name in (columns.score, *scores):
-        if not METRIC_NAME.fullmatch(name) or (name in RESERVED and name != columns.score):
+        if metric_name(name) in RESERVED and name != columns.score:
             raise InputError(f"scores: {name!r} cannot be the name of a metric; rename the column")
     return columns
 
@@ -192,8 +200,8 @@ def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) ->
             except InputError as error:
                 wrong.append(f"{name}: {str(error).removeprefix('bits: ')}")
     score = _number(cells, columns.score, wrong)
-    metrics = {"score": score, columns.score: score}
-    metrics |= {name: _number(cells, name, wrong) for name in columns.scores}
+    metrics = {"score": score, metric_name(columns.score): score}
+    metrics |= {metric_name(name): _number(cells, name, wrong) for name in columns.scores}
     if columns.bpw:
         metrics["bpw"] = _number(cells, columns.bpw, wrong)
     if wrong:
@@ -269,6 +277,21 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             row, place = decoder.raw_decode(text, place)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: line {error.lineno}: no JSON: {error.msg}") from error
-        if not listed and isinstance(row, dict) and any(isinstance(v, dict) for v in row.values()):
+        if not listed and _by_column(row):
             raise InputError(f'{path}: is no list of rows, like [{{"vit_bits": 4, ...}}, ...]')
-        yield line, row
+        yield line, _flat(row) if isinstance(row, dict) else row
+
+
+def _by_column(row: Any) -> bool:
+    """Whether this is a whole table, a mapping of row numbers a column."""
+    cells = list(row.values()) if isinstance(row, dict) else []
+    return bool(cells) and all(isinstance(v, dict) and all(map(str.isdecimal, v)) for v in cells)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects with dotted names: {"bits": {"vit": 4}} -> {"bits.vit": 4}."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = _flat(value) if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": each for key, each in inner.items()} or {name: value}
+    return flat

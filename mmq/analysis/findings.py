@@ -6,6 +6,7 @@ from mmq.analysis.comparison import Comparison
 from mmq.analysis.importance import Interaction, Order, Ranking, Share
 from mmq.analysis.interactions import PairSummary
 
+MAX_NAMED = 6  # parts in a line
 RESAMPLED = {"configurations": "of configurations", "samples": "of pictures"}
 
 
@@ -14,8 +15,12 @@ def headline(ranking: Ranking, named: bool = True) -> str:
     name = f"{ranking.table.name}: " if ranking.table.name and named else ""
     if ranking.reason:
         return f"{name}no ranking: {ranking.reason}"
-    shares = ", ".join(f"{part} {_percent(s.value)}" for part, s in ranking.consensus.items())
-    return f"{name}{shares} of the importance ({order_text(ranking)})"
+    shares = [(part, share.value) for part, share in ranking.consensus.items()]
+    text = ", ".join(f"{part} {_percent(value)}" for part, value in shares[:MAX_NAMED])
+    if rest := shares[MAX_NAMED:]:
+        more = _percent(sum(value for _, value in rest))
+        return f"{name}{text}, {len(rest)} others {more} of the importance"
+    return f"{name}{text} of the importance ({order_text(ranking)})"
 
 
 def order_text(ranking: Ranking) -> str:

@@ -10,13 +10,14 @@ from mmq.analysis.shapley import (
     Expectations,
     cell_count,
     expectations,
+    explain,
     interaction_values,
     shapley_values,
 )
-from mmq.errors import InputError
 
 FOLDS, FOLD_REPEATS = 5, 4
-SHAP_ROWS = 128  # rows that a resample's forest of many parts explains
+SHAP_ROWS = 64  # configurations that a resample's forest of many parts explains
+PAIR_ROWS = 128  # those whose interactions are explained, where there are many parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,16 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What one forest says, not normalized; shap and interactions are None where shap is missing.
+    """What one forest says, not normalized.
 
     impurity: (parts,). permutation: (repeats, parts), the rise of the mean squared error, which is
     the drop of R^2 times the variance. shap: (parts,), mean |phi_j|. interactions: (parts, parts),
-    mean |phi_ij|.
+    mean |phi_ij|; None where a resample's are left out because there are many parts.
     """
 
     impurity: np.ndarray
     permutation: np.ndarray
-    shap: np.ndarray | None
+    shap: np.ndarray
     interactions: np.ndarray | None
 
 
@@ -79,14 +80,14 @@ def measure(
     seed: int,
     rows: int | None = None,
 ) -> Measured:
-    """Fit a forest and ask it; rows: how many TreeExplainer explains, where there are many parts.
+    """Fit a forest and ask it; rows: how many it explains where there are many parts, or all.
 
     All three ways look at the configurations that the forest was fitted to, as in the paper.
     """
     forest = fit(bits, target, trees, seed)
     rng = np.random.default_rng(seed)
     impurity = np.asarray(forest.feature_importances_)
-    if cell_count(bits) > MAX_CELLS:
+    if many_parts(bits):
         permutation = _permuted(forest, bits, target, repeats, rng)
         shap, interactions = _explained(forest, bits, rows, rng)
         return Measured(impurity, permutation, shap, interactions)
@@ -133,31 +134,24 @@ def _permuted(
     return rises
 
 
-def require_shap() -> Any:
-    """The shap package; InputError that names the extra where it is missing."""
-    try:
-        import shap
-    except ImportError as error:
-        raise InputError("SHAP of so many parts needs pip install 'mmq[analysis]'") from error
-    return shap
-
-
-def needs_shap(bits: np.ndarray) -> bool:
-    """Whether these configurations have too many parts and widths for the exact table."""
+def many_parts(bits: np.ndarray) -> bool:
+    """Whether these configurations have too many parts and widths for a table of all of them."""
     return cell_count(bits) > MAX_CELLS
 
 
 def _explained(
     forest: Any, bits: np.ndarray, rows: int | None, rng: np.random.Generator
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Mean |phi_j| and, where all rows are asked for, mean |phi_ij| by TreeExplainer."""
-    try:
-        explainer = require_shap().TreeExplainer(forest)
-    except InputError:
-        return None, None
-    if rows is not None and len(bits) > rows:
-        bits = bits[rng.choice(len(bits), rows, replace=False)]
-    values = np.abs(explainer.shap_values(bits, check_additivity=False)).mean(axis=0)
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean |phi_j| and, where all rows are asked for, mean |phi_ij| of some of them."""
     if rows is not None:
-        return values, None
-    return values, np.abs(explainer.shap_interaction_values(bits)).mean(axis=0)
+        values, _ = explain(forest, bits, _some(bits, rows, rng))
+        return np.abs(values).mean(axis=0), None
+    values, _ = explain(forest, bits, bits)
+    _, pairs = explain(forest, bits, _some(bits, PAIR_ROWS, rng), pairs=True)
+    assert pairs is not None
+    return np.abs(values).mean(axis=0), np.abs(pairs).mean(axis=0)
+
+
+def _some(bits: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """At most so many of the configurations."""
+    return bits[rng.permutation(len(bits))[:rows]]

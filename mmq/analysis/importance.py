@@ -13,9 +13,8 @@ from mmq.analysis.forest import (
     HeldOut,
     Measured,
     held_out,
+    many_parts,
     measure,
-    needs_shap,
-    require_shap,
 )
 from mmq.analysis.table import Table, log_loss, reference_row, resampled_scores
 from mmq.errors import InputError
@@ -77,7 +76,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """Mean |phi_ij| of two parts in the target's unit, with its 95% interval."""
+    """Mean |phi_ij| of two parts in the target's unit.
+
+    The 95% interval is that of the resamples around their own mean, moved to the value.
+    """
 
     first: str
     second: str
@@ -150,11 +152,6 @@ def rank(table: Table, scale: str = "score", settings: Settings = DEFAULTS) -> R
             f"at least {MIN_R2} is asked for)"
         )
         return Ranking(table, scale, reason, forest, linear, notes=notes)
-    if needs_shap(bits):
-        try:
-            require_shap()
-        except InputError as error:
-            notes += (f"shap is left out of the consensus: {error}",)
     measured, resampled = _resample(table, bits, target, scale, settings)
     return _ranking(table, scale, parts, (forest, linear), measured, resampled, notes)
 
@@ -189,9 +186,9 @@ def _resample(
     table: Table, bits: np.ndarray, target: np.ndarray, scale: str, settings: Settings
 ) -> tuple[Measured, dict[str, list[Measured]]]:
     """What the forest of everything says, and those of all resamples, by kind."""
-    few = needs_shap(bits)
-    repeats, rows = (min(FEW_REPEATS, settings.repeats), SHAP_ROWS) if few else (
-        settings.repeats, None)  # fmt: skip
+    repeats, rows = settings.repeats, None
+    if many_parts(bits):
+        repeats, rows = min(FEW_REPEATS, repeats), SHAP_ROWS
     reference = reference_row(table)
     draws: list[tuple[str, np.ndarray, np.ndarray]] = []
     rng = np.random.default_rng(settings.seed)
@@ -232,8 +229,7 @@ def _percent(measured: Measured) -> np.ndarray:
 
     A negative permutation importance is noise around zero and counts as zero.
     """
-    rows = [measured.impurity, measured.permutation.mean(axis=0)]
-    rows += [] if measured.shap is None else [measured.shap]
+    rows = [measured.impurity, measured.permutation.mean(axis=0), measured.shap]
     found = np.stack([_normalized(row) for row in rows])
     return np.concatenate([found, found.mean(axis=0, keepdims=True)])
 
@@ -261,7 +257,7 @@ def _ranking(
     notes: tuple[str, ...],
 ) -> Ranking:
     point = _percent(measured)
-    names = [*MEASURES[: len(point) - 1], "consensus"]
+    names = [*MEASURES, "consensus"]
     draws = {kind: np.stack([_percent(m) for m in found]) for kind, found in resampled.items()}
 
     def shares(kind: str) -> dict[str, dict[str, Share]]:
@@ -320,6 +316,11 @@ def _interactions(
     found = []
     for i, j in combinations(range(len(parts)), 2):
         value = float(measured.interactions[i, j])
-        interval = _interval(np.array([each[i, j] for each in known])) if known else (None, None)
-        found.append(Interaction(parts[i], parts[j], value, *interval))
+        low = high = None
+        if known:
+            # a resample lacks a third of the configurations, and a forest that has to guess them
+            # interacts more: the spread around its own mean is what counts
+            draws = np.array([each[i, j] for each in known])
+            low, high = (max(0.0, value + each - draws.mean()) for each in _interval(draws))
+        found.append(Interaction(parts[i], parts[j], value, low, high))
     return sorted(found, key=lambda each: -each.value)

@@ -48,7 +48,11 @@ def _ranking(scale: str, ranking: Ranking, layout: Layout) -> list[str]:
         return parts
     parts.append(f"{ABOUT}:")
     parts.append(layout(*share_rows(ranking)))
-    parts.append(_list([order_sentence(order) for order in ranking.orders]))
+    orders = list(ranking.orders)
+    if len(orders) > MAX_PAIRS:  # all of them are in the tables: here each part and the next
+        names = list(ranking.consensus)
+        orders = [o for o in orders if names.index(o.second) == names.index(o.first) + 1]
+    parts.append(_list([order_sentence(order) for order in orders]))
     if ranking.interactions:
         unit = "the score's unit" if scale == "score" else "powers of ten of the loss"
         parts.append(f"SHAP interaction values, mean |phi_ij| in {unit}:")

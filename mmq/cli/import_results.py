@@ -82,7 +82,7 @@ def import_results(
 
 
 def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
-    from mmq.tracking.imports import log_rows, open_import
+    from mmq.tracking.imports import content_key, log_rows, open_import, study_with
 
     facts = {
         name: value
@@ -96,6 +96,8 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
         if value
     }
     study = _study_name(chosen, file)
+    if not chosen.study:  # the same rows in a file of another name are no other study
+        study = study_with(chosen.experiment, content_key(table, facts)) or study
     with open_import(chosen.experiment, study, facts) as run:
         imported = log_rows(run, table, facts)
         run.save_view(table.parts, table.columns.score)

@@ -14,6 +14,7 @@ from mmq.tracking.studies import StudyRun, known_study, open_study
 from mmq.tracking.views import trial_filter
 
 IMPORTED = "mmq.imported"  # tag of runs whose scores come from a file
+CONTENT = "mmq.content"  # tag of a study with the hash of all rows of its last import
 ROW = "mmq.row"  # tag with the hash of a row's content
 
 
@@ -43,6 +44,19 @@ def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> None:
             f"study: {study!r} has results of another model, task, data or quantizer; give the "
             f"same names again, or choose another --study"
         )
+
+
+def content_key(table: ResultTable, facts: Mapping[str, str]) -> str:
+    """A hash of all rows and of what they are of, in whatever order."""
+    return digest([question_key(facts), sorted({row.key for row in table.rows})])
+
+
+def study_with(experiment: str, content: str) -> str | None:
+    """The study that was imported from exactly these rows, if there is one."""
+    client, experiment_id = connect(experiment)
+    query = f"tags.`{CONTENT}` = '{content}' and tags.`mmq.kind` = 'study'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    return str(found[0].data.tags["mmq.study"]) if found else None
 
 
 def question_key(facts: Mapping[str, str]) -> str:
@@ -75,6 +89,7 @@ def log_rows(
     ids = create_finished(run.client, run.experiment_id, runs, quiet)
     found = known | {row.key: run_id for row, run_id in zip(new, ids, strict=True)}
     rows = [(row, found[key]) for key, row in wanted.items()]
+    run.log(tags={CONTENT: content_key(table, facts)})
     return Imported(len(new), len(wanted) - len(new), rows)
 
 

@@ -227,7 +227,11 @@ def read_samples(every: Sequence[Answers], score: str = "score", quiet: bool = F
             return _values(client, run_id, Path(folder), score)
 
         bar = tqdm(
-            pool.map(read, trials), "reading samples", len(trials), unit="trial", disable=quiet
+            pool.map(read, trials),
+            "reading samples",
+            len(trials),
+            unit="trial",
+            disable=quiet or not trials,
         )
         found = dict(zip(trials, bar, strict=True))
         for each in wanted:

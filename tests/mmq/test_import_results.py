@@ -52,6 +52,9 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
         "score: empty",
         "  line 16: 3 is no row with named cells",
     ]
+    path.write_text(json.dumps([{"bits": {"vit": 4}, "R@1": 7}]))
+    (nested,) = read_results(path, score="R@1").rows
+    assert (str(nested.allocation), nested.metrics["R_1"]) == ("vit=4", 7)
     path.write_text("\n".join(map(json.dumps, rows)))
     assert read_results(path).rows == [
         row.__class__(k, row.allocation, row.metrics) for k, row in enumerate(found.rows, start=1)
@@ -67,7 +70,6 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
         ("vit_bits,cider\n4,1\n", {}, r"which column is it\? \(columns: vit_bits, cider\)"),
         ("vit_bits,cider\n4,1\n", {"score": "cyder"}, "Did you mean 'cider'"),
         ("vit_bits,score\n4,1\n", {"bits": {"v t": "vit_bits"}}, "'v t' is no name of a part"),
-        ("vit_bits,acc%\n4,1\n", {"score": "acc%"}, "cannot be the name of a metric"),
         ("vit_bits,score,bpw\n4,1,3\n", {"scores": ["bpw"]}, "cannot be the name of a metric"),
         ('[{"vit_bits": 4, "score": 1},\n{"vit_bits": }]', {}, "line 2: no JSON"),
         ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is no list of rows"),
@@ -129,6 +131,16 @@ def test_an_import_is_a_study_like_any_other_and_a_second_one_adds_nothing(store
     assert "1 configurations imported; 4 were there already; 1 rows repeat another one" in out
     assert len(runs(store_uri, "trial")) == 5
     assert len(runs(store_uri, "study")) == 1
+
+
+def test_the_same_rows_in_another_file_are_the_same_study(store_uri, capsys):
+    for name in ("grid.csv", "copy.csv"):
+        write(".", reversed(ROWS) if name == "copy.csv" else ROWS, name=name)
+        main(["import-results", name, "--score", "cider"])
+    assert "0 configurations imported; 4 were there already" in capsys.readouterr().out
+    assert len(runs(store_uri, "study")) == 1
+    main(["import-results", "copy.csv", "--score", "cider", "--study", "copy"])
+    assert len(runs(store_uri, "trial", "copy")) == 4
 
 
 def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store_uri, capsys):

@@ -1,18 +1,19 @@
 """Importances of tables whose answer is known."""
 
-import sys
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from known_tables import QUICK, additive, grid, table
 
+from mmq.analysis import findings
 from mmq.analysis import forest as forests
 from mmq.analysis.findings import fit_sentence, headline, order_sentence, order_text, share_rows
 from mmq.analysis.forest import fit, measure
 from mmq.analysis.importance import Settings, rank
 from mmq.analysis.interactions import pair_losses, summarize
-from mmq.analysis.shapley import expectations, interaction_values, shapley_values
+from mmq.analysis.shapley import expectations, explain, interaction_values, shapley_values
 from mmq.analysis.table import log_loss, reference_row, resampled_scores
 from mmq.errors import InputError
 
@@ -70,24 +71,31 @@ def test_exact_values_are_those_of_tree_explainer():
     assert interaction_values(subsets) == pytest.approx(theirs, abs=1e-9)
 
 
-def test_looked_up_importances_are_those_of_the_forest_and_of_tree_explainer(monkeypatch):
-    pytest.importorskip("shap")
+def test_what_is_integrated_is_what_is_looked_up_and_what_tree_explainer_finds(monkeypatch):
     found = table(grid(additive))
     quick = measure(found.bits, found.scores, 10, 4, 0)
     monkeypatch.setattr(forests, "MAX_CELLS", 0)
+    monkeypatch.setattr(forests, "PAIR_ROWS", 125)
     slow = measure(found.bits, found.scores, 10, 4, 0)
     for name in ("impurity", "permutation", "shap", "interactions"):
         assert getattr(slow, name) == pytest.approx(getattr(quick, name), abs=1e-8), name
+    explainer = pytest.importorskip("shap").TreeExplainer
+    rng = np.random.default_rng(0)
+    bits = rng.choice([2, 4, 16], (60, 12))  # 12 parts: no table
+    forest = fit(bits, np.exp(-2 / bits[:, 0]) * bits[:, 1:7].sum(1), 5, 0)
+    values, pairs = explain(forest, bits, bits[:9], pairs=True)
+    assert values == pytest.approx(explainer(forest).shap_values(bits[:9]))
+    theirs = explainer(forest).shap_interaction_values(bits[:9])
+    assert pairs == pytest.approx(theirs, abs=1e-9)
 
 
-def test_many_parts_are_ranked_without_shap_and_it_is_said(monkeypatch):
+def test_many_parts_are_ranked(monkeypatch):
     monkeypatch.setattr(forests, "MAX_CELLS", 0)
-    monkeypatch.setitem(sys.modules, "shap", None)
     found = rank(table(grid(additive)), settings=QUICK)
-    assert found.measures == ("impurity", "permutation", "consensus")
-    assert "mmq[analysis]" in found.notes[0]
-    assert not found.interactions
-    assert next(iter(found.consensus)) == "llm"
+    assert list(found.consensus) == ["llm", "vit", "qformer"]
+    assert found.interactions[0].low is None
+    monkeypatch.setattr(findings, "MAX_NAMED", 1)
+    assert re.fullmatch(r"llm 7.%, 2 others 2.% of the importance", headline(found))
 
 
 # --- importances ---------------------------------------------------------------------------------
