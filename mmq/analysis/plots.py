@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mmq.analysis import theme
 from mmq.analysis.fronts import KEEP, Point, baseline, pareto_front, smallest_keeping
-
-INK, MUTED, FRONT, CHOSEN = "#1f2933", "#9aa5b1", "#0b6e99", "#d1495b"
+from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 
 def front_figure(points: Sequence[Point], score_name: str, title: str) -> Any:
@@ -57,15 +57,14 @@ def front_figure(points: Sequence[Point], score_name: str, title: str) -> Any:
     axes.set_ylabel(score_name)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    theme.tidy(axes)
     return figure
 
 
 def _errors(points: Sequence[Point]) -> list[list[float]]:
-    lower = [p.score - (p.score if p.low is None else p.low) for p in points]
-    upper = [(p.score if p.high is None else p.high) - p.score for p in points]
-    return [[max(0.0, x) for x in lower], [max(0.0, x) for x in upper]]
+    return theme.errors(
+        [p.score for p in points], [p.low for p in points], [p.high for p in points]
+    )
 
 
 def front_plot(points: Sequence[Point], score_name: str, title: str) -> Any:

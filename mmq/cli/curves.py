@@ -1,9 +1,7 @@
 """`mmq curves`: the score against the bits of each component alone, and of all of them."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import click
 
@@ -14,9 +12,9 @@ from mmq.analysis.curves import (
     grouped,
     holding_width,
 )
+from mmq.cli.figures import FIGURE_HELP, figure_path, save_figure
 from mmq.cli.options import options_from
 from mmq.cli.tables import aligned, markdown
-from mmq.errors import InputError
 from mmq.prepare import option
 from mmq.studies.designs import curves as design
 from mmq.studies.several import SeveralOptions, Trial, opened
@@ -30,7 +28,7 @@ class CurvesOptions(SeveralOptions):
 
     quantizers: str = option("uniform,rtn,gptq,awq", "Quantizers, a curve each.")
     bits: str = option("2,3,4,5,6,8", "Widths along the curves.")
-    figure: str = option("", "PNG file to write, beside the one in the MLflow run.")
+    figure: str = option("", FIGURE_HELP)
 
 
 @click.command("curves")
@@ -41,9 +39,7 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
     Options such as --group-size 64 go to every quantizer that has them. The same command goes on
     after a kill.
     """
-    figure = Path(chosen.figure) if chosen.figure else None
-    if figure is not None and (figure.suffix != ".png" or not figure.absolute().parent.is_dir()):
-        raise InputError(f"figure: {chosen.figure!r} is not a .png file in a folder that exists")
+    figure = figure_path(chosen.figure)
     with opened(chosen, chosen.quantizers, extra, "curves") as study:
         places = {
             allocation: (part, bits)
@@ -56,11 +52,7 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
         name = reference.facts["primary"]
         said = f"Least bits that keep {SHARE:.0%} of the unquantized {unquantized.score:.4g}"
         drawn = curves_figure(points, unquantized, name, f"{chosen.model}, {chosen.task}")
-        with tempfile.TemporaryDirectory() as folder:
-            drawn.savefig(Path(folder) / "curves.png")
-            study.run.log_folder(Path(folder))
-        if figure is not None:
-            drawn.savefig(figure)
+        save_figure(study.run, drawn, "curves.png", figure)
         study.run.log_table("curves.json", [asdict(point) for point in points])
         study.run.describe(f"{said}\n\n{markdown(head, cells)}{study.problem_text}")
     click.echo(f"{said} ({name}, n = {unquantized.n}):\n\n{aligned(head, cells)}")

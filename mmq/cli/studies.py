@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
+from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
+from mmq.cli.figures import FIGURE_HELP, figure_path, save_figure
 from mmq.cli.options import options_from
 from mmq.parts import names
 from mmq.prepare import option
@@ -15,6 +18,7 @@ from mmq.studies.front import Results, conclusion, description, front_text, log_
 from mmq.studies.several import PlannedOptions, Several, Trial, opened
 
 Design = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
+Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
 QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
 
 
@@ -24,6 +28,7 @@ class SweepOptions(PlannedOptions):
 
     quantizer: str = option("uniform", QUANTIZER_HELP)
     bits: str = option("2,4,6,8", "Widths, each tried on all subsets of parts.")
+    figure: str = option("", FIGURE_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class AblateOptions(PlannedOptions):
 
     quantizer: str = option("gptq", QUANTIZER_HELP)
     bits: str = option("2,3,4,5,6,8", "Widths of a single component, and of each one of a pair.")
+    figure: str = option("", FIGURE_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class GridOptions(PlannedOptions):
 
     quantizer: str = option("gptq", QUANTIZER_HELP)
     bits: str = option("2,3,4,5,6,8,16", "Widths of every component.")
+    figure: str = option("", FIGURE_HELP)
 
 
 @click.command("sweep-uniform")
@@ -49,7 +56,7 @@ def sweep_uniform(chosen: SweepOptions, extra: Mapping[str, str]) -> None:
 
     The same command goes on after a kill.
     """
-    run_design(chosen, chosen.quantizer, extra, "sweep", designs.sweep, grain="fine")
+    run_design(chosen, extra, "sweep", designs.sweep, sweep_figure, "fine")
 
 
 @click.command("ablate")
@@ -59,7 +66,7 @@ def ablate(chosen: AblateOptions, extra: Mapping[str, str]) -> None:
 
     The same command goes on after a kill.
     """
-    run_design(chosen, chosen.quantizer, extra, "ablate", designs.ablation)
+    run_design(chosen, extra, "ablate", designs.ablation, pairs_figure)
 
 
 @click.command("grid")
@@ -69,19 +76,20 @@ def grid(chosen: GridOptions, extra: Mapping[str, str]) -> None:
 
     The same command goes on after a kill.
     """
-    run_design(chosen, chosen.quantizer, extra, "grid", designs.grid)
+    run_design(chosen, extra, "grid", designs.grid, pairs_figure)
 
 
 def run_design(
-    chosen: PlannedOptions,
-    quantizer: str,
+    chosen: SweepOptions | AblateOptions | GridOptions,
     extra: Mapping[str, str],
     kind: str,
     design: Design,
+    draw: Draw,
     grain: str = "component",
 ) -> None:
-    """Run all allocations of a design and hand back the front."""
-    with opened(chosen, quantizer, extra, kind) as study:
+    """Run all allocations of a design and hand back the front, and the design's own figure."""
+    figure = figure_path(chosen.figure)
+    with opened(chosen, chosen.quantizer, extra, kind) as study:
         study.run.parts = list(names(study.components, grain))
         bits = study.bits if design is designs.grid else study.widths
         trials = study.trials(design(study.components, bits))
@@ -89,6 +97,9 @@ def run_design(
         study.run.describe(description(results))
         study.run.save_view(study.run.parts, results.score_name)
         log_front(study.run, results)
+        title = f"{chosen.model}, {chosen.task}, {chosen.quantizer}"
+        drawn = draw(results.points, study.components, results.score_name, title)
+        save_figure(study.run, drawn, f"{kind}.png", figure)
     click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
     click.echo(f"Study:     {study.name}, {len(trials)} allocations")
     click.echo(f"Open:      {study.run.link()}")

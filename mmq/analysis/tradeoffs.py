@@ -1,0 +1,141 @@
+"""Figures of studies: what quantizing one part or another costs and saves, and pairs of parts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.analysis import theme
+from mmq.analysis.fronts import Point, baseline, pareto_front
+from mmq.parts import GROUPS, TYPES
+
+DARK = 0.6  # of the colour scale: from here on numbers are written in white
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an allocation of the sweep quantizes, all at one width."""
+
+    components: tuple[str, ...]
+    groups: tuple[str, ...]
+    types: tuple[str, ...]
+    bits: int
+
+    @classmethod
+    def of(cls, allocation: str, components: Sequence[str]) -> "Selection | None":
+        """From an allocation; None where it is no product of subsets at one width."""
+        widths = BitAllocation.parse(allocation).widths(components)
+        chosen = {part: bits for part, bits in widths.items() if bits != UNTOUCHED}
+        sides = [
+            tuple(name for name in names if any(part[k] == name for part in chosen))
+            for k, names in enumerate((components, GROUPS, TYPES))
+        ]
+        full = len(sides[0]) * len(sides[1]) * len(sides[2])
+        if not chosen or len(set(chosen.values())) != 1 or len(chosen) != full:
+            return None
+        return cls(sides[0], sides[1], sides[2], next(iter(chosen.values())))
+
+
+def sweep_figure(
+    points: Sequence[Point], components: Sequence[str], score_name: str, title: str
+) -> Any:
+    """Score against bpw: by components, by layer types, by block groups (paper, figures 3, 9, 10).
+
+    Grey dots are all allocations. In each panel the two other choices are everything; a line joins
+    the widths of one choice.
+    """
+    selections = {p: Selection.of(p.allocation, components) for p in points}
+    everything = (tuple(components), GROUPS, TYPES)
+    figure, drawn = theme.panels(3, title, width=4.2, height=5)
+    for k, (panel, name) in enumerate(zip(drawn, ("components", "groups", "types"), strict=True)):
+        panel.scatter(
+            [p.bpw for p in points], [p.score for p in points], s=5, color=theme.MUTED, alpha=0.5
+        )
+        lines: dict[tuple[str, ...], list[Point]] = {}
+        for point, chosen in selections.items():
+            if chosen is None:
+                continue
+            sides = (chosen.components, chosen.groups, chosen.types)
+            if all(side == everything[j] for j, side in enumerate(sides) if j != k):
+                lines.setdefault(sides[k], []).append(point)
+        for number, (side, some) in enumerate(sorted(lines.items(), key=lambda x: len(x[0]))):
+            some.sort(key=lambda p: p.bpw)
+            label = "all" if side == everything[k] else " + ".join(side)
+            x, y = [p.bpw for p in some], [p.score for p in some]
+            panel.plot(x, y, markersize=5, linewidth=1.5, label=label, **theme.style(number))
+        if (reference := baseline(points)) is not None:
+            panel.axhline(reference.score, color=theme.INK, linewidth=1)
+        panel.set_title(f"which {'layer types' if name == 'types' else name}", fontsize=11)
+        panel.set_xlabel("bits per weight (bpw)")
+        panel.legend(frameon=False, fontsize=8, loc="lower right")
+        theme.tidy(panel)
+    drawn[0].set_ylabel(f"{score_name}, {len(points)} allocations")
+    return figure
+
+
+def fronts_figure(studies: Mapping[str, Sequence[Point]], score_name: str, title: str) -> Any:
+    """Trials and fronts of several studies, score against bpw (paper, figure 4)."""
+    figure, (panel,) = theme.panels(1, title, width=7.5, height=4.8)
+    for number, (name, points) in enumerate(studies.items()):
+        look, front = theme.style(number), pareto_front(points)
+        panel.scatter([p.bpw for p in points], [p.score for p in points], s=8, alpha=0.3,
+                      color=look["color"], marker=look["marker"])  # fmt: skip
+        scores = [p.score for p in front]
+        panel.errorbar(
+            [p.bpw for p in front],
+            scores,
+            yerr=theme.errors(scores, [p.low for p in front], [p.high for p in front]),
+            elinewidth=0.8,
+            capsize=1.5,
+            markersize=5,
+            label=f"{name} ({len(points)})",
+            **look,
+        )
+    panel.set_xlabel("bits per weight over all parameters (bpw)")
+    panel.set_ylabel(score_name)
+    theme.tidy(panel)
+    theme.legend_below(figure, panel, len(studies), "fronts (of how many trials), 95% intervals")
+    return figure
+
+
+def pairs_figure(
+    points: Sequence[Point], components: Sequence[str], score_name: str, title: str
+) -> Any:
+    """Heat maps of the score over the widths of two components (paper, figures 6, 11).
+
+    The row and the column at 16 bits are one component alone. Cells that were not evaluated stay
+    empty.
+    """
+    scores = {
+        tuple(BitAllocation.parse(p.allocation).over(components).bits): p.score
+        for p in points
+        if "." not in p.allocation
+    }
+    widths = sorted({bits for key in scores for _, bits in key})
+    pairs = [(a, b) for i, a in enumerate(components) for b in components[i + 1 :]]
+    figure, drawn = theme.panels(len(pairs), title, width=3.6, height=4.4)
+    top = max(scores.values(), default=1.0) or 1.0
+    for panel, (one, other) in zip(drawn, pairs, strict=True):
+        cells = [
+            [scores.get(_pair(components, {one: i, other: j}), float("nan")) for i in widths]
+            for j in widths
+        ]
+        image = panel.imshow(cells, origin="lower", cmap="viridis_r", vmin=0, vmax=top)
+        for y, row in enumerate(cells):
+            for x, value in enumerate(row):
+                if value == value:
+                    ink = "white" if value / top > DARK else theme.INK
+                    panel.text(
+                        x, y, f"{value:.3g}", ha="center", va="center", fontsize=7, color=ink
+                    )
+        panel.set_xticks(range(len(widths)), [str(bits) for bits in widths])
+        panel.set_yticks(range(len(widths)), [str(bits) for bits in widths])
+        panel.set_xlabel(f"{one} bits")
+        panel.set_ylabel(f"{other} bits")
+        panel.tick_params(labelleft=True)
+    figure.colorbar(image, ax=list(drawn), label=score_name, shrink=0.8)
+    return figure
+
+
+def _pair(components: Sequence[str], widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, widths.get(name, UNTOUCHED)) for name in components)
