@@ -33,6 +33,7 @@ def tidy(panel: Any) -> None:
     """No frame, a faint grid."""
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(alpha=0.25)
+    panel.set_axisbelow(True)
 
 
 def errors(

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from mmq.analysis.importance import DEFAULTS, Settings
+from mmq.analysis.importance_plots import analysis_figures
 from mmq.analysis.report import analyze as run_analysis
 from mmq.analysis.report import table_rows
 from mmq.analysis.table import Table, make_table
 from mmq.cli.analysis_text import text
+from mmq.cli.figures import save_figure
 from mmq.cli.import_results import FileOptions
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.tables import aligned, markdown
@@ -35,6 +37,7 @@ class AnalyzeOptions(FileOptions):
     repeats: int = option(DEFAULTS.repeats, "Permutations of every part.")
     seed: int = option(DEFAULTS.seed, "Seed of everything random.")
     jobs: int = option(DEFAULTS.jobs, "Processes; 0 for one a core.")
+    report: str = option("", "Markdown file to write, its figures beside it.")
     experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
 
 
@@ -51,6 +54,7 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
     from mmq.tracking import plain_run
 
     no_leftovers(context)
+    report = _report_path(chosen.report)
     settings = Settings(chosen.trees, chosen.bootstrap, chosen.repeats, chosen.seed, chosen.jobs)
     if chosen.file:
         tables, links = _from_files(chosen), dict[str, str]()
@@ -70,9 +74,35 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
         linked = "\n".join(f"- [{study}]({link})" for study, link in links.items())
         used = f"\n\nStudies:\n\n{linked}" if linked else ""
         run.describe(text(found, markdown) + used)
+        figures = analysis_figures(found)
+        for name, figure in figures.items():
+            save_figure(run, figure, f"{name}.png", None)
         run.log(metrics=_metrics(found), tags={"mmq.studies": ", ".join(links)} if links else None)
+    if report is not None:
+        _write_report(report, text(found, markdown), figures)
     click.echo(f"\n{text(found, aligned)}\n")
     click.echo(f"Open:      {run.run_link()}")
+
+
+def _report_path(name: str) -> Path | None:
+    """The file that --report names; InputError where it could not be written."""
+    if not name:
+        return None
+    path = Path(name)
+    if path.suffix != ".md" or not path.absolute().parent.is_dir():
+        raise InputError(f"report: {name!r} is not a .md file in a folder that exists")
+    return path
+
+
+def _write_report(path: Path, said: str, figures: Mapping[str, Any]) -> None:
+    """The findings as Markdown, with the figures beside it."""
+    finding, _, rest = said.partition("\n\n")
+    pictures = []
+    for name, figure in figures.items():
+        file = path.with_name(f"{path.stem}-{name}.png")
+        figure.savefig(file)
+        pictures.append(f"![{name.replace('-', ' ')}]({file.name})")
+    path.write_text("\n\n".join([f"# {finding}", *pictures, rest]).rstrip() + "\n")
 
 
 def _metrics(found: Any) -> dict[str, float]:

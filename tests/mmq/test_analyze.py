@@ -1,6 +1,7 @@
 """`mmq analyze` on imported and on real studies, in a real store."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,20 @@ def test_real_trials_bring_their_samples_and_share_the_unquantized_model(store_u
     out = capsys.readouterr().out
     assert "no ranking" in out or "of resamples of pictures" in out
     assert "left out" not in out
+
+
+def test_a_report_is_written_with_its_figures(store_uri, capsys):
+    frame = grid(additive).rename(columns={p: f"{p}_bits" for p in ("vit", "qformer", "llm")})
+    frame.to_csv("one.csv", index=False)
+    frame[frame.llm_bits > 2].to_csv("two.csv", index=False)
+    main(["analyze", "--file", "one.csv,two.csv", "--report", "found.md", *QUICK])
+    report = Path("found.md").read_text()
+    assert report.startswith("# one: ")
+    pictures = re.findall(r"\]\((.*?\.png)\)", report)
+    assert pictures == [
+        "found-importance-score.png", "found-importance-log-loss.png", "found-matched.png"
+    ]  # fmt: skip
+    assert all(Path(name).stat().st_size > 10_000 for name in pictures)
+    with pytest.raises(SystemExit):
+        main(["analyze", "--file", "one.csv", "--report", "found.txt"])
+    assert "report: " in capsys.readouterr().err

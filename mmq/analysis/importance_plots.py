@@ -1,0 +1,125 @@
+"""Figures of an analysis: importances with intervals, side by side (paper, figures 7, 8, 12)."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+from mmq.analysis import theme
+from mmq.analysis.importance import SCALES, Ranking, Share
+from mmq.analysis.report import Analysis
+
+MANY = 6  # parts: beyond, only their consensus is drawn, one below the other
+HATCHES = ("", "//", "..", "")
+AXIS = {"score": "importance for the score, %", "log-loss": "importance for the log-loss, %"}
+
+
+def analysis_figures(analysis: Analysis) -> dict[str, Any]:
+    """Matplotlib figures by name: importances on each scale, and matched against raw."""
+    figures = {
+        f"importance-{scale}": importance_figure(analysis.rankings[scale], AXIS[scale])
+        for scale in SCALES
+    }
+    several = analysis.comparison
+    if several is not None and several.differences:
+        figures["matched"] = matched_figure(several.raw, several.matched, several.shared)
+    return figures
+
+
+def importance_figure(rankings: Sequence[Ranking], label: str) -> Any:
+    """A panel a table: every part's importance by every measure, the consensus dark."""
+    title = "bars: 95% intervals over configurations"
+    if any(len(ranking.table.parts) > MANY for ranking in rankings):
+        return _rows_figure(rankings, label, title)
+    figure, drawn = theme.panels(len(rankings), title, width=4.6)
+    parts = list(dict.fromkeys(part for ranking in rankings for part in ranking.table.parts))
+    for panel, ranking in zip(drawn, rankings, strict=True):
+        panel.set_title(_caption(ranking), fontsize=9)
+        if ranking.reason:
+            _say(panel, ranking.reason)
+            continue
+        for number, measure in enumerate(ranking.measures):
+            shares = {part: ranking.shares[measure].get(part) for part in parts}
+            look = {"hatch": HATCHES[number % len(HATCHES)], "edgecolor": "white"}
+            color = theme.INK if measure == "consensus" else theme.style(number)["color"]
+            _bars(panel, shares, number, len(ranking.measures), measure, color=color, **look)
+        panel.set_xticks(range(len(parts)), parts)
+        panel.set_ylim(0, 100)
+        theme.tidy(panel)
+    drawn[0].set_ylabel(label)
+    _legend(figure, drawn, 4)
+    return figure
+
+
+def matched_figure(raw: Sequence[Ranking], matched: Sequence[Ranking], shared: int) -> Any:
+    """Consensus on all configurations beside that on the shared ones, a panel each."""
+    title = f"the same {shared} configurations tell what the designs do to the comparison"
+    figure, drawn = theme.panels(2, title, width=4.6)
+    captions = ("all configurations of each", f"the {shared} that all share")
+    for panel, rankings, caption in zip(drawn, (raw, matched), captions, strict=True):
+        parts = list(dict.fromkeys(part for each in rankings for part in each.table.parts))
+        panel.set_title(caption, fontsize=10)
+        for number, ranking in enumerate(rankings):
+            look = theme.style(number)["color"]
+            shares = {part: ranking.consensus.get(part) for part in parts}
+            name = ranking.table.name
+            _bars(
+                panel, shares, number, len(rankings), name, color=look, hatch=HATCHES[number % 4]
+            )
+        panel.set_xticks(range(len(parts)), parts)
+        panel.set_ylim(0, 100)
+        theme.tidy(panel)
+    drawn[0].set_ylabel("consensus importance, %")
+    _legend(figure, drawn, len(raw))
+    return figure
+
+
+def _legend(figure: Any, drawn: Sequence[Any], columns: int) -> None:
+    """The fullest panel's legend; none where every panel is a refusal."""
+    panel = max(drawn, key=lambda each: len(each.get_legend_handles_labels()[0]))
+    if panel.get_legend_handles_labels()[0]:
+        theme.legend_below(figure, panel, columns)
+
+
+def _caption(ranking: Ranking) -> str:
+    fit = "" if ranking.forest is None else f", held-out R² {ranking.forest.value:.2f}"
+    return fill(f"{ranking.table.name}, n = {ranking.table.n}{fit}", 44)
+
+
+def _say(panel: Any, reason: str) -> None:
+    panel.text(0.5, 0.5, fill(f"not ranked: {reason}", 36), ha="center", va="center",
+               transform=panel.transAxes, fontsize=9, color=theme.INK)  # fmt: skip
+    panel.set_xticks([])
+    theme.tidy(panel)
+
+
+def _bars(
+    panel: Any, shares: Mapping[str, Share | None], number: int, of: int, label: str, **look: Any
+) -> None:
+    known = {part: share for part, share in shares.items() if share is not None}
+    width = 0.8 / of
+    places = [list(shares).index(part) + (number - (of - 1) / 2) * width for part in known]
+    values = [share.value for share in known.values()]
+    bars = theme.errors(values, [s.low for s in known.values()], [s.high for s in known.values()])
+    panel.bar(places, values, width, yerr=bars, capsize=2, label=label, ecolor=theme.MUTED, **look)
+
+
+def _rows_figure(rankings: Sequence[Ranking], label: str, title: str) -> Any:
+    """Many parts: their consensus, the greatest above, a panel a table."""
+    tallest = max(len(ranking.table.parts) for ranking in rankings)
+    figure, drawn = theme.panels(len(rankings), title, width=5.2, height=0.28 * tallest + 1.6)
+    for panel, ranking in zip(drawn, rankings, strict=True):
+        panel.set_title(_caption(ranking), fontsize=9)
+        if ranking.reason:
+            _say(panel, ranking.reason)
+            continue
+        found = dict(list(ranking.consensus.items())[::-1])
+        values = [share.value for share in found.values()]
+        lows, highs = [s.low for s in found.values()], [s.high for s in found.values()]
+        panel.errorbar(values, range(len(found)), xerr=theme.errors(values, lows, highs),
+                       fmt="o", color=theme.FRONT, ecolor=theme.MUTED, capsize=2)  # fmt: skip
+        panel.set_yticks(range(len(found)), list(found))
+        panel.tick_params(labelleft=True)
+        panel.set_xlim(left=0)
+        panel.set_xlabel(label)
+        theme.tidy(panel)
+    return figure
