@@ -115,7 +115,7 @@ def opened(
 
     quantizers: as in `SeveralOptions`. InputError where none of them can be used.
     """
-    from mmq.tracking import connect, known_study, study_run
+    from mmq.tracking import asked_of, known_study, study_run
 
     if not re.fullmatch(r"[\w.-]*", chosen.study):
         raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
@@ -145,11 +145,11 @@ def opened(
     )
     questions = [each.question for each in prepared.values()]
     name = chosen.study or study_name(kind, chosen, [question.key for question in questions])
-    connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
+    asked = asked_of(questions, kind)
+    parent = known_study(chosen.experiment, name, asked)  # before the model is loaded
     model = next(iter(prepared.values())).load()
     store = Store(home() / "store")
     artifacts = {label: each.artifacts(store) for label, each in prepared.items()}
-    parent = known_study(chosen.experiment, name)
     try:
         with study_run(chosen.experiment, name, questions, parent, kind) as run:
             yield Several(name, run, model, below, widths, prepared, artifacts, problems)

@@ -2,12 +2,13 @@
 
 from mmq.tracking.connection import connect, server_address, ui_command
 from mmq.tracking.runs import Run, TrialRun, plain_run, single_run
-from mmq.tracking.studies import StudyRun, known_study, study_run
+from mmq.tracking.studies import StudyRun, asked_of, known_study, study_run
 
 __all__ = [
     "Run",
     "StudyRun",
     "TrialRun",
+    "asked_of",
     "connect",
     "known_study",
     "plain_run",

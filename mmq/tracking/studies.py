@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
 from mmq.owner import owner
+from mmq.store import digest
 from mmq.tracking import views
 from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.params import question_params
@@ -116,7 +117,7 @@ def study_run(
     """
     run = open_study(experiment, study, parent, f"{kind} {study}")
     if parent is None:
-        run.log(params=shared_params(questions))
+        run.log(params=shared_params(questions), tags={"mmq.asked": asked_of(questions, kind)})
         run.log_question(questions[0])
     return run
 
@@ -158,12 +159,27 @@ def shared_params(questions: Sequence[Question]) -> dict[str, Any]:
     }
 
 
-def known_study(experiment: str, study: str) -> tuple[str, str] | None:
-    """Tracking store and id of the parent run that a study has in this experiment, if any."""
+def asked_of(questions: Sequence[Question], kind: str) -> str:
+    """What tells one study from another of the same name."""
+    return f"{kind} {digest(sorted(question.key for question in questions))}"
+
+
+def known_study(experiment: str, study: str, asked: str | None = None) -> tuple[str, str] | None:
+    """Tracking store and id of the parent run that a study has in this experiment, if any.
+
+    asked: of `asked_of`; InputError where a study of this name is there and asks something else.
+    """
     client, experiment_id = connect(experiment)
     query = f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'study'"
     found = client.search_runs([experiment_id], query, max_results=1)
-    return (shown_uri(client.tracking_uri), found[0].info.run_id) if found else None
+    if not found:
+        return None
+    if asked is not None and found[0].data.tags.get("mmq.asked") != asked:
+        raise InputError(
+            f"study: {study!r} is there already, of another kind or with other questions (model, "
+            f"data, quantizers, their options). Choose another --study, or leave it empty."
+        )
+    return shown_uri(client.tracking_uri), found[0].info.run_id
 
 
 def _known_parent(

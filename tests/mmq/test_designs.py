@@ -67,3 +67,17 @@ def test_every_study_is_run_once_and_its_front_logged(command, bits, count, stor
         assert "bits.vit.front.attn" in names
     else:
         assert names == {"bits.vit", "bits.llm"}
+
+
+def test_another_study_under_the_same_name_is_refused(store_uri, capsys):
+    own = [*TINY, "--quantizer", "rtn", "--bits", "8", "--study", "mine"]
+    main(["ablate", *own])
+    for command in (["grid", *own], ["ablate", *own, "--group-size", "64"]):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "study: 'mine' is there already" in capsys.readouterr().err
+    main(["ablate", *own, "--bits", "4,8"])  # more widths of the same question
+    client = MlflowClient(store_uri)
+    experiment = client.get_experiment_by_name("mmq").experiment_id
+    runs = client.search_runs([experiment])
+    assert sum(run.data.tags["mmq.kind"] == "study" for run in runs) == 1
