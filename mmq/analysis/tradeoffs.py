@@ -9,7 +9,7 @@ from mmq.analysis import theme
 from mmq.analysis.fronts import Point, baseline, pareto_front
 from mmq.parts import GROUPS, TYPES
 
-DARK = 0.6  # of the colour scale: from here on numbers are written in white
+DARK = 0.5  # of the colour scale: from here on numbers are written in white
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +113,18 @@ def pairs_figure(
     }
     widths = sorted({bits for key in scores for _, bits in key})
     pairs = [(a, b) for i, a in enumerate(components) for b in components[i + 1 :]]
-    figure, drawn = theme.panels(len(pairs), title, width=3.6, height=4.4)
-    top = max(scores.values(), default=1.0) or 1.0
+    figure, drawn = theme.panels(len(pairs), title, width=3.6, height=4)
+    low, top = min(scores.values(), default=0.0), max(scores.values(), default=1.0)
     for panel, (one, other) in zip(drawn, pairs, strict=True):
         cells = [
             [scores.get(_pair(components, {one: i, other: j}), float("nan")) for i in widths]
             for j in widths
         ]
-        image = panel.imshow(cells, origin="lower", cmap="viridis_r", vmin=0, vmax=top)
+        image = panel.imshow(cells, origin="lower", cmap="viridis_r", vmin=low, vmax=top)
         for y, row in enumerate(cells):
             for x, value in enumerate(row):
                 if value == value:
-                    ink = "white" if value / top > DARK else theme.INK
+                    ink = "white" if value - low > DARK * (top - low) else theme.INK
                     panel.text(
                         x, y, f"{value:.3g}", ha="center", va="center", fontsize=7, color=ink
                     )

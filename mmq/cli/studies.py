@@ -97,7 +97,8 @@ def run_design(
         study.run.describe(description(results))
         study.run.save_view(study.run.parts, results.score_name)
         log_front(study.run, results)
-        title = f"{chosen.model}, {chosen.task}, {chosen.quantizer}"
+        about = (chosen.model, chosen.task, chosen.quantizer, f"n = {len(study.clusters)}")
+        title = ", ".join(about) + ("" if draw is sweep_figure else "; the others at 16 bits")
         drawn = draw(results.points, study.components, results.score_name, title)
         save_figure(study.run, drawn, f"{kind}.png", figure)
     click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
