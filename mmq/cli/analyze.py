@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from mmq.analysis.fronts import Point
 from mmq.analysis.importance import DEFAULTS, Settings
 from mmq.analysis.importance_plots import analysis_figures
 from mmq.analysis.report import analyze as run_analysis
 from mmq.analysis.report import table_rows
 from mmq.analysis.table import Table, make_table
+from mmq.analysis.tradeoffs import fronts_figure
 from mmq.cli.analysis_text import text
 from mmq.cli.figures import save_figure
 from mmq.cli.import_results import FileOptions
@@ -57,9 +59,9 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
     report = _report_path(chosen.report)
     settings = Settings(chosen.trees, chosen.bootstrap, chosen.repeats, chosen.seed, chosen.jobs)
     if chosen.file:
-        tables, links = _from_files(chosen), dict[str, str]()
+        tables, links, fronts = _from_files(chosen), dict[str, str](), dict[str, list[Point]]()
     else:
-        tables, links = _from_studies(chosen)
+        tables, links, fronts = _from_studies(chosen)
     _check(tables)
     params = {
         f"analysis.{name}": getattr(chosen, name)
@@ -75,6 +77,9 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
         used = f"\n\nStudies:\n\n{linked}" if linked else ""
         run.describe(text(found, markdown) + used)
         figures = analysis_figures(found)
+        if fronts:
+            title = "score against size" if len(fronts) == 1 else "the fronts of each"
+            figures["fronts"] = fronts_figure(fronts, chosen.score or "score", title)
         for name, figure in figures.items():
             save_figure(run, figure, f"{name}.png", None)
         run.log(metrics=_metrics(found), tags={"mmq.studies": ", ".join(links)} if links else None)
@@ -148,7 +153,10 @@ def _from_files(chosen: AnalyzeOptions) -> list[Table]:
     return tables
 
 
-def _from_studies(chosen: AnalyzeOptions) -> tuple[list[Table], dict[str, str]]:
+def _from_studies(
+    chosen: AnalyzeOptions,
+) -> tuple[list[Table], dict[str, str], dict[str, list[Point]]]:
+    """Tables, the studies' links, and the trials whose size is known, by table."""
     import pandas
 
     from mmq.tracking.results import find_answers, quoted, read_samples
@@ -171,4 +179,6 @@ def _from_studies(chosen: AnalyzeOptions) -> tuple[list[Table], dict[str, str]]:
         frame = pandas.DataFrame(rows)
         table = make_table(frame, columns, name=each.name, samples=values, pictures=each.pictures)
         tables.append(table.noting(*each.notes))
-    return sorted(tables, key=lambda table: -table.n), links
+    fronts = {each.name: each.points(score) for each in answers}
+    known = {name: points for name, points in fronts.items() if points}
+    return sorted(tables, key=lambda table: -table.n), links, known

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
 from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.analysis.fronts import Point
 from mmq.errors import InputError, unknown
 from mmq.tracking.connection import connect
 
@@ -33,6 +34,7 @@ class FoundTrial:
     study: str
     allocation: BitAllocation
     score: float | None
+    metrics: Mapping[str, float]
     params: Mapping[str, str]
     recorded_by: str
     imported: bool
@@ -53,6 +55,22 @@ class Answers:
     def params(self) -> Mapping[str, str]:
         """The first trial's params: bits aside, all have the same."""
         return self.trials[0].params
+
+    def points(self, score: str) -> list[Point]:
+        """Trials on the plane of size and this metric; those without a size are left out."""
+        return [
+            Point(
+                allocation=str(trial.allocation),
+                bpw=trial.metrics["bpw"],
+                score=trial.score,
+                low=trial.metrics.get(f"{score}_low"),
+                high=trial.metrics.get(f"{score}_high"),
+                stored_bpw=trial.metrics.get("stored_bpw"),
+                run_id=trial.run_id,
+            )
+            for trial in self.trials
+            if trial.score is not None and "bpw" in trial.metrics
+        ]
 
     def rows(self) -> tuple[list[str], list[dict[str, Any]]]:
         """Parts, and a row a trial: bits by part, "score".
@@ -167,6 +185,7 @@ def _trial(run: Any, score: str) -> FoundTrial:
         study=str(tags.get("mmq.study", "")),
         allocation=BitAllocation.parse(tags["mmq.allocation"]),
         score=None if value is None else float(value),
+        metrics=run.data.metrics,
         params=run.data.params,
         recorded_by=str(tags.get("mmq.recorded_by", run.info.run_id)),
         imported="mmq.imported" in tags,

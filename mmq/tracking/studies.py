@@ -15,6 +15,7 @@ from mmq.store import digest
 from mmq.tracking import views
 from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.params import question_params
+from mmq.tracking.results import all_runs
 from mmq.tracking.runs import Run, TrialRun, closing, create, status_of
 from mmq.trial import Question, TrialSpec
 
@@ -54,17 +55,10 @@ class StudyRun(Run):
     def finished(self) -> set[tuple[str, str]]:
         """Question's key and allocation of every trial of this study that was finished."""
         query = f"{views.trial_filter(self.study)} and attributes.status = 'FINISHED'"
-        found: set[tuple[str, str]] = set()
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, max_results=1000, page_token=token
-            )
-            for run in page:
-                found.add((run.data.tags["mmq.question"], run.data.tags["mmq.allocation"]))
-            token = page.token
-            if not token:
-                return found
+        return {
+            (run.data.tags["mmq.question"], run.data.tags["mmq.allocation"])
+            for run in all_runs(self.client, [self.experiment_id], query)
+        }
 
     def save_view(self, components: Sequence[str], score: str) -> None:
         """Keep a chart view of this study in the experiment."""
