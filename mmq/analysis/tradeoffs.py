@@ -67,7 +67,8 @@ def sweep_figure(
             panel.axhline(reference.score, color=theme.INK, linewidth=1)
         panel.set_title(f"which {'layer types' if name == 'types' else name}", fontsize=11)
         panel.set_xlabel("bits per weight (bpw)")
-        panel.legend(frameon=False, fontsize=8, loc="lower right")
+        panel.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12),
+                     ncols=4, handlelength=3)  # fmt: skip
         theme.tidy(panel)
     drawn[0].set_ylabel(f"{score_name}, {len(points)} allocations")
     return figure
