@@ -15,7 +15,7 @@ fresh process. Its peak beyond the loaded model is held against the budget: the 
 all calls before and after a block with what else it is given, the Gram matrices of its layers, its
 codes and parameters at all widths, and a float32 copy of the weights that are solved together. For
 gptq the Hessian of the widest layer comes on top, in float64 for the Cholesky: one triangle of it,
-as many bytes as its Gram matrix.
+as many bytes as its Gram matrix. awq gets no more: with groups it copies no whole Gram matrix.
 """
 
 import argparse

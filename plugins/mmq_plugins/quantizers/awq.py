@@ -8,7 +8,6 @@ with the Gram matrix G = X^T X of all calibration inputs: no input is kept, no o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,8 +17,16 @@ from mmq import affine
 from mmq.contracts import CalibratedQuantizer, Solved
 from mmq.inputs import LayerInputs
 from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+from mmq_plugins.quantizers.awq_errors import (
+    BLOCK,
+    output_loss,
+    scaled_blocks,
+    scaled_columns,
+    squared_errors_,
+    tiles,
+    trust,
+)
 
-TILE = 1 << 19  # weights worked on at once: what is computed of them stays in a core's cache
 SHRINKS = tuple(1 - i / 20 for i in range(10))  # of a group's largest weight: where to clip
 FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # the same, for what is chosen last
 KEPT = 3  # scales a width whose clips are searched: the least error unclipped may not stay least
@@ -96,32 +103,16 @@ def pseudo_quantize(
     return (whole * scale).reshape(weight.shape), scale[..., 0], zero_point[..., 0]
 
 
-def upper(gram: Tensor) -> Tensor:
-    """The upper triangular matrix of the same quadratic form as a symmetric one, (..., n, n)."""
-    return torch.triu(gram).add_(torch.triu(gram, 1))
-
-
-def squared_errors(difference: Tensor, triangle: Tensor) -> Tensor:
-    """Forms d G d^T of rows d: (..., rows, n), `upper(G)` (..., n, n) -> (..., rows)."""
-    n = triangle.shape[-1]
-    strip = min(256, max(n // 2, 1))  # half of the product is zero: most of that is left out
-    total = torch.zeros(difference.shape[:-1], device=difference.device)
-    for start in range(0, n, strip):
-        stop = start + strip
-        product = difference[..., :stop] @ triangle[..., :stop, start:stop]
-        total += product.mul_(difference[..., start:stop]).sum(-1)
-    return total
-
-
-def _tiles(weight: Tensor) -> list[slice]:
-    step = max(TILE // weight.shape[1], 1)
-    return [slice(start, start + step) for start in range(0, len(weight), step)]
-
-
 def relative_magnitude(weight: Tensor, group_size: int) -> Tensor:
     """Mean over rows of |w| by its group's largest, (in,): what duo scaling divides by."""
     w = affine.grouped(weight.abs(), group_size)
-    return (w / (w.amax(-1, keepdim=True) + 1e-6)).reshape(weight.shape).mean(0)
+    return w.div_(w.amax(-1, keepdim=True) + 1e-6).reshape(weight.shape).mean(0)
+
+
+def largest_weights(weight: Tensor, scale: Tensor, group_size: int) -> Tensor:
+    """The largest |w * s| of every group of a weight (out, in), (out, n_groups)."""
+    parts = (affine.grouped(weight[tile] * scale, group_size) for tile in tiles(weight))
+    return torch.cat([w.abs_().amax(-1) for w in parts])
 
 
 def candidate_scales(magnitude: Tensor, weights: Tensor | None, grid: int) -> Tensor:
@@ -144,7 +135,8 @@ def storable(scales: Tensor, weight: Tensor) -> Tensor:
 
     A power of two changes no rounding, but keeps scales of small weights off float16's bottom.
     """
-    largest = torch.maximum(scales, scales * weight.abs().amax(0)).amax(1, keepdim=True)
+    magnitude = torch.maximum(weight.amax(0), -weight.amin(0))
+    largest = torch.maximum(scales, scales * magnitude).amax(1, keepdim=True)
     lifted = scales * torch.exp2(15 - largest.log2().ceil())  # float16 ends below 2^16
     return lifted.clamp(min=affine.SMALLEST_NORMAL_HALF).half().float()
 
@@ -155,15 +147,18 @@ def scale_errors(
     """trace(D G D^T) of D = Q(W * s) / s - W, float64 (roundings, scales); groups are shared."""
     errors = torch.zeros(len(roundings), len(scales), dtype=torch.float64, device=weight.device)
     for column, scale in enumerate(scales):
-        triangle = upper(gram / scale / scale[:, None])
-        for tile in _tiles(weight):
-            w = affine.grouped(weight[tile] * scale, roundings[0].group_size)
-            low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
-            for row, rounding in enumerate(roundings):
-                difference = rounding_errors(w, choose_levels(low, high, rounding)).flatten(1)
-                errors[row, column] += squared_errors(difference, triangle).sum(
-                    dtype=torch.float64
-                )
+        for block in tiles(weight, BLOCK // len(roundings)):
+            rows = weight[block]
+            # of all roundings, for one product; D of the inputs as they are needs no scaled G
+            difference = weight.new_empty(len(roundings), *rows.shape)
+            for tile in tiles(rows):
+                w = affine.grouped(rows[tile] * scale, roundings[0].group_size)
+                low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
+                for row, rounding in enumerate(roundings):
+                    changed = rounding_errors(w, choose_levels(low, high, rounding)).flatten(1)
+                    torch.div(changed, scale, out=difference[row, tile])
+            lost = squared_errors_(difference.flatten(0, 1), gram).view(len(roundings), -1)
+            errors[:, column] += lost.sum(1, dtype=torch.float64)
     return errors
 
 
@@ -179,74 +174,77 @@ def best_clips(
     rounding: Rounding,
     shrinks: Sequence[float] = SHRINKS,
     others: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Where to clip every group of a weight (out, in), (out, n_groups): max|w| times a shrink.
 
     Each group is judged by its own block of the Gram matrix alone; the first shrink wins ties.
     others: D_o G_o of what is changed elsewhere, for these inputs (out, in), if that is to count.
+    scale: (in,), what weights are multiplied by and inputs divided by, before all else.
     """
     size, parts = rounding.group_size, []
-    blocks = gram.reshape(-1, size, len(gram) // size, size)  # (n_groups, g, n_groups, g)
-    triangle = upper(blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1))  # (n_groups, g, g)
-    for tile in _tiles(weight):
-        w = affine.grouped(weight[tile], size).transpose(0, 1).contiguous()  # (n_groups, rows, g)
+    blocks = scaled_blocks(gram, size, scale)
+    for tile in tiles(weight):
+        scaled = weight[tile] if scale is None else weight[tile] * scale
+        w = affine.grouped(scaled, size).transpose(0, 1).contiguous()  # (n_groups, rows, g)
         low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
         best = largest = torch.maximum(-low, high)
         least = torch.full_like(largest, torch.inf)
         for limit in (largest * shrink for shrink in shrinks):
             levels = choose_levels(low.clamp(min=-limit), high.clamp(max=limit), rounding)
             difference = rounding_errors(w, levels)
-            error = squared_errors(difference, triangle)[..., None]
+            error = torch.zeros_like(largest)
             if others is not None:
                 other = affine.grouped(others[tile], size).transpose(0, 1)
-                error += 2 * difference.mul_(other).sum(-1, keepdim=True)
+                error += 2 * (difference * other).sum(-1, keepdim=True)
+            error += squared_errors_(difference, blocks)[..., None]
             better = error < least
             least, best = torch.where(better, error, least), torch.where(better, limit, best)
         parts.append(best[..., 0].T)
     return torch.cat(parts)
 
 
-def trust(gram: Tensor, count: int) -> float:
-    """How much of the correlations between inputs is more than chance, 0 to 1.
-
-    Squared correlations of independent inputs are 1/count on average: no more is fitted for that.
-    """
-    spread = gram.diagonal().clamp(min=0).sqrt()
-    squares = (gram / spread / spread[:, None]).nan_to_num_(0, 0, 0).square_()
-    used = int((spread > 0).sum())
-    found = float(squares.sum(dtype=torch.float64)) - used
-    return max(1 - used * (used - 1) / count / max(found, 1e-9), 0.0)
-
-
 def refine_clips(
-    weight: Tensor, gram: Tensor, clips: Tensor, rounding: Rounding, trusted: float = 1.0
+    weight: Tensor,
+    gram: Tensor,
+    scale: Tensor,
+    clips: Tensor,
+    rounding: Rounding,
+    trusted: float = 1.0,
 ) -> Tensor:
     """Better clips (out, n_groups), on a finer grid: every group given the errors of the others.
 
-    trusted: what share of their common part counts; where inputs are few, much of it is chance.
+    scale: (in,), of the weight and of the inputs. trusted: what share of the groups' common part
+    counts; where inputs are few, much of it is chance.
     """
     size, refined = rounding.group_size, clips.clone()
-    w = affine.grouped(weight, size)  # (out, n_groups, g)
-    difference = rounding_errors(w, clipped_levels(w, clips[..., None], rounding)).flatten(1)
-    for group in range(w.shape[1]):
-        part, own = slice(group * size, (group + 1) * size), w[:, group]
-        block = gram[part, part]
-        others = trusted * (difference @ gram[:, part] - difference[:, part] @ block)
-        limit = best_clips(own, block, rounding, FINE_SHRINKS, others)
-        difference[:, part] = rounding_errors(own, clipped_levels(own, limit, rounding))
-        refined[:, group] = limit[:, 0]
+    for rows in tiles(weight, BLOCK):
+        w = affine.grouped(weight[rows] * scale, size)  # (rows, n_groups, g)
+        levels = clipped_levels(w, clips[rows, :, None], rounding)
+        difference = rounding_errors(w, levels).flatten(1)
+        for group in range(w.shape[1]):
+            part, own = slice(group * size, (group + 1) * size), w[:, group]
+            columns = scaled_columns(gram, scale, part)
+            block = columns[part]
+            others = trusted * (difference @ columns - difference[:, part] @ block)
+            limit = best_clips(own, block, rounding, FINE_SHRINKS, others)
+            difference[:, part] = rounding_errors(own, clipped_levels(own, limit, rounding))
+            refined[rows, group] = limit[:, 0]
     return refined
 
 
 def encode(weight: Tensor, scale: Tensor, clips: Tensor, rounding: Rounding) -> QuantizedWeight:
     """Codes of a weight (out, in) times a scale (in,), clipped at +-clips (out, n_groups)."""
     bits, size, symmetric, half = rounding
-    w = affine.grouped(weight * scale, size)
-    levels = clipped_levels(w, clips[..., None], rounding)
-    codes = multiples(w, levels).add_(levels.zero_point).to(torch.uint8).reshape(weight.shape)
+    codes = torch.empty_like(weight, dtype=torch.uint8)
+    step, zero_point = torch.empty_like(clips), torch.empty_like(clips)
+    for tile in tiles(weight):
+        w = affine.grouped(weight[tile] * scale, size)
+        levels = clipped_levels(w, clips[tile, :, None], rounding)
+        codes[tile] = multiples(w, levels).add_(levels.zero_point).flatten(1)
+        step[tile], zero_point[tile] = levels.scale[..., 0], levels.zero_point[..., 0]
     stored = None if bool((scale == 1).all()) else scale.half() if half else scale
-    qparams = levels.scale[..., 0], levels.zero_point[..., 0]
-    return compact(codes, *qparams, size, bits, symmetric, stored)
+    return compact(codes, step, zero_point, size, bits, symmetric, stored)
 
 
 @dataclass(frozen=True)
@@ -305,26 +303,23 @@ class Awq(CalibratedQuantizer):
         self, weight: Tensor, inputs: LayerInputs, scales: Tensor, rounding: Rounding
     ) -> QuantizedWeight:
         """The candidate with the least trace(D G D^T), as stored; round to nearest is one."""
-        gram, triangle = inputs.gram, upper(inputs.gram)
-        tried: list[tuple[float, QuantizedWeight, Tensor, Tensor]] = []
+        gram, size = inputs.gram, rounding.group_size
+        least, best = float("inf"), (scales[0], scales[0], self.quantize(weight, rounding.bits))
 
         def attempt(scale: Tensor, clips: Tensor, found: QuantizedWeight | None = None) -> None:
+            nonlocal least, best  # the best one alone is kept: codes of ten attempts are large
             found = found or encode(weight, scale, clips, rounding)
-            error = squared_errors(found.dequantize().sub_(weight), triangle)
-            total = error.clamp_(min=0).sum(dtype=torch.float64)  # below 0 is rounding noise
-            tried.append((float(total), found, scale, clips))
+            if (error := output_loss(found, weight, gram)) < least:
+                least, best = error, (scale, clips, found)
 
         one = torch.ones_like(scales[0])
-        largest = affine.grouped(weight.abs(), rounding.group_size).amax(-1)
-        attempt(one, largest, self.quantize(weight, rounding.bits))
+        attempt(one, largest_weights(weight, one, size), best[-1])
         for scale in (one, *scales):
-            scaled, scaled_gram = weight * scale, gram / scale / scale[:, None]
-            attempt(scale, affine.grouped(scaled.abs(), rounding.group_size).amax(-1))
+            attempt(scale, largest_weights(weight, scale, size))
             if self.clip:
-                attempt(scale, best_clips(scaled, scaled_gram, rounding))
-        _, _, scale, clips = min(tried, key=itemgetter(0))
+                attempt(scale, best_clips(weight, gram, rounding, scale=scale))
         if self.clip:
-            scaled, scaled_gram = weight * scale, gram / scale / scale[:, None]
+            scale, clips, _ = best
             trusted = trust(gram, inputs.count)
-            attempt(scale, refine_clips(scaled, scaled_gram, clips, rounding, trusted))
-        return min(tried, key=itemgetter(0))[1]
+            attempt(scale, refine_clips(weight, gram, scale, clips, rounding, trusted))
+        return best[-1]
