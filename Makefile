@@ -16,10 +16,10 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# the packages that gptq and awq are held against; where they cannot be had, those tests are skipped
-.venv/legacy: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,legacy]' \
-		|| echo 'auto-gptq or autoawq cannot be installed here: what compares with them is skipped'
+# the packages that ours is held against; where they cannot be had, those tests are skipped
+.venv/compared: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,all]' \
+		|| echo 'auto-gptq, autoawq or shap cannot be installed here: what compares with them is skipped'
 	touch $@
 
 search: .venv/installed
@@ -30,14 +30,15 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint .venv/legacy
+test: lint .venv/compared
 	$(BIN)/python -m pytest --numprocesses 2
 
 # what no transformers version can change stays out: the UI, documents, fresh processes, benchmarks,
 # solvers on bare matrices, tables of results
 UNMOVED := $(addprefix tests/,test_readme.py test_mlproject.py test_benchmarks.py test_project.py \
 	$(addprefix plugins/test_,gptq.py auto_gptq.py awq.py odd_layers.py) \
-	$(addprefix mmq/test_,importance.py comparison.py analyze.py import_results.py tradeoffs.py))
+	$(addprefix mmq/test_,importance.py comparison.py analyze.py import_results.py tradeoffs.py \
+		designs.py quantize_process.py))
 
 test-5: .venv-5/installed
 	.venv-5/bin/python -m pytest --numprocesses 2 -m "not browser" $(addprefix --ignore ,$(UNMOVED))
