@@ -114,7 +114,10 @@ class Artifacts:
     ) -> Iterator[tuple[Layer, QuantizedLayer]]:
         """A component's layers at a width, after `fill`; one block at a time is read."""
         component = model.components[name]
-        return self._stored(component, self._keys(model, component, [bits]), bits)
+        keys = self._keys(model, component, [bits])
+        for number, layers in groupby(component.layers, key=lambda layer: layer.block):
+            found = self._get(keys[number, bits])
+            yield from ((layer, found[layer.name]) for layer in layers)
 
     def seconds(self, model: LoadedModel, name: str, bits: int) -> float:
         """What computing a component at a width took, after `fill`.
@@ -125,13 +128,6 @@ class Artifacts:
         keys = self._keys(model, model.components[name], [bits]).values()
         spent = [self.store.seconds(key) for key in keys]
         return sum(float("nan") if each is None else each for each in spent)
-
-    def _stored(
-        self, component: Component, keys: Mapping[tuple[int, int], ArtifactKey], bits: int
-    ) -> Iterator[tuple[Layer, QuantizedLayer]]:
-        for number, layers in groupby(component.layers, key=lambda layer: layer.block):
-            found = self._get(keys[number, bits])
-            yield from ((layer, found[layer.name]) for layer in layers)
 
     def _keys(
         self, model: LoadedModel, component: Component, widths: Iterable[int]

@@ -33,6 +33,8 @@ from mmq.stages import default_cache
 from mmq.store import Store
 
 PACKAGES = ("torch", "transformers")  # whose version can change a score
+QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
+EXPERIMENT_HELP = "MLflow experiment (mlflow run: --experiment-name)."
 
 
 def option(default: Any, help: str) -> Any:
@@ -60,9 +62,7 @@ class TaskOptions:
 class QuestionOptions(TaskOptions):
     """What to quantize, on which task, with which quantizer."""
 
-    quantizer: str = option(
-        "rtn", "Quantizer plugin; its options follow as --group-size and so on."
-    )
+    quantizer: str = option("rtn", QUANTIZER_HELP)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from mmq.store import digest
 from mmq.trial import TrialRecord
 
 LONGEST = 120  # characters of an allocation in a file's name
+
+
+def primary_samples(facts: Mapping[str, Any]) -> Sequence[float] | None:
+    """A record's score of every sample, where its metric has one."""
+    found: Sequence[float] | None = facts["per_sample"].get(facts["primary"])
+    return found
 
 
 class Records:

@@ -1,5 +1,6 @@
 """One random forest: how well it predicts, and what it says each part is worth, in three ways."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 
 from mmq.analysis.shapley import (
     MAX_CELLS,
-    Expectations,
     cell_count,
     expectations,
     explain,
@@ -88,7 +88,7 @@ def measure(
     rng = np.random.default_rng(seed)
     impurity = np.asarray(forest.feature_importances_)
     if many_parts(bits):
-        permutation = _permuted(forest, bits, target, repeats, rng)
+        permutation = _permuted(forest.predict, bits, target, repeats, rng)
         shap, interactions = _explained(forest, bits, rows, rng)
         return Measured(impurity, permutation, shap, interactions)
     table = expectations(forest, bits)
@@ -96,40 +96,26 @@ def measure(
     subsets = table.subsets(index)
     return Measured(
         impurity=impurity,
-        permutation=_looked_up(table, index, target, repeats, rng),
+        permutation=_permuted(table.at, index, target, repeats, rng),
         shap=np.abs(shapley_values(subsets)).mean(axis=0),
         interactions=np.abs(interaction_values(subsets)).mean(axis=0),
     )
 
 
-def _looked_up(
-    table: Expectations,
-    index: np.ndarray,
+def _permuted(
+    predict: Callable[[np.ndarray], np.ndarray],
+    rows: np.ndarray,
     target: np.ndarray,
     repeats: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Permutation importances (repeats, parts); predictions are looked up."""
-    base = np.mean((table.at(index) - target) ** 2)
-    rises = np.empty((repeats, index.shape[1]))
-    for part in range(index.shape[1]):
-        mixed = np.tile(index, (repeats, 1))
-        mixed[:, part] = rng.permuted(np.tile(index[:, part], (repeats, 1)), axis=1).reshape(-1)
-        errors = (table.at(mixed).reshape(repeats, -1) - target) ** 2
-        rises[:, part] = errors.mean(axis=1) - base
-    return rises
-
-
-def _permuted(
-    forest: Any, bits: np.ndarray, target: np.ndarray, repeats: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Permutation importances (repeats, parts); the forest predicts."""
-    base = np.mean((forest.predict(bits) - target) ** 2)
-    rises = np.empty((repeats, bits.shape[1]))
-    for part in range(bits.shape[1]):
-        mixed = np.tile(bits, (repeats, 1))
-        mixed[:, part] = rng.permuted(np.tile(bits[:, part], (repeats, 1)), axis=1).reshape(-1)
-        errors = (forest.predict(mixed).reshape(repeats, -1) - target) ** 2
+    """Permutation importances (repeats, parts); rows (n, parts) are what `predict` takes."""
+    base = np.mean((predict(rows) - target) ** 2)
+    rises = np.empty((repeats, rows.shape[1]))
+    for part in range(rows.shape[1]):
+        mixed = np.tile(rows, (repeats, 1))
+        mixed[:, part] = rng.permuted(np.tile(rows[:, part], (repeats, 1)), axis=1).reshape(-1)
+        errors = (predict(mixed).reshape(repeats, -1) - target) ** 2
         rises[:, part] = errors.mean(axis=1) - base
     return rises
 

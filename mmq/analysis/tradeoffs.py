@@ -114,7 +114,9 @@ def pairs_figure(
     }
     widths = sorted({bits for key in scores for _, bits in key})
     pairs = [(a, b) for i, a in enumerate(components) for b in components[i + 1 :]]
-    figure, drawn = theme.panels(len(pairs), title, width=3.6, height=4)
+    figure, drawn = theme.panels(
+        len(pairs), f"{title}; the others at 16 bits", width=3.6, height=4
+    )
     low, top = min(scores.values(), default=0.0), max(scores.values(), default=1.0)
     for panel, (one, other) in zip(drawn, pairs, strict=True):
         cells = [

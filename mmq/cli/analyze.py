@@ -15,12 +15,12 @@ from mmq.analysis.report import table_rows
 from mmq.analysis.table import Table, make_table
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.cli.analysis_text import text
-from mmq.cli.figures import save_figure
+from mmq.cli.figures import path_to_write, save_figure
 from mmq.cli.import_results import FileOptions
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.tables import aligned, markdown
 from mmq.errors import InputError
-from mmq.prepare import option
+from mmq.prepare import EXPERIMENT_HELP, option
 from mmq.results_file import parse_pairs, read_results
 
 
@@ -40,7 +40,7 @@ class AnalyzeOptions(FileOptions):
     seed: int = option(DEFAULTS.seed, "Seed of everything random.")
     jobs: int = option(DEFAULTS.jobs, "Processes; 0 for one a core.")
     report: str = option("", "Markdown file to write, its figures beside it.")
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+    experiment: str = option("mmq", EXPERIMENT_HELP)
 
 
 @click.command("analyze")
@@ -56,7 +56,7 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
     from mmq.tracking import plain_run
 
     no_leftovers(context)
-    report = _report_path(chosen.report)
+    report = path_to_write("report", chosen.report, ".md")
     settings = Settings(chosen.trees, chosen.bootstrap, chosen.repeats, chosen.seed, chosen.jobs)
     if chosen.file:
         tables, links, fronts = _from_files(chosen), dict[str, str](), dict[str, list[Point]]()
@@ -87,16 +87,6 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
         _write_report(report, text(found, markdown), figures)
     click.echo(f"\n{text(found, aligned)}\n")
     click.echo(f"Open:      {run.run_link()}")
-
-
-def _report_path(name: str) -> Path | None:
-    """The file that --report names; InputError where it could not be written."""
-    if not name:
-        return None
-    path = Path(name)
-    if path.suffix != ".md" or not path.absolute().parent.is_dir():
-        raise InputError(f"report: {name!r} is not a .md file in a folder that exists")
-    return path
 
 
 def _write_report(path: Path, said: str, figures: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
 from mmq.model import locate, skeleton
-from mmq.prepare import QuestionOptions, option, prepare
+from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.sizes import Size, planned_bpw
 from mmq.store import Store
 from mmq.trial import TrialRecord, TrialSpec, run_trial
@@ -112,7 +112,7 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
 class BaselineOptions(QuestionOptions):
     """A question whose answer is the unquantized model's score."""
 
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+    experiment: str = option("mmq", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from mmq.analysis.curves import (
     grouped,
     holding_width,
 )
-from mmq.cli.figures import FIGURE_HELP, figure_path, save_figure
+from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
 from mmq.cli.tables import aligned, markdown
 from mmq.prepare import option
@@ -39,7 +39,7 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
     Options such as --group-size 64 go to every quantizer that has them. The same command goes on
     after a kill.
     """
-    figure = figure_path(chosen.figure)
+    figure = path_to_write("figure", chosen.figure, ".png")
     with opened(chosen, chosen.quantizers, extra, "curves") as study:
         places = {
             allocation: (part, bits)
@@ -47,7 +47,7 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
         }
         reference, *trials = study.trials(list(places))
         points = [_point(trial, *places[trial.allocation]) for trial in trials]
-        unquantized = Reference(**_score(reference), n=_samples(reference))
+        unquantized = Reference(**_score(reference), n=int(reference.score["n"]))
         head, cells = _table(points, unquantized.score)
         name = reference.facts["primary"]
         said = f"Least bits that keep {SHARE:.0%} of the unquantized {unquantized.score:.4g}"
@@ -63,10 +63,6 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
 def _score(trial: Trial) -> dict[str, float]:
     found = trial.score
     return {"score": found["value"], "low": found["low"], "high": found["high"]}
-
-
-def _samples(trial: Trial) -> int:
-    return int(trial.score["n"])
 
 
 def _point(trial: Trial, part: str, bits: int) -> CurvePoint:

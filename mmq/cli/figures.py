@@ -1,4 +1,4 @@
-"""Figures of commands: kept with the run and, if asked for, in a file."""
+"""Files that commands write if asked to: figures, which are kept with the run as well, reports."""
 
 import tempfile
 from pathlib import Path
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 FIGURE_HELP = "PNG file to write, beside the one in the MLflow run."
 
 
-def figure_path(text: str) -> Path | None:
-    """The file that a --figure option names; InputError where it could not be written."""
+def path_to_write(option: str, text: str, suffix: str) -> Path | None:
+    """The file that an option names, None for ""; InputError where it could not be written."""
     if not text:
         return None
     path = Path(text)
-    if path.suffix != ".png" or not path.absolute().parent.is_dir():
-        raise InputError(f"figure: {text!r} is not a .png file in a folder that exists")
+    if path.suffix != suffix or not path.absolute().parent.is_dir():
+        raise InputError(f"{option}: {text!r} is not a {suffix} file in a folder that exists")
     return path
 
 

@@ -10,7 +10,7 @@ import click
 from mmq.analysis.fronts import Point
 from mmq.cli.options import no_leftovers, options_from
 from mmq.errors import InputError
-from mmq.prepare import option
+from mmq.prepare import EXPERIMENT_HELP, option
 from mmq.results_file import ResultTable, parse_pairs, parse_sizes, read_results
 from mmq.studies.front import Results, description, log_front
 
@@ -41,7 +41,7 @@ class ImportOptions(FileOptions):
     quantizer: str = option("", "Name of the quantizer.")
     study: str = option("", "Name of the study; made from the names and the file's if empty.")
     skip_bad_rows: bool = option(False, "Import the other rows where some are bad.")
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+    experiment: str = option("mmq", EXPERIMENT_HELP)
 
 
 def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:

@@ -9,17 +9,17 @@ import click
 from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
 from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
-from mmq.cli.figures import FIGURE_HELP, figure_path, save_figure
+from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
 from mmq.parts import names
-from mmq.prepare import option
+from mmq.prepare import QUANTIZER_HELP, option
+from mmq.records import primary_samples
 from mmq.studies import designs
 from mmq.studies.front import Results, conclusion, description, front_text, log_front
 from mmq.studies.several import PlannedOptions, Several, Trial, opened
 
 Design = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
 Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
-QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +88,16 @@ def run_design(
     grain: str = "component",
 ) -> None:
     """Run all allocations of a design and hand back the front, and the design's own figure."""
-    figure = figure_path(chosen.figure)
+    figure = path_to_write("figure", chosen.figure, ".png")
     with opened(chosen, chosen.quantizer, extra, kind) as study:
         study.run.parts = list(names(study.components, grain))
-        bits = study.bits if design is designs.grid else study.widths
-        trials = study.trials(design(study.components, bits))
+        trials = study.trials(design(study.components, study.bits))
         results = _results(study, trials)
         study.run.describe(description(results))
         study.run.save_view(study.run.parts, results.score_name)
         log_front(study.run, results)
         about = (chosen.model, chosen.task, chosen.quantizer, f"n = {len(study.clusters)}")
-        title = ", ".join(about) + ("" if draw is sweep_figure else "; the others at 16 bits")
-        drawn = draw(results.points, study.components, results.score_name, title)
+        drawn = draw(results.points, study.components, results.score_name, ", ".join(about))
         save_figure(study.run, drawn, f"{kind}.png", figure)
     click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
     click.echo(f"Study:     {study.name}, {len(trials)} allocations")
@@ -111,9 +109,7 @@ def _results(study: Several, trials: Sequence[Trial]) -> Results:
     by_allocation = {str(trial.allocation): trial.facts for trial in trials}
 
     def per_sample(allocation: str) -> Sequence[float] | None:
-        facts = by_allocation[allocation]
-        found: Sequence[float] | None = facts["per_sample"].get(facts["primary"])
-        return found
+        return primary_samples(by_allocation[allocation])
 
     points = [
         Point(

@@ -29,11 +29,16 @@ def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return chain.from_iterable(combinations(names, size) for size in sizes)
 
 
+def _below_16(widths: Sequence[int]) -> list[int]:
+    """Widths that quantize, wide ones first."""
+    return sorted(set(widths) - {UNTOUCHED}, reverse=True)
+
+
 def sweep(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
     """The paper's algorithm 1: each width on all subsets of components, of block groups (thirds)
     and of layer types; everything else untouched. Empty subsets are the unquantized model.
     """
-    for bits in sorted(widths, reverse=True):
+    for bits in _below_16(widths):
         for chosen in product(_subsets(components), _subsets(GROUPS), _subsets(TYPES)):
             parts: list[Part] = list(product(*chosen))
             named = {".".join(part): bits for part in parts}
@@ -42,7 +47,7 @@ def sweep(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAlloc
 
 def ablation(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
     """Each component alone at each width, then each pair at all pairs of widths."""
-    tried = sorted(widths, reverse=True)
+    tried = _below_16(widths)
     for size in (1, 2):
         for some in combinations(components, size):
             for bits in product(tried, repeat=size):

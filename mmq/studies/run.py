@@ -1,6 +1,6 @@
 """Run the trials of a study, each recorded before anything else happens; go on after a kill."""
 
-import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mmq.allocation import BitAllocation
 from mmq.artifacts import Artifacts
+from mmq.errors import InputError
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
 from mmq.records import Records
@@ -19,7 +20,6 @@ from mmq.trial import TrialRecord, TrialSpec, run_trial
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
 
-log = logging.getLogger(__name__)
 MAX_FAILURES = 3  # failed trials in a row that end a study
 
 
@@ -29,11 +29,11 @@ def record_trial(
     model: LoadedModel,
     artifacts: Artifacts,
     prepared: Prepared,
-    keep: Callable[[TrialRecord, str], object],
+    keep: Callable[[TrialRecord, str], Mapping[str, Any]],
     tell: Callable[[], None] | None = None,
     **tags: str,
-) -> None:
-    """One trial in a nested run: evaluated, kept on disk, logged, told.
+) -> Mapping[str, Any]:
+    """One trial in a nested run: evaluated, kept on disk, logged, told; what was kept.
 
     From the end of the evaluation on, SIGINT and SIGTERM wait.
     """
@@ -41,10 +41,17 @@ def record_trial(
         with run.trial_run(spec, **tags) as trial:
             record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples)
             stack.enter_context(signals_deferred())
-            keep(record, trial.run_id)
+            kept = keep(record, trial.run_id)
             trial.finish(record)
         if tell is not None:
             tell()
+    return kept
+
+
+def check_name(study: str) -> None:
+    """InputError for a study's name that no MLflow filter or file could hold."""
+    if not re.fullmatch(r"[\w.-]*", study):
+        raise InputError(f"study: {study!r} has characters other than letters, digits, ._-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +82,11 @@ def run_planned(
             bar.set_postfix_str(f"{each.label}, {each.allocation}")
             question, kept = prepared[each.label].question, records[each.label]
             spec = TrialSpec(question, each.allocation)
-            facts = kept.get(each.allocation)
+            facts: Mapping[str, Any] | None = kept.get(each.allocation)
             try:
                 if facts is None:
                     part = prepared[each.label]
-                    record_trial(run, spec, model, artifacts[each.label], part, kept.keep)
+                    facts = record_trial(run, spec, model, artifacts[each.label], part, kept.keep)
                 elif (question.key, str(each.allocation)) not in logged:
                     with run.trial_run(spec) as trial:
                         trial.finish_copy(facts)
@@ -93,7 +100,5 @@ def run_planned(
                     raise
                 continue
             failures = 0
-            known = kept.get(each.allocation)
-            assert known is not None
-            found[each] = known
+            found[each] = facts
     return found

@@ -11,10 +11,17 @@ from mmq.artifacts import Artifacts
 from mmq.errors import InputError
 from mmq.home import home
 from mmq.model import LoadedModel, locate, skeleton
-from mmq.prepare import Prepared, TaskOptions, option, prepare_several, tried_widths
+from mmq.prepare import (
+    EXPERIMENT_HELP,
+    Prepared,
+    TaskOptions,
+    option,
+    prepare_several,
+    tried_widths,
+)
 from mmq.store import Store, digest
 from mmq.studies.choices import build, fitting
-from mmq.studies.run import Planned, run_planned
+from mmq.studies.run import Planned, check_name, run_planned
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -26,7 +33,7 @@ class PlannedOptions(TaskOptions):
 
     bits: str = option("4,3,2", "Widths to quantize at.")
     study: str = option("", "Name of the study; made from what it asks if empty.")
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+    experiment: str = option("mmq", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +62,11 @@ class Trial:
 
 @dataclass(slots=True)
 class Several:
-    """An open study. prepared, artifacts, problems: by quantizer, as it was written.
-
-    widths: those below 16. bits: all that were given.
-    """
+    """An open study. prepared, artifacts, problems: by quantizer, as it was written."""
 
     name: str
     run: "StudyRun"
     model: LoadedModel
-    widths: Sequence[int]
     bits: Sequence[int]
     prepared: Mapping[str, Prepared]
     artifacts: Mapping[str, Artifacts]
@@ -73,6 +76,11 @@ class Several:
     def components(self) -> list[str]:
         """The model's components."""
         return list(self.model.components)
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths that quantize."""
+        return [bits for bits in self.bits if bits != UNTOUCHED]
 
     @property
     def clusters(self) -> list[str]:
@@ -117,14 +125,13 @@ def opened(
     """
     from mmq.tracking import asked_of, known_study, study_run
 
-    if not re.fullmatch(r"[\w.-]*", chosen.study):
-        raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
-    widths = parse_bits(chosen.bits)
+    check_name(chosen.study)
+    bits = parse_bits(chosen.bits)
     below = parse_widths(chosen.bits)
     choices, evaluator, problems = build(quantizers, chosen, extra)
 
     def allocations(parts: Sequence[str]) -> list[BitAllocation]:
-        return [BitAllocation.uniform(parts, bits) for bits in below]
+        return [BitAllocation.uniform(parts, width) for width in below]
 
     seen = skeleton(locate(chosen.model, chosen.allow_pickle))
     usable, refused = fitting(
@@ -152,7 +159,7 @@ def opened(
     artifacts = {label: each.artifacts(store) for label, each in prepared.items()}
     try:
         with study_run(chosen.experiment, name, questions, parent, kind) as run:
-            yield Several(name, run, model, below, widths, prepared, artifacts, problems)
+            yield Several(name, run, model, bits, prepared, artifacts, problems)
     finally:
         evaluator.close()
 

@@ -27,11 +27,14 @@ class Imported:
     rows: Sequence[tuple[ResultRow, str]]
 
 
-def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> None:
-    """InputError where the study has trials that were run here, or results of something else."""
+def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> tuple[str, str] | None:
+    """The study's parent run, as `known_study` says it.
+
+    InputError where it has trials that were run here, or results of something else.
+    """
     parent = known_study(experiment, study)
     if parent is None:
-        return
+        return None
     client, _ = connect(experiment)
     tags = client.get_run(parent[1]).data.tags
     if IMPORTED not in tags:
@@ -44,6 +47,7 @@ def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> None:
             f"study: {study!r} has results of another model, task, data or quantizer; give the "
             f"same names again, or choose another --study"
         )
+    return parent
 
 
 def content_key(table: ResultTable, facts: Mapping[str, str]) -> str:
@@ -66,8 +70,7 @@ def question_key(facts: Mapping[str, str]) -> str:
 
 def open_import(experiment: str, study: str, facts: Mapping[str, str]) -> StudyRun:
     """The study's parent run, made or found. facts: params such as model.name."""
-    check_study(experiment, study, facts)
-    parent = known_study(experiment, study)
+    parent = check_study(experiment, study, facts)
     run = open_study(experiment, study, parent, f"imported {study}")
     tags = {IMPORTED: "true", "mmq.question": question_key(facts)}
     run.log(params=facts if parent is None else None, tags=tags)
@@ -97,11 +100,7 @@ def _run(run: StudyRun, row: ResultRow, facts: Mapping[str, str]) -> FinishedRun
     tags = {
         "mlflow.user": user(),
         "mlflow.source.name": "mmq",
-        "mlflow.parentRunId": run.run_id,
-        "mmq.kind": "trial",
-        "mmq.study": run.study,
-        "mmq.question": question_key(facts),
-        "mmq.allocation": str(row.allocation),
+        **run.trial_tags(question_key(facts), row.allocation),
         IMPORTED: "true",
         ROW: row.key,
     }

@@ -9,6 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mmq.allocation import BitAllocation
 from mmq.errors import InputError
 from mmq.owner import owner
 from mmq.store import digest
@@ -39,18 +40,22 @@ class StudyRun(Run):
     @contextmanager
     def trial_run(self, spec: TrialSpec, **tags: str) -> Iterator[TrialRun]:
         """A nested run, its params logged before the work: a crash leaves a FAILED run."""
-        own = {
-            "mmq.kind": "trial",
-            "mmq.study": self.study,
-            "mmq.question": spec.question.key,
-            "mmq.allocation": str(spec.allocation),
-            "mlflow.parentRunId": self.run_id,
-        }
+        own = self.trial_tags(spec.question.key, spec.allocation)
         run = create(self.client, self.experiment_id, str(spec.allocation), own | tags)
         trial = TrialRun(self.client, self.experiment_id, run)
         with closing(trial):
             trial.start(spec, self.parts)
             yield trial
+
+    def trial_tags(self, question: str, allocation: BitAllocation) -> dict[str, str]:
+        """What tells a nested run as a trial of this study; question: its key."""
+        return {
+            "mmq.kind": "trial",
+            "mmq.study": self.study,
+            "mmq.question": question,
+            "mmq.allocation": str(allocation),
+            "mlflow.parentRunId": self.run_id,
+        }
 
     def finished(self) -> set[tuple[str, str]]:
         """Question's key and allocation of every trial of this study that was finished."""

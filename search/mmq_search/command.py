@@ -16,10 +16,10 @@ from mmq.errors import InputError, unknown
 from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.parts import GRAINS
-from mmq.prepare import Prepared, QuestionOptions, option, prepare
+from mmq.prepare import EXPERIMENT_HELP, Prepared, QuestionOptions, option, prepare
 from mmq.store import Store
 from mmq.studies.front import Results, conclusion, description, front_text, log_front
-from mmq.studies.run import MAX_FAILURES, record_trial
+from mmq.studies.run import MAX_FAILURES, check_name, record_trial
 from mmq.tracking import StudyRun, connect, study_run, ui_command
 from mmq.trial import Question, TrialSpec
 from mmq_search.space import Space
@@ -38,7 +38,7 @@ class SearchOptions(QuestionOptions):
     )
     n_trials: int = option(40, "Evaluated allocations, those of earlier calls included.")
     study: str = option("", "Name of the study; made from the question if empty.")
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+    experiment: str = option("mmq", EXPERIMENT_HELP)
 
 
 @click.command("search")
@@ -50,8 +50,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     """
     if chosen.n_trials < 1:
         raise InputError(f"n-trials: {chosen.n_trials} is not at least 1")
-    if not re.fullmatch(r"[\w.-]*", chosen.study):
-        raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
+    check_name(chosen.study)
     if chosen.grain not in GRAINS:
         raise unknown("grain", chosen.grain, GRAINS)
     bits = parse_bits(chosen.bits)

@@ -17,7 +17,7 @@ from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
 from mmq.errors import InputError
 from mmq.owner import is_gone, owner
-from mmq.records import Records
+from mmq.records import Records, primary_samples
 from mmq.studies.front import Results
 from mmq_search.space import Space
 
@@ -216,10 +216,7 @@ class SearchStudy:
     def per_sample(self, allocation: str) -> Sequence[float] | None:
         """A finished trial's score of every sample, where its metric has one."""
         record = self.records.get(allocation)
-        if record is None:
-            return None
-        values: list[float] | None = record["per_sample"].get(record["primary"])
-        return values
+        return None if record is None else primary_samples(record)
 
     def results(self, clusters: Sequence[str]) -> Results:
         """What was evaluated; clusters: the picture of every sample."""

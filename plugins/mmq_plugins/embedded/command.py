@@ -11,7 +11,7 @@ import click
 
 from mmq.cli.options import options_from
 from mmq.errors import InputError, unknown
-from mmq.prepare import option
+from mmq.prepare import EXPERIMENT_HELP, option
 
 if TYPE_CHECKING:
     from mmq_plugins.embedded.steps import TrainConfig
@@ -31,7 +31,7 @@ class TrainOptions:
     vision_steps: int = option(0, "Steps of the vision encoder (and the Q-Former).")
     language_steps: int = option(0, "Steps of the language model, or of the matching Q-Former.")
     relation_steps: int = option(0, "Steps of the embedded BLIP-2's last stage.")
-    experiment: str = option("mmq", "MLflow experiment (mlflow run: --experiment-name).")
+    experiment: str = option("mmq", EXPERIMENT_HELP)
 
 
 @click.command("train-embedded")
