@@ -1,0 +1,204 @@
+"""Optuna's parameters as levels of a grid, and what is known of a grid point's size."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+MOST_LEVELS = 64  # of a wide or continuous range
+EXACT = 1e-9  # relative: what a size may differ from a sum over parameters and still be one
+
+Points = NDArray[np.int64]  # (points, parameters): indices of levels
+Size = Callable[[Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values that each parameter can take, in their natural order."""
+
+    levels: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def of(cls, space: Mapping[str, BaseDistribution]) -> "Grid":
+        """From Optuna's distributions; wide and continuous ranges are thinned out."""
+        return cls({name: _values(distribution) for name, distribution in space.items()})
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many levels each parameter has."""
+        return np.array([len(values) for values in self.levels.values()])
+
+    @property
+    def total(self) -> int:
+        """How many points there are."""
+        return math.prod(len(values) for values in self.levels.values())
+
+    def encode(self, params: Mapping[str, Any]) -> tuple[int, ...]:
+        """Indices of the levels of a trial's parameters, the nearest ones between levels."""
+        return tuple(_index(values, params[name]) for name, values in self.levels.items())
+
+    def decode(self, point: Sequence[int] | Points) -> dict[str, Any]:
+        """The inverse of `encode`."""
+        return {
+            name: values[k] for (name, values), k in zip(self.levels.items(), point, strict=True)
+        }
+
+    def everything(self) -> Points:
+        """Every point."""
+        axes = [np.arange(n) for n in self.counts]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+    def random(self, count: int, rng: np.random.Generator) -> Points:
+        """Points drawn evenly."""
+        return rng.integers(0, self.counts, (count, len(self.levels)))
+
+    def numbers(self) -> list[NDArray[np.float64]]:
+        """Levels as numbers between 0 and 1: their values, or ranks where they are no numbers."""
+        found = []
+        for values in self.levels.values():
+            given = [_number(value) for value in values]
+            ranks = [float(k) for k in range(len(values))]
+            column = np.array(ranks if None in given else given, dtype=float)
+            found.append((column - column.min()) / max(np.ptp(column), 1e-12))
+        return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _values(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        numbers = [_number(choice) for choice in distribution.choices]
+        if None in numbers:
+            return list(distribution.choices)  # in the order given
+        return sorted(distribution.choices, key=float)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log or step is None:
+        space = np.geomspace if distribution.log else np.linspace
+        values = [min(max(float(v), low), high) for v in space(low, high, MOST_LEVELS)]
+    else:
+        count = round((high - low) / step) + 1
+        kept = np.unique(np.linspace(0, count - 1, min(count, MOST_LEVELS)).round())
+        values = [low + int(k) * step for k in kept]
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(value) for value in values})
+    return sorted(set(values))
+
+
+def _index(values: Sequence[Any], value: Any) -> int:
+    if value in values:
+        return values.index(value)
+    return int(np.argmin([abs(float(other) - float(value)) for other in values]))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of grid points: a sum over parameters, or a function where they are no sum."""
+
+    offset: float
+    table: Sequence[NDArray[np.float64]]  # by parameter: what each level adds
+    exact: Callable[[Points], NDArray[np.float64]] | None = None
+
+    def __call__(self, points: Points) -> NDArray[np.float64]:
+        """Sizes of points (points, parameters)."""
+        if self.exact is not None:
+            return self.exact(points)
+        parts = [column[points[:, d]] for d, column in enumerate(self.table)]
+        return np.asarray(self.offset + np.sum(parts, axis=0), dtype=float)
+
+    @property
+    def largest(self) -> float:
+        """The largest size, as far as sizes are a sum."""
+        return float(self.offset + sum(column.max() for column in self.table))
+
+    @property
+    def least(self) -> float:
+        """The smallest size, as far as sizes are a sum."""
+        return float(self.offset + sum(column.min() for column in self.table))
+
+    @classmethod
+    def known(cls, grid: Grid, size: Size, rng: np.random.Generator) -> "Sizes":
+        """From a function of the parameters; where it is a sum, it is tabulated."""
+
+        def exact(points: Points) -> NDArray[np.float64]:
+            return np.array([size(grid.decode(point)) for point in points.tolist()], dtype=float)
+
+        top = grid.counts - 1
+        offset = float(exact(top[None])[0])
+        table = []
+        for d, count in enumerate(grid.counts):
+            steps = np.repeat(top[None], count, axis=0)
+            steps[:, d] = np.arange(count)
+            table.append(exact(steps) - offset)
+        found = cls(offset, table)
+        some = grid.random(16, rng)
+        is_sum = np.allclose(found(some), exact(some), rtol=EXACT, atol=EXACT * abs(offset))
+        return found if is_sum else cls(offset, table, exact)
+
+    @classmethod
+    def fitted(cls, grid: Grid, points: Points, sizes: NDArray[np.float64]) -> "Sizes":
+        """From sizes that were seen; exact where they are a sum and enough of them were seen.
+
+        Where sizes are linear in the levels' numbers, that is it. Else what all parameters share
+        is more probable than what is each one's own: a slope, and levels that bend it.
+        """
+        numbers, mean = grid.numbers(), float(sizes.mean())
+        spread = max(float(np.ptp(sizes)), 1e-12)
+        linear = np.stack([c[points[:, d]] for d, c in enumerate(numbers)], axis=1)
+        plain = np.hstack([np.ones((len(points), 1)), linear])
+        weights, _, rank, _ = np.linalg.lstsq(plain, sizes, rcond=None)
+        if rank == plain.shape[1] and np.abs(plain @ weights - sizes).max() <= EXACT * spread:
+            return cls(
+                float(weights[0]), [k * c for k, c in zip(weights[1:], numbers, strict=True)]
+            )
+        bent = [np.eye(n)[points[:, d]] for d, n in enumerate(grid.counts)]
+        shared = np.sum(bent, axis=0) if len(set(grid.counts.tolist())) == 1 else plain[:, :0]
+        features = np.hstack([linear.sum(1, keepdims=True), shared, linear, *bent])
+        skipped = features.shape[1] - len(numbers) - grid.counts.sum()  # what all share
+        variance = np.r_[
+            np.ones(1), np.full(skipped - 1, 0.1), np.full(len(numbers), 0.1),
+            np.full(grid.counts.sum(), 1e-2),
+        ]  # fmt: skip
+        middle = features.mean(0)
+        centred = (features - middle) * np.sqrt(variance)
+        # the dual form: as many unknowns as trials, whatever the parameters
+        gram = centred @ centred.T + 1e-9 * np.eye(len(points))
+        dual = np.linalg.solve(gram, (sizes - mean) / spread)
+        weights = centred.T @ dual * spread * np.sqrt(variance)
+        slopes = weights[0] + weights[skipped : skipped + len(numbers)]
+        own = np.split(weights[skipped + len(numbers) :], np.cumsum(grid.counts)[:-1])
+        common = weights[1:skipped] if skipped > 1 else 0.0
+        table = [k * c + o + common for k, c, o in zip(slopes, numbers, own, strict=True)]
+        return cls(mean - float(middle @ weights), table)
+
+
+def by_size(grid: Grid, sizes: Sizes) -> tuple[Grid, Sizes]:
+    """The same grid with the levels of every parameter in ascending order of what they add."""
+    order = [np.argsort(column, kind="stable") for column in sizes.table]
+    levels = {
+        name: [values[k] for k in ranks]
+        for (name, values), ranks in zip(grid.levels.items(), order, strict=True)
+    }
+    table = [column[ranks] for column, ranks in zip(sizes.table, order, strict=True)]
+    exact = sizes.exact
+    if exact is None:
+        return Grid(levels), Sizes(sizes.offset, table)
+
+    def reordered(points: Points) -> NDArray[np.float64]:
+        return exact(np.stack([ranks[points[:, d]] for d, ranks in enumerate(order)], axis=1))
+
+    return Grid(levels), Sizes(sizes.offset, table, reordered)

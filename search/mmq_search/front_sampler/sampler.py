@@ -1,0 +1,152 @@
+"""An Optuna sampler that finds the front of size against score in few evaluations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import FrozenTrial, TrialState
+
+from mmq_search.front_sampler.candidates import farthest
+from mmq_search.front_sampler.levels import Grid, Size, Sizes, by_size
+from mmq_search.front_sampler.proposal import Bounds, propose
+from mmq_search.front_sampler.surrogate import Shape
+from mmq_search.front_sampler.told import Objectives, Told
+
+
+class FrontSampler(BaseSampler):
+    """Proposes what is expected to enlarge the front most, for studies of size against score.
+
+    Made for two objectives of which one, the size, is known before the evaluation (or learned
+    within a few trials: it is a sum over the parameters), while the other, the score, rises with
+    what every parameter adds to the size, in a saturating way: bit widths of a model's parts, but
+    also ranks or widths. Scores are modelled by a product of saturating curves with a Gaussian
+    process behind; the expected improvement of the hypervolume is then a closed form. Nothing is
+    proposed twice; where everything was, `optimize` stops.
+
+        study = optuna.create_study(
+            directions=["minimize", "maximize"], sampler=FrontSampler(seed=0)
+        )
+
+    Parameters may be categorical, integer or float (wide ranges are searched on 64 values);
+    directions are free. What failed is not proposed again; what others are evaluating is taken to
+    end as expected; of a pruned trial with the user attribute `partial` ({"score": ...}), that
+    score is learned. Constraints set by `trial.set_constraint` are learned; those on size and
+    score are better given here, in the units of the study's objectives.
+
+    seed: of the little that is random.
+    size: size of a trial's parameters; without it, the sizes that trials return are learned.
+    size_objective: index of that objective; by itself the only one that is minimized, else 0.
+    profile: by parameter, a loss for every level in ascending order of sizes, known beforehand up
+        to a common power: the curves have its shape.
+    max_size: nothing larger is proposed while something smaller is left.
+    min_score: what scores less earns nothing; the smallest that does not is looked for.
+    limits: functions of the parameters with their largest values, like `max_size`.
+    n_startup_trials: spread over the space before the model is asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        size: Size | None = None,
+        size_objective: int | None = None,
+        profile: Mapping[str, Sequence[float]] | None = None,
+        max_size: float | None = None,
+        min_score: float | None = None,
+        limits: Sequence[tuple[Size, float]] = (),
+        n_startup_trials: int = 4,
+    ) -> None:
+        if size_objective not in (None, 0, 1):
+            raise ValueError(f"size_objective: {size_objective} is not 0 or 1")
+        self.size, self.size_objective, self.profile = size, size_objective, profile
+        self.max_size, self.min_score, self.limits = max_size, min_score, limits
+        self.n_startup_trials = n_startup_trials
+        self._rng = np.random.default_rng(seed)
+        self._independent = RandomSampler(seed=seed)
+        self._space = IntersectionSearchSpace(include_pruned=True)
+        self._known: tuple[dict[str, BaseDistribution], Grid, Sizes] | None = None
+
+    def reseed_rng(self) -> None:
+        """New random numbers: for the copies of parallel workers."""
+        self._rng = np.random.default_rng()
+        self._independent.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters that all finished trials share."""
+        return self._space.calculate(study)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """At random: the first trial, and parameters that not all trials have."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The parameters to evaluate next; ValueError for a study without two objectives."""
+        aims = Objectives.of(study, self.size_objective)
+        if not search_space:
+            return {}
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        grid, sizes = self._sized(search_space, others, aims)
+        told = Told.by(others, grid, aims)
+        bounds = Bounds(
+            None if self.max_size is None else aims.size_sign * self.max_size,
+            None if self.min_score is None else aims.score_sign * self.min_score,
+            [(Sizes.known(grid, known, self._rng), most) for known, most in self.limits],
+        )
+        if len(told.points) >= max(self.n_startup_trials, 2):
+            point = propose(grid, told, sizes, self._shape(grid), bounds, self._rng)
+        else:
+            point = farthest(grid, lambda some: bounds.allow(some, sizes), told.seen, self._rng)
+        return {} if point is None else grid.decode(point.tolist())  # {}: nothing is left
+
+    def _sized(
+        self, space: dict[str, BaseDistribution], trials: Sequence[FrozenTrial], aims: Objectives
+    ) -> tuple[Grid, Sizes]:
+        """The grid, its levels in ascending order of size, and all sizes, small ones good."""
+        if self.size is None:
+            grid = Grid.of(space)
+            told = Told.by(trials, grid, aims)
+            known = np.isfinite(told.sizes)
+            return by_size(grid, Sizes.fitted(grid, told.points[known], told.sizes[known]))
+        if self._known is None or self._known[0] != space:
+            size, sign = self.size, aims.size_sign
+            grid = Grid.of(space)
+            sizes = Sizes.known(grid, lambda params: sign * size(params), self._rng)
+            self._known = space, *by_size(grid, sizes)
+        return self._known[1], self._known[2]
+
+    def _shape(self, grid: Grid) -> Shape:
+        if self.profile is None:
+            return Shape.plain(grid.counts.tolist())
+        return Shape.profiled(
+            [np.asarray(self.profile[name], dtype=float) for name in grid.levels]
+        )
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Stop `optimize` where everything was proposed."""
+        space = self._space.calculate(study)
+        if space and study._thread_local.in_optimize_loop:
+            grid = Grid.of(space)
+            trials = study.get_trials(deepcopy=False)
+            told = Told.by(trials, grid, Objectives.of(study, self.size_objective))
+            if len(told.seen) >= grid.total:
+                study.stop()

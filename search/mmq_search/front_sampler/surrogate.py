@@ -1,0 +1,278 @@
+"""What scores are to be expected: saturating curves multiplied, and a Gaussian process behind.
+
+Quantization errors fall exponentially with the bits, and a model that is hurt in several places
+loses by their product. With `l` the level of parameter `d`,
+
+    score = floor + (top - floor) * prod_d exp(-exp(a_d + k_d * h_d(l)))
+
+where `h_d(l) = -rank of l`, or the log of a loss that is known beforehand. The curves are fitted
+with priors on all of their parameters (maximum a posteriori), so that a handful of trials suffices
+in any number of dimensions. What they cannot say is left to a Gaussian process, whose covariance
+also carries the uncertainty of the curves (they enter it linearized, with their priors).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.special import ndtr
+
+from mmq_search.front_sampler.levels import Points
+
+Array = NDArray[np.float64]
+STEEP = 30.0  # exponents beyond it change nothing
+OUTLIER = 2.0  # standard deviations from which on errors count less
+STEPS = 40
+LENGTHS = (0.15, 0.3, 0.6, 1.2)
+ROUGHNESS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+NOISE = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
+LIKELY, SPREAD = (0.4, 0.03, 0.02), (1.0, 0.7, 1.0)  # priors of their logarithms
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The exponents h (by parameter, a value a level) and the priors of the curves over them."""
+
+    exponents: Sequence[Array]
+    height: float  # prior mean of a_d
+    own_height: float  # prior deviation of a parameter's a_d from the common one
+    slope: float  # prior mean of log k_d
+    own_slope: float
+
+    @classmethod
+    def plain(cls, counts: Sequence[int]) -> "Shape":
+        """Where nothing is known; counts: of the levels, by parameter."""
+        ranks = [np.arange(n, dtype=float) * min(1.0, 7 / max(n - 1, 1)) for n in counts]
+        return cls([-rank for rank in ranks], np.log(2.5 / len(ranks)), 1.2, 0.3, 0.5)
+
+    @classmethod
+    def profiled(cls, losses: Sequence[Array]) -> "Shape":
+        """From losses that are known beforehand, up to a common power and factors near one."""
+        most = max(max(float(column.max()) for column in losses), 1e-300)
+        shares = [np.maximum(column / most, 1e-7) for column in losses]
+        total = sum(float(column.max()) for column in shares)
+        return cls([np.log(column) for column in shares], np.log(2.5 / total), 0.7, 0.0, 0.2)
+
+
+class Curves:
+    """The product of saturating curves; theta = top, floor, a, log k, own a_d, own log k_d."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape, self.size = shape, len(shape.exponents)
+        own = np.ones(self.size)
+        self.mean = np.r_[1.0, 0.0, shape.height, shape.slope, 0 * own, 0 * own]
+        self.deviation = np.r_[0.15, 0.2, 1.0, 0.4, shape.own_height * own, shape.own_slope * own]
+
+    def losses(self, theta: Array) -> list[Array]:
+        """exp(a_d + k_d h_d) of every level, by parameter."""
+        heights, slopes = self._own(theta)
+        return [
+            np.exp(np.clip(a + k * h, -STEEP, 4))
+            for a, k, h in zip(heights, slopes, self.shape.exponents, strict=True)
+        ]
+
+    def _own(self, theta: Array) -> tuple[Array, Array]:
+        own_heights, own_slopes = np.split(theta[4:], 2)
+        slopes = np.exp(np.clip(theta[3] + own_slopes, -4, 3))
+        return theta[2] + own_heights, slopes
+
+    def at(self, theta: Array, points: Points) -> tuple[Array, Array]:
+        """Values (points,) and their gradient (points, parameters of the curves)."""
+        _, slopes = self._own(theta)
+        loss, bend = np.empty(points.shape), np.empty(points.shape)
+        for d, column in enumerate(self.losses(theta)):
+            loss[:, d] = column[points[:, d]]
+            bend[:, d] = loss[:, d] * slopes[d] * self.shape.exponents[d][points[:, d]]
+        kept = np.exp(-loss.sum(1))
+        fall = -(theta[0] - theta[1]) * kept[:, None]
+        gradient = np.hstack([
+            kept[:, None], 1 - kept[:, None],
+            fall * loss.sum(1, keepdims=True), fall * bend.sum(1, keepdims=True),
+            fall * loss, fall * bend,
+        ])  # fmt: skip
+        return theta[1] + (theta[0] - theta[1]) * kept, gradient
+
+    def fit(self, points: Points, scores: Array) -> Array:
+        """The most probable parameters, outliers weighed down."""
+        theta: Array = self.mean
+        noise = 0.1
+        for _ in range(2):
+            theta = self._descend(theta, points, scores, noise)
+            misfit = np.median(np.abs(self.at(theta, points)[0] - scores)) * 1.5
+            noise = float(np.clip(misfit, 0.02, 0.2))
+        return theta
+
+    def _descend(self, theta: Array, points: Points, scores: Array, noise: float) -> Array:
+        """Levenberg and Marquardt's method from theta on, with a soft absolute error."""
+        precision, damping = self.deviation**-2, 1e-2
+
+        def state(at: Array) -> tuple[float, Array, Array]:
+            values, gradient = self.at(at, points)
+            error = (values - scores) / noise
+            soft = np.sqrt(1 + (error / OUTLIER) ** 2)
+            cost = OUTLIER**2 * (soft - 1).sum() + 0.5 * ((at - self.mean) ** 2 @ precision)
+            weighted = gradient.T / (soft * noise)
+            slope = weighted @ error + (at - self.mean) * precision
+            return float(cost), slope, weighted @ gradient / noise + np.diag(precision)
+
+        cost, slope, bend = state(theta)
+        for _ in range(STEPS):
+            trial = theta - np.linalg.solve(bend + damping * np.diag(np.diag(bend)), slope)
+            found = state(trial)
+            if found[0] >= cost:
+                damping *= 5
+                continue
+            gained = cost - found[0]
+            theta, (cost, slope, bend) = np.asarray(trial, dtype=float), found
+            damping /= 5
+            if gained < 1e-4 * (1 + cost):
+                break
+        return theta
+
+
+class Process:
+    """A Gaussian process: linear features with a prior, a Matérn residual, and noise.
+
+    Its three scales are those of the highest marginal likelihood on a coarse grid.
+    """
+
+    def __init__(self, features: Array, coordinates: Array, values: Array) -> None:
+        """features: (n, f), scaled to unit prior variance; coordinates: (n, d); values: (n,)."""
+        self.features, self.coordinates, self.values = features, coordinates, values
+        self._linear = features @ features.T
+        self._apart = _distances(coordinates, coordinates)
+        self._choose()
+
+    def _choose(self) -> None:
+        options = (LENGTHS, ROUGHNESS, NOISE)
+        chosen: tuple[float, ...] = (0.3, 0.02, 0.02)
+        seen: dict[tuple[float, ...], float] = {}
+
+        def likelihood(scales: tuple[float, ...]) -> float:
+            if scales not in seen:
+                seen[scales] = self._likelihood(*scales)
+            return seen[scales]
+
+        for _ in range(2):
+            for k, values in enumerate(options):
+                tried = [(*chosen[:k], value, *chosen[k + 1 :]) for value in values]
+                chosen = max(tried, key=likelihood)
+        self.length, self.roughness, self.noise = chosen
+        self._condition()
+
+    def _covariance(self, length: float, roughness: float, noise: float) -> Array:
+        found = self._linear + roughness**2 * _matern(self._apart / length)
+        found[np.diag_indices_from(found)] += noise**2 + 1e-8
+        return found
+
+    def _likelihood(self, length: float, roughness: float, noise: float) -> float:
+        factor, _ = cho_factor(self._covariance(length, roughness, noise), lower=True)
+        white = solve_triangular(factor, self.values, lower=True)
+        fit = -0.5 * white @ white - np.log(np.diag(factor)).sum()
+        scales = zip((length, roughness, noise), LIKELY, SPREAD, strict=True)
+        unlikely = sum((np.log(scale / mean) / spread) ** 2 for scale, mean, spread in scales)
+        return float(fit - 0.5 * unlikely)
+
+    def _condition(self) -> None:
+        covariance = self._covariance(self.length, self.roughness, self.noise)
+        self._factor = cho_factor(covariance, lower=True)
+        self._weights = cho_solve(self._factor, self.values)
+
+    def predict(self, features: Array, coordinates: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of what is behind the noise."""
+        cross = features @ self.features.T + self.roughness**2 * _matern(
+            _distances(coordinates, self.coordinates) / self.length
+        )
+        half = solve_triangular(self._factor[0], cross.T, lower=True)
+        variance = (features**2).sum(1) + self.roughness**2 - (half**2).sum(0)
+        mean = np.asarray(cross @ self._weights, dtype=float)
+        return mean, np.asarray(np.sqrt(np.maximum(variance, 1e-12)), dtype=float)
+
+    def believe(self, features: Array, coordinates: Array) -> None:
+        """Take the expected values at these points for seen: others are evaluating them."""
+        values, _ = self.predict(features, coordinates)
+        self.features = np.vstack([self.features, features])
+        self.coordinates = np.vstack([self.coordinates, coordinates])
+        self.values = np.r_[self.values, values]
+        self._linear = self.features @ self.features.T
+        self._apart = _distances(self.coordinates, self.coordinates)
+        self._condition()
+
+
+def _distances(a: Array, b: Array) -> Array:
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+    return np.asarray(np.sqrt(np.maximum(squared, 0)), dtype=float)
+
+
+def _matern(distance: Array) -> Array:
+    """Matérn covariance with smoothness 5/2."""
+    scaled = np.sqrt(5) * distance
+    return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled), dtype=float)
+
+
+class ScoreModel:
+    """Scores of grid points, given those that were seen."""
+
+    def __init__(self, shape: Shape, points: Points, scores: Array, floor: float) -> None:
+        """scores: higher is better; floor: about what a ruined model scores."""
+        self.curves = Curves(shape)
+        self.low = floor
+        self.scale = max(float(scores.max()) - floor, 1e-12)
+        values = (np.maximum(scores, floor) - floor) / self.scale
+        self.theta = self.curves.fit(points, values)
+        self._kept = [np.exp(-loss) for loss in self.curves.losses(self.theta)]
+        expected, features = self._linearized(points)
+        self._process = Process(features, self._coordinates(points), values - expected)
+
+    def _linearized(self, points: Points) -> tuple[Array, Array]:
+        """Prior mean and features (unit prior variance) of the curves, linear around the fit."""
+        curves = self.curves
+        values, gradient = curves.at(self.theta, points)
+        expected = values + gradient @ (curves.mean - self.theta)
+        return np.asarray(expected, dtype=float), gradient * curves.deviation
+
+    def _coordinates(self, points: Points) -> Array:
+        """Levels, warped by their curves: those that score alike are near each other."""
+        columns = [
+            kept[points[:, d]] + 0.3 * points[:, d] / max(len(kept) - 1, 1)
+            for d, kept in enumerate(self._kept)
+        ]
+        few = max(1.0, len(columns) / 3)
+        return np.asarray(np.stack(columns, axis=1) / np.sqrt(few), dtype=float)
+
+    def predict(self, points: Points) -> tuple[Array, Array]:
+        """Mean and standard deviation of the score, in its own units."""
+        expected, features = self._linearized(points)
+        mean, deviation = self._process.predict(features, self._coordinates(points))
+        return self.low + self.scale * (expected + mean), self.scale * deviation
+
+    def believe(self, points: Points) -> None:
+        """Take the expected scores of these points for seen."""
+        _, features = self._linearized(points)
+        self._process.believe(features, self._coordinates(points))
+
+    def losses(self) -> list[Array]:
+        """What each level costs, by parameter: the smaller the sum, the higher the score."""
+        return self.curves.losses(self.theta)
+
+
+class Constraint:
+    """Whether points keep to a constraint, given its values at those that were seen."""
+
+    def __init__(self, counts: NDArray[np.int64], points: Points, values: Array) -> None:
+        """Values (n,): zero or less where the constraint is kept."""
+        self._scale = np.maximum(counts - 1, 1)
+        features = self._features(points)
+        highest = max(float(np.abs(values).max()), 1e-12)
+        self._process = Process(features, features[:, 1:], values / highest)
+
+    def _features(self, points: Points) -> Array:
+        return np.hstack([np.ones((len(points), 1)), points / self._scale])
+
+    def probability(self, points: Points) -> Array:
+        """Probability (points,) that it is kept."""
+        features = self._features(points)
+        mean, deviation = self._process.predict(features, features[:, 1:])
+        return np.asarray(ndtr(-mean / deviation), dtype=float)

@@ -1,0 +1,107 @@
+"""What a study tells a sampler: its trials as points of a grid, in one direction."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna import Study
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mmq_search.front_sampler.levels import Grid, Points
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """Which objective is the size, and the factors that make small sizes, high scores good."""
+
+    size: int
+    size_sign: float
+    score_sign: float
+
+    @classmethod
+    def of(cls, study: Study, size: int | None) -> "Objectives":
+        """ValueError for a study that has not two objectives."""
+        if len(study.directions) != 2:
+            raise ValueError(
+                f"FrontSampler needs two objectives, size and score, not {len(study.directions)}; "
+                f'create the study with directions=["minimize", "maximize"]'
+            )
+        minimized = [d == StudyDirection.MINIMIZE for d in study.directions]
+        if size is None:
+            size = minimized.index(True) if sum(minimized) == 1 else 0
+        return cls(size, 1.0 if minimized[size] else -1.0, -1.0 if minimized[1 - size] else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Points that were evaluated, with sizes (small is good), scores (high is good), constraints.
+
+    points: each once, scores of repeats averaged; size nan where no trial told it. pending: those
+    that others are evaluating. seen: all of these, and those that failed or wait.
+    """
+
+    points: Points
+    sizes: Array
+    scores: Array
+    constraints: dict[str, Array]  # nan where a trial did not set it
+    pending: Points
+    seen: set[tuple[int, ...]]
+
+    @classmethod
+    def by(cls, trials: Iterable[FrozenTrial], grid: Grid, aims: Objectives) -> "Told":
+        """From a study's trials."""
+        values: dict[tuple[int, ...], list[tuple[float, float]]] = {}
+        limits: dict[tuple[int, ...], dict[str, float]] = {}
+        pending, seen = set(), set()
+        for trial in trials:
+            params = trial.params or trial.system_attrs.get("fixed_params", {})
+            if not grid.levels.keys() <= params.keys():
+                continue
+            point = grid.encode(params)
+            seen.add(point)
+            if trial.state == TrialState.RUNNING:
+                pending.add(point)
+            elif (found := _values(trial, aims)) is not None:
+                values.setdefault(point, []).append(found)
+                limits[point] = trial.constraints
+        points = list(values)
+        told = np.array([np.mean(values[p], axis=0) for p in points]).reshape(-1, 2)
+        names = sorted({name for found in limits.values() for name in found})
+        return cls(
+            _array(points, grid),
+            told[:, 0],
+            told[:, 1],
+            {n: np.array([limits[p].get(n, np.nan) for p in points]) for n in names},
+            _array(sorted(pending - values.keys()), grid),
+            seen,
+        )
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        """Which points keep to all constraints that were set for them."""
+        kept = np.ones(len(self.points), dtype=bool)
+        for column in self.constraints.values():
+            kept &= ~(column > 0)
+        return kept
+
+
+def _array(points: list[tuple[int, ...]], grid: Grid) -> Points:
+    return np.array(points, dtype=np.int64).reshape(-1, len(grid.levels))
+
+
+def _values(trial: FrozenTrial, aims: Objectives) -> tuple[float, float] | None:
+    """Size and score of a finished trial; of a pruned one what it says of them."""
+    if trial.state == TrialState.COMPLETE:
+        size, score = trial.values[aims.size], trial.values[1 - aims.size]
+    elif trial.state == TrialState.PRUNED and "partial" in trial.user_attrs:
+        partial = trial.user_attrs["partial"]
+        size, score = partial.get("size", np.nan), partial["score"]
+    else:
+        return None
+    if not np.isfinite(score):
+        return None
+    return aims.size_sign * size, aims.score_sign * score

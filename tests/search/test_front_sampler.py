@@ -1,0 +1,272 @@
+"""The sampler in plain Optuna studies: what it promises on tables of several shapes."""
+
+import itertools
+import warnings
+
+import numpy as np
+import optuna
+import pytest
+from mmq_search.front_sampler import FrontSampler
+from mmq_search.front_sampler.improvement import expected_improvement, hypervolume, steps
+from mmq_search.front_sampler.levels import Grid, Sizes, by_size
+from mmq_search.front_sampler.surrogate import ScoreModel, Shape
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+WIDTHS = (2, 3, 4, 5, 6, 8, 16)
+WEIGHTS = {"vit": 0.3, "qformer": 0.1, "llm": 0.6}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+def size(bits):
+    return sum(WEIGHTS[name] * b for name, b in bits.items())
+
+
+def score(bits):
+    ruined = {"vit": 2.5, "qformer": 1, "llm": 3}
+    return 80 * np.exp(-sum(np.exp(1.6 * (ruined[name] - b)) for name, b in bits.items()))
+
+
+def study_of(sampler, directions=("minimize", "maximize")):
+    return optuna.create_study(directions=list(directions), sampler=sampler)
+
+
+def suggest(trial, names=WEIGHTS):
+    return {name: trial.suggest_categorical(name, WIDTHS) for name in names}
+
+
+def plain(trial):
+    bits = suggest(trial)
+    return size(bits), score(bits)
+
+
+def allocations(study):
+    return [tuple(t.params.values()) for t in study.trials]
+
+
+# --- what it is made of --------------------------------------------------------------------------
+def test_the_expected_improvement_is_what_sampling_finds():
+    rng = np.random.default_rng(0)
+    sizes, scores, reference = np.array([3.0, 5.0, 9.0]), np.array([10.0, 50.0, 70.0]), (16.0, 0.0)
+    front = steps(sizes, scores, reference)
+    for at, mean, deviation in ((2.5, 5, 10), (4.0, 60, 5), (8.0, 45, 20), (17.0, 90, 5)):
+        drawn = mean + deviation * rng.standard_normal(4000)
+        before = hypervolume(sizes, scores, reference)
+        after = [hypervolume(np.r_[sizes, at], np.r_[scores, y], reference) for y in drawn]
+        gains = np.array(after) - before
+        normal = np.array([at]), np.array([mean]), np.array([deviation])
+        closed = expected_improvement(*normal, front)
+        assert closed[0] == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / 60 + 1e-9)
+
+
+def test_sizes_that_are_a_sum_are_learned_exactly_and_order_the_levels():
+    space = {
+        "kind": CategoricalDistribution(["int8", "nf4", "fp16"]),
+        "rank": IntDistribution(0, 6),
+        "share": FloatDistribution(0.0, 1.0, step=0.25),
+    }
+    grid, rng = Grid.of(space), np.random.default_rng(0)
+    kinds = {"int8": 8, "nf4": 4, "fp16": 16}
+
+    def true(params):
+        return kinds[params["kind"]] - 2.0 * params["rank"] ** 1.5 + params["share"]
+
+    points = grid.random(40, rng)
+    told = np.array([true(grid.decode(p.tolist())) for p in points])
+    ordered, sizes = by_size(grid, Sizes.fitted(grid, points, told))
+    everything = ordered.everything()
+    expected = [true(ordered.decode(p.tolist())) for p in everything]
+    np.testing.assert_allclose(sizes(everything), expected, atol=1e-3)
+    assert ordered.levels["kind"] == ["nf4", "int8", "fp16"]
+    assert ordered.levels["rank"] == [6, 5, 4, 3, 2, 1, 0]
+
+
+def test_a_known_size_that_is_no_sum_is_asked_point_by_point():
+    grid = Grid({"a": [1, 2, 3], "b": [5, 3, 1]})
+    known = Sizes.known(grid, lambda p: p["a"] * p["b"], np.random.default_rng(0))
+    ordered, sizes = by_size(grid, known)
+    points = ordered.everything()
+    assert ordered.levels["b"] == [1, 3, 5]
+    assert sizes(points).tolist() == [
+        a * b for a, b in itertools.product(ordered.levels["a"], ordered.levels["b"])
+    ]
+
+
+def test_a_handful_of_trials_tells_what_saturates():
+    grid = Grid(dict.fromkeys(WEIGHTS, WIDTHS))
+    points = grid.random(15, np.random.default_rng(1))
+    told = np.array([score(grid.decode(p.tolist())) for p in points])
+    model = ScoreModel(Shape.plain(grid.counts.tolist()), points, told, 0.0)
+    everything = grid.everything()
+    true = np.array([score(grid.decode(p.tolist())) for p in everything])
+    mean, deviation = model.predict(everything)
+    assert np.abs(mean - true).mean() < 4  # of 80
+    assert (np.abs(mean - true) < 3 * deviation + 1).mean() > 0.95
+
+
+def test_a_profile_tells_before_anything_else_which_part_is_delicate():
+    losses = [np.array([1.0, 0.1, 0.0]), np.array([0.01, 0.001, 0.0])]
+    points = np.array([[2, 2], [0, 0]])
+    model = ScoreModel(Shape.profiled(losses), points, np.array([80.0, 5.0]), 0.0)
+    mean, _ = model.predict(np.array([[2, 0], [0, 2]]))
+    assert mean[0] > 70
+    assert mean[1] < 20
+
+
+# --- in studies ----------------------------------------------------------------------------------
+def distinct_until(sampler, share, starts=4, most=200):
+    names = list(WEIGHTS)
+    table = [dict(zip(names, bits, strict=True)) for bits in itertools.product(WIDTHS, repeat=3)]
+    reference = (16.0, 0.0)
+    best = hypervolume(*(np.array([f(b) for b in table]) for f in (size, score)), reference)
+    study, seen = study_of(sampler), {}
+    rng = np.random.default_rng(starts)
+    for _ in range(starts):
+        study.enqueue_trial({name: int(rng.choice(WIDTHS)) for name in names})
+    while len(seen) < most:
+        trial = study.ask()
+        values = plain(trial)
+        study.tell(trial, values)
+        seen[tuple(trial.params.values())] = values
+        sizes, scores = np.array(list(seen.values())).T
+        if hypervolume(sizes, scores, reference) >= share * best:
+            break
+    return len(seen)
+
+
+def test_it_needs_far_fewer_evaluations_than_random_search():
+    own = [distinct_until(FrontSampler(seed=s), 0.98) for s in range(3)]
+    other = [distinct_until(optuna.samplers.RandomSampler(seed=s), 0.98) for s in range(3)]
+    assert max(own) < 40
+    assert np.median(own) < np.median(other) / 2
+
+
+def test_nothing_is_proposed_twice_and_optimize_stops_when_all_was():
+    study = study_of(FrontSampler(seed=0))
+
+    def objective(trial):
+        return trial.suggest_int("a", 0, 4) + trial.suggest_int("b", 0, 2), 1.0
+
+    study.optimize(objective, n_trials=99)
+    assert len(study.trials) == len(set(allocations(study))) == 15
+
+
+def test_directions_and_the_order_of_objectives_do_not_matter():
+    found = []
+    for flip in (False, True):
+        study = study_of(
+            FrontSampler(seed=3, size_objective=1 if flip else None),
+            ("maximize", "maximize") if flip else ("minimize", "maximize"),
+        )
+
+        def objective(trial, flip=flip):
+            small, high = plain(trial)
+            return (high, -small) if flip else (small, high)
+
+        study.optimize(objective, n_trials=12)
+        found.append(allocations(study))
+    assert found[0] == found[1]
+
+
+def test_what_failed_is_not_proposed_again_and_what_was_pruned_is_learned():
+    study = study_of(FrontSampler(seed=1))
+
+    def objective(trial):
+        bits = suggest(trial)
+        if bits["llm"] == 8:
+            raise RuntimeError
+        if bits["vit"] == 2:
+            trial.set_user_attr("partial", {"score": 0.5})
+            raise optuna.TrialPruned
+        return size(bits), score(bits)
+
+    study.optimize(objective, n_trials=40, catch=RuntimeError)
+    assert len(set(allocations(study))) == 40
+    pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
+    assert len(pruned) < 12  # a seventh of the space would be
+
+
+def test_two_that_run_at_once_get_different_proposals():
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(plain, n_trials=8)
+    running = [study.ask() for _ in range(5)]
+    assert len({tuple(suggest(trial).values()) for trial in running}) == 5
+
+
+def test_known_bounds_are_kept_and_the_bounded_question_is_answered():
+    study = study_of(FrontSampler(seed=0, size=size, max_size=5.0))
+    study.optimize(plain, n_trials=25)
+    assert all(t.values[0] <= 5 for t in study.trials[1:])  # the first's space was not known yet
+    table = [dict(zip(WEIGHTS, b, strict=True)) for b in itertools.product(WIDTHS, repeat=3)]
+    best = max(score(bits) for bits in table if size(bits) <= 5)
+    assert max(t.values[1] for t in study.trials if t.values[0] <= 5) == pytest.approx(best)
+
+
+def test_the_smallest_above_a_score_is_found():
+    study = study_of(FrontSampler(seed=0, min_score=78.0))
+    study.optimize(plain, n_trials=30)
+    table = [dict(zip(WEIGHTS, b, strict=True)) for b in itertools.product(WIDTHS, repeat=3)]
+    least = min(size(bits) for bits in table if score(bits) >= 78)
+    assert min(t.values[0] for t in study.trials if t.values[1] >= 78) == pytest.approx(least)
+
+
+def test_other_limits_known_beforehand_are_kept():
+    sampler = FrontSampler(seed=0, limits=[(lambda bits: bits["vit"] + bits["llm"], 10)])
+    study = study_of(sampler)
+    study.optimize(plain, n_trials=20)
+    assert all(t.params["vit"] + t.params["llm"] <= 10 for t in study.trials[1:])
+
+
+def test_constraints_that_trials_set_are_learned():
+    study = study_of(FrontSampler(seed=0))
+
+    def objective(trial):
+        bits = suggest(trial)
+        trial.set_constraint("seconds", bits["vit"] + bits["qformer"] - 12.5)
+        return size(bits), score(bits)
+
+    study.optimize(objective, n_trials=40)
+    late = [t for t in study.trials[15:] if t.params["vit"] + t.params["qformer"] > 12.5]
+    assert len(late) < 8  # of 25; two fifths of the space are forbidden
+
+
+def test_sixty_parts_are_searched():
+    names = [f"part{k}" for k in range(60)]
+    study = study_of(FrontSampler(seed=0))
+
+    def objective(trial):
+        levels = np.array([trial.suggest_int(name, 0, 4) for name in names])
+        return float(levels.sum()), float(np.exp(-np.exp(-1.5 * levels - 2).sum()))
+
+    study.enqueue_trial(dict.fromkeys(names, 4))
+    study.enqueue_trial(dict.fromkeys(names, 0))
+    study.optimize(objective, n_trials=12)
+    assert len(set(allocations(study))) == 12
+    assert any(t.values[1] > 0.6 and t.values[0] <= 150 for t in study.trials)  # of 240
+
+
+def test_the_same_seed_proposes_the_same():
+    found = []
+    for _ in range(2):
+        study = study_of(FrontSampler(seed=5))
+        study.optimize(plain, n_trials=9)
+        found.append(allocations(study))
+    assert found[0] == found[1]
+
+
+def test_scores_that_are_losses_equal_or_one_for_all_are_borne():
+    for values in ((1.0, 1.0), (0.0, 0.0), (-1e6, -3.0)):
+        study = study_of(FrontSampler(seed=0))
+        study.optimize(lambda t, v=values: (plain(t)[0], v[t.number % 2]), n_trials=12)
+        assert len(set(allocations(study))) == 12
+
+
+def test_a_study_of_one_objective_is_refused():
+    study = optuna.create_study(sampler=FrontSampler())
+    with pytest.raises(ValueError, match="two objectives, size and score, not 1"):
+        study.optimize(lambda t: t.suggest_int("a", 0, 3), n_trials=2)
