@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmq.model import LoadedModel
 
 LOOKS = (0.1, 0.3, 0.6)  # shares of the pictures after which a trial may be stopped
-FEWEST = 16  # pictures: a look at fewer costs a batch and stops next to nothing
+FEWEST = 16  # pictures in a part: fewer cost a batch and tell next to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,12 @@ def bounds_of(evaluator: InParts) -> tuple[float, float] | None:
 
 def looks(pictures: int) -> list[int]:
     """After how many pictures a trial is looked at; the last time all of them."""
-    ends = [math.ceil(share * pictures) for share in LOOKS]
-    return [*dict.fromkeys(end for end in ends if FEWEST <= end < pictures), pictures]
+    ends = [0]
+    for share in LOOKS:
+        end = max(math.ceil(share * pictures), FEWEST)
+        if end - ends[-1] >= FEWEST and pictures - end >= FEWEST:
+            ends.append(end)
+    return [*ends[1:], pictures]
 
 
 def drawn(samples: Sequence[Sample], seed: int) -> list[list[int]]:

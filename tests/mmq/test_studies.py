@@ -31,9 +31,9 @@ def evaluated(monkeypatch):
     """The allocations that were really evaluated."""
     seen, real = [], running.run_trial
 
-    def watched(spec, *rest):
+    def watched(spec, *rest, **options):
         seen.append((spec.question.quantizer, str(spec.allocation)))
-        return real(spec, *rest)
+        return real(spec, *rest, **options)
 
     monkeypatch.setattr(running, "run_trial", watched)
     return seen
