@@ -37,7 +37,7 @@ class SearchOptions(QuestionOptions):
     grain: str = option(
         "component", "What gets a width: component, group (thirds), type (attn, ff), or fine."
     )
-    n_trials: int = option(40, "Evaluated allocations, those of earlier calls included.")
+    n_trials: int = option(40, "Allocations to try, those of earlier calls included.")
     race: bool = option(
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."
     )
