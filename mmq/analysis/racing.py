@@ -64,7 +64,7 @@ def lead(
     def certain(difference: float) -> bool:
         """Whether a lead of `difference` or less is out of the question."""
         total = equal + difference * len(everything)
-        return _log_capital(gains, total, units) >= -math.log(ERROR)
+        return bool(log_capital(gains, total, units).max() >= -math.log(ERROR))
 
     seen = float((old - new).mean())
     if not certain(0.0):
@@ -76,8 +76,8 @@ def lead(
     return Lead(seen, below)
 
 
-def _log_capital(gains: np.ndarray, total: np.ndarray, units: int) -> float:
-    """The largest capital on the way, as logarithm.
+def log_capital(gains: np.ndarray, total: np.ndarray, units: int) -> np.ndarray:
+    """The capital after each unit drawn, as logarithm.
 
     gains: (units drawn, betas); total: of all units, (betas).
     """
@@ -86,4 +86,4 @@ def _log_capital(gains: np.ndarray, total: np.ndarray, units: int) -> float:
     expected = np.maximum((total - before) / left, 1e-12 * np.abs(total) + 1e-300)
     ratio = (gains / expected)[:, :, None]  # (units drawn, betas, 1)
     paths = np.log1p(STAKES * (ratio - 1)).cumsum(axis=0).reshape(len(gains), -1)
-    return float(np.logaddexp.reduce(paths, axis=1).max() - np.log(paths.shape[1]))
+    return np.asarray(np.logaddexp.reduce(paths, axis=1) - np.log(paths.shape[1]))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from mmq.allocation import BitAllocation
 from mmq.analysis import racing as rule
 from mmq.analysis.fronts import Point
-from mmq.analysis.racing import lead
+from mmq.analysis.racing import lead, log_capital
 from mmq.asking import InParts
 from mmq.cli import main
 from mmq.contracts import Evaluation, Metric, Prediction, Sample
@@ -40,6 +41,13 @@ def raced(rival, candidate, units, share, bounds=(0, 100)):
 
 def right(share, n, rng):
     return 100.0 * (rng.random(n) < share)
+
+
+def test_the_capital_does_not_grow_in_expectation_where_both_score_the_same():
+    gains = np.array([[1, 0.3, 4, 2.5, 0.5], [3, 1, 1, 2, 0.5]]).T  # (units, betas)
+    orders = [list(order) for order in permutations(range(5))]
+    capital = [np.exp(log_capital(gains[order], gains.sum(0), 5)) for order in orders]
+    assert np.mean(capital, axis=0) == pytest.approx(np.ones(5), abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["alike", "copy", "rare", "skewed"])
