@@ -142,7 +142,10 @@ class CalibratedQuantizer(Quantizer):
 
 @dataclass
 class Evaluator(ABC):
-    """Scores a model on a task. Subclasses are dataclasses; fields are options."""
+    """Scores a model on a task. Subclasses are dataclasses; fields are options.
+
+    Searches can stop trials early where an evaluator extends `mmq.asking.InParts`, too.
+    """
 
     task: ClassVar[str]
     pooled: ClassVar[bool] = False  # True: a sample's score depends on the other samples

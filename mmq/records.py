@@ -1,4 +1,7 @@
-"""What trials found, on disk: a file a trial, written whole before anything else is told."""
+"""What trials found, on disk: a file a trial, written whole before anything else is told.
+
+A trial that was stopped has a file of another name: whoever wants its record gets none.
+"""
 
 import json
 import os
@@ -40,19 +43,31 @@ class Records:
             name = f"{name[:LONGEST]}-{digest(name)}"
         return self.folder / f"{name}.json"
 
+    def path_of_stopped(self, allocation: BitAllocation | str) -> Path:
+        """Where the record of a stopped trial is kept."""
+        return self.path(allocation).with_suffix(".stopped")
+
     def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
         """Write a record with its MLflow run; from here on the trial cannot be lost."""
         facts = record.to_json() | {"run_id": run_id}
-        path = self.path(record.spec.allocation)
+        place = self.path_of_stopped if record.stopped else self.path
+        path = place(record.spec.allocation)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(json.dumps(facts))
         aside.replace(path)
         return facts
 
     def get(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
-        """A trial's record; None where it was never evaluated."""
-        path = self.path(allocation)
-        if not path.exists():
-            return None
-        facts: dict[str, Any] = json.loads(path.read_text())
-        return facts
+        """A trial's record; None where it was never evaluated on all samples."""
+        return _read(self.path(allocation))
+
+    def get_stopped(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
+        """The record of a stopped trial; None where it was never stopped."""
+        return _read(self.path_of_stopped(allocation))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts

@@ -20,6 +20,7 @@ from mmq.artifacts import Artifacts
 from mmq.contracts import Evaluation, Evaluator, QuantReport
 from mmq.model import LoadedModel, count_parameters
 from mmq.question import Question as Question
+from mmq.racing import Race, Stopped
 from mmq.sizes import Size, weigh
 
 
@@ -40,6 +41,7 @@ class TrialRecord:
     report: QuantReport
     size: Size
     seconds: Mapping[str, float]  # by stage: quantize, evaluate
+    stopped: Stopped | None = None  # not None: lost its race, evaluated on a part of the samples
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for record.json; predictions and layers go to files of their own."""
@@ -55,7 +57,7 @@ class TrialRecord:
             },
             "errors": self.report.mean_errors(),
             "seconds": dict(self.seconds),
-        }
+        } | ({"stopped": dataclasses.asdict(self.stopped)} if self.stopped else {})
 
 
 def run_trial(
@@ -65,8 +67,12 @@ def run_trial(
     evaluator: Evaluator,
     samples: Sequence[Any],
     quiet: bool = False,
+    race: Race | None = None,
 ) -> TrialRecord:
-    """Quantize every component at its width, score the model, and leave it as it was."""
+    """Quantize every component at its width, score the model, and leave it as it was.
+
+    With `race` it is stopped where one of the race's trials dominates it beyond doubt.
+    """
     allocation = spec.allocation.over(model.components)
 
     def progress(batches: Iterable[Any], description: str) -> Iterator[Any]:
@@ -81,17 +87,23 @@ def run_trial(
 
     started = time.perf_counter()
     try:
-        layers = artifacts.write_(model, allocation)
+        report = QuantReport(tuple(artifacts.write_(model, allocation)))
+        size = weigh(report, count_parameters(model.module))
         quantized = time.perf_counter()
-        evaluation = evaluator.evaluate(model, samples, progress)
+        if race is None:
+            evaluation, stopped = evaluator.evaluate(model, samples, progress), None
+        else:
+            evaluation, stopped = race.evaluate(
+                evaluator, model, samples, progress, allocation, size
+            )
         evaluated = time.perf_counter()
     finally:
         model.restore_()
-    report = QuantReport(tuple(layers))
     return TrialRecord(
         spec=TrialSpec(spec.question, allocation),
         evaluation=evaluation,
         report=report,
-        size=weigh(report, count_parameters(model.module)),
+        size=size,
         seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
+        stopped=stopped,
     )

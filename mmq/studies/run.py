@@ -13,6 +13,7 @@ from mmq.artifacts import Artifacts
 from mmq.errors import InputError
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
+from mmq.racing import Race
 from mmq.records import Records
 from mmq.signals import signals_deferred
 from mmq.trial import TrialRecord, TrialSpec, run_trial
@@ -31,6 +32,7 @@ def record_trial(
     prepared: Prepared,
     keep: Callable[[TrialRecord, str], Mapping[str, Any]],
     tell: Callable[[], None] | None = None,
+    race: Race | None = None,
     **tags: str,
 ) -> Mapping[str, Any]:
     """One trial in a nested run: evaluated, kept on disk, logged, told; what was kept.
@@ -39,7 +41,9 @@ def record_trial(
     """
     with ExitStack() as stack:
         with run.trial_run(spec, **tags) as trial:
-            record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples)
+            record = run_trial(
+                spec, model, artifacts, prepared.evaluator, prepared.samples, race=race
+            )
             stack.enter_context(signals_deferred())
             kept = keep(record, trial.run_id)
             trial.finish(record)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmq import registry
+from mmq.asking import InParts
 from mmq.contracts import Evaluation, Evaluator
 from mmq.model import LoadedModel, load_model
 
@@ -67,11 +68,24 @@ class EvaluatorContract(ABC):
     def test_there_is_a_value_and_a_prediction_for_every_sample(self) -> None:
         with self._prepared() as (evaluator, samples):
             evaluation = self._evaluate(evaluator, samples)
+            if isinstance(evaluator, InParts) and evaluator.bounds is not None:
+                self._check_parts(evaluator, samples, evaluation)
         assert [p.sample_id for p in evaluation.predictions] == [s.id for s in samples]
         assert all(p.image.exists() for p in evaluation.predictions)
         for values in evaluation.per_sample.values():
             assert len(values) == len(samples)
             assert all(map(math.isfinite, values))
+
+    def _check_parts(
+        self, evaluator: InParts, samples: tuple[Any, ...], evaluation: Evaluation
+    ) -> None:
+        """What was said is worth the same alone, and lies in its bounds."""
+        said = [prediction.text for prediction in evaluation.predictions]
+        each = evaluation.per_sample[evaluation.primary]
+        low, high = evaluator.bounds or (-math.inf, math.inf)
+        for value, expected in zip(evaluator.values(samples, said), each, strict=True):
+            assert low <= value <= high
+            assert math.isclose(value, expected, abs_tol=1e-9)
 
     def test_the_same_model_scores_the_same_again(self) -> None:
         with self._prepared() as (evaluator, samples):

@@ -34,6 +34,8 @@ def _now() -> int:
 class Run:
     """A run of the tracking store, written to without MLflow's global state."""
 
+    ended_well = "FINISHED"  # its status where its block ends without an error
+
     def __init__(self, client: MlflowClient, experiment_id: str, run_id: str) -> None:
         self.client, self.experiment_id, self.run_id = client, experiment_id, run_id
 
@@ -118,6 +120,12 @@ class TrialRun(Run):
         facts = record.to_json()
         facts["seconds"] |= {"log": time.perf_counter() - started}
         self.log(metrics=trial_metrics(facts))
+        if record.stopped:  # KILLED: whoever reads finished trials does not take it for one
+            self.ended_well = "KILLED"
+            self.log(
+                metrics={"partial/samples": record.stopped.samples}, tags={"mmq.state": "PRUNED"}
+            )
+            self.describe(str(record.stopped))
 
     def finish_copy(self, facts: Mapping[str, Any]) -> None:
         """Log what another run recorded of the same trial; its predictions stay there."""
@@ -128,7 +136,8 @@ class TrialRun(Run):
 
 
 def trial_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
-    """A trial's metrics from its record as plain data."""
+    """A trial's metrics from its record as plain data; scores of a stopped one are partial/*."""
+    prefix = "partial/" if "stopped" in facts else ""
     size = facts["size"]
     values: dict[str, float | None] = {
         "bpw": size["bpw"],
@@ -139,7 +148,7 @@ def trial_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     scores = {"score": facts["metrics"][facts["primary"]], **facts["metrics"]}
     for name, metric in scores.items():
         found = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
-        values |= {key: metric[part] for key, part in found.items()}
+        values |= {prefix + key: metric[part] for key, part in found.items()}
     values |= facts["errors"]
     values |= {f"seconds/{stage}": spent for stage, spent in facts["seconds"].items()}
     return {name: round(value, 6) for name, value in values.items() if value is not None}
@@ -162,7 +171,7 @@ def closing(run: Run) -> Iterator[None]:
             run.log(tags={"mmq.error": traceback.format_exc()[-4000:]})
         run.end(status_of(error))
         raise
-    run.end("FINISHED")
+    run.end(run.ended_well)
 
 
 def user() -> str:

@@ -17,6 +17,7 @@ from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, Prepared, QuestionOptions, option, prepare
+from mmq.racing import Race
 from mmq.store import Store
 from mmq.studies.front import Results, conclusion, description, front_text, log_front
 from mmq.studies.run import MAX_FAILURES, check_name, record_trial
@@ -36,7 +37,10 @@ class SearchOptions(QuestionOptions):
     grain: str = option(
         "component", "What gets a width: component, group (thirds), type (attn, ff), or fine."
     )
-    n_trials: int = option(40, "Evaluated allocations, those of earlier calls included.")
+    n_trials: int = option(40, "Allocations to try, those of earlier calls included.")
+    race: bool = option(
+        True, "Stop a trial that is dominated beyond doubt on a part of its samples."
+    )
     study: str = option("", "Name of the study; made from the question if empty.")
     experiment: str = option("mmq", EXPERIMENT_HELP)
 
@@ -68,7 +72,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
     try:
         with run:
-            _search(study, run, model, prepared, chosen.n_trials)
+            _search(study, run, model, prepared, chosen.n_trials, chosen.race)
     finally:
         prepared.evaluator.close()
     _say_where_to_look(study, run, prepared)
@@ -89,11 +93,12 @@ def _search(
     model: LoadedModel,
     prepared: Prepared,
     n_trials: int,
+    race: bool,
 ) -> None:
     """Ask, run and tell until `n_trials` allocations are evaluated; the front is logged anyhow."""
     artifacts = prepared.artifacts(Store(home() / "store"))
     failures = 0
-    done, target = len(study.evaluated()), min(n_trials, len(study.space))
+    done, target = len(study.settled()), min(n_trials, len(study.space))
     if done:
         state = "is done" if done >= target else "goes on"
         click.echo(f"Study {study.name} {state}: {done} of {target} allocations are evaluated.")
@@ -101,7 +106,7 @@ def _search(
         with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
             while done < target and (asked := study.ask()) is not None:
                 try:
-                    _run_one(study, run, model, prepared, artifacts, asked)
+                    _run_one(study, run, model, prepared, artifacts, asked, race)
                 except Exception as error:
                     failures += 1
                     tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
@@ -137,8 +142,10 @@ def _run_one(
     prepared: Prepared,
     artifacts: Artifacts,
     asked: Asked,
+    race: bool,
 ) -> None:
     """One trial through mmq's path; what ends it early is told to Optuna too."""
+    against = Race(prepared.question.seed, study.points(), study.per_sample) if race else None
     spec = TrialSpec(prepared.question, asked.allocation)
     try:
         record_trial(
@@ -149,6 +156,7 @@ def _run_one(
             prepared,
             keep=study.records.keep,
             tell=lambda: study.tell(asked),
+            race=against,
             **{"mmq.optuna_trial": str(asked.trial.number)},
         )
     except BaseException as error:
@@ -158,6 +166,8 @@ def _run_one(
 
 def _say_where_to_look(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
     said = conclusion(_results(study, prepared))
+    if stopped := len(study.pruned()):
+        said += f"\n\n{stopped} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
     if command := ui_command():
         click.echo(f"Browse it: {command}")

@@ -99,10 +99,10 @@ class SearchStudy:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _settle(self, number: int, allocation: BitAllocation) -> None:
-        """Complete an abandoned trial from its record; without one, fail it and ask again."""
-        record = self.records.get(allocation)
-        if record is not None and str(allocation) not in self.evaluated():
-            self._complete(number, record)
+        """End an abandoned trial as its record says; without one, fail it and ask again."""
+        record = self._record(allocation)
+        if record is not None and str(allocation) not in self.settled():
+            self._close(number, record)
             return
         self.study.tell(number, state=TrialState.FAIL)
         self._enqueue(allocation)
@@ -110,7 +110,7 @@ class SearchStudy:
     def _enqueue(self, allocation: BitAllocation) -> None:
         params = self.space.params(allocation)
         waiting = [t.system_attrs.get("fixed_params") for t in self._trials(TrialState.WAITING)]
-        if params not in waiting and str(allocation) not in self.evaluated():
+        if params not in waiting and str(allocation) not in self.settled():
             self.study.enqueue_trial(params)
 
     def _enqueue_diagonal(self) -> None:
@@ -122,16 +122,27 @@ class SearchStudy:
 
     def evaluated(self) -> dict[str, FrozenTrial]:
         """Finished trials that were really evaluated, by allocation."""
+        return self._originals(TrialState.COMPLETE)
+
+    def pruned(self) -> dict[str, FrozenTrial]:
+        """Trials that lost their race, by allocation; `partial` in their attributes says more."""
+        return self._originals(TrialState.PRUNED)
+
+    def settled(self) -> dict[str, FrozenTrial]:
+        """What is never asked again: evaluated or pruned."""
+        return self._originals(TrialState.COMPLETE, TrialState.PRUNED)
+
+    def _originals(self, *states: TrialState) -> dict[str, FrozenTrial]:
         return {
             trial.user_attrs["allocation"]: trial
-            for trial in self._trials(TrialState.COMPLETE)
+            for trial in self._trials(*states)
             if "duplicate_of" not in trial.user_attrs
         }
 
     def ask(self) -> Asked | None:
-        """The next allocation that was not evaluated yet; None where there is none left.
+        """The next allocation that was not tried yet; None where there is none left.
 
-        Repeats of the sampler are answered from what was evaluated, so that it learns from them.
+        Repeats of the sampler are answered from what was found, so that it learns from them.
         What another process is evaluating is passed over.
         """
         repeats = 0
@@ -145,13 +156,13 @@ class SearchStudy:
                 if t.number != trial.number
             }
             trial.set_user_attr("allocation", str(allocation))
-            known = self.evaluated()
+            known = self.settled()
             if str(allocation) not in known and str(allocation) not in others:
                 return Asked(trial, allocation)
             if str(allocation) in known:
                 twin = known[str(allocation)]
                 trial.set_user_attr("duplicate_of", twin.number)
-                self.study.tell(trial, list(twin.values))
+                self.study.tell(trial, twin.values, state=twin.state)
             else:
                 self.study.tell(trial, state=TrialState.FAIL)
             repeats += 1
@@ -163,27 +174,35 @@ class SearchStudy:
                 self._enqueue(fresh)
 
     def tell(self, asked: Asked) -> None:
-        """Tell Optuna what the kept record says."""
-        record = self.records.get(asked.allocation)
+        """Tell Optuna what the kept record says: completed, or pruned where it was stopped."""
+        record = self._record(asked.allocation)
         assert record is not None, f"{asked.allocation} was never kept"
-        self._complete(asked.trial.number, record)
+        self._close(asked.trial.number, record)
 
-    def _complete(self, number: int, record: dict[str, Any]) -> None:
+    def _record(self, allocation: BitAllocation) -> dict[str, Any] | None:
+        return self.records.get(allocation) or self.records.get_stopped(allocation)
+
+    def _close(self, number: int, record: dict[str, Any]) -> None:
         score = record["metrics"][record["primary"]]
         facts = {
             "allocation": str(BitAllocation.of(record["allocation"])),
             "run_id": record["run_id"],
-            "low": score["low"],
-            "high": score["high"],
             "stored_bpw": record["size"]["stored_bpw"],
         }
+        if "stopped" in record:
+            facts["partial"] = {"score": score["value"], "samples": score["n"]}
+        else:
+            facts |= {"low": score["low"], "high": score["high"]}
         storage = self.study._storage  # a Trial of another process can be written in no other way
         trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
         for name, value in facts.items():
             storage.set_trial_user_attr(trial_id, name, value)
         if "score_name" not in self.study.user_attrs:
             self.study.set_user_attr("score_name", record["primary"])
-        self.study.tell(number, [record["size"]["bpw"], score["value"]])
+        if "stopped" in record:
+            self.study.tell(number, state=TrialState.PRUNED)
+        else:
+            self.study.tell(number, [record["size"]["bpw"], score["value"]])
 
     @property
     def parent(self) -> tuple[str, str] | None:
@@ -208,7 +227,7 @@ class SearchStudy:
         """
         if self.study.trials[asked.trial.number].state.is_finished():
             return
-        if retry or self.records.path(asked.allocation).exists():
+        if retry or self._record(asked.allocation) is not None:
             self._settle(asked.trial.number, asked.allocation)
         else:
             self.study.tell(asked.trial, state=TrialState.FAIL)

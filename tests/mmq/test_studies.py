@@ -31,9 +31,9 @@ def evaluated(monkeypatch):
     """The allocations that were really evaluated."""
     seen, real = [], running.run_trial
 
-    def watched(spec, *rest):
+    def watched(spec, *rest, **options):
         seen.append((spec.question.quantizer, str(spec.allocation)))
-        return real(spec, *rest)
+        return real(spec, *rest, **options)
 
     monkeypatch.setattr(running, "run_trial", watched)
     return seen
@@ -151,10 +151,10 @@ def test_a_trial_that_another_study_recorded_is_logged_not_repeated(store_uri, c
 def test_curves_go_on_after_failures_and_say_how_many(store_uri, capsys, evaluated, monkeypatch):
     real = running.run_trial
 
-    def failing(spec, *rest):
+    def failing(spec, *rest, **options):
         if str(spec.allocation) == "vit=16 llm=2":
             raise ArithmeticError("once")
-        return real(spec, *rest)
+        return real(spec, *rest, **options)
 
     command = ["curves", *TINY, "--quantizers", "rtn", "--bits", "2,8", "--limit", "6"]
     monkeypatch.setattr(running, "run_trial", failing)

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport
 from mmq.errors import InputError
 from mmq.owner import owner
+from mmq.racing import Stopped
 from mmq.sizes import Size
 from mmq.trial import Question, TrialRecord, TrialSpec
 
@@ -95,6 +96,44 @@ def test_an_interrupted_trial_is_asked_again_first(tmp_path):
     study.give_up(asked, retry=True)
     again = open_study(tmp_path).ask()
     assert again.allocation == asked.allocation
+
+
+def stop(study, asked):
+    whole = record(asked)
+    why = Stopped(1, 2, "vit=4 llm=4", True, 30.0, 12.0)
+    study.records.keep(replace(whole, stopped=why), "stopped")
+
+
+def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):
+    study = open_study(tmp_path)
+    done = finish(study, 6)
+    asked = study.ask()
+    stop(study, asked)
+    study.tell(asked)
+    again, name = open_study(tmp_path), str(asked.allocation)
+    assert list(again.pruned()) == [name]
+    assert again.pruned()[name].state == TrialState.PRUNED
+    score = record(asked).evaluation.score.value
+    assert again.pruned()[name].user_attrs["partial"] == {"score": score, "samples": 2}
+    assert len(again.settled()) == 7
+    assert sorted(p.allocation for p in again.points()) == sorted(done)
+    again.study.enqueue_trial(SPACE.params(asked.allocation))
+    rest = finish(again, 100)
+    assert name not in rest
+    assert sorted([*done, *rest, name]) == sorted(str(a) for a in SPACE)
+    twins = [t for t in again.study.trials if "duplicate_of" in t.user_attrs]
+    assert TrialState.PRUNED in [t.state for t in twins]
+
+
+def test_a_trial_killed_after_it_was_stopped_is_pruned(tmp_path):
+    said = killed_process(
+        tmp_path,
+        "finish(study, 5); asked = study.ask(); stop(study, asked); "
+        "print(asked.allocation, flush=True)",
+    )
+    study = open_study(tmp_path)
+    assert list(study.pruned()) == [said]
+    assert len(study.points()) == 5
 
 
 def killed_process(folder, work):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mmq.asking import GeneratingEvaluator, one_line
+from mmq.asking import GeneratingEvaluator, InParts, one_line
 from mmq.contracts import (
     CaptionSample,
     Evaluation,
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Captioning(GeneratingEvaluator):
+class Captioning(InParts, GeneratingEvaluator):
     """Describe every picture; CIDEr is the score, its document frequencies are the whole set's."""
 
     task: ClassVar[str] = "captioning"
+    bounds: ClassVar[tuple[float, float] | None] = (0, 10)
     _scorer: "CaptionScorer | None" = field(default=None, init=False, repr=False, compare=False)
 
     def check(self) -> None:
@@ -42,16 +43,24 @@ class Captioning(GeneratingEvaluator):
         """No question, and the first caption."""
         return "", sample.references[0]
 
-    def evaluate(
+    def predict(
         self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
-    ) -> Evaluation:
-        """Caption and score; captioning/CIDEr is the score."""
+    ) -> list[str]:
+        """A caption of every picture."""
+        settings = self.settings(model)
+        return self.ask(model, samples, [settings.prompt] * len(samples), settings, progress)
+
+    def score(self, samples: Sequence[CaptionSample], answers: Sequence[str]) -> Evaluation:
+        """Scores of given captions; captioning/CIDEr is the score."""
         if self._scorer is None:
             self.prepare(samples)
         assert self._scorer is not None
-        settings = self.settings(model)
-        captions = self.ask(model, samples, [settings.prompt] * len(samples), settings, progress)
-        return self._scorer.score(samples, captions)
+        return self._scorer.score(samples, answers)
+
+    def values(self, samples: Sequence[CaptionSample], answers: Sequence[str]) -> list[float]:
+        """CIDEr of every caption; `prepare` has seen the whole set."""
+        assert self._scorer is not None, "captions of a part are scored after prepare"
+        return self._scorer.cider(samples, answers)
 
     def close(self) -> None:
         """End METEOR's Java process."""
@@ -106,6 +115,12 @@ class CaptionScorer:
                 for s, text, value in zip(samples, captions, cider_each, strict=True)
             ],
         )
+
+    def cider(self, samples: Sequence[CaptionSample], captions: Sequence[str]) -> list[float]:
+        """CIDEr of each caption alone: no Java but the tokenizer's."""
+        keys = [sample.id for sample in samples]
+        found = _tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
+        return self._cider(keys, found)
 
     def _cider(self, keys: list[str], found: dict[str, list[str]]) -> list[float]:
         """CIDEr of each caption with the document frequencies of the whole prepared set."""

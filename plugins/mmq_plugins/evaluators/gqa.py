@@ -17,10 +17,15 @@ class Gqa(QuestionEvaluator):
     """Share of answers that equal the right one, in percent."""
 
     task: ClassVar[str] = "gqa"
+    bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
     def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
         """Accuracies of given answers; gqa/accuracy is the score."""
         return score_answers(samples, answers)
+
+    def values(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
+        """100 for every right answer, 0 for any other."""
+        return [100 * score for score in _scores(samples, answers)]
 
 
 def exact_match(answer: str, right: str) -> bool:
@@ -28,12 +33,17 @@ def exact_match(answer: str, right: str) -> bool:
     return normalize_answer(answer) == normalize_answer(right)
 
 
-def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
-    """Accuracy of given answers, overall, and by type where the file has types."""
-    scores = [
+def _scores(samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
+    """1 for every right answer, 0 for any other."""
+    return [
         float(exact_match(answer, sample.answers[0]))
         for sample, answer in zip(samples, answers, strict=True)
     ]
+
+
+def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+    """Accuracy of given answers, overall, and by type where the file has types."""
+    scores = _scores(samples, answers)
     groups: dict[str, list[int]] = {}
     for k, sample in enumerate(samples):
         for name, value in sample.types:

@@ -15,18 +15,28 @@ class Vqa(QuestionEvaluator):
     """Soft accuracy against ten annotators, in percent."""
 
     task: ClassVar[str] = "vqa"
+    bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
     def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
         """Accuracies of given answers; vqa/accuracy is the score."""
         return score_answers(samples, answers)
 
+    def values(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
+        """The accuracy of every answer."""
+        return [100 * score for score in _scores(samples, answers)]
 
-def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
-    """Accuracy of given answers, overall and for every answer type that occurs."""
-    scores = [
+
+def _scores(samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
+    """Soft accuracy of every answer, 0 to 1."""
+    return [
         soft_accuracy(answer, sample.answers)
         for sample, answer in zip(samples, answers, strict=True)
     ]
+
+
+def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+    """Accuracy of given answers, overall and for every answer type that occurs."""
+    scores = _scores(samples, answers)
     metrics = {"vqa/accuracy": _accuracy(samples, scores)}
     for answer_type in sorted({sample.answer_type for sample in samples}):
         chosen = [k for k, sample in enumerate(samples) if sample.answer_type == answer_type]
