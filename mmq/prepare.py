@@ -161,6 +161,7 @@ def prepare_several(
             calibrated=quantizer.calibrated,
             calibration=drawn.calibration_fingerprint,
             calibration_samples=len(drawn.calibration),
+            limit=chosen.limit,
         )
 
     return [

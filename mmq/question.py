@@ -30,13 +30,16 @@ class Question:
     calibrated: bool = False  # whether the quantizer looks at the calibration pairs
     calibration: str = ""  # their fingerprint; "" where there are none
     calibration_samples: int = 0
+    limit: str = "0"  # how the samples were drawn
 
     def facts(self) -> dict[str, Any]:
         """All that the scores depend on; the model's and data's names do not count.
 
+        How samples were drawn neither: the data's fingerprint knows which they are.
+
         Nor do calibration pairs that nothing looks at.
         """
-        left_out = {"model", "data", "calibrated"}
+        left_out = {"model", "data", "limit", "calibrated"}
         if not self.calibrated:
             left_out |= {"calibration", "calibration_samples"}
         everything = dataclasses.asdict(self)

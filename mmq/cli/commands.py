@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +19,7 @@ from mmq.model import locate, skeleton
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.sizes import Size, planned_bpw
 from mmq.store import Store
-from mmq.trial import TrialRecord, TrialSpec, run_trial
+from mmq.trial import Question, TrialRecord, TrialSpec, run_trial
 
 
 @click.command("plugins")
@@ -120,14 +121,47 @@ class TrialOptions(BaselineOptions):
     """One allocation of a question."""
 
     bits: str = option("vit=4,qformer=8,llm=4", "Allocation; components not named stay at 16.")
+    run: str = option(
+        "", "Do again what a trial's run did, or models:/NAME@ALIAS; options differ."
+    )
 
 
 @click.command("trial")
 @options_from(TrialOptions)
 def trial(chosen: TrialOptions, extra: Mapping[str, str]) -> None:
     """Quantize by one allocation, score it, log it."""
+    known = ""
+    if chosen.run:
+        chosen, extra, known = as_in_run(chosen, extra)
     allocation = BitAllocation.parse(chosen.bits)
-    run_single(chosen, extra, allocation.over)
+    question = run_single(chosen, extra, allocation.over)
+    if known and known != question.data_fingerprint:
+        click.echo("\nThese are other samples than those of that run: its score is another one.")
+
+
+def as_in_run(
+    chosen: TrialOptions, extra: Mapping[str, str]
+) -> tuple[TrialOptions, Mapping[str, str], str]:
+    """Options as a run had them, but for those that were given; its data's fingerprint.
+
+    An option that has its default's value counts as not given.
+    """
+    from mmq.tracking import applied
+
+    found = applied(chosen.run)
+    names = {f.name: f for f in dataclasses.fields(chosen)}
+    had: dict[str, Any] = {**found.options, "bits": found.allocation}
+    own = {name: type(getattr(chosen, name))(value) for name, value in had.items()
+           if getattr(chosen, name) == names[name].default}  # fmt: skip
+    same = [role for role, option in (("quantizer", "quantizer"), ("evaluator", "task"))
+            if option in own or str(getattr(chosen, option)) == had[option]]  # fmt: skip
+    given = {name.replace("-", "_").rpartition(".")[2] for name in extra}
+    plugins = {
+        name: value
+        for name, value in found.plugins.items()
+        if name.partition(".")[0] in same and name.partition(".")[2] not in given
+    }
+    return dataclasses.replace(chosen, **own), {**plugins, **extra}, found.data_fingerprint
 
 
 @click.command("evaluate-baseline")
@@ -141,8 +175,8 @@ def run_single(
     chosen: BaselineOptions,
     extra: Mapping[str, str],
     allocate: Callable[[Sequence[str]], BitAllocation],
-) -> None:
-    """One trial in a run of its own."""
+) -> Question:
+    """One trial in a run of its own; what it answered."""
     from mmq.tracking import connect, server_address, single_run, ui_command
     from mmq.tracking.views import run_link
 
@@ -166,6 +200,7 @@ def run_single(
     if command := ui_command():
         click.echo(f"\nBrowse it: {command}")
     click.echo(f"Open:      {run_link(server_address(), run.experiment_id, run.run_id)}")
+    return prepared.question
 
 
 def summary(record: TrialRecord) -> str:

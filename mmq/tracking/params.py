@@ -29,6 +29,7 @@ def question_params(question: Question) -> dict[str, Any]:
         "data.name": question.data,
         "data.fingerprint": question.data_fingerprint,
         "data.samples": question.samples,
+        "data.limit": question.limit,
         "calibration.fingerprint": question.calibration or "none",
         "calibration.samples": question.calibration_samples,
         "calibration.used": question.calibrated,

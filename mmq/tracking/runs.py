@@ -108,7 +108,8 @@ class TrialRun(Run):
         """Log what will be done; parts: what gets a width each, the components if empty."""
         allocation = spec.allocation
         bits = {f"bits.{name}": allocation.within(name) for name in parts or allocation.components}
-        self.log(params=bits | question_params(spec.question))
+        params = bits | question_params(spec.question)
+        self.log(params=params, tags={"mmq.allocation": str(allocation)})
         self.log_question(spec.question)
 
     def finish(self, record: TrialRecord) -> None:
