@@ -42,8 +42,11 @@ class Records:
 
     def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
         """Write a record with its MLflow run; from here on the trial cannot be lost."""
-        facts = record.to_json() | {"run_id": run_id}
-        path = self.path(record.spec.allocation)
+        return self.put(record.to_json() | {"run_id": run_id})
+
+    def put(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write a record that is plain data already."""
+        path = self.path(BitAllocation.of(facts["allocation"]))
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(json.dumps(facts))
         aside.replace(path)

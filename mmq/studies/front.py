@@ -91,8 +91,8 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     return "\n".join([head, *rows])
 
 
-def log_front(run: "StudyRun", results: Results) -> None:
-    """The front as table, offline plot, PNG and metrics of the parent run."""
+def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> None:
+    """The front as table, PNG, metrics and, if interactive, offline plot (4.6 MB) of the run."""
     points, score_name = results.points, results.score_name
     if not points:
         return
@@ -113,9 +113,9 @@ def log_front(run: "StudyRun", results: Results) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         front_figure(points, score_name, title).savefig(folder / "front.png")
-        front_plot(points, score_name, title.replace("\n", "<br>")).write_html(
-            folder / "front.html"
-        )
+        if interactive:
+            plot = front_plot(points, score_name, title.replace("\n", "<br>"))
+            plot.write_html(folder / "front.html")
         run.log_folder(folder)
     chosen = smallest_keeping(points)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}

@@ -31,6 +31,7 @@ def record_trial(
     prepared: Prepared,
     keep: Callable[[TrialRecord, str], Mapping[str, Any]],
     tell: Callable[[], None] | None = None,
+    quiet: bool = False,
     **tags: str,
 ) -> Mapping[str, Any]:
     """One trial in a nested run: evaluated, kept on disk, logged, told; what was kept.
@@ -39,7 +40,7 @@ def record_trial(
     """
     with ExitStack() as stack:
         with run.trial_run(spec, **tags) as trial:
-            record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples)
+            record = run_trial(spec, model, artifacts, prepared.evaluator, prepared.samples, quiet)
             stack.enter_context(signals_deferred())
             kept = keep(record, trial.run_id)
             trial.finish(record)

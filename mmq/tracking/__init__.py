@@ -1,8 +1,11 @@
 """MLflow: the only package that imports it. Studies are parent runs, trials nested ones."""
 
 from mmq.tracking.connection import connect, server_address, ui_command
+from mmq.tracking.outage import hasty, optional, unreachable
 from mmq.tracking.runs import Run, TrialRun, plain_run, single_run
 from mmq.tracking.studies import StudyRun, asked_of, known_study, study_run
+from mmq.tracking.trials import fetch_record, settle_trial, trial_record
+from mmq.tracking.where import places
 
 __all__ = [
     "Run",
@@ -10,10 +13,17 @@ __all__ = [
     "TrialRun",
     "asked_of",
     "connect",
+    "fetch_record",
+    "hasty",
     "known_study",
+    "optional",
+    "places",
     "plain_run",
     "server_address",
+    "settle_trial",
     "single_run",
     "study_run",
+    "trial_record",
     "ui_command",
+    "unreachable",
 ]

@@ -3,8 +3,8 @@
 import json
 import logging
 import random
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
-from mmq.errors import InputError
-from mmq.owner import is_gone, owner
+from mmq.errors import InputError, TakenOver, unknown
+from mmq.owner import owner
 from mmq.records import Records, primary_samples
 from mmq.studies.front import Results
+from mmq.tracking import fetch_record
+from mmq_search.abandoned import Abandoned
 from mmq_search.space import Space
+from mmq_search.storage import Storage, heartbeat, patiently
 
 log = logging.getLogger(__name__)
 MAX_DUPLICATES = 20  # repeats of the sampler in a row before a fresh allocation is drawn
@@ -37,7 +40,8 @@ class SearchStudy:
     """Optuna's study of a question, with the records of its trials beside it.
 
     A record is written before Optuna is told: a trial that was killed in between is completed from
-    its record when the study is opened again.
+    its record by whoever asks next. Any number of processes may have the study open: they ask one
+    after the other, so that none evaluates what another one does.
     """
 
     def __init__(
@@ -45,24 +49,37 @@ class SearchStudy:
     ) -> None:
         self.name, self.space, self.seed = name, space, seed
         self.records = Records(folder / "studies" / name)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        self.study = optuna.create_study(
-            study_name=name,
-            storage=f"sqlite:///{folder / 'studies.db'}",
-            directions=["minimize", "maximize"],
-            load_if_exists=True,
-        )
-        self.study.set_metric_names(["bpw", "score"])
-        self._check_question(facts)
-        self._reap()
-        self._enqueue_diagonal()
+        self.storage, self.abandoned = Storage(folder), Abandoned(self)
+        with self.locked():
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=self.storage.optuna,
+                directions=["minimize", "maximize"],
+                load_if_exists=True,
+            )
+            self.study.set_metric_names(["bpw", "score"])
+            self._check_question(facts)
+            self.abandoned.settle()
+            self._enqueue_diagonal()
+        self.abandoned.end_runs()
         # a new sampler state a session: the same seed would propose the same again
         self.study.sampler = TPESampler(
             seed=seed + len(self.study.get_trials(deepcopy=False)),
             multivariate=True,
             n_startup_trials=10,
         )
+
+    @classmethod
+    def look(cls, name: str, storage: Storage) -> "SearchStudy":
+        """A study to read from: nothing is settled, nor made. InputError for an unknown one."""
+        known = optuna.get_all_study_names(storage.optuna)
+        if name not in known:
+            raise unknown("study", name, known)
+        self = cls.__new__(cls)
+        self.name, self.storage = name, storage
+        self.records = Records(storage.folder / "studies" / name)
+        self.study = optuna.load_study(study_name=name, storage=storage.optuna)
+        return self
 
     def _check_question(self, facts: dict[str, Any]) -> None:
         known = self.study.user_attrs.get("question")
@@ -87,25 +104,19 @@ class SearchStudy:
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
 
-    def _reap(self) -> None:
-        """Settle trials whose process on this host is gone: by their record, or asked again."""
-        for trial in self._trials(TrialState.RUNNING):
-            if not is_gone(trial.user_attrs.get("owner", "")):
-                continue
-            params = trial.params or trial.system_attrs.get("fixed_params", {})
-            if set(params) == set(self.space.parts):
-                self._settle(trial.number, self.space.allocation(params))
-            else:
-                self.study.tell(trial.number, state=TrialState.FAIL)
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from asking in this study, and from what else needs the lock."""
+        return self.storage.locked(self.name)
 
-    def _settle(self, number: int, allocation: BitAllocation) -> None:
-        """Complete an abandoned trial from its record; without one, fail it and ask again."""
+    def _settle(self, number: int, allocation: BitAllocation) -> dict[str, Any] | None:
+        """Complete a trial by its record; without one, fail it and ask again."""
         record = self.records.get(allocation)
         if record is not None and str(allocation) not in self.evaluated():
             self._complete(number, record)
-            return
+            return record
         self.study.tell(number, state=TrialState.FAIL)
         self._enqueue(allocation)
+        return None
 
     def _enqueue(self, allocation: BitAllocation) -> None:
         params = self.space.params(allocation)
@@ -128,8 +139,24 @@ class SearchStudy:
             if "duplicate_of" not in trial.user_attrs
         }
 
-    def ask(self) -> Asked | None:
+    def ask(self, limit: int | None = None) -> Asked | None:
         """The next allocation that was not evaluated yet; None where there is none left.
+
+        None, too, where `limit` allocations are evaluated or being so, by whichever process.
+        """
+
+        def ask() -> Asked | None:
+            with self.locked():
+                self.abandoned.settle()
+                begun = len(self.evaluated()) + len(self._trials(TrialState.RUNNING))
+                return None if limit is not None and begun >= limit else self._ask()
+
+        asked = patiently(ask)
+        self.abandoned.end_runs()
+        return asked
+
+    def _ask(self) -> Asked | None:
+        """The next allocation, with the lock held.
 
         Repeats of the sampler are answered from what was evaluated, so that it learns from them.
         What another process is evaluating is passed over.
@@ -137,10 +164,11 @@ class SearchStudy:
         repeats = 0
         while True:
             trial = self.study.ask()
+            self.storage.optuna.record_heartbeat(trial._trial_id)
             trial.set_user_attr("owner", owner())
             allocation = self.space.suggest(trial)
             others = {
-                str(t.user_attrs.get("allocation"))
+                str(t.user_attrs.get("allocation")): t.number
                 for t in self._trials(TrialState.RUNNING)
                 if t.number != trial.number
             }
@@ -153,6 +181,7 @@ class SearchStudy:
                 trial.set_user_attr("duplicate_of", twin.number)
                 self.study.tell(trial, list(twin.values))
             else:
+                trial.set_user_attr("duplicate_of", others[str(allocation)])
                 self.study.tell(trial, state=TrialState.FAIL)
             repeats += 1
             if repeats >= MAX_DUPLICATES:
@@ -162,11 +191,39 @@ class SearchStudy:
                     return None
                 self._enqueue(fresh)
 
+    @contextmanager
+    def working(self, asked: Asked) -> Iterator[None]:
+        """Around a trial's work: other machines see that it is alive."""
+        with heartbeat(self.storage.optuna, asked.trial._trial_id):
+            yield
+
+    def others_at_work(self) -> bool:
+        """Whether a living process has a trial running."""
+
+        def look() -> bool:
+            with self.locked():
+                self.abandoned.settle()
+                return bool(self._trials(TrialState.RUNNING))
+
+        others = patiently(look)
+        self.abandoned.end_runs()
+        return others
+
+    def check_claim(self, asked: Asked) -> None:
+        """TakenOver where the trial was given to others, who took this process for dead."""
+        if self._state(asked) != TrialState.RUNNING:
+            raise TakenOver(f"trial {asked.trial.number} was silent and is settled by others")
+
+    def _state(self, asked: Asked) -> TrialState:
+        storage = self.study._storage
+        return patiently(lambda: storage.get_trial(asked.trial._trial_id).state)
+
     def tell(self, asked: Asked) -> None:
         """Tell Optuna what the kept record says."""
         record = self.records.get(asked.allocation)
         assert record is not None, f"{asked.allocation} was never kept"
-        self._complete(asked.trial.number, record)
+        if self._state(asked) == TrialState.RUNNING:
+            patiently(lambda: self._complete(asked.trial.number, record))
 
     def _complete(self, number: int, record: dict[str, Any]) -> None:
         score = record["metrics"][record["primary"]]
@@ -196,6 +253,15 @@ class SearchStudy:
         self.study.set_user_attr("parent", list(value))
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """What the last command asked for: n_trials, and until when (seconds of the epoch)."""
+        return dict(self.study.user_attrs.get("asked", {}))
+
+    def remember(self, n_trials: int, until: float | None) -> None:
+        """Keep what a command asks for."""
+        self.study.set_user_attr("asked", {"n_trials": n_trials, "until": until})
+
+    @property
     def score_name(self) -> str:
         """The metric that is maximized, as the evaluator calls it."""
         return str(self.study.user_attrs.get("score_name", "score"))
@@ -206,16 +272,21 @@ class SearchStudy:
         A trial whose record was kept is complete all the same. Nothing happens where Optuna was
         told already: the interrupt came after the end.
         """
-        if self.study.trials[asked.trial.number].state.is_finished():
+        if self._state(asked).is_finished():
             return
         if retry or self.records.path(asked.allocation).exists():
-            self._settle(asked.trial.number, asked.allocation)
+            with self.locked():
+                self._settle(asked.trial.number, asked.allocation)
         else:
             self.study.tell(asked.trial, state=TrialState.FAIL)
 
     def per_sample(self, allocation: str) -> Sequence[float] | None:
         """A finished trial's score of every sample, where its metric has one."""
         record = self.records.get(allocation)
+        if record is None:  # another machine evaluated it
+            record = fetch_record(self.evaluated()[allocation].user_attrs["run_id"])
+            if record is not None:
+                self.records.put(record)
         return None if record is None else primary_samples(record)
 
     def results(self, clusters: Sequence[str]) -> Results:
