@@ -24,7 +24,7 @@ from mmq.errors import InputError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 VARIABLE = "MMQ_STORAGE"  # from the environment alone: options are logged, and it has a password
-EXPECTED = f"{VARIABLE}: write it as postgresql://USER:PASSWORD@HOST/DATABASE"
+EXPECTED = f"{VARIABLE}: write it as postgresql://USER:PASSWORD@HOST/DATABASE, @ as %40"
 DRIVER = "postgresql+psycopg"
 HEARTBEAT, GRACE = 15, 60  # seconds between heartbeats, and without one until a trial is given up
 WAIT = 120  # seconds for what another process holds: SQLite's file, a study's lock
@@ -75,8 +75,8 @@ class Storage:
 
     @property
     def address(self) -> str:
-        """What may be shown: the URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """What may be shown: the URL without its password, and without a query that has one."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     def _reason(self, error: SQLAlchemyError) -> str:
         said = str(getattr(error, "orig", None) or error).strip()
@@ -106,9 +106,10 @@ def _file(folder: Path) -> str:
 def _postgresql(given: str) -> URL:
     try:
         url = make_url(given)
-    except ArgumentError:  # its text may hold the password
+    except (ArgumentError, ValueError):  # its text may hold the password
         raise InputError(EXPECTED) from None
-    if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
+    known = url.drivername.partition("+")[0] in ("postgresql", "postgres")
+    if not known or not url.database or not url.host or "@" in url.host:
         raise InputError(EXPECTED)
     return url.set(drivername=DRIVER)
 
