@@ -75,10 +75,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     study = SearchStudy(name, question.facts(), space, home(), chosen.seed)
     alone = chosen.workers == 1
     model = prepared.load() if alone else None
-    with study.locked():  # one run for all that start at this moment
-        run = study_run(chosen.experiment, name, [question], study.parent)
-        study.parent = run.address
-    run.parts, run.others = space.parts, study.others_at_work
+    run = open_run(study, chosen.experiment, question)
     if is_worker():
         end_with_overseer()
     else:
@@ -94,6 +91,15 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         prepared.evaluator.close()
     if not is_worker():
         _say_where_to_look(study, run, prepared)
+
+
+def open_run(study: SearchStudy, experiment: str, question: Question) -> StudyRun:
+    """The study's parent run, shared by all that work on it: the first one makes it."""
+    with study.locked():
+        run = study_run(experiment, study.name, [question], study.parent)
+        study.parent = run.address
+    run.parts, run.others = study.space.parts, study.others_at_work
+    return run
 
 
 def study_name(question: Question, space: Space) -> str:
