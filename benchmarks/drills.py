@@ -121,6 +121,8 @@ class Drill:
     def check(self) -> None:
         codes = [command.wait() for command in self.commands]
         self.say(f"both commands ended with {codes}; {dict(self.statuses())}")
+        if any(codes):
+            print((self.folder / "first" / "said").read_text()[-3000:])
         whole = [r for r in self.runs("trial") if r.info.status == "FINISHED"]
         allocations = Counter(r.data.tags["mmq.allocation"] for r in whole)
         shown = "".join((self.folder / m / "said").read_text() for m in ("first", "second"))
