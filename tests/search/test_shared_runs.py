@@ -120,6 +120,18 @@ def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_asked_again(st
     assert "vit=16 llm=16" in allocations
 
 
+def test_two_studies_on_one_store_do_not_disturb_each_other(store_uri, tmp_path):
+    other = open_study(tmp_path, "t")
+    asked, run = other.ask(), open_run(other, "e", QUESTION)
+    with run.trial_run(record(asked).spec, **{"mmq.optuna_trial": str(asked.trial.number)}):
+        killed_in_a_trial(tmp_path, whole=False)
+        open_study(tmp_path)
+        by_study = {r.data.tags["mmq.study"]: r.info.status for r in found(store_uri)}
+        assert by_study == {"s": "KILLED", "t": "RUNNING"}
+        assert other.others_at_work()  # its own trial
+    assert len(found(store_uri, "study")) == 2
+
+
 def test_what_another_machine_logged_but_could_not_tell_is_complete(store_uri, tmp_path):
     killed_in_a_trial(tmp_path, whole=True)
     for path in (tmp_path / "studies" / "s").glob("*.json"):
