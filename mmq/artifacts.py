@@ -159,13 +159,25 @@ class Artifacts:
     def fill(self, model: LoadedModel, name: str, widths: Sequence[int]) -> None:
         """See that every block of a component is in the store at these widths.
 
-        A killed process repeats at most the block it was at.
+        A killed process repeats at most the block it was at. Of several processes that want the
+        same, one computes it and the others wait.
         """
-        component = model.components[name]
-        keys = self._keys(model, component, widths)
+        keys = self._keys(model, model.components[name], widths)
         if all(self.store.has(key) for key in keys.values()):
             return
         self._check_unquantized(model, name)
+        with self.store.locked(f"{name}-{self.question.quantizer}"):
+            if not all(self.store.has(key) for key in keys.values()):
+                self._compute(model, name, widths, keys)
+
+    def _compute(
+        self,
+        model: LoadedModel,
+        name: str,
+        widths: Sequence[int],
+        keys: Mapping[tuple[int, int], ArtifactKey],
+    ) -> None:
+        component = model.components[name]
         parts = model.components.values()
         check_finite({f"{c.name}: {x.name}": x.module for c in parts for x in c.layers})
         text = f"quantize {name}: {', '.join(map(str, widths))} bits"

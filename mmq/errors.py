@@ -1,4 +1,4 @@
-"""The one error for bad input, and the sentence that helps out of it."""
+"""The error for bad input with the sentence that helps out of it, and one for work given away."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class InputError(ValueError):
     """Bad input: says what was given, what is allowed and what to do next; exit code 2."""
+
+
+class TakenOver(Exception):  # noqa: N818 - nothing is wrong
+    """Somebody else does this work now: its run ends KILLED."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:

@@ -49,9 +49,12 @@ class Records:
 
     def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
         """Write a record with its MLflow run; from here on the trial cannot be lost."""
-        facts = record.to_json() | {"run_id": run_id}
-        place = self.path_of_stopped if record.stopped else self.path
-        path = place(record.spec.allocation)
+        return self.put(record.to_json() | {"run_id": run_id})
+
+    def put(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write a record that is plain data already."""
+        place = self.path_of_stopped if "stopped" in facts else self.path
+        path = place(BitAllocation.of(facts["allocation"]))
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(json.dumps(facts))
         aside.replace(path)
@@ -64,6 +67,10 @@ class Records:
     def get_stopped(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
         """The record of a stopped trial; None where it was never stopped."""
         return _read(self.path_of_stopped(allocation))
+
+    def get_any(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
+        """A trial's record, evaluated on all samples or stopped."""
+        return self.get(allocation) or self.get_stopped(allocation)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

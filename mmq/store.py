@@ -1,9 +1,11 @@
 """Quantized blocks on disk: content-addressed, written whole or not at all."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,15 @@ class Store:
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         save_file(tensors, aside, metadata=sealed)
         aside.replace(path)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Keep other processes out of such blocks of this name; a killed one leaves no lock."""
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def entries(self) -> "list[Entry]":
         """Everything that is stored, by name; what cannot be read has a problem."""

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from mmq_plugins.embedded.command import TrainOptions
 from mmq_search.command import SearchOptions
+from mmq_search.status import StatusOptions
 
 from mmq import registry
 from mmq.cli.analyze import AnalyzeOptions
@@ -29,6 +30,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONFIGS = {
     "main": ("search", SearchOptions),
     "search": ("search", SearchOptions),
+    "status": ("status", StatusOptions),
     "trial": ("trial", TrialOptions),
     "quantize": ("quantize", QuantizeOptions),
     "sweep-uniform": ("sweep-uniform", SweepOptions),
@@ -73,7 +75,7 @@ def test_every_mlproject_parameter_is_an_option_with_the_same_default():
 
 def test_constraints_pin_every_requirement():
     wanted = [*PROJECT["project"]["dependencies"]]
-    for extra in ("analysis", "legacy", "dev"):
+    for extra in ("analysis", "legacy", "postgresql", "dev"):
         wanted += PROJECT["project"]["optional-dependencies"][extra]
     assert {requirement_name(text) for text in wanted} <= set(pins())
 

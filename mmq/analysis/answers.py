@@ -66,7 +66,16 @@ class Budget:
         reference = baseline(points)
         if self.min_score is not None or self.max_drop is None or reference is None:
             return self.min_score
-        return reference.score - self.max_drop * (abs(reference.score) if self.relative else 1)
+        return float(self.below(np.asarray(reference.score)))
+
+    def below(self, reference: np.ndarray) -> np.ndarray:
+        """The lowest scores that the drop from these allows."""
+        assert self.max_drop is not None
+        if not self.relative:
+            return reference - self.max_drop
+        return np.asarray(
+            reference * np.where(reference > 0, 1 - self.max_drop, 1 + self.max_drop)
+        )
 
     def fits(self, point: Point, parameters: int) -> bool:
         """Whether a point's size is within bounds; parameters: of the model."""
@@ -235,9 +244,8 @@ class Evidence:
         if budget.min_score is not None:
             return budget.min_score
         assert self.reference is not None
-        assert budget.max_drop is not None
-        old = self.scores.get(self.reference.allocation, np.float64(self.reference.score))
-        return np.asarray(old - budget.max_drop * (np.abs(old) if budget.relative else 1))
+        scores = self.scores.get(self.reference.allocation)
+        return budget.below(np.asarray(self.reference.score) if scores is None else scores)
 
     def kept(self, chosen: Point) -> str:
         """The share of the unquantized score that is kept, with its interval; "" if unknown."""

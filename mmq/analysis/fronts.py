@@ -3,10 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from mmq.stats import RESAMPLES
-
 KEEP = 0.99  # the share of the unquantized score that a verdict asks for
 
 
@@ -61,22 +57,3 @@ def verdict(points: Sequence[Point]) -> str:
     if chosen is None:
         return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
     return f"{chosen.bpw:.1f} bpw keeps {KEEP:.0%} of the score: {chosen.allocation}"
-
-
-def kept_share(
-    values: Sequence[float], reference: Sequence[float], clusters: Sequence[str], seed: int = 0
-) -> tuple[float, float, float]:
-    """Share of the reference's mean score that is kept, with a paired 95% bootstrap interval.
-
-    Both scores are resampled on the same pictures, so what makes a picture hard cancels out.
-    """
-    _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    new = np.bincount(index, weights=np.asarray(values, dtype=float))
-    old = np.bincount(index, weights=np.asarray(reference, dtype=float))
-    rng = np.random.default_rng(seed)
-    shares = np.empty(RESAMPLES)
-    for k in range(RESAMPLES):
-        drawn = rng.integers(0, len(new), len(new))
-        shares[k] = new[drawn].sum() / max(old[drawn].sum(), 1e-12)
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return float(new.sum() / old.sum()), float(low), float(high)

@@ -2,18 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmq.analysis.fronts import (
-    Point,
-    baseline,
-    kept_share,
-    pareto_front,
-    smallest_keeping,
-    verdict,
-)
+from mmq.analysis.answers import Answer, Budget, answers
+from mmq.analysis.fronts import Point, pareto_front, smallest_keeping, verdict
 from mmq.analysis.plots import front_figure, front_plot
 
 if TYPE_CHECKING:
@@ -34,23 +28,21 @@ class Results:
     points: Sequence[Point]
     per_sample: Callable[[str], Sequence[float] | None]
     clusters: Sequence[str]
+    budget: Budget = field(default_factory=Budget)
+    parameters: int = 0  # of the model; needed where the budget is in GiB
+
+    def answers(self) -> list[Answer]:
+        """What the budget asks for, or the smallest within 1%."""
+        return answers(self.points, self.budget, self.parameters, self.per_sample, self.clusters)
 
 
 def conclusion(results: Results) -> str:
-    """The verdict, and on the next lines how sure it is."""
-    points, clusters = results.points, results.clusters
-    reference, chosen = baseline(points), smallest_keeping(points)
-    if reference is None or chosen is None:
-        return verdict(points)
-    old, new = results.per_sample(reference.allocation), results.per_sample(chosen.allocation)
-    if not old or not new:
-        return verdict(points)
-    kept, low, high = kept_share(new, old, clusters)
-    return (
-        f"{verdict(points)}\n\nIt scores {chosen.score:.4g} against {reference.score:.4g} "
-        f"unquantized on {len(new)} samples: {kept:.1%} kept (95% interval {low:.1%} to "
-        f"{high:.1%}, paired over {len(set(clusters))} pictures)."
-    )
+    """The verdict, or the answers to what was asked, and how sure they are."""
+    found = results.answers()
+    if results.budget.sized or results.budget.scored:
+        return "\n\n".join(answer.text for answer in found)
+    said = verdict(results.points)
+    return said if found[0].point is None else f"{said}\n\n{found[0].sureness}"
 
 
 def description(results: Results) -> str:
@@ -91,8 +83,8 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     return "\n".join([head, *rows])
 
 
-def log_front(run: "StudyRun", results: Results) -> None:
-    """The front as table, offline plot, PNG and metrics of the parent run."""
+def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> None:
+    """The front as table, PNG, metrics and, if interactive, offline plot (4.6 MB) of the run."""
     points, score_name = results.points, results.score_name
     if not points:
         return
@@ -113,9 +105,9 @@ def log_front(run: "StudyRun", results: Results) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         front_figure(points, score_name, title).savefig(folder / "front.png")
-        front_plot(points, score_name, title.replace("\n", "<br>")).write_html(
-            folder / "front.html"
-        )
+        if interactive:
+            plot = front_plot(points, score_name, title.replace("\n", "<br>"))
+            plot.write_html(folder / "front.html")
         run.log_folder(folder)
     chosen = smallest_keeping(points)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}

@@ -33,6 +33,7 @@ def record_trial(
     keep: Callable[[TrialRecord, str], Mapping[str, Any]],
     tell: Callable[[], None] | None = None,
     race: Race | None = None,
+    quiet: bool = False,
     **tags: str,
 ) -> Mapping[str, Any]:
     """One trial in a nested run: evaluated, kept on disk, logged, told; what was kept.
@@ -42,7 +43,7 @@ def record_trial(
     with ExitStack() as stack:
         with run.trial_run(spec, **tags) as trial:
             record = run_trial(
-                spec, model, artifacts, prepared.evaluator, prepared.samples, race=race
+                spec, model, artifacts, prepared.evaluator, prepared.samples, quiet, race
             )
             stack.enter_context(signals_deferred())
             kept = keep(record, trial.run_id)

@@ -2,8 +2,11 @@
 
 from mmq.tracking.chosen import applied, register
 from mmq.tracking.connection import connect, server_address, ui_command
+from mmq.tracking.outage import hasty, optional, unreachable
 from mmq.tracking.runs import Run, TrialRun, plain_run, single_run
 from mmq.tracking.studies import StudyRun, asked_of, known_study, study_run
+from mmq.tracking.trials import fetch_record, settle_trial, trial_record
+from mmq.tracking.where import places
 
 __all__ = [
     "Run",
@@ -12,11 +15,18 @@ __all__ = [
     "applied",
     "asked_of",
     "connect",
+    "fetch_record",
+    "hasty",
     "known_study",
+    "optional",
+    "places",
     "plain_run",
     "register",
     "server_address",
+    "settle_trial",
     "single_run",
     "study_run",
+    "trial_record",
     "ui_command",
+    "unreachable",
 ]

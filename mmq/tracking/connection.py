@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mmq.errors import InputError
 from mmq.owner import is_gone
 from mmq.tracking import views
+from mmq.tracking.outage import hasty, is_staged
 
 
 def server_address() -> str:
@@ -59,8 +60,9 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
     client = MlflowClient()
     try:
-        experiment_id = _experiment(client, experiment)
-        reap(client, experiment_id)
+        with hasty():
+            experiment_id = _experiment(client, experiment)
+            reap(client, experiment_id)
         return client, experiment_id
     except MlflowException as error:
         raise InputError(
@@ -70,13 +72,17 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
 
 
 def reap(client: MlflowClient, experiment_id: str) -> int:
-    """End mmq's runs whose process on this host is gone; how many there were."""
+    """End mmq's runs whose process on this host is gone; how many there were.
+
+    Those that only wait to be logged are no loss and are left alone.
+    """
     count = 0
     running = client.search_runs(
         [experiment_id], "attributes.status = 'RUNNING'", max_results=1000
     )
     for run in running:
-        if is_gone(run.data.tags.get("mmq.owner", "")):
-            client.set_terminated(run.info.run_id, "KILLED")
+        run_id, who = run.info.run_id, run.data.tags.get("mmq.owner", "")
+        if is_gone(who) and not is_staged(run_id):
+            client.set_terminated(run_id, "KILLED")
             count += 1
     return count

@@ -1,6 +1,7 @@
 """Runs: opened before the work, closed with what came of it, reaped where a process died."""
 
 import getpass
+import json
 import logging
 import os
 import tempfile
@@ -17,8 +18,10 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from mmq.contracts import LayerReport
+from mmq.errors import TakenOver
 from mmq.owner import owner
-from mmq.tracking import files, views
+from mmq.racing import Stopped
+from mmq.tracking import files, outage, views
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.params import question_params, versions
 from mmq.trial import Question, TrialRecord, TrialSpec
@@ -113,27 +116,40 @@ class TrialRun(Run):
         self.log_question(spec.question)
 
     def finish(self, record: TrialRecord) -> None:
-        """Log a trial's scores, sizes, seconds and files."""
+        """Log a trial's scores, sizes, seconds and files, which stay on disk until they are."""
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            files.write_record(Path(folder), record)
-            self.log_folder(Path(folder))
+        with outage.staging(self.run_id) as folder:
+            files.write_record(folder, record)
+        self.log_folder(outage.staged(self.run_id))
         facts = record.to_json()
         facts["seconds"] |= {"log": time.perf_counter() - started}
+        self._log_result(facts)
+
+    def _log_result(self, facts: Mapping[str, Any]) -> None:
         self.log(metrics=trial_metrics(facts))
-        if record.stopped:  # KILLED: whoever reads finished trials does not take it for one
+        if "stopped" in facts:  # KILLED: whoever reads finished trials does not take it for one
+            stopped = Stopped(**facts["stopped"])
             self.ended_well = "KILLED"
-            self.log(
-                metrics={"partial/samples": record.stopped.samples}, tags={"mmq.state": "PRUNED"}
-            )
-            self.describe(str(record.stopped))
+            self.log(metrics={"partial/samples": stopped.samples}, tags={"mmq.state": "PRUNED"})
+            self.describe(str(stopped))
 
     def finish_copy(self, facts: Mapping[str, Any]) -> None:
         """Log what another run recorded of the same trial; its predictions stay there."""
+        self.log_facts(facts)
+        self.log(tags={"mmq.recorded_by": facts["run_id"]})
+
+    def log_facts(self, facts: Mapping[str, Any]) -> None:
+        """Log a trial's record, without predictions and layers."""
         with tempfile.TemporaryDirectory() as folder:
             files.write_facts(Path(folder), facts)
             self.log_folder(Path(folder))
-        self.log(metrics=trial_metrics(facts), tags={"mmq.recorded_by": facts["run_id"]})
+        self._log_result(facts)
+
+    def finish_staged(self, folder: Path) -> None:
+        """Log and end what `finish` began and an outage, or a kill, cut off."""
+        self.log_folder(folder)
+        self._log_result(json.loads((folder / "record.json").read_text()))
+        self.end(self.ended_well)
 
 
 def trial_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
@@ -159,7 +175,8 @@ def status_of(error: BaseException | None) -> str:
     """The status of a run whose block ended like this."""
     if error is None:
         return "FINISHED"
-    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+    ended = isinstance(error, KeyboardInterrupt | SystemExit | TakenOver)
+    return "KILLED" if ended else "FAILED"
 
 
 @contextmanager
@@ -168,11 +185,30 @@ def closing(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if not (outage.unreachable(error) and outage.is_staged(run.run_id)):
+            _end_quickly(run, error)
+        raise
+    run.end(run.ended_well)
+    outage.unstage(run.run_id)
+
+
+def _end_quickly(run: Run, error: BaseException) -> None:
+    """End a run that failed; where the store is away, the run stays open until it is reaped."""
+    with outage.optional(f"The run {run.run_id} was not ended"), outage.hasty():
         if status_of(error) == "FAILED":
             run.log(tags={"mmq.error": traceback.format_exc()[-4000:]})
         run.end(status_of(error))
-        raise
-    run.end(run.ended_well)
+
+
+def log_left(client: MlflowClient) -> None:
+    """Log the trials that were recorded while the store was away, if it is back."""
+    with outage.optional("Recorded trials wait to be logged"), outage.hasty():
+        for run_id, folder in outage.left():
+            status = outage.status(client, run_id)
+            if status not in (None, "KILLED"):
+                TrialRun(client, "", run_id).finish_staged(folder)
+            if status is not None:  # else it belongs to another store
+                outage.unstage(run_id)
 
 
 def user() -> str:
@@ -197,6 +233,7 @@ def create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[st
 def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
     """A run of its own for one trial; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
+    log_left(client)
     name = str(spec.allocation)
     tags = {"mmq.kind": "single", "mmq.owner": owner()}
     adopted = os.environ.get("MLFLOW_RUN_ID")

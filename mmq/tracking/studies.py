@@ -1,8 +1,9 @@
 """Studies: a parent run, its trials nested under it, found again when the study goes on."""
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -13,12 +14,14 @@ from mmq.allocation import BitAllocation
 from mmq.errors import InputError
 from mmq.owner import owner
 from mmq.store import digest
-from mmq.tracking import views
+from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
-from mmq.tracking.runs import Run, TrialRun, closing, create, status_of
+from mmq.tracking.runs import Run, TrialRun, closing, create, log_left, status_of
 from mmq.trial import Question, TrialSpec
+
+log = logging.getLogger(__name__)
 
 
 class StudyRun(Run):
@@ -35,17 +38,28 @@ class StudyRun(Run):
         super().__init__(client, experiment_id, run_id)
         self.study = study
         self.parts: Sequence[str] = ()  # what gets a width each; empty: the components
+        self.others: Callable[[], bool] = lambda: False  # whether someone else works in it
         self._launcher = launcher  # the project run that continues an older parent
 
     @contextmanager
     def trial_run(self, spec: TrialSpec, **tags: str) -> Iterator[TrialRun]:
-        """A nested run, its params logged before the work: a crash leaves a FAILED run."""
+        """A nested run, its params logged before the work: a crash leaves a FAILED run.
+
+        Where the store goes away after the trial was recorded, it is logged by a later one.
+        """
         own = self.trial_tags(spec.question.key, spec.allocation)
         run = create(self.client, self.experiment_id, str(spec.allocation), own | tags)
         trial = TrialRun(self.client, self.experiment_id, run)
-        with closing(trial):
-            trial.start(spec, self.parts)
-            yield trial
+        try:
+            with closing(trial):
+                trial.start(spec, self.parts)
+                yield trial
+        except MlflowException as error:
+            if not (outage.unreachable(error) and outage.is_staged(run)):
+                raise
+            log.warning("The MLflow store is away; %s is logged later", spec.allocation)
+        else:
+            log_left(self.client)
 
     def trial_tags(self, question: str, allocation: BitAllocation) -> dict[str, str]:
         """What tells a nested run as a trial of this study; question: its key."""
@@ -79,6 +93,16 @@ class StudyRun(Run):
             self.client.set_tag(self._launcher.run_id, "mlflow.note.content", note)
 
     @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.client.get_experiment(self.experiment_id).name)
+
+    def keep_open(self) -> None:
+        """Whoever works on the study owns its run, even if another one ended it."""
+        self.client.update_run(self.run_id, status="RUNNING")
+        self.log(tags={"mmq.owner": owner()})
+
+    @property
     def address(self) -> tuple[str, str]:
         """Tracking store (without a password) and id of this run."""
         return shown_uri(self.client.tracking_uri), self.run_id
@@ -96,10 +120,14 @@ class StudyRun(Run):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """End the run, unless others go on with the study: the last one does it."""
         status = status_of(error)
-        self.end(status)
-        if self._launcher is not None:
-            self._launcher.end(status)
+        patience = outage.hasty() if error is not None else nullcontext()
+        with outage.optional(f"The run {self.run_id} was not ended"), patience:
+            if not self.others():
+                self.end(status)
+            if self._launcher is not None:
+                self._launcher.end(status)
 
 
 def study_run(
@@ -126,6 +154,7 @@ def open_study(
 ) -> StudyRun:
     """As `study_run`, without a question."""
     client, experiment_id = connect(experiment)
+    log_left(client)
     tags = {"mmq.kind": "study", "mmq.study": study, "mmq.owner": owner()}
     project_run = os.environ.get("MLFLOW_RUN_ID")
     if parent is None:

@@ -6,25 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
-from tqdm import tqdm
 
 from mmq.allocation import BitAllocation, parse_bits
-from mmq.analysis.fronts import pareto_front
-from mmq.artifacts import Artifacts
+from mmq.analysis.answers import Budget
 from mmq.cli.options import options_from
 from mmq.errors import InputError, unknown
 from mmq.home import home
-from mmq.model import LoadedModel
 from mmq.parts import GRAINS
-from mmq.prepare import EXPERIMENT_HELP, Prepared, QuestionOptions, option, prepare
-from mmq.racing import Race
-from mmq.store import Store
-from mmq.studies.front import Results, conclusion, description, front_text, log_front
-from mmq.studies.run import MAX_FAILURES, check_name, record_trial
-from mmq.tracking import StudyRun, connect, study_run, ui_command
-from mmq.trial import Question, TrialSpec
+from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
+from mmq.studies.front import conclusion, front_text
+from mmq.studies.run import check_name
+from mmq.tracking import StudyRun, connect, optional, register, study_run, ui_command
+from mmq.trial import Question
+from mmq_search.deadline import Deadline
+from mmq_search.loop import Search
 from mmq_search.space import Space
-from mmq_search.study import Asked, SearchStudy
+from mmq_search.steering import Steering
+from mmq_search.study import SearchStudy
+from mmq_search.workers import command_lines, end_with_overseer, is_worker
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,12 @@ class SearchOptions(QuestionOptions):
         "component", "What gets a width: component, group (thirds), type (attn, ff), or fine."
     )
     n_trials: int = option(40, "Allocations to try, those of earlier calls included.")
+    max_bpw: str = option("", "Answer: the best under so many bits per weight.")
+    max_size_gib: str = option("", "Answer: the best under so many GiB, scales counted.")
+    min_score: str = option("", "Answer: the smallest with at least this score.")
+    max_drop: str = option("", "Answer: the smallest within 1% (or 0.5 points) of unquantized.")
+    timeout: str = option("", "Ask no more after seconds, 90m or 8h; empty: no limit.")
+    workers: int = option(1, "Processes on this machine that search together.")
     race: bool = option(
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."
     )
@@ -50,10 +55,15 @@ class SearchOptions(QuestionOptions):
 def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     """Search the Pareto front of size against score over per-component bits.
 
-    The same command again goes on where the last one stopped.
+    The same command again goes on where the last one stopped; on another machine, with the same
+    MMQ_STORAGE and MLFLOW_TRACKING_URI, it joins in.
     """
-    if chosen.n_trials < 1:
-        raise InputError(f"n-trials: {chosen.n_trials} is not at least 1")
+    for option_name in ("n_trials", "workers"):
+        if getattr(chosen, option_name) < 1:
+            shown = option_name.replace("_", "-")
+            raise InputError(f"{shown}: {getattr(chosen, option_name)} is not at least 1")
+    deadline = Deadline.parse(chosen.timeout)
+    budget = Budget.parse(chosen.max_bpw, chosen.max_size_gib, chosen.min_score, chosen.max_drop)
     check_name(chosen.study)
     if chosen.grain not in GRAINS:
         raise unknown("grain", chosen.grain, GRAINS)
@@ -62,20 +72,43 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
     )
     space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
+    steering = Steering.of(space, prepared.skeleton, budget)
     question = prepared.question
     name = chosen.study or study_name(question, space)
-    study = SearchStudy(name, question.facts(), space, home(), chosen.seed)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
-    model = prepared.load()
-    run = study_run(chosen.experiment, name, [question], study.parent)
-    study.parent, run.parts = run.address, space.parts
+    study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering)
+    model = prepared.load() if chosen.workers == 1 else None
+    run = open_run(study, chosen.experiment, question)
+    if is_worker():
+        end_with_overseer()
+    else:
+        study.remember(chosen.n_trials, deadline.until)
     log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
+    found = Search(study, run, prepared, chosen.n_trials, deadline, chosen.race)
     try:
         with run:
-            _search(study, run, model, prepared, chosen.n_trials, chosen.race)
+            if model is not None:
+                artifacts = found.artifacts()
+                steering.weigh(model, artifacts)
+                found.alone(model, artifacts)
+            else:
+                left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
+                fixed = {"study": name, "experiment": run.experiment, "timeout": left}
+                device, count = prepared.device, chosen.workers
+                found.together(command_lines(chosen, extra, device, count, **fixed))
     finally:
         prepared.evaluator.close()
-    _say_where_to_look(study, run, prepared)
+    if not is_worker():
+        _say_what_was_found(found)
+
+
+def open_run(study: SearchStudy, experiment: str, question: Question) -> StudyRun:
+    """The study's parent run, shared by all that work on it: the first one makes it."""
+    with study.locked():
+        run = study_run(experiment, study.name, [question], study.parent)
+        study.log_to(run.address)
+    run.parts, run.others = study.space.parts, study.others_at_work
+    return run
 
 
 def study_name(question: Question, space: Space) -> str:
@@ -87,88 +120,17 @@ def study_name(question: Question, space: Space) -> str:
     return re.sub(r"[^\w.-]", "-", f"{readable}{grain}-{widths}-{question.key[:8]}")
 
 
-def _search(
-    study: SearchStudy,
-    run: StudyRun,
-    model: LoadedModel,
-    prepared: Prepared,
-    n_trials: int,
-    race: bool,
-) -> None:
-    """Ask, run and tell until `n_trials` allocations are evaluated; the front is logged anyhow."""
-    artifacts = prepared.artifacts(Store(home() / "store"))
-    failures = 0
-    done, target = len(study.settled()), min(n_trials, len(study.space))
-    if done:
-        state = "is done" if done >= target else "goes on"
-        click.echo(f"Study {study.name} {state}: {done} of {target} allocations are evaluated.")
-    try:
-        with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
-            while done < target and (asked := study.ask()) is not None:
-                try:
-                    _run_one(study, run, model, prepared, artifacts, asked, race)
-                except Exception as error:
-                    failures += 1
-                    tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
-                    if failures == MAX_FAILURES:
-                        raise
-                    continue
-                done, failures = done + 1, 0
-                bar.update()
-                bar.set_postfix_str(f"front: {len(pareto_front(study.points()))}")
-                run.log(metrics={"trials": done}, step=done)
-                if done == 1 or done % 5 == 0:
-                    _describe(study, run, prepared)
-    finally:
-        if study.evaluated():
-            _describe(study, run, prepared)
-            log_front(run, _results(study, prepared))
-
-
-def _results(study: SearchStudy, prepared: Prepared) -> Results:
-    return study.results([sample.image_id for sample in prepared.samples])
-
-
-def _describe(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
-    """Bring the parent run's description and chart view up to date."""
-    run.describe(description(_results(study, prepared)))
-    run.save_view(study.space.parts, study.score_name)
-
-
-def _run_one(
-    study: SearchStudy,
-    run: StudyRun,
-    model: LoadedModel,
-    prepared: Prepared,
-    artifacts: Artifacts,
-    asked: Asked,
-    race: bool,
-) -> None:
-    """One trial through mmq's path; what ends it early is told to Optuna too."""
-    against = Race(prepared.question.seed, study.points(), study.per_sample) if race else None
-    spec = TrialSpec(prepared.question, asked.allocation)
-    try:
-        record_trial(
-            run,
-            spec,
-            model,
-            artifacts,
-            prepared,
-            keep=study.records.keep,
-            tell=lambda: study.tell(asked),
-            race=against,
-            **{"mmq.optuna_trial": str(asked.trial.number)},
-        )
-    except BaseException as error:
-        study.give_up(asked, retry=isinstance(error, KeyboardInterrupt))
-        raise
-
-
-def _say_where_to_look(study: SearchStudy, run: StudyRun, prepared: Prepared) -> None:
-    said = conclusion(_results(study, prepared))
+def _say_what_was_found(found: Search) -> None:
+    """The front, the answers, where they are registered and where to look."""
+    study, run, results = found.study, found.run, found.results()
+    said = conclusion(results)
     if stopped := len(study.pruned()):
         said += f"\n\n{stopped} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
+    with optional("What was chosen is not registered; the same command does it later"):
+        for answer in results.answers():
+            if answer.point is not None:
+                click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
     if command := ui_command():
         click.echo(f"Browse it: {command}")
     click.echo(f"Open:      {run.link()}")

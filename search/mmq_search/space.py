@@ -3,13 +3,15 @@
 import itertools
 import math
 import random
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from optuna.trial import Trial
 
 from mmq.allocation import BitAllocation
-from mmq.parts import finest, names
+from mmq.parts import Part, finest, names
+
+LISTED = 100_000  # allocations: larger spaces are not gone through
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Space:
         """The inverse of `params`."""
         return self._of(self.bits[params[name]] for name in self.parts)
 
+    def part_of(self, part: Part) -> str:
+        """Which of the space's parts a finest part belongs to."""
+        return next(n for n in self.parts if part in finest(n, self.components))
+
     def diagonal(self) -> list[BitAllocation]:
         """The same width everywhere, widest first: the unquantized model leads."""
         return [BitAllocation.uniform(self.components, bits) for bits in reversed(self.bits)]
@@ -59,13 +65,20 @@ class Space:
         for widths in itertools.product(self.bits, repeat=len(self.parts)):
             yield self._of(widths)
 
-    def unseen(self, seen: Container[str], rng: random.Random) -> BitAllocation | None:
-        """A random allocation that was not seen yet; None where all were."""
+    def unseen(
+        self,
+        seen: Container[str],
+        rng: random.Random,
+        allows: Callable[[BitAllocation], bool] = lambda allocation: True,
+    ) -> BitAllocation | None:
+        """A random allocation that was not seen yet; None where all were, or none is found."""
         for _ in range(100):
             pick = self._of(rng.choice(self.bits) for _ in self.parts)
-            if str(pick) not in seen:
+            if str(pick) not in seen and allows(pick):
                 return pick
-        rest: Sequence[BitAllocation] = [a for a in self if str(a) not in seen]
+        if len(self) > LISTED:
+            return None
+        rest: Sequence[BitAllocation] = [a for a in self if str(a) not in seen and allows(a)]
         return rng.choice(rest) if rest else None
 
     def describe(self) -> str:

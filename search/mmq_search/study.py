@@ -3,26 +3,26 @@
 import json
 import logging
 import random
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from mmq.allocation import BitAllocation
-from mmq.analysis.fronts import Point
-from mmq.errors import InputError
-from mmq.owner import is_gone, owner
-from mmq.records import Records, primary_samples
-from mmq.studies.front import Results
+from mmq.errors import InputError, TakenOver
+from mmq.owner import owner
+from mmq_search.abandoned import Abandoned
+from mmq_search.found import FoundStudy
 from mmq_search.space import Space
+from mmq_search.steering import Steering
+from mmq_search.storage import Storage, heartbeat, patiently
 
 log = logging.getLogger(__name__)
-MAX_DUPLICATES = 20  # repeats of the sampler in a row before a fresh allocation is drawn
+MAX_DUPLICATES = 3  # repeats in a row before a fresh allocation is drawn
 
 
 @dataclass(slots=True)
@@ -33,36 +33,39 @@ class Asked:
     allocation: BitAllocation
 
 
-class SearchStudy:
+class SearchStudy(FoundStudy):
     """Optuna's study of a question, with the records of its trials beside it.
 
     A record is written before Optuna is told: a trial that was killed in between is completed from
-    its record when the study is opened again.
+    its record by whoever asks next. Any number of processes may have the study open: they ask one
+    after the other, so that none evaluates what another one does.
     """
 
     def __init__(
-        self, name: str, facts: dict[str, Any], space: Space, folder: Path, seed: int
+        self,
+        name: str,
+        facts: dict[str, Any],
+        space: Space,
+        folder: Path,
+        seed: int,
+        steering: Steering | None = None,
     ) -> None:
-        self.name, self.space, self.seed = name, space, seed
-        self.records = Records(folder / "studies" / name)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        self.study = optuna.create_study(
-            study_name=name,
-            storage=f"sqlite:///{folder / 'studies.db'}",
-            directions=["minimize", "maximize"],
-            load_if_exists=True,
-        )
-        self.study.set_metric_names(["bpw", "score"])
-        self._check_question(facts)
-        self._reap()
-        self._enqueue_diagonal()
-        # a new sampler state a session: the same seed would propose the same again
-        self.study.sampler = TPESampler(
-            seed=seed + len(self.study.get_trials(deepcopy=False)),
-            multivariate=True,
-            n_startup_trials=10,
-        )
+        self.space, self.seed = space, seed
+        self.steering = steering or Steering(space)
+        storage, self.abandoned = Storage(folder), Abandoned(self)
+        with storage.locked(name):
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage.optuna,
+                directions=["minimize", "maximize"],
+                load_if_exists=True,
+            )
+            self._open(name, storage, study)
+            self.study.set_metric_names(["bpw", "score"])
+            self._check_question(facts)
+            self.abandoned.settle()
+            self.lead(self.steering.diagonal())
+        self.abandoned.end_runs()
 
     def _check_question(self, facts: dict[str, Any]) -> None:
         known = self.study.user_attrs.get("question")
@@ -84,103 +87,127 @@ class SearchStudy:
                     f"{self.study.user_attrs[name]}. Choose another --study, or leave it empty."
                 )
 
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states)
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from asking in this study, and from what else needs the lock."""
+        return self.storage.locked(self.name)
 
-    def _reap(self) -> None:
-        """Settle trials whose process on this host is gone: by their record, or asked again."""
-        for trial in self._trials(TrialState.RUNNING):
-            if not is_gone(trial.user_attrs.get("owner", "")):
-                continue
-            params = trial.params or trial.system_attrs.get("fixed_params", {})
-            if set(params) == set(self.space.parts):
-                self._settle(trial.number, self.space.allocation(params))
-            else:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _settle(self, number: int, allocation: BitAllocation) -> None:
-        """End an abandoned trial as its record says; without one, fail it and ask again."""
-        record = self._record(allocation)
+    def _settle(self, number: int, allocation: BitAllocation) -> dict[str, Any] | None:
+        """End a trial as its record says; without one, fail it and ask again."""
+        record = self.records.get_any(allocation)
         if record is not None and str(allocation) not in self.settled():
             self._close(number, record)
-            return
+            return record
         self.study.tell(number, state=TrialState.FAIL)
         self._enqueue(allocation)
+        return None
 
     def _enqueue(self, allocation: BitAllocation) -> None:
         params = self.space.params(allocation)
-        waiting = [t.system_attrs.get("fixed_params") for t in self._trials(TrialState.WAITING)]
+        waiting = [t.system_attrs.get("fixed_params") for t in self.trials(TrialState.WAITING)]
         if params not in waiting and str(allocation) not in self.settled():
             self.study.enqueue_trial(params)
 
-    def _enqueue_diagonal(self) -> None:
-        """The uniform allocations come first; on every opening, those that are still missing."""
-        running = {t.user_attrs.get("allocation") for t in self._trials(TrialState.RUNNING)}
-        for allocation in self.space.diagonal():
+    def lead(self, allocations: Iterable[BitAllocation]) -> None:
+        """Ask for these next, in this order, before the sampler chooses again.
+
+        Those that were evaluated, are being evaluated or are waiting already are left out.
+        """
+        running = {t.user_attrs.get("allocation") for t in self.trials(TrialState.RUNNING)}
+        for allocation in allocations:
             if str(allocation) not in running:
                 self._enqueue(allocation)
 
-    def evaluated(self) -> dict[str, FrozenTrial]:
-        """Finished trials that were really evaluated, by allocation."""
-        return self._originals(TrialState.COMPLETE)
-
-    def pruned(self) -> dict[str, FrozenTrial]:
-        """Trials that lost their race, by allocation; `partial` in their attributes says more."""
-        return self._originals(TrialState.PRUNED)
-
-    def settled(self) -> dict[str, FrozenTrial]:
-        """What is never asked again: evaluated or pruned."""
-        return self._originals(TrialState.COMPLETE, TrialState.PRUNED)
-
-    def _originals(self, *states: TrialState) -> dict[str, FrozenTrial]:
-        return {
-            trial.user_attrs["allocation"]: trial
-            for trial in self._trials(*states)
-            if "duplicate_of" not in trial.user_attrs
-        }
-
-    def ask(self) -> Asked | None:
+    def ask(self, limit: int | None = None) -> Asked | None:
         """The next allocation that was not tried yet; None where there is none left.
+
+        None, too, where `limit` allocations are settled or running, by whichever process.
+        """
+
+        def ask() -> Asked | None:
+            with self.locked():
+                self.abandoned.settle()
+                begun = len(self.settled()) + len(self.trials(TrialState.RUNNING))
+                return None if limit is not None and begun >= limit else self._ask()
+
+        asked = patiently(ask)
+        self.abandoned.end_runs()
+        return asked
+
+    def _ask(self) -> Asked | None:
+        """The next allocation, with the lock held.
 
         Repeats of the sampler are answered from what was found, so that it learns from them.
         What another process is evaluating is passed over.
         """
         repeats = 0
+        # random numbers of its own a session: the same seed would propose the same again
+        begun = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = self.steering.sampler(self.seed + begun, self.points())
         while True:
             trial = self.study.ask()
+            self.storage.optuna.record_heartbeat(trial._trial_id)
             trial.set_user_attr("owner", owner())
             allocation = self.space.suggest(trial)
             others = {
-                str(t.user_attrs.get("allocation"))
-                for t in self._trials(TrialState.RUNNING)
+                str(t.user_attrs.get("allocation")): t.number
+                for t in self.trials(TrialState.RUNNING)
                 if t.number != trial.number
             }
             trial.set_user_attr("allocation", str(allocation))
             known = self.settled()
-            if str(allocation) not in known and str(allocation) not in others:
+            new = str(allocation) not in known and str(allocation) not in others
+            if new and self.steering.allows(allocation):
                 return Asked(trial, allocation)
             if str(allocation) in known:
                 twin = known[str(allocation)]
                 trial.set_user_attr("duplicate_of", twin.number)
                 self.study.tell(trial, twin.values, state=twin.state)
+            elif new:  # the sampler knows of nothing else that fits
+                self.study.tell(trial, state=TrialState.FAIL)
             else:
+                trial.set_user_attr("duplicate_of", others[str(allocation)])
                 self.study.tell(trial, state=TrialState.FAIL)
             repeats += 1
             if repeats >= MAX_DUPLICATES:
                 seen = {*known, *others}
-                fresh = self.space.unseen(seen, random.Random(self.seed + trial.number))
+                fresh = self.steering.unseen(seen, random.Random(self.seed + trial.number))
                 if fresh is None:
                     return None
                 self._enqueue(fresh)
 
+    @contextmanager
+    def working(self, asked: Asked) -> Iterator[None]:
+        """Around a trial's work: other machines see that it is alive."""
+        with heartbeat(self.storage.optuna, asked.trial._trial_id):
+            yield
+
+    def others_at_work(self) -> bool:
+        """Whether a living process has a trial running."""
+
+        def look() -> bool:
+            with self.locked():
+                self.abandoned.settle()
+                return bool(self.trials(TrialState.RUNNING))
+
+        others = patiently(look)
+        self.abandoned.end_runs()
+        return others
+
+    def check_claim(self, asked: Asked) -> None:
+        """TakenOver where the trial was given to others, who took this process for dead."""
+        if self._state(asked) != TrialState.RUNNING:
+            raise TakenOver(f"trial {asked.trial.number} was silent and is settled by others")
+
+    def _state(self, asked: Asked) -> TrialState:
+        storage = self.study._storage
+        return patiently(lambda: storage.get_trial(asked.trial._trial_id).state)
+
     def tell(self, asked: Asked) -> None:
         """Tell Optuna what the kept record says: completed, or pruned where it was stopped."""
-        record = self._record(asked.allocation)
+        record = self.records.get_any(asked.allocation)
         assert record is not None, f"{asked.allocation} was never kept"
-        self._close(asked.trial.number, record)
-
-    def _record(self, allocation: BitAllocation) -> dict[str, Any] | None:
-        return self.records.get(allocation) or self.records.get_stopped(allocation)
+        if self._state(asked) == TrialState.RUNNING:
+            patiently(lambda: self._close(asked.trial.number, record))
 
     def _close(self, number: int, record: dict[str, Any]) -> None:
         score = record["metrics"][record["primary"]]
@@ -204,20 +231,13 @@ class SearchStudy:
         else:
             self.study.tell(number, [record["size"]["bpw"], score["value"]])
 
-    @property
-    def parent(self) -> tuple[str, str] | None:
-        """Tracking store and id of the parent run that this study is logged to."""
-        known = self.study.user_attrs.get("parent")
-        return None if known is None else (known[0], known[1])
+    def log_to(self, parent: tuple[str, str]) -> None:
+        """Keep tracking store and id of the parent run that this study is logged to."""
+        self.study.set_user_attr("parent", list(parent))
 
-    @parent.setter
-    def parent(self, value: tuple[str, str]) -> None:
-        self.study.set_user_attr("parent", list(value))
-
-    @property
-    def score_name(self) -> str:
-        """The metric that is maximized, as the evaluator calls it."""
-        return str(self.study.user_attrs.get("score_name", "score"))
+    def remember(self, n_trials: int, until: float | None) -> None:
+        """Keep what a command asks for."""
+        self.study.set_user_attr("asked", {"n_trials": n_trials, "until": until})
 
     def give_up(self, asked: Asked, retry: bool) -> None:
         """Settle a trial that ended early; with `retry` its allocation is asked again.
@@ -225,33 +245,10 @@ class SearchStudy:
         A trial whose record was kept is complete all the same. Nothing happens where Optuna was
         told already: the interrupt came after the end.
         """
-        if self.study.trials[asked.trial.number].state.is_finished():
+        if self._state(asked).is_finished():
             return
-        if retry or self._record(asked.allocation) is not None:
-            self._settle(asked.trial.number, asked.allocation)
+        if retry or self.records.get_any(asked.allocation) is not None:
+            with self.locked():
+                self._settle(asked.trial.number, asked.allocation)
         else:
             self.study.tell(asked.trial, state=TrialState.FAIL)
-
-    def per_sample(self, allocation: str) -> Sequence[float] | None:
-        """A finished trial's score of every sample, where its metric has one."""
-        record = self.records.get(allocation)
-        return None if record is None else primary_samples(record)
-
-    def results(self, clusters: Sequence[str]) -> Results:
-        """What was evaluated; clusters: the picture of every sample."""
-        return Results(self.name, self.score_name, self.points(), self.per_sample, clusters)
-
-    def points(self) -> list[Point]:
-        """Every evaluated trial on the size-score plane."""
-        return [
-            Point(
-                allocation=allocation,
-                bpw=trial.values[0],
-                score=trial.values[1],
-                low=trial.user_attrs.get("low"),
-                high=trial.user_attrs.get("high"),
-                stored_bpw=trial.user_attrs.get("stored_bpw"),
-                run_id=trial.user_attrs.get("run_id"),
-            )
-            for allocation, trial in self.evaluated().items()
-        ]

@@ -102,3 +102,12 @@ def test_a_score_without_samples_is_answered_without_chances():
 def test_nonsense_is_refused(options, said):
     with pytest.raises(InputError, match=said):
         Budget.parse(**options)
+
+
+def test_what_every_picture_keeps_is_sure():
+    old = np.random.default_rng(2).uniform(0.1, 1, N)
+    samples = {"vit=16": old.tolist(), "vit=4": (0.9 * old).tolist()}
+    points = [Point(n, b, 100 * np.mean(samples[n])) for n, b in (("vit=16", 16), ("vit=4", 4))]
+    (answer,) = answers(points, Budget.parse(max_drop="10.1%"), 1, samples.get, PICTURES)
+    assert "90.0% of the unquantized score kept (95% interval 90.0% to 90.0%" in answer.text
+    assert "in 100% of resamples" in answer.text

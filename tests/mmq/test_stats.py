@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmq.analysis.fronts import Point, kept_share, pareto_front, smallest_keeping, verdict
+from mmq.analysis.fronts import Point, pareto_front, smallest_keeping, verdict
 from mmq.stats import mean_metric
 
 
@@ -63,12 +63,3 @@ def test_verdict_names_the_smallest_that_keeps_99_percent():
 )
 def test_verdict_says_when_there_is_none(trials, expected):
     assert expected in verdict(trials)
-
-
-def test_kept_share_is_paired():
-    rng = np.random.default_rng(2)
-    old = rng.uniform(0, 1, 400)
-    new = 0.9 * old  # every picture keeps exactly 90%: pairing leaves no doubt
-    kept, low, high = kept_share(new, old, [str(k) for k in range(400)])
-    assert kept == pytest.approx(0.9)
-    assert high - low < 1e-9

@@ -1,4 +1,5 @@
 import dataclasses
+import multiprocessing
 
 import torch
 from mmq_plugins.quantizers.rtn import Rtn
@@ -47,3 +48,22 @@ def test_codes_take_their_bits_on_disk(tmp_path):
 def test_nothing_half_written_is_left(tmp_path):
     Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_one_of_several_processes_computes_what_all_of_them_want(tmp_path):
+    told, said = multiprocessing.Pipe(duplex=False)
+
+    go = multiprocessing.Event()
+
+    def other():
+        go.wait()
+        with Store(tmp_path).locked("llm"):
+            said.send("in")
+
+    process = multiprocessing.get_context("fork").Process(target=other)
+    process.start()
+    with Store(tmp_path).locked("llm"):
+        go.set()
+        assert not told.poll(0.5)
+    assert told.poll(30)
+    process.join()

@@ -1,0 +1,73 @@
+"""Runs of a search's trials, whichever process or machine opened them."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+
+from mmq.tracking.outage import hasty, is_staged, unreachable
+from mmq.tracking.runs import TrialRun
+
+log = logging.getLogger(__name__)
+NUMBER = "mmq.optuna_trial"  # tag with the number that Optuna gave a trial
+
+
+def _runs(client: MlflowClient, parent: str, number: int) -> list[MlflowRun]:
+    """Those of one trial. Several: a request that the server had served was sent again."""
+    experiment = client.get_run(parent).info.experiment_id
+    query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`{NUMBER}` = '{number}'"
+    return list(client.search_runs([experiment], query))
+
+
+def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> bool:
+    """End the runs of an abandoned trial: FINISHED with its record, KILLED without one.
+
+    False where the store cannot be reached now.
+    """
+    client = MlflowClient()
+    try:
+        with hasty():
+            for run in _runs(client, parent, number):
+                run_id, status = run.info.run_id, run.info.status
+                if facts is not None and facts["run_id"] == run_id:
+                    ended = "KILLED" if "stopped" in facts else "FINISHED"
+                    if status != ended and not is_staged(run_id):
+                        trial = TrialRun(client, run.info.experiment_id, run_id)
+                        trial.log_facts(facts)
+                        trial.end(ended)
+                elif status == "RUNNING":
+                    client.set_terminated(run_id, "KILLED")
+    except MlflowException as error:
+        log.warning("The run of trial %d could not be ended: %s", number, error.message)
+        return not unreachable(error)
+    return True
+
+
+def trial_record(parent: str, number: int) -> dict[str, Any] | None:
+    """The record of a trial that was logged whole; None where there is no such run."""
+    client = MlflowClient()
+    try:
+        with hasty():
+            found = [r for r in _runs(client, parent, number) if r.info.status == "FINISHED"]
+    except MlflowException as error:
+        log.warning("The run of trial %d could not be looked for: %s", number, error.message)
+        return None
+    return fetch_record(found[0].info.run_id) if found else None
+
+
+def fetch_record(run_id: str) -> dict[str, Any] | None:
+    """A trial's record from its run; None where it cannot be had."""
+    try:
+        with hasty(), tempfile.TemporaryDirectory() as folder:
+            path = MlflowClient().download_artifacts(run_id, "record.json", folder)
+            facts: dict[str, Any] = json.loads(Path(path).read_text())
+    except (MlflowException, OSError) as error:
+        log.warning("The record of run %s cannot be had: %s", run_id, error)
+        return None
+    return facts | {"run_id": run_id}

@@ -1,0 +1,57 @@
+"""Trials whose process died: settled by whoever asks next, with their MLflow runs."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mmq.owner import is_gone, is_here
+from mmq.tracking import settle_trial, trial_record
+
+if TYPE_CHECKING:
+    from mmq_search.study import SearchStudy
+
+log = logging.getLogger(__name__)
+
+
+class Abandoned:
+    """The trials of a study that nobody works on any more."""
+
+    def __init__(self, study: "SearchStudy") -> None:
+        self.study = study
+        self._runs: list[tuple[int, dict[str, Any] | None]] = []  # trial's number, its record
+
+    def settle(self) -> None:
+        """Complete them by their records, or fail them and ask again. The caller has the lock.
+
+        A process of this host is looked for; of another host, its heartbeat. A trial without an
+        owner was left in the middle of asking: who asks holds the lock, and so does the caller.
+        """
+        study = self.study.study
+        stale = self.study.storage.optuna._get_stale_trial_ids(study._study_id)
+        for trial in self.study.trials(TrialState.RUNNING):
+            who = trial.user_attrs.get("owner")
+            if who is None or is_gone(who) or (trial._trial_id in stale and not is_here(who)):
+                log.warning("Trial %d was left by %s", trial.number, who)
+                self._runs.append((trial.number, self._settle(trial)))
+
+    def _settle(self, trial: FrozenTrial) -> dict[str, Any] | None:
+        params = trial.params or trial.system_attrs.get("fixed_params", {})
+        if set(params) != set(self.study.space.parts):
+            self.study.study.tell(trial.number, state=TrialState.FAIL)
+            return None
+        allocation, records = self.study.space.allocation(params), self.study.records
+        if self.study.parent and records.get_any(allocation) is None:
+            logged = trial_record(self.study.parent[1], trial.number)
+            if logged is not None:  # by another machine, which died before it could tell
+                records.put(logged)
+        return self.study._settle(trial.number, allocation)
+
+    def end_runs(self) -> None:
+        """End their MLflow runs; what cannot be reached now is tried the next time."""
+        parent = self.study.parent
+        while parent and self._runs:
+            number, record = self._runs[0]
+            if not settle_trial(parent[1], number, record):
+                return
+            self._runs.pop(0)

@@ -1,0 +1,56 @@
+"""When a search stops asking."""
+
+import re
+import time
+from dataclasses import dataclass, field
+
+from mmq.errors import InputError
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """So many seconds from now on; None: never."""
+
+    seconds: float | None
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def parse(cls, text: str) -> "Deadline":
+        """From "5400", "90m" or "1.5h"; empty: none. InputError for anything else."""
+        if not text:
+            return cls(None)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+        if found is None or not float(found[1]):
+            raise InputError(f"timeout: {text!r} is not a time; write seconds, 90m or 8h")
+        return cls(float(found[1]) * UNITS[found[2]])
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left; None without a deadline."""
+        if self.seconds is None:
+            return None
+        return max(0.0, self.began + self.seconds - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is over."""
+        return self.left == 0
+
+    @property
+    def until(self) -> float | None:
+        """The same on the clock, in seconds of the epoch."""
+        return None if self.left is None else time.time() + self.left
+
+
+def in_words(seconds: float) -> str:
+    """A time to read.
+
+    >>> in_words(42), in_words(312), in_words(7600)
+    ('42 s', '5 min', '2 h 7 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

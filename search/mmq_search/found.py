@@ -1,0 +1,107 @@
+"""What a search has found so far, read from its storage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mmq.analysis.answers import Budget
+from mmq.analysis.fronts import Point
+from mmq.errors import unknown
+from mmq.records import Records, primary_samples
+from mmq.studies.front import Results
+from mmq.tracking import fetch_record
+from mmq_search.storage import Storage
+
+
+class FoundStudy:
+    """A study to read from: nothing is settled, nor made."""
+
+    def __init__(self, name: str, storage: Storage) -> None:
+        """InputError for an unknown study."""
+        known = optuna.get_all_study_names(storage.optuna)
+        if name not in known:
+            raise unknown("study", name, known)
+        self._open(name, storage, optuna.load_study(study_name=name, storage=storage.optuna))
+
+    def _open(self, name: str, storage: Storage, study: optuna.Study) -> None:
+        self.name, self.storage, self.study = name, storage, study
+        self.records = Records(storage.folder / "studies" / name)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Optuna's trials in these states."""
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def evaluated(self) -> dict[str, FrozenTrial]:
+        """Finished trials that were really evaluated, by allocation."""
+        return self._originals(TrialState.COMPLETE)
+
+    def pruned(self) -> dict[str, FrozenTrial]:
+        """Trials that lost their race, by allocation; `partial` in their attributes says more."""
+        return self._originals(TrialState.PRUNED)
+
+    def settled(self) -> dict[str, FrozenTrial]:
+        """What is never asked again: evaluated or pruned."""
+        return self._originals(TrialState.COMPLETE, TrialState.PRUNED)
+
+    def _originals(self, *states: TrialState) -> dict[str, FrozenTrial]:
+        return {
+            trial.user_attrs["allocation"]: trial
+            for trial in self.trials(*states)
+            if "duplicate_of" not in trial.user_attrs
+        }
+
+    @property
+    def parent(self) -> tuple[str, str] | None:
+        """Tracking store and id of the parent run that this study is logged to."""
+        known = self.study.user_attrs.get("parent")
+        return None if known is None else (known[0], known[1])
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the last command asked for: n_trials, and until when (seconds of the epoch)."""
+        return dict(self.study.user_attrs.get("asked", {}))
+
+    @property
+    def score_name(self) -> str:
+        """The metric that is maximized, as the evaluator calls it."""
+        return str(self.study.user_attrs.get("score_name", "score"))
+
+    def points(self) -> list[Point]:
+        """Every evaluated trial on the size-score plane."""
+        return [
+            Point(
+                allocation=allocation,
+                bpw=trial.values[0],
+                score=trial.values[1],
+                low=trial.user_attrs.get("low"),
+                high=trial.user_attrs.get("high"),
+                stored_bpw=trial.user_attrs.get("stored_bpw"),
+                run_id=trial.user_attrs.get("run_id"),
+            )
+            for allocation, trial in self.evaluated().items()
+        ]
+
+    def per_sample(self, allocation: str) -> Sequence[float] | None:
+        """A finished trial's score of every sample, where its metric has one."""
+        record = self.records.get(allocation)
+        if record is None:  # another machine evaluated it
+            record = fetch_record(self.evaluated()[allocation].user_attrs["run_id"])
+            if record is not None:
+                self.records.put(record)
+        return None if record is None else primary_samples(record)
+
+    def results(
+        self, clusters: Sequence[str], budget: Budget | None = None, parameters: int = 0
+    ) -> Results:
+        """What was evaluated; clusters: the picture of every sample; parameters: of the model."""
+        return Results(
+            self.name,
+            self.score_name,
+            self.points(),
+            self.per_sample,
+            clusters,
+            budget or Budget(),
+            parameters,
+        )

@@ -1,0 +1,133 @@
+"""The search itself: ask, run, tell, until enough is tried; alone, or among other processes."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from mmq.artifacts import Artifacts
+from mmq.errors import TakenOver
+from mmq.home import home
+from mmq.model import LoadedModel
+from mmq.prepare import Prepared
+from mmq.racing import Race
+from mmq.store import Store
+from mmq.studies.front import Results
+from mmq.studies.run import MAX_FAILURES, record_trial
+from mmq.tracking import StudyRun, unreachable
+from mmq.trial import TrialRecord, TrialSpec
+from mmq_search.deadline import Deadline
+from mmq_search.live import LiveView
+from mmq_search.study import Asked, SearchStudy
+from mmq_search.workers import is_worker, oversee
+
+POLL = 1.0  # seconds between two looks at what the others do
+
+
+@dataclass(slots=True)
+class Search:
+    """A study that is searched, with its parent run, up to a number of allocations or a time."""
+
+    study: SearchStudy
+    run: StudyRun
+    prepared: Prepared
+    n_trials: int
+    deadline: Deadline
+    race: bool = True
+
+    @property
+    def done(self) -> int:
+        """How many allocations are settled, by whichever process."""
+        return len(self.study.settled())
+
+    def results(self) -> Results:
+        """What was found so far."""
+        pictures = [sample.image_id for sample in self.prepared.samples]
+        steering = self.study.steering
+        return self.study.results(pictures, steering.budget, steering.parameters)
+
+    def _target(self) -> int:
+        """How many allocations to try; says so where some are already."""
+        done, target = self.done, min(self.n_trials, len(self.study.space))
+        if done and not is_worker():
+            state = "is done" if done >= target else "goes on"
+            name = self.study.name
+            click.echo(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
+        return target
+
+    def together(self, commands: list[list[str]]) -> None:
+        """Let workers search, and log the front when they have."""
+        target, live = self._target(), LiveView(self.run, self.results)
+        # looking for others settles what a killed worker left
+        with live.finishing(last=lambda: not self.study.others_at_work()):
+            if self.done < target:
+                codes = oversee(commands, lambda: self.done, target)
+                if all(codes):
+                    raise RuntimeError(f"all workers ended early, with exit codes {codes}")
+
+    def alone(self, model: LoadedModel, artifacts: Artifacts) -> None:
+        """Ask, run and tell in this process; the front is logged however it ends."""
+        target, live = self._target(), LiveView(self.run, self.results)
+        failures, idle = 0, False
+        with (
+            live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),
+            tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
+        ):
+            bar.update(self.done)
+            while self.done < target and not self.deadline.passed:
+                if (asked := self.study.ask(target)) is None:
+                    if idle:  # nothing is left, and nobody's trial can come back
+                        break
+                    idle = not self.study.others_at_work()
+                    time.sleep(0 if idle else POLL)
+                    continue
+                idle = False
+                try:
+                    self.run_one(asked, model, artifacts)
+                except TakenOver as error:
+                    tqdm.write(f"Trial {asked.allocation}: {error}")
+                except Exception as error:
+                    failures += 1
+                    tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
+                    if failures == MAX_FAILURES:
+                        raise
+                else:
+                    failures = 0
+                    live.update()
+                    bar.set_postfix_str(f"front: {live.size}")
+                bar.update(self.done - bar.n)
+
+    def run_one(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
+        """One trial through mmq's path; what ends it early is told to Optuna too."""
+        study, spec = self.study, TrialSpec(self.prepared.question, asked.allocation)
+        seed = self.prepared.question.seed
+        race = Race(seed, study.points(), study.per_sample) if self.race else None
+
+        def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
+            study.check_claim(asked)
+            return study.records.keep(record, run_id)
+
+        try:
+            with study.working(asked):
+                record_trial(
+                    self.run,
+                    spec,
+                    model,
+                    artifacts,
+                    self.prepared,
+                    keep=keep,
+                    tell=lambda: study.tell(asked),
+                    race=race,
+                    quiet=is_worker(),
+                    **{"mmq.optuna_trial": str(asked.trial.number)},
+                )
+        except BaseException as error:
+            study.give_up(asked, retry=isinstance(error, KeyboardInterrupt) or unreachable(error))
+            raise
+
+    def artifacts(self) -> Artifacts:
+        """The quantized blocks that trials are assembled from."""
+        return self.prepared.artifacts(Store(home() / "store"), quiet=is_worker())

@@ -1,0 +1,98 @@
+"""`mmq status`: how far a search is, without disturbing it."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+import click
+from optuna import get_all_study_names
+from optuna.trial import FrozenTrial, TrialState
+
+from mmq.analysis.fronts import verdict
+from mmq.cli.options import options_from
+from mmq.errors import unknown
+from mmq.home import home
+from mmq.prepare import option
+from mmq.studies.front import front_text
+from mmq.tracking import places
+from mmq_search.deadline import in_words
+from mmq_search.found import FoundStudy
+from mmq_search.storage import Storage
+
+RECENT = 10  # trials whose seconds tell how long the next ones take
+
+
+@dataclass(frozen=True, slots=True)
+class StatusOptions:
+    """Which search to look at."""
+
+    study: str = option("", "Name of the study; may be left out where there is only one.")
+
+
+@click.command("status")
+@click.argument("name", required=False, metavar="[STUDY]")
+@options_from(StatusOptions)
+def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> None:
+    """Print a search's front, the trials and the time used, and where to look.
+
+    It reads what MMQ_HOME, or MMQ_STORAGE, holds, whichever machines work on it.
+    """
+    if extra:
+        raise unknown("option", next(iter(extra)), ["study"])
+    storage = Storage(home())
+    known = get_all_study_names(storage.optuna)
+    wanted = name or chosen.study or (known[0] if len(known) == 1 else "")
+    study = FoundStudy(wanted, storage)
+    click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
+    if points := study.points():
+        click.echo(f"\n{front_text(points, study.score_name)}\n\n{verdict(points)}")
+    if study.parent:
+        click.echo("\n" + "\n".join(places(study.name, *study.parent)))
+
+
+def _count(study: FoundStudy, *states: TrialState) -> int:
+    """Trials in these states; those that only repeat another one do not count."""
+    return sum("duplicate_of" not in t.user_attrs for t in study.trials(*states))
+
+
+def progress(study: FoundStudy) -> str:
+    """Trials by what became of them, against what was asked."""
+    asked = study.asked.get("n_trials")
+    of = f" of {asked}" if asked else ""
+    return (
+        f"{len(study.evaluated())}{of} allocations evaluated, "
+        f"{_count(study, TrialState.RUNNING)} running, {_count(study, TrialState.FAIL)} failed, "
+        f"{len(study.pruned())} pruned"
+    )
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    duration = trial.duration
+    return 0.0 if duration is None else duration.total_seconds()
+
+
+def times(study: FoundStudy) -> str:
+    """The time since the first trial, and what the asked ones still take."""
+    trials = [t for t in study.study.get_trials(deepcopy=False) if t.datetime_start is not None]
+    if not trials:
+        return "Nothing was begun yet."
+    running = _count(study, TrialState.RUNNING)
+    begun = min(t.datetime_start for t in trials if t.datetime_start)
+    ends = [t.datetime_complete for t in trials if t.datetime_complete]
+    end = datetime.now() if running or not ends else max(ends)
+    elapsed = in_words((end - begun).total_seconds())
+    evaluated = sorted(study.evaluated().values(), key=lambda t: t.number)
+    rest = study.asked.get("n_trials", 0) - len(study.settled())
+    if rest <= 0:
+        return f"Elapsed: {elapsed}; all that was asked is done."
+    if not running:
+        return f"Elapsed: {elapsed}; nobody works on it: the same command goes on."
+    if not evaluated:
+        return f"Elapsed: {elapsed}; the first trial runs."
+    each = statistics.median(_seconds(t) for t in evaluated[-RECENT:])
+    left = each * rest / running
+    until = study.asked.get("until")
+    if until is not None:
+        left = min(left, max(0.0, until - time.time()))
+    return f"Elapsed: {elapsed}; about {in_words(left)} left ({running} at once)."

@@ -1,0 +1,46 @@
+"""A real MLflow server that can be killed and started again."""
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from postgres import free_port
+
+
+class MlflowServer:
+    """On SQLite, with its artifacts beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        store = f"sqlite:///{self.folder}/server.db"
+        arguments = ["--backend-store-uri", store, "--port", str(self.port), "--workers", "1"]
+        arguments += ["--artifacts-destination", str(self.folder / "artifacts")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *arguments],
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise AssertionError("the server did not start")
+
+    def kill(self) -> None:
+        import psutil
+
+        for each in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            each.kill()
+        self.process.wait()

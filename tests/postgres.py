@@ -1,0 +1,77 @@
+"""A real PostgreSQL of a test's own: Debian's binaries, a throw-away folder, a free port."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+PASSWORD = "never-to-be-seen"
+
+
+def binaries() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found and (path := shutil.which("initdb")):
+        found = [Path(path)]
+    return found[-1].parent if found else None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A database server that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        found = binaries()
+        if found is None:
+            pytest.skip("no PostgreSQL on this machine")
+        self.folder, self.bin, self.port = folder, found, free_port()
+        folder.chmod(0o777)
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        self._call(
+            "initdb", "-D", folder / "data", "-U", "mmq", "-A", "scram-sha-256", "--no-sync",
+            f"--pwfile={secret}",
+        )  # fmt: skip
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://mmq:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def _call(self, name: str, *arguments: object) -> None:
+        command = [str(self.bin / name), *map(str, arguments)]
+        if os.getuid() == 0:  # the server refuses root
+            command = ["runuser", "-u", "nobody", "--", *command]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c fsync=off -c unix_socket_directories='' -h 127.0.0.1"
+        data, said = self.folder / "data", self.folder / "log"
+        self._call("pg_ctl", "-D", data, "-l", said, "-o", options, "-w", "start")
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
+
+
+@contextmanager
+def postgres() -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="mmq-postgres-"))  # pytest's own are closed to others
+    try:
+        server = Server(folder)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,226 @@
+"""A study's MLflow runs, shared by processes and machines: real stores, made-up scores."""
+
+import multiprocessing
+import os
+import shutil
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow_server import MlflowServer
+from mmq_search.command import open_run
+from mmq_search.live import LiveView
+from mmq_search.status import status
+from PIL import Image
+from test_study import QUESTION, open_study, record
+
+from mmq.errors import InputError
+from mmq.tracking import study_run, unreachable
+from mmq.tracking.outage import RETRIES
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """An empty store: creating one takes MLflow seconds, copying it none."""
+    folder = tmp_path_factory.mktemp("tables")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").create_experiment("e", f"{folder}/artifacts")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store_uri(tables, store_uri, tmp_path):
+    shutil.copy(tables, tmp_path / "mlflow.db")
+    return store_uri
+
+
+@pytest.fixture(autouse=True)
+def _picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 4)).save("x.jpg")  # the one that the made-up records are about
+
+
+def work(study, run, count=1, tell=True):
+    """Trials as the search does them."""
+    for _ in range(count):
+        asked = study.ask()
+        spec, number = record(asked).spec, str(asked.trial.number)
+        with run.trial_run(spec, **{"mmq.optuna_trial": number}) as trial:
+            study.records.keep(record(asked), trial.run_id)
+            trial.finish(record(asked))
+        if tell:
+            study.tell(asked)
+
+
+def found(store_uri, kind="trial"):
+    client = MlflowClient(store_uri)
+    experiment = client.get_experiment_by_name("e").experiment_id
+    return client.search_runs([experiment], f"tags.`mmq.kind` = '{kind}'")
+
+
+def statuses(store_uri, kind="trial"):
+    return sorted(run.info.status for run in found(store_uri, kind))
+
+
+def in_a_process(work):
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    return child
+
+
+def test_the_parent_run_is_made_once_by_all_that_start_at_the_same_moment(store_uri, tmp_path):
+    def start():
+        open_run(open_study(tmp_path), "e", QUESTION)
+
+    for child in [in_a_process(start) for _ in range(3)]:
+        child.join()
+        assert child.exitcode == 0
+    assert len(found(store_uri, "study")) == 1
+
+
+def test_the_last_that_leaves_ends_the_parent_run(store_uri, tmp_path):
+    first, second = open_study(tmp_path), open_study(tmp_path)
+    running = first.ask()
+    with open_run(second, "e", QUESTION):
+        pass
+    assert statuses(store_uri, "study") == ["RUNNING"]
+    first.give_up(running, retry=True)
+    with open_run(first, "e", QUESTION):
+        pass
+    assert statuses(store_uri, "study") == ["FINISHED"]
+
+
+def killed_in_a_trial(tmp_path, whole):
+    """A process dies in a trial: in the middle of it, or logged whole but not told."""
+
+    def die():
+        study = open_study(tmp_path)
+        run = open_run(study, "e", QUESTION)
+        if whole:
+            work(study, run, tell=False)
+        else:
+            asked = study.ask()
+            number = str(asked.trial.number)
+            block = run.trial_run(record(asked).spec, **{"mmq.optuna_trial": number})
+            block.__enter__()
+        os.kill(os.getpid(), 9)
+
+    child = in_a_process(die)
+    child.join()
+    assert child.exitcode == -9
+
+
+def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_asked_again(store_uri, tmp_path):
+    mid = open_study(tmp_path)
+    killed_in_a_trial(tmp_path, whole=False)
+    assert statuses(store_uri) == ["RUNNING"]
+    allocations = [str(mid.ask().allocation) for _ in range(4)]
+    assert statuses(store_uri) == ["KILLED"]
+    assert "vit=16 llm=16" in allocations
+
+
+def test_two_studies_on_one_store_do_not_disturb_each_other(store_uri, tmp_path):
+    other = open_study(tmp_path, "t")
+    asked, run = other.ask(), open_run(other, "e", QUESTION)
+    with run.trial_run(record(asked).spec, **{"mmq.optuna_trial": str(asked.trial.number)}):
+        killed_in_a_trial(tmp_path, whole=False)
+        open_study(tmp_path)
+        by_study = {r.data.tags["mmq.study"]: r.info.status for r in found(store_uri)}
+        assert by_study == {"s": "KILLED", "t": "RUNNING"}
+        assert other.others_at_work()  # its own trial
+    assert len(found(store_uri, "study")) == 2
+
+
+def test_what_another_machine_logged_but_could_not_tell_is_complete(store_uri, tmp_path):
+    killed_in_a_trial(tmp_path, whole=True)
+    for path in (tmp_path / "studies" / "s").glob("*.json"):
+        path.unlink()  # it is on the other machine
+    study = open_study(tmp_path)
+    assert list(study.evaluated()) == ["vit=16 llm=16"]
+    assert statuses(store_uri) == ["FINISHED"]
+
+
+def test_values_of_samples_that_another_machine_has_come_from_the_store(store_uri, tmp_path):
+    study = open_study(tmp_path)
+    work(study, open_run(study, "e", QUESTION))
+    study.records.path("vit=16 llm=16").unlink()
+    assert study.per_sample("vit=16 llm=16") == [80, 80]
+    assert study.records.get("vit=16 llm=16")["run_id"] == study.points()[0].run_id
+
+
+def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
+    study = open_study(tmp_path)
+    run = open_run(study, "e", QUESTION)
+    live = LiveView(run, lambda: study.results(["a", "b"]))
+    client = MlflowClient(store_uri)
+
+    def files():
+        return {f.path: f.file_size for f in client.list_artifacts(run.run_id)}
+
+    work(study, run)
+    live.update()
+    assert set(files()) == {"front.json", "front.png"}
+    shown, picture = client.get_run(run.run_id), files()["front.png"]
+    assert "1 allocations evaluated" in shown.data.tags["mlflow.note.content"]
+    work(study, run, 2)
+    live.update()  # within seconds of the last one
+    assert files()["front.png"] == picture
+    assert client.get_run(run.run_id).data.metrics["trials"] == 3
+    live._last = -1e9
+    live.update()
+    now = client.get_run(run.run_id).data.tags["mlflow.note.content"]
+    assert "3 allocations evaluated" in now
+    assert "vit=3 llm=3" in now
+    with live.finishing(last=lambda: True):
+        pass
+    assert "front.html" in files()
+
+
+def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path))
+    study = open_study(tmp_path)
+    run = open_run(study, "e", QUESTION)
+    study.remember(10, None)
+    work(study, run, 3)
+    study.give_up(study.ask(), retry=False)
+    study.ask()
+    said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
+    assert "Study s: 3 of 10 allocations evaluated, 1 running, 1 failed, 0 pruned" in said
+    assert "left (1 at once)" in said
+    assert "vit=3 llm=3" in said
+    assert run.run_link() in said
+    assert len(study.study.trials) == 5  # looking changes nothing
+    assert CliRunner().invoke(status, [], catch_exceptions=False).output == said
+    with pytest.raises(InputError, match="Unknown study 'nowhere'. Available: s."):
+        CliRunner().invoke(status, ["nowhere"], catch_exceptions=False)
+
+
+def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkeypatch):
+    server = MlflowServer(tmp_path)
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    mlflow.set_tracking_uri(server.uri)
+    monkeypatch.setenv(RETRIES, "0")  # else MLflow's client waits 4 minutes
+    try:
+        study = open_study(tmp_path)
+        run = study_run("e", "s", [QUESTION], None)
+        asked, later = study.ask(), study.ask()
+        with run.trial_run(record(asked).spec) as trial:
+            server.kill()
+            trial.finish(record(asked))
+        (waiting,) = (tmp_path / "unlogged").iterdir()
+        assert waiting.name.startswith(trial.run_id)
+        with pytest.raises(MlflowException) as caught, run.trial_run(record(later).spec):
+            pass
+        assert unreachable(caught.value)  # such a trial is asked again
+        server.start()
+        work(study, run)
+        assert statuses(server.uri) == ["FINISHED"] * 2
+        assert not list((tmp_path / "unlogged").iterdir())
+        client = MlflowClient(server.uri)
+        assert client.get_run(trial.run_id).data.metrics["score"] == 80
+        assert "record.json" in {f.path for f in client.list_artifacts(trial.run_id)}
+    finally:
+        server.kill()
+        mlflow.set_tracking_uri(None)
