@@ -148,7 +148,8 @@ class SearchStudy:
         def ask() -> Asked | None:
             with self.locked():
                 self.abandoned.settle()
-                begun = len(self.evaluated()) + len(self._trials(TrialState.RUNNING))
+                # in this order: a trial that ends in between counts twice, not never
+                begun = len(self._trials(TrialState.RUNNING)) + len(self.evaluated())
                 return None if limit is not None and begun >= limit else self._ask()
 
         asked = patiently(ask)
