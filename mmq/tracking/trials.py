@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from mmq.tracking.outage import hasty, is_staged, unreachable
+from mmq.tracking.outage import hasty, unreachable
 from mmq.tracking.runs import TrialRun
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,10 @@ def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> b
             for run in _runs(client, parent, number):
                 run_id, status = run.info.run_id, run.info.status
                 if facts is not None and facts["run_id"] == run_id:
-                    ended = "KILLED" if "stopped" in facts else "FINISHED"
-                    if status != ended and not is_staged(run_id):
+                    if status != "FINISHED":  # KILLED, too: others took it for lost
                         trial = TrialRun(client, run.info.experiment_id, run_id)
                         trial.log_facts(facts)
-                        trial.end(ended)
+                        trial.end("KILLED" if "stopped" in facts else "FINISHED")
                 elif status == "RUNNING":
                     client.set_terminated(run_id, "KILLED")
     except MlflowException as error:

@@ -126,7 +126,8 @@ class SearchStudy(FoundStudy):
         def ask() -> Asked | None:
             with self.locked():
                 self.abandoned.settle()
-                begun = len(self.settled()) + len(self.trials(TrialState.RUNNING))
+                # in this order: a trial that ends in between counts twice, not never
+                begun = len(self.trials(TrialState.RUNNING)) + len(self.settled())
                 return None if limit is not None and begun >= limit else self._ask()
 
         asked = patiently(ask)

@@ -176,6 +176,24 @@ def test_limits_count_what_others_are_evaluating(tmp_path):
     assert second.ask(6).allocation == running[-1].allocation
 
 
+def test_a_trial_that_ends_while_it_is_counted_counts(tmp_path, monkeypatch):
+    first, second = open_study(tmp_path), open_study(tmp_path)
+    finish(first, 3)
+    running, read, reads = first.ask(), second._trials, []
+
+    def end_in_between(*states):
+        found = read(*states)
+        reads.append(states)
+        if len(reads) == 2:  # the first one looks for the dead, the next two count
+            first.records.keep(record(running), "r")
+            first.tell(running)
+        return found
+
+    monkeypatch.setattr(second, "_trials", end_in_between)
+    assert second.ask(4) is None
+    assert len(second.evaluated()) == 4
+
+
 def test_a_database_that_restarts_in_the_middle_costs_nothing(tmp_path, monkeypatch, server):
     monkeypatch.setenv(VARIABLE, server.url)
     study = open_study(tmp_path, tmp_path.name)
