@@ -1,11 +1,12 @@
 """Sizes: bits per weight over the whole model, planned from shapes or weighed from a report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.contracts import QuantReport
 from mmq.model import Component
+from mmq.parts import finest
 
 GIB = 8 * 1024**3  # bits
 
@@ -55,3 +56,12 @@ def weigh(report: QuantReport, parameters: int) -> Size:
             saved += weights * (UNTOUCHED - layer.bits)
             stored_saved += weights * UNTOUCHED - layer.stored_bits
     return Size(parameters, UNTOUCHED - saved / parameters, UNTOUCHED - stored_saved / parameters)
+
+
+def part_weights(parts: Iterable[str], components: Mapping[str, Component]) -> list[int]:
+    """Number of weights that each of these parts' bits apply to."""
+    found = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
+    for component in components.values():
+        for layer in component.layers:
+            found[component.part(layer)] += layer.module.weight.numel()
+    return [sum(found[part] for part in finest(name, components)) for name in parts]
