@@ -22,6 +22,7 @@ from mmq.studies.front import Results, conclusion, description, front_text, log_
 from mmq.studies.run import MAX_FAILURES, check_name, record_trial
 from mmq.tracking import StudyRun, connect, study_run, ui_command
 from mmq.trial import Question, TrialSpec
+from mmq_search.finer import ROUND, Additive
 from mmq_search.space import Space
 from mmq_search.study import Asked, SearchStudy
 
@@ -92,6 +93,7 @@ def _search(
 ) -> None:
     """Ask, run and tell until `n_trials` allocations are evaluated; the front is logged anyhow."""
     artifacts = prepared.artifacts(Store(home() / "store"))
+    additive = Additive.measured(study.space, model, prepared, artifacts)
     failures = 0
     done, target = len(study.evaluated()), min(n_trials, len(study.space))
     if done:
@@ -99,7 +101,7 @@ def _search(
         click.echo(f"Study {study.name} {state}: {done} of {target} allocations are evaluated.")
     try:
         with tqdm(total=target, initial=done, desc="search", unit="trial") as bar:
-            while done < target and (asked := study.ask()) is not None:
+            while done < target and (asked := next_trial(study, additive)) is not None:
                 try:
                     _run_one(study, run, model, prepared, artifacts, asked)
                 except Exception as error:
@@ -118,6 +120,14 @@ def _search(
         if study.evaluated():
             _describe(study, run, prepared)
             log_front(run, _results(study, prepared))
+
+
+def next_trial(study: SearchStudy, additive: Additive | None) -> Asked | None:
+    """The next allocation; over finer parts a new round of additive solutions is due first."""
+    if additive is not None and not study.waiting:
+        scores = {BitAllocation.parse(point.allocation): point.score for point in study.points()}
+        study.lead(additive.propose(scores, ROUND))
+    return study.ask()
 
 
 def _results(study: SearchStudy, prepared: Prepared) -> Results:

@@ -4,7 +4,7 @@ import json
 import logging
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class SearchStudy:
         self.study.set_metric_names(["bpw", "score"])
         self._check_question(facts)
         self._reap()
-        self._enqueue_diagonal()
+        self.lead(space.diagonal())  # on every opening, those that are still missing
         # a new sampler state a session: the same seed would propose the same again
         self.study.sampler = TPESampler(
             seed=seed + len(self.study.get_trials(deepcopy=False)),
@@ -113,12 +113,20 @@ class SearchStudy:
         if params not in waiting and str(allocation) not in self.evaluated():
             self.study.enqueue_trial(params)
 
-    def _enqueue_diagonal(self) -> None:
-        """The uniform allocations come first; on every opening, those that are still missing."""
+    def lead(self, allocations: Iterable[BitAllocation]) -> None:
+        """Ask for these next, in this order, before the sampler chooses again.
+
+        Those that were evaluated, are being evaluated or are waiting already are left out.
+        """
         running = {t.user_attrs.get("allocation") for t in self._trials(TrialState.RUNNING)}
-        for allocation in self.space.diagonal():
+        for allocation in allocations:
             if str(allocation) not in running:
                 self._enqueue(allocation)
+
+    @property
+    def waiting(self) -> int:
+        """How many allocations are to be asked before the sampler chooses."""
+        return len(self._trials(TrialState.WAITING))
 
     def evaluated(self) -> dict[str, FrozenTrial]:
         """Finished trials that were really evaluated, by allocation."""
