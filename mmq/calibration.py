@@ -13,6 +13,8 @@ from mmq.images import content_hash, open_image
 from mmq.store import digest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mmq.contracts import ModelFamily
     from mmq.model import LoadedModel
 
@@ -34,24 +36,26 @@ class Calibration:
         pictures = [content_hash(path) for path in self.images]
         return digest([pictures, self.texts, packages, code])
 
-    def forwards(self, model: "LoadedModel") -> Iterator[Callable[[], object]]:
+    def forwards(
+        self, model: "LoadedModel", padded: bool = False
+    ) -> Iterator["Callable[[], Tensor | None]"]:
         """The model's forwards on all pairs, each to be called once.
 
-        Texts of one batch are equally long: padding would be calibrated on like any other input.
-        A family without stages takes a pair at a time, since its pictures may take more or fewer
-        tokens.
+        Unless `padded`, texts of one batch are equally long: padding would be calibrated on like
+        any other input. A family without stages takes a pair at a time, since its pictures may
+        take more or fewer tokens.
         """
-        for part in self._batches(model):
+        for part in self._batches(model, padded):
             pictures = [open_image(self.images[k]) for k in part]
             texts, answers = zip(*(self.texts[k] for k in part), strict=True)
             yield from model.family.forwards(model, pictures, texts, answers)
 
-    def _batches(self, model: "LoadedModel") -> Iterator[Sequence[int]]:
+    def _batches(self, model: "LoadedModel", padded: bool) -> Iterator[Sequence[int]]:
         tokenizer = model.processor.tokenizer
         lengths = [len(tokenizer(with_answer(*pair))["input_ids"]) for pair in self.texts]
         size = BATCH if model.family.stages else 1
         by_length = sorted(range(len(lengths)), key=lambda k: lengths[k])
-        for _, group in groupby(by_length, key=lambda k: lengths[k]):
+        for _, group in groupby(by_length, key=lambda k: 0 if padded else lengths[k]):
             same = list(group)
             for start in range(0, len(same), size):
                 yield same[start : start + size]

@@ -279,11 +279,13 @@ class ModelFamily(ABC):
         images: Sequence["Image"],
         texts: Sequence[str],
         answers: Sequence[str],
-    ) -> list[Callable[[], object]]:
-        """The model's forwards on pictures and texts with right answers, each to be called once.
+    ) -> list[Callable[[], Tensor | None]]:
+        """The model's forwards on pictures and texts with right answers, to be called in order.
 
         For calibration: together they must use every layer as the evaluators use it. Any of them
         may be ended from inside. The texts with their answers are equally long.
+        What they return, if anything, are log-probabilities (rows, choices) of what the model
+        decides for these pairs: how far they move is how sensitive it is.
         """
         raise InputError(
             f"{type(self).__name__} cannot run a calibration, so that no calibrated quantizer can "

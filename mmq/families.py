@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from mmq.model import LoadedModel
 
 
+def answer_choices(logits: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
+    """Log-probabilities of every token of the answers, and of the one behind each (rows, tokens).
+
+    logits (n, length, tokens) and mask (n, length): of texts with their answers, padded on the
+    left; asked: the mask of the texts alone.
+    """
+    answered = (mask.sum(-1) - asked.sum(-1)).clamp(min=0).tolist()
+    rows = [text[-1 - count :] for text, count in zip(logits, answered, strict=True)]
+    return torch.cat(rows).float().log_softmax(-1)
+
+
 class TransformersFamily(ModelFamily):
     """A family with a model class and a processor class of transformers, asked by `generate`."""
 
@@ -67,21 +78,22 @@ class TransformersFamily(ModelFamily):
         images: Sequence[Image.Image],
         texts: Sequence[str],
         answers: Sequence[str],
-    ) -> list[Callable[[], object]]:
+    ) -> list[Callable[[], Tensor | None]]:
         """One forward: the stages, then the part that generates reads pictures and texts."""
 
-        def forward() -> None:
+        def forward() -> Tensor:
             module: Any = model.module
             features = run_stages(model, self.stages, self.pixels(model, images))
             read = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
             ids, mask = self._tokens(model, read)
             with torch.no_grad():
-                module.get_submodule(self.decoder)(
+                found = module.get_submodule(self.decoder)(
                     inputs_embeds=self._embeddings(module, ids, features),
                     attention_mask=mask,
                     position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
                     use_cache=False,
                 )
+            return answer_choices(found.logits, mask, self._tokens(model, texts)[1])
 
         return [forward]
 

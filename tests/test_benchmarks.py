@@ -21,6 +21,20 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
         ),
         (["memory.py", "--config", str(TINY)], "| 4 images captioned at 4 bits | "),
         (["analysis.py", "--jobs", "1", "--bootstrap", "2"], "| 448 | 1 | "),
+        (
+            [
+                "fine_allocations.py",
+                "--case",
+                "embedded-llava/gqa",
+                "--limit",
+                "4",
+                "--bits",
+                "4,16",
+                "--grain",
+                "type",
+            ],
+            "| embedded-llava/gqa | rtn | 4 | 4 | ",
+        ),
         (["loading.py", "--questions", "2000"], "| mmq, all samples | "),
         (
             ["embedded_model.py", "--limit", "4", "--model", "embedded-blip2"],

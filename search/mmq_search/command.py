@@ -89,7 +89,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         with run:
             if model is not None:
                 artifacts = found.artifacts()
-                steering.weigh(model, artifacts)
+                steering.measure(model, prepared, artifacts)
                 found.alone(model, artifacts)
             else:
                 left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"

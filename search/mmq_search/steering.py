@@ -11,6 +11,8 @@ from mmq.analysis.fronts import Point
 from mmq.artifacts import Artifacts
 from mmq.errors import InputError
 from mmq.model import LoadedModel, Skeleton
+from mmq.prepare import Prepared
+from mmq.sensitivity import profile
 from mmq.sizes import GIB, part_weights
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.space import Space
@@ -53,10 +55,17 @@ class Steering:
             raise InputError("max-drop: add 16 to --bits, so that there is a score to drop from")
         return self
 
-    def weigh(self, model: LoadedModel, artifacts: Artifacts) -> None:
-        """Where GiB are bounded: quantize at all widths now, and see what that stores."""
-        if self.budget.max_gib is None:
-            return
+    def measure(self, model: LoadedModel, prepared: Prepared, artifacts: Artifacts) -> None:
+        """See what only a loaded model tells: what is stored, what each part loses alone."""
+        if self.budget.max_gib is not None:
+            self._weigh(model, artifacts)
+        if self.space.grain != "component":
+            bits = self.space.bits
+            found = profile(model, prepared, artifacts, self.space.parts, bits)
+            self.profile = {name: [row[b] for b in bits] for name, row in found.items()}
+
+    def _weigh(self, model: LoadedModel, artifacts: Artifacts) -> None:
+        """Quantize at all widths now, and see what that stores."""
         stored: dict[tuple[str, int], float] = {}
         widths = [bits for bits in self.space.bits if bits != UNTOUCHED]
         for name in model.components:

@@ -179,7 +179,7 @@ def test_limits_count_what_others_are_evaluating(tmp_path):
 def test_a_trial_that_ends_while_it_is_counted_counts(tmp_path, monkeypatch):
     first, second = open_study(tmp_path), open_study(tmp_path)
     finish(first, 3)
-    running, read, reads = first.ask(), second._trials, []
+    running, read, reads = first.ask(), second.trials, []
 
     def end_in_between(*states):
         found = read(*states)
@@ -189,7 +189,7 @@ def test_a_trial_that_ends_while_it_is_counted_counts(tmp_path, monkeypatch):
             first.tell(running)
         return found
 
-    monkeypatch.setattr(second, "_trials", end_in_between)
+    monkeypatch.setattr(second, "trials", end_in_between)
     assert second.ask(4) is None
     assert len(second.evaluated()) == 4
 

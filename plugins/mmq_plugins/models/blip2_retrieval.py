@@ -15,6 +15,7 @@ from mmq.stages import run_stages
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+TEMPERATURE = 0.07  # of the contrast between pictures and texts (BLIP-2 starts from it)
 MAX_TOKENS = 35  # of a caption (Li et al. 2023, BLIP-2's retrieval evaluation)
 
 
@@ -71,19 +72,30 @@ class Blip2Retrieval(TransformersFamily):
         images: Sequence["Image"],
         texts: Sequence[str],
         answers: Sequence[str],
-    ) -> list[Callable[[], object]]:
+    ) -> list[Callable[[], Tensor | None]]:
         """Pictures for contrast, texts for contrast, both together for the matching head."""
         seen: list[Tensor] = []
+        queries: list[Tensor] = []
 
         def pictures() -> None:
             seen[:] = [run_stages(model, self.stages[:1], self.pixels(model, images))]
-            run_stages(model, self.stages[1:], seen[0])
+            queries[:] = [run_stages(model, self.stages[1:], seen[0])]
 
-        def together() -> None:
-            if seen:  # not where a forward was ended inside the vision encoder
-                self.match(model, seen[0], texts)
+        def contrast() -> Tensor | None:
+            vectors = self.embed_texts(model, texts)
+            if not queries:  # the forward before was ended inside
+                return None
+            similar = torch.einsum("iqd,td->itq", queries[0], vectors).amax(-1).float()
+            both = torch.cat([similar, similar.T]) / TEMPERATURE
+            return both.log_softmax(-1)
 
-        return [pictures, lambda: self.embed_texts(model, texts), together]
+        def together() -> Tensor | None:
+            if not seen:
+                return None
+            logits = self.match(model, seen[0], texts).float()
+            return F.logsigmoid(torch.stack([logits, -logits], -1))
+
+        return [pictures, contrast, together]
 
     @torch.no_grad()
     def embed_texts(self, model: LoadedModel, texts: Sequence[str]) -> Tensor:

@@ -8,10 +8,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmq.contracts import ComponentSpec, Generation, ModelFamily, architecture_of
 from mmq.errors import InputError
+from mmq.families import answer_choices
 from mmq.model import load_weights
 
 if TYPE_CHECKING:
@@ -159,12 +160,15 @@ class Generic(ModelFamily):
         images: "Sequence[Image]",
         texts: Sequence[str],
         answers: Sequence[str],
-    ) -> list[Callable[[], object]]:
+    ) -> list[Callable[[], Tensor | None]]:
         """One forward of the whole model."""
 
-        def forward() -> None:
+        def forward() -> Tensor:
+            inputs = self._inputs(model, images, texts, answers)
             with torch.no_grad():
-                model.module(**self._inputs(model, images, texts, answers), use_cache=False)
+                found = model.module(**inputs, use_cache=False)
+            asked = self._inputs(model, images, texts)["attention_mask"]
+            return answer_choices(found.logits, inputs["attention_mask"], asked)
 
         return [forward]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mmq_search.additive import additive_front
 from mmq_search.front_sampler.levels import Grid, Points
 
 Array = NDArray[np.float64]
@@ -12,6 +13,7 @@ Value = Callable[[Points], Array]
 Allowed = Callable[[Points], NDArray[np.bool_]]
 SMALL = 5000  # points: up to here all are looked at
 KEPT, SWAPS, ROUNDS = 5, 150, 6  # of the local search
+BINS = 500  # of sizes, for starts of the local search
 
 
 def unseen(points: Points, seen: set[tuple[int, ...]]) -> Points:
@@ -25,18 +27,19 @@ def best(
     grid: Grid,
     value: Value,
     seen: set[tuple[int, ...]],
-    starts: Points,
+    starts: Callable[[], Points],
     rng: np.random.Generator,
 ) -> Points | None:
     """The unseen point of the highest value; None where all were seen.
 
-    starts: points that may be seen, near which good ones are expected.
+    starts: makes points that may be seen, near which good ones are expected; for large spaces.
     """
     if grid.total <= SMALL:
         pool = unseen(grid.everything(), seen)
         return np.asarray(pool[int(np.argmax(value(pool)))]) if len(pool) else None
-    near = _neighbours(rng.permutation(starts)[: 2 * KEPT], grid, rng)
-    pool = unseen(np.vstack([starts, near, grid.random(200, rng)]), seen)
+    near_by = starts()
+    near = _neighbours(rng.permutation(near_by)[: 2 * KEPT], grid, rng)
+    pool = unseen(np.vstack([near_by, near, grid.random(200, rng)]), seen)
     values = value(pool)
     for _ in range(ROUNDS):
         order = np.argsort(-values)[:KEPT]
@@ -63,16 +66,13 @@ def _neighbours(points: Points, grid: Grid, rng: np.random.Generator) -> Points:
     return np.clip(every, 0, counts - 1)
 
 
-def cheapest_losses(losses: Sequence[Array], sizes: Sequence[Array], prices: int = 40) -> Points:
-    """Points of the smallest loss for their size, where both are sums: one a price of size."""
-    price = np.geomspace(1e-4, 1e4, prices) * max(float(loss.max()) for loss in losses) / max(
-        float(np.ptp(size)) for size in sizes
-    )  # fmt: skip
-    columns = [
-        np.argmin(loss[None] + price[:, None] * size[None], axis=1)
-        for loss, size in zip(losses, sizes, strict=True)
-    ]
-    return np.unique(np.stack(columns, axis=1), axis=0)
+def least_losses(losses: Sequence[Array], sizes: Sequence[Array]) -> Points:
+    """Points of the smallest loss for every size, where both are sums; sizes to a bin."""
+    span = sum(float(np.ptp(column)) for column in sizes)
+    bins = [np.round((column - column.min()) / max(span, 1e-12) * BINS) for column in sizes]
+    steps = [column.astype(int).tolist() for column in bins]
+    front = additive_front(steps, [column.tolist() for column in losses])
+    return np.array([solution.levels for solution in front])
 
 
 def farthest(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mmq_search.front_sampler.candidates import best, cheapest_losses
+from mmq_search.front_sampler.candidates import best, least_losses
 from mmq_search.front_sampler.improvement import expected_excess, expected_improvement, steps
 from mmq_search.front_sampler.levels import Grid, Points, Sizes
 from mmq_search.front_sampler.surrogate import Constraint, ScoreModel, Shape
@@ -69,8 +69,9 @@ def propose(
         found = np.log(gain + 1e-300) + 1e-3 * hope
         return np.where(bounds.allow(points, sizes), found, -1e9 - size)
 
-    cheapest = cheapest_losses(model.losses(), sizes.table)
-    starts = np.vstack([known[wanted.on_front], cheapest])
+    def starts() -> Points:
+        return np.vstack([known[wanted.on_front], least_losses(model.losses(), sizes.table)])
+
     return best(grid, value, told.seen, starts, rng)
 
 

@@ -49,11 +49,17 @@ class Shape:
 
     @classmethod
     def profiled(cls, losses: Sequence[Array]) -> "Shape":
-        """From losses that are known beforehand, up to a common power and factors near one."""
+        """From losses known beforehand, up to a common power and factors near one.
+
+        The power is about 0.75: scores fall ever more slowly with the divergence of a model's
+        decisions.
+        """
         most = max(max(float(column.max()) for column in losses), 1e-300)
         shares = [np.maximum(column / most, 1e-7) for column in losses]
         total = sum(float(column.max()) for column in shares)
-        return cls([np.log(column) for column in shares], np.log(2.5 / total), 0.7, 0.0, 0.2)
+        return cls(
+            [np.log(column) for column in shares], np.log(2.5 / total), 0.7, np.log(0.75), 0.2
+        )
 
 
 class Curves:

@@ -1,0 +1,208 @@
+"""Whether finer allocations pay: a search over fine parts against the full grid of components.
+
+    python benchmarks/fine_allocations.py [--case embedded-llava/gqa ...] [--limit 600]
+                                          [--grain fine] [--figure FOLDER]
+
+Both get equally many real evaluations on the same samples: the grid one for each of its
+allocations, the search the same number. Trials that were recorded in $MMQ_HOME are not run again.
+Hypervolumes refer to 16 bpw and a score of 0. At every size of either front the best model of at
+most that size is compared, search against grid, by the share of the grid's score that the
+search's has, with a 95% interval paired over pictures: `above` and `below` count the sizes whose
+interval excludes 1, `worst` is the smallest share.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmq_search.space import Space
+from mmq_search.steering import Steering
+from mmq_search.study import SearchStudy
+from tqdm import tqdm
+
+from mmq.allocation import BitAllocation, parse_bits
+from mmq.analysis.answers import Budget, resampled
+from mmq.analysis.fronts import Point, pareto_front
+from mmq.analysis.tradeoffs import fronts_figure
+from mmq.artifacts import Artifacts
+from mmq.home import home
+from mmq.model import LoadedModel
+from mmq.prepare import Prepared, QuestionOptions, prepare
+from mmq.records import Records, primary_samples
+from mmq.store import Store
+from mmq.studies.designs import grid
+from mmq.trial import TrialSpec, run_trial
+
+CASES = ("embedded-llava/gqa", "embedded-llava/vqa", "embedded-retrieval/retrieval")
+LARGEST = 16.0  # bpw
+
+
+@dataclass(slots=True)
+class Bench:
+    """A question, its model and its records."""
+
+    prepared: Prepared
+    model: LoadedModel
+    artifacts: Artifacts
+    records: Records
+
+    @classmethod
+    def of(cls, case: str, limit: str, quantizer: str, bits: Sequence[int], seed: int) -> "Bench":
+        name, task = case.split("/")
+        options = QuestionOptions(
+            model=name, task=task, limit=limit, quantizer=quantizer, seed=seed
+        )
+        prepared = prepare(
+            options, {}, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
+        )
+        artifacts = prepared.artifacts(Store(home() / "store"), quiet=True)
+        return cls(prepared, prepared.load(), artifacts, Records.of(prepared.question))
+
+    def evaluate(self, allocation: BitAllocation) -> None:
+        """Run a trial, unless it was recorded."""
+        if self.records.get(allocation) is None:
+            spec = TrialSpec(self.prepared.question, allocation)
+            found = run_trial(
+                spec,
+                self.model,
+                self.artifacts,
+                self.prepared.evaluator,
+                self.prepared.samples,
+                quiet=True,
+            )
+            self.records.keep(found, "")
+
+    def facts(self, allocation: str) -> dict[str, Any]:
+        """What was recorded."""
+        found = self.records.get(allocation)
+        assert found is not None
+        return found
+
+    def point(self, allocation: BitAllocation) -> Point:
+        """An evaluated allocation on the size-score plane."""
+        facts = self.facts(str(allocation))
+        score = facts["metrics"][facts["primary"]]
+        return Point(
+            str(allocation), facts["size"]["bpw"], score["value"], score["low"], score["high"]
+        )
+
+    def grid(self, bits: Sequence[int]) -> list[Point]:
+        """All allocations over components."""
+        chosen = list(grid(list(self.model.components), bits))
+        for allocation in tqdm(chosen, desc="grid", leave=False):
+            self.evaluate(allocation)
+        return [self.point(allocation) for allocation in chosen]
+
+    def steering(self, space: Space) -> Steering:
+        """Exact sizes and the measured profile."""
+        found = Steering.of(space, self.prepared.skeleton, Budget())
+        found.measure(self.model, self.prepared, self.artifacts)
+        return found
+
+    def search(self, bits: tuple[int, ...], grain: str, count: int, seed: int) -> list[Point]:
+        """What the search evaluates over finer parts."""
+        space = Space(tuple(self.model.components), bits, grain)
+        steering = self.steering(space)
+        with tempfile.TemporaryDirectory() as folder:
+            facts = self.prepared.question.facts()
+            study = SearchStudy("fine", facts, space, Path(folder), seed, steering)
+            study.records = self.records
+            for _ in tqdm(range(count), desc=grain, leave=False):
+                asked = study.ask()
+                assert asked is not None
+                self.evaluate(asked.allocation)
+                study.tell(asked)
+            return study.points()
+
+    def share(self, new: Point, old: Point) -> tuple[float, float, float]:
+        """What the one scores of the other's score, with its paired interval."""
+        pictures = [sample.image_id for sample in self.prepared.samples]
+        scores = resampled([new, old], lambda name: primary_samples(self.facts(name)), pictures)
+        shares = scores[new.allocation] / np.maximum(scores[old.allocation], 1e-12)
+        low, high = np.percentile(shares, [2.5, 97.5])
+        return new.score / old.score, float(low), float(high)
+
+
+def hypervolume(points: Sequence[Point]) -> float:
+    """Area between the front, LARGEST and a score of 0."""
+    front = pareto_front(points)
+    ends = [*(point.bpw for point in front[1:]), LARGEST]
+    return sum((end - point.bpw) * point.score for point, end in zip(front, ends, strict=True))
+
+
+def best(points: Sequence[Point], bpw: float) -> Point | None:
+    """The best of those that are no larger."""
+    fitting = [point for point in pareto_front(points) if point.bpw <= bpw]
+    return fitting[-1] if fitting else None
+
+
+def compare(bench: Bench, new: Sequence[Point], old: Sequence[Point]) -> str:
+    """Cells of the table: sizes at which one front is above the other beyond noise."""
+    sizes = sorted({point.bpw for points in (new, old) for point in pareto_front(points)})
+    above, below, shares = [], [], []
+    for bpw in sizes:
+        pair = best(new, bpw), best(old, bpw)
+        if pair[0] is None or pair[1] is None or pair[1].score <= 0:
+            continue
+        share, low, high = bench.share(pair[0], pair[1])
+        shares.append((share, low, high, bpw))
+        above += [bpw] if low > 1 else []
+        below += [bpw] if high < 1 else []
+    share, low, high, bpw = min(shares)
+    span = f" ({above[0]:.2f} to {above[-1]:.2f} bpw)" if above else ""
+    return (
+        f"{len(above)} of {len(shares)}{span} | {len(below)} "
+        f"| {share:.3f} ({low:.3f} to {high:.3f}) at {bpw:.2f} bpw"
+    )
+
+
+def row(case: str, chosen: argparse.Namespace) -> str:
+    """A case's row of the table, and its figure."""
+    bits = parse_bits(chosen.bits)
+    bench = Bench.of(case, chosen.limit, chosen.quantizer, bits, chosen.seed)
+    old = bench.grid(bits)
+    started = time.process_time()
+    space = Space(tuple(bench.model.components), bits, chosen.grain)
+    bench.steering(space)
+    seconds = time.process_time() - started
+    new = bench.search(bits, chosen.grain, len(old), chosen.seed)
+    bench.prepared.evaluator.close()
+    if chosen.figure:
+        studies = {"grid of components": old, f"search, {chosen.grain} parts": new}
+        score = bench.facts(new[0].allocation)["primary"]
+        title = f"{case}, {chosen.quantizer}: {len(old)} evaluations each"
+        path = chosen.figure / f"{case.replace('/', '-')}-{chosen.quantizer}.png"
+        fronts_figure(studies, score, title).savefig(path, bbox_inches="tight", dpi=110)
+    volumes = hypervolume(old), hypervolume(new)
+    return (
+        f"| {case} | {chosen.quantizer} | {len(space.parts)} | {len(old)} | {volumes[0]:.1f} "
+        f"| {volumes[1]:.1f} ({volumes[1] / volumes[0] - 1:+.1%}) "
+        f"| {compare(bench, new, old)} | {seconds:.1f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", action="append")
+    parser.add_argument("--limit", default="600")
+    parser.add_argument("--quantizer", default="rtn")
+    parser.add_argument("--bits", default="2,3,4,5,6,8,16")
+    parser.add_argument("--grain", default="fine")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path, help="folder for the figures")
+    chosen = parser.parse_args()
+    print(
+        "| case | quantizer | parts | evaluations each | hypervolume, grid | search (gain) "
+        "| sizes above | below | worst share | profile, s of CPU |\n" + "|---" * 10 + "|"
+    )
+    for case in chosen.case or CASES:
+        print(row(case, chosen), flush=True)
+
+
+if __name__ == "__main__":
+    main()
