@@ -23,8 +23,8 @@ QUESTION = Question(
 )  # fmt: skip
 
 
-def open_study(folder, name="s", facts=None, space=SPACE):
-    return SearchStudy(name, facts or QUESTION.facts(), space, folder, seed=0)
+def open_study(folder, name="s", facts=None, space=SPACE, steering=None):
+    return SearchStudy(name, facts or QUESTION.facts(), space, folder, 0, steering)
 
 
 def record(asked):

@@ -1,0 +1,129 @@
+"""Budgets in studies: what is asked keeps to them, and the answer is the table's true one."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from mmq_search.space import Space
+from mmq_search.steering import Steering
+from test_study import open_study, record
+
+from mmq.allocation import BitAllocation
+from mmq.analysis.answers import Budget
+from mmq.artifacts import Artifacts
+from mmq.cli.main import cli
+from mmq.contracts import QuantReport
+from mmq.errors import InputError
+from mmq.model import locate, skeleton
+from mmq.prepare import QuestionOptions, prepare
+from mmq.sizes import planned_bpw, weigh
+from mmq.store import Store
+
+BITS = (2, 3, 4, 5, 6, 8, 16)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return skeleton(locate("embedded-blip2"))
+
+
+def steering(seen, grain="component", **budget):
+    space = Space(tuple(seen.components), BITS, grain)
+    return Steering.of(space, seen, Budget.parse(**budget))
+
+
+@pytest.mark.parametrize("grain", ["component", "fine"])
+def test_sizes_are_those_of_the_plan(seen, grain):
+    steered = steering(seen, grain)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        params = {name: int(rng.integers(0, len(BITS))) for name in steered.space.parts}
+        allocation = steered.space.allocation(params)
+        planned = planned_bpw(allocation, seen.components, seen.parameters)
+        assert steered.bpw(params) == pytest.approx(planned, rel=1e-12)
+
+
+def test_stored_sizes_are_known_before_anything_is_evaluated(tmp_path):
+    options = QuestionOptions(model="embedded-llava", limit="4", quantizer="rtn")
+    prepared = prepare(
+        options, {"group-size": "32"}, lambda parts: [BitAllocation.uniform(parts, 3)]
+    )
+    model = prepared.load()
+    space = Space(tuple(prepared.skeleton.components), (3, 16), "type")
+    steered = Steering.of(space, prepared.skeleton, Budget.parse(max_gib="1"))
+    artifacts = Artifacts(prepared.question, prepared.quantizer, Store(tmp_path), None, {}, True)
+    steered._weigh(model, artifacts)
+    allocation = BitAllocation.parse("vit.attn=3,llm.ff=3").over(model.components)
+    report = QuantReport(tuple(artifacts.write_(model, allocation)))
+    size = weigh(report, prepared.skeleton.parameters)
+    assert steered.gib(space.params(allocation)) == pytest.approx(size.stored_gib, rel=1e-12)
+
+
+def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(seen):
+    with pytest.raises(InputError, match="max-bpw: 2 cannot be reached; everything at 2 bits has"):
+        steering(seen, max_bpw="2")
+    with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
+        steering(seen, max_gib="0.00001")
+    space = Space(tuple(seen.components), (2, 4))
+    with pytest.raises(InputError, match="add 16 to --bits"):
+        Steering.of(space, seen, Budget.parse(max_drop="1%"))
+
+
+def made_up():
+    """A steering whose sizes are those of `record`, and the whole table."""
+    space = Space(("vit", "llm"), BITS)
+    steered = Steering(space, Budget(), (1, 3), 4)
+    table = {}
+    for bits in itertools.product(BITS, repeat=2):
+        allocation = BitAllocation.of(dict(zip(("vit", "llm"), bits, strict=True)))
+        params = space.params(allocation)
+        table[str(allocation)] = steered.bpw(params)
+    return steered, table
+
+
+def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path):
+    steered, sizes = made_up()
+    steered.budget = Budget.parse(max_bpw="5")
+    study = open_study(tmp_path, space=steered.space, steering=steered)
+    asked = []
+    while (trial := study.ask()) is not None:
+        study.records.keep(record(trial), "r")
+        study.tell(trial)
+        asked.append(str(trial.allocation))
+    small = {name for name, bpw in sizes.items() if bpw <= 5}
+    assert set(asked) == small | {"vit=16 llm=16"}
+    assert len(asked) == len(set(asked))
+
+
+def test_the_smallest_within_a_drop_is_found_in_a_few_trials(tmp_path):
+    steered, _ = made_up()
+    steered.budget = Budget.parse(max_drop="1%")
+    study = open_study(tmp_path, space=steered.space, steering=steered)
+    for _ in range(14):
+        trial = study.ask()
+        study.records.keep(record(trial), "r")
+        study.tell(trial)
+    (answer,) = study.results(["a", "b"], steered.budget, 4).answers()
+    assert answer.point.allocation == "vit=3 llm=4"  # of `record`: 80 from these widths on
+
+
+def said_by(*arguments):
+    return CliRunner().invoke(cli, arguments, catch_exceptions=False).output
+
+
+def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
+    options = ["--model", "embedded-llava", "--limit", "12", "--bits", "3,4,16", "--study", "s"]
+    said = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
+    assert "best under 6 bpw: mmq trial --run models:/s@best-under-6-bpw" in said
+    version = MlflowClient().get_model_version_by_alias("s", "best-under-6-bpw")
+    assert BitAllocation.of(json.loads(version.tags["allocation"])).components == ["vit", "llm"]
+    trial = MlflowClient().get_run(version.run_id)
+    assert trial.data.tags["mmq.allocation"] in version.description
+    said = said_by("trial", "--run", "models:/s@best-under-6-bpw")
+    assert "samples" not in said  # the same ones as in the search
+    assert "n = 12" in said
+    said = said_by("trial", "--run", "models:/s@best-under-6-bpw", "--limit", "6")
+    assert "These are other samples than those of that run" in said
