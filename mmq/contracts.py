@@ -6,7 +6,6 @@ without further work.
 """
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mmq.report import QuantReport as QuantReport
 from mmq.samples import CaptionSample as CaptionSample
 from mmq.samples import QuestionSample as QuestionSample
 from mmq.samples import Sample as Sample
+from mmq.stats import METRIC_NAME
 from mmq.stats import Metric as Metric
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mmq.inputs import LayerInputs
     from mmq.model import LoadedModel
 
-METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 

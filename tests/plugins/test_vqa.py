@@ -148,3 +148,16 @@ def test_accuracy_comes_overall_and_per_answer_type():
         "vqa/accuracy_other": 0,
     }
     assert evaluation.per_sample["vqa/accuracy"] == [100, 0, 100, 0]
+
+
+def test_answer_types_with_any_characters_are_counted_under_names_that_can_be_logged():
+    samples = [
+        QuestionSample(str(k), str(k), Path("x.jpg"), "?", ("yes",) * 10, kind)
+        for k, kind in enumerate(["other (x)", "other [x]", "Größe/%"])
+    ]
+    metrics = score_answers(samples, ["yes", "no", "yes"]).metrics
+    assert {name: (metric.value, metric.n) for name, metric in metrics.items()} == {
+        "vqa/accuracy": (pytest.approx(200 / 3), 3),
+        "vqa/accuracy_other__x_": (50, 2),
+        "vqa/accuracy_Gr__e__": (100, 1),
+    }
