@@ -312,15 +312,18 @@ class Dataset(ABC):
     def recognizes(self, root: Path) -> bool:
         """Whether this folder looks like this data set's."""
 
+    def lacking(self, root: Path) -> list[str]:
+        """Which of the evaluated split's files and folders are not there."""
+        return []
+
     @abstractmethod
     def samples(self, task: str, root: Path) -> list[Any]:
         """All evaluation samples; InputError for missing or malformed files."""
 
     def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """`count` seeded samples of the training split; None where the folder has none.
+        """`count` seeded samples of the training split whose pictures are there; None for none.
 
-        None, too, where only its annotations or only its pictures are there. Never reads a split
-        that shares pictures with the evaluated one. With count 0 nothing is read: the answer, []
-        or None, tells whether there is a training split.
+        Never reads a split that shares pictures with the evaluated one. With count 0 the answer,
+        [] or None, tells whether there is a training split; no more is read than that takes.
         """
         return None

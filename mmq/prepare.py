@@ -203,14 +203,16 @@ class DrawnData:
 
 def draw_data(chosen: TaskOptions, task: str, calibrated: bool) -> DrawnData:
     """Find the data, draw from it, and see that every picture can be read and none is on both
-    sides.
+    sides. The training split is left alone where nothing is calibrated.
     """
     source = find_source(task, chosen.data, chosen.dataset)
     everything = source.samples()
     samples = subset(everything, limited(chosen.limit, len(everything)), chosen.seed)
-    samples, pairs = draw_calibration(
-        source, everything, samples, chosen.calibration_samples, chosen.seed, calibrated
-    )
+    pairs: Sequence[Any] = []
+    if calibrated:
+        samples, pairs = draw_calibration(
+            source, everything, samples, chosen.calibration_samples, chosen.seed
+        )
     images = check_images(sample.image for sample in (*samples, *pairs))
     check_apart(pairs, samples, images)
     return DrawnData(

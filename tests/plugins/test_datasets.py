@@ -126,6 +126,25 @@ def test_a_missing_folder_prints_the_expected_tree_and_the_download_page(tmp_pat
         find_source("vqa", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("task", "gone", "page"),
+    [
+        ("vqa", ANSWERS, "https://visualqa.org/download.html"),
+        ("vqa", "val2014/*.jpg", "https://visualqa.org/download.html"),
+        ("captioning", "val2014/*.jpg", "https://cocodataset.org/#download"),
+    ],
+)
+def test_missing_files_of_a_found_folder_print_the_expected_tree_and_the_download_page(
+    folder, task, gone, page
+):
+    for path in folder.glob(gone):
+        path.unlink()
+    with pytest.raises(InputError, match="expected layout") as caught:
+        find_source(task, str(folder)).samples()
+    assert f"lacks {gone}. " in str(caught.value)
+    assert page in str(caught.value)
+
+
 def test_a_data_set_for_another_task_is_refused(folder):
     with pytest.raises(InputError, match="'coco-captions' does not serve the task 'vqa'"):
         find_source("vqa", str(folder), dataset="coco-captions")
