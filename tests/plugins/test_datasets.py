@@ -49,6 +49,12 @@ def test_captions_come_five_a_picture(folder):
     assert all(len(set(s.references)) == 5 for s in samples)
 
 
+def test_pictures_without_captions_are_left_out_and_counted(folder, caplog):
+    edit(folder / CAPTIONS, lambda c: c.update(annotations=c["annotations"][10:]))
+    assert len(CocoCaptions().samples("captioning", folder)) == 4
+    assert "2 of 6 pictures have no caption" in caplog.text
+
+
 def test_val2017_layout_is_read_too(folder):
     (folder / CAPTIONS).rename(folder / "annotations" / "captions_val2017.json")
     (folder / "val2014").rename(folder / "val2017")

@@ -1,5 +1,6 @@
 """COCO captions from the folder that the official downloads unpack to."""
 
+import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from mmq.errors import InputError
 from mmq.images import inside
 from mmq_plugins.datasets.files import IDENTIFIER, draw, entries, find_file, find_folder, lacking
 
+log = logging.getLogger(__name__)
 PICTURE = {"id": IDENTIFIER, "file_name": str}
 CAPTION = {"image_id": IDENTIFIER, "caption": str}
 
@@ -87,6 +89,11 @@ def _read(path: Path, folder: Path, pictures: Iterable[Any], only_these: bool) -
                 f"annotations: {path}: annotations[{index}] names image {key}, "
                 f"which is not among the images"
             )
+    if bare := sum(not captions for captions in references.values()):
+        log.warning(
+            "captions: %d of %d pictures have no caption in %s; they are left out",
+            bare, len(files), path,
+        )  # fmt: skip
     return [
         CaptionSample(key, key, inside(folder, files[key]), tuple(captions))
         for key, captions in references.items()
