@@ -234,6 +234,7 @@ class ModelFamily(ABC):
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     general: ClassVar[bool] = False
     generation: ClassVar[Mapping[str, Generation]] = {}
+    reading: ClassVar[Mapping[str, Any]] = {}  # how texts become tokens, to be logged
     stages: ClassVar[tuple[Stage, ...]] = ()
 
     @property
