@@ -49,13 +49,17 @@ def annotator_answers(rng: random.Random) -> list[dict[str, Any]]:
     ]
 
 
+def pictures(questions: int) -> int:
+    return max(1, int(questions * PICTURES_PER_QUESTION))
+
+
 def rows(questions: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Questions and annotations with the keys of the official files."""
     rng = random.Random(0)
-    pictures = max(1, int(questions * PICTURES_PER_QUESTION))
+    count = pictures(questions)
     for k in range(questions):
-        image_id = 42 + 14 * (k % pictures)
-        ids = {"image_id": image_id, "question_id": image_id * 1000 + k // pictures}
+        image_id = 42 + 14 * (k % count)
+        ids = {"image_id": image_id, "question_id": image_id * 1000 + k // count}
         text = f"What is the colour of the thing number {rng.randrange(10**6)} on the table?"
         answers = annotator_answers(rng)
         annotation = {
@@ -80,6 +84,8 @@ def write(root: Path, questions: int) -> int:
     for path, training in zip(files(root), files(root, "train2014"), strict=True):
         os.link(path, training)
     (root / "train2014").mkdir()
+    for image_id in range(42, 42 + 14 * pictures(questions), 14):
+        (root / "train2014" / f"COCO_train2014_{image_id:012d}.jpg").touch()
     return first.stat().st_size + second.stat().st_size
 
 

@@ -1,5 +1,6 @@
 """Asking a model in batches: the bases of evaluators that read generated text."""
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -41,6 +42,10 @@ class GeneratingEvaluator(Evaluator):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} is not at least 1")
+        if self.min_new_tokens is not None and self.min_new_tokens < 0:
+            raise ValueError(f"min_new_tokens: {self.min_new_tokens} is negative")
+        if self.length_penalty is not None and not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty: {self.length_penalty} is not a finite number")
         if self.prompt is not None and self.asks_questions and self.prompt.count("{}") != 1:
             raise ValueError(f"prompt: {self.prompt!r} needs {{}} once, where the question goes")
 
@@ -62,9 +67,13 @@ class GeneratingEvaluator(Evaluator):
 
     def calibration_texts(self, samples: Sequence[Any]) -> list[tuple[str, str]]:
         """The prompt as it is asked, and a right answer."""
-        assert self.prompt is not None  # resolved
         examples = [self.example(sample) for sample in samples]
-        return [(self.prompt.replace("{}", question), answer) for question, answer in examples]
+        return [(self.filled(question), answer) for question, answer in examples]
+
+    def filled(self, question: str) -> str:
+        """The prompt with the question in its place; other braces are the prompt's own."""
+        assert self.prompt is not None  # resolved
+        return self.prompt.replace("{}", question) if self.asks_questions else self.prompt
 
     def ask(
         self,
@@ -141,7 +150,7 @@ class QuestionEvaluator(InParts, GeneratingEvaluator):
     ) -> list[str]:
         """Ask every question."""
         settings = self.settings(model)
-        prompts = [settings.prompt.format(sample.question) for sample in samples]
+        prompts = [self.filled(sample.question) for sample in samples]
         return self.ask(model, samples, prompts, settings, progress)
 
 

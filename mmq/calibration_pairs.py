@@ -19,42 +19,36 @@ def draw_calibration(
     samples: Sequence[Any],
     count: int,
     seed: int,
-    required: bool,
 ) -> tuple[Sequence[Any], Sequence[Any]]:
     """The samples to evaluate and up to `count` seeded calibration pairs.
 
     The pairs come from the training split; where there is none, from samples that are not
-    evaluated. Where these are too few, samples are held out of the evaluation if calibration is
-    `required`; if not, there are no pairs.
+    evaluated; where these are too few, from samples that are held out of the evaluation.
     """
     if not count:
-        if required:
-            raise InputError("calibration_samples: 0, but this quantizer needs calibration pairs")
-        return samples, []
+        raise InputError("calibration_samples: 0, but this quantizer needs calibration pairs")
     pairs: Sequence[Any] | None = source.calibration(count, seed)
     if pairs is None:
-        samples, pairs = _hold_out(everything, samples, count, seed, required)
-        if required and not pairs:
+        samples, pairs = _hold_out(everything, samples, count, seed)
+        if not pairs:
             raise InputError(
                 f"data: {source.name} in {str(source.root)!r} has no training split, and too few "
                 f"pictures to hold some out for calibration. The expected layout:\n\n"
                 f"{source.reader.layout}"
             )
-    if required and len(pairs) < count:
+    if len(pairs) < count:
         log.warning("calibration: %d pairs; %d were asked for", len(pairs), count)
     return samples, pairs
 
 
 def _hold_out(
-    everything: Sequence[Any], samples: Sequence[Any], count: int, seed: int, required: bool
+    everything: Sequence[Any], samples: Sequence[Any], count: int, seed: int
 ) -> tuple[Sequence[Any], Sequence[Any]]:
     """The samples that stay, and pairs from pictures of which none is evaluated."""
     rng = random.Random(f"calibration {seed}")
     evaluated = {sample.image_id for sample in samples}
     spare = sum(sample.image_id not in evaluated for sample in everything)
     if spare < count:
-        if not required:
-            return samples, []
         held = _images_to_hold(everything, evaluated, count - spare, rng)
         if not held and not spare:
             return samples, []

@@ -5,8 +5,6 @@ become command options (`group_size` is `--group-size`) and MLflow params (`quan
 without further work.
 """
 
-import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from mmq.errors import InputError
+from mmq.evaluation import Evaluation as Evaluation
+from mmq.evaluation import Prediction as Prediction
 from mmq.quantized import QuantizedWeight
 from mmq.report import LayerReport as LayerReport
 from mmq.report import QuantReport as QuantReport
@@ -30,59 +30,9 @@ if TYPE_CHECKING:
     from mmq.inputs import LayerInputs
     from mmq.model import LoadedModel
 
-METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
-# --- scores --------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the model said about one sample, and what that was worth."""
-
-    sample_id: str
-    image: Path
-    prompt: str
-    text: str
-    expected: str
-    score: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "score", float(self.score))  # numpy's numbers are no JSON
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Scores of one evaluation. `primary` names the metric that a search maximizes.
-
-    `per_sample` holds a value a sample for every metric that has one, in the samples' order.
-    """
-
-    primary: str
-    metrics: Mapping[str, Metric]
-    per_sample: Mapping[str, Sequence[float]]
-    predictions: Sequence[Prediction]
-
-    def __post_init__(self) -> None:
-        if self.primary not in self.metrics:
-            raise ValueError(f"primary: {self.primary!r} is not among {sorted(self.metrics)}")
-        for name, metric in self.metrics.items():
-            if not METRIC_NAME.fullmatch(name):
-                raise ValueError(f"{name!r}: metric names have letters, digits, spaces and _-./")
-            if not math.isfinite(metric.value):
-                raise ValueError(f"{name}: the score is {metric.value}, not a number")
-        for name, values in self.per_sample.items():
-            if len(values) != len(self.predictions):
-                raise ValueError(
-                    f"{name}: {len(values)} values for {len(self.predictions)} predictions"
-                )
-
-    @property
-    def score(self) -> Metric:
-        """The metric that a search maximizes."""
-        return self.metrics[self.primary]
-
-
-# --- plugins -------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Quantizer(ABC):
     """Turns a weight into codes. Subclasses are frozen dataclasses; fields are options.
@@ -238,6 +188,7 @@ class ModelFamily(ABC):
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     general: ClassVar[bool] = False
     generation: ClassVar[Mapping[str, Generation]] = {}
+    reading: ClassVar[Mapping[str, Any]] = {}  # how texts become tokens, to be logged
     stages: ClassVar[tuple[Stage, ...]] = ()
 
     @property
@@ -318,15 +269,18 @@ class Dataset(ABC):
     def recognizes(self, root: Path) -> bool:
         """Whether this folder looks like this data set's."""
 
+    def lacking(self, root: Path) -> list[str]:
+        """Which of the evaluated split's files and folders are not there."""
+        return []
+
     @abstractmethod
     def samples(self, task: str, root: Path) -> list[Any]:
         """All evaluation samples; InputError for missing or malformed files."""
 
     def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """`count` seeded samples of the training split; None where the folder has none.
+        """`count` seeded samples of the training split whose pictures are there; None for none.
 
-        None, too, where only its annotations or only its pictures are there. Never reads a split
-        that shares pictures with the evaluated one. With count 0 nothing is read: the answer, []
-        or None, tells whether there is a training split.
+        Never reads a split that shares pictures with the evaluated one. With count 0 the answer,
+        [] or None, tells whether there is a training split; no more is read than that takes.
         """
         return None

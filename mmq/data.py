@@ -29,7 +29,12 @@ class Source:
     root: Path
 
     def samples(self) -> list[Any]:
-        """All evaluation samples; InputError where two have the same id."""
+        """All evaluation samples; InputError where files are missing or two have the same id."""
+        if absent := self.reader.lacking(self.root):
+            raise InputError(
+                f"data: {self.name} in {str(self.root)!r} lacks {', '.join(absent)}. "
+                f"The expected layout:\n\n{self.reader.layout}"
+            )
         samples = self.reader.samples(self.task, self.root)
         seen: set[str] = set()
         for sample in samples:

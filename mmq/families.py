@@ -1,6 +1,6 @@
 """The base of model families that transformers loads and asks by itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -31,7 +31,7 @@ class TransformersFamily(ModelFamily):
 
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
-    padding_side: ClassVar[str] = "left"
+    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
     decoder: ClassVar[str] = ""  # path of the part whose `generate` continues; "": the model
 
     def skeleton(self, config: Any) -> nn.Module:
@@ -52,7 +52,7 @@ class TransformersFamily(ModelFamily):
         )
         architecture = getattr(transformers, self.processor_class)
         processor = architecture.from_pretrained(source, trust_remote_code=False)
-        processor.tokenizer.padding_side = self.padding_side
+        processor.tokenizer.padding_side = self.reading["padding_side"]
         return model, processor
 
     def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:

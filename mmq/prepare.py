@@ -54,7 +54,7 @@ class TaskOptions:
     calibration_samples: int = option(128, "Training pairs a quantizer may look at.")
     seed: int = option(0, "Seed of everything random.")
     dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
-    device: str = option("auto", "cpu, cuda, cuda:1 and so on; auto: a GPU if there is one.")
+    device: str = option("auto", "cpu, cuda, cuda:1, mps, ...; auto: CUDA if it is there.")
     allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
 
 
@@ -158,6 +158,7 @@ def prepare_several(
             evaluator_options=plugin_options.values(evaluator),
             environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
             seed=chosen.seed,
+            reading=seen.family.reading,
             calibrated=quantizer.calibrated,
             calibration=drawn.calibration_fingerprint,
             calibration_samples=len(drawn.calibration),
@@ -204,14 +205,16 @@ class DrawnData:
 
 def draw_data(chosen: TaskOptions, task: str, calibrated: bool) -> DrawnData:
     """Find the data, draw from it, and see that every picture can be read and none is on both
-    sides.
+    sides. The training split is left alone where nothing is calibrated.
     """
     source = find_source(task, chosen.data, chosen.dataset)
     everything = source.samples()
     samples = subset(everything, limited(chosen.limit, len(everything)), chosen.seed)
-    samples, pairs = draw_calibration(
-        source, everything, samples, chosen.calibration_samples, chosen.seed, calibrated
-    )
+    pairs: Sequence[Any] = []
+    if calibrated:
+        samples, pairs = draw_calibration(
+            source, everything, samples, chosen.calibration_samples, chosen.seed
+        )
     images = check_images(sample.image for sample in (*samples, *pairs))
     check_apart(pairs, samples, images)
     return DrawnData(
@@ -244,16 +247,35 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise InputError(f"device: {device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, ...")
-    count = torch.cuda.device_count()
-    if device != "cpu" and int(device.partition(":")[2] or 0) >= count:
-        raise InputError(f"device: {device!r} was given, but torch sees {count} GPUs")
+    if re.fullmatch(r"cuda(:\d+)?", device):
+        # only counted: a tensor there would take its share of the GPU from the workers
+        count = torch.cuda.device_count()
+        if int(device.partition(":")[2] or 0) >= count:
+            raise InputError(f"device: {device!r} was given, but torch sees {count} GPUs")
+    elif device != "cpu":
+        check_device(device)
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "float16"
+        dtype = "float32" if device.startswith("cpu") else "float16"
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {['auto', *DTYPES]}")
     return device, dtype
+
+
+def check_device(device: str) -> None:
+    """InputError for a device that torch does not know, or cannot compute on here."""
+    import torch
+
+    try:
+        known = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(
+            f"device: {device!r} is not one of auto, cpu, cuda, cuda:1, mps, xpu and so on"
+        ) from error
+    try:
+        torch.ones(1, device=known).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"device: torch cannot compute on {device!r} here ({reason})") from error
 
 
 def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[str, Sequence[int]]:

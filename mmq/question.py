@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.store import digest
@@ -27,6 +27,7 @@ class Question:
     evaluator_options: Mapping[str, Any]
     environment: str  # packages whose version can change a score
     seed: int
+    reading: Mapping[str, Any] = field(default_factory=dict)  # how the model's texts are tokenized
     calibrated: bool = False  # whether the quantizer looks at the calibration pairs
     calibration: str = ""  # their fingerprint; "" where there are none
     calibration_samples: int = 0

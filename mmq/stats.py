@@ -1,11 +1,13 @@
 """Scores with intervals, by resampling the evaluation set."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 1000
+METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,17 @@ class Metric:
         for name in ("value", "low", "high"):  # numpy's numbers are no JSON
             number = getattr(self, name)
             object.__setattr__(self, name, None if number is None else float(number))
+
+
+def name_part(text: str) -> str:
+    """A text from a data file as part of a metric's name: _ for what such names cannot hold.
+
+    A slash becomes one too: it would make a group of charts.
+
+    >>> name_part("yes/no"), name_part("obj & rel")
+    ('yes_no', 'obj___rel')
+    """
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)
 
 
 def mean_metric(

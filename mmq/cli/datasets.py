@@ -1,6 +1,7 @@
 """`mmq datasets`: which data sets can be read, and where they lie."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from mmq.contracts import Dataset
 from mmq.data import dataset_readers
 from mmq.errors import InputError
 
+log = logging.getLogger(__name__)
 DEPTH = 2  # levels of subfolders that are looked into
 
 
@@ -23,6 +25,7 @@ class Found:
 
     folder: str
     training: bool
+    lacking: tuple[str, ...]  # files and folders of the evaluated split that are not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,17 @@ def look(name: str, reader: Dataset, places: list[Path]) -> Row:
     found: dict[Path, Found] = {}
     for place in [] if reader.bundled else places:
         if not found.keys() & {*place.parents} and reader.recognizes(place):
-            training = reader.calibration(reader.tasks[0], place, 0, 0) is not None
-            found[place] = Found(str(place), training)
+            found[place] = Found(str(place), trains(reader, place), tuple(reader.lacking(place)))
     return Row(name, reader.tasks, reader.bundled, tuple(found.values()), reader.layout)
+
+
+def trains(reader: Dataset, place: Path) -> bool:
+    """Whether there is a training split that can be drawn from."""
+    try:
+        return reader.calibration(reader.tasks[0], place, 0, 0) is not None
+    except InputError as error:
+        log.warning("%s", error)
+        return False
 
 
 def table(rows: list[Row]) -> str:
@@ -97,6 +108,9 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         name, tasks = row.name, ", ".join(row.tasks)
         if not row.found:
-            lines.append((name, tasks, "(bundled)" if row.bundled else "not found", ""))
-        lines += [(name, tasks, f.folder, "yes" if f.training else "no") for f in row.found]
-    return aligned(("data set", "tasks", "folder", "training split"), lines)
+            lines.append((name, tasks, "(bundled)" if row.bundled else "not found", "", ""))
+        lines += [
+            (name, tasks, f.folder, "yes" if f.training else "no", ", ".join(f.lacking))
+            for f in row.found
+        ]
+    return aligned(("data set", "tasks", "folder", "training split", "missing"), lines)

@@ -1,8 +1,7 @@
 """Calibration pairs are seeded, and no evaluated picture is among them."""
 
-import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import official_files as official
@@ -14,7 +13,7 @@ from mmq.calibration_pairs import check_apart, draw_calibration
 from mmq.cli import main
 from mmq.data import find_source, subset
 from mmq.errors import InputError
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import QuestionOptions, build_plugins, prepare, prepare_several
 
 
 @dataclass(frozen=True)
@@ -36,30 +35,26 @@ def untrained(source):
     return source
 
 
-def draw(source, limit=0, count=8, seed=0, required=False):
+def draw(source, limit=0, count=8, seed=0):
     everything = source.samples()
     samples = subset(everything, limit, seed)
-    return samples, *draw_calibration(source, everything, samples, count, seed, required)
+    return samples, *draw_calibration(source, everything, samples, count, seed)
 
 
 def images_of(samples):
     return {sample.image_id for sample in samples}
 
 
-@pytest.mark.parametrize("required", [True, False])
-def test_pairs_come_from_the_training_split(source, required):
-    before, samples, pairs = draw(source, required=required)
+def test_pairs_come_from_the_training_split(source):
+    before, samples, pairs = draw(source)
     assert samples == before
     assert len(pairs) == 8
     assert all(pair.image.parent.name == "train2014" for pair in pairs)
     assert draw(source)[2] == pairs != draw(source, seed=1)[2]
 
 
-@pytest.mark.parametrize("required", [True, False])
-def test_without_a_training_split_pairs_come_from_what_the_limit_left_out(
-    untrained, required, caplog
-):
-    before, samples, pairs = draw(untrained, limit=6, required=required)
+def test_without_a_training_split_pairs_come_from_what_the_limit_left_out(untrained, caplog):
+    before, samples, pairs = draw(untrained, limit=6)
     assert samples == before
     assert len(pairs) == 8
     assert not images_of(pairs) & images_of(samples)
@@ -67,7 +62,7 @@ def test_without_a_training_split_pairs_come_from_what_the_limit_left_out(
 
 
 def test_where_too_few_are_left_out_samples_are_held_out_of_the_evaluation(untrained, caplog):
-    before, samples, pairs = draw(untrained, required=True)
+    before, samples, pairs = draw(untrained)
     assert len(pairs) == 8
     assert len(samples) == 32
     assert [s for s in before if s in samples] == samples
@@ -75,14 +70,39 @@ def test_where_too_few_are_left_out_samples_are_held_out_of_the_evaluation(untra
     assert "8 of 40 samples (4 pictures) are held out of the evaluation" in caplog.text
 
 
-def test_a_quantizer_that_looks_at_nothing_costs_no_samples(untrained):
-    before, samples, pairs = draw(untrained)
-    assert (samples, pairs) == (before, [])
-    assert draw(source=untrained, count=0)[2] == []
+def test_where_all_training_pictures_are_missing_samples_are_held_out(source, caplog):
+    for path in (source.root / "train2014").iterdir():
+        path.unlink()
+    _, samples, pairs = draw(source)
+    assert len(pairs) == 8
+    assert len(samples) == 32
+    assert all(pair.image.parent.name == "val2014" for pair in pairs)
+    assert "24 of 24 training samples have no picture" in caplog.text
+
+
+def cut(root):
+    """Only the test pictures, and half of a training file."""
+    for path in [*(root / "images").iterdir()]:
+        if not path.name.startswith("n"):
+            path.unlink()
+    path = root / "questions1.2" / "train_balanced_questions.json"
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def test_a_quantizer_that_looks_at_nothing_reads_no_training_split(tmp_path):
+    """Nor does it cost samples where there is none."""
+    root = official.gqa(tmp_path)
+    cut(root)
+    options = QuestionOptions(task="gqa", data=str(root))
+    prepared = prepare(options, {}, lambda parts: [])
+    assert len(prepared.samples) == 6
+    assert prepared.calibration == []
+    with pytest.raises(InputError, match="train_balanced_questions.json is not readable JSON"):
+        prepare(replace(options, quantizer="gptq"), {}, lambda parts: [])
 
 
 def test_never_more_than_half_of_the_pictures_are_held_out(untrained, caplog):
-    _, samples, pairs = draw(untrained, count=128, required=True)
+    _, samples, pairs = draw(untrained, count=128)
     assert len(samples) == len(pairs) == 20
     assert not images_of(pairs) & images_of(samples)
     assert "20 pairs; 128 were asked for" in caplog.text
@@ -91,9 +111,9 @@ def test_never_more_than_half_of_the_pictures_are_held_out(untrained, caplog):
 def test_a_single_picture_is_too_few_to_calibrate(tmp_path):
     source = find_source("vqa", str(official.vqav2(tmp_path, {"val2014": [1]})))
     with pytest.raises(InputError, match="has no training split, and too few pictures"):
-        draw(source, required=True)
+        draw(source)
     with pytest.raises(InputError, match="calibration_samples: 0, but this quantizer needs"):
-        draw(source, count=0, required=True)
+        draw(source, count=0)
 
 
 def test_an_evaluated_picture_under_another_name_is_refused(source):
@@ -101,9 +121,10 @@ def test_an_evaluated_picture_under_another_name_is_refused(source):
     shutil.copy(
         evaluated / "COCO_val2014_000000000007.jpg", train / "COCO_train2014_000000000103.jpg"
     )
+    options = QuestionOptions(data=str(source.root), quantizer="gptq")
     with pytest.raises(InputError, match="000000000103.jpg is evaluated too, as .*000000000007"):
-        prepare(QuestionOptions(data=str(source.root)), {}, lambda parts: [])
-    prepare(QuestionOptions(data=str(source.root), calibration_samples=0), {}, lambda parts: [])
+        prepare(options, {}, lambda parts: [])
+    prepare(replace(options, quantizer="rtn"), {}, lambda parts: [])
 
 
 def test_an_evaluated_sample_itself_is_refused(source):
@@ -114,15 +135,15 @@ def test_an_evaluated_sample_itself_is_refused(source):
     check_apart(samples[-2:], samples[:-2], hashes)
 
 
-def test_pairs_that_nothing_looks_at_make_no_other_question(source, monkeypatch):
+def test_pairs_that_nothing_looks_at_make_no_other_question(source):
     options = QuestionOptions(data=str(source.root), calibration_samples=8)
-    plain = prepare(options, {}, lambda parts: [])
-    shutil.rmtree(source.root / "train2014")
-    bare = prepare(options, {}, lambda parts: [])
-    assert plain.question.key == bare.question.key
-    assert plain.question.calibration != bare.question.calibration == ""
-    assert len(plain.calibration) == plain.question.calibration_samples == 8
-    assert bare.calibration == []
+    alone = prepare(options, {}, lambda parts: [])
+    both = [("rtn", Rtn()), ("gptq", Looking())]
+    beside, _ = prepare_several(options, build_plugins(options, {})[1], both, lambda parts: [])
+    assert alone.question.key == beside.question.key
+    assert alone.question.calibration == "" != beside.question.calibration
+    assert len(beside.calibration) == beside.question.calibration_samples == 8
+    assert alone.calibration == []
 
 
 def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source, monkeypatch):
@@ -130,7 +151,7 @@ def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source, monkey
     options = QuestionOptions(data=str(source.root), calibration_samples=8)
     questions = [
         prepare(o, {}, lambda parts: []).question
-        for o in (options, options, dataclasses.replace(options, calibration_samples=9))
+        for o in (options, options, replace(options, calibration_samples=9))
     ]
     assert questions[0].key == questions[1].key != questions[2].key
     assert questions[0].data_fingerprint == questions[2].data_fingerprint
@@ -138,20 +159,18 @@ def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source, monkey
 
 
 def with_quantizer(quantizer):
-    from mmq.prepare import build_plugins
-
     return lambda chosen, extra: (quantizer, build_plugins(chosen, extra)[1])
 
 
 def test_the_run_shows_the_fingerprints_of_both(source, store_uri, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
-    command = ["evaluate-baseline", "--data", str(source.root), "--limit", "10%"]
-    main([*command, "--calibration-samples", "8", "--num-beams", "1"])
+    command = ["trial", "--data", str(source.root), "--limit", "10%", "--quantizer", "gptq"]
+    main([*command, "--bits", "llm=16", "--calibration-samples", "8", "--num-beams", "1"])
     client = MlflowClient(store_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("mmq").experiment_id])
     params = run.data.params
     assert params["data.samples"] == "4"
     assert params["calibration.samples"] == "8"
-    assert params["calibration.used"] == "False"
+    assert params["calibration.used"] == "True"
     assert len(params["calibration.fingerprint"]) == len(params["data.fingerprint"]) == 20
     assert params["calibration.fingerprint"] != params["data.fingerprint"]

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import official_files as official
 import pytest
@@ -43,7 +44,9 @@ def test_data_sets_are_listed_where_they_are_found(tmp_path, call):
 
 def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch):
     official.vqav2(tmp_path / "here")
-    assert rows(call("--as-json"))["vqav2"]["found"] == [{"folder": "here", "training": True}]
+    assert rows(call("--as-json"))["vqav2"]["found"] == [
+        {"folder": "here", "training": True, "lacking": []}
+    ]
     official.coco_captions(tmp_path / "there")
     monkeypatch.setenv("MMQ_DATA", str(tmp_path / "there"))
     found = rows(call("--as-json"))
@@ -65,11 +68,32 @@ def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):
     assert "scenes is not" not in text
 
 
-def test_nothing_is_read_to_see_whether_a_training_split_is_there(tmp_path, call):
+def test_no_more_is_read_than_shows_whether_a_training_split_is_there(tmp_path, call, caplog):
+    root = official.gqa(tmp_path / "data")
+    path = root / "questions1.2" / "train_balanced_questions.json"
+    path.write_bytes(path.read_bytes()[:2000])  # the first question is whole
+    assert rows(call("--as-json"))["gqa"]["found"][0]["training"] is True
+    path.write_text("no JSON")
+    assert rows(call("--as-json"))["gqa"]["found"][0]["training"] is False
+    assert "train_balanced_questions.json is not readable JSON" in caplog.text
+
+
+def test_a_training_split_without_its_pictures_is_none(tmp_path, call):
+    root = official.gqa(tmp_path / "data")
+    for path in (root / "images").glob("2370*.jpg"):
+        path.unlink()
+    assert rows(call("--as-json"))["gqa"]["found"][0]["training"] is False
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_what_a_found_folder_lacks_is_named(tmp_path, call, empty):
     root = official.vqav2(tmp_path / "data")
-    for path in root.glob("*train*.json"):
-        path.write_text("no JSON")
-    assert rows(call("--as-json"))["vqav2"]["found"] == [{"folder": "data", "training": True}]
+    shutil.rmtree(root / "val2014")
+    if empty:
+        (root / "val2014").mkdir()
+    (root / "v2_mscoco_val2014_annotations.json").unlink()
+    (line,) = [line for line in call().splitlines() if line.startswith("vqav2")]
+    assert line.endswith("yes             v2_mscoco_val2014_annotations.json, val2014/*.jpg")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from paper_pairs import PAIRS, good
 
 from mmq.allocation import BitAllocation
 from mmq.model import count_parameters
@@ -28,6 +29,14 @@ def run(loaded, tmp_path, bits):
 
 def state(model):
     return {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+
+
+@pytest.mark.parametrize(("model", "task", "bits"), PAIRS)
+def test_every_family_and_task_of_the_paper_is_scored(tmp_path, model, task, bits):
+    prepared = prepare(QuestionOptions(model=model, task=task, limit="12"), {}, lambda parts: [])
+    record = run((prepared, prepared.load(), prepared.question), tmp_path, bits)
+    prepared.evaluator.close()
+    assert good(task, record.evaluation.score.value)
 
 
 def test_a_trial_leaves_the_model_as_it_was(loaded, tmp_path):

@@ -79,6 +79,36 @@ def test_without_annotations_or_pictures_there_is_no_training_split(tmp_path, la
     assert reader.calibration(task, root, 128, seed=0) is None
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_without_its_pictures_there_is_no_training_split(tmp_path, layout):
+    """Copies made for evaluation bring all annotations, but the test pictures only."""
+    write, reader, task, count, _ = LAYOUTS[layout]
+    root = write(tmp_path)
+    pictures = [s.image for s in reader.calibration(task, root, 128, seed=0)]
+    for path in set(pictures):
+        path.unlink()
+    assert reader.calibration(task, root, 128, seed=0) is None
+    assert reader.calibration(task, root, 0, seed=0) is None
+    check_images(s.image for s in reader.samples(task, root))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_training_pictures_that_are_missing_are_not_drawn(tmp_path, layout, caplog):
+    write, reader, task, *_, train = LAYOUTS[layout]
+    root = write(tmp_path)
+    pictures = [s.image for s in reader.calibration(task, root, 128, seed=0)]
+    assert not caplog.text
+    pictures[-1].unlink()
+    pictures[0].unlink(missing_ok=True)
+    pictures[0].symlink_to(tmp_path / "swept away")
+    left = [path for path in pictures if path not in (pictures[0], pictures[-1])]
+    assert [s.image for s in reader.calibration(task, root, 128, seed=0)] == left
+    assert f"{train - len(left)} of {train} training samples have no picture" in caplog.text
+    assert reader.calibration(task, root, 0, seed=0) == []
+    for seed in range(5):
+        check_images(s.image for s in reader.calibration(task, root, 2, seed))
+
+
 def test_without_train2014_karpathys_calibration_is_drawn_from_restval(tmp_path):
     root = official.karpathy_coco(tmp_path)
     shutil.rmtree(root / "train2014")

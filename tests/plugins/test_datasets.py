@@ -49,6 +49,12 @@ def test_captions_come_five_a_picture(folder):
     assert all(len(set(s.references)) == 5 for s in samples)
 
 
+def test_pictures_without_captions_are_left_out_and_counted(folder, caplog):
+    edit(folder / CAPTIONS, lambda c: c.update(annotations=c["annotations"][10:]))
+    assert len(CocoCaptions().samples("captioning", folder)) == 4
+    assert "2 of 6 pictures have no caption" in caplog.text
+
+
 def test_val2017_layout_is_read_too(folder):
     (folder / CAPTIONS).rename(folder / "annotations" / "captions_val2017.json")
     (folder / "val2014").rename(folder / "val2017")
@@ -124,6 +130,25 @@ def test_a_missing_folder_prints_the_expected_tree_and_the_download_page(tmp_pat
     assert "https://visualqa.org/download.html" in str(caught.value)
     with pytest.raises(InputError, match="holds no data set for the task 'vqa'"):
         find_source("vqa", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("task", "gone", "page"),
+    [
+        ("vqa", ANSWERS, "https://visualqa.org/download.html"),
+        ("vqa", "val2014/*.jpg", "https://visualqa.org/download.html"),
+        ("captioning", "val2014/*.jpg", "https://cocodataset.org/#download"),
+    ],
+)
+def test_missing_files_of_a_found_folder_print_the_expected_tree_and_the_download_page(
+    folder, task, gone, page
+):
+    for path in folder.glob(gone):
+        path.unlink()
+    with pytest.raises(InputError, match="expected layout") as caught:
+        find_source(task, str(folder)).samples()
+    assert f"lacks {gone}. " in str(caught.value)
+    assert page in str(caught.value)
 
 
 def test_a_data_set_for_another_task_is_refused(folder):

@@ -52,3 +52,15 @@ def test_accuracy_comes_by_type_where_the_file_has_types():
     }
     plain = score_answers([sample("1", "red")], ["red"]).metrics
     assert list(plain) == ["gqa/accuracy"]
+
+
+def test_types_with_any_characters_are_counted_under_names_that_can_be_logged():
+    samples = [
+        sample(str(k), "red", ("semantic", kind)) for k, kind in enumerate(["a & b", "a/b"])
+    ]
+    metrics = score_answers(samples, ["red", "no"]).metrics
+    assert {name: metric.value for name, metric in metrics.items()} == {
+        "gqa/accuracy": 50,
+        "gqa/accuracy_semantic_a___b": 100,
+        "gqa/accuracy_semantic_a_b": 0,
+    }

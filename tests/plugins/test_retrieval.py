@@ -12,7 +12,9 @@ from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_ca
 from mmq.errors import InputError
 from mmq.images import open_image
 from mmq.model import load_model
+from mmq.prepare import QuestionOptions, prepare
 from mmq.testing import EvaluatorContract
+from mmq.tracking.params import question_params
 
 
 def silent(items, description):
@@ -66,6 +68,8 @@ def test_recalls_are_those_of_sorting_every_row(seed):
     assert metrics["retrieval/image_to_text_mean"].value == pytest.approx(np.mean(means[::2]))
     contrastive = metrics["retrieval/contrastive_text_to_image_R1"]
     assert contrastive.value == metrics["retrieval/text_to_image_R1"].value
+    queries = {name: metric.n for name, metric in metrics.items()}
+    assert queries == {name: len(owner) if "text_to_image" in name else 20 for name in metrics}
     assert all(len(values) == 20 for values in each.values())
 
 
@@ -87,6 +91,22 @@ def test_captions_are_read_as_blip2_reads_them():
     assert normalize_caption('A dog. (Two!) "cats": #1; ~x*') == "a dog two cats 1 x"
     assert normalize_caption("It's a man, and well-known") == "it's a man, and well-known"
     assert normalize_caption(" ".join(["word"] * 60)) == " ".join(["word"] * 50)
+
+
+def test_the_limits_and_the_padding_of_texts_are_logged():
+    options = QuestionOptions(model="embedded-retrieval", task="retrieval", limit="4")
+    params = question_params(prepare(options, {"max-words": "7"}, lambda parts: []).question)
+    assert params["evaluator.max_words"] == 7
+    assert (params["model.padding_side"], params["model.max_tokens"]) == ("right", 35)
+
+
+def test_how_many_words_are_read_is_an_option(model, pool):
+    texts = Retrieval(max_words=2).calibration_texts(pool[:3])
+    assert all(len(text.split()) == 2 for text, _ in texts)
+    found = Retrieval(k=10, max_words=2).evaluate(model, pool[:3], silent)
+    assert {len(p.text.split()) for p in found.predictions} == {2}
+    with pytest.raises(ValueError, match="max_words: 0 is not at least 1"):
+        Retrieval(max_words=0)
 
 
 def brute_force(model, samples):

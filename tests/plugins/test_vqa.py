@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmq_plugins.evaluators.vqa import Vqa, score_answers
-from mmq_plugins.evaluators.vqa_answers import CONTRACTIONS, soft_accuracy
+from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
 from mmq.contracts import QuestionSample
 from mmq.testing import EvaluatorContract
@@ -20,6 +20,31 @@ class TestVqa(EvaluatorContract):
 
 MARKS = list(';/[]"{}()=+\\_-><@`,?!')
 COUNT = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+# the official table word for word: what is written, what it is taken for, and so on
+TABLE = """
+aint ain't arent aren't cant can't couldve could've couldnt couldn't couldn'tve couldn't've
+couldnt've couldn't've didnt didn't doesnt doesn't dont don't hadnt hadn't hadnt've hadn't've
+hadn'tve hadn't've hasnt hasn't havent haven't hed he'd hed've he'd've he'dve he'd've hes he's
+howd how'd howll how'll hows how's Id've I'd've I'dve I'd've Im I'm Ive I've isnt isn't itd it'd
+itd've it'd've it'dve it'd've itll it'll let's let's maam ma'am mightnt mightn't mightnt've
+mightn't've mightn'tve mightn't've mightve might've mustnt mustn't mustve must've neednt needn't
+notve not've oclock o'clock oughtnt oughtn't ow's'at 'ow's'at 'ows'at 'ow's'at 'ow'sat 'ow's'at
+shant shan't shed've she'd've she'dve she'd've she's she's shouldve should've shouldnt shouldn't
+shouldnt've shouldn't've shouldn'tve shouldn't've somebody'd somebodyd somebodyd've somebody'd've
+somebody'dve somebody'd've somebodyll somebody'll somebodys somebody's someoned someone'd
+someoned've someone'd've someone'dve someone'd've someonell someone'll someones someone's
+somethingd something'd somethingd've something'd've something'dve something'd've somethingll
+something'll thats that's thered there'd thered've there'd've there'dve there'd've therere
+there're theres there's theyd they'd theyd've they'd've they'dve they'd've theyll they'll theyre
+they're theyve they've twas 'twas wasnt wasn't wed've we'd've we'dve we'd've weve we've werent
+weren't whatll what'll whatre what're whats what's whatve what've whens when's whered where'd
+wheres where's whereve where've whod who'd whod've who'd've who'dve who'd've wholl who'll whos
+who's whove who've whyll why'll whyre why're whys why's wont won't wouldve would've wouldnt
+wouldn't wouldnt've wouldn't've wouldn'tve wouldn't've yall y'all yall'll y'all'll y'allll
+y'all'll yall'd've y'all'd've y'alld've y'all'd've y'all'dve y'all'd've youd you'd youd've
+you'd've you'dve you'd've youll you'll youre you're youve you've
+"""
+CONTRACTIONS = dict(zip(TABLE.split()[::2], TABLE.split()[1::2], strict=True))
 NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(COUNT)}
 
 
@@ -45,9 +70,13 @@ def literal_words(text):
     return " ".join(out)
 
 
-def literal_accuracy(answer, annotators):
+def literal_normalized(answer):
     answer = answer.replace("\n", " ").replace("\t", " ").strip()
-    answer = literal_words(literal_punctuation(answer))
+    return literal_words(literal_punctuation(answer))
+
+
+def literal_accuracy(answer, annotators):
+    answer = literal_normalized(answer)
     if len(set(annotators)) > 1:
         annotators = [literal_punctuation(a) for a in annotators]
     accuracies = []
@@ -59,15 +88,27 @@ def literal_accuracy(answer, annotators):
 
 WORDS = st.sampled_from(
     ["a", "The", "two", "TEN", "none", "dont", "couldnt've", "yes", "no", "1,000", "3.5", "u.s.",
-     "left-right", "its", "it's", "(red)", "blue/green", "what?", "", "\n", "10 .", "`", "x;y"]
+     "left-right", "its", "it's", "shed", "lets", "let's", "shes", "she's", "hes", "hed", "(red)",
+     "blue/green", "what?", "", "\n", "10 .", "`", "x;y"]
 )  # fmt: skip
 ANSWER = st.lists(WORDS, min_size=0, max_size=4).map(" ".join)
 
 
-@given(ANSWER, st.lists(ANSWER, min_size=10, max_size=10))
+@given(st.lists(ANSWER, min_size=1, max_size=3), st.data())
 @settings(max_examples=500, deadline=None)
-def test_accuracy_equals_the_literal_rule(answer, annotators):
+def test_accuracy_equals_the_literal_rule(answers, data):
+    said = st.sampled_from([*answers, *map(literal_normalized, answers)])  # so that many match
+    answer, annotators = data.draw(said), data.draw(st.lists(said, min_size=10, max_size=10))
     assert soft_accuracy(answer, annotators) == pytest.approx(literal_accuracy(answer, annotators))
+
+
+def test_every_word_of_the_official_table_and_no_other_gets_its_apostrophe():
+    assert len(CONTRACTIONS) == 120
+    bare = {word.replace("'", "") for word in CONTRACTIONS.values()}
+    for word in {*CONTRACTIONS, *CONTRACTIONS.values(), *bare, "shed", "id", "ill", "were"}:
+        expected = literal_words(word)
+        assert soft_accuracy(word, [expected] * 10) == 1
+        assert expected == word or soft_accuracy(word, [word] * 10) == 0
 
 
 @given(st.lists(st.sampled_from(["red", "blue"]), min_size=10, max_size=10))
@@ -107,3 +148,16 @@ def test_accuracy_comes_overall_and_per_answer_type():
         "vqa/accuracy_other": 0,
     }
     assert evaluation.per_sample["vqa/accuracy"] == [100, 0, 100, 0]
+
+
+def test_answer_types_with_any_characters_are_counted_under_names_that_can_be_logged():
+    samples = [
+        QuestionSample(str(k), str(k), Path("x.jpg"), "?", ("yes",) * 10, kind)
+        for k, kind in enumerate(["other (x)", "other [x]", "Größe/%"])
+    ]
+    metrics = score_answers(samples, ["yes", "no", "yes"]).metrics
+    assert {name: (metric.value, metric.n) for name, metric in metrics.items()} == {
+        "vqa/accuracy": (pytest.approx(200 / 3), 3),
+        "vqa/accuracy_other__x_": (50, 2),
+        "vqa/accuracy_Gr__e__": (100, 1),
+    }

@@ -1,14 +1,17 @@
 """COCO captions from the folder that the official downloads unpack to."""
 
+import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmq.contracts import CaptionSample, Dataset
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import IDENTIFIER, entries, find_file, find_folder, reservoir
+from mmq_plugins.datasets.files import IDENTIFIER, draw, entries, find_file, find_folder, lacking
 
+log = logging.getLogger(__name__)
 PICTURE = {"id": IDENTIFIER, "file_name": str}
 CAPTION = {"image_id": IDENTIFIER, "caption": str}
 
@@ -35,6 +38,11 @@ class CocoCaptions(Dataset):
         """Whether one of the caption files is there."""
         return any(_file(root, split) for split in self.training)
 
+    def lacking(self, root: Path) -> list[str]:
+        """Captions or pictures of the evaluated split."""
+        split = self._split(root)
+        return lacking(root, [[f"captions_{split}.json"]], [split])
+
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a picture, in the file's order, with all its references."""
         split = self._split(root)
@@ -48,8 +56,9 @@ class CocoCaptions(Dataset):
             path, folder = _file(root, split), find_folder(root, split)
             if path and folder:
                 pictures = (row for _, row in entries(path, "images", PICTURE))
-                drawn = reservoir(pictures, count, seed) if count else []
-                return _read(path, folder, drawn, only_these=True) if drawn else []
+                drawn = draw(pictures, partial(_place, folder), count, seed)
+                if drawn is not None:
+                    return _read(path, folder, drawn, only_these=True) if drawn else []
         return None
 
     def _split(self, root: Path) -> str:
@@ -57,6 +66,10 @@ class CocoCaptions(Dataset):
         there = [split for split in self.training if _file(root, split)]
         complete = [split for split in there if find_folder(root, split)]
         return [*complete, *there, *self.training][0]
+
+
+def _place(folder: Path, row: Any) -> tuple[Path, str]:
+    return folder, row["file_name"]
 
 
 def _file(root: Path, split: str) -> Path | None:
@@ -76,6 +89,11 @@ def _read(path: Path, folder: Path, pictures: Iterable[Any], only_these: bool) -
                 f"annotations: {path}: annotations[{index}] names image {key}, "
                 f"which is not among the images"
             )
+    if bare := sum(not captions for captions in references.values()):
+        log.warning(
+            "captions: %d of %d pictures have no caption in %s; they are left out",
+            bare, len(files), path,
+        )  # fmt: skip
     return [
         CaptionSample(key, key, inside(folder, files[key]), tuple(captions))
         for key, captions in references.items()

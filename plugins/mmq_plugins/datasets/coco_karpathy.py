@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from mmq.contracts import Dataset
 from mmq_plugins.datasets.caption_files import Captioned, read_karpathy, read_lavis
-from mmq_plugins.datasets.files import find_file, find_folder, reservoir
+from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 
 KARPATHY, LAVIS = "dataset_coco.json", "coco_karpathy_{}.json"
 FOLDERS = ("val2014", "train2014")
@@ -28,8 +28,11 @@ class CocoKarpathy(Dataset):
 
     def recognizes(self, root: Path) -> bool:
         """Whether annotations and pictures are there; Karpathy's archive has other sets too."""
-        named = find_file(root, KARPATHY, LAVIS.format("test")) is not None
-        return named and find_folder(root, "val2014") is not None
+        return not self.lacking(root)
+
+    def lacking(self, root: Path) -> list[str]:
+        """Karpathy's file (or LAVIS's) or val2014."""
+        return lacking(root, [[KARPATHY, LAVIS.format("test")]], FOLDERS[:1])
 
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a picture, in the file's order, with all its references."""
@@ -39,16 +42,16 @@ class CocoKarpathy(Dataset):
         return [row.sample(_folder(root, row) or root / _named_folder(row)) for row in rows]
 
     def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """Pictures of the splits "train" and "restval" whose folder is there."""
+        """Pictures of the splits "train" and "restval"."""
         rows = _rows(root, "train", ("train", "restval"))
-        there = {name: find_folder(root, name) for name in FOLDERS}
-        if rows is None or not any(there.values()):
-            return None
-        if not count:
-            return []
-        usable = (row for row in rows if there.get(_named_folder(row)))
-        drawn = reservoir(usable, count, seed)
-        return [row.sample(_folder(root, row) or root) for row in drawn] or None
+        folders = {name: find_folder(root, name) or root / name for name in FOLDERS}
+
+        def place(row: Captioned) -> tuple[Path, str]:
+            name = _named_folder(row)
+            return folders.get(name, root / name), PurePosixPath(row.file).name
+
+        drawn = None if rows is None else draw(rows, place, count, seed)
+        return None if drawn is None else [row.sample(place(row)[0]) for row in drawn]
 
 
 def _rows(root: Path, part: str, splits: tuple[str, ...]) -> Iterator[Captioned] | None:

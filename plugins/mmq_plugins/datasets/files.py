@@ -4,8 +4,10 @@ Files of hundreds of megabytes are read object by object: none ever stands in me
 """
 
 import codecs
+import logging
+import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -15,7 +17,9 @@ import ijson
 from tqdm import tqdm
 
 from mmq.errors import InputError
+from mmq.images import inside
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Wanted = Mapping[str, Any]  # key -> type or types, as isinstance takes them
 IDENTIFIER = (int, str)
@@ -34,6 +38,17 @@ def find_folder(root: Path, *names: str) -> Path | None:
     """The first of these picture folders that is in the folder, or where archives put it."""
     places = (root / folder / name for name in names for folder in PICTURE_FOLDERS)
     return next((place for place in places if place.is_dir()), None)
+
+
+def lacking(root: Path, files: Iterable[Sequence[str]], folders: Sequence[str]) -> list[str]:
+    """What of a split is not there: files of which each may have several names, and a folder of
+    several possible names with anything in it.
+    """
+    absent = [names[0] for names in files if not find_file(root, *names)]
+    folder = find_folder(root, *folders)
+    if folder is None or not any(folder.iterdir()):
+        absent.append(f"{folders[0]}/*.jpg")
+    return absent
 
 
 @contextmanager
@@ -99,6 +114,47 @@ def _why_nothing(path: Path, section: str) -> str:
     if is_list:
         return f": the list {section!r} is empty" if section else " is an empty list"
     return f" has no list {section!r}" if section else " is no list"
+
+
+def draw(
+    rows: Iterable[T], place: Callable[[T], tuple[Path, str]], count: int, seed: int
+) -> list[T] | None:
+    """`count` of the rows whose picture is there, drawn evenly; None where there is none.
+
+    place: the folder and file name of a row's picture. With count 0 nothing is read behind the
+    first such row, and nothing is drawn.
+    """
+    usable = _with_picture(rows, place)
+    if not count:
+        return None if next(usable, None) is None else []
+    return reservoir(usable, count, seed) or None
+
+
+def _with_picture(rows: Iterable[T], place: Callable[[T], tuple[Path, str]]) -> Iterator[T]:
+    """The rows whose picture is there; each folder is listed once: a look a row would be slow."""
+    listed: dict[Path, set[str]] = {}
+    total = missing = 0
+    for row in rows:
+        total += 1
+        folder, name = place(row)
+        if folder not in listed:
+            listed[folder] = _file_names(folder)
+        if name in listed[folder] or ("/" in name and inside(folder, name).is_file()):
+            yield row
+        else:
+            missing += 1
+    if missing:
+        log.warning(
+            "calibration: %d of %d training samples have no picture in %s",
+            missing, total, ", ".join(map(str, listed)),
+        )  # fmt: skip
+
+
+def _file_names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as found:
+        return {entry.name for entry in found if entry.is_file()}
 
 
 def reservoir(items: Iterable[T], count: int, seed: int) -> list[T]:

@@ -1,7 +1,7 @@
 """Flickr30k's 1,000 test pictures with five captions each, for retrieval."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from mmq.contracts import Dataset
@@ -12,7 +12,7 @@ from mmq_plugins.datasets.caption_files import (
     read_names,
     read_tokens,
 )
-from mmq_plugins.datasets.files import find_file, find_folder, reservoir
+from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 
 KARPATHY, LAVIS = "dataset_flickr30k.json", "flickr30k_{}.json"
 TOKENS, NAMES = ("results_20130124.token", "results.token"), "{}.txt"
@@ -41,7 +41,11 @@ class Flickr30k(Dataset):
 
     def recognizes(self, root: Path) -> bool:
         """Whether annotations and pictures are there; Karpathy's archive has other sets too."""
-        return _rows(root, "test") is not None and find_folder(root, *PICTURES) is not None
+        return not self.lacking(root)
+
+    def lacking(self, root: Path) -> list[str]:
+        """Captions of the test split, or pictures."""
+        return lacking(root, [] if _rows(root, "test") else [[KARPATHY]], PICTURES)
 
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a picture, in the file's order, with all its captions."""
@@ -56,9 +60,8 @@ class Flickr30k(Dataset):
         rows, folder = _rows(root, "train"), find_folder(root, *PICTURES)
         if rows is None or folder is None:
             return None
-        if not count:
-            return []
-        return [row.sample(folder) for row in reservoir(rows, count, seed)] or None
+        drawn = draw(rows, lambda row: (folder, PurePosixPath(row.file).name), count, seed)
+        return None if drawn is None else [row.sample(folder) for row in drawn]
 
 
 def _rows(root: Path, split: str) -> Iterator[Captioned] | None:

@@ -8,14 +8,16 @@ from mmq.contracts import Dataset, QuestionSample
 from mmq.images import inside
 from mmq_plugins.datasets.files import (
     IDENTIFIER,
+    draw,
     find_file,
     find_folder,
     keyed_entries,
-    reservoir,
+    lacking,
 )
 
 QUESTION = {"question": str, "imageId": IDENTIFIER, "answer": str}
 TYPES = ("structural", "semantic")
+PICTURES = ("images", "allImages/images", "Images")
 TEST, TRAINING = "testdev_balanced_questions.json", "train_balanced_questions.json"
 
 
@@ -35,6 +37,10 @@ class Gqa(Dataset):
         """Whether the question file is there."""
         return find_file(root, TEST) is not None
 
+    def lacking(self, root: Path) -> list[str]:
+        """Questions or pictures."""
+        return lacking(root, [[TEST]], PICTURES)
+
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a question, in the file's order."""
         path = find_file(root, TEST) or root / TEST
@@ -46,12 +52,13 @@ class Gqa(Dataset):
         path, folder = find_file(root, TRAINING), _pictures(root)
         if not (path and folder):
             return None
-        drawn = reservoir(keyed_entries(path, QUESTION), count, seed) if count else []
-        return [_sample(key, row, folder) for key, row in drawn]
+        rows = keyed_entries(path, QUESTION)
+        drawn = draw(rows, lambda row: (folder, f"{row[1]['imageId']}.jpg"), count, seed)
+        return None if drawn is None else [_sample(key, row, folder) for key, row in drawn]
 
 
 def _pictures(root: Path) -> Path | None:
-    return find_folder(root, "images", "allImages/images", "Images")
+    return find_folder(root, *PICTURES)
 
 
 def _sample(key: str, row: Any, folder: Path) -> QuestionSample:

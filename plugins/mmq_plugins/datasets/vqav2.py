@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mmq.contracts import Dataset, QuestionSample
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import IDENTIFIER, entries, find_file, find_folder, reservoir
+from mmq_plugins.datasets.files import IDENTIFIER, draw, entries, find_file, find_folder, lacking
 
 Answers = dict[str, tuple[tuple[str, ...], str]]  # by question: the annotators', and their type
 QUESTION = {"question_id": IDENTIFIER, "image_id": IDENTIFIER, "question": str}
@@ -34,6 +34,10 @@ class VqaV2(Dataset):
         """Whether the question or the annotation file is there."""
         return any(find_file(root, name) for name in _names("val2014"))
 
+    def lacking(self, root: Path) -> list[str]:
+        """Questions, annotations or pictures of val2014."""
+        return lacking(root, [[name] for name in _names("val2014")], ["val2014"])
+
     def samples(self, task: str, root: Path) -> list[Any]:
         """One sample a question, in the question file's order."""
         questions, annotations = (find_file(root, n) or root / n for n in _names("val2014"))
@@ -52,7 +56,14 @@ class VqaV2(Dataset):
         folder = find_folder(root, "train2014")
         if not (questions and annotations and folder):
             return None
-        drawn = reservoir(entries(questions, "questions", QUESTION), count, seed) if count else []
+        drawn = draw(
+            entries(questions, "questions", QUESTION),
+            lambda row: (folder, _file_name(str(row[1]["image_id"]), "train2014")),
+            count,
+            seed,
+        )
+        if drawn is None:
+            return None
         answers = _answers(annotations, {str(row["question_id"]) for _, row in drawn})
         for index, row in drawn:
             if str(row["question_id"]) not in answers:
@@ -101,18 +112,17 @@ def _sample(row: Any, pictures: "_Pictures", answers: Answers) -> QuestionSample
 
 
 class _Pictures(dict[str, Path]):
-    """A picture's path by its id, one for all its questions.
-
-    COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name.
-    """
+    """A picture's path by its id, one for all its questions."""
 
     def __init__(self, folder: Path, split: str) -> None:
         super().__init__()
         self.folder, self.split = folder, split
 
     def __missing__(self, image_id: str) -> Path:
-        name = image_id
-        if image_id.isdecimal():
-            name = f"COCO_{self.split}_{int(image_id):012d}.jpg"
-        path = self[image_id] = inside(self.folder, name)
+        path = self[image_id] = inside(self.folder, _file_name(image_id, self.split))
         return path
+
+
+def _file_name(image_id: str, split: str) -> str:
+    """COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name."""
+    return f"COCO_{split}_{int(image_id):012d}.jpg" if image_id.isdecimal() else image_id

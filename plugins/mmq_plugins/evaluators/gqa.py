@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from mmq.asking import QuestionEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
-from mmq.stats import mean_metric
+from mmq.stats import mean_metric, name_part
 from mmq_plugins.evaluators.vqa_answers import normalize_answer
 
 OPEN = "query"  # GQA's structural type of open questions; all others offer their answers
@@ -48,12 +48,12 @@ def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> 
     for k, sample in enumerate(samples):
         for name, value in sample.types:
             if name in ("structural", "semantic"):
-                groups.setdefault(f"{name}_{value}", []).append(k)
+                groups.setdefault(f"{name}_{name_part(value)}", []).append(k)
             if name == "structural":
                 groups.setdefault("open" if value == OPEN else "binary", []).append(k)
     metrics = {"gqa/accuracy": _accuracy(samples, scores, range(len(samples)))}
     for name, chosen in sorted(groups.items()):
-        metrics[f"gqa/accuracy_{name.replace(' ', '_')}"] = _accuracy(samples, scores, chosen)
+        metrics[f"gqa/accuracy_{name}"] = _accuracy(samples, scores, chosen)
     return Evaluation(
         primary="gqa/accuracy",
         metrics=metrics,

@@ -1,6 +1,7 @@
 """Recall at k from score matrices, both ways, with intervals."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def recall_metrics(
 
     to_text, to_image: the ranking scores of each direction; similar: the contrastive ones, whose
     R@1 is reported beside them. All are (pictures, texts). A picture's text-to-image value is the
-    mean over its texts.
+    mean over its texts; a metric's n counts the queries.
     """
     pictures = len(to_text)
     ranks = [
@@ -63,11 +64,15 @@ def recall_metrics(
     def statistic(sums: np.ndarray) -> np.ndarray:
         return np.asarray(_recalls(sums[None])[0])
 
-    found = corpus_metrics(table, clusters, statistic)
-    each = _recalls(table)
     order = [f"retrieval/{name}" for name in (*names, *means)]
+    metrics = {
+        # a text-to-image recall is a share of the texts, the mean over both ways one of pictures
+        name: replace(metric, n=len(owner)) if WAYS[1] in name else metric
+        for name, metric in zip(order, corpus_metrics(table, clusters, statistic), strict=True)
+    }
+    each = _recalls(table)
     return (
-        dict(zip(order, found, strict=True)),
+        metrics,
         {name: [float(v) for v in each[:, k]] for k, name in enumerate(order)},
     )
 

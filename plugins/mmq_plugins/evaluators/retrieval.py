@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,10 +21,10 @@ CANDIDATES = 128  # that the matching head ranks again (Li et al. 2023, section 
 MAX_WORDS = 50
 
 
-def normalize_caption(text: str) -> str:
-    """A caption as BLIP-2's retrieval reads it: lower case, no .!"()*#:;~, at most 50 words."""
+def normalize_caption(text: str, max_words: int = MAX_WORDS) -> str:
+    """A caption as BLIP-2's retrieval reads it: lower case, no .!"()*#:;~, its first words."""
     text = re.sub(r"[.!\"()*#:;~]", " ", text.lower())
-    return " ".join(text.split()[:MAX_WORDS])
+    return " ".join(text.split()[:max_words])
 
 
 @dataclass
@@ -41,11 +41,12 @@ class Retrieval(Evaluator):
 
     batch_size: int = 64
     k: int | None = None  # candidates; 128 unless the model's own protocol says otherwise
-    _texts: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    max_words: int = MAX_WORDS  # of a caption; the tokens are limited by the model's family
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: {self.batch_size} is not at least 1")
+        for name in ("batch_size", "max_words"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
         if self.k is not None and self.k < max(RANKS):
             raise ValueError(f"k: {self.k} is less than {max(RANKS)}, the last rank that counts")
 
@@ -56,14 +57,14 @@ class Retrieval(Evaluator):
 
     def calibration_texts(self, samples: Sequence[CaptionSample]) -> list[tuple[str, str]]:
         """Each picture's first caption, as the model reads it; there is nothing to answer."""
-        return [(normalize_caption(sample.references[0]), "") for sample in samples]
+        return [(normalize_caption(s.references[0], self.max_words), "") for s in samples]
 
     def evaluate(
         self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
     ) -> Evaluation:
         """Rank all captions for every picture, and all pictures for every caption."""
         self.resolve(model.family)
-        texts = [normalize_caption(text) for s in samples for text in s.references]
+        texts = [normalize_caption(text, self.max_words) for s in samples for text in s.references]
         owner = np.repeat(np.arange(len(samples)), [len(s.references) for s in samples])
         similar = self._similarities(model, samples, texts, progress)
         to_text, to_image = self._rank_again(model, samples, texts, similar, progress)

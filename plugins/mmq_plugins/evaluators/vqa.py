@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from mmq.asking import QuestionEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
-from mmq.stats import mean_metric
+from mmq.stats import mean_metric, name_part
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
 
@@ -38,10 +38,12 @@ def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> 
     """Accuracy of given answers, overall and for every answer type that occurs."""
     scores = _scores(samples, answers)
     metrics = {"vqa/accuracy": _accuracy(samples, scores)}
-    for answer_type in sorted({sample.answer_type for sample in samples}):
-        chosen = [k for k, sample in enumerate(samples) if sample.answer_type == answer_type]
-        name = f"vqa/accuracy_{answer_type.replace('/', '_')}"
-        metrics[name] = _accuracy([samples[k] for k in chosen], [scores[k] for k in chosen])
+    kinds = [name_part(sample.answer_type) for sample in samples]
+    for name in sorted(set(kinds)):
+        chosen = [k for k, kind in enumerate(kinds) if kind == name]
+        metrics[f"vqa/accuracy_{name}"] = _accuracy(
+            [samples[k] for k in chosen], [scores[k] for k in chosen]
+        )
     return Evaluation(
         primary="vqa/accuracy",
         metrics=metrics,

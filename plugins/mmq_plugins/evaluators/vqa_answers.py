@@ -1,9 +1,11 @@
 """The official VQAv2 comparison of an answer with those of ten annotators.
 
 Facts of the rule (VQA evaluation, Antol et al. 2015): the answer is stripped of punctuation, its
-number words become digits, articles go, contractions get their apostrophe; the annotators' answers
-lose their punctuation where they are not all the same. The accuracy is min(matches / 3, 1) over
-the other nine annotators, averaged over leaving each of the ten out.
+number words become digits, articles go, contractions get their apostrophe. The accuracy is
+min(matches / 3, 1) over the other nine annotators, averaged over leaving each of the ten out.
+
+Variants differ in the annotators' answers. As in the authors' code (GT-Vision-Lab/VQA) and LAVIS,
+these lose their punctuation and nothing else, and that only where they are not all the same.
 """
 
 import re
@@ -20,11 +22,12 @@ _LONE_PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _DIGIT_COMMA = re.compile(r"(\d)(\,)(\d)")
 _PERIODS_REMOVED = 32  # the official code passes re.UNICODE (32) where re.sub wants a count
 
-# what is written -> what it is taken for; with one of its apostrophes left out
+# what is written -> what it is taken for; with one of its apostrophes left out. The official table
+# lacks let's and she'd: "lets" and "shed" are words of their own.
 _CONTRACTED = """
 ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
-I'm I've isn't it'd it'll let's ma'am mightn't might've mustn't must've needn't not've o'clock
-oughtn't shan't she'd should've shouldn't somebody'll somebody's someone'd someone'll someone's
+I'm I've isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock
+oughtn't shan't should've shouldn't somebody'll somebody's someone'd someone'll someone's
 something'd something'll that's there'd there're there's they'd they'll they're they've 'twas
 wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'll
 who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've could've

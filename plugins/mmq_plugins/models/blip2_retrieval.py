@@ -1,6 +1,6 @@
 """BLIP-2 image-text retrieval models: ViT and a Q-Former that also reads text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TEMPERATURE = 0.07  # of the contrast between pictures and texts (BLIP-2 starts from it)
-MAX_TOKENS = 35  # of a caption (Li et al. 2023, BLIP-2's retrieval evaluation)
 
 
 def _vision(module: Any, pixels: Tensor) -> Tensor:
@@ -44,7 +43,9 @@ class Blip2Retrieval(TransformersFamily):
 
     model_class: ClassVar[str] = "Blip2ForImageTextRetrieval"
     processor_class: ClassVar[str] = "Blip2Processor"
-    padding_side: ClassVar[str] = "right"  # padding on the left would change a text's embedding
+    # padding on the left would change a text's embedding; 35 tokens are those of Li et al. 2023,
+    # BLIP-2's retrieval evaluation
+    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "right", "max_tokens": 35}
     architectures: ClassVar[tuple[str, ...]] = ("Blip2ForImageTextRetrieval",)
     components: ClassVar[tuple[ComponentSpec, ...]] = (
         ComponentSpec("vit", ("vision_model.encoder.layers",)),
@@ -61,8 +62,9 @@ class Blip2Retrieval(TransformersFamily):
         return ("retrieval",)
 
     def _texts(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        limit = self.reading["max_tokens"]
         found = model.processor.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+            list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(model.device)
         return found["input_ids"], found["attention_mask"]
 

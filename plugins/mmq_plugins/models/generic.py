@@ -68,6 +68,7 @@ class Generic(ModelFamily):
     """
 
     general: ClassVar[bool] = True
+    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
     generation: ClassVar[Mapping[str, Generation]] = {
         "captioning": Generation(
             prompt="Describe the image in one short sentence.", max_new_tokens=30
@@ -125,7 +126,7 @@ class Generic(ModelFamily):
             model = load_weights(AutoModelForImageTextToText, source, dtype, device, allow_pickle)
         if not hasattr(processor, "tokenizer"):
             raise InputError(f"Model {source!r} has no processor for pictures and text")
-        processor.tokenizer.padding_side = "left"
+        processor.tokenizer.padding_side = self.reading["padding_side"]
         return model, processor
 
     def _inputs(
