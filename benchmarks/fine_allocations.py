@@ -58,7 +58,7 @@ class Bench:
             model=name, task=task, limit=limit, quantizer=quantizer, seed=seed
         )
         prepared = prepare(
-            options, {}, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
+            options, {}, lambda parts: [BitAllocation.uniform(parts, b) for b in bits], pairs=True
         )
         artifacts = prepared.artifacts(Store(home() / "store"), quiet=True)
         return cls(prepared, prepared.load(), artifacts, Records.of(prepared.question))

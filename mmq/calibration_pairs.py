@@ -41,6 +41,22 @@ def draw_calibration(
     return samples, pairs
 
 
+def spare_pairs(
+    source: Source, everything: Sequence[Any], samples: Sequence[Any], count: int, seed: int
+) -> Sequence[Any]:
+    """Pairs for what can do without: no sample is held out for them, and nothing fails."""
+    try:
+        pairs: Sequence[Any] | None = source.calibration(count, seed)
+    except InputError as error:
+        log.warning("calibration: none, %s", error)
+        return []
+    if pairs is None:
+        evaluated = {sample.image_id for sample in samples}
+        pool = [sample for sample in everything if sample.image_id not in evaluated]
+        pairs = random.Random(f"calibration {seed}").sample(pool, min(count, len(pool)))
+    return pairs
+
+
 def _hold_out(
     everything: Sequence[Any], samples: Sequence[Any], count: int, seed: int
 ) -> tuple[Sequence[Any], Sequence[Any]]:

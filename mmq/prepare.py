@@ -11,7 +11,7 @@ from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.artifacts import Artifacts
 from mmq.calibration import Calibration
-from mmq.calibration_pairs import check_apart, draw_calibration
+from mmq.calibration_pairs import check_apart, draw_calibration, spare_pairs
 from mmq.contracts import Evaluator, Quantizer
 from mmq.data import find_source, fingerprint_samples, limited, subset
 from mmq.errors import InputError
@@ -107,15 +107,20 @@ Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 
 def prepare(
-    chosen: QuestionOptions, extra: Mapping[str, str], allocations: Allocations
+    chosen: QuestionOptions,
+    extra: Mapping[str, str],
+    allocations: Allocations,
+    pairs: bool = False,
 ) -> Prepared:
     """Check everything that can be wrong, cheapest first; InputError at the first that is.
 
     `extra` are the plugins' own options. `allocations` tells from the model's components which
-    allocations will be tried: their layers must suit the quantizer.
+    allocations will be tried: their layers must suit the quantizer. With `pairs` there are
+    calibration pairs, where the data has some to spare, for a quantizer that looks at none, too.
     """
     quantizer, evaluator = build_plugins(chosen, extra)
-    (prepared,) = prepare_several(chosen, evaluator, [(chosen.quantizer, quantizer)], allocations)
+    named = [(chosen.quantizer, quantizer)]
+    (prepared,) = prepare_several(chosen, evaluator, named, allocations, pairs)
     return prepared
 
 
@@ -124,6 +129,7 @@ def prepare_several(
     evaluator: Evaluator,
     quantizers: Sequence[tuple[str, Quantizer]],
     allocations: Allocations,
+    pairs: bool = False,
 ) -> list[Prepared]:
     """The same for several quantizers, each with its plugin's name, on the same samples.
 
@@ -137,7 +143,7 @@ def prepare_several(
     widths = tried_widths(seen, allocations(list(seen.components)))
     for _, quantizer in quantizers:
         check_layers(seen, quantizer, widths)
-    drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers))
+    drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
     evaluator.check()
     model_fingerprint = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
@@ -203,9 +209,9 @@ class DrawnData:
     calibration_fingerprint: str
 
 
-def draw_data(chosen: TaskOptions, task: str, calibrated: bool) -> DrawnData:
+def draw_data(chosen: TaskOptions, task: str, calibrated: bool, spare: bool = False) -> DrawnData:
     """Find the data, draw from it, and see that every picture can be read and none is on both
-    sides. The training split is left alone where nothing is calibrated.
+    sides. The training split is left alone where nothing is calibrated, nor spare pairs wanted.
     """
     source = find_source(task, chosen.data, chosen.dataset)
     everything = source.samples()
@@ -215,6 +221,9 @@ def draw_data(chosen: TaskOptions, task: str, calibrated: bool) -> DrawnData:
         samples, pairs = draw_calibration(
             source, everything, samples, chosen.calibration_samples, chosen.seed
         )
+    elif spare:
+        count = chosen.calibration_samples
+        pairs = spare_pairs(source, everything, samples, count, chosen.seed)
     images = check_images(sample.image for sample in (*samples, *pairs))
     check_apart(pairs, samples, images)
     return DrawnData(

@@ -69,7 +69,10 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         raise unknown("grain", chosen.grain, GRAINS)
     bits = parse_bits(chosen.bits)
     prepared = prepare(
-        chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in bits]
+        chosen,
+        extra,
+        lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
+        pairs=chosen.grain != "component",
     )
     space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
     steering = Steering.of(space, prepared.skeleton, budget)

@@ -19,7 +19,7 @@ WIDTHS = (2, 4, 16)
 
 def ready(model, task, pairs):
     options = QuestionOptions(model=model, task=task, limit="8", calibration_samples=pairs)
-    prepared = prepare(options, {}, lambda parts: [])
+    prepared = prepare(options, {}, lambda parts: [], pairs=True)
     return prepared, prepared.load(), prepared.artifacts(Store(home() / "store"), quiet=True)
 
 
