@@ -171,6 +171,7 @@ def prepare_several(
             limit=chosen.limit,
         )
 
+    shared = {"samples": drawn.samples, "all_samples": drawn.everything}
     return [
         Prepared(
             question=question(name, quantizer),
@@ -178,11 +179,10 @@ def prepare_several(
             skeleton=seen,
             quantizer=quantizer,
             evaluator=evaluator,
-            samples=drawn.samples,
-            all_samples=drawn.everything,
             calibration=drawn.calibration,
             widths=widths,
             allow_pickle=chosen.allow_pickle,
+            **shared,
         )
         for name, quantizer in quantizers
     ]
