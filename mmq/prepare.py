@@ -145,44 +145,20 @@ def prepare_several(
         check_layers(seen, quantizer, widths)
     drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
     evaluator.check()
-    model_fingerprint = fingerprint(checkpoint, read_config(checkpoint), dtype)
+    found = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
-    def question(name: str, quantizer: Quantizer) -> Question:
-        return Question(
-            model=chosen.model,
-            model_fingerprint=model_fingerprint,
-            dtype=dtype,
-            task=evaluator.task,
-            data=chosen.data,
-            data_fingerprint=drawn.fingerprint,
-            samples=len(drawn.samples),
-            quantizer=name,
-            quantizer_origin=registry.origin("quantizer", name),
-            quantizer_options=plugin_options.values(quantizer),
-            evaluator=chosen.task,
-            evaluator_origin=registry.origin("evaluator", chosen.task),
-            evaluator_options=plugin_options.values(evaluator),
-            environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
-            seed=chosen.seed,
-            reading=seen.family.reading,
-            calibrated=quantizer.calibrated,
-            calibration=drawn.calibration_fingerprint,
-            calibration_samples=len(drawn.calibration),
-            limit=chosen.limit,
-        )
-
-    shared = {"samples": drawn.samples, "all_samples": drawn.everything}
     return [
         Prepared(
-            question=question(name, quantizer),
+            question=_question(chosen, evaluator, drawn, found, dtype, name, quantizer),
             device=device,
             skeleton=seen,
             quantizer=quantizer,
             evaluator=evaluator,
+            samples=drawn.samples,
+            all_samples=drawn.everything,
             calibration=drawn.calibration,
             widths=widths,
             allow_pickle=chosen.allow_pickle,
-            **shared,
         )
         for name, quantizer in quantizers
     ]
@@ -232,6 +208,40 @@ def draw_data(chosen: TaskOptions, task: str, calibrated: bool, spare: bool = Fa
         pairs,
         fingerprint_samples(everything, samples, images),
         fingerprint_samples(pairs, pairs, images) if pairs else "",
+    )
+
+
+def _question(
+    chosen: TaskOptions,
+    evaluator: Evaluator,
+    drawn: DrawnData,
+    model_fingerprint: str,
+    dtype: str,
+    name: str,
+    quantizer: Quantizer,
+) -> Question:
+    """All that scores depend on; name: the quantizer plugin's."""
+    return Question(
+        model=chosen.model,
+        model_fingerprint=model_fingerprint,
+        dtype=dtype,
+        task=evaluator.task,
+        data=chosen.data,
+        data_fingerprint=drawn.fingerprint,
+        samples=len(drawn.samples),
+        quantizer=name,
+        quantizer_origin=registry.origin("quantizer", name),
+        quantizer_options=plugin_options.values(quantizer),
+        evaluator=chosen.task,
+        evaluator_origin=registry.origin("evaluator", chosen.task),
+        evaluator_options=plugin_options.values(evaluator),
+        environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        seed=chosen.seed,
+        reading=seen.family.reading,
+        calibrated=quantizer.calibrated,
+        calibration=drawn.calibration_fingerprint,
+        calibration_samples=len(drawn.calibration),
+        limit=chosen.limit,
     )
 
 
