@@ -149,7 +149,7 @@ def prepare_several(
 
     return [
         Prepared(
-            question=_question(chosen, evaluator, drawn, found, dtype, name, quantizer),
+            question=_question(chosen, evaluator, seen, drawn, found, dtype, name, quantizer),
             device=device,
             skeleton=seen,
             quantizer=quantizer,
@@ -214,6 +214,7 @@ def draw_data(chosen: TaskOptions, task: str, calibrated: bool, spare: bool = Fa
 def _question(
     chosen: TaskOptions,
     evaluator: Evaluator,
+    seen: Skeleton,
     drawn: DrawnData,
     model_fingerprint: str,
     dtype: str,
