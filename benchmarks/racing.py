@@ -3,11 +3,12 @@
     python benchmarks/racing.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
 
 RECORDS: the folder with the records of a grid (`$MMQ_HOME/records/...`) on the bundled scenes.
-Each search asks one of Optuna's samplers (TPE, or random) as `mmq search` does, first the uniform
-allocations, and looks its scores up; once to the end of every trial, once with racing. `saved` is
-the share of samples that were not evaluated, `seconds` the same weighed with the seconds that each
-trial took when it was recorded (the looks themselves cost nothing here). `wrong` counts trials
-stopped though their rival is not better on all samples, `area` compares the fronts' hypervolumes.
+Each search asks a sampler (the search's own, TPE, or random) as `mmq search` does, first the
+uniform allocations, and looks its scores up; once to the end of every trial, once with racing.
+`saved` is the share of samples that were not evaluated, `seconds` the same weighed with the
+seconds that each trial took when it was recorded (the looks themselves cost nothing here). `wrong`
+counts trials stopped though their rival is not better on all samples, `area` compares the fronts'
+hypervolumes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mmq_search.space import Space
+from mmq_search.steering import Steering
 from mmq_search.study import SearchStudy
 from optuna.samplers import RandomSampler, TPESampler
 
@@ -37,9 +39,22 @@ from mmq.sizes import Size
 from mmq.trial import TrialRecord, TrialSpec
 
 SAMPLERS = {
+    "front": None,  # the search's own
     "TPE": lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=10),
     "random": lambda seed: RandomSampler(seed=seed),
 }
+
+
+@dataclass(slots=True)
+class Steered(Steering):
+    """A steering that takes one of these samplers."""
+
+    name: str = "front"
+
+    def sampler(self, seed: int, points: Sequence[Point]) -> Any:
+        """The sampler of this name."""
+        made = SAMPLERS[self.name]
+        return Steering.sampler(self, seed, points) if made is None else made(seed)
 
 
 @dataclass
@@ -109,8 +124,8 @@ def search(
 ) -> SearchStudy:
     """A search over the grid, kept in a folder of its own."""
     folder.mkdir()
-    study = SearchStudy("replay", grid.question.facts(), grid.space, folder, seed)
-    study.study.sampler = SAMPLERS[sampler](seed)
+    steering = Steered(grid.space, name=sampler)
+    study = SearchStudy("replay", grid.question.facts(), grid.space, folder, seed, steering)
     while len(study.settled()) < n_trials and (asked := study.ask()) is not None:
         name = str(asked.allocation)
         facts, evaluator = grid.records[name], grid.evaluator(name)

@@ -268,10 +268,12 @@ def resampled(
     belong to one picture.
     """
     _, index, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return {}
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
     found = {}
-    for point in points if len(sizes) > 1 else ():
+    for point in points:
         values = per_sample(point.allocation)
         if not values or len(values) != len(index):
             continue

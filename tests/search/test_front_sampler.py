@@ -1,7 +1,9 @@
 """The sampler in plain Optuna studies: what it promises on tables of several shapes."""
 
 import itertools
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -270,3 +272,11 @@ def test_a_study_of_one_objective_is_refused():
     study = optuna.create_study(sampler=FrontSampler())
     with pytest.raises(ValueError, match="two objectives, size and score, not 1"):
         study.optimize(lambda t: t.suggest_int("a", 0, 3), n_trials=2)
+
+
+def test_the_documented_example_runs():
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert len(set(allocations(names["study"]))) == 20

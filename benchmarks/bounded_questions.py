@@ -1,0 +1,110 @@
+"""Whether a bounded search finds the full grid's true answer, and after how many evaluations.
+
+    python benchmarks/bounded_questions.py RECORDS [RECORDS ...] [--n-trials 30]
+
+RECORDS: the folder with the records of a grid over components (`$MMQ_HOME/records/...`). For every
+question (best under a size, smallest within a drop) a search of its own looks its scores up.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import optuna
+from mmq_search.space import Space
+from mmq_search.steering import Steering
+
+from mmq.allocation import BitAllocation
+from mmq.analysis.answers import Budget, answers
+from mmq.analysis.fronts import Point
+
+SIZES = (0.15, 0.25, 0.35, 0.5)  # how far between the smallest and the largest
+DROPS = ("0.5%", "1%", "2%", "5%", "10%")
+
+
+def read(folder):
+    """Points by allocation, model's parameters and the space."""
+    found = {}
+    for path in folder.glob("*.json"):
+        facts = json.loads(path.read_text())
+        if any("." in name for name in facts["allocation"]):
+            continue
+        name = str(BitAllocation.of(facts["allocation"]))
+        size, score = facts["size"], facts["metrics"][facts["primary"]]["value"]
+        found[name] = Point(name, size["bpw"], score, stored_bpw=size["stored_bpw"])
+        asked = facts["question"]
+    components = tuple(BitAllocation.parse(name).components)
+    widths = sorted({b for each in found for _, b in BitAllocation.parse(each).bits})
+    space = Space(components, tuple(widths))
+    assert len(found) == len(space), f"{folder}: {len(found)} of {len(space)} allocations"
+    return (
+        found,
+        size["parameters"],
+        space,
+        f"{asked['model']} {asked['task']} {asked['quantizer']}",
+    )
+
+
+def steering(table, parameters, space, budget):
+    """Sizes from the table: each component's weights, from what it saves alone."""
+    low, top = space.bits[0], space.bits[-1]
+    weights = []
+    for name in space.components:
+        alone = {part: low if part == name else top for part in space.components}
+        saved = (
+            table[f"{BitAllocation.uniform(space.components, top)}"].bpw
+            - table[str(BitAllocation.of(alone))].bpw
+        )
+        weights.append(saved * parameters / (top - low))
+    return Steering(space, budget, weights, parameters)
+
+
+def replay(table, parameters, space, budget, n_trials):
+    """After which evaluation the answer is the true one and stays it; None: never."""
+    (true,) = answers(list(table.values()), budget, parameters, lambda name: None, [])
+    steered = steering(table, parameters, space, budget)
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    for allocation in steered.diagonal():
+        study.enqueue_trial(space.params(allocation))
+    seen, since = [], None
+    for count in range(1, n_trials + 1):
+        study.sampler = steered.sampler(0, seen)
+        trial = study.ask()
+        point = table[str(space.suggest(trial))]
+        study.tell(trial, [point.bpw, point.score])
+        seen.append(point)
+        (now,) = answers(seen, budget, parameters, lambda name: None, [])
+        right = now.point is not None and true.point is not None
+        right = right and (now.point.bpw, now.point.score) == (true.point.bpw, true.point.score)
+        since = (since or count) if right else None
+    return since
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("records", nargs="+", type=Path)
+    parser.add_argument("--n-trials", type=int, default=30)
+    chosen = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    print(
+        "| grid | allocations | questions | right after 10 | 15 | 20 | 30 | never |\n"
+        + "|---" * 8
+        + "|"
+    )
+    for folder in chosen.records:
+        table, parameters, space, name = read(folder)
+        sizes = [point.bpw for point in table.values()]
+        bounds = [min(sizes) + share * (max(sizes) - min(sizes)) for share in SIZES]
+        budgets = [Budget(max_bpw=bound) for bound in bounds]
+        budgets += [Budget.parse(max_drop=drop) for drop in DROPS]
+        found = [replay(table, parameters, space, budget, chosen.n_trials) for budget in budgets]
+        rights = [sum(f is not None and f <= n for f in found) for n in (10, 15, 20, 30)]
+        cells = " | ".join(map(str, rights))
+        print(
+            f"| {name} | {len(table)} | {len(budgets)} | {cells} | {found.count(None)} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
