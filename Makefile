@@ -34,10 +34,10 @@ test: lint .venv/compared
 	$(BIN)/python -m pytest --numprocesses 2
 
 # what no transformers version can change stays out: the UI, documents, fresh processes, benchmarks,
-# solvers on bare matrices, tables of results
-UNMOVED := $(addprefix tests/,test_readme.py test_mlproject.py test_benchmarks.py test_project.py \
+# solvers on bare matrices, tables of results, searches
+UNMOVED := $(addprefix tests/,search test_readme.py test_mlproject.py test_benchmarks.py test_project.py \
 	$(addprefix plugins/test_,gptq.py auto_gptq.py awq.py odd_layers.py) \
-	$(addprefix mmq/test_,importance.py comparison.py analyze.py import_results.py tradeoffs.py \
+	$(addprefix mmq/test_,answers.py importance.py comparison.py analyze.py import_results.py tradeoffs.py \
 		designs.py quantize_process.py))
 
 test-5: .venv-5/installed

@@ -123,7 +123,8 @@ class Drill:
         self.say(f"both commands ended with {codes}; {dict(self.statuses())}")
         if any(codes):
             print((self.folder / "first" / "said").read_text()[-3000:])
-        whole = [r for r in self.runs("trial") if r.info.status == "FINISHED"]
+        pruned = [r for r in self.runs("trial") if r.data.tags.get("mmq.state") == "PRUNED"]
+        whole = pruned + [r for r in self.runs("trial") if r.info.status == "FINISHED"]
         allocations = Counter(r.data.tags["mmq.allocation"] for r in whole)
         shown = "".join((self.folder / m / "said").read_text() for m in ("first", "second"))
         logged = "".join(str(r.data.to_dictionary()) for k in ("trial", "study")
@@ -132,7 +133,10 @@ class Drill:
         for question, answer in {
             "allocations evaluated": f"{len(allocations)} of {self.arguments.n_trials} asked",
             "doubled": sum(n - 1 for n in allocations.values()),
-            "without a score": sum("score" not in r.data.metrics for r in whole),
+            "of them stopped early": len(pruned),
+            "without a score": sum(
+                not {"score", "partial/score"} & r.data.metrics.keys() for r in whole
+            ),
             "runs still open": self.statuses()["RUNNING"],
             "parent runs": [r.info.status for r in self.runs("study")],
             "evaluated by process": dict(per_machine),
