@@ -141,7 +141,7 @@ class Drill:
             "parent runs": [r.info.status for r in self.runs("study")],
             "evaluated by process": dict(per_machine),
             "password shown": PASSWORD in shown or PASSWORD in logged,
-            "trials that failed": shown.count(" failed: "),
+            "trials that failed": [x for x in shown.splitlines() if " failed: " in x],
         }.items():
             print(f"{question:>24}: {answer}")
 
