@@ -69,6 +69,8 @@ def made_up(shape_name, dims, seed):
         kept = sum(np.ix_(*[w * np.exp(-part) for w, part in zip(own, loss, strict=True)]))
     elif shape_name == "weakest":  # the worst part alone counts
         kept = np.exp(-np.maximum.reduce(np.broadcast_arrays(*np.ix_(*loss))))
+    elif shape_name == "knee":  # all parts together collapse at a size
+        kept = 1 / (1 + np.exp(-1.2 * (sizes - rng.uniform(5, 8))))
     else:  # steps: two plateaus, with ruggedness
         kept = 0.6 * np.exp(-sum(np.ix_(*loss))) + 0.4 * np.exp(-8 * sum(np.ix_(*loss)))
         kept = kept * (1 + 0.02 * rng.standard_normal(shape))
@@ -119,7 +121,9 @@ def main():
     parser.add_argument("--noise", type=float, nargs="*", default=[0.0, 0.02])
     parser.add_argument("--most", type=int, default=160)
     parser.add_argument("--samplers", nargs="*", default=["front", "tpe", "nsga2", "gp", "random"])
-    parser.add_argument("--shapes", nargs="*", default=["product", "additive", "weakest", "steps"])
+    parser.add_argument(
+        "--shapes", nargs="*", default=["product", "additive", "weakest", "steps", "knee"]
+    )
     parser.add_argument("--dims", type=int, nargs="*", default=[2, 3, 6])
     chosen = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,5 +1,6 @@
 """What a budget allows: the best under a size, the smallest with a score, and how sure that is."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,14 +42,16 @@ class Budget:
         cls, max_bpw: str = "", max_gib: str = "", min_score: str = "", max_drop: str = ""
     ) -> "Budget":
         """From options as they are written, "" for none; a drop may be like 1% or 0.5."""
-        drop, percent, _ = max_drop.partition("%")
-        share = _number("max-drop", drop)
+        percent = max_drop.endswith("%")
+        drop = _number("max-drop", max_drop.removesuffix("%") if max_drop != "%" else max_drop)
+        if percent and drop is not None and drop > 100:
+            raise InputError(f"max-drop: {max_drop} is more than all of the score")
         return cls(
             _number("max-bpw", max_bpw),
             _number("max-size-gib", max_gib),
             _number("min-score", min_score),
-            share if share is None or not percent else share / 100,
-            bool(percent),
+            drop / 100 if drop is not None and percent else drop,
+            percent,
         )
 
     @property
@@ -96,7 +99,7 @@ class Budget:
         if self.min_score is not None:
             return f"with a score of {self.min_score:g}"
         assert self.max_drop is not None
-        drop = f"{100 * self.max_drop:g}%" if self.relative else f"{self.max_drop:g} points"
+        drop = f"{100 * self.max_drop:g}%" if self.relative else f"{self.max_drop:g} of the score"
         return f"within {drop}"
 
 
@@ -109,10 +112,13 @@ def _number(name: str, text: str) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
-    except ValueError as error:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         example = "1% or 0.5" if name == "max-drop" else "a number"
-        raise InputError(f"{name}: {text!r} is not {example}") from error
+        raise InputError(f"{name}: {text!r} is not {example}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ class Answer:
     @property
     def alias(self) -> str:
         """The question as a name, like best-under-4-bpw."""
-        words = self.question.replace("%", " percent").replace(".", "-")
+        words = self.question.replace("%", " percent").replace(".", "-").replace("e+", "e")
         return re.sub(r"[^a-z0-9-]+", "-", words.lower()).strip("-")
 
     @property
@@ -191,7 +197,7 @@ def _nothing(fitting: Sequence[Point], points: Sequence[Point]) -> str:
         return f"None of {len(points)} evaluated allocations fits{seen}."
     best = max(fitting, key=lambda p: p.score)
     return (
-        f"Of {len(fitting)} evaluated allocations of that size the best scores {best.score:.4g}: "
+        f"Of {len(fitting)} evaluated allocations that fit the best scores {best.score:.4g}: "
         f"{best.allocation}."
     )
 
@@ -206,7 +212,8 @@ class Evidence:
 
     def of_best(self, chosen: Point, fitting: Sequence[Point]) -> str:
         """How often the best of these is the best, and what else is."""
-        rivals = {p.allocation: self.scores[p.allocation] for p in fitting
+        by_size = sorted(fitting, key=lambda p: p.bpw)  # of equals the smaller one is better
+        rivals = {p.allocation: self.scores[p.allocation] for p in by_size
                   if p.allocation in self.scores}  # fmt: skip
         if chosen.allocation not in rivals:
             return f"{self.kept(chosen)}It is the best of {len(fitting)} evaluated."

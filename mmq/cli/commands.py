@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
@@ -144,15 +146,24 @@ def as_in_run(
 ) -> tuple[TrialOptions, Mapping[str, str], str]:
     """Options as a run had them, but for those that were given; its data's fingerprint.
 
-    An option that has its default's value counts as not given.
+    With `mlflow run` all options are given: one that has its default's value counts as not given.
     """
     from mmq.tracking import applied
 
     found = applied(chosen.run)
     names = {f.name: f for f in dataclasses.fields(chosen)}
     had: dict[str, Any] = {**found.options, "bits": found.allocation}
-    own = {name: type(getattr(chosen, name))(value) for name, value in had.items()
-           if getattr(chosen, name) == names[name].default}  # fmt: skip
+    context, launched = click.get_current_context(), "MLFLOW_RUN_ID" in os.environ
+
+    def given_here(name: str) -> bool:
+        typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        return typed and not (launched and getattr(chosen, name) == names[name].default)
+
+    own = {
+        name: type(getattr(chosen, name))(value)
+        for name, value in had.items()
+        if not given_here(name)
+    }
     same = [role for role, option in (("quantizer", "quantizer"), ("evaluator", "task"))
             if option in own or str(getattr(chosen, option)) == had[option]]  # fmt: skip
     given = {name.replace("-", "_").rpartition(".")[2] for name in extra}

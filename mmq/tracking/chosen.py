@@ -1,6 +1,7 @@
 """What a study chose, in MLflow's model registry; and what a run was, to apply it again."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mmq.allocation import BitAllocation
 from mmq.analysis.answers import Answer
 from mmq.errors import InputError
 from mmq.tracking.connection import shown_uri
+from mmq.tracking.outage import hasty
 from mmq.tracking.studies import StudyRun
 
+log = logging.getLogger(__name__)
 FILE = "allocation.json"
 
 
@@ -24,28 +28,41 @@ def register(run: StudyRun, answer: Answer) -> str:
     """Register what answers a question as a version of the study's model; its address.
 
     The version's source is the trial's run, which gets the allocation as JSON; the question is its
-    alias. The same answer again makes no second version.
+    alias. The same answer again makes no second version. Where the store has no registry, or is
+    away, a warning says so, and the address is the run's id.
     """
+    assert answer.point is not None
+    assert answer.point.run_id is not None
+    try:
+        with hasty():
+            return _register(run, answer, answer.point.run_id)
+    except MlflowException as error:
+        log.warning("%s: not registered (%s)", answer.question, error.message)
+        return answer.point.run_id
+
+
+def _register(run: StudyRun, answer: Answer, run_id: str) -> str:
     point, client, name = answer.point, run.client, run.study
     assert point is not None
-    assert point.run_id is not None
     address = f"models:/{name}@{answer.alias}"
     try:
         client.create_registered_model(name, description=f"Allocations chosen in study {name}.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    if _version_run(client, name, answer.alias) == point.run_id:
+    known = _version(client, name, answer.alias)
+    if known is not None and known.run_id == run_id:
+        client.update_model_version(name, known.version, description=answer.text)
         return address
     bits = json.dumps(BitAllocation.parse(point.allocation).as_dict())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE
         path.write_text(bits)
-        client.log_artifact(point.run_id, str(path))
+        client.log_artifact(run_id, str(path))
     version = client.create_model_version(
         name,
-        source=f"runs:/{point.run_id}/{FILE}",
-        run_id=point.run_id,
+        source=f"runs:/{run_id}/{FILE}",
+        run_id=run_id,
         tags={"allocation": bits, "bpw": f"{point.bpw:.4f}", "score": f"{point.score:.6g}"},
         description=answer.text,
     )
@@ -53,10 +70,12 @@ def register(run: StudyRun, answer: Answer) -> str:
     return address
 
 
-def _version_run(client: MlflowClient, name: str, alias: str) -> str | None:
+def _version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     try:
-        return str(client.get_model_version_by_alias(name, alias).run_id)
-    except MlflowException:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         return None
 
 
@@ -115,6 +134,8 @@ def _find(address: str) -> MlflowRun:
             address = client.get_model_version_by_alias(name, alias).run_id
         elif address.startswith("models:/"):
             name, _, version = name.partition("/")
+            if not version:
+                raise InputError(f"run: {address} names no version; write {address}@ALIAS or /1")
             address = client.get_model_version(name, version).run_id
         return client.get_run(address)
     except MlflowException as error:

@@ -16,7 +16,7 @@ from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name
-from mmq.tracking import StudyRun, connect, optional, register, study_run, ui_command
+from mmq.tracking import StudyRun, connect, register, study_run, ui_command
 from mmq.trial import Question
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search
@@ -93,6 +93,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
             if model is not None:
                 artifacts = found.artifacts()
                 steering.measure(model, prepared, artifacts)
+                study.lead(steering.diagonal())  # what is small enough is known now
                 found.alone(model, artifacts)
             else:
                 left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
@@ -130,10 +131,9 @@ def _say_what_was_found(found: Search) -> None:
     if stopped := len(study.pruned()):
         said += f"\n\n{stopped} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
-    with optional("What was chosen is not registered; the same command does it later"):
-        for answer in results.answers():
-            if answer.point is not None:
-                click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
+    for answer in results.answers():
+        if answer.point is not None:
+            click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
     if command := ui_command():
         click.echo(f"Browse it: {command}")
     click.echo(f"Open:      {run.link()}")

@@ -51,11 +51,17 @@ class Search:
 
     def _target(self) -> int:
         """How many allocations to try; says so where some are already."""
-        done, target = self.done, min(self.n_trials, len(self.study.space))
-        if done and not is_worker():
+        settled = self.study.settled()
+        done = len(settled)
+        target = min(self.n_trials, done + self.study.steering.left(settled))
+        if is_worker():
+            return target
+        if done:
             state = "is done" if done >= target else "goes on"
             name = self.study.name
             click.echo(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
+        if target < self.n_trials:
+            click.echo(f"There are {target} allocations (within the budget) in all.")
         return target
 
     def together(self, commands: list[list[str]]) -> None:

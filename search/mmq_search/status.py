@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.fronts import verdict
 from mmq.cli.options import options_from
-from mmq.errors import unknown
+from mmq.errors import InputError, unknown
 from mmq.home import home
 from mmq.prepare import option
 from mmq.studies.front import front_text
@@ -43,6 +43,8 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
     storage = Storage(home())
     known = get_all_study_names(storage.optuna)
     wanted = name or chosen.study or (known[0] if len(known) == 1 else "")
+    if not wanted and known:
+        raise InputError(f"study: there are several, name one of {', '.join(known)}")
     study = FoundStudy(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
     if points := study.points():
@@ -62,8 +64,8 @@ def progress(study: FoundStudy) -> str:
     of = f" of {asked}" if asked else ""
     return (
         f"{len(study.evaluated())}{of} allocations evaluated, "
-        f"{_count(study, TrialState.RUNNING)} running, {_count(study, TrialState.FAIL)} failed, "
-        f"{len(study.pruned())} pruned"
+        f"{_count(study, TrialState.RUNNING)} running, "
+        f"{_count(study, TrialState.FAIL)} failed or interrupted, {len(study.pruned())} pruned"
     )
 
 

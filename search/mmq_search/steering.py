@@ -17,6 +17,8 @@ from mmq.sizes import GIB, part_weights
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.space import Space
 
+COUNTED = 5000  # allocations: those of larger spaces are not gone through
+
 
 @dataclass(slots=True)
 class Steering:
@@ -109,8 +111,16 @@ class Steering:
         )
 
     def diagonal(self) -> list[BitAllocation]:
-        """The same width everywhere, as far as that is allowed."""
-        return [allocation for allocation in self.space.diagonal() if self.allows(allocation)]
+        """The same width everywhere, as far as that is allowed, and known to be."""
+        every = self.space.diagonal()
+        unknown = self.budget.max_gib is not None and self.stored is None
+        return every[:1] if unknown else [a for a in every if self.allows(a)]
+
+    def left(self, settled: Container[str]) -> int:
+        """How many allocations may still be asked; of a large space, all that there are."""
+        if len(self.space) > COUNTED:
+            return len(self.space)
+        return sum(str(a) not in settled and self.allows(a) for a in self.space)
 
     def unseen(self, seen: Container[str], rng: random.Random) -> BitAllocation | None:
         """A random allocation that is allowed and was not seen; None where there is none."""
@@ -118,7 +128,8 @@ class Steering:
 
     def sampler(self, seed: int, points: Sequence[Point]) -> FrontSampler:
         """A sampler that knows all this; points: what was evaluated so far."""
-        limits = [] if self.stored is None else [(self.gib, self.budget.max_gib or 0.0)]
+        most = self.budget.max_gib
+        limits = [] if self.stored is None or most is None else [(self.gib, most)]
         return FrontSampler(
             seed=seed,
             size=None if self.weights is None else self.bpw,

@@ -137,7 +137,7 @@ class SearchStudy(FoundStudy):
     def _ask(self) -> Asked | None:
         """The next allocation, with the lock held.
 
-        Repeats of the sampler are answered from what was found, so that it learns from them.
+        Repeats (of what was enqueued, or where nothing is left) are answered from what was found.
         What another process is evaluating is passed over.
         """
         repeats = 0
@@ -163,8 +163,10 @@ class SearchStudy(FoundStudy):
                 twin = known[str(allocation)]
                 trial.set_user_attr("duplicate_of", twin.number)
                 self.study.tell(trial, twin.values, state=twin.state)
-            elif new:  # the sampler knows of nothing else that fits
+            elif new:  # it was enqueued under another budget, or nothing is left that fits
                 self.study.tell(trial, state=TrialState.FAIL)
+                if "fixed_params" in self.storage.optuna.get_trial(trial._trial_id).system_attrs:
+                    continue
             else:
                 trial.set_user_attr("duplicate_of", others[str(allocation)])
                 self.study.tell(trial, state=TrialState.FAIL)

@@ -95,6 +95,11 @@ def test_a_score_without_samples_is_answered_without_chances():
     [
         ({"max_bpw": "four"}, "max-bpw: 'four' is not a number"),
         ({"max_drop": "x%"}, "max-drop: 'x' is not 1% or 0.5"),
+        ({"max_drop": "%"}, "max-drop: '%' is not"),
+        ({"max_drop": "1%%"}, "max-drop: '1%' is not"),
+        ({"max_drop": "150%"}, "more than all of the score"),
+        ({"min_score": "nan"}, "min-score: 'nan' is not a number"),
+        ({"max_bpw": "inf"}, "max-bpw: 'inf' is not a number"),
         ({"max_bpw": "-1"}, "max-bpw: -1.0 is not above 0"),
         ({"max_drop": "1%", "min_score": "3"}, "give one of them, not both"),
     ],
@@ -111,3 +116,11 @@ def test_what_every_picture_keeps_is_sure():
     (answer,) = answers(points, Budget.parse(max_drop="10.1%"), 1, samples.get, PICTURES)
     assert "90.0% of the unquantized score kept (95% interval 90.0% to 90.0%" in answer.text
     assert "in 100% of resamples" in answer.text
+
+
+def test_of_equals_the_smaller_one_wins_every_resample():
+    points = [Point("vit=8", 8, 80), Point("vit=4", 4, 80)]
+    same = dict.fromkeys(("vit=8", "vit=4"), right(0.8))
+    (answer,) = answers(points, Budget(max_bpw=9), 1, same.get, PICTURES)
+    assert answer.point.allocation == "vit=4"
+    assert "it is the best in 100% of resamples" in answer.text

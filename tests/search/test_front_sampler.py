@@ -1,7 +1,9 @@
 """The sampler in plain Optuna studies: what it promises on tables of several shapes."""
 
 import itertools
+import pickle
 import re
+import time
 import warnings
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from mmq_search.front_sampler import FrontSampler
 from mmq_search.front_sampler.improvement import expected_improvement, hypervolume, steps
 from mmq_search.front_sampler.levels import Grid, Sizes, by_size
 from mmq_search.front_sampler.surrogate import ScoreModel, Shape
+from mmq_search.front_sampler.told import Objectives
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -280,3 +283,128 @@ def test_the_documented_example_runs():
     names = {}
     exec(code, names)
     assert len(set(allocations(names["study"]))) == 20
+
+
+# --- odd studies ---------------------------------------------------------------------------------
+def test_a_first_trial_that_is_pruned_or_fails_is_no_obstacle():
+    def objective(trial):
+        values = plain(trial)
+        if trial.number == 0:
+            raise optuna.TrialPruned
+        if trial.number == 1:
+            return float("nan"), 1.0
+        return values
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=10)
+    assert sum(t.state == TrialState.COMPLETE for t in study.trials) == 8
+
+
+@pytest.mark.parametrize("value", [3.0, float("inf")])
+def test_studies_in_which_every_trial_breaks_a_constraint_go_on(value):
+    def objective(trial):
+        trial.set_constraint("memory", value)
+        return plain(trial)
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=9)
+    assert len(set(allocations(study))) == 9
+
+
+def test_parameters_that_only_some_trials_have_do_not_end_a_study():
+    def objective(trial):
+        a = trial.suggest_int("a", 0, 1)
+        b = trial.suggest_int("b" if a else "c", 1, 9)
+        return float(a + b), float(b)
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=15)
+    assert len(study.trials) == 15
+
+
+def test_everything_that_was_enqueued_is_evaluated():
+    study = study_of(FrontSampler(seed=0))
+    for a, b in itertools.product(range(3), repeat=2):
+        study.enqueue_trial({"a": a, "b": b})
+    study.optimize(
+        lambda t: (t.suggest_int("a", 0, 2) + t.suggest_int("b", 0, 2), 1.0), n_trials=20
+    )
+    assert len(study.trials) == 9
+
+
+def test_enqueued_parameters_are_completed_without_repeats():
+    study = study_of(FrontSampler(seed=0))
+    for _ in range(8):
+        study.enqueue_trial({"llm": 4})
+    study.optimize(plain, n_trials=14)
+    assert [t.params["llm"] for t in study.trials[:8]] == [4] * 8
+    assert len(set(allocations(study)[1:])) == 13  # the first one's space was not known yet
+
+
+def test_a_space_that_is_ruined_at_first_is_climbed():
+    names = [f"part{k}" for k in range(6)]
+
+    def objective(trial):
+        levels = [trial.suggest_int(name, 0, 6) for name in names]
+        return float(sum(levels)), 80.0 if min(levels) >= 3 else 0.0
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=15)
+    assert max(t.values[1] for t in study.trials) == 80
+
+
+def test_threads_get_different_proposals():
+    def objective(trial):
+        values = plain(trial)
+        time.sleep(0.01)
+        return values
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=6)
+    study.optimize(objective, n_trials=24, n_jobs=4)
+    assert len(set(allocations(study))) == 30
+
+
+def test_steps_that_do_not_fit_in_binary_are_searched_to_the_end():
+    def objective(trial):
+        a = trial.suggest_float("a", 0.1, 0.3, step=0.1)
+        b = trial.suggest_float("b", 0.1, 0.7, step=0.1)
+        return a + b, a * b
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=50)
+    assert len(study.trials) == len(set(allocations(study))) == 21
+
+
+def test_somebody_elses_attribute_on_a_pruned_trial_is_no_score():
+    def objective(trial):
+        values = plain(trial)
+        if trial.number % 2:
+            trial.set_user_attr("partial", True if trial.number % 4 == 1 else {"n": 3})
+            raise optuna.TrialPruned
+        return values
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=12)
+    assert len(study.trials) == 12
+
+
+def test_of_two_minimized_objectives_the_sum_is_taken_for_the_size():
+    study = study_of(FrontSampler(seed=0), ("minimize", "minimize"))
+    study.optimize(lambda t: (-plain(t)[1], size(t.params)), n_trials=12)
+    grid = Grid(dict.fromkeys(WEIGHTS, WIDTHS))
+    assert Objectives.of(study, None, grid).size == 1
+
+
+def test_a_sampler_can_be_pickled_after_use():
+    sampler = FrontSampler(seed=0, size=size)
+    study_of(sampler).optimize(plain, n_trials=6)
+    study = study_of(pickle.loads(pickle.dumps(sampler)))
+    study.optimize(plain, n_trials=6)
+    assert len(set(allocations(study))) == 6
+
+
+def test_a_profile_that_does_not_fit_is_refused():
+    study = study_of(FrontSampler(seed=0, profile={"vit": [1.0, 0.5]}))
+    with pytest.raises(ValueError, match="profile: '.*' needs 7 losses of zero or more"):
+        study.optimize(plain, n_trials=8)

@@ -186,7 +186,10 @@ def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_pat
     study.give_up(study.ask(), retry=False)
     study.ask()
     said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
-    assert "Study s: 3 of 10 allocations evaluated, 1 running, 1 failed, 0 pruned" in said
+    assert (
+        "Study s: 3 of 10 allocations evaluated, 1 running, 1 failed or interrupted, 0 pruned"
+        in said
+    )
     assert "left (1 at once)" in said
     assert "vit=3 llm=3" in said
     assert run.run_link() in said

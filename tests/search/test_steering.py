@@ -98,6 +98,20 @@ def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path
     assert len(asked) == len(set(asked))
 
 
+def test_where_gib_are_bounded_nothing_is_asked_before_sizes_are_known(seen):
+    steered = steering(seen, max_gib="0.003")
+    assert steered.diagonal() == [BitAllocation.uniform(seen.components, 16)]
+    steered.stored = {(name, b): 0.0 for name in steered.space.parts for b in BITS[:-1]}
+    assert len(steered.diagonal()) == 7
+
+
+def test_how_much_is_left_counts_what_is_allowed():
+    steered, sizes = made_up()
+    steered.budget = Budget.parse(max_bpw="5")
+    assert steered.left(set()) == 1 + sum(bpw <= 5 for bpw in sizes.values())
+    assert steered.left(set(sizes)) == 0
+
+
 def test_the_smallest_within_a_drop_is_found_in_a_few_trials(tmp_path):
     steered, _ = made_up()
     steered.budget = Budget.parse(max_drop="1%")
@@ -127,3 +141,5 @@ def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
     assert "n = 12" in said
     said = said_by("trial", "--run", "models:/s@best-under-6-bpw", "--limit", "6")
     assert "These are other samples than those of that run" in said
+    said = said_by("trial", "--run", trial.info.run_id, "--bits", "vit=4,llm=4", "--limit", "6")
+    assert "vit=4 llm=4\n5." in said  # what is given counts

@@ -10,6 +10,7 @@ from mmq_search.front_sampler.levels import Grid, Points
 
 Array = NDArray[np.float64]
 Value = Callable[[Points], Array]
+Fix = Callable[[Points], Points]  # sets the parameters that are given
 Allowed = Callable[[Points], NDArray[np.bool_]]
 SMALL = 5000  # points: up to here all are looked at
 KEPT, SWAPS, ROUNDS = 5, 150, 6  # of the local search
@@ -28,6 +29,7 @@ def best(
     value: Value,
     seen: set[tuple[int, ...]],
     starts: Callable[[], Points],
+    fix: Fix,
     rng: np.random.Generator,
 ) -> Points | None:
     """The unseen point of the highest value; None where all were seen.
@@ -35,15 +37,17 @@ def best(
     starts: makes points that may be seen, near which good ones are expected; for large spaces.
     """
     if grid.total <= SMALL:
-        pool = unseen(grid.everything(), seen)
+        pool = unseen(fix(grid.everything()), seen)
         return np.asarray(pool[int(np.argmax(value(pool)))]) if len(pool) else None
     near_by = starts()
     near = _neighbours(rng.permutation(near_by)[: 2 * KEPT], grid, rng)
-    pool = unseen(np.vstack([near_by, near, grid.random(200, rng)]), seen)
+    pool = unseen(fix(np.vstack([near_by, near, grid.random(200, rng)])), seen)
+    if not len(pool):
+        return None
     values = value(pool)
     for _ in range(ROUNDS):
         order = np.argsort(-values)[:KEPT]
-        near = unseen(_neighbours(pool[order], grid, rng), seen)
+        near = unseen(fix(_neighbours(pool[order], grid, rng)), seen)
         found = value(near)
         better = found.max(initial=-np.inf) > values[order[0]]
         pool, values = np.vstack([pool[order], near]), np.r_[values[order], found]
@@ -76,13 +80,14 @@ def least_losses(losses: Sequence[Array], sizes: Sequence[Array]) -> Points:
 
 
 def farthest(
-    grid: Grid, allowed: Allowed, seen: set[tuple[int, ...]], rng: np.random.Generator
+    grid: Grid, allowed: Allowed, seen: set[tuple[int, ...]], fix: Fix, rng: np.random.Generator
 ) -> Points | None:
     """Of some random unseen points the one that is farthest from those that were seen.
 
     None where all were seen; one that is not allowed where no other is found.
     """
-    pool = unseen(grid.everything() if grid.total <= SMALL else grid.random(2000, rng), seen)
+    some = grid.everything() if grid.total <= SMALL else grid.random(2000, rng)
+    pool = unseen(fix(some), seen)
     if not len(pool):
         return None
     kept = allowed(pool)

@@ -44,7 +44,14 @@ class Grid:
 
     def encode(self, params: Mapping[str, Any]) -> tuple[int, ...]:
         """Indices of the levels of a trial's parameters, the nearest ones between levels."""
-        return tuple(_index(values, params[name]) for name, values in self.levels.items())
+        return tuple(self.index(name, params[name]) for name in self.levels)
+
+    def index(self, name: str, value: Any) -> int:
+        """The level of a parameter's value, the nearest one where it is between levels."""
+        values = self.levels[name]
+        if value in values:
+            return values.index(value)
+        return int(np.argmin([abs(float(other) - float(value)) for other in values]))
 
     def decode(self, point: Sequence[int] | Points) -> dict[str, Any]:
         """The inverse of `encode`."""
@@ -74,9 +81,10 @@ class Grid:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _values(distribution: BaseDistribution) -> list[Any]:
@@ -93,16 +101,10 @@ def _values(distribution: BaseDistribution) -> list[Any]:
     else:
         count = round((high - low) / step) + 1
         kept = np.unique(np.linspace(0, count - 1, min(count, MOST_LEVELS)).round())
-        values = [low + int(k) * step for k in kept]
+        values = [min(low + int(k) * step, high) for k in kept]
     if isinstance(distribution, IntDistribution):
         return sorted({round(value) for value in values})
     return sorted(set(values))
-
-
-def _index(values: Sequence[Any], value: Any) -> int:
-    if value in values:
-        return values.index(value)
-    return int(np.argmin([abs(float(other) - float(value)) for other in values]))
 
 
 @dataclass(frozen=True, slots=True)

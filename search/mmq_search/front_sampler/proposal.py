@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mmq_search.front_sampler.candidates import best, least_losses
+from mmq_search.front_sampler.candidates import Fix, best, least_losses
 from mmq_search.front_sampler.improvement import expected_excess, expected_improvement, steps
 from mmq_search.front_sampler.levels import Grid, Points, Sizes
 from mmq_search.front_sampler.surrogate import Constraint, ScoreModel, Shape
@@ -39,15 +39,22 @@ class Bounds:
 
 
 def propose(
-    grid: Grid, told: Told, sizes: Sizes, shape: Shape, bounds: Bounds, rng: np.random.Generator
+    grid: Grid,
+    told: Told,
+    sizes: Sizes,
+    shape: Shape,
+    bounds: Bounds,
+    fix: Fix,
+    rng: np.random.Generator,
 ) -> Points | None:
     """The unseen point whose expected improvement is largest; None where all were seen.
 
-    grid: levels in ascending order of their sizes. sizes: small is good.
+    grid: levels in ascending order of their sizes. sizes: small is good. fix: sets what is given.
     """
     floor = _floor(told.scores)
     near = _nearest(sizes(told.points), told.scores)
-    model = ScoreModel(shape, told.points[near], told.scores[near], floor)
+    ruined = float(told.scores.min()) if _narrow(told.scores) else floor
+    model = ScoreModel(shape, told.points[near], told.scores[near], ruined)
     if len(told.pending):
         model.believe(told.pending)
     limits = [
@@ -57,7 +64,9 @@ def propose(
     ]
     known = np.vstack([told.points[told.feasible], told.pending])
     scores = np.r_[told.scores[told.feasible], model.predict(told.pending)[0]]
-    wanted = Wanted.of(sizes(known), scores, bounds.allow(known, sizes), bounds, sizes, floor)
+    height = max(float(told.scores.max()) - floor, 1e-12)
+    allowed = bounds.allow(known, sizes)
+    wanted = Wanted.of(sizes(known), scores, allowed, bounds, sizes, floor, height)
 
     def value(points: Points) -> Array:
         size, (mean, deviation) = sizes(points), model.predict(points)
@@ -72,7 +81,7 @@ def propose(
     def starts() -> Points:
         return np.vstack([known[wanted.on_front], least_losses(model.losses(), sizes.table)])
 
-    return best(grid, value, told.seen, starts, rng)
+    return best(grid, value, told.seen, starts, fix, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +104,16 @@ class Wanted:
         bounds: Bounds,
         sizes: Sizes,
         floor: float,
+        height: float,
     ) -> "Wanted":
-        """From what is known: sizes and scores, and which points are allowed."""
+        """From what is known: sizes and scores, and which points are allowed.
+
+        floor, height: the lowest score that counts, and how far above it scores reach.
+        """
         lowest = floor if bounds.min_score is None else max(bounds.min_score, floor)
         largest = sizes.largest if bounds.max_size is None else bounds.max_size
         front = steps(size[allowed], score[allowed], (largest, lowest))
-        spread = max(sizes.largest - sizes.least, 1e-12), max(float(score.max()) - floor, 1e-12)
+        spread = max(sizes.largest - sizes.least, 1e-12), height
         bounded = bounds.max_size is not None or bounds.limits
         reaching = allowed & (score >= lowest)
         return cls(
@@ -132,10 +145,15 @@ class Wanted:
 def _floor(scores: Array) -> float:
     """About what a ruined model scores: zero, or the lowest score where some are negative."""
     lowest, top = float(scores.min()), float(scores.max())
-    if lowest >= 0 < top:
+    if lowest >= 0:
         return 0.0
     tail = top - TAIL * (top - float(np.median(scores)))
     return max(lowest, tail) if tail < top else lowest - 1e-9
+
+
+def _narrow(scores: Array) -> bool:
+    """Whether scores differ by little of what they are: zero then is not what ruin looks like."""
+    return bool(len(scores) > 8 and 0 < np.ptp(scores) < 0.2 * scores.max())
 
 
 def _nearest(sizes: Array, scores: Array) -> NDArray[np.int64]:

@@ -1,5 +1,7 @@
 """An Optuna sampler that finds the front of size against score in few evaluations."""
 
+import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +12,11 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
-from mmq_search.front_sampler.candidates import farthest
-from mmq_search.front_sampler.levels import Grid, Size, Sizes, by_size
+from mmq_search.front_sampler.candidates import Fix, farthest
+from mmq_search.front_sampler.levels import Grid, Points, Size, Sizes, by_size
 from mmq_search.front_sampler.proposal import Bounds, propose
 from mmq_search.front_sampler.surrogate import Shape
-from mmq_search.front_sampler.told import Objectives, Told
+from mmq_search.front_sampler.told import PROPOSED, Objectives, Told
 
 
 class FrontSampler(BaseSampler):
@@ -67,8 +69,16 @@ class FrontSampler(BaseSampler):
         self.n_startup_trials = n_startup_trials
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
-        self._space = IntersectionSearchSpace(include_pruned=True)
+        self._space = IntersectionSearchSpace()
+        self._lock = threading.Lock()
         self._known: tuple[dict[str, BaseDistribution], Grid, Sizes] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what cannot be pickled: it is made again."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_known")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock(), "_known": None}
 
     def reseed_rng(self) -> None:
         """New random numbers: for the copies of parallel workers."""
@@ -95,7 +105,16 @@ class FrontSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The parameters to evaluate next; ValueError for a study without two objectives."""
-        aims = Objectives.of(study, self.size_objective)
+        with self._lock:  # threads of one study: each sees what the others were given
+            found = self._next(study, trial, search_space)
+            if found:  # other processes see it, too, before it is suggested
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, found)
+        return found
+
+    def _next(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        aims = Objectives.of(study, self.size_objective, Grid.of(search_space))
         if not search_space:
             return {}
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
@@ -106,10 +125,12 @@ class FrontSampler(BaseSampler):
             None if self.min_score is None else aims.score_sign * self.min_score,
             [(Sizes.known(grid, known, self._rng), most) for known, most in self.limits],
         )
+        fix = _fixing(grid, trial.system_attrs.get("fixed_params", {}))
         if len(told.points) >= max(self.n_startup_trials, 2):
-            point = propose(grid, told, sizes, self._shape(grid), bounds, self._rng)
+            point = propose(grid, told, sizes, self._shape(grid), bounds, fix, self._rng)
         else:
-            point = farthest(grid, lambda some: bounds.allow(some, sizes), told.seen, self._rng)
+            allowed = functools.partial(bounds.allow, sizes=sizes)
+            point = farthest(grid, allowed, told.seen, fix, self._rng)
         return {} if point is None else grid.decode(point.tolist())  # {}: nothing is left
 
     def _sized(
@@ -131,9 +152,14 @@ class FrontSampler(BaseSampler):
     def _shape(self, grid: Grid) -> Shape:
         if self.profile is None:
             return Shape.plain(grid.counts.tolist())
-        return Shape.profiled(
-            [np.asarray(self.profile[name], dtype=float) for name in grid.levels]
-        )
+        for name, values in grid.levels.items():
+            losses = self.profile.get(name, ())
+            if len(losses) != len(values) or not all(0 <= loss < np.inf for loss in losses):
+                raise ValueError(
+                    f"profile: {name!r} needs {len(values)} losses of zero or more, one for each "
+                    f"of {values}, not {losses}"
+                )
+        return Shape.profiled([np.asarray(self.profile[n], dtype=float) for n in grid.levels])
 
     def after_trial(
         self,
@@ -142,11 +168,27 @@ class FrontSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Stop `optimize` where everything was proposed."""
+        """Stop `optimize` where everything was tried, unless some trial had other parameters."""
         space = self._space.calculate(study)
-        if space and study._thread_local.in_optimize_loop:
-            grid = Grid.of(space)
-            trials = study.get_trials(deepcopy=False)
-            told = Told.by(trials, grid, Objectives.of(study, self.size_objective))
-            if len(told.seen) >= grid.total:
-                study.stop()
+        if not space or not study._thread_local.in_optimize_loop:
+            return
+        trials = study.get_trials(deepcopy=False)
+        if any(t.params.keys() - space.keys() for t in trials):
+            return
+        grid = Grid.of(space)
+        told = Told.by(trials, grid, Objectives.of(study, self.size_objective, grid))
+        if len(told.tried) >= grid.total:
+            study.stop()
+
+
+def _fixing(grid: Grid, given: Mapping[str, Any]) -> Fix:
+    """Sets the parameters that were enqueued for a trial, where not all of them were."""
+    levels = {d: n for d, n in enumerate(grid.levels) if n in given}
+    chosen = {d: grid.index(name, given[name]) for d, name in levels.items()}
+
+    def fix(points: Points) -> Points:
+        for d, level in chosen.items():
+            points[:, d] = level
+        return points
+
+    return fix

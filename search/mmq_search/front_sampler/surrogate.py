@@ -271,8 +271,10 @@ class Constraint:
         """Values (n,): zero or less where the constraint is kept."""
         self._scale = np.maximum(counts - 1, 1)
         features = self._features(points)
-        highest = max(float(np.abs(values).max()), 1e-12)
-        self._process = Process(features, features[:, 1:], values / highest)
+        finite = np.abs(values[np.isfinite(values)])
+        typical = max(float(np.median(finite)) if len(finite) else 1.0, 1e-12)
+        bounded = np.clip(values, -3 * typical, 3 * typical) / typical  # outliers tell the sign
+        self._process = Process(features, features[:, 1:], bounded)
 
     def _features(self, points: Points) -> Array:
         return np.hstack([np.ones((len(points), 1)), points / self._scale])

@@ -12,6 +12,27 @@ from optuna.trial import FrozenTrial, TrialState
 from mmq_search.front_sampler.levels import Grid, Points
 
 Array = NDArray[np.float64]
+PROPOSED = "mmq:proposed"  # system attribute: what a trial's parameters will be
+
+
+def _additive(study: Study, grid: Grid) -> int:
+    """Which of two objectives is nearer to a sum of the levels' numbers."""
+    trials = [
+        t
+        for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if grid.levels.keys() <= t.params.keys()
+    ]
+    if len(trials) < len(grid.levels) + 2:
+        return 0
+    points = np.array([grid.encode(trial.params) for trial in trials])
+    numbers = [column[points[:, d]] for d, column in enumerate(grid.numbers())]
+    features = np.stack([np.ones(len(points)), *numbers], axis=1)
+    missed = []
+    for k in range(2):
+        values = np.array([trial.values[k] for trial in trials], dtype=float)
+        weights = np.linalg.lstsq(features, values, rcond=None)[0]
+        missed.append(np.std(features @ weights - values) / max(np.std(values), 1e-300))
+    return int(np.argmin(missed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +44,12 @@ class Objectives:
     score_sign: float
 
     @classmethod
-    def of(cls, study: Study, size: int | None) -> "Objectives":
-        """ValueError for a study that has not two objectives."""
+    def of(cls, study: Study, size: int | None, grid: Grid) -> "Objectives":
+        """ValueError for a study that has not two objectives.
+
+        The size is the only one that is minimized; of two in one direction, the one that is more
+        of a sum over the parameters.
+        """
         if len(study.directions) != 2:
             raise ValueError(
                 f"FrontSampler needs two objectives, size and score, not {len(study.directions)}; "
@@ -32,7 +57,7 @@ class Objectives:
             )
         minimized = [d == StudyDirection.MINIMIZE for d in study.directions]
         if size is None:
-            size = minimized.index(True) if sum(minimized) == 1 else 0
+            size = minimized.index(True) if sum(minimized) == 1 else _additive(study, grid)
         return cls(size, 1.0 if minimized[size] else -1.0, -1.0 if minimized[1 - size] else 1.0)
 
 
@@ -41,7 +66,7 @@ class Told:
     """Points that were evaluated, with sizes (small is good), scores (high is good), constraints.
 
     points: each once, scores of repeats averaged; size nan where no trial told it. pending: those
-    that others are evaluating. seen: all of these, and those that failed or wait.
+    that others are evaluating. tried: all of these, and those that failed; seen: and that wait.
     """
 
     points: Points
@@ -49,6 +74,7 @@ class Told:
     scores: Array
     constraints: dict[str, Array]  # nan where a trial did not set it
     pending: Points
+    tried: set[tuple[int, ...]]
     seen: set[tuple[int, ...]]
 
     @classmethod
@@ -56,13 +82,17 @@ class Told:
         """From a study's trials."""
         values: dict[tuple[int, ...], list[tuple[float, float]]] = {}
         limits: dict[tuple[int, ...], dict[str, float]] = {}
-        pending, seen = set(), set()
+        pending, tried, seen = set(), set(), set()
         for trial in trials:
-            params = trial.params or trial.system_attrs.get("fixed_params", {})
+            # what was proposed or enqueued is among the parameters only once it was suggested
+            expected = trial.system_attrs.get(PROPOSED, {})
+            params = {**expected, **trial.system_attrs.get("fixed_params", {}), **trial.params}
             if not grid.levels.keys() <= params.keys():
                 continue
             point = grid.encode(params)
             seen.add(point)
+            if trial.state != TrialState.WAITING:
+                tried.add(point)
             if trial.state == TrialState.RUNNING:
                 pending.add(point)
             elif (found := _values(trial, aims)) is not None:
@@ -77,6 +107,7 @@ class Told:
             told[:, 1],
             {n: np.array([limits[p].get(n, np.nan) for p in points]) for n in names},
             _array(sorted(pending - values.keys()), grid),
+            tried,
             seen,
         )
 
@@ -97,11 +128,12 @@ def _values(trial: FrozenTrial, aims: Objectives) -> tuple[float, float] | None:
     """Size and score of a finished trial; of a pruned one what it says of them."""
     if trial.state == TrialState.COMPLETE:
         size, score = trial.values[aims.size], trial.values[1 - aims.size]
-    elif trial.state == TrialState.PRUNED and "partial" in trial.user_attrs:
-        partial = trial.user_attrs["partial"]
-        size, score = partial.get("size", np.nan), partial["score"]
+    elif trial.state == TrialState.PRUNED:
+        partial = trial.user_attrs.get("partial")
+        score = partial.get("score") if isinstance(partial, dict) else None
+        size = np.nan
     else:
         return None
-    if not np.isfinite(score):
+    if not isinstance(score, int | float) or not np.isfinite(score):
         return None
     return aims.size_sign * size, aims.score_sign * score
