@@ -106,7 +106,8 @@ def test_a_handful_of_trials_tells_what_saturates():
     grid = Grid(dict.fromkeys(WEIGHTS, WIDTHS))
     points = grid.random(15, np.random.default_rng(1))
     told = np.array([score(grid.decode(p.tolist())) for p in points])
-    model = ScoreModel(Shape.plain(grid.counts.tolist()), points, told, 0.0)
+    sizes = Sizes.known(grid, size, np.random.default_rng(0))
+    model = ScoreModel(Shape.plain(grid.counts.tolist()), points, told, 0.0, sizes)
     everything = grid.everything()
     true = np.array([score(grid.decode(p.tolist())) for p in everything])
     mean, deviation = model.predict(everything)
@@ -117,7 +118,8 @@ def test_a_handful_of_trials_tells_what_saturates():
 def test_a_profile_tells_before_anything_else_which_part_is_delicate():
     losses = [np.array([1.0, 0.1, 0.0]), np.array([0.01, 0.001, 0.0])]
     points = np.array([[2, 2], [0, 0]])
-    model = ScoreModel(Shape.profiled(losses), points, np.array([80.0, 5.0]), 0.0)
+    told = np.array([80.0, 5.0])
+    model = ScoreModel(Shape.profiled(losses), points, told, 0.0, lambda some: some.sum(1))
     mean, _ = model.predict(np.array([[2, 0], [0, 2]]))
     assert mean[0] > 70
     assert mean[1] < 20

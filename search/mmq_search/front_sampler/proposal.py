@@ -54,7 +54,7 @@ def propose(
     floor = _floor(told.scores)
     near = _nearest(sizes(told.points), told.scores)
     ruined = float(told.scores.min()) if _narrow(told.scores) else floor
-    model = ScoreModel(shape, told.points[near], told.scores[near], ruined)
+    model = ScoreModel(shape, told.points[near], told.scores[near], ruined, sizes)
     if len(told.pending):
         model.believe(told.pending)
     limits = [

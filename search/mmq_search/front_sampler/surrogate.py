@@ -11,7 +11,7 @@ in any number of dimensions. What they cannot say is left to a Gaussian process,
 also carries the uncertainty of the curves (they enter it linearized, with their priors).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,9 @@ STEPS = 40
 LENGTHS = (0.15, 0.3, 0.6, 1.2)
 ROUGHNESS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 NOISE = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
-LIKELY, SPREAD = (0.4, 0.03, 0.02), (1.0, 0.7, 1.0)  # priors of their logarithms
+TREND = (0.005, 0.05, 0.1, 0.2, 0.4)
+LIKELY, SPREAD = (0.4, 0.03, 0.02, 0.02), (1.0, 0.7, 1.0, 1.5)  # priors of their logarithms
+WIDE = 0.3  # length of what depends on the size alone, as a share of all sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +141,26 @@ class Curves:
 
 
 class Process:
-    """A Gaussian process: linear features with a prior, a Matérn residual, and noise.
+    """A Gaussian process: linear features with a prior, Matérn residuals, and noise.
 
-    Its three scales are those of the highest marginal likelihood on a coarse grid.
+    One residual depends on all coordinates, one on the last of them, the size, alone. The scales
+    are those of the highest marginal likelihood on a coarse grid.
     """
 
     def __init__(self, features: Array, coordinates: Array, values: Array) -> None:
         """features: (n, f), scaled to unit prior variance; coordinates: (n, d); values: (n,)."""
         self.features, self.coordinates, self.values = features, coordinates, values
-        self._linear = features @ features.T
-        self._apart = _distances(coordinates, coordinates)
+        self._compare()
         self._choose()
 
+    def _compare(self) -> None:
+        self._linear = self.features @ self.features.T
+        self._apart = _distances(self.coordinates, self.coordinates)
+        self._larger = _of_size(self.coordinates, self.coordinates)
+
     def _choose(self) -> None:
-        options = (LENGTHS, ROUGHNESS, NOISE)
-        chosen: tuple[float, ...] = (0.3, 0.02, 0.02)
+        options = (LENGTHS, ROUGHNESS, NOISE, TREND)
+        chosen: tuple[float, ...] = (0.3, 0.02, 0.02, 0.005)
         seen: dict[tuple[float, ...], float] = {}
 
         def likelihood(scales: tuple[float, ...]) -> float:
@@ -165,24 +172,26 @@ class Process:
             for k, values in enumerate(options):
                 tried = [(*chosen[:k], value, *chosen[k + 1 :]) for value in values]
                 chosen = max(tried, key=likelihood)
-        self.length, self.roughness, self.noise = chosen
+        self._scales = chosen
+        self.length, self.roughness, self.noise, self.trend = chosen
         self._condition()
 
-    def _covariance(self, length: float, roughness: float, noise: float) -> Array:
+    def _covariance(self, length: float, roughness: float, noise: float, trend: float) -> Array:
         found = self._linear + roughness**2 * _matern(self._apart / length)
+        found += trend**2 * self._larger
         found[np.diag_indices_from(found)] += noise**2 + 1e-8
         return found
 
-    def _likelihood(self, length: float, roughness: float, noise: float) -> float:
-        factor, _ = cho_factor(self._covariance(length, roughness, noise), lower=True)
+    def _likelihood(self, *scales: float) -> float:
+        factor, _ = cho_factor(self._covariance(*scales), lower=True)
         white = solve_triangular(factor, self.values, lower=True)
         fit = -0.5 * white @ white - np.log(np.diag(factor)).sum()
-        scales = zip((length, roughness, noise), LIKELY, SPREAD, strict=True)
-        unlikely = sum((np.log(scale / mean) / spread) ** 2 for scale, mean, spread in scales)
+        priors = zip(scales, LIKELY, SPREAD, strict=True)
+        unlikely = sum((np.log(scale / mean) / spread) ** 2 for scale, mean, spread in priors)
         return float(fit - 0.5 * unlikely)
 
     def _condition(self) -> None:
-        covariance = self._covariance(self.length, self.roughness, self.noise)
+        covariance = self._covariance(*self._scales)
         self._factor = cho_factor(covariance, lower=True)
         self._weights = cho_solve(self._factor, self.values)
 
@@ -191,8 +200,10 @@ class Process:
         cross = features @ self.features.T + self.roughness**2 * _matern(
             _distances(coordinates, self.coordinates) / self.length
         )
+        cross += self.trend**2 * _of_size(coordinates, self.coordinates)
         half = solve_triangular(self._factor[0], cross.T, lower=True)
-        variance = (features**2).sum(1) + self.roughness**2 - (half**2).sum(0)
+        residual = self.roughness**2 + self.trend**2
+        variance = (features**2).sum(1) + residual - (half**2).sum(0)
         mean = np.asarray(cross @ self._weights, dtype=float)
         return mean, np.asarray(np.sqrt(np.maximum(variance, 1e-12)), dtype=float)
 
@@ -202,9 +213,12 @@ class Process:
         self.features = np.vstack([self.features, features])
         self.coordinates = np.vstack([self.coordinates, coordinates])
         self.values = np.r_[self.values, values]
-        self._linear = self.features @ self.features.T
-        self._apart = _distances(self.coordinates, self.coordinates)
+        self._compare()
         self._condition()
+
+
+def _of_size(a: Array, b: Array) -> Array:
+    return _matern(np.abs(a[:, -1:] - b[None, :, -1]) / WIDE)
 
 
 def _distances(a: Array, b: Array) -> Array:
@@ -221,8 +235,19 @@ def _matern(distance: Array) -> Array:
 class ScoreModel:
     """Scores of grid points, given those that were seen."""
 
-    def __init__(self, shape: Shape, points: Points, scores: Array, floor: float) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        points: Points,
+        scores: Array,
+        floor: float,
+        sizes: Callable[[Points], Array],
+    ) -> None:
         """scores: higher is better; floor: about what a ruined model scores."""
+        self._sizes = sizes
+        self._span = sizes(
+            np.array([[0] * points.shape[1], [len(h) - 1 for h in shape.exponents]])
+        )
         self.curves = Curves(shape)
         self.low = floor
         self.scale = max(float(scores.max()) - floor, 1e-12)
@@ -246,7 +271,10 @@ class ScoreModel:
             for d, kept in enumerate(self._kept)
         ]
         few = max(1.0, len(columns) / 3)
-        return np.asarray(np.stack(columns, axis=1) / np.sqrt(few), dtype=float)
+        warped = np.stack(columns, axis=1) / np.sqrt(few)
+        low, high = self._span
+        share = (self._sizes(points) - low) / max(high - low, 1e-12)
+        return np.column_stack([warped, share])
 
     def predict(self, points: Points) -> tuple[Array, Array]:
         """Mean and standard deviation of the score, in its own units."""
@@ -274,7 +302,7 @@ class Constraint:
         finite = np.abs(values[np.isfinite(values)])
         typical = max(float(np.median(finite)) if len(finite) else 1.0, 1e-12)
         bounded = np.clip(values, -3 * typical, 3 * typical) / typical  # outliers tell the sign
-        self._process = Process(features, features[:, 1:], bounded)
+        self._process = Process(features, features, bounded)
 
     def _features(self, points: Points) -> Array:
         return np.hstack([np.ones((len(points), 1)), points / self._scale])
@@ -282,5 +310,5 @@ class Constraint:
     def probability(self, points: Points) -> Array:
         """Probability (points,) that it is kept."""
         features = self._features(points)
-        mean, deviation = self._process.predict(features, features[:, 1:])
+        mean, deviation = self._process.predict(features, features)
         return np.asarray(ndtr(-mean / deviation), dtype=float)
