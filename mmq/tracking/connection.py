@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mmq.errors import InputError
 from mmq.owner import is_gone
 from mmq.tracking import views
+from mmq.tracking.database import ensure_database
 from mmq.tracking.outage import hasty, is_staged
 
 
@@ -43,7 +44,12 @@ def _experiment(client: MlflowClient, name: str) -> str:
         return str(client.get_run(project_run).info.experiment_id)
     found = client.get_experiment_by_name(name)
     if found is None:
-        return str(client.create_experiment(name))
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:  # nor was it made by another process meanwhile
+                raise
     if found.lifecycle_stage != "active":
         raise InputError(
             f"experiment: {name!r} was deleted. Choose another name, restore it with `mlflow "
@@ -58,6 +64,7 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     Runs that a killed process left open are ended on the way.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
+    ensure_database()
     client = MlflowClient()
     try:
         with hasty():

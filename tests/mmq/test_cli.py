@@ -58,6 +58,8 @@ def mmq(tmp_path):
 
 
 def runs(folder, experiment="mmq"):
+    if not (folder / "mlflow.db").exists():  # a client would make it
+        return []
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     found = client.get_experiment_by_name(experiment)
     return client.search_runs([found.experiment_id], max_results=100) if found else []
