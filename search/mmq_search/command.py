@@ -41,7 +41,9 @@ class SearchOptions(QuestionOptions):
     max_size_gib: str = option("", "Answer: the best under so many GiB, scales counted.")
     min_score: str = option("", "Answer: the smallest with at least this score.")
     max_drop: str = option("", "Answer: the smallest within 1% (or 0.5 points) of unquantized.")
-    timeout: str = option("", "Ask no more after seconds, 90m or 8h; empty: no limit.")
+    timeout: str = option(
+        "", "Ask no more so long after the start: seconds, 90m or 8h; empty: no limit."
+    )
     workers: int = option(1, "Processes on this machine that search together.")
     race: bool = option(
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mmq.analysis.answers import Budget
+from mmq.analysis.answers import Budget, answers
 from mmq.analysis.fronts import Point
 from mmq.errors import unknown
 from mmq.records import Records, primary_samples
@@ -60,13 +60,21 @@ class FoundStudy:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What the last command asked for: n_trials, and until when (seconds of the epoch)."""
+        """What the last command asked for: n_trials, until when (seconds of the epoch), what
+        bounds, and of how many parameters.
+        """
         return dict(self.study.user_attrs.get("asked", {}))
 
     @property
     def score_name(self) -> str:
         """The metric that is maximized, as the evaluator calls it."""
         return str(self.study.user_attrs.get("score_name", "score"))
+
+    def short_answers(self) -> list[str]:
+        """The answers to what was asked, a line each, without how sure they are."""
+        budget = Budget(**self.asked.get("budget", {}))
+        found = answers(self.points(), budget, self.asked.get("parameters", 0), lambda _: None, [])
+        return [answer.text.splitlines()[0] for answer in found]
 
     def points(self) -> list[Point]:
         """Every evaluated trial on the size-score plane."""

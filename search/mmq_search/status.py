@@ -9,7 +9,6 @@ import click
 from optuna import get_all_study_names
 from optuna.trial import FrozenTrial, TrialState
 
-from mmq.analysis.fronts import verdict
 from mmq.cli.options import options_from
 from mmq.errors import InputError, unknown
 from mmq.home import home
@@ -48,7 +47,8 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
     study = FoundStudy(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
     if points := study.points():
-        click.echo(f"\n{front_text(points, study.score_name)}\n\n{verdict(points)}")
+        found = "\n".join(study.short_answers())
+        click.echo(f"\n{front_text(points, study.score_name)}\n\n{found}")
     if study.parent:
         click.echo("\n" + "\n".join(places(study.name, *study.parent)))
 

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +240,8 @@ class SearchStudy(FoundStudy):
 
     def remember(self, n_trials: int, until: float | None) -> None:
         """Keep what a command asks for."""
-        self.study.set_user_attr("asked", {"n_trials": n_trials, "until": until})
+        bounds = {"budget": asdict(self.steering.budget), "parameters": self.steering.parameters}
+        self.study.set_user_attr("asked", {"n_trials": n_trials, "until": until} | bounds)
 
     def give_up(self, asked: Asked, retry: bool) -> None:
         """Settle a trial that ended early; with `retry` its allocation is asked again.

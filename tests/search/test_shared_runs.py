@@ -13,9 +13,11 @@ from mlflow_server import MlflowServer
 from mmq_search.command import open_run
 from mmq_search.live import LiveView
 from mmq_search.status import status
+from mmq_search.steering import Steering
 from PIL import Image
-from test_study import QUESTION, open_study, record
+from test_study import QUESTION, SPACE, open_study, record
 
+from mmq.analysis.answers import Budget
 from mmq.errors import InputError
 from mmq.tracking import study_run, unreachable
 from mmq.tracking.outage import RETRIES
@@ -179,7 +181,7 @@ def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
 
 def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
-    study = open_study(tmp_path)
+    study = open_study(tmp_path, steering=Steering(SPACE, Budget(max_bpw=6.0)))
     run = open_run(study, "e", QUESTION)
     study.remember(10, None)
     work(study, run, 3)
@@ -191,7 +193,7 @@ def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_pat
         in said
     )
     assert "left (1 at once)" in said
-    assert "vit=3 llm=3" in said
+    assert "\nbest under 6 bpw: vit=4 llm=4 (4.000 bpw, 4.000 stored), score 80\n" in said
     assert run.run_link() in said
     assert len(study.study.trials) == 5  # looking changes nothing
     assert CliRunner().invoke(status, [], catch_exceptions=False).output == said
