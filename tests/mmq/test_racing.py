@@ -235,7 +235,7 @@ def test_a_trial_in_parts_says_and_scores_the_same_as_one_in_a_piece(tmp_path):
 
 def test_a_search_prunes_what_is_dominated_and_keeps_its_front(store_uri):
     command = (
-        "search --model embedded-llava --task gqa --limit 60 --seed 3 --bits 2,4,16 --study s"
+        "search --model embedded-llava --task gqa --limit 60 --seed 3 --bits 2,4,16 --study raced"
     )
     main([*command.split(), "--n-trials", "9"])
     client = MlflowClient(store_uri)
@@ -244,7 +244,7 @@ def test_a_search_prunes_what_is_dominated_and_keeps_its_front(store_uri):
     assert len(runs) == 9
     pruned = [run for run in runs if run.data.tags.get("mmq.state") == "PRUNED"]
     assert "vit=16 llm=2" in [run.data.tags["mmq.allocation"] for run in pruned]
-    records = Records(home() / "studies" / "s")
+    records = Records(home() / "studies" / "raced")
     for run in pruned:
         assert run.info.status == "KILLED"
         assert run.data.tags["mlflow.note.content"].startswith("stopped after ")

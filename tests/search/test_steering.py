@@ -129,17 +129,18 @@ def said_by(*arguments):
 
 
 def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
-    options = ["--model", "embedded-llava", "--limit", "12", "--bits", "3,4,16", "--study", "s"]
+    options = ["--model", "embedded-llava", "--limit", "12", "--bits", "3,4,16"]
+    options += ["--study", "bounded"]
     said = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
-    assert "best under 6 bpw: mmq trial --run models:/s@best-under-6-bpw" in said
-    version = MlflowClient().get_model_version_by_alias("s", "best-under-6-bpw")
+    assert "best under 6 bpw: mmq trial --run models:/bounded@best-under-6-bpw" in said
+    version = MlflowClient().get_model_version_by_alias("bounded", "best-under-6-bpw")
     assert BitAllocation.of(json.loads(version.tags["allocation"])).components == ["vit", "llm"]
     trial = MlflowClient().get_run(version.run_id)
     assert trial.data.tags["mmq.allocation"] in version.description
-    said = said_by("trial", "--run", "models:/s@best-under-6-bpw")
+    said = said_by("trial", "--run", "models:/bounded@best-under-6-bpw")
     assert "samples" not in said  # the same ones as in the search
     assert "n = 12" in said
-    said = said_by("trial", "--run", "models:/s@best-under-6-bpw", "--limit", "6")
+    said = said_by("trial", "--run", "models:/bounded@best-under-6-bpw", "--limit", "6")
     assert "These are other samples than those of that run" in said
     said = said_by("trial", "--run", trial.info.run_id, "--bits", "vit=4,llm=4", "--limit", "6")
     assert "vit=4 llm=4\n5." in said  # what is given counts

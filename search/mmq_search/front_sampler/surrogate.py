@@ -305,7 +305,8 @@ class Constraint:
         self._process = Process(features, features, bounded)
 
     def _features(self, points: Points) -> Array:
-        return np.hstack([np.ones((len(points), 1)), points / self._scale])
+        """Levels, and a constant in the size's place."""
+        return np.hstack([points / self._scale, np.ones((len(points), 1))])
 
     def probability(self, points: Points) -> Array:
         """Probability (points,) that it is kept."""
