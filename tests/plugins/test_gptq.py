@@ -1,5 +1,6 @@
 """Our GPTQ against auto_gptq's own solver, and what must hold of it by itself."""
 
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -162,6 +163,8 @@ SETTINGS = [
 
 @pytest.mark.parametrize("quantizer", SETTINGS)
 def test_widths_and_layers_together_are_what_each_is_alone(quantizer, monkeypatch):
+    # in float64: matrix products of other shapes may differ in the last bit, by processor
+    monkeypatch.setattr(gptq, "solve", partial(gptq.solve, dtype=DOUBLE))
     first, x = make(60, 128, 300, dead=3)
     second = make(20, 128, 1, seed=5)[0].half()
     sums = inputs_of(x)
@@ -170,9 +173,9 @@ def test_widths_and_layers_together_are_what_each_is_alone(quantizer, monkeypatc
     for number, weight in enumerate((first, second)):
         for bits in WIDTHS:
             [alone] = quantizer.solve([weight], sums, [bits])
-            for name in ("codes", "scale"):
-                values = (getattr(q.weight, name) for q in (alone[bits], together[number][bits]))
-                assert torch.equal(*values)
+            ours, other = together[number][bits].weight, alone[bits].weight
+            assert torch.equal(ours.codes, other.codes)
+            torch.testing.assert_close(ours.scale, other.scale, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("quantizer", SETTINGS)
