@@ -11,6 +11,7 @@ from torch import Tensor
 
 SMALLEST_NORMAL_HALF = torch.finfo(torch.float16).tiny
 LARGEST_HALF = torch.finfo(torch.float16).max
+ROWS = 1024  # taken at once where nothing couples them: in float32 a large layer is large
 
 
 def grouped(weight: Tensor, group_size: int) -> Tensor:
@@ -31,8 +32,8 @@ def choose_qparams(
     Scales are rounded to float16 before they are used, as they are stored; where some are
     too small for a normal float16, or too large for any, they stay float32.
     """
-    w = grouped(weight.float(), group_size)
-    low, high = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)
+    w = grouped(weight, group_size)
+    low, high = w.amin(-1).float().clamp(max=0), w.amax(-1).float().clamp(min=0)
     if symmetric:
         high = torch.maximum(high, -low)
         low = -high
@@ -53,7 +54,7 @@ def choose_tensor_qparams(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     Q(x) = (w_max - w_min) * x_hat + w_min (the sign printed in the paper's last formula does not
     undo its own normalization). A constant tensor is kept exactly.
     """
-    low, high = weight.float().min(), weight.float().max()
+    low, high = weight.min().float(), weight.max().float()
     scale = (high - low) / (2**bits - 1)
     if scale == 0:
         return torch.ones_like(low).reshape(1, 1), -low.reshape(1, 1)
@@ -62,9 +63,13 @@ def choose_tensor_qparams(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def quantize(weight: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
     """Codes of a weight, uint8 (out, in), by rounding to nearest."""
-    w = weight.float().reshape(weight.shape[0], scale.shape[1], -1)  # (out, n_groups, g)
-    codes = w / scale[..., None]  # then in place: a large layer is large in float32
-    codes.add_(zero_point[..., None]).round_().clamp_(0, 2**bits - 1)
+    of_rows = (torch.split(t.expand(len(weight), -1), ROWS) for t in (weight, scale, zero_point))
+    return torch.cat([_codes(w, s, z, bits) for w, s, z in zip(*of_rows, strict=True)])
+
+
+def _codes(weight: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+    w = weight.float().reshape(len(weight), scale.shape[1], -1)  # (rows, n_groups, g)
+    codes = (w / scale[..., None]).add_(zero_point[..., None]).round_().clamp_(0, 2**bits - 1)
     return codes.to(torch.uint8).reshape(weight.shape)
 
 

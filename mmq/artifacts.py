@@ -18,6 +18,7 @@ from mmq.block_quantization import (
 from mmq.blocks import Block, capture
 from mmq.calibration import Calibration
 from mmq.contracts import CalibratedQuantizer, LayerReport, Quantizer
+from mmq.heap import trim
 from mmq.home import home
 from mmq.loaded import ORIGINAL
 from mmq.model import Component, Layer, LoadedModel
@@ -141,6 +142,9 @@ class Artifacts:
                 before = list(model.components)[: list(model.components).index(component.name)]
                 upstream = [model.states[name] for name in before]
             calibration = digest([self.calibration.fingerprint(model.family), upstream])
+        inside: dict[int, list[str]] = {}
+        for layer in component.layers:
+            inside.setdefault(layer.block, []).append(layer.name)
         return {
             (number, bits): ArtifactKey(
                 model=model.fingerprint,
@@ -150,6 +154,7 @@ class Artifacts:
                 options=tuple(sorted(self.question.quantizer_options.items())),
                 bits=bits,
                 block=number,
+                layers=tuple(inside.get(number, ())),
                 calibration=calibration,
             )
             for number in range(component.blocks)
@@ -219,6 +224,7 @@ class Artifacts:
                         layers = quantize_plainly(block, self.quantizer, bits)
                         spent = time.perf_counter() - started
                         self.store.put(keys[number, bits], layers, spent)
+                trim()
                 bar.update()
             return
         assert self.calibration is not None
@@ -242,6 +248,7 @@ class Artifacts:
             share = spent / max(len(found), 1)
             for bits in list(found):  # none is held while the next block is solved
                 self.store.put(keys[number, bits], found.pop(bits), share)
+            trim()
             started = time.perf_counter()
             snapshot.keep(states, number + 1)
             bar.update()

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmq.contracts import Generation, ModelFamily, with_answer
+from mmq.errors import InputError
 from mmq.model import load_weights
 from mmq.stages import run_stages
 
@@ -24,6 +25,17 @@ def answer_choices(logits: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
     answered = (mask.sum(-1) - asked.sum(-1)).clamp(min=0).tolist()
     rows = [text[-1 - count :] for text, count in zip(logits, answered, strict=True)]
     return torch.cat(rows).float().log_softmax(-1)
+
+
+def image_token(config: Any) -> int:
+    """Id of the token that stands for a part of a picture; InputError where none is named."""
+    for name in ("image_token_id", "image_token_index"):
+        if (token := getattr(config, name, None)) is not None:
+            return int(token)
+    raise InputError(
+        "model: its config.json names no image token; add image_token_index (the id of <image> in "
+        "its tokenizer), as current checkpoints have it"
+    )
 
 
 class TransformersFamily(ModelFamily):
@@ -53,6 +65,13 @@ class TransformersFamily(ModelFamily):
         architecture = getattr(transformers, self.processor_class)
         processor = architecture.from_pretrained(source, trust_remote_code=False)
         processor.tokenizer.padding_side = self.reading["padding_side"]
+        if self.generation:
+            image_token(model.config)
+        if getattr(processor, "patch_size", 0) is None:
+            raise InputError(
+                f"model: the processor of {source} has no patch_size; add it to its "
+                f"processor_config.json, as current checkpoints have it"
+            )
         return model, processor
 
     def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:
@@ -148,8 +167,15 @@ class TransformersFamily(ModelFamily):
 
     def _embeddings(self, module: Any, ids: Tensor, features: Tensor) -> Tensor:
         """Embeddings (n, length, width) with the features where the image tokens stand."""
-        config = module.config
-        token = getattr(config, "image_token_id", None) or config.image_token_index
+        token = image_token(module.config)
         embeddings: Tensor = module.get_input_embeddings()(ids)
-        place = (ids == token).unsqueeze(-1)
-        return embeddings.masked_scatter(place, features.to(embeddings.dtype))
+        place = ids == token
+        counts, wanted = place.sum(-1), features.shape[1]
+        if bool((counts != wanted).any()):  # too few would leave the model blind, in silence
+            raise InputError(
+                f"the texts have room for {sorted(set(counts.tolist()))} image tokens, a picture has "
+                f"{wanted}: the checkpoint's processor_config.json (num_query_tokens, patch_size, "
+                f"vision_feature_select_strategy, num_additional_image_tokens) or its config.json "
+                f"(the image token's id) does not fit the model, or a text contains an image token"
+            )
+        return embeddings.masked_scatter(place.unsqueeze(-1), features.to(embeddings.dtype))

@@ -37,6 +37,7 @@ class ArtifactKey:
     options: tuple[tuple[str, Any], ...]
     bits: int
     block: int
+    layers: tuple[str, ...]  # their paths, which differ between versions of transformers
     calibration: str | None = None
 
     @property

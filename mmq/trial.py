@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mmq.allocation import BitAllocation
 from mmq.artifacts import Artifacts
 from mmq.contracts import Evaluation, Evaluator, QuantReport
+from mmq.heap import trim
 from mmq.model import LoadedModel, count_parameters
 from mmq.question import Question as Question
 from mmq.racing import Race, Stopped
@@ -99,6 +100,7 @@ def run_trial(
         evaluated = time.perf_counter()
     finally:
         model.restore_()
+        trim()
     return TrialRecord(
         spec=TrialSpec(spec.question, allocation),
         evaluation=evaluation,

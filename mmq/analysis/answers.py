@@ -262,7 +262,10 @@ class Evidence:
         new, old = (self.scores.get(p.allocation) for p in (chosen, self.reference))
         if new is None or old is None:
             return f"{text}. "
-        low, high = np.percentile(new / np.maximum(old, 1e-12), [2.5, 97.5])
+        shares = new[old > 0] / old[old > 0]  # of nothing there is no share
+        if not len(shares):
+            return f"{text}. "
+        low, high = np.percentile(shares, [2.5, 97.5])
         return f"{text} (95% interval {low:.1%} to {high:.1%}, {self.pictures} pictures, paired). "
 
 

@@ -12,7 +12,9 @@ def layer(weight):
     return QuantizedLayer(weight, 0.25, 0.125, "a note")
 
 
-KEY = ArtifactKey("model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4, 0)
+KEY = ArtifactKey(
+    "model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4, 0, ("a",)
+)
 
 
 def test_what_was_stored_comes_back_the_same(tmp_path):
@@ -30,7 +32,7 @@ def test_every_part_of_the_key_counts(tmp_path):
     Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     others = {
         "model": "m2", "component": "llm", "quantizer": "q", "quantizer_origin": "2",
-        "options": (("group_size", 32),), "bits": 3, "block": 1,
+        "options": (("group_size", 32),), "bits": 3, "block": 1, "layers": ("b",),
         "calibration": "c",
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(ArtifactKey)}
