@@ -173,9 +173,9 @@ class TransformersFamily(ModelFamily):
         counts, wanted = place.sum(-1), features.shape[1]
         if bool((counts != wanted).any()):  # too few would leave the model blind, in silence
             raise InputError(
-                f"the texts have room for {sorted(set(counts.tolist()))} image tokens, a picture has "
-                f"{wanted}: the checkpoint's processor_config.json (num_query_tokens, patch_size, "
-                f"vision_feature_select_strategy, num_additional_image_tokens) or its config.json "
+                f"the texts have room for {sorted(set(counts.tolist()))} image tokens, a picture "
+                f"has {wanted}: the checkpoint's processor_config.json (num_query_tokens, "
+                f"patch_size, num_additional_image_tokens and so on) or its config.json "
                 f"(the image token's id) does not fit the model, or a text contains an image token"
             )
         return embeddings.masked_scatter(place.unsqueeze(-1), features.to(embeddings.dtype))
