@@ -288,6 +288,27 @@ def test_the_documented_example_runs():
 
 
 # --- odd studies ---------------------------------------------------------------------------------
+def test_regions_that_fail_are_left():
+    def objective(trial):
+        bits = suggest(trial)
+        if min(bits.values()) < 4:  # 218 of 343 allocations
+            raise RuntimeError
+        return size(bits), score(bits)
+
+    study = study_of(FrontSampler(seed=0))
+    study.optimize(objective, n_trials=40, catch=RuntimeError)
+    states = [t.state for t in study.trials[10:]]
+    assert states.count(TrialState.COMPLETE) > len(states) / 2
+
+
+def test_where_all_scores_are_alike_the_largest_is_tried():
+    study = study_of(FrontSampler(seed=0))
+    for bits in WIDTHS[:5]:
+        study.enqueue_trial(dict.fromkeys(WEIGHTS, bits))
+    study.optimize(lambda t: (size(suggest(t)), 2.0), n_trials=6)
+    assert set(study.trials[-1].params.values()) == {16}
+
+
 def test_a_first_trial_that_is_pruned_or_fails_is_no_obstacle():
     def objective(trial):
         values = plain(trial)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mmq_search.front_sampler.candidates import Fix, best, least_losses
+from mmq_search.front_sampler.candidates import Fix, best, least_losses, unseen
 from mmq_search.front_sampler.improvement import expected_excess, expected_improvement, steps
 from mmq_search.front_sampler.levels import Grid, Points, Sizes
 from mmq_search.front_sampler.surrogate import Constraint, ScoreModel, Shape
@@ -51,6 +51,10 @@ def propose(
 
     grid: levels in ascending order of their sizes. sizes: small is good. fix: sets what is given.
     """
+    top = fix((grid.counts - 1)[None])
+    alike = not np.ptp(told.scores)  # maybe all are ruined: the largest tells
+    if alike and len(unseen(top, told.seen)) and bounds.allow(top, sizes).all():
+        return np.asarray(top[0])
     floor = _floor(told.scores)
     near = _nearest(sizes(told.points), told.scores)
     ruined = float(told.scores.min()) if _narrow(told.scores) else floor
@@ -62,6 +66,10 @@ def propose(
         for values in told.constraints.values()
         for was_set in [~np.isnan(values)]
     ]
+    if len(told.failed):  # where trials fail, others near by may fail, too
+        ended = np.vstack([told.points, told.failed])
+        ends = np.repeat([-1.0, 1.0], [len(told.points), len(told.failed)])
+        limits.append(Constraint(grid.counts, ended, ends))
     known = np.vstack([told.points[told.feasible], told.pending])
     scores = np.r_[told.scores[told.feasible], model.predict(told.pending)[0]]
     height = max(float(told.scores.max()) - floor, 1e-12)

@@ -34,17 +34,19 @@ class FrontSampler(BaseSampler):
         )
 
     Parameters may be categorical, integer or float (wide ranges are searched on 64 values);
-    directions are free. What failed is not proposed again; what others are evaluating is taken to
-    end as expected; of a pruned trial with the user attribute `partial` ({"score": ...}), that
-    score is learned. Constraints set by `trial.set_constraint` are learned; those on size and
-    score are better given here, in the units of the study's objectives.
+    directions are free. What failed is not proposed again, and what is near it less; what others
+    are evaluating is taken to end as expected; of a pruned trial with the user attribute
+    `partial` ({"score": ...}), that score is learned. Constraints set by `trial.set_constraint`
+    are learned; those on size and score are better given here, in the units of the study's
+    objectives.
 
     seed: of the little that is random.
     size: size of a trial's parameters; without it, the sizes that trials return are learned.
     size_objective: index of that objective; by itself the only one that is minimized, else 0.
     profile: by parameter, a loss for every level in ascending order of sizes, known beforehand up
         to a common power: the curves have its shape.
-    max_size: nothing larger is proposed while something smaller is left.
+    max_size: nothing larger is proposed while something smaller is left, from the second trial on
+        (the first one is random), or from when sizes are learned.
     min_score: what scores less earns nothing; the smallest that does not is looked for.
     limits: functions of the parameters with their largest values, like `max_size`.
     n_startup_trials: spread over the space before the model is asked.

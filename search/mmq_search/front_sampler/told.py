@@ -66,7 +66,8 @@ class Told:
     """Points that were evaluated, with sizes (small is good), scores (high is good), constraints.
 
     points: each once, scores of repeats averaged; size nan where no trial told it. pending: those
-    that others are evaluating. tried: all of these, and those that failed; seen: and that wait.
+    that others are evaluating. failed: that ended without a score and do not wait to be tried
+    again. tried: all of these, and those that failed; seen: and that wait.
     """
 
     points: Points
@@ -74,6 +75,7 @@ class Told:
     scores: Array
     constraints: dict[str, Array]  # nan where a trial did not set it
     pending: Points
+    failed: Points
     tried: set[tuple[int, ...]]
     seen: set[tuple[int, ...]]
 
@@ -82,7 +84,8 @@ class Told:
         """From a study's trials."""
         values: dict[tuple[int, ...], list[tuple[float, float]]] = {}
         limits: dict[tuple[int, ...], dict[str, float]] = {}
-        pending, tried, seen = set(), set(), set()
+        pending: set[tuple[int, ...]] = set()
+        tried, seen, waiting = pending.copy(), pending.copy(), pending.copy()
         for trial in trials:
             # what was proposed or enqueued is among the parameters only once it was suggested
             expected = trial.system_attrs.get(PROPOSED, {})
@@ -91,8 +94,7 @@ class Told:
                 continue
             point = grid.encode(params)
             seen.add(point)
-            if trial.state != TrialState.WAITING:
-                tried.add(point)
+            (waiting if trial.state == TrialState.WAITING else tried).add(point)
             if trial.state == TrialState.RUNNING:
                 pending.add(point)
             elif (found := _values(trial, aims)) is not None:
@@ -107,6 +109,7 @@ class Told:
             told[:, 1],
             {n: np.array([limits[p].get(n, np.nan) for p in points]) for n in names},
             _array(sorted(pending - values.keys()), grid),
+            _array(sorted(tried - values.keys() - pending - waiting), grid),
             tried,
             seen,
         )
