@@ -142,9 +142,8 @@ class Artifacts:
                 before = list(model.components)[: list(model.components).index(component.name)]
                 upstream = [model.states[name] for name in before]
             calibration = digest([self.calibration.fingerprint(model.family), upstream])
-        inside: dict[int, list[str]] = {}
-        for layer in component.layers:
-            inside.setdefault(layer.block, []).append(layer.name)
+        blocks = groupby(component.layers, key=lambda layer: layer.block)
+        inside = {number: tuple(layer.name for layer in layers) for number, layers in blocks}
         return {
             (number, bits): ArtifactKey(
                 model=model.fingerprint,
@@ -154,7 +153,7 @@ class Artifacts:
                 options=tuple(sorted(self.question.quantizer_options.items())),
                 bits=bits,
                 block=number,
-                layers=tuple(inside.get(number, ())),
+                layers=inside.get(number, ()),
                 calibration=calibration,
             )
             for number in range(component.blocks)

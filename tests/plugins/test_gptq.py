@@ -175,7 +175,8 @@ def test_widths_and_layers_together_are_what_each_is_alone(quantizer, monkeypatc
             [alone] = quantizer.solve([weight], sums, [bits])
             ours, other = together[number][bits].weight, alone[bits].weight
             assert torch.equal(ours.codes, other.codes)
-            torch.testing.assert_close(ours.scale, other.scale, rtol=1e-12, atol=0)
+            exact = quantizer.scale_dtype == "float16"  # others are not rounded to anything
+            torch.testing.assert_close(ours.scale, other.scale, rtol=0 if exact else 1e-12, atol=0)
 
 
 @pytest.mark.parametrize("quantizer", SETTINGS)

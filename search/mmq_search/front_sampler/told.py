@@ -84,8 +84,7 @@ class Told:
         """From a study's trials."""
         values: dict[tuple[int, ...], list[tuple[float, float]]] = {}
         limits: dict[tuple[int, ...], dict[str, float]] = {}
-        pending: set[tuple[int, ...]] = set()
-        tried, seen, waiting = pending.copy(), pending.copy(), pending.copy()
+        pending, tried, seen, waiting = (set[tuple[int, ...]]() for _ in range(4))
         for trial in trials:
             # what was proposed or enqueued is among the parameters only once it was suggested
             expected = trial.system_attrs.get(PROPOSED, {})
