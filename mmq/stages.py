@@ -52,8 +52,8 @@ def cache_limit() -> int:
 class StageCache:
     """Tensors on disk within a bound; what was used longest ago goes first.
 
-    Safe when several processes share the folder: files appear whole, a removed file stays readable
-    for who has it open, and one process at a time makes room.
+    Safe when several processes share the folder: files appear whole, one process at a time makes
+    room and none meanwhile opens a file, and a removed file stays readable for who has it open.
     """
 
     def __init__(self, root: Path, limit: int) -> None:
@@ -63,9 +63,10 @@ class StageCache:
         """A kept tensor, mapped from its file; None if it is not there (any more)."""
         path = self._path(key)
         try:
-            with safe_open(path, framework="pt") as file:
+            # safetensors opens a file twice: it must not be removed in between
+            with self._locked(fcntl.LOCK_SH), safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor("rows")
-            os.utime(path)  # used now
+                os.utime(path)  # used now
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError) as error:
@@ -89,13 +90,13 @@ class StageCache:
         return self.root / f"{key}.safetensors"
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, how: int) -> Iterator[None]:
         with (self.root / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, how)
             yield
 
     def _make_room(self) -> None:
-        with self._locked():
+        with self._locked(fcntl.LOCK_EX):
             files = []
             for path in self.root.iterdir():
                 try:

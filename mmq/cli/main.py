@@ -3,9 +3,7 @@
 import importlib
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Any
 
 import click
@@ -13,6 +11,7 @@ import click
 from mmq import __version__, registry
 from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError
+from mmq.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
     "ablate": "studies",
@@ -60,23 +59,12 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt; the next must not hurt cleaning up.
-
-    `mmq` under `mlflow run` gets both: one from the terminal, one from MLflow.
-    """
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def main(argv: list[str] | None = None) -> Any:
     """Run a command; exit code 2 for bad input, 130 after an interrupt."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _interrupt)
+    Interrupt().install()
     try:
         cli.main(args=argv, prog_name="mmq", standalone_mode=False)
     except InputError as error:

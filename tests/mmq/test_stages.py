@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -75,6 +76,22 @@ def test_a_tensor_stays_readable_after_it_was_evicted(cache):
         cache.put(f"other{k}", rows(150))
     assert cache.get("a") is None
     assert torch.equal(held, rows(100))
+
+
+def test_nothing_is_removed_while_it_is_being_opened(cache, monkeypatch):
+    cache.put("a", rows(300))
+    opens = torch.UntypedStorage.from_file
+    evicting = threading.Thread(target=lambda: cache.put("b", rows(600)))
+
+    def evicted_meanwhile(*args, **options):
+        evicting.start()
+        evicting.join(0.5)
+        return opens(*args, **options)
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", evicted_meanwhile)
+    assert torch.equal(cache.get("a"), rows(300))
+    evicting.join(5)
+    assert [path.stem for path in cache.root.glob("*.safetensors")] == ["a"]  # used last
 
 
 def _hammer(root, seed, failures):
