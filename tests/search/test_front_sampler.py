@@ -3,7 +3,6 @@
 import itertools
 import pickle
 import re
-import time
 import warnings
 from pathlib import Path
 
@@ -123,13 +122,6 @@ def test_what_failed_is_not_proposed_again_and_what_was_pruned_is_learned():
     assert len(set(allocations(study))) == 40
     pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
     assert len(pruned) < 12  # a seventh of the space would be
-
-
-def test_two_that_run_at_once_get_different_proposals():
-    study = study_of(FrontSampler(seed=0))
-    study.optimize(plain, n_trials=8)
-    running = [study.ask() for _ in range(5)]
-    assert len({tuple(suggest(trial).values()) for trial in running}) == 5
 
 
 def test_known_bounds_are_kept_and_the_bounded_question_is_answered():
@@ -301,18 +293,6 @@ def test_a_space_that_is_ruined_at_first_is_climbed():
     study = study_of(FrontSampler(seed=0))
     study.optimize(objective, n_trials=15)
     assert max(t.values[1] for t in study.trials) == 80
-
-
-def test_threads_get_different_proposals():
-    def objective(trial):
-        values = plain(trial)
-        time.sleep(0.01)
-        return values
-
-    study = study_of(FrontSampler(seed=0))
-    study.optimize(objective, n_trials=6)
-    study.optimize(objective, n_trials=24, n_jobs=4)
-    assert len(set(allocations(study))) == 30
 
 
 def test_steps_that_do_not_fit_in_binary_are_searched_to_the_end():

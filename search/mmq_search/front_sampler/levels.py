@@ -156,9 +156,13 @@ class Sizes:
         """From sizes that were seen; exact where they are a sum and enough of them were seen.
 
         Where sizes are linear in the levels' numbers, that is it. Else what all parameters share
-        is more probable than what is each one's own: a slope, and levels that bend it.
+        is more probable than what is each one's own: a slope, and levels that bend it. Where none
+        was seen, the mean of the levels' numbers stands in.
         """
-        numbers, mean = grid.numbers(), float(sizes.mean())
+        numbers = grid.numbers()
+        if not len(sizes):
+            return cls(0.0, [column / len(numbers) for column in numbers])
+        mean = float(sizes.mean())
         spread = max(float(np.ptp(sizes)), 1e-12)
         linear = np.stack([c[points[:, d]] for d, c in enumerate(numbers)], axis=1)
         plain = np.hstack([np.ones((len(points), 1)), linear])

@@ -16,7 +16,7 @@ from mmq_search.front_sampler.candidates import Fix, farthest
 from mmq_search.front_sampler.levels import Grid, Points, Size, Sizes, by_size
 from mmq_search.front_sampler.proposal import Bounds, propose
 from mmq_search.front_sampler.surrogate import Shape
-from mmq_search.front_sampler.told import PROPOSED, Objectives, Told
+from mmq_search.front_sampler.told import Objectives, Told, claim, suggested
 
 
 class FrontSampler(BaseSampler):
@@ -90,8 +90,8 @@ class FrontSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share."""
-        return self._space.calculate(study)
+        """The parameters that all finished trials share; before that, what was suggested."""
+        return self._space.calculate(study) or suggested(study)
 
     def sample_independent(
         self,
@@ -108,9 +108,9 @@ class FrontSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The parameters to evaluate next; ValueError for a study without two objectives."""
         with self._lock:  # threads of one study: each sees what the others were given
-            found = self._next(study, trial, search_space)
-            if found:  # other processes see it, too, before it is suggested
-                study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, found)
+            while found := self._next(study, trial, search_space):
+                if claim(study, trial, found):
+                    break
         return found
 
     def _next(

@@ -1,11 +1,13 @@
 """What a study tells a sampler: its trials as points of a grid, in one direction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna import Study
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -86,9 +88,7 @@ class Told:
         limits: dict[tuple[int, ...], dict[str, float]] = {}
         pending, tried, seen, waiting = (set[tuple[int, ...]]() for _ in range(4))
         for trial in trials:
-            # what was proposed or enqueued is among the parameters only once it was suggested
-            expected = trial.system_attrs.get(PROPOSED, {})
-            params = {**expected, **trial.system_attrs.get("fixed_params", {}), **trial.params}
+            params = _expected(trial)
             if not grid.levels.keys() <= params.keys():
                 continue
             point = grid.encode(params)
@@ -120,6 +120,41 @@ class Told:
         for column in self.constraints.values():
             kept &= ~(column > 0)
         return kept
+
+
+def claim(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> bool:
+    """Let other processes see what a trial's parameters will be; False where one has the same.
+
+    They choose at the same time: whoever looks last, after its own are written, sees the others'.
+    Two that see each other choose again, both.
+    """
+
+    def taken() -> bool:
+        trials = study.get_trials(deepcopy=False)
+        return any(t.number != trial.number and _has(t, params) for t in trials)
+
+    if taken():
+        return False
+    study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, dict(params))
+    return not taken()
+
+
+def suggested(study: Study) -> dict[str, BaseDistribution]:
+    """The parameters of the trials with most of them, finished or not."""
+    spaces = [trial.distributions for trial in study.get_trials(deepcopy=False)]
+    most = max((len(space) for space in spaces), default=0)
+    first, *others = [space for space in spaces if len(space) == most] or [{}]
+    return {n: d for n, d in sorted(first.items()) if all(o.get(n) == d for o in others)}
+
+
+def _expected(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's parameters: what was proposed or enqueued is among them only once suggested."""
+    expected = trial.system_attrs.get(PROPOSED, {})
+    return {**expected, **trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
+def _has(trial: FrozenTrial, params: Mapping[str, Any]) -> bool:
+    return params.items() <= _expected(trial).items()
 
 
 def _array(points: list[tuple[int, ...]], grid: Grid) -> Points:
