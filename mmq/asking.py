@@ -111,8 +111,6 @@ class InParts(Evaluator):
     primary metric's samples lie and no sample's score depends on others but by `prepare`.
     """
 
-    bounds: ClassVar[tuple[float, float] | None] = None
-
     @abstractmethod
     def predict(
         self, model: "LoadedModel", samples: Sequence[Any], progress: Progress

@@ -99,6 +99,7 @@ class Evaluator(ABC):
 
     task: ClassVar[str]
     pooled: ClassVar[bool] = False  # True: a sample's score depends on the other samples
+    bounds: ClassVar[tuple[float, float] | None] = None  # of a sample's primary metric, if known
 
     def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
         """Refuse, by InputError, to start where a program is missing."""

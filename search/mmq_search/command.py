@@ -77,7 +77,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         pairs=chosen.grain != "component",
     )
     space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
-    steering = Steering.of(space, prepared.skeleton, budget)
+    steering = Steering.of(space, prepared.skeleton, budget, prepared.evaluator.bounds)
     question = prepared.question
     name = chosen.study or study_name(question, space)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded

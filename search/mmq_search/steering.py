@@ -37,8 +37,17 @@ class Steering:
     profile: Mapping[str, Sequence[float]] | None = None
 
     @classmethod
-    def of(cls, space: Space, seen: Skeleton, budget: Budget) -> "Steering":
-        """Before any weight is loaded; InputError for a budget that nothing can keep to."""
+    def of(
+        cls,
+        space: Space,
+        seen: Skeleton,
+        budget: Budget,
+        bounds: tuple[float, float] | None = None,
+    ) -> "Steering":
+        """Before any weight is loaded; InputError for a budget that nothing can keep to.
+
+        bounds: between which values scores lie, where that is known.
+        """
         weights = part_weights(space.parts, seen.components)
         self = cls(space, budget, weights, seen.parameters)
         least = self.bpw(dict.fromkeys(space.parts, 0))
@@ -52,6 +61,11 @@ class Steering:
             raise InputError(
                 f"max-size-gib: {budget.max_gib:g} cannot be reached; {smallest} {gib:.3g} GiB, "
                 f"scales and zero points not counted"
+            )
+        if budget.min_score is not None and bounds is not None and budget.min_score > bounds[1]:
+            raise InputError(
+                f"min-score: {budget.min_score:g} cannot be reached; scores lie between "
+                f"{bounds[0]:g} and {bounds[1]:g}"
             )
         if budget.max_drop is not None and UNTOUCHED not in space.bits:
             raise InputError("max-drop: add 16 to --bits, so that there is a score to drop from")

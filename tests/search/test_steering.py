@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from mmq_plugins.evaluators.vqa import Vqa
 from mmq_search.space import Space
 from mmq_search.steering import Steering
 from test_study import open_study, record
@@ -68,6 +69,8 @@ def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(se
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
         steering(seen, max_gib="0.00001")
     space = Space(tuple(seen.components), (2, 4))
+    with pytest.raises(InputError, match="min-score: 101 cannot be reached; .* between 0 and 100"):
+        Steering.of(space, seen, Budget.parse(min_score="101"), Vqa.bounds)
     with pytest.raises(InputError, match="add 16 to --bits"):
         Steering.of(space, seen, Budget.parse(max_drop="1%"))
 

@@ -38,6 +38,7 @@ class Retrieval(Evaluator):
 
     task: ClassVar[str] = "retrieval"
     pooled: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
     batch_size: int = 64
     k: int | None = None  # candidates; 128 unless the model's own protocol says otherwise
