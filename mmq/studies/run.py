@@ -53,6 +53,25 @@ def record_trial(
     return kept
 
 
+def copy_trial(
+    run: "StudyRun",
+    spec: TrialSpec,
+    facts: Mapping[str, Any],
+    keep: Callable[[str], object],
+    tell: Callable[[], None],
+    **tags: str,
+) -> None:
+    """A trial that another study evaluated, in a nested run of this one: kept, logged, told.
+
+    keep: is given the nested run's id. SIGINT and SIGTERM wait.
+    """
+    with signals_deferred():
+        with run.trial_run(spec, **tags) as trial:
+            keep(trial.run_id)
+            trial.finish_copy(facts)
+        tell()
+
+
 def check_name(study: str) -> None:
     """InputError for a study's name that no MLflow filter or file could hold."""
     if not re.fullmatch(r"[\w.-]*", study):

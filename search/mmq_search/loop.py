@@ -14,9 +14,10 @@ from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
 from mmq.racing import Race
+from mmq.records import Records
 from mmq.store import Store
 from mmq.studies.front import Results
-from mmq.studies.run import MAX_FAILURES, record_trial
+from mmq.studies.run import MAX_FAILURES, copy_trial, record_trial
 from mmq.tracking import StudyRun, unreachable
 from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
@@ -108,31 +109,46 @@ class Search:
 
     def run_one(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
         """One trial through mmq's path; what ends it early is told to Optuna too."""
-        study, spec = self.study, TrialSpec(self.prepared.question, asked.allocation)
-        seed = self.prepared.question.seed
-        race = Race(seed, study.points(), study.per_sample) if self.race else None
-
-        def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
-            study.check_claim(asked)
-            return study.records.keep(record, run_id)
-
+        study = self.study
         try:
             with study.working(asked):
-                record_trial(
-                    self.run,
-                    spec,
-                    model,
-                    artifacts,
-                    self.prepared,
-                    keep=keep,
-                    tell=lambda: study.tell(asked),
-                    race=race,
-                    quiet=is_worker(),
-                    **{"mmq.optuna_trial": str(asked.trial.number)},
-                )
+                self._settle(asked, model, artifacts)
         except BaseException as error:
             study.give_up(asked, retry=isinstance(error, KeyboardInterrupt) or unreachable(error))
             raise
+
+    def _settle(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
+        """Evaluate, unless a grid or another search has; keep, log and tell."""
+        study, prepared = self.study, self.prepared
+        spec, shared = (
+            TrialSpec(prepared.question, asked.allocation),
+            Records.of(prepared.question),
+        )
+        tags = {"mmq.optuna_trial": str(asked.trial.number)}
+
+        def tell() -> None:
+            study.tell(asked)
+
+        if (known := shared.get(asked.allocation)) is not None:
+
+            def keep_copy(run_id: str) -> None:
+                study.check_claim(asked)
+                study.records.put(known | {"run_id": run_id})
+
+            copy_trial(self.run, spec, known, keep_copy, tell, **tags)
+            return
+
+        def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
+            study.check_claim(asked)
+            facts = study.records.keep(record, run_id)
+            if record.stopped is None:
+                shared.put(facts)
+            return facts
+
+        seed = prepared.question.seed
+        race = Race(seed, study.points(), study.per_sample) if self.race else None
+        quiet = is_worker()
+        record_trial(self.run, spec, model, artifacts, prepared, keep, tell, race, quiet, **tags)
 
     def artifacts(self) -> Artifacts:
         """The quantized blocks that trials are assembled from."""

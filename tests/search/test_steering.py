@@ -22,6 +22,7 @@ from mmq.model import locate, skeleton
 from mmq.prepare import QuestionOptions, prepare
 from mmq.sizes import planned_bpw, weigh
 from mmq.store import Store
+from mmq.studies import run as running
 
 BITS = (2, 3, 4, 5, 6, 8, 16)
 
@@ -147,3 +148,34 @@ def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
     assert "These are other samples than those of that run" in said
     said = said_by("trial", "--run", trial.info.run_id, "--bits", "vit=4,llm=4", "--limit", "6")
     assert "vit=4 llm=4\n5." in said  # what is given counts
+
+
+def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_uri, monkeypatch):
+    evaluated, real = [], running.run_trial
+
+    def watched(spec, *rest, **options):
+        evaluated.append(str(spec.allocation))
+        return real(spec, *rest, **options)
+
+    monkeypatch.setattr(running, "run_trial", watched)
+    options = ["--model", "embedded-llava", "--limit", "9", "--bits", "4,16", "--quantizer", "rtn"]
+    said_by("grid", *options, "--study", "before")
+    assert len(evaluated) == 4
+    said_by("search", *options, "--n-trials", "4", "--max-drop", "50%", "--study", "after")
+    assert len(evaluated) == 4
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("mmq").experiment_id
+    trials = client.search_runs([experiment], "tags.`mmq.study` = 'after'")
+    trials = {t.info.run_id: t for t in trials if t.data.tags["mmq.kind"] == "trial"}
+    assert len(trials) == 4
+    for trial in trials.values():
+        original = client.get_run(trial.data.tags["mmq.recorded_by"])
+        assert original.data.tags["mmq.study"] == "before"
+        assert original.data.metrics["score"] == trial.data.metrics["score"]
+    assert (
+        client.get_model_version_by_alias("after", "smallest-within-50-percent").run_id in trials
+    )
+    said_by("search", *options, "--n-trials", "2", "--seed", "5", "--study", "first")
+    assert len(evaluated) == 6
+    said_by("grid", *options, "--seed", "5", "--study", "second")
+    assert len(evaluated) == 8
