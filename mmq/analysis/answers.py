@@ -217,6 +217,8 @@ class Evidence:
                   if p.allocation in self.scores}  # fmt: skip
         if chosen.allocation not in rivals:
             return f"{self.kept(chosen)}It is the best of {len(fitting)} evaluated."
+        if len(rivals) == 1:
+            return f"{self.kept(chosen)}Nothing else that fits was evaluated."
         table = np.array(list(rivals.values()))
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
         shares = dict(zip(rivals, wins, strict=True))

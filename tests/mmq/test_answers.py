@@ -42,6 +42,12 @@ def test_the_best_under_a_size_comes_with_its_rival():
     assert "Of 3 evaluated it is the best in" in answer.text
 
 
+def test_the_best_of_one_is_not_called_sure():
+    (answer,) = asked(max_bpw="3")
+    assert answer.point.allocation == "vit=2 llm=2"
+    assert answer.text.endswith("Nothing else that fits was evaluated.")
+
+
 def test_a_stored_size_counts_scales():
     (answer,) = asked(max_gib="4.4")
     assert answer.point.allocation == "vit=4 llm=3"

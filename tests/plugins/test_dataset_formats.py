@@ -62,6 +62,31 @@ def test_calibration_comes_seeded_from_the_training_split(tmp_path, layout):
     assert reader.calibration(task, root, 0, seed=0) == []
 
 
+@pytest.mark.parametrize("layout", ["lavis coco", "lavis flickr", "token flickr"])
+def test_captions_of_a_picture_need_not_follow_one_another(tmp_path, layout):
+    write, reader, task, *_ = LAYOUTS[layout]
+    root = write(tmp_path)
+
+    def read():
+        everything = reader.samples(task, root), reader.calibration(task, root, 128, seed=0)
+        return [{s.id: (s.image, set(s.references)) for s in samples} for samples in everything]
+
+    in_order = read()
+    for path in [*root.rglob("*.json"), *root.glob("*.token")]:
+        text = path.read_text()
+        if path.suffix == ".json":
+            rows = [
+                row | {"caption": caption}
+                for row in json.loads(text)
+                for caption in ([row["caption"]] if "image_id" in row else row["caption"])
+            ]
+            path.write_text(json.dumps(rows[::2] + rows[1::2]))
+        else:
+            lines = text.splitlines()
+            path.write_text("\n".join(lines[::2] + lines[1::2]))
+    assert read() == in_order
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_annotations_or_pictures_there_is_no_training_split(tmp_path, layout):
     write, reader, task, *_ = LAYOUTS[layout]

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,14 +51,15 @@ def read_karpathy(path: Path, splits: Collection[str]) -> Iterator[Captioned]:
 
 
 def read_lavis(path: Path) -> Iterator[Captioned]:
-    """coco_karpathy_test.json, flickr30k_train.json: rows of a picture follow one another.
+    """coco_karpathy_test.json, flickr30k_train.json: pictures in the order of their first rows.
 
     Test files have a row a picture with all its captions, training files a row a caption.
     """
-    rows = entries(path, "", {"image": str, "caption": (str, list)})
-    for file, group in groupby(rows, key=lambda entry: str(entry[1]["image"])):
-        captions = [text for index, row in group for text in _texts(path, index, row["caption"])]
-        yield Captioned(_identifier(file), file, tuple(captions))
+    captions: dict[str, list[str]] = {}
+    for index, row in entries(path, "", {"image": str, "caption": (str, list)}):
+        captions.setdefault(row["image"], []).extend(_texts(path, index, row["caption"]))
+    for file, texts in captions.items():
+        yield Captioned(_identifier(file), file, tuple(texts))
 
 
 def _texts(path: Path, index: int, caption: Any) -> list[str]:
@@ -71,19 +71,19 @@ def _texts(path: Path, index: int, caption: Any) -> list[str]:
 
 def read_tokens(path: Path, names: Collection[str]) -> Iterator[Captioned]:
     """results_20130124.token: lines of NAME.jpg#K, tab, caption; the pictures of these names."""
-    missing = set(names)
+    captions: dict[str, list[str]] = {}
     try:
         with path.open(encoding="utf-8") as lines:
-            rows = (_token(path, number, line) for number, line in enumerate(lines, start=1))
-            for file, group in groupby(rows, key=lambda row: row[0]):
-                key = Path(file).stem
-                if key in names:
-                    missing.discard(key)
-                    yield Captioned(key, file, tuple(caption for _, caption in group))
+            for number, line in enumerate(lines, start=1):
+                file, caption = _token(path, number, line)
+                if Path(file).stem in names:
+                    captions.setdefault(file, []).append(caption)
     except UnicodeDecodeError as error:
         raise InputError(f"annotations: {path} is not UTF-8 text ({error})") from error
-    if missing:
+    if missing := set(names) - {Path(file).stem for file in captions}:
         raise InputError(f"annotations: {path} has no captions of the picture {min(missing)}")
+    for file, texts in captions.items():
+        yield Captioned(Path(file).stem, file, tuple(texts))
 
 
 def _token(path: Path, number: int, line: str) -> tuple[str, str]:
