@@ -277,7 +277,7 @@ def wait_for(condition, seconds=120):
     while time.monotonic() < end:
         if condition():
             return
-        time.sleep(0.3)
+        time.sleep(0.1)
     raise AssertionError("it did not happen in time")
 
 
@@ -285,11 +285,18 @@ def statuses(folder, kind):
     return [r.info.status for r in runs(folder) if r.data.tags.get("mmq.kind") == kind]
 
 
+def just_begun(folder):
+    """Whether a trial runs that began a moment ago: it is not being logged yet."""
+    since = time.time() - 0.4
+    found = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
+    return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in found)
+
+
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
 def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, tmp_path, signals):
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16", start=True)
     wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
-    wait_for(lambda: "RUNNING" in statuses(tmp_path, "trial"))
+    wait_for(lambda: just_begun(tmp_path))
     for each in signals:
         process.send_signal(each)
         time.sleep(0.02)
@@ -311,7 +318,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, t
 def test_after_kill_9_the_same_command_reaps_and_goes_on(mmq, tmp_path):
     process = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16", start=True)
     wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
-    wait_for(lambda: "RUNNING" in statuses(tmp_path, "trial"))
+    wait_for(lambda: just_begun(tmp_path))
     process.kill()
     process.communicate()
     assert "RUNNING" in statuses(tmp_path, "trial")
