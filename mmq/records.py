@@ -4,7 +4,7 @@ A trial that was stopped has a file of another name: whoever wants its record ge
 """
 
 import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from mmq.home import home
 from mmq.question import Question
 from mmq.store import digest
 from mmq.trial import TrialRecord
+from mmq.whole import whole
 
+log = logging.getLogger(__name__)
 LONGEST = 120  # characters of an allocation in a file's name
 
 
@@ -55,9 +57,8 @@ class Records:
         """Write a record that is plain data already."""
         place = self.path_of_stopped if "stopped" in facts else self.path
         path = place(BitAllocation.of(facts["allocation"]))
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps(facts))
-        aside.replace(path)
+        with whole(path) as aside:
+            aside.write_text(json.dumps(facts))
         return facts
 
     def get(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
@@ -74,7 +75,11 @@ class Records:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
         return None
-    facts: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        log.warning("%s cannot be read (%s): evaluated again", path, error)
+        return None
     return facts

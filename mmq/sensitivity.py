@@ -7,7 +7,6 @@ on as few samples: every token of a right answer says how sure the model still i
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -24,6 +23,7 @@ from mmq.model import LoadedModel
 from mmq.parts import finest
 from mmq.prepare import Prepared
 from mmq.store import digest
+from mmq.whole import whole
 
 log = logging.getLogger(__name__)
 PAIRS = 64
@@ -63,10 +63,8 @@ def profile(
         log.warning("sensitivity: %s; the layers' own errors are taken instead", error)
         measured = _layer_errors(model, artifacts, parts, widths)
     found = {part: _falling(row) for part, row in measured.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(found))
-    aside.replace(path)
+    with whole(path) as aside:
+        aside.write_text(json.dumps(found))
     return found
 
 

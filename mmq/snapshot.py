@@ -1,6 +1,5 @@
 """The inputs of the block that is next, kept on disk while a component is quantized."""
 
-import os
 import time
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmq.block_quantization import States
+from mmq.whole import whole
 
 SECONDS = 10.0  # of work after which they are worth keeping
 
@@ -41,15 +41,13 @@ class Snapshot:
         """Keep what goes into a block, if it took long to get there."""
         if time.monotonic() - self._since < SECONDS:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(f".{os.getpid()}.tmp")
         tensors = {
             f"{bits}/{k}": call.hidden.cpu().contiguous()
             for bits, calls in states.items()
             for k, call in enumerate(calls)
         }
-        save_file(tensors, aside, metadata={"block": str(block)})
-        aside.replace(self.path)
+        with whole(self.path) as aside:
+            save_file(tensors, aside, metadata={"block": str(block)})
         self._since = time.monotonic()
 
     def remove(self) -> None:

@@ -8,9 +8,9 @@ so that allocations which share the bits upstream run only what lies downstream.
 import fcntl
 import logging
 import os
-import time
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from mmq.contracts import Progress, Stage
 from mmq.errors import InputError
 from mmq.home import home
 from mmq.images import content_hash, open_image
-from mmq.store import digest
+from mmq.store import digest, tensor_hash
+from mmq.whole import whole
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GIB = 2**30
 DEFAULT_GIB = 10.0
-ABANDONED = 3600  # seconds after which a half-written file has no writer any more
 Rows = Callable[[Sequence[Path]], Tensor]  # pictures -> their outputs, a row a picture
 
 
@@ -46,7 +46,7 @@ def cache_limit() -> int:
         limit = -1.0
     if not limit >= 0:
         raise InputError(f"MMQ_CACHE_GIB: {text!r} is not a number of GiB, 0 or more")
-    return int(limit * GIB)
+    return int(min(limit * GIB, sys.maxsize))  # inf, too
 
 
 class StageCache:
@@ -57,7 +57,7 @@ class StageCache:
     """
 
     def __init__(self, root: Path, limit: int) -> None:
-        self.root, self.limit = root, limit
+        self.root, self.limit, self.warned = root, limit, False
 
     def get(self, key: str) -> Tensor | None:
         """A kept tensor, mapped from its file; None if it is not there (any more)."""
@@ -65,26 +65,41 @@ class StageCache:
         try:
             # safetensors opens a file twice: it must not be removed in between
             with self._locked(fcntl.LOCK_SH), safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor("rows")
+                rows: Tensor = file.get_tensor("rows")
+                seal = (file.metadata() or {}).get("sha256")
                 os.utime(path)  # used now
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
-            log.warning("%s is damaged (%s): computed again", path, error)
-            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._warn(error)
             return None
-        return tensor
+        except (SafetensorError, RuntimeError) as error:
+            problem = str(error)
+        else:
+            if tensor_hash({"rows": rows}) == seal:
+                return rows
+            problem = "its contents are not those that were kept"
+        log.warning("%s is damaged (%s): computed again", path, problem)
+        with suppress(OSError):
+            path.unlink()
+        return None
 
     def put(self, key: str, rows: Tensor) -> None:
-        """Keep a tensor, unless it is larger than the whole cache."""
+        """Keep a tensor, unless it is larger than the whole cache or the disk takes nothing."""
         if rows.nbytes > self.limit:
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self._path(key)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"rows": rows.cpu().contiguous()}, aside)
-        aside.replace(path)
-        self._make_room()
+        tensors = {"rows": rows.cpu().contiguous()}
+        try:
+            with whole(self._path(key), durable=False) as aside:  # the hash tells a damaged one
+                save_file(tensors, aside, metadata={"sha256": tensor_hash(tensors)})
+            self._make_room()
+        except (OSError, SafetensorError) as error:
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        if not self.warned:
+            log.warning("Outputs of stages cannot be kept in %s: %s", self.root, error)
+        self.warned = True
 
     def _path(self, key: str) -> Path:
         return self.root / f"{key}.safetensors"
@@ -98,15 +113,10 @@ class StageCache:
     def _make_room(self) -> None:
         with self._locked(fcntl.LOCK_EX):
             files = []
-            for path in self.root.iterdir():
-                try:
+            for path in self.root.glob("*.safetensors"):
+                with suppress(FileNotFoundError):  # it was damaged
                     found = path.stat()
-                except FileNotFoundError:  # its writer has just renamed it
-                    continue
-                if path.suffix == ".safetensors":
                     files.append((found.st_mtime_ns, found.st_size, path))
-                elif path.suffix == ".tmp" and time.time() - found.st_mtime > ABANDONED:
-                    path.unlink(missing_ok=True)
             excess = sum(size for _, size, _ in files) - self.limit
             for _, size, path in sorted(files):
                 if excess <= 0:

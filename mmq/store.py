@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmq.quantized import QuantizedLayer, QuantizedWeight
+from mmq.whole import whole
 
 MEASURED = ("relative_error", "output_error", "note")
 
@@ -83,7 +83,6 @@ class Store:
         self, key: ArtifactKey, layers: Mapping[str, QuantizedLayer], seconds: float | None = None
     ) -> None:
         """Store a block's layers; a killed process leaves no half-written artifact."""
-        self.root.mkdir(parents=True, exist_ok=True)
         tensors = {
             f"{name}/{part}": tensor.cpu()
             for name, layer in layers.items()
@@ -97,10 +96,8 @@ class Store:
         sealed = {**metadata, "sha256": content_hash(tensors, metadata)}
         if seconds is not None:  # not sealed: the same artifact may take longer
             sealed["seconds"] = f"{seconds:.6f}"
-        path = self.path(key)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file(tensors, aside, metadata=sealed)
-        aside.replace(path)
+        with whole(self.path(key)) as aside:
+            save_file(tensors, aside, metadata=sealed)
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -157,7 +154,12 @@ def _entry(path: Path) -> Entry:
 
 def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """A hash of an artifact's tensors and of what is said about them."""
-    sha = hashlib.sha256(json.dumps([metadata["key"], metadata["layers"]]).encode())
+    return tensor_hash(tensors, json.dumps([metadata["key"], metadata["layers"]]))
+
+
+def tensor_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """A hash of tensors with their names, types and shapes, and of a text about them."""
+    sha = hashlib.sha256(about.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

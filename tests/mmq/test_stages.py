@@ -69,6 +69,39 @@ def test_a_damaged_file_is_computed_again(cache):
     assert not (cache.root / "a.safetensors").exists()
 
 
+def test_contents_that_are_not_those_that_were_kept_are_computed_again(cache, caplog):
+    cache.put("a", rows(100))
+    path = cache.root / "a.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-800] + bytes(800))  # as a power cut can leave it
+    assert cache.get("a") is None
+    assert "is damaged" in caplog.text
+    cache.put("a", rows(100))
+    assert torch.equal(cache.get("a"), rows(100))
+
+
+def test_a_folder_that_takes_nothing_is_told_once_and_done_without(tmp_path, caplog):
+    (tmp_path / "stages").write_text("a file, where the folder should be")
+    cache = StageCache(tmp_path / "stages", 10_000)
+    for _ in range(3):
+        cache.put("a", rows(10))
+        assert cache.get("a") is None
+    assert caplog.text.count("cannot be kept in") == 1
+    (tmp_path / "stages").unlink()
+    cache.put("a", rows(10))
+    assert torch.equal(cache.get("a"), rows(10))
+
+
+def test_a_lock_that_cannot_be_had_is_no_damage(cache, caplog):
+    cache.put("a", rows(10))
+    (cache.root / ".lock").unlink()
+    (cache.root / ".lock").mkdir()
+    assert cache.get("a") is None
+    assert "damaged" not in caplog.text
+    (cache.root / ".lock").rmdir()
+    assert torch.equal(cache.get("a"), rows(10))
+
+
 def test_a_tensor_stays_readable_after_it_was_evicted(cache):
     cache.put("a", rows(100))
     held = cache.get("a")
@@ -118,6 +151,11 @@ def test_two_processes_share_a_cache(tmp_path):
         assert worker.exitcode == 0
     assert failures.empty()
     assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 20_000
+
+
+def test_a_cache_may_be_without_bound(monkeypatch):
+    monkeypatch.setenv("MMQ_CACHE_GIB", "inf")
+    assert cache_limit() > 2**60
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])

@@ -151,6 +151,15 @@ def killed_process(folder, work):
     return out.stdout.strip()
 
 
+def test_a_record_that_cannot_be_read_is_evaluated_again(tmp_path, caplog):
+    study = open_study(tmp_path)
+    asked = study.ask()
+    study.records.path(asked.allocation).write_text("")  # as a power cut can leave it
+    study.give_up(asked, retry=True)
+    assert "cannot be read" in caplog.text
+    assert asked.allocation in [study.ask().allocation for _ in range(5)]
+
+
 def test_a_trial_of_a_dead_process_is_failed_and_asked_again(tmp_path):
     said = killed_process(tmp_path, "finish(study, 5); print(study.ask().allocation, flush=True)")
     study = open_study(tmp_path)
