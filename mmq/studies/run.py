@@ -57,19 +57,23 @@ def copy_trial(
     run: "StudyRun",
     spec: TrialSpec,
     facts: Mapping[str, Any],
-    keep: Callable[[str], object],
-    tell: Callable[[], None],
+    keep: Callable[[str], object] | None = None,
+    tell: Callable[[], None] | None = None,
     **tags: str,
 ) -> None:
     """A trial that another study evaluated, in a nested run of this one: kept, logged, told.
 
-    keep: is given the nested run's id. SIGINT and SIGTERM wait.
+    keep: is given the nested run's id; from then on SIGINT and SIGTERM wait.
     """
-    with signals_deferred():
+    tags |= {"mmq.recorded_by": facts["run_id"]}
+    with ExitStack() as stack:
         with run.trial_run(spec, **tags) as trial:
-            keep(trial.run_id)
+            stack.enter_context(signals_deferred())
+            if keep is not None:
+                keep(trial.run_id)
             trial.finish_copy(facts)
-        tell()
+        if tell is not None:
+            tell()
 
 
 def check_name(study: str) -> None:
@@ -112,8 +116,7 @@ def run_planned(
                     part = prepared[each.label]
                     facts = record_trial(run, spec, model, artifacts[each.label], part, kept.keep)
                 elif (question.key, str(each.allocation)) not in logged:
-                    with run.trial_run(spec) as trial:
-                        trial.finish_copy(facts)
+                    copy_trial(run, spec, facts)
             except Exception as error:
                 failures += 1
                 tqdm.write(

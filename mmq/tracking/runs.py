@@ -135,8 +135,10 @@ class TrialRun(Run):
 
     def finish_copy(self, facts: Mapping[str, Any]) -> None:
         """Log what another run recorded of the same trial; its predictions stay there."""
-        self.log_facts(facts)
-        self.log(tags={"mmq.recorded_by": facts["run_id"]})
+        with outage.staging(self.run_id) as folder:
+            files.write_facts(folder, facts)
+        self.log_folder(outage.staged(self.run_id))
+        self._log_result(facts)
 
     def log_facts(self, facts: Mapping[str, Any]) -> None:
         """Log a trial's record, without predictions and layers."""

@@ -19,6 +19,7 @@ from test_study import QUESTION, SPACE, open_study, record
 
 from mmq.analysis.answers import Budget
 from mmq.errors import InputError
+from mmq.studies.run import copy_trial
 from mmq.tracking import study_run, unreachable
 from mmq.tracking.outage import RETRIES
 
@@ -122,6 +123,29 @@ def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_asked_again(st
     assert "vit=16 llm=16" in allocations
 
 
+def test_a_copy_that_is_killed_knows_its_original(store_uri, tmp_path):
+    def take_over():
+        study = open_study(tmp_path)
+        run, asked = open_run(study, "e", QUESTION), study.ask()
+        facts = record(asked).to_json() | {"run_id": "original"}
+
+        def keep(run_id):
+            study.records.put(facts | {"run_id": run_id})
+            os.kill(os.getpid(), 9)
+
+        copy_trial(run, record(asked).spec, facts, keep, **{"mmq.optuna_trial": "0"})
+
+    child = in_a_process(take_over)
+    child.join()
+    assert child.exitcode == -9
+    study = open_study(tmp_path)
+    assert len(study.evaluated()) == 1
+    (copy,) = found(store_uri)
+    assert copy.info.status == "FINISHED"
+    assert copy.data.tags["mmq.recorded_by"] == "original"
+    assert copy.data.metrics["score"] == 80
+
+
 def test_two_studies_on_one_store_do_not_disturb_each_other(store_uri, tmp_path):
     other = open_study(tmp_path, "t")
     asked, run = other.ask(), open_run(other, "e", QUESTION)
@@ -201,7 +225,19 @@ def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_pat
         CliRunner().invoke(status, ["nowhere"], catch_exceptions=False)
 
 
-def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkeypatch):
+def evaluated(run, asked, goes_away):
+    with run.trial_run(record(asked).spec) as trial:
+        goes_away()
+        trial.finish(record(asked))
+
+
+def taken_over(run, asked, goes_away):
+    facts = record(asked).to_json() | {"run_id": "original"}
+    copy_trial(run, record(asked).spec, facts, keep=lambda _: goes_away())
+
+
+@pytest.mark.parametrize("trial", [evaluated, taken_over])
+def test_what_a_server_could_not_take_is_logged_when_it_is_back(trial, tmp_path, monkeypatch):
     server = MlflowServer(tmp_path)
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
@@ -211,11 +247,9 @@ def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkey
         study = open_study(tmp_path)
         run = study_run("e", "s", [QUESTION], None)
         asked, later = study.ask(), study.ask()
-        with run.trial_run(record(asked).spec) as trial:
-            server.kill()
-            trial.finish(record(asked))
+        trial(run, asked, server.kill)
         (waiting,) = (tmp_path / "unlogged").iterdir()
-        assert waiting.name.startswith(trial.run_id)
+        run_id = waiting.name.partition("@")[0]
         with pytest.raises(MlflowException) as caught, run.trial_run(record(later).spec):
             pass
         assert unreachable(caught.value)  # such a trial is asked again
@@ -224,8 +258,8 @@ def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkey
         assert statuses(server.uri) == ["FINISHED"] * 2
         assert not list((tmp_path / "unlogged").iterdir())
         client = MlflowClient(server.uri)
-        assert client.get_run(trial.run_id).data.metrics["score"] == 80
-        assert "record.json" in {f.path for f in client.list_artifacts(trial.run_id)}
+        assert client.get_run(run_id).data.metrics["score"] == 80
+        assert "record.json" in {f.path for f in client.list_artifacts(run_id)}
     finally:
         server.kill()
         mlflow.set_tracking_uri(None)
