@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 10  # seconds in which further signals count as the same interrupt
+PATIENCE = 10  # seconds after an interrupt in which further signals count as the same
 AGAIN = 0.05  # seconds after which an interrupt that got lost is repeated
 
 
@@ -45,8 +45,9 @@ class Interrupt:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, unless that was done a moment ago."""
-        last, self._last = self._last, time.monotonic()
-        if self._last - last > PATIENCE:
+        now = time.monotonic()
+        if now - self._last > PATIENCE:
+            self._last = now
             raise KeyboardInterrupt
 
 
@@ -67,8 +68,9 @@ def signals_deferred() -> Iterator[None]:
 @contextmanager
 def _deferred(signum: int) -> Iterator[None]:
     came = []
-    before = signal.signal(signum, lambda *_: came.append(signum))
+    before = signal.getsignal(signum)
     try:
+        signal.signal(signum, lambda *_: came.append(signum))
         yield
     finally:
         signal.signal(signum, before)

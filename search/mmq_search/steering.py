@@ -64,7 +64,7 @@ class Steering:
             )
         if budget.min_score is not None and bounds is not None and budget.min_score > bounds[1]:
             raise InputError(
-                f"min-score: {budget.min_score:g} cannot be reached; scores lie between "
+                f"min-score: {budget.min_score:.10g} cannot be reached; scores lie between "
                 f"{bounds[0]:g} and {bounds[1]:g}"
             )
         if budget.max_drop is not None and UNTOUCHED not in space.bits:

@@ -29,6 +29,17 @@ def test_threads_get_different_proposals():
     assert len(set(allocations(study))) == 30
 
 
+def test_processes_of_one_seed_begin_an_empty_study_differently(tmp_path):
+    storage = RDBStorage(f"sqlite:///{tmp_path}/study.db")
+    optuna.create_study(study_name="s", storage=storage, directions=["minimize", "maximize"])
+    same = [
+        optuna.load_study(study_name="s", storage=storage, sampler=FrontSampler(seed=0))
+        for _ in range(4)
+    ]
+    trials = [study.ask() for study in same]
+    assert len({tuple(suggest(trial, "abcdef").values()) for trial in trials}) == 4
+
+
 def test_the_space_is_taken_from_what_runs_or_failed_until_something_is_finished():
     study = study_of(FrontSampler(seed=0))
     suggest(study.ask())

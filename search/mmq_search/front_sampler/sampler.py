@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ class FrontSampler(BaseSampler):
         self.max_size, self.min_score, self.limits = max_size, min_score, limits
         self.n_startup_trials = n_startup_trials
         self._rng = np.random.default_rng(seed)
-        self._independent = RandomSampler(seed=seed)
+        self._entropy = np.random.SeedSequence(seed).generate_state(4).tolist()
         self._space = IntersectionSearchSpace()
         self._lock = threading.Lock()
         self._known: tuple[dict[str, BaseDistribution], Grid, Sizes] | None = None
@@ -85,7 +86,7 @@ class FrontSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """New random numbers: for the copies of parallel workers."""
         self._rng = np.random.default_rng()
-        self._independent.reseed_rng()
+        self._entropy = np.random.SeedSequence().generate_state(4).tolist()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -100,8 +101,14 @@ class FrontSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """At random: the first trial, and parameters that not all trials have."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        """At random: the first trial, and parameters that not all trials have.
+
+        By the trial's number: processes of one seed that begin together begin differently.
+        """
+        words = [*self._entropy, trial.number, zlib.crc32(param_name.encode())]
+        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+        sampler = RandomSampler(seed=seed)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
