@@ -12,6 +12,7 @@ from mmq.errors import InputError
 from mmq.stats import RESAMPLES
 
 SURE = 0.95
+UNSURE = "How sure that is, is not known: no score of every sample."
 PerSample = Callable[[str], Sequence[float] | None]
 
 
@@ -215,15 +216,16 @@ class Evidence:
         by_size = sorted(fitting, key=lambda p: p.bpw)  # of equals the smaller one is better
         rivals = {p.allocation: self.scores[p.allocation] for p in by_size
                   if p.allocation in self.scores}  # fmt: skip
-        if chosen.allocation not in rivals:
-            return f"{self.kept(chosen)}It is the best of {len(fitting)} evaluated."
-        if len(rivals) == 1:
+        if len(fitting) == 1:
             return f"{self.kept(chosen)}Nothing else that fits was evaluated."
+        if chosen.allocation not in rivals or len(rivals) == 1:
+            return f"{self.kept(chosen)}It is the best of {len(fitting)} evaluated. {UNSURE}"
         table = np.array(list(rivals.values()))
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
         shares = dict(zip(rivals, wins, strict=True))
         own = shares.pop(chosen.allocation)
-        text = f"Of {len(fitting)} evaluated it is the best in {own:.0%} of resamples"
+        known = "" if len(rivals) == len(fitting) else " that have a score of every sample"
+        text = f"Of {len(rivals)} evaluated{known} it is the best in {own:.0%} of resamples"
         rival = max(shares, key=lambda name: float(shares[name]), default=None)
         if rival is not None and shares[rival] > 0:
             text += f", {rival} in {shares[rival]:.0%}"
@@ -237,7 +239,7 @@ class Evidence:
             if p.allocation in self.scores and not p.untouched
         }
         if chosen.allocation not in chances:
-            return f"{self.kept(chosen)}How sure that is, is not known: no score of every sample."
+            return f"{self.kept(chosen)}{UNSURE}"
         chance = chances[chosen.allocation]
         text = f"It is {budget.score_text} in {chance:.0%} of resamples"
         if chance < SURE:
@@ -268,7 +270,11 @@ class Evidence:
         if not len(shares):
             return f"{text}. "
         low, high = np.percentile(shares, [2.5, 97.5])
-        return f"{text} (95% interval {low:.1%} to {high:.1%}, {self.pictures} pictures, paired). "
+        text += f" (95% interval {low:.1%} to {high:.1%}, {self.pictures} pictures, paired). "
+        if np.array_equal(new, old):  # no resample can show a difference that no picture has
+            most = 1 - (1 - SURE) ** (1 / self.pictures)  # so many would have shown one
+            text += f"No picture's score changed; of other pictures up to {most:.1%} may. "
+        return text
 
 
 def resampled(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmq.analysis.answers import Budget, answers
+from mmq.analysis.answers import UNSURE, Budget, answers
 from mmq.analysis.fronts import Point
 from mmq.errors import InputError
 
@@ -46,6 +46,36 @@ def test_the_best_of_one_is_not_called_sure():
     (answer,) = asked(max_bpw="3")
     assert answer.point.allocation == "vit=2 llm=2"
     assert answer.text.endswith("Nothing else that fits was evaluated.")
+
+
+def test_where_no_picture_changed_it_is_told_how_many_may():
+    name = "vit=4 llm=4"
+    (answer,) = answers(
+        [Point("vit=16 llm=16", 16, 80), Point(name, 4.2, 80)],
+        Budget.parse(),
+        PARAMETERS,
+        lambda _: SAMPLES[name],
+        PICTURES,
+    )
+    pictures = len(set(PICTURES))
+    assert f"{pictures} pictures, paired). No picture's score changed; of other" in answer.text
+    share = float(answer.text.split("up to ")[1].split("%")[0]) / 100
+    assert (1 - share) ** pictures == pytest.approx(0.05, rel=0.1)
+
+
+def test_allocations_without_scores_of_samples_are_not_counted_in_chances():
+    def known(*names):
+        return lambda name: SAMPLES[name] if name in names else None
+
+    def best(*names):
+        budget = Budget.parse(max_bpw="4")
+        return answers(POINTS, budget, PARAMETERS, known(*names), PICTURES)[0].text
+
+    assert "Of 3 evaluated it is the best" in best(*SAMPLES)
+    two = best("vit=4 llm=3", "vit=3 llm=3")
+    assert "Of 2 evaluated that have a score of every sample it is the best in" in two
+    assert best("vit=4 llm=3").endswith("It is the best of 3 evaluated. " + UNSURE)
+    assert best().endswith("It is the best of 3 evaluated. " + UNSURE)
 
 
 def test_a_stored_size_counts_scales():
