@@ -282,6 +282,7 @@ class Dataset(ABC):
         """`count` seeded samples of the training split whose pictures are there; None for none.
 
         Never reads a split that shares pictures with the evaluated one. With count 0 the answer,
-        [] or None, tells whether there is a training split; no more is read than that takes.
+        [] or None, tells whether there is a training split, and reading may stop as soon as
+        that is known.
         """
         return None

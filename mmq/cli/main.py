@@ -10,7 +10,7 @@ import click
 
 from mmq import __version__, registry
 from mmq.cli.options import PLUGIN_OPTIONS
-from mmq.errors import InputError
+from mmq.errors import InputError, unknown
 from mmq.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
@@ -39,14 +39,14 @@ class Commands(click.Group):
         return sorted([*BUILT_IN, *(p.name for p in registry.installed("command"))])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One command; None for an unknown one."""
+        """One command; InputError for an unknown one."""
         if cmd_name in BUILT_IN:
             module = importlib.import_module(f"mmq.cli.{BUILT_IN[cmd_name]}")
             command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         elif cmd_name in {p.name for p in registry.installed("command")}:
             command = registry.load("command", cmd_name)
         else:
-            return None
+            raise unknown("command", cmd_name, self.list_commands(ctx))
         command.context_settings = {**PLUGIN_OPTIONS, **command.context_settings}
         return command
 

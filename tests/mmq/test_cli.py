@@ -118,7 +118,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["size"], "give either --model NAME or --config FILE"),
         (["size", "--config", "nowhere.json"], "there is no file"),
         (["train-embedded", "--images", "3"], "less than a batch"),
-        (["serach"], "No such command 'serach'"),
+        (["serach"], "Unknown command 'serach'. Did you mean 'search'?"),
     ],
 )
 def test_bad_input_is_one_paragraph_and_exit_code_2(

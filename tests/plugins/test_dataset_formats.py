@@ -87,6 +87,22 @@ def test_captions_of_a_picture_need_not_follow_one_another(tmp_path, layout):
     assert read() == in_order
 
 
+def test_a_test_picture_whose_captions_are_given_twice_is_refused(tmp_path):
+    root = official.lavis_coco(tmp_path)
+    path = root / "annotations" / "coco_karpathy_test.json"
+    path.write_text(json.dumps(2 * json.loads(path.read_text())))
+    with pytest.raises(InputError, match=r"\[3\] has captions of val2014/COCO_.* again"):
+        CocoKarpathy().samples("captioning", root)
+
+
+def test_text_files_may_begin_with_a_byte_order_mark_and_have_blank_lines(tmp_path):
+    root = official.token_flickr(tmp_path)
+    expected = Flickr30k().samples("retrieval", root)
+    for path in (root / "results_20130124.token", root / "test.txt"):
+        path.write_text("\ufeff" + path.read_text().replace("\n", "\n\n") + "\n", "utf-8")
+    assert Flickr30k().samples("retrieval", root) == expected
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_annotations_or_pictures_there_is_no_training_split(tmp_path, layout):
     write, reader, task, *_ = LAYOUTS[layout]

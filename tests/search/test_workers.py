@@ -94,7 +94,7 @@ def test_an_overseer_passes_on_what_is_said_and_who_ended(monkeypatch, capfd):
     said = capfd.readouterr().err
     assert codes == [0, 2]
     assert "worker 1: quantizer" in said
-    assert "worker 2: Error: No such command" in said
+    assert "worker 2: Error: Unknown command" in said
     assert "worker 2 failed with exit code 2" in said
     assert VARIABLE not in os.environ
 

@@ -53,11 +53,15 @@ def read_karpathy(path: Path, splits: Collection[str]) -> Iterator[Captioned]:
 def read_lavis(path: Path) -> Iterator[Captioned]:
     """coco_karpathy_test.json, flickr30k_train.json: pictures in the order of their first rows.
 
-    Test files have a row a picture with all its captions, training files a row a caption.
+    Test files have a row a picture with all its captions, training files a row a caption: of these
+    the captions (90 MB of COCO's) are held until the last row was seen.
     """
     captions: dict[str, list[str]] = {}
     for index, row in entries(path, "", {"image": str, "caption": (str, list)}):
-        captions.setdefault(row["image"], []).extend(_texts(path, index, row["caption"]))
+        file, texts = row["image"], _texts(path, index, row["caption"])
+        if len(texts) > 1 and file in captions:
+            raise InputError(f"annotations: {path}: [{index}] has captions of {file} again")
+        captions.setdefault(file, []).extend(texts)
     for file, texts in captions.items():
         yield Captioned(_identifier(file), file, tuple(texts))
 
@@ -73,8 +77,10 @@ def read_tokens(path: Path, names: Collection[str]) -> Iterator[Captioned]:
     """results_20130124.token: lines of NAME.jpg#K, tab, caption; the pictures of these names."""
     captions: dict[str, list[str]] = {}
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
                 file, caption = _token(path, number, line)
                 if Path(file).stem in names:
                     captions.setdefault(file, []).append(caption)
@@ -95,7 +101,7 @@ def _token(path: Path, number: int, line: str) -> tuple[str, str]:
 
 def read_names(path: Path) -> set[str]:
     """A split as a list of pictures, one a line, with or without .jpg."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     return {line.strip().removesuffix(".jpg") for line in lines} - {""}
 
 
