@@ -61,8 +61,9 @@ def join(url, seconds):
         time.sleep(seconds)
         return values
 
-    sampler = FrontSampler(seed=0)
-    optuna.load_study(study_name="shared", storage=url, sampler=sampler).optimize(objective, 25)
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 100}})
+    study = optuna.load_study(study_name="shared", storage=storage, sampler=FrontSampler(seed=0))
+    study.optimize(objective, n_trials=25)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.2])
