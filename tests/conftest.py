@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -22,11 +23,22 @@ def _no_inherited_run():
         os.environ.pop(name, None)
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A real MLflow store without experiments: making one takes a second, copying it none."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
 @pytest.fixture
-def store_uri(tmp_path, monkeypatch):
+def store_uri(empty_store, tmp_path, monkeypatch):
     """A real MLflow store of the test's own; the working folder is the test's too."""
     import mlflow
 
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -32,8 +32,9 @@ QUICK = ["--limit", "24", "--num-beams", "1"]
 
 
 @pytest.fixture
-def mmq(tmp_path):
+def mmq(tmp_path, empty_store):
     """Run a command in an empty folder with a store of its own."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
 
     def environment():
         data = home() / "data"  # written once for all tests

@@ -160,7 +160,7 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
         8: "it has more cells than the head",
     }.items():
         assert f"line {line}: {said}" in err
-    assert not Path("mlflow.db").exists()
+    assert MlflowClient(store_uri).get_experiment_by_name("mmq") is None
     main([*command, "--skip-bad-rows"])
     assert "6 bad rows skipped" in capsys.readouterr().out
     assert len(runs(store_uri, "trial")) == 2
@@ -187,7 +187,7 @@ def test_bad_options_end_before_anything_is_logged(store_uri, option):
     given = ["grid.csv", "--score", "cider", *option] if option else []
     with pytest.raises(SystemExit):
         main(["import-results", *given])
-    assert not Path("mlflow.db").exists()
+    assert MlflowClient(store_uri).get_experiment_by_name("mmq") is None
 
 
 def test_runs_filled_in_at_once_are_those_that_the_client_makes(store_uri):
