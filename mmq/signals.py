@@ -69,6 +69,9 @@ def signals_deferred() -> Iterator[None]:
 def _deferred(signum: int) -> Iterator[None]:
     came = []
     before = signal.getsignal(signum)
+    if before is None:  # a handler that is not Python's could not be put back
+        yield
+        return
     try:
         signal.signal(signum, lambda *_: came.append(signum))
         yield

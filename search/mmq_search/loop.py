@@ -120,10 +120,8 @@ class Search:
     def _settle(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
         """Evaluate, unless a grid or another search has; keep, log and tell."""
         study, prepared = self.study, self.prepared
-        spec, shared = (
-            TrialSpec(prepared.question, asked.allocation),
-            Records.of(prepared.question),
-        )
+        spec = TrialSpec(prepared.question, asked.allocation)
+        shared = Records.of(prepared.question)
         tags = {"mmq.optuna_trial": str(asked.trial.number)}
 
         def tell() -> None:
