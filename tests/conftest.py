@@ -45,3 +45,18 @@ def store_uri(empty_store, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(uri)
     yield uri
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The allocations that were really evaluated, each with its quantizer."""
+    from mmq.studies import run as running
+
+    seen, real = [], running.run_trial
+
+    def watched(spec, *rest, **options):
+        seen.append((spec.question.quantizer, str(spec.allocation)))
+        return real(spec, *rest, **options)
+
+    monkeypatch.setattr(running, "run_trial", watched)
+    return seen

@@ -26,19 +26,6 @@ def runs(uri, kind):
     return client.search_runs([experiment], f"tags.`mmq.kind` = '{kind}'")
 
 
-@pytest.fixture
-def evaluated(monkeypatch):
-    """The allocations that were really evaluated."""
-    seen, real = [], running.run_trial
-
-    def watched(spec, *rest, **options):
-        seen.append((spec.question.quantizer, str(spec.allocation)))
-        return real(spec, *rest, **options)
-
-    monkeypatch.setattr(running, "run_trial", watched)
-    return seen
-
-
 # --- which quantizers ----------------------------------------------------------------------------
 def test_quantizers_are_parsed_with_their_options():
     assert [name for _, name, _ in parse("")] == sorted(name for _, name, _ in parse(""))

@@ -22,7 +22,6 @@ from mmq.model import locate, skeleton
 from mmq.prepare import QuestionOptions, prepare
 from mmq.sizes import planned_bpw, weigh
 from mmq.store import Store
-from mmq.studies import run as running
 
 BITS = (2, 3, 4, 5, 6, 8, 16)
 
@@ -150,14 +149,7 @@ def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
     assert "vit=4 llm=4\n5." in said  # what is given counts
 
 
-def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_uri, monkeypatch):
-    evaluated, real = [], running.run_trial
-
-    def watched(spec, *rest, **options):
-        evaluated.append(str(spec.allocation))
-        return real(spec, *rest, **options)
-
-    monkeypatch.setattr(running, "run_trial", watched)
+def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_uri, evaluated):
     options = ["--model", "embedded-llava", "--limit", "9", "--bits", "4,16", "--quantizer", "rtn"]
     said_by("grid", *options, "--study", "before")
     assert len(evaluated) == 4
