@@ -33,11 +33,15 @@ class Abandoned:
             who = trial.user_attrs.get("owner")
             if who is None or is_gone(who) or (trial._trial_id in stale and not is_here(who)):
                 log.warning("Trial %d was left by %s", trial.number, who)
-                self._runs.append((trial.number, self._settle(trial)))
+                self.settle_one(trial)
+
+    def settle_one(self, trial: FrozenTrial) -> None:
+        """Complete or fail a trial that nobody works on. The caller has the lock."""
+        self._runs.append((trial.number, self._settle(trial)))
 
     def _settle(self, trial: FrozenTrial) -> dict[str, Any] | None:
         params = trial.params or trial.system_attrs.get("fixed_params", {})
-        if set(params) != set(self.study.space.parts):
+        if not self.study.space.holds(params):
             self.study.study.tell(trial.number, state=TrialState.FAIL)
             return None
         allocation, records = self.study.space.allocation(params), self.study.records

@@ -81,7 +81,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     question = prepared.question
     name = chosen.study or study_name(question, space)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
-    study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering)
+    study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering, is_worker())
     model = prepared.load() if chosen.workers == 1 else None
     run = open_run(study, chosen.experiment, question)
     if is_worker():
@@ -110,10 +110,16 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
 
 def open_run(study: SearchStudy, experiment: str, question: Question) -> StudyRun:
     """The study's parent run, shared by all that work on it: the first one makes it."""
-    with study.locked():
-        run = study_run(experiment, study.name, [question], study.parent)
-        study.log_to(run.address)
-    run.parts, run.others = study.space.parts, study.others_at_work
+    made: list[StudyRun] = []  # before the database went away, if it does
+
+    def open_once() -> StudyRun:
+        if not made or study.parent not in (None, made[0].address):
+            made[:] = [study_run(experiment, study.name, [question], study.parent)]
+        study.log_to(made[0].address)
+        return made[0]
+
+    run = study.exclusively(open_once)
+    run.parts, run.others = study.space.parts, study.may_have_company
     return run
 
 

@@ -1,18 +1,24 @@
 """What a search has found so far, read from its storage."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.answers import Budget, answers
 from mmq.analysis.fronts import Point
-from mmq.errors import unknown
+from mmq.errors import InputError, unknown
 from mmq.records import Records, primary_samples
 from mmq.studies.front import Results
 from mmq.tracking import fetch_record
 from mmq_search.storage import Storage
+
+log = logging.getLogger(__name__)
+DIRECTIONS = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
 
 
 class FoundStudy:
@@ -28,6 +34,26 @@ class FoundStudy:
     def _open(self, name: str, storage: Storage, study: optuna.Study) -> None:
         self.name, self.storage, self.study = name, storage, study
         self.records = Records(storage.folder / "studies" / name)
+        self._check_origin()
+
+    def _check_origin(self) -> None:
+        """InputError for a study that `mmq search` did not make."""
+        trials = self.study.get_trials(deepcopy=False)
+        why = ""
+        if list(self.study.directions) != DIRECTIONS:
+            shown = ", ".join(d.name.lower() for d in self.study.directions)
+            why = f"its directions are {shown}, not minimize, maximize"
+        elif trials and "question" not in self.study.user_attrs:
+            why = "it has trials, and no question"
+        if why:
+            raise InputError(
+                f"study: {self.name!r} in {self.storage.address} was not made by mmq search: "
+                f"{why}. Choose another --study, or another storage."
+            )
+        others = [t.number for t in trials if t.state.is_finished() and not _is_known(t)]
+        if others:
+            shown = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
+            log.warning("Trials %s of study %s were not made by mmq: ignored", shown, self.name)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Optuna's trials in these states."""
@@ -49,7 +75,7 @@ class FoundStudy:
         return {
             trial.user_attrs["allocation"]: trial
             for trial in self.trials(*states)
-            if "duplicate_of" not in trial.user_attrs
+            if "duplicate_of" not in trial.user_attrs and _is_known(trial)
         }
 
     @property
@@ -63,7 +89,18 @@ class FoundStudy:
         """What the last command asked for: n_trials, until when (seconds of the epoch), what
         bounds, and of how many parameters.
         """
-        return dict(self.study.user_attrs.get("asked", {}))
+        return dict(self.study.user_attrs.get("asked") or {})
+
+    def budget(self) -> Budget:
+        """The bounds that the last command asked for; InputError for those of a newer mmq."""
+        given = dict(self.asked.get("budget") or {})
+        known = {field.name for field in fields(Budget)}
+        if strange := sorted(given.keys() - known):
+            raise InputError(
+                f"study: {self.name!r} was searched by a newer mmq, with the bounds "
+                f"{', '.join(strange)}. Use that version."
+            )
+        return Budget(**given)
 
     @property
     def score_name(self) -> str:
@@ -72,8 +109,9 @@ class FoundStudy:
 
     def short_answers(self) -> list[str]:
         """The answers to what was asked, a line each, without how sure they are."""
-        budget = Budget(**self.asked.get("budget", {}))
-        found = answers(self.points(), budget, self.asked.get("parameters", 0), lambda _: None, [])
+        found = answers(
+            self.points(), self.budget(), self.asked.get("parameters", 0), lambda _: None, []
+        )
         return [answer.text.splitlines()[0] for answer in found]
 
     def points(self) -> list[Point]:
@@ -95,7 +133,8 @@ class FoundStudy:
         """A finished trial's score of every sample, where its metric has one."""
         record = self.records.get(allocation)
         if record is None:  # another machine evaluated it
-            record = fetch_record(self.evaluated()[allocation].user_attrs["run_id"])
+            run_id = self.evaluated()[allocation].user_attrs.get("run_id")
+            record = None if run_id is None else fetch_record(run_id)
             if record is not None:
                 self.records.put(record)
         return None if record is None else primary_samples(record)
@@ -113,3 +152,9 @@ class FoundStudy:
             budget or Budget(),
             parameters,
         )
+
+
+def _is_known(trial: FrozenTrial) -> bool:
+    """Whether a finished trial says which allocation it is of, if it has to."""
+    ended_well = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return not ended_well or isinstance(trial.user_attrs.get("allocation"), str)

@@ -1,5 +1,6 @@
 """The parent run while the search goes on: what the UI shows is what is known."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +8,9 @@ from contextlib import contextmanager
 from mmq.analysis.fronts import pareto_front
 from mmq.studies.front import Results, description, log_front
 from mmq.tracking import StudyRun, hasty, optional
+from mmq_search.patience import StorageError
 
+log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds at least between two updates
 
 
@@ -42,8 +45,11 @@ class LiveView:
         try:
             yield
         except BaseException:
-            with hasty():  # nobody waits minutes after an interrupt
-                self._finish(last)
+            try:
+                with hasty():  # nobody waits minutes after an interrupt
+                    self._finish(last)
+            except StorageError as error:
+                log.warning("The front is not logged; the same command does it later: %s", error)
             raise
         self._finish(last)
 

@@ -1,5 +1,6 @@
 """The search itself: ask, run, tell, until enough is tried; alone, or among other processes."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from mmq.tracking import StudyRun, unreachable
 from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
 from mmq_search.live import LiveView
+from mmq_search.patience import StorageError
 from mmq_search.study import Asked, SearchStudy
 from mmq_search.workers import is_worker, oversee
 
+log = logging.getLogger(__name__)
 POLL = 1.0  # seconds between two looks at what the others do
 
 
@@ -69,11 +72,12 @@ class Search:
         """Let workers search, and log the front when they have."""
         target, live = self._target(), LiveView(self.run, self.results)
         # looking for others settles what a killed worker left
-        with live.finishing(last=lambda: not self.study.others_at_work()):
+        with (
+            live.finishing(last=lambda: not self.study.others_at_work()),
+            self.study.storage.door.hurrying(),
+        ):
             if self.done < target:
-                codes = oversee(commands, lambda: self.done, target)
-                if all(codes):
-                    raise RuntimeError(f"all workers ended early, with exit codes {codes}")
+                oversee(commands, lambda: self.done, target)
 
     def alone(self, model: LoadedModel, artifacts: Artifacts) -> None:
         """Ask, run and tell in this process; the front is logged however it ends."""
@@ -81,6 +85,7 @@ class Search:
         failures, idle = 0, False
         with (
             live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),
+            self.study.storage.door.hurrying(),
             tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
         ):
             bar.update(self.done)
@@ -94,6 +99,8 @@ class Search:
                 idle = False
                 try:
                     self.run_one(asked, model, artifacts)
+                except StorageError:  # it was waited for long enough
+                    raise
                 except TakenOver as error:
                     tqdm.write(f"Trial {asked.allocation}: {error}")
                 except Exception as error:
@@ -114,7 +121,11 @@ class Search:
             with study.working(asked):
                 self._settle(asked, model, artifacts)
         except BaseException as error:
-            study.give_up(asked, retry=isinstance(error, KeyboardInterrupt) or unreachable(error))
+            retry = isinstance(error, KeyboardInterrupt | StorageError) or unreachable(error)
+            try:
+                study.give_up(asked, retry)
+            except StorageError as away:
+                log.warning("Trial %s is settled by the next command: %s", asked.allocation, away)
             raise
 
     def _settle(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:

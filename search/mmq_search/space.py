@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import Trial
 
@@ -52,6 +53,12 @@ class Space:
     def allocation(self, params: Mapping[str, int]) -> BitAllocation:
         """The inverse of `params`."""
         return self._of(self.bits[params[name]] for name in self.parts)
+
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Whether these are Optuna's parameters of an allocation."""
+        return params.keys() == set(self.parts) and all(
+            isinstance(k, int) and 0 <= k < len(self.bits) for k in params.values()
+        )
 
     def part_of(self, part: Part) -> str:
         """Which of the space's parts a finest part belongs to."""

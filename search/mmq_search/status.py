@@ -39,7 +39,7 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
     """
     if extra:
         raise unknown("option", next(iter(extra)), ["study"])
-    storage = Storage(home())
+    storage = Storage(home(), reading=True)
     known = get_all_study_names(storage.optuna)
     wanted = name or chosen.study or (known[0] if len(known) == 1 else "")
     if not wanted and known:

@@ -3,11 +3,11 @@
 import json
 import logging
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import Trial, TrialState
@@ -17,10 +17,12 @@ from mmq.errors import InputError, TakenOver
 from mmq.owner import owner
 from mmq_search.abandoned import Abandoned
 from mmq_search.found import FoundStudy
+from mmq_search.patience import StorageError
 from mmq_search.space import Space
 from mmq_search.steering import Steering
-from mmq_search.storage import Storage, heartbeat, patiently
+from mmq_search.storage import Storage, heartbeat
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_DUPLICATES = 3  # repeats in a row before a fresh allocation is drawn
 
@@ -49,47 +51,54 @@ class SearchStudy(FoundStudy):
         folder: Path,
         seed: int,
         steering: Steering | None = None,
+        patient: bool = False,
     ) -> None:
+        """patient: wait for a database that is away already at the start."""
         self.space, self.seed = space, seed
         self.steering = steering or Steering(space)
-        storage, self.abandoned = Storage(folder), Abandoned(self)
-        with storage.locked(name):
-            study = optuna.create_study(
-                study_name=name,
-                storage=storage.optuna,
-                directions=["minimize", "maximize"],
-                load_if_exists=True,
-            )
-            self._open(name, storage, study)
-            self.study.set_metric_names(["bpw", "score"])
-            self._check_question(facts)
-            self.abandoned.settle()
-            self.lead(self.steering.diagonal())
+        storage, self.abandoned = Storage(folder, patient=patient), Abandoned(self)
+        self._half_asked: set[int] = set()  # numbers: the database went away meanwhile
+        storage.exclusively(name, lambda: self._make(name, storage, facts))
         self.abandoned.end_runs()
+
+    def _make(self, name: str, storage: Storage, facts: dict[str, Any]) -> None:
+        """Make the study, or open it, with its lock held."""
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage.optuna,
+            directions=["minimize", "maximize"],
+            load_if_exists=True,
+        )
+        self._open(name, storage, study)
+        self._check_question(facts)
+        self.study.set_metric_names(["bpw", "score"])
+        self.abandoned.settle()
+        self.lead(self.steering.diagonal())
 
     def _check_question(self, facts: dict[str, Any]) -> None:
         known = self.study.user_attrs.get("question")
         given = json.loads(json.dumps(facts, default=str))  # as the database gives it back
-        if known is None:
-            self.study.set_user_attr("question", given)
+        if known is None:  # the question last: whoever finds it finds all
             self.study.set_user_attr("bits", list(self.space.bits))
             self.study.set_user_attr("grain", self.space.grain)
-        elif known != given:
+            self.study.set_user_attr("question", given)
+        elif not isinstance(known, dict) or known != given:
+            known = known if isinstance(known, dict) else {}
             other = [k for k in given if known.get(k) != given[k]]
             raise InputError(
                 f"study: {self.name!r} answers another question; what differs: "
                 f"{', '.join(other)}. Choose another --study, or leave it empty."
             )
         for name, wanted in (("bits", list(self.space.bits)), ("grain", self.space.grain)):
-            if self.study.user_attrs[name] != wanted:
+            if (has := self.study.user_attrs.get(name)) != wanted:
                 raise InputError(
                     f"study: {self.name!r} searches another space, with {name} "
-                    f"{self.study.user_attrs[name]}. Choose another --study, or leave it empty."
+                    f"{has}. Choose another --study, or leave it empty."
                 )
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from asking in this study, and from what else needs the lock."""
-        return self.storage.locked(self.name)
+    def exclusively(self, work: Callable[[], T]) -> T:
+        """Do what no other process may do in this study meanwhile; see `Storage.exclusively`."""
+        return self.storage.exclusively(self.name, work)
 
     def _settle(self, number: int, allocation: BitAllocation) -> dict[str, Any] | None:
         """End a trial as its record says; without one, fail it and ask again."""
@@ -107,15 +116,19 @@ class SearchStudy(FoundStudy):
         if params not in waiting and str(allocation) not in self.settled():
             self.study.enqueue_trial(params)
 
-    def lead(self, allocations: Iterable[BitAllocation]) -> None:
+    def lead(self, allocations: Sequence[BitAllocation]) -> None:
         """Ask for these next, in this order, before the sampler chooses again.
 
         Those that were evaluated, are being evaluated or are waiting already are left out.
         """
-        running = {t.user_attrs.get("allocation") for t in self.trials(TrialState.RUNNING)}
-        for allocation in allocations:
-            if str(allocation) not in running:
-                self._enqueue(allocation)
+
+        def lead() -> None:
+            running = {t.user_attrs.get("allocation") for t in self.trials(TrialState.RUNNING)}
+            for allocation in allocations:
+                if str(allocation) not in running:
+                    self._enqueue(allocation)
+
+        self.exclusively(lead)
 
     def ask(self, limit: int | None = None) -> Asked | None:
         """The next allocation that was not tried yet; None where there is none left.
@@ -124,15 +137,23 @@ class SearchStudy(FoundStudy):
         """
 
         def ask() -> Asked | None:
-            with self.locked():
-                self.abandoned.settle()
-                # in this order: a trial that ends in between counts twice, not never
-                begun = len(self.trials(TrialState.RUNNING)) + len(self.settled())
-                return None if limit is not None and begun >= limit else self._ask()
+            self._give_back()
+            self.abandoned.settle()
+            # in this order: a trial that ends in between counts twice, not never
+            begun = len(self.trials(TrialState.RUNNING)) + len(self.settled())
+            return None if limit is not None and begun >= limit else self._ask()
 
-        asked = patiently(ask)
+        asked = self.exclusively(ask)
+        self._half_asked.clear()
         self.abandoned.end_runs()
         return asked
+
+    def _give_back(self) -> None:
+        """Settle what this process was about to ask when the database went away."""
+        for trial in self.trials(TrialState.RUNNING):
+            if trial.number in self._half_asked:
+                self.abandoned.settle_one(trial)
+        self._half_asked.clear()
 
     def _ask(self) -> Asked | None:
         """The next allocation, with the lock held.
@@ -146,6 +167,7 @@ class SearchStudy(FoundStudy):
         self.study.sampler = self.steering.sampler(self.seed + begun, self.points())
         while True:
             trial = self.study.ask()
+            self._half_asked.add(trial.number)
             self.storage.optuna.record_heartbeat(trial._trial_id)
             trial.set_user_attr("owner", owner())
             allocation = self.space.suggest(trial)
@@ -181,20 +203,30 @@ class SearchStudy(FoundStudy):
     @contextmanager
     def working(self, asked: Asked) -> Iterator[None]:
         """Around a trial's work: other machines see that it is alive."""
-        with heartbeat(self.storage.optuna, asked.trial._trial_id):
+        with (
+            self.storage.door.hurrying(),
+            heartbeat(self.storage.optuna, asked.trial._trial_id),
+        ):
             yield
 
     def others_at_work(self) -> bool:
         """Whether a living process has a trial running."""
 
         def look() -> bool:
-            with self.locked():
-                self.abandoned.settle()
-                return bool(self.trials(TrialState.RUNNING))
+            self.abandoned.settle()
+            return bool(self.trials(TrialState.RUNNING))
 
-        others = patiently(look)
+        others = self.exclusively(look)
         self.abandoned.end_runs()
         return others
+
+    def may_have_company(self) -> bool:
+        """As `others_at_work`, and True where the database does not say."""
+        try:
+            return self.others_at_work()
+        except StorageError as error:
+            log.warning("The study's run stays open: %s", error)
+            return True
 
     def check_claim(self, asked: Asked) -> None:
         """TakenOver where the trial was given to others, who took this process for dead."""
@@ -202,15 +234,14 @@ class SearchStudy(FoundStudy):
             raise TakenOver(f"trial {asked.trial.number} was silent and is settled by others")
 
     def _state(self, asked: Asked) -> TrialState:
-        storage = self.study._storage
-        return patiently(lambda: storage.get_trial(asked.trial._trial_id).state)
+        return self.study._storage.get_trial(asked.trial._trial_id).state
 
     def tell(self, asked: Asked) -> None:
         """Tell Optuna what the kept record says: completed, or pruned where it was stopped."""
         record = self.records.get_any(asked.allocation)
         assert record is not None, f"{asked.allocation} was never kept"
         if self._state(asked) == TrialState.RUNNING:
-            patiently(lambda: self._close(asked.trial.number, record))
+            self._close(asked.trial.number, record)
 
     def _close(self, number: int, record: dict[str, Any]) -> None:
         score = record["metrics"][record["primary"]]
@@ -252,7 +283,10 @@ class SearchStudy(FoundStudy):
         if self._state(asked).is_finished():
             return
         if retry or self.records.get_any(asked.allocation) is not None:
-            with self.locked():
-                self._settle(asked.trial.number, asked.allocation)
+            self.exclusively(lambda: self._give_up(asked))
         else:
             self.study.tell(asked.trial, state=TrialState.FAIL)
+
+    def _give_up(self, asked: Asked) -> None:
+        if self._state(asked) == TrialState.RUNNING:
+            self._settle(asked.trial.number, asked.allocation)

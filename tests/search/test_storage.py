@@ -2,14 +2,23 @@
 
 import multiprocessing
 import os
+import sqlite3
+import threading
 import time
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+import optuna
+import psycopg
 import pytest
+from mmq_search.patience import StorageError, passes, reason
 from mmq_search.storage import GRACE, VARIABLE, Storage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgres import PASSWORD, postgres
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from test_study import SPACE, finish, open_study, record
 
 import mmq.owner
@@ -150,9 +159,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, database):
     held = multiprocessing.Event()
 
     def hold():
-        with open_study(tmp_path, tmp_path.name).locked():
-            held.set()
-            time.sleep(60)
+        open_study(tmp_path, tmp_path.name).exclusively(lambda: (held.set(), time.sleep(60)))
 
     def ask():
         open_study(tmp_path, tmp_path.name).ask()
@@ -192,6 +199,186 @@ def test_a_trial_that_ends_while_it_is_counted_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(second, "trials", end_in_between)
     assert second.ask(4) is None
     assert len(second.evaluated()) == 4
+
+
+LOST = OperationalError("commit", {}, psycopg.OperationalError("the connection is lost"))
+
+
+@contextmanager
+def away(server, seconds=0.5):
+    """The database is away in this block, or for so long where the block waits for it."""
+    server.stop()
+    back = threading.Timer(seconds, server.start)
+    back.start()
+    try:
+        yield
+    finally:
+        back.join()
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, server):
+    """A study with two finished trials in PostgreSQL."""
+    monkeypatch.setenv(VARIABLE, server.url)
+    study = open_study(tmp_path, tmp_path.name)
+    finish(study, 2)
+    return study
+
+
+def test_every_read_and_write_waits_for_a_database_that_is_away(study, server):
+    with away(server):
+        asked = study.ask()
+    study.records.keep(record(asked), "r")
+    with away(server), study.working(asked):
+        study.tell(asked)
+    with away(server):
+        assert len(study.settled()) == 3  # as the overseer and the live view read
+    with away(server):
+        assert study.score_name == "vqa/accuracy"
+    with away(server):
+        assert not study.others_at_work()
+    with away(server):
+        study.give_up(study.ask(), retry=True)
+    assert not study.trials(TrialState.RUNNING)
+    assert len(study.trials(TrialState.WAITING)) == 1
+
+
+def interrupted(server, monkeypatch, name, before):
+    """Restart the database once, just before or after this method of the tables was called."""
+    from mmq_search.tables import Tables
+
+    real, calls = getattr(Tables, name), []
+
+    def method(self, *args, **kwargs):
+        calls.append(name)
+        if len(calls) > 1:
+            return real(self, *args, **kwargs)
+        if before:
+            server.stop()
+            server.start()
+        found = real(self, *args, **kwargs)
+        if not before:  # it is written, and the answer is lost
+            server.stop()
+            server.start()
+            raise OperationalError(
+                "commit", {}, psycopg.OperationalError("the connection is lost")
+            )
+        return found
+
+    monkeypatch.setattr(Tables, name, method)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("_create_new_trial", False), ("set_trial_user_attr", True), ("_set_trial_param", False)],
+)
+def test_asking_that_was_broken_off_leaves_no_trial_behind(
+    study, server, monkeypatch, name, before
+):
+    finish(study, 2)  # what is next comes from the sampler
+    calls = interrupted(server, monkeypatch, name, before)
+    asked = study.ask()
+    assert len(calls) > 1
+    assert [t.number for t in study.trials(TrialState.RUNNING)] == [asked.trial.number]
+    study.give_up(asked, retry=True)
+    rest = finish(study, 3)
+    assert len(set(rest)) == 3
+    assert str(asked.allocation) in rest
+
+
+def test_an_end_whose_answer_was_lost_is_written_once(study, server, monkeypatch):
+    asked = study.ask()
+    study.records.keep(record(asked), "r")
+    real, calls = RDBStorage.set_trial_state_values, []
+
+    def lost(self, *args, **kwargs):
+        found = real(self, *args, **kwargs)
+        calls.append(args)
+        if len(calls) == 1:
+            raise OperationalError(
+                "commit", {}, psycopg.OperationalError("the connection is lost")
+            )
+        return found
+
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", lost)
+    study.tell(asked)
+    assert len(calls) == 1
+    assert str(asked.allocation) in study.evaluated()
+
+
+def test_a_lock_that_was_lost_with_its_connection_is_taken_again(study, server):
+    attempts = []
+
+    def work():
+        attempts.append(1)
+        if len(attempts) == 1:
+            server.stop()
+            server.start()
+            study.study.set_user_attr("x", 1)  # on a new connection, without the lock
+
+    study.exclusively(work)
+    assert len(attempts) == 2
+
+
+def test_a_database_that_stays_away_ends_with_a_sentence(study, server, monkeypatch):
+    study.storage.door.patience = 0.5
+    with away(server, 1.5):
+        with pytest.raises(StorageError, match="it is away: .*the same command resumes") as caught:
+            study.settled()
+        assert PASSWORD not in str(caught.value)
+    assert study.storage.door.patience <= 5  # what ends with it does not wait as long again
+    assert len(study.settled()) == 2
+
+
+@pytest.mark.parametrize(
+    ("driver", "said", "waits"),
+    [
+        (sqlite3.OperationalError, "database is locked", True),
+        (sqlite3.OperationalError, "database or disk is full", False),
+        (sqlite3.OperationalError, "attempt to write a readonly database", False),
+        (sqlite3.OperationalError, "unable to open database file", False),
+        (sqlite3.OperationalError, "disk I/O error", False),
+        (sqlite3.DatabaseError, "database disk image is malformed", False),
+        (psycopg.OperationalError, "connection failed: Connection refused", True),
+        (psycopg.OperationalError, "server closed the connection unexpectedly", True),
+        (psycopg.OperationalError, "FATAL: password authentication failed for user", False),
+        (psycopg.OperationalError, 'FATAL: database "x" does not exist', False),
+        (psycopg.errors.AdminShutdown, "terminating connection", True),
+        (psycopg.errors.CannotConnectNow, "the database system is starting up", True),
+        (psycopg.errors.DeadlockDetected, "deadlock detected", True),
+        (psycopg.errors.LockNotAvailable, "canceling statement due to lock timeout", True),
+        (psycopg.errors.TooManyConnections, "too many clients already", True),
+        (psycopg.errors.DiskFull, "No space left on device", False),
+        (psycopg.errors.InsufficientPrivilege, "permission denied for table trials", False),
+        (psycopg.errors.ReadOnlySqlTransaction, "cannot execute INSERT", False),
+    ],
+)
+def test_what_goes_away_by_waiting_is_waited_for_and_nothing_else(driver, said, waits):
+    error = StorageInternalError()
+    error.__cause__ = OperationalError("select", {}, driver(said))
+    assert passes(error) == waits
+    assert reason(error) == said
+
+
+def test_a_file_that_is_removed_in_the_middle_is_reported(tmp_path):
+    study = open_study(tmp_path)
+    finish(study, 2)
+    (tmp_path / "studies.db").unlink()
+    with pytest.raises(StorageError, match="was removed or replaced while it was in use"):
+        study.ask()
+    assert len(list((tmp_path / "studies" / "s").glob("*.json"))) == 2
+
+
+def test_a_study_that_is_deleted_in_the_middle_is_reported(tmp_path):
+    study = open_study(tmp_path)
+    asked = study.ask()
+    study.records.keep(record(asked), "r")
+    optuna.delete_study(study_name="s", storage=open_study(tmp_path, "t").storage.optuna)
+    with pytest.raises(StorageError, match="somebody deleted it"):
+        study.tell(asked)
+    with pytest.raises(StorageError):
+        study.ask()
 
 
 def test_a_database_that_restarts_in_the_middle_costs_nothing(tmp_path, monkeypatch, server):

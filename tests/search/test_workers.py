@@ -89,15 +89,53 @@ def test_a_worker_ends_when_its_overseer_was_killed():
     assert worker.wait(30) == -signal.SIGTERM
 
 
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Makes workers run a shell script instead of Python; its $3 is the command's first word."""
+
+    def instead(script):
+        path = tmp_path / "program"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return instead
+
+
 def test_an_overseer_passes_on_what_is_said_and_who_ended(monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_RUN_ID", "of-the-command")
-    codes = oversee([["plugins"], ["no-such-command"]], lambda: 0, 1)
+    done = iter([0, 1, 1, 1])  # the other one has evaluated something
+    codes = oversee([["plugins"], ["no-such-command"]], lambda: next(done, 1), 1)
     said = capfd.readouterr().err
     assert codes == [0, 2]
     assert "worker 1: quantizer" in said
     assert "worker 2: Error: Unknown command" in said
     assert "worker 2 failed with exit code 2" in said
     assert VARIABLE not in os.environ
+
+
+def test_bad_input_that_workers_find_ends_the_search_with_one_message(program, capfd):
+    program('[ "$3" = slow ] && exec sleep 60; echo "Error: data: no such folder"; exit 2')
+    began = time.monotonic()
+    with pytest.raises(InputError, match="^data: no such folder$"):
+        oversee([["quick"], ["quick"], ["slow"]], lambda: 0, 5)
+    assert time.monotonic() - began < 30  # the slow one was ended
+    assert "no such folder" not in capfd.readouterr().err
+
+
+def test_workers_that_all_fail_end_the_search_with_one_message(program, capfd):
+    program('echo "MemoryError"; exit 1')
+    with pytest.raises(InputError, match="all of them ended early: failed with exit code 1 "):
+        oversee([["a"], ["b"]], lambda: 0, 5)
+    program("kill -9 $$")
+    with pytest.raises(InputError, match=r"was ended by signal 9 \(worker 1, 2\)"):
+        oversee([["a"], ["b"]], lambda: 0, 5)
+
+
+def test_a_worker_that_cannot_be_started_is_an_input_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/program")
+    with pytest.raises(InputError, match="worker 1 cannot be started"):
+        oversee([["a"]], lambda: 0, 5)
 
 
 def test_workers_get_the_options_that_the_command_has():

@@ -1,0 +1,75 @@
+"""Optuna's tables in a database, behind the one door."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from mmq_search.patience import Door, StorageError
+
+GONE = "the study is not in the database any more: somebody deleted it"
+
+
+class Tables(RDBStorage):
+    """Optuna's storage, every method of which waits while the database is away."""
+
+    def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:
+        self.door = door
+        super().__init__(*args, **kwargs)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's; written once also where the answer to the first attempt was lost."""
+        attempts = 0
+
+        def write() -> bool:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1 and state.is_finished():
+                now = RDBStorage.get_trial(self, trial_id)
+                if now.state == state and now.values == (None if values is None else [*values]):
+                    return True
+            return bool(RDBStorage.set_trial_state_values(self, trial_id, state, values))
+
+        return self.door.patiently(write)
+
+
+def _patient(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Tables, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.door.patiently(lambda: method(self, *args, **kwargs))
+        except KeyError:
+            if name == "get_study_id_from_name":  # how Optuna asks whether there is one
+                raise
+            raise StorageError(GONE) from None
+
+    return call
+
+
+for _name, _method in inspect.getmembers(RDBStorage, inspect.isfunction):
+    static = isinstance(inspect.getattr_static(RDBStorage, _name), staticmethod)
+    if not _name.startswith("__") and not static and _name not in vars(Tables):
+        setattr(Tables, _name, _patient(_name, _method))
+
+
+def of_another_optuna(error: RuntimeError, address: str) -> str:
+    """What to do where Optuna refuses its own tables, from what it says."""
+    made = re.search(r"set up by optuna ([^)]*)", str(error))
+    by = f"set up by Optuna {made[1]}" if made else "of another Optuna"
+    if "storage upgrade" in str(error):
+        return (
+            f"its tables are older ({by}) than the installed Optuna {optuna.__version__} reads. "
+            f"Make a backup and upgrade them with `optuna storage upgrade --storage {address}` "
+            f"(put in the password if there is one), or install the Optuna that made them."
+        )
+    return (
+        f"its tables ({by}) are newer than the installed Optuna {optuna.__version__} reads, or "
+        f"another program's. Update it (`pip install -U optuna`), or choose another database."
+    )
