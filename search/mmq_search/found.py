@@ -155,6 +155,8 @@ class FoundStudy:
 
 
 def _is_known(trial: FrozenTrial) -> bool:
-    """Whether a finished trial says which allocation it is of, if it has to."""
-    ended_well = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    return not ended_well or isinstance(trial.user_attrs.get("allocation"), str)
+    """Whether a finished trial has the allocation and the values that it has to have."""
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        return True
+    valued = trial.state == TrialState.PRUNED or len(trial.values or ()) == len(DIRECTIONS)
+    return valued and isinstance(trial.user_attrs.get("allocation"), str)

@@ -69,7 +69,7 @@ class Door:
     def __init__(self, explain: Callable[[str], StorageError]) -> None:
         self.patience: float = PATIENCE
         self.outages = 0  # that this process saw
-        self._explain = explain
+        self.explain = explain
         self._inside = threading.local()
 
     @property
@@ -106,10 +106,10 @@ class Door:
             except (StorageInternalError, SQLAlchemyError) as error:
                 said = reason(error)
                 if not passes(error):
-                    raise self._explain(said) from None
+                    raise self.explain(said) from None
                 if time.monotonic() + pause > began + self.patience:
                     self.patience = min(self.patience, SHORT)  # for all that ends with this
-                    raise self._explain(f"it is away: {said}") from None
+                    raise self.explain(f"it is away: {said}") from None
                 if not waited:
                     log.warning("The study's database is away (%s); trying again.", said)
                     self.outages += 1

@@ -10,9 +10,11 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from mmq_search.patience import Door, StorageError
+from mmq.errors import InputError
+from mmq_search.patience import Door
 
 GONE = "the study is not in the database any more: somebody deleted it"
+UNREADABLE = "what it holds of a study is damaged, or another program's"
 
 
 class Tables(RDBStorage):
@@ -45,10 +47,16 @@ def _patient(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Tables, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.door.patiently(lambda: method(self, *args, **kwargs))
+        except InputError:
+            raise
         except KeyError:
             if name == "get_study_id_from_name":  # how Optuna asks whether there is one
                 raise
-            raise StorageError(GONE) from None
+            raise self.door.explain(GONE) from None
+        except (ValueError, LookupError, TypeError) as error:
+            if "get" not in name:
+                raise
+            raise self.door.explain(f"{UNREADABLE}: {error}") from None
 
     return call
 
