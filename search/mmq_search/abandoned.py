@@ -1,17 +1,20 @@
 """Trials whose process died: settled by whoever asks next, with their MLflow runs."""
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.owner import is_gone, is_here
 from mmq.tracking import settle_trial, trial_record
+from mmq_search.storage import HEARTBEAT
 
 if TYPE_CHECKING:
     from mmq_search.study import SearchStudy
 
 log = logging.getLogger(__name__)
+LISTEN = 2 * HEARTBEAT  # seconds in which a living process is heard, whatever the clocks say
 
 
 class Abandoned:
@@ -20,6 +23,8 @@ class Abandoned:
     def __init__(self, study: "SearchStudy") -> None:
         self.study = study
         self._runs: list[tuple[int, dict[str, Any] | None]] = []  # trial's number, its record
+        self._silent: dict[int, float] = {}  # trial's id: since when, by this process's clock
+        self._outages = 0
 
     def settle(self) -> None:
         """Complete them by their records, or fail them and ask again. The caller has the lock.
@@ -27,13 +32,27 @@ class Abandoned:
         A process of this host is looked for; of another host, its heartbeat. A trial without an
         owner was left in the middle of asking: who asks holds the lock, and so does the caller.
         """
-        study = self.study.study
-        stale = self.study.storage.optuna._get_stale_trial_ids(study._study_id)
+        silent = self._long_silent()
         for trial in self.study.trials(TrialState.RUNNING):
             who = trial.user_attrs.get("owner")
-            if who is None or is_gone(who) or (trial._trial_id in stale and not is_here(who)):
+            if who is None or is_gone(who) or (trial._trial_id in silent and not is_here(who)):
                 log.warning("Trial %d was left by %s", trial.number, who)
                 self.settle_one(trial)
+
+    def _long_silent(self) -> set[int]:
+        """Ids of trials without a heartbeat, here too for longer than a living one would take.
+
+        What the database says alone is not enough: its clock may have been set, and while it was
+        away nobody's heart could be heard.
+        """
+        door = self.study.storage.door
+        if door.outages != self._outages:
+            self._outages = door.outages
+            self._silent.clear()
+        stale = self.study.storage.optuna._get_stale_trial_ids(self.study.study._study_id)
+        now = time.monotonic()
+        self._silent = {trial_id: self._silent.get(trial_id, now) for trial_id in stale}
+        return {k for k, since in self._silent.items() if now - since >= LISTEN}
 
     def settle_one(self, trial: FrozenTrial) -> None:
         """Complete or fail a trial that nobody works on. The caller has the lock."""

@@ -71,7 +71,7 @@ def progress(study: FoundStudy) -> str:
 
 def _seconds(trial: FrozenTrial) -> float:
     duration = trial.duration
-    return 0.0 if duration is None else duration.total_seconds()
+    return 0.0 if duration is None else max(0.0, duration.total_seconds())
 
 
 def times(study: FoundStudy) -> str:
@@ -83,7 +83,7 @@ def times(study: FoundStudy) -> str:
     begun = min(t.datetime_start for t in trials if t.datetime_start)
     ends = [t.datetime_complete for t in trials if t.datetime_complete]
     end = datetime.now() if running or not ends else max(ends)
-    elapsed = in_words((end - begun).total_seconds())
+    elapsed = in_words(max(0.0, (end - begun).total_seconds()))  # clocks may be set back
     evaluated = sorted(study.evaluated().values(), key=lambda t: t.number)
     rest = study.asked.get("n_trials", 0) - len(study.settled())
     if rest <= 0:

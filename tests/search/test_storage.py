@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import optuna
 import psycopg
 import pytest
+from mmq_search.abandoned import LISTEN
 from mmq_search.patience import StorageError, passes, reason
 from mmq_search.storage import GRACE, VARIABLE, Storage
 from optuna.exceptions import StorageInternalError
@@ -108,16 +109,46 @@ def test_processes_that_start_at_once_share_the_work_and_double_nothing(tmp_path
     assert len({t.user_attrs["owner"] for t in asked}) > 1
 
 
-def test_a_trial_of_another_machine_is_asked_again_when_its_heart_stops(tmp_path, database):
+def test_a_trial_of_another_machine_is_asked_again_when_its_heart_stops(
+    tmp_path, database, monkeypatch
+):
     allocation = killed_elsewhere(tmp_path)
     study = open_study(tmp_path, tmp_path.name)
     assert len(study.trials(TrialState.RUNNING)) == 1
     assert study.others_at_work()
+    silence(study)
+    assert study.others_at_work()  # the database's clock may have been set: it is listened to
+    clock = time.monotonic() + LISTEN
+    monkeypatch.setattr("mmq_search.abandoned.time.monotonic", lambda: clock)
+    assert not study.others_at_work()
+    assert allocation in finish(study, 4)
+
+
+def silence(study):
+    """As if no heart had beaten for a while, or the database's clock had been set ahead."""
     with study.storage.optuna.engine.begin() as connection:
         at = datetime.utcnow() - timedelta(seconds=GRACE + 5)
         connection.execute(text("update trial_heartbeats set heartbeat = :at"), {"at": at})
+
+
+def test_a_heart_that_is_heard_again_keeps_its_trial(tmp_path, monkeypatch):
+    killed_elsewhere(tmp_path)  # who beats for it is this process
+    study, clock = open_study(tmp_path, tmp_path.name), [1000.0]
+    monkeypatch.setattr("mmq_search.abandoned.time.monotonic", lambda: clock[0])
+    (trial,) = study.trials(TrialState.RUNNING)
+    for _ in range(3):
+        silence(study)
+        assert study.others_at_work()
+        study.storage.optuna.record_heartbeat(trial._trial_id)
+        clock[0] += LISTEN
+        assert study.others_at_work()
+    silence(study)
+    assert study.others_at_work()
+    clock[0] += LISTEN
+    study.storage.door.outages += 1  # nobody could be heard meanwhile
+    assert study.others_at_work()
+    clock[0] += LISTEN
     assert not study.others_at_work()
-    assert allocation in finish(study, 4)
 
 
 def test_a_heart_beats_as_long_as_a_trial_is_worked_on(tmp_path, monkeypatch):
