@@ -86,7 +86,9 @@ def corpus_metrics(
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     same = np.isclose(np.ptp(draws, axis=0), 0, atol=1e-12)
     return [
-        _equal_metric(value, n, len(sums), bounds) if same[k] else Metric(value, n, low[k], high[k])
+        _equal_metric(value, n, len(sums), bounds)
+        if same[k]
+        else Metric(value, n, low[k], high[k])
         for k, value in enumerate(values)
     ]
 
