@@ -1,5 +1,6 @@
 """Asking a model in batches: the bases of evaluators that read generated text."""
 
+import logging
 import math
 from abc import abstractmethod
 from collections import Counter
@@ -22,6 +23,8 @@ from mmq.stages import encode
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -130,7 +133,21 @@ class InParts(Evaluator):
         self, model: "LoadedModel", samples: Sequence[Any], progress: Progress
     ) -> Evaluation:
         """Predict, then score."""
-        return self.score(samples, self.predict(model, samples, progress))
+        return self.score(samples, answers_of(self, model, samples, progress))
+
+
+def answers_of(
+    evaluator: InParts, model: "LoadedModel", samples: Sequence[Any], progress: Progress
+) -> list[str]:
+    """What the model says of every sample: saved before it is scored, asked no second time."""
+    saved = getattr(model, "saved_answers", None)
+    if saved is not None and (answers := saved.get(samples)) is not None:
+        log.info("%d answers of an evaluation that was not scored are reused", len(answers))
+        return list(answers)
+    answers = evaluator.predict(model, samples, progress)
+    if saved is not None:
+        saved.add(samples, answers)
+    return answers
 
 
 @dataclass

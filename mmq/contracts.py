@@ -107,6 +107,14 @@ class Evaluator(ABC):
     def resolve(self, family: "ModelFamily") -> None:  # noqa: B027
         """Fill options that depend on the model's family; InputError if it cannot be asked."""
 
+    def check_samples(self, samples: Sequence[Any], everything: Sequence[Any]) -> None:
+        """Refuse, by InputError and before any model is loaded, data that decide no score.
+
+        samples: what will be scored, drawn from `everything`.
+        """
+        if not samples:
+            raise InputError("There are no samples to score. Check the data set and --limit.")
+
     def prepare(self, samples: Sequence[Any]) -> None:  # noqa: B027
         """See the whole evaluation set once, before any model; `evaluate` may get a part of it."""
 

@@ -13,6 +13,7 @@ from mmq.home import home
 
 if TYPE_CHECKING:
     from mmq.model import Component, Layer
+    from mmq.saved_answers import SavedAnswers
     from mmq.stages import StageCache
 
 ORIGINAL = "original"  # the state of a component whose weights are those of the checkpoint
@@ -64,6 +65,7 @@ class LoadedModel:
     device: str
     components: "dict[str, Component]"
     stage_cache: "StageCache | None" = None
+    saved_answers: "SavedAnswers | None" = None  # those of the trial that runs
     states: dict[str, str] = field(init=False)
     _originals: Originals | None = None
 

@@ -145,6 +145,7 @@ def prepare_several(
         check_layers(seen, quantizer, widths)
     drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
     evaluator.check()
+    evaluator.check_samples(drawn.samples, drawn.everything)
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
     return [

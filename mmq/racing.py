@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmq.allocation import BitAllocation
 from mmq.analysis.fronts import Point
 from mmq.analysis.racing import lead
-from mmq.asking import InParts
+from mmq.asking import InParts, answers_of
 from mmq.contracts import Evaluation, Evaluator, Progress, Sample
 from mmq.sizes import Size
 
@@ -83,7 +83,7 @@ class Race:
         for end in looks(len(pictures)):
             part = sorted(k for picture in pictures[start:end] for k in picture)
             asked = [samples[k] for k in part]
-            said |= zip(part, evaluator.predict(model, asked, progress), strict=True)
+            said |= zip(part, answers_of(evaluator, model, asked, progress), strict=True)
             start = end
             if rival is None or standard is None or end == len(pictures):
                 continue

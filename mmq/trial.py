@@ -8,6 +8,7 @@ evaluator sees a plain model. Nothing here knows MLflow or Optuna.
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -22,7 +23,11 @@ from mmq.heap import trim
 from mmq.model import LoadedModel, count_parameters
 from mmq.question import Question as Question
 from mmq.racing import Race, Stopped
+from mmq.saved_answers import SavedAnswers
 from mmq.sizes import Size, weigh
+
+log = logging.getLogger(__name__)
+_reported: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class TrialRecord:
             },
             "errors": self.report.mean_errors(),
             "seconds": dict(self.seconds),
+            **({"undefined": dict(undefined)} if (undefined := self.evaluation.undefined) else {}),
         } | ({"stopped": dataclasses.asdict(self.stopped)} if self.stopped else {})
 
 
@@ -87,6 +93,7 @@ def run_trial(
                 bar.update(size)
 
     started = time.perf_counter()
+    model.saved_answers = SavedAnswers.of(spec.question, allocation)
     try:
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
         size = weigh(report, count_parameters(model.module))
@@ -98,9 +105,12 @@ def run_trial(
                 evaluator, model, samples, progress, allocation, size
             )
         evaluated = time.perf_counter()
+        model.saved_answers.remove()
     finally:
+        model.saved_answers = None
         model.restore_()
         trim()
+    _report_doubts(evaluation, spec.question.key)
     return TrialRecord(
         spec=TrialSpec(spec.question, allocation),
         evaluation=evaluation,
@@ -109,3 +119,25 @@ def run_trial(
         seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
         stopped=stopped,
     )
+
+
+def _report_doubts(evaluation: Evaluation, question: str) -> None:
+    """Warn, once per question, of metrics without a score and of right answers worth nothing."""
+    for name, why in evaluation.undefined.items():
+        if _is_new(question, name):
+            log.warning("%s is undefined: %s", name, why)
+    right = evaluation.right_but_worthless()
+    if right and _is_new(question, "right answers"):
+        example = right[0]
+        log.warning(
+            "%d of %d predictions equal the expected answer and score 0, e.g. %r on sample %s: "
+            "check the answers in the data and the evaluator's rule before a search",
+            len(right), len(evaluation.predictions), example.text, example.sample_id,
+        )  # fmt: skip
+
+
+def _is_new(question: str, subject: str) -> bool:
+    """Whether this was not reported before: all trials of a question have the same to report."""
+    known = (question, subject) in _reported
+    _reported.add((question, subject))
+    return not known

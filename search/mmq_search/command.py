@@ -83,6 +83,8 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
     study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering, is_worker())
     model = prepared.load() if chosen.workers == 1 else None
+    if model is None:
+        prepared.evaluator.close()  # what it checked with; the workers have their own
     run = open_run(study, chosen.experiment, question)
     if is_worker():
         end_with_overseer()

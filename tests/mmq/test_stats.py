@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmq.analysis.fronts import Point, pareto_front, smallest_keeping, verdict
-from mmq.stats import mean_metric
+from mmq.stats import corpus_metrics, equal_interval, mean_metric
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100():
@@ -28,9 +28,52 @@ def test_one_picture_has_no_interval():
     assert (metric.value, metric.low, metric.high) == (0.5, None, None)
 
 
-def test_equal_values_have_no_interval_instead_of_one_without_width():
-    metric = mean_metric([1.0] * 4, ["a", "b", "c", "d"])
-    assert (metric.value, metric.low, metric.high) == (1.0, None, None)
+@pytest.mark.parametrize("n", [4, 20, 1000])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_score_at_the_floor_or_the_ceiling_has_wilsons_interval(value, n):
+    metric = mean_metric([value] * n, [str(k) for k in range(n)], scale=100)
+    z2 = 1.959964**2
+    p, center = value, (value + z2 / (2 * n)) / (1 + z2 / n)
+    half = 1.959964 / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    assert metric.value == 100 * value
+    assert metric.low == pytest.approx(100 * (center - half), abs=1e-4)
+    assert metric.high == pytest.approx(100 * (center + half), abs=1e-4)
+
+
+def test_an_interval_at_the_floor_counts_pictures_not_samples():
+    together = mean_metric([0.0] * 40, [str(k % 10) for k in range(40)])
+    apart = mean_metric([0.0] * 10, [str(k) for k in range(10)])
+    assert (together.low, together.high) == (apart.low, apart.high)
+    assert together.n == 40
+
+
+def test_equal_values_between_their_bounds_may_have_missed_both_ends():
+    metric = mean_metric([4.0] * 16, [str(k) for k in range(16)], bounds=(0, 10))
+    share = equal_interval(0, 16, (0, 1))[1]
+    assert metric.low == pytest.approx(4 - 4 * share)
+    assert metric.high == pytest.approx(4 + 6 * share)
+
+
+def test_equal_values_without_bounds_have_no_interval_instead_of_one_without_width():
+    metric = mean_metric([7.0] * 4, ["a", "b", "c", "d"])
+    assert (metric.value, metric.low, metric.high) == (7.0, None, None)
+
+
+def test_a_ratio_that_never_varies_has_an_interval_though_its_sums_do():
+    hits = np.array([[5.0, 5.0], [3.0, 3.0], [4.0, 4.0]])  # all texts of every picture are found
+    (metric,) = corpus_metrics(hits, ["a", "b", "c"], lambda t: t[:1] / t[1], bounds=(0, 1))
+    assert metric.high == 1.0
+    assert metric.low == pytest.approx(1 - equal_interval(0, 3, (0, 1))[1])
+
+
+def test_intervals_at_the_ceiling_cover_the_true_share():
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(300):
+        values = (rng.random(30) < 0.97).astype(float)
+        metric = mean_metric(values, [str(k) for k in range(30)])
+        hits += metric.low <= 0.97 <= metric.high
+    assert hits >= 250  # without Wilson's 40% of the draws, all right, would miss it
 
 
 def points(*rows):

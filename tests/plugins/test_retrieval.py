@@ -1,12 +1,20 @@
 """Retrieval: recalls against a literal computation, the evaluator against brute force."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmq_plugins.datasets.scenes import Scenes
-from mmq_plugins.evaluators.recall import image_ranks, recall_metrics, text_ranks
+from mmq_plugins.evaluators.recall import (
+    WAYS,
+    image_ranks,
+    recall_metrics,
+    text_ranks,
+    undefined_recalls,
+)
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
 
 from mmq.errors import InputError
@@ -71,6 +79,57 @@ def test_recalls_are_those_of_sorting_every_row(seed):
     queries = {name: metric.n for name, metric in metrics.items()}
     assert queries == {name: len(owner) if "text_to_image" in name else 20 for name in metrics}
     assert all(len(values) == 20 for values in each.values())
+
+
+@pytest.mark.parametrize(
+    ("pictures", "captions", "expected"),
+    [
+        (12, 5, set()),
+        (10, 5, {"text_to_image_R10"}),
+        (2, 5, {"image_to_text_R10", "text_to_image_R5", "text_to_image_R10"}),
+        (11, 1, set()),
+        (5, 1, {f"{way}_R{k}" for way in WAYS for k in (5, 10)}),
+        (1, 5, {f"{way}_R{k}" for way in WAYS for k in (1, 5, 10)}
+         | {f"contrastive_{way}_R1" for way in WAYS}),
+    ],
+)  # fmt: skip
+def test_recalls_that_no_ranking_can_miss_are_undefined(pictures, captions, expected):
+    owner = np.repeat(np.arange(pictures), captions)
+    assert set(undefined_recalls(owner, pictures)) == expected
+    worst = np.where(owner[None, :] == np.arange(pictures)[:, None], -1.0, 1.0)
+    for way, ranks in zip(
+        WAYS, (text_ranks(worst, owner), image_ranks(worst, owner)), strict=True
+    ):
+        for k in (1, 5, 10):
+            assert (f"{way}_R{k}" in expected) == bool((ranks < k).all())
+
+
+def test_means_are_those_of_the_recalls_that_are_defined():
+    owner = np.repeat(np.arange(4), 5)
+    scores = np.random.default_rng(0).normal(size=(4, 20))
+    metrics, each = recall_metrics(scores, scores, scores, owner, list("abcd"))
+    values = {name.removeprefix("retrieval/"): metric.value for name, metric in metrics.items()}
+    recalls = [values[name] for name in values if re.fullmatch(r"(image|text)_to_\w+_R\d+", name)]
+    assert len(recalls) == 4  # 15 foreign texts leave all three, 3 foreign pictures only R@1
+    assert values["mean_recall"] == pytest.approx(np.mean(recalls))
+    assert values["text_to_image_mean"] == values["text_to_image_R1"]
+    assert set(each) == set(metrics)
+
+
+def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
+    for scored in (Retrieval().check_samples, lambda s, _: Retrieval().evaluate(model, s, silent)):
+        with pytest.raises(InputError, match="undefined: with one picture"):
+            scored(pool[:1], pool)
+    mute = replace(pool[1], references=("a dog", " *.! "))
+    with pytest.raises(InputError, match="1 of 3 pictures have a caption without a word"):
+        Retrieval().check_samples([pool[0], mute, pool[2]], pool)
+
+
+def test_a_small_pool_is_scored_and_says_what_it_cannot_give(model, pool):
+    found = Retrieval(k=10).evaluate(model, pool[:6], silent)
+    assert set(found.undefined) == {"retrieval/text_to_image_R10"}
+    assert "at most 5 wrong candidates" in found.undefined["retrieval/text_to_image_R10"]
+    assert found.primary == "retrieval/mean_recall"
 
 
 def test_a_model_that_scores_everything_alike_finds_nothing():

@@ -1,16 +1,22 @@
-"""VQA accuracy against an independent, literal transcription of the official rule."""
+"""VQA accuracy by each rule against an independent, literal transcription of it."""
 
+import logging
+import random
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmq_plugins.evaluators.gqa import Gqa
 from mmq_plugins.evaluators.vqa import Vqa, score_answers
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
 from mmq.contracts import QuestionSample
+from mmq.errors import InputError
+from mmq.prepare import QuestionOptions, prepare
 from mmq.testing import EvaluatorContract
+from mmq.tracking.params import question_params
 
 
 class TestVqa(EvaluatorContract):
@@ -86,6 +92,23 @@ def literal_accuracy(answer, annotators):
     return sum(accuracies) / len(accuracies)
 
 
+def literal_official_accuracy(answer, annotators):
+    """The official code since commit a013f00, step by step."""
+    annotators = [a.replace("\n", " ").replace("\t", " ").strip() for a in annotators]
+    answer = answer.replace("\n", " ").replace("\t", " ").strip()
+    if len(set(annotators)) > 1:
+        annotators = [literal_words(literal_punctuation(a)) for a in annotators]
+        answer = literal_words(literal_punctuation(answer))
+    accuracies = []
+    for left_out in range(len(annotators)):
+        others = annotators[:left_out] + annotators[left_out + 1 :]
+        accuracies.append(min(1.0, len([a for a in others if a == answer]) / 3))
+    return sum(accuracies) / len(accuracies)
+
+
+LITERAL = {"lavis": literal_accuracy, "official": literal_official_accuracy}
+
+
 WORDS = st.sampled_from(
     ["a", "The", "two", "TEN", "none", "dont", "couldnt've", "yes", "no", "1,000", "3.5", "u.s.",
      "left-right", "its", "it's", "shed", "lets", "let's", "shes", "she's", "hes", "hed", "(red)",
@@ -94,12 +117,131 @@ WORDS = st.sampled_from(
 ANSWER = st.lists(WORDS, min_size=0, max_size=4).map(" ".join)
 
 
-@given(st.lists(ANSWER, min_size=1, max_size=3), st.data())
+@pytest.mark.parametrize("rule", LITERAL)
+@given(answers=st.lists(ANSWER, min_size=1, max_size=3), data=st.data())
 @settings(max_examples=500, deadline=None)
-def test_accuracy_equals_the_literal_rule(answers, data):
+def test_accuracy_equals_the_literal_rule(rule, answers, data):
     said = st.sampled_from([*answers, *map(literal_normalized, answers)])  # so that many match
     answer, annotators = data.draw(said), data.draw(st.lists(said, min_size=10, max_size=10))
-    assert soft_accuracy(answer, annotators) == pytest.approx(literal_accuracy(answer, annotators))
+    found = soft_accuracy(answer, annotators, rule)
+    assert found == pytest.approx(LITERAL[rule](answer, annotators))
+
+
+def random_answer(rng):
+    pieces = [*MARKS, ".", ":", "'", " ", " ", "\n", "\t", "\u2028", "1,000", "2.5", "the", "Two",
+              "dont", "\U0001f600", "é", "İ", "\ud800"]  # fmt: skip
+    return "".join(rng.choices(pieces, k=rng.randrange(6)))
+
+
+@pytest.mark.parametrize("rule", LITERAL)
+def test_accuracy_of_random_strings_equals_the_literal_rule(rule):
+    rng = random.Random(0)
+    for _ in range(3000):
+        pool = [random_answer(rng) for _ in range(rng.choice([1, 2, 2, 5]))]
+        pool += [literal_normalized(text) for text in pool[: rng.randrange(2)]]
+        annotators = rng.choices(pool, k=10)
+        answer = rng.choice(pool)
+        found = soft_accuracy(answer, annotators, rule)
+        assert found == pytest.approx(LITERAL[rule](answer, annotators)), (answer, annotators)
+
+
+@pytest.mark.parametrize(
+    ("answer", "annotators", "lavis", "official"),
+    [
+        ("Yes", ["yes"] * 10, 1, 0),  # who agree are compared as they are
+        ("Yes", ["yes"] * 9 + ["no"], 1, 1),
+        ("two", ["two"] * 10, 0, 1),
+        ("two", ["two"] * 9 + ["2"], 0.3, 1),
+        ("the cat", ["the cat"] * 5 + ["a cat"] * 5, 0, 1),
+        ("yes", ["yes\n"] * 10, 0, 1),  # white space goes on both sides
+    ],
+)
+def test_the_rules_differ_where_the_official_code_changed(answer, annotators, lavis, official):
+    assert soft_accuracy(answer, annotators, "lavis") == pytest.approx(lavis)
+    assert soft_accuracy(answer, annotators, "official") == pytest.approx(official)
+
+
+def test_the_rule_is_an_option_and_a_param_of_every_run():
+    options = QuestionOptions(model="embedded-llava", task="vqa", limit="4")
+    for extra, expected in [({}, "lavis"), ({"rule": "official"}, "official")]:
+        question = prepare(options, extra, lambda parts: []).question
+        assert question_params(question)["evaluator.rule"] == expected
+    with pytest.raises(InputError, match="rule: 'vqa' is not one of"):
+        prepare(options, {"rule": "vqa"}, lambda parts: [])
+    with pytest.raises(ValueError, match="rule: 'old' is not one of"):
+        Vqa(rule="old")
+
+
+def asked(answers, k=0, kind="other"):
+    return QuestionSample(str(k), str(k), Path("x.jpg"), "?", tuple(answers), kind)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fewer_answers_than_the_rule_needs_are_scored_by_exact_match(count, caplog):
+    samples = [asked(["a Red car", "blue", "green"][:count], k) for k in range(4)]
+    vqa = Vqa()
+    with caplog.at_level(logging.WARNING):
+        vqa.check_samples(samples, samples)
+    assert "4 of 4 questions have fewer than 4 answers" in caplog.text
+    evaluation = vqa.score(samples, ["red car.", "pink", "Red Car", "the red car"])
+    assert evaluation.primary == "vqa/exact_match"
+    assert {name: m.value for name, m in evaluation.metrics.items()} == {
+        "vqa/exact_match": 75, "vqa/exact_match_other": 75,
+    }  # fmt: skip
+    assert vqa.values(samples, ["red car"] * 4) == [100] * 4
+
+
+@pytest.mark.parametrize("rule", LITERAL)
+@pytest.mark.parametrize("count", [4, 5, 10])
+def test_four_answers_and_more_are_enough_for_the_rule(rule, count):
+    evaluation = Vqa(rule=rule).score([asked(["red"] * count)], ["red"])
+    assert (evaluation.primary, evaluation.score.value) == ("vqa/accuracy", 100)
+
+
+def test_a_set_of_both_is_scored_under_a_name_of_its_own_in_its_parts_too(caplog):
+    samples = [asked(["red"] * 10, 0), asked(["red"], 1), asked(["red"] * 2 + ["blue"] * 8, 2)]
+    vqa = Vqa()
+    with caplog.at_level(logging.WARNING):
+        vqa.check_samples(samples, samples)
+    assert "1 of 3 questions have fewer than 4 answers" in caplog.text
+    metrics = vqa.score(samples, ["red"] * 3).metrics
+    assert {name: (round(m.value, 6), m.n) for name, m in metrics.items()} == {
+        "vqa/mixed": (round(260 / 3, 6), 3),
+        "vqa/accuracy": (80, 2),
+        "vqa/exact_match": (100, 1),
+        "vqa/mixed_other": (round(260 / 3, 6), 3),
+    }
+    assert vqa.score(samples[:1], ["red"]).primary == "vqa/mixed"
+
+
+@pytest.mark.parametrize("answers", [(), ("",) * 10, (" ", "\n")])
+def test_questions_without_an_answer_are_refused(answers):
+    samples = [asked(["red"] * 10, 0), asked(answers, 7)]
+    for evaluator in (Vqa(), Gqa()):
+        with pytest.raises(InputError, match="1 of 2 questions have no answer.*'7'"):
+            evaluator.check_samples(samples, samples)
+        with pytest.raises(InputError, match="no samples to score"):
+            evaluator.check_samples([], samples)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "...",
+        "\x00",
+        "\u202eseti\u202c",
+        "\U0001f600",
+        "\ud800",
+        "word " * 9000,
+        "1,0" * 3000,
+        "|||",
+    ],
+)
+@pytest.mark.parametrize("rule", LITERAL)
+def test_any_answer_gets_a_score(rule, answer):
+    evaluation = Vqa(rule=rule).score([asked(["red"] * 9 + ["blue"])], [answer])
+    assert evaluation.score.value == 0
 
 
 def test_every_word_of_the_official_table_and_no_other_gets_its_apostrophe():

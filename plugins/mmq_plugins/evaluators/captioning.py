@@ -1,13 +1,15 @@
 """Captioning scores by pycocoevalcap: CIDEr, METEOR, BLEU, ROUGE-L."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mmq.asking import GeneratingEvaluator, InParts, one_line
+from mmq.asking import GeneratingEvaluator, InParts
 from mmq.contracts import (
     CaptionSample,
     Evaluation,
@@ -15,11 +17,19 @@ from mmq.contracts import (
     Prediction,
     Progress,
 )
+from mmq.errors import InputError
 from mmq.stats import corpus_metrics, mean_metric
-from mmq_plugins.evaluators.java import captured_stderr, require_java
+from mmq_plugins.evaluators.caption_text import tokenize
+from mmq_plugins.evaluators.java import require_java
+from mmq_plugins.evaluators.line_process import ChildError
+from mmq_plugins.evaluators.meteor import MeteorProcess
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
+
+log = logging.getLogger(__name__)
+
+CIDER_MOST = 10.0  # a caption's CIDEr where it is all that its references are
 
 
 @dataclass
@@ -27,17 +37,30 @@ class Captioning(InParts, GeneratingEvaluator):
     """Describe every picture; CIDEr is the score, its document frequencies are the whole set's."""
 
     task: ClassVar[str] = "captioning"
-    bounds: ClassVar[tuple[float, float] | None] = (0, 10)
+    bounds: ClassVar[tuple[float, float] | None] = (0, CIDER_MOST)
+    _meteor: MeteorProcess = field(
+        default_factory=MeteorProcess, init=False, repr=False, compare=False
+    )
     _scorer: "CaptionScorer | None" = field(default=None, init=False, repr=False, compare=False)
 
     def check(self) -> None:
-        """Java is there (METEOR and the tokenizer need it)."""
+        """Java is there, and METEOR scores a known caption right; InputError if not."""
         require_java()
+        self._meteor.check()
+
+    def check_samples(
+        self, samples: Sequence[CaptionSample], everything: Sequence[CaptionSample]
+    ) -> None:
+        """InputError where no caption can score: CIDEr needs references that differ."""
+        super().check_samples(samples, everything)
+        self.prepare(everything)
+        assert self._scorer is not None
+        self._scorer.check(samples)
 
     def prepare(self, samples: Sequence[CaptionSample]) -> None:
-        """Tokenize all references once."""
-        self.close()
-        self._scorer = CaptionScorer(samples)
+        """Tokenize all references, once for the same samples."""
+        if self._scorer is None or self._scorer.samples is not samples:
+            self._scorer = CaptionScorer(samples, self._meteor)
 
     def example(self, sample: CaptionSample) -> tuple[str, str]:
         """No question, and the first caption."""
@@ -63,63 +86,123 @@ class Captioning(InParts, GeneratingEvaluator):
         return self._scorer.cider(samples, answers)
 
     def close(self) -> None:
-        """End METEOR's Java process."""
-        if self._scorer is not None:
-            self._scorer.close()
+        """End METEOR's Java process and forget the references."""
+        self._meteor.close()
         self._scorer = None
 
 
 class CaptionScorer:
-    """pycocoevalcap's scorers over one evaluation set; one METEOR process for all calls."""
+    """The four scorers over one evaluation set; one METEOR process for all calls."""
 
-    def __init__(self, samples: Sequence[CaptionSample]) -> None:
+    def __init__(
+        self, samples: Sequence[CaptionSample], meteor: MeteorProcess | None = None
+    ) -> None:
         from pycocoevalcap.cider.cider_scorer import cook_refs
 
-        require_java()
-        self._references = _tokenize({s.id: list(s.references) for s in samples})
+        self.samples = samples
+        tokenized = tokenize({s.id: list(s.references) for s in samples})
+        self._references = {key: [r for r in refs if r] for key, refs in tokenized.items()}
+        self._empty = {k: len(tokenized[k]) - len(refs) for k, refs in self._references.items()}
         self._cooked = {key: cook_refs(refs) for key, refs in self._references.items()}
-        self._meteor: Any = None
+        self._meteor = meteor or MeteorProcess()
+
+    def check(self, samples: Sequence[CaptionSample]) -> None:
+        """InputError for samples that no caption can score on, a warning for doubtful ones."""
+        self._refuse(samples)
+        weightless = [s.id for s in samples if s.id in self._weightless]
+        if len(weightless) == len(samples):
+            raise InputError(_no_cider("the references of these pictures"))
+        if weightless:
+            log.warning(
+                "CIDEr of %d of %d pictures is 0 whatever the caption: all that their references "
+                "say, the references of every picture say (first: %r)",
+                len(weightless), len(samples), weightless[0],
+            )  # fmt: skip
+        if empty := sum(self._empty[s.id] for s in samples):
+            log.warning("%d references without a word in them are left out", empty)
+
+    def _refuse(self, samples: Sequence[CaptionSample]) -> None:
+        without = [s.id for s in samples if not self._references[s.id]]
+        if without:
+            raise InputError(
+                f"{len(without)} of {len(samples)} pictures have no reference with a word in it "
+                f"(first: {without[0]!r}): no caption of theirs can be scored. Remove them from "
+                f"the data, or give them references."
+            )
+        if len(self._cooked) == 1:
+            raise InputError(_no_cider("the references of the only picture"))
+        if len(self._weightless) == len(self._cooked):
+            raise InputError(_no_cider(f"the references of all {len(self._cooked)} pictures"))
+
+    @cached_property
+    def _weightless(self) -> set[str]:
+        """The samples whose n-grams every picture's references have: CIDEr weighs them 0."""
+        pictures = [refs for refs in self._cooked.values() if refs]
+        everywhere = {gram for ref in pictures[0] for gram in ref} if pictures else set()
+        for refs in pictures[1:]:
+            everywhere = {gram for gram in everywhere if any(gram in ref for ref in refs)}
+        return {
+            key
+            for key, refs in self._cooked.items()
+            if all(gram in everywhere for ref in refs for gram in ref)
+        }
 
     def score(self, samples: Sequence[CaptionSample], captions: Sequence[str]) -> Evaluation:
         """Scores of given captions for all or some of the prepared samples."""
-        from pycocoevalcap.meteor.meteor import Meteor
         from pycocoevalcap.rouge.rouge import Rouge
 
+        self._refuse(samples)
         keys = [sample.id for sample in samples]
-        found = _tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
+        found = tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
         references = {key: self._references[key] for key in keys}
-        found = {key: found[key] for key in keys}
-        self._meteor = self._meteor or Meteor()
-        meteor, meteor_each = self._meteor.compute_score(references, found)
         _, rouge_each = Rouge().compute_score(references, found)
         cider_each = self._cider(keys, found)
         images = [sample.image_id for sample in samples]
         metrics = {
-            "captioning/CIDEr": mean_metric(cider_each, images),
-            "captioning/METEOR": _meteor_metric(meteor, meteor_each, images),
+            "captioning/CIDEr": mean_metric(cider_each, images, bounds=(0, CIDER_MOST)),
             "captioning/ROUGE_L": mean_metric(rouge_each, images),
         }
-        columns = _bleu_columns([(found[key][0], references[key]) for key in keys])
-        for k, metric in enumerate(corpus_metrics(columns, images, _bleu), start=1):
-            metrics[f"captioning/BLEU_{k}"] = metric
+        each = {
+            "captioning/CIDEr": cider_each,
+            "captioning/ROUGE_L": [float(x) for x in rouge_each],
+        }
+        undefined: dict[str, str] = {}
+        pairs = [(found[key][0], references[key]) for key in keys]
+        self._add_meteor(pairs, images, metrics, each, undefined)
+        _add_bleu(pairs, images, metrics, undefined)
         return Evaluation(
             primary="captioning/CIDEr",
             metrics=metrics,
-            per_sample={
-                "captioning/CIDEr": [float(x) for x in cider_each],
-                "captioning/METEOR": [float(x) for x in meteor_each],
-                "captioning/ROUGE_L": [float(x) for x in rouge_each],
-            },
+            per_sample=each,
             predictions=[
-                Prediction(s.id, s.image, "", text, s.references[0], float(value))
+                Prediction(s.id, s.image, "", text, s.references[0], value)
                 for s, text, value in zip(samples, captions, cider_each, strict=True)
             ],
+            undefined=undefined,
         )
+
+    def _add_meteor(
+        self,
+        pairs: Sequence[tuple[str, list[str]]],
+        images: Sequence[str],
+        metrics: dict[str, Metric],
+        each: dict[str, list[float]],
+        undefined: dict[str, str],
+    ) -> None:
+        """METEOR, or why there is none: its death costs neither captions nor other scores."""
+        name = "captioning/METEOR"
+        try:
+            values, corpus = self._meteor.score(*zip(*pairs, strict=True))
+        except ChildError as error:
+            undefined[name] = f"METEOR's Java process failed twice: {error}"
+            return
+        metrics[name] = _meteor_metric(corpus, values, images)
+        each[name] = values
 
     def cider(self, samples: Sequence[CaptionSample], captions: Sequence[str]) -> list[float]:
         """CIDEr of each caption alone: no Java but the tokenizer's."""
         keys = [sample.id for sample in samples]
-        found = _tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
+        found = tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
         return self._cider(keys, found)
 
     def _cider(self, keys: list[str], found: dict[str, list[str]]) -> list[float]:
@@ -136,8 +219,16 @@ class CaptionScorer:
         return [float(value) for value in scorer.compute_cider()]
 
     def close(self) -> None:
-        """End the Java process."""
-        self._meteor = None
+        """End METEOR's Java process."""
+        self._meteor.close()
+
+
+def _no_cider(whose: str) -> str:
+    return (
+        f"captioning/CIDEr is undefined: {whose} tell no picture from another. CIDEr weighs an "
+        f"n-gram by how few pictures have it in their references; here every weight is 0, and so "
+        f"would be every score. Score several pictures whose captions differ."
+    )
 
 
 def _meteor_metric(corpus: float, each: Sequence[float], images: Sequence[str]) -> Metric:
@@ -150,7 +241,24 @@ def _meteor_metric(corpus: float, each: Sequence[float], images: Sequence[str]) 
     if mean.low is None or mean.high is None:
         return Metric(corpus, mean.n)
     shift = corpus - mean.value
-    return Metric(corpus, mean.n, mean.low + shift, mean.high + shift)
+    low, high = max(0.0, mean.low + shift), min(1.0, mean.high + shift)
+    return Metric(corpus, mean.n, min(low, corpus), max(high, corpus))
+
+
+def _add_bleu(
+    pairs: Sequence[tuple[str, list[str]]],
+    images: Sequence[str],
+    metrics: dict[str, Metric],
+    undefined: dict[str, str],
+) -> None:
+    """Corpus BLEU-1 to 4, or why there is none: references need as many words."""
+    longest = max(len(r.split()) for _, references in pairs for r in references)
+    found = corpus_metrics(_bleu_columns(pairs), images, _bleu, bounds=(0, 1))
+    for k, metric in enumerate(found, start=1):
+        if k <= longest:
+            metrics[f"captioning/BLEU_{k}"] = metric
+        else:
+            undefined[f"captioning/BLEU_{k}"] = f"no reference has {k} words"
 
 
 def _bleu_columns(pairs: Sequence[tuple[str, list[str]]]) -> np.ndarray:
@@ -175,16 +283,3 @@ def _bleu(sums: np.ndarray) -> np.ndarray:
     scores = np.cumprod((matched + tiny) / (guessed + small)) ** (1 / np.arange(1, 5))
     ratio = (length + tiny) / (reference + small)
     return np.asarray(scores * math.exp(1 - 1 / ratio) if ratio < 1 else scores)
-
-
-def _tokenize(texts: dict[str, list[str]]) -> dict[str, list[str]]:
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
-    # the tokenizer works by lines: a line break of any kind inside a text would shift all others
-    wrapped = {key: [{"caption": one_line(t)} for t in values] for key, values in texts.items()}
-    with captured_stderr() as said:  # it reports its speed there, once a trial
-        tokenized: dict[str, list[str]] = PTBTokenizer().tokenize(wrapped)
-        counts = {key: len(values) for key, values in tokenized.items()}
-        if counts != {key: len(values) for key, values in texts.items()}:
-            raise RuntimeError(f"PTBTokenizer lost captions; it said: {said()}")
-    return tokenized

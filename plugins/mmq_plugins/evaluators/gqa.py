@@ -1,49 +1,80 @@
-"""GQA accuracy: exact match after the official VQA normalization, overall and by type."""
+"""GQA accuracy: exact match with the right answer, overall and by type."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from mmq.asking import QuestionEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
 from mmq.stats import mean_metric, name_part
-from mmq_plugins.evaluators.vqa_answers import normalize_answer
+from mmq_plugins.evaluators.vqa_answers import (
+    check_answers,
+    check_rule,
+    normalize_answer,
+    normalize_words,
+    strip_punctuation,
+)
 
 OPEN = "query"  # GQA's structural type of open questions; all others offer their answers
+Rule = Literal["normalized", "lavis", "official"]
 
 
 @dataclass
 class Gqa(QuestionEvaluator):
-    """Share of answers that equal the right one, in percent."""
+    """Share of answers that equal the right one, in percent.
+
+    rule: `normalized` compares both sides after VQA's normalization. `lavis` normalizes the
+    model's answer alone; `official` compares both as they are, as GQA's eval.py does: it expects
+    cleaned answers.
+    """
 
     task: ClassVar[str] = "gqa"
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
+    rule: Rule = "normalized"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rule(self.rule, get_args(Rule))
+
+    def check_samples(
+        self, samples: Sequence[QuestionSample], everything: Sequence[QuestionSample]
+    ) -> None:
+        """InputError for a question without an answer."""
+        super().check_samples(samples, everything)
+        check_answers(samples)
+
     def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
         """Accuracies of given answers; gqa/accuracy is the score."""
-        return score_answers(samples, answers)
+        return score_answers(samples, answers, self.rule)
 
     def values(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
         """100 for every right answer, 0 for any other."""
-        return [100 * score for score in _scores(samples, answers)]
+        return [100 * score for score in _scores(samples, answers, self.rule)]
 
 
-def exact_match(answer: str, right: str) -> bool:
-    """Whether two answers are the same after normalization."""
+def exact_match(answer: str, right: str, rule: Rule = "normalized") -> bool:
+    """Whether two answers are the same by a rule."""
+    if rule == "official":
+        return answer == right
+    if rule == "lavis":
+        return normalize_words(strip_punctuation(answer)) == right
     return normalize_answer(answer) == normalize_answer(right)
 
 
-def _scores(samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
+def _scores(samples: Sequence[QuestionSample], answers: Sequence[str], rule: Rule) -> list[float]:
     """1 for every right answer, 0 for any other."""
     return [
-        float(exact_match(answer, sample.answers[0]))
+        float(exact_match(answer, sample.answers[0], rule))
         for sample, answer in zip(samples, answers, strict=True)
     ]
 
 
-def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
+def score_answers(
+    samples: Sequence[QuestionSample], answers: Sequence[str], rule: Rule = "normalized"
+) -> Evaluation:
     """Accuracy of given answers, overall, and by type where the file has types."""
-    scores = _scores(samples, answers)
+    scores = _scores(samples, answers, rule)
     groups: dict[str, list[int]] = {}
     for k, sample in enumerate(samples):
         for name, value in sample.types:

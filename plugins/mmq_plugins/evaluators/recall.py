@@ -32,6 +32,30 @@ def image_ranks(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(np.isneginf(own), len(scores), ranks))
 
 
+def foreign_candidates(owner: np.ndarray, pictures: int) -> tuple[int, int]:
+    """How many wrong candidates a query has at most, by way: foreign texts, foreign pictures."""
+    counts = np.bincount(owner, minlength=pictures)
+    return int(len(owner) - counts.min()), pictures - 1
+
+
+def undefined_recalls(owner: np.ndarray, pictures: int) -> dict[str, str]:
+    """The recalls that any ranking of so few candidates gets right, by name, with the reason.
+
+    With k - 1 wrong candidates or fewer, the right one is always among the first k.
+    """
+    found = {}
+    for way, foreign in zip(WAYS, foreign_candidates(owner, pictures), strict=True):
+        for rank in RANKS:
+            if foreign < rank:
+                found[f"{way}_R{rank}"] = (
+                    f"100 by construction, since a query has at most {foreign} wrong candidates; "
+                    f"the means are without it"
+                )
+        if foreign < 1:
+            found[f"contrastive_{way}_R1"] = found[f"{way}_R1"]
+    return found
+
+
 def recall_metrics(
     to_text: np.ndarray,
     to_image: np.ndarray,
@@ -43,9 +67,11 @@ def recall_metrics(
 
     to_text, to_image: the ranking scores of each direction; similar: the contrastive ones, whose
     R@1 is reported beside them. All are (pictures, texts). A picture's text-to-image value is the
-    mean over its texts; a metric's n counts the queries.
+    mean over its texts; a metric's n counts the queries. `undefined_recalls` are left out, of the
+    means too.
     """
     pictures = len(to_text)
+    undefined = undefined_recalls(owner, pictures)
     ranks = [
         (text_ranks(to_text, owner), image_ranks(to_image, owner), RANKS, ""),
         (text_ranks(similar, owner), image_ranks(similar, owner), RANKS[:1], "contrastive_"),
@@ -59,28 +85,30 @@ def recall_metrics(
             columns += [(of_pictures < rank).astype(float), hits]
             names += [f"{prefix}{way}_R{rank}" for way in WAYS]
     table = np.stack([*columns, np.ones(pictures), counts], axis=1)
-    means = [f"{way}_mean" for way in WAYS] + ["mean_recall"]
+    means = {f"{way}_mean": [f"{way}_R{rank}" for rank in RANKS] for way in WAYS}
+    means["mean_recall"] = [name for parts in means.values() for name in parts]
+    means = {
+        name: [part for part in parts if part not in undefined] for name, parts in means.items()
+    }
+    places = {
+        name: [names.index(part) for part in parts] for name, parts in means.items() if parts
+    }
+    kept = [k for k, name in enumerate(names) if name not in undefined]
 
-    def statistic(sums: np.ndarray) -> np.ndarray:
-        return np.asarray(_recalls(sums[None])[0])
+    def recalls(sums: np.ndarray) -> np.ndarray:
+        """Each row of column sums as recalls in percent, then their means."""
+        found = 100 * sums[:, :-2] / np.tile(sums[:, -2:], len(names) // 2)
+        averages = [found[:, parts].mean(1) for parts in places.values()]
+        return np.column_stack([found[:, kept], *averages])
 
-    order = [f"retrieval/{name}" for name in (*names, *means)]
+    order = [f"retrieval/{name}" for name in (*(names[k] for k in kept), *places)]
+    found = corpus_metrics(
+        table, clusters, lambda sums: np.asarray(recalls(sums[None])[0]), bounds=(0, 100)
+    )
     metrics = {
         # a text-to-image recall is a share of the texts, the mean over both ways one of pictures
         name: replace(metric, n=len(owner)) if WAYS[1] in name else metric
-        for name, metric in zip(order, corpus_metrics(table, clusters, statistic), strict=True)
+        for name, metric in zip(order, found, strict=True)
     }
-    each = _recalls(table)
-    return (
-        metrics,
-        {name: [float(v) for v in each[:, k]] for k, name in enumerate(order)},
-    )
-
-
-def _recalls(sums: np.ndarray) -> np.ndarray:
-    """Recalls of each row of column sums, then the mean of each way and of both, in percent."""
-    hits, totals = sums[:, :-2], sums[:, -2:]
-    recalls = 100 * hits / np.tile(totals, hits.shape[1] // 2)
-    ranked = recalls[:, : 2 * len(RANKS)]
-    means = [ranked[:, way::2].mean(1) for way in range(2)]
-    return np.column_stack([recalls, *means, ranked.mean(1)])
+    each = recalls(table)
+    return metrics, {name: [float(v) for v in each[:, k]] for k, name in enumerate(order)}

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mmq.asking import check_task
 from mmq.contracts import CaptionSample, Evaluation, Evaluator, ModelFamily, Prediction, Progress
+from mmq.errors import InputError
 from mmq.stages import Rows, encode
-from mmq_plugins.evaluators.recall import RANKS, recall_metrics
+from mmq_plugins.evaluators.recall import RANKS, recall_metrics, undefined_recalls
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
@@ -56,6 +57,28 @@ class Retrieval(Evaluator):
         check_task(family, self.task)
         self.k = self.k or CANDIDATES
 
+    def check_samples(
+        self, samples: Sequence[CaptionSample], everything: Sequence[CaptionSample]
+    ) -> None:
+        """InputError where every ranking is right: one picture, or captions without a word."""
+        super().check_samples(samples, everything)
+        if len(samples) == 1:
+            raise InputError(
+                "retrieval/mean_recall is undefined: with one picture every ranking is right. "
+                "Score several pictures; the pool of a published result has 1,000 or more."
+            )
+        without = [
+            s.id
+            for s in samples
+            if not all(normalize_caption(t, self.max_words) for t in s.references)
+            or not s.references
+        ]
+        if without:
+            raise InputError(
+                f"{len(without)} of {len(samples)} pictures have a caption without a word in it "
+                f"(first: {without[0]!r}): it cannot be found. Remove it from the data."
+            )
+
     def calibration_texts(self, samples: Sequence[CaptionSample]) -> list[tuple[str, str]]:
         """Each picture's first caption, as the model reads it; there is nothing to answer."""
         return [(normalize_caption(s.references[0], self.max_words), "") for s in samples]
@@ -65,6 +88,7 @@ class Retrieval(Evaluator):
     ) -> Evaluation:
         """Rank all captions for every picture, and all pictures for every caption."""
         self.resolve(model.family)
+        self.check_samples(samples, samples)
         texts = [normalize_caption(text, self.max_words) for s in samples for text in s.references]
         owner = np.repeat(np.arange(len(samples)), [len(s.references) for s in samples])
         similar = self._similarities(model, samples, texts, progress)
@@ -72,6 +96,10 @@ class Retrieval(Evaluator):
         metrics, each = recall_metrics(
             to_text, to_image, similar, owner, [s.image_id for s in samples]
         )
+        undefined = {
+            f"retrieval/{name}": why
+            for name, why in undefined_recalls(owner, len(samples)).items()
+        }
         best = to_text.argmax(1)
         return Evaluation(
             primary="retrieval/mean_recall",
@@ -83,6 +111,7 @@ class Retrieval(Evaluator):
                     zip(samples, each["retrieval/mean_recall"], strict=True)
                 )
             ],
+            undefined=undefined,
         )
 
     def _similarities(

@@ -1,53 +1,118 @@
-"""VQAv2 accuracy by the official rule, overall and per answer type."""
+"""VQAv2 accuracy by a named rule, overall and per answer type."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, get_args
 
 from mmq.asking import QuestionEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
 from mmq.stats import mean_metric, name_part
-from mmq_plugins.evaluators.vqa_answers import soft_accuracy
+from mmq_plugins.evaluators.vqa_answers import (
+    FEWEST_ANSWERS,
+    Rule,
+    check_answers,
+    check_rule,
+    exact_match,
+    soft_accuracy,
+)
+
+log = logging.getLogger(__name__)
+
+ACCURACY, EXACT, MIXED = "vqa/accuracy", "vqa/exact_match", "vqa/mixed"
 
 
 @dataclass
 class Vqa(QuestionEvaluator):
-    """Soft accuracy against ten annotators, in percent."""
+    """Soft accuracy against ten annotators, in percent: --rule lavis or official.
+
+    rule: `lavis` is the official code before March 2021, which the paper's line of work scores
+    by; `official` is that code since. Questions with fewer than four answers are scored by exact
+    match, under a name of its own.
+    """
 
     task: ClassVar[str] = "vqa"
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
+    rule: Rule = "lavis"
+    _primary: str | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rule(self.rule, get_args(Rule))
+
+    def check_samples(
+        self, samples: Sequence[QuestionSample], everything: Sequence[QuestionSample]
+    ) -> None:
+        """InputError for a question without answers, a warning where the rule needs more."""
+        super().check_samples(samples, everything)
+        check_answers(samples)
+        self.prepare(everything)
+        few = sum(len(s.answers) < FEWEST_ANSWERS for s in samples)
+        if few:
+            log.warning(
+                "%d of %d questions have fewer than %d answers, with which a right one could not "
+                "score 100: they are scored by exact match with any of them; the score is %s",
+                few, len(samples), FEWEST_ANSWERS, self._primary,
+            )  # fmt: skip
+
+    def prepare(self, samples: Sequence[QuestionSample]) -> None:
+        """Name the score by the whole set: its parts must not have other ones."""
+        self._primary = primary_of(samples)
+
     def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
-        """Accuracies of given answers; vqa/accuracy is the score."""
-        return score_answers(samples, answers)
+        """Accuracies of given answers; the score is vqa/accuracy where all have enough answers."""
+        return score_answers(samples, answers, self.rule, self._primary)
 
     def values(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
         """The accuracy of every answer."""
-        return [100 * score for score in _scores(samples, answers)]
+        return [100 * score for score in _scores(samples, answers, self.rule)]
 
 
-def _scores(samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
-    """Soft accuracy of every answer, 0 to 1."""
+def primary_of(samples: Sequence[QuestionSample]) -> str:
+    """The name of the score on a set: what its questions' numbers of answers allow."""
+    enough = {len(sample.answers) >= FEWEST_ANSWERS for sample in samples}
+    return MIXED if len(enough) == 2 else EXACT if enough == {False} else ACCURACY
+
+
+def _scores(samples: Sequence[QuestionSample], answers: Sequence[str], rule: Rule) -> list[float]:
+    """Every answer's soft accuracy or exact match, 0 to 1."""
     return [
-        soft_accuracy(answer, sample.answers)
+        soft_accuracy(answer, sample.answers, rule)
+        if len(sample.answers) >= FEWEST_ANSWERS
+        else float(exact_match(answer, sample.answers))
         for sample, answer in zip(samples, answers, strict=True)
     ]
 
 
-def score_answers(samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
-    """Accuracy of given answers, overall and for every answer type that occurs."""
-    scores = _scores(samples, answers)
-    metrics = {"vqa/accuracy": _accuracy(samples, scores)}
+def score_answers(
+    samples: Sequence[QuestionSample],
+    answers: Sequence[str],
+    rule: Rule = "lavis",
+    primary: str | None = None,
+) -> Evaluation:
+    """Accuracy of given answers, overall and for every answer type that occurs.
+
+    primary: the score's name, by default what `primary_of` calls it. A mixed set also gets the
+    soft accuracy and the exact match of the questions that allow them.
+    """
+    primary = primary or primary_of(samples)
+    scores = _scores(samples, answers, rule)
+    groups: dict[str, list[int]] = {primary: list(range(len(samples)))}
+    if primary == MIXED:
+        for k, sample in enumerate(samples):
+            soft = len(sample.answers) >= FEWEST_ANSWERS
+            groups.setdefault(ACCURACY if soft else EXACT, []).append(k)
     kinds = [name_part(sample.answer_type) for sample in samples]
-    for name in sorted(set(kinds)):
-        chosen = [k for k, kind in enumerate(kinds) if kind == name]
-        metrics[f"vqa/accuracy_{name}"] = _accuracy(
-            [samples[k] for k in chosen], [scores[k] for k in chosen]
-        )
+    for name in sorted(set(kinds) - {""}):
+        groups[f"{primary}_{name}"] = [k for k, kind in enumerate(kinds) if kind == name]
     return Evaluation(
-        primary="vqa/accuracy",
-        metrics=metrics,
-        per_sample={"vqa/accuracy": [100 * score for score in scores]},
+        primary=primary,
+        metrics={
+            name: _accuracy([samples[k] for k in chosen], [scores[k] for k in chosen])
+            for name, chosen in groups.items()
+        },
+        per_sample={primary: [100 * score for score in scores]},
         predictions=[
             Prediction(s.id, s.image, s.question, answer, most_common(s.answers), 100 * score)
             for s, answer, score in zip(samples, answers, scores, strict=True)

@@ -1,15 +1,28 @@
-"""The official VQAv2 comparison of an answer with those of ten annotators.
+"""How VQA accuracy compares an answer with those of the annotators, by either of its two rules.
 
-Facts of the rule (VQA evaluation, Antol et al. 2015): the answer is stripped of punctuation, its
+Facts of the rule (VQA evaluation, Antol et al. 2015): an answer is stripped of punctuation, its
 number words become digits, articles go, contractions get their apostrophe. The accuracy is
 min(matches / 3, 1) over the other nine annotators, averaged over leaving each of the ten out.
 
-Variants differ in the annotators' answers. As in the authors' code (GT-Vision-Lab/VQA) and LAVIS,
-these lose their punctuation and nothing else, and that only where they are not all the same.
+The rules differ in what is normalized where:
+
+- `lavis`: the code of GT-Vision-Lab/VQA before March 2021, which LAVIS has to this day. The
+  model's answer is always normalized. The annotators' lose their punctuation and nothing else,
+  and that only where they are not all the same.
+- `official`: GT-Vision-Lab/VQA since commit a013f00. White space is stripped on both sides. Where
+  the annotators do not all agree, both sides are normalized in full; where they agree, both are
+  compared as they are ("Yes" is not "yes": they may have read it off the picture).
 """
 
 import re
 from collections.abc import Sequence
+from typing import Literal
+
+from mmq.contracts import QuestionSample
+from mmq.errors import InputError
+
+Rule = Literal["lavis", "official"]
+FEWEST_ANSWERS = 4  # with which an answer that all annotators gave can score 1: three others agree
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = frozenset({"a", "an", "the"})
@@ -74,12 +87,45 @@ def normalize_answer(text: str) -> str:
     return normalize_words(strip_punctuation(_clean(text)))
 
 
-def soft_accuracy(answer: str, annotators: Sequence[str]) -> float:
-    """Official accuracy of one answer, 0 to 1."""
-    given = normalize_answer(answer)
-    references = list(annotators)
-    if len(set(references)) > 1:
-        references = [strip_punctuation(reference) for reference in references]
+def soft_accuracy(answer: str, annotators: Sequence[str], rule: Rule = "lavis") -> float:
+    """Accuracy of one answer, 0 to 1; it takes at least FEWEST_ANSWERS annotators to reach 1."""
+    given, references = _compared(answer, annotators, rule)
     matches = [reference == given for reference in references]
     total = sum(matches)
     return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
+
+
+def _compared(answer: str, annotators: Sequence[str], rule: Rule) -> tuple[str, list[str]]:
+    """An answer and the annotators' as the rule compares them."""
+    if rule == "lavis":
+        disagree = len(set(annotators)) > 1
+        return normalize_answer(answer), [
+            strip_punctuation(text) if disagree else text for text in annotators
+        ]
+    references = [_clean(text) for text in annotators]
+    if len(set(references)) == 1:
+        return _clean(answer), references
+    return normalize_answer(answer), [normalize_answer(text) for text in references]
+
+
+def exact_match(answer: str, right: Sequence[str]) -> bool:
+    """Whether an answer is any of the right ones, all of them normalized."""
+    given = normalize_answer(answer)
+    return any(given == normalize_answer(text) for text in right)
+
+
+def check_rule(rule: str, allowed: Sequence[str]) -> None:
+    """ValueError for a rule that is not one of the allowed."""
+    if rule not in allowed:
+        raise ValueError(f"rule: {rule!r} is not one of {list(allowed)}")
+
+
+def check_answers(samples: Sequence[QuestionSample]) -> None:
+    """InputError for questions that no answer can be right on."""
+    without = [s.id for s in samples if not any(text.strip() for text in s.answers)]
+    if without:
+        raise InputError(
+            f"{len(without)} of {len(samples)} questions have no answer with a text "
+            f"(first: {without[0]!r}): nothing said to them can be scored. Add the answers, or "
+            f"remove the questions."
+        )

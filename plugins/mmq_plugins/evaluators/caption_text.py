@@ -1,0 +1,79 @@
+"""Captions and references as the scorers' line protocols can carry them, both in the same way."""
+
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from mmq.asking import one_line
+from mmq_plugins.evaluators.java import java_command, java_environment, package_file
+from mmq_plugins.evaluators.line_process import ChildError
+
+JAR = "stanford-corenlp-3.4.1.jar"
+TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
+START, PER_TEXT = 120.0, 0.05  # seconds that tokenizing may take: a start, and for each text
+# What pycocoevalcap leaves out behind the tokenizer
+PUNCTUATION = frozenset(
+    {
+        *("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"),
+        *(".", "?", "!", ",", ":", "-", "--", "...", ";"),
+    }
+)
+_SEPARATOR = re.compile(r"\|{3,}")  # METEOR's, and no word in any data set
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def plain_text(text: str) -> str:
+    r"""A text in one line without what separates texts or ends them; no lone surrogates.
+
+    >>> plain_text("a red\x0bdog |||\u2028 runs\x00 on")
+    'a red dog runs on'
+    """
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return one_line(_CONTROL.sub(" ", _SEPARATOR.sub(" ", whole)))
+
+
+def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Texts by key as the caption metrics read them: PTB tokens in lower case, no punctuation."""
+    lines = [plain_text(text) for values in texts.values() for text in values]
+    tokens = iter(_tokenize(lines))
+    return {key: [next(tokens) for _ in values] for key, values in texts.items()}
+
+
+def _tokenize(lines: Sequence[str]) -> list[str]:
+    """Each line's tokens; where lines got lost, halves are tokenized apart, down to one."""
+    if not lines:
+        return []
+    found = _run(lines)
+    if len(found) == len(lines):
+        return [_words(line) for line in found]
+    if len(lines) == 1:
+        return [_words(" ".join(found))]
+    middle = len(lines) // 2
+    return _tokenize(lines[:middle]) + _tokenize(lines[middle:])
+
+
+def _run(lines: Sequence[str]) -> list[str]:
+    """The tokenizer's output lines; it is started again once where it dies."""
+    jar = package_file("tokenizer", JAR)
+    command = java_command("-cp", JAR, TOKENIZER, "-preserveLines", "-lowerCase")
+    text = "".join(f"{line}\n" for line in lines)
+    timeout = START + PER_TEXT * len(lines)
+    causes: list[str] = []
+    while len(causes) < 2:
+        try:
+            done = subprocess.run(
+                command, cwd=jar.parent, env=java_environment(), input=text.encode("utf-8"),
+                capture_output=True, timeout=timeout, start_new_session=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            causes.append(f"it did not end within {timeout:.0f} s")
+            continue
+        if done.returncode == 0:
+            return done.stdout.decode("utf-8", errors="replace").split("\n")[:-1]
+        said = " ".join(done.stderr.decode("utf-8", errors="replace").split())[:400]
+        causes.append(f"it ended with code {done.returncode}{f': {said}' if said else ''}")
+    raise ChildError(f"PTBTokenizer, which splits captions into words, failed twice: {causes[-1]}")
+
+
+def _words(line: str) -> str:
+    return " ".join(w for w in line.rstrip().split(" ") if w not in PUNCTUATION)
