@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from mmq import __version__, registry
+from mmq import __version__, disk, registry
 from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError, unknown
+from mmq.home import home
 from mmq.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
@@ -60,7 +61,7 @@ def cli(verbose: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run a command; exit code 2 for bad input, 130 after an interrupt."""
+    """Run a command; exit code 2 for bad input or a disk that refuses, 130 after an interrupt."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -81,3 +82,9 @@ def main(argv: list[str] | None = None) -> Any:
             err=True,
         )
         sys.exit(130)
+    except Exception as error:
+        if (text := disk.sentence(error, *disk.places(home()))) is None:
+            raise
+        logging.getLogger(__name__).info("What was refused:", exc_info=error)
+        click.echo(f"Error: {text}", err=True)
+        sys.exit(2)

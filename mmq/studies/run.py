@@ -1,6 +1,5 @@
 """Run the trials of a study, each recorded before anything else happens; go on after a kill."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from mmq import disk
 from mmq.allocation import BitAllocation
 from mmq.artifacts import Artifacts
-from mmq.errors import InputError
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
 from mmq.racing import Race
 from mmq.records import Records
 from mmq.signals import signals_deferred
+from mmq.studies.names import check_name as check_name
+from mmq.studies.names import safe_name as safe_name
 from mmq.trial import TrialRecord, TrialSpec, run_trial
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ def copy_trial(
             tell()
 
 
-def check_name(study: str) -> None:
-    """InputError for a study's name that no MLflow filter or file could hold."""
-    if not re.fullmatch(r"[\w.-]*", study):
-        raise InputError(f"study: {study!r} has characters other than letters, digits, ._-")
+def ends_study(error: BaseException, failures: int) -> bool:
+    """Whether to try no further trial: several failed in a row, or the disk refuses."""
+    return failures >= MAX_FAILURES or disk.trouble(error) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def run_planned(
                     f"Trial {each.label}, {each.allocation} failed: "
                     f"{type(error).__name__}: {error}"
                 )
-                if failures == MAX_FAILURES:
+                if ends_study(error, failures):
                     raise
                 continue
             failures = 0

@@ -57,7 +57,7 @@ class StudyRun(Run):
         except MlflowException as error:
             if not (outage.unreachable(error) and outage.is_staged(run)):
                 raise
-            log.warning("The MLflow store is away; %s is logged later", spec.allocation)
+            log.warning("%s is logged later: %s", spec.allocation, outage.reason(error))
         else:
             log_left(self.client)
 
