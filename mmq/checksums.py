@@ -1,7 +1,6 @@
 """Folders of files that are read again later: their checksums lie among them, in a sealed file."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,28 +38,17 @@ def check_folder(folder: Path, name: str) -> dict[str, Unusable]:
     problems: dict[str, Unusable] = {}
     for file, checksum in expected(folder, name).items():
         try:
-            data = sealed.read_bytes(folder / file)
-            if hashlib.sha256(data).hexdigest() != checksum:
-                problems[file] = Damaged(sealed.CONTENTS)
-        except FileNotFoundError:
-            problems[file] = Damaged("it is missing")
+            check_file(folder / file, checksum)
         except Unusable as problem:
             problems[file] = problem
     return problems
 
 
-def check_file(folder: Path, name: str, file: str) -> bytes:
-    """The content of one of a folder's files; FileNotFoundError or Unusable without it."""
-    data = sealed.read_bytes(folder / file)
-    if hashlib.sha256(data).hexdigest() != expected(folder, name).get(file):
+def check_file(path: Path, checksum: str) -> None:
+    """Unusable where a file is not there or not of this checksum."""
+    try:
+        data = sealed.read_bytes(path)
+    except FileNotFoundError as error:
+        raise Damaged("it is missing") from error
+    if hashlib.sha256(data).hexdigest() != checksum:
         raise Damaged(sealed.CONTENTS)
-    return data
-
-
-def relative_names(folder: Path) -> list[str]:
-    """All files below a folder, whether they are sealed or not."""
-    return sorted(
-        os.path.relpath(os.path.join(where, file), folder)
-        for where, _, files in os.walk(folder)
-        for file in files
-    )

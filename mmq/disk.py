@@ -7,9 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from mmq.errors import InputError
+from mmq.home import home
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REASONS = {
@@ -82,9 +84,10 @@ def sentence(error: BaseException, *folders: Path) -> str | None:
             f"{_full(reason, path, refused, folders)} Completed work is saved: free some "
             f"space, or set MMQ_HOME or TMPDIR to another disk, and run the command again."
         )
-    where = f"{path}: " if path else ""
-    said = "" if path else f" ({_first_line(error)})"
-    return f"{where}{reason}{said}. Correct it, or set MMQ_HOME to a folder that can be written."
+    if path is None:
+        return f"{reason} ({_first_line(error)}). Correct it and run the command again."
+    elsewhere = ", or set MMQ_HOME to another folder" if path.is_relative_to(home()) else ""
+    return f"{path}: {reason}. Correct it{elsewhere}, and run the command again."
 
 
 def _full(reason: str, path: Path | None, refused: OSError, folders: tuple[Path, ...]) -> str:
@@ -120,9 +123,9 @@ def free_text(path: Path) -> str:
     return "free space unknown" if size == float("inf") else f"{in_mib(size)} free"
 
 
-def places(home: Path) -> tuple[Path, ...]:
+def places() -> tuple[Path, ...]:
     """Folders that a command writes into."""
-    found = [home, Path.cwd()]
+    found = [home(), Path.cwd()]
     with suppress(OSError):  # no folder for temporary files can be written
         found.append(Path(tempfile.gettempdir()))
     return tuple(dict.fromkeys(found))
@@ -142,12 +145,19 @@ def naming(path: Path, needed: int | None = None) -> Iterator[None]:
         raise named from error
 
 
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of the bytes: an almost full disk takes a part of them without an error."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 def check_writable(folder: Path) -> None:
     """InputError where a folder cannot be made or takes no file: before expensive work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with naming(folder, PROBE), tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            file.write(bytes(PROBE))
+            write_all(file, bytes(PROBE))
             os.fsync(file.fileno())
     except OSError as error:
         text = sentence(error, folder)

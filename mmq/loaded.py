@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmq.contracts import ModelFamily
-from mmq.disk import naming
+from mmq.disk import naming, write_all
 from mmq.home import home
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ class Originals:
         """Write a weight behind those that are there; an OSError names the folder."""
         data = weight.detach().cpu().contiguous()
         start = self._file.seek(0, os.SEEK_END)
-        rest = memoryview(data.reshape(-1).view(torch.uint8).numpy().data)
-        with naming(self._folder, rest.nbytes):
-            while rest:
-                rest = rest[self._file.write(rest) :]
+        try:
+            with naming(self._folder, data.nbytes):
+                write_all(self._file, data.reshape(-1).view(torch.uint8).numpy().data)
+        except OSError:
+            self._file.truncate(start)  # half a weight is of no use to anybody
+            raise
         self._places[name] = (start, data.shape, data.dtype)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,11 @@ class Store:
 
     def entries(self) -> "list[Entry]":
         """Everything that is stored, by name; what cannot be read has a problem."""
-        return [_entry(path) for path in sorted(self.root.glob("*.safetensors"))]
+        found = []
+        for path in sorted(self.root.glob("*.safetensors")):
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                found.append(_entry(path))
+        return found
 
     def path(self, key: ArtifactKey) -> Path:
         """Where an artifact is, or would be."""

@@ -11,7 +11,6 @@ import click
 from mmq import __version__, disk, registry
 from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError, unknown
-from mmq.home import home
 from mmq.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
@@ -83,7 +82,7 @@ def main(argv: list[str] | None = None) -> Any:
         )
         sys.exit(130)
     except Exception as error:
-        if (text := disk.sentence(error, *disk.places(home()))) is None:
+        if (text := disk.sentence(error, *disk.places())) is None:
             raise
         logging.getLogger(__name__).info("What was refused:", exc_info=error)
         click.echo(f"Error: {text}", err=True)

@@ -110,12 +110,15 @@ def run_planned(
             bar.set_postfix_str(f"{each.label}, {each.allocation}")
             question, kept = prepared[each.label].question, records[each.label]
             spec = TrialSpec(question, each.allocation)
+            known = logged.get((question.key, str(each.allocation)))
             facts: Mapping[str, Any] | None = kept.get(each.allocation)
             try:
+                if facts is None and known is not None:  # damaged or lost here, but logged
+                    facts = _fetch(run, known, kept)
                 if facts is None:
                     part = prepared[each.label]
                     facts = record_trial(run, spec, model, artifacts[each.label], part, kept.keep)
-                elif (question.key, str(each.allocation)) not in logged:
+                elif known is None:
                     copy_trial(run, spec, facts)
             except Exception as error:
                 failures += 1
@@ -129,3 +132,9 @@ def run_planned(
             failures = 0
             found[each] = facts
     return found
+
+
+def _fetch(run: "StudyRun", run_id: str, kept: Records) -> Mapping[str, Any] | None:
+    """The record that a run was logged with, stored here again; None if it cannot be had."""
+    facts = run.record(run_id)
+    return None if facts is None else kept.put(facts)

@@ -321,7 +321,8 @@ def _predictions(client: MlflowClient, run_id: str, folder: Path) -> Sequence[st
     sums = _download(client, run_id, checksums.NAME, folder)
     try:
         if sums is not None:  # runs of earlier versions have none
-            checksums.check_file(sums.parent, run_id, ALL_PREDICTIONS)
+            known = checksums.expected(sums.parent, run_id)
+            checksums.check_file(path, known[ALL_PREDICTIONS])
         return [str(each["image"]) for each in json.loads(path.read_bytes())]
     except (OSError, Unusable, ValueError, TypeError, LookupError, RecursionError) as problem:
         log.warning("%s of run %s is damaged (%s)", ALL_PREDICTIONS, run_id, problem)

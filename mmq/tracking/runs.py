@@ -245,6 +245,11 @@ def log_left(client: MlflowClient) -> None:
                     return
 
 
+def log_waiting() -> None:
+    """Log what can be logged, with the store in use."""
+    log_left(MlflowClient())
+
+
 def _log_one(client: MlflowClient, run_id: str, folder: Path) -> None:
     status = outage.status(client, run_id)
     if status is None:  # it belongs to another store
