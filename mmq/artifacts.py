@@ -1,5 +1,6 @@
 """Quantized blocks of a question: taken from the store, or computed for all widths and stored."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,12 @@ from mmq.quantized import QuantizedLayer
 from mmq.question import Question
 from mmq.snapshot import Snapshot
 from mmq.store import ArtifactKey, Store, digest
+
+log = logging.getLogger(__name__)
+
+
+class NotStoredError(RuntimeError):
+    """A block that was in the store a moment ago is gone or damaged."""
 
 
 @dataclass(slots=True)
@@ -56,8 +63,16 @@ class Artifacts:
         """Write an allocation's weights into an unquantized model; a report of every layer.
 
         Dequantized weights are written a block at a time: a large component never stands in
-        memory twice.
+        memory twice. What turns out to be damaged meanwhile is computed again, once.
         """
+        try:
+            return self._write_(model, allocation)
+        except NotStoredError as error:
+            log.warning("%s: the allocation is written again", error)
+            model.restore_()
+            return self._write_(model, allocation)
+
+    def _write_(self, model: LoadedModel, allocation: BitAllocation) -> list[LayerReport]:
         widths = allocation.widths(model.components)
         touched = {
             name: sorted({bits for part, bits in widths.items() if part[0] == name} - {UNTOUCHED})
@@ -103,7 +118,8 @@ class Artifacts:
 
     def _get(self, key: ArtifactKey) -> Mapping[str, QuantizedLayer]:
         found = self.store.get(key)
-        assert found is not None, f"{key.name} is not in the store"
+        if found is None:
+            raise NotStoredError(f"{key.name} is not in the store any more")
         return found
 
     def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
@@ -117,7 +133,10 @@ class Artifacts:
         component = model.components[name]
         keys = self._keys(model, component, [bits])
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
-            found = self._get(keys[number, bits])
+            found = self.store.get(keys[number, bits]) or {}
+            if not found:  # damaged since
+                self.fill(model, name, [bits])
+                found = dict(self._get(keys[number, bits]))
             yield from ((layer, found[layer.name]) for layer in layers)
 
     def seconds(self, model: LoadedModel, name: str, bits: int) -> float:

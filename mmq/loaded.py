@@ -1,5 +1,6 @@
 """A loaded model: its weights are changed in place and can be put back."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmq.contracts import ModelFamily
+from mmq.disk import naming, write_all
 from mmq.home import home
 
 if TYPE_CHECKING:
@@ -26,26 +28,38 @@ class Originals:
     """
 
     def __init__(self) -> None:
-        folder = home()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (lives as long as we)
+        self._folder = home()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # unbuffered: what a full disk refuses is refused here, not when the file is closed
+        self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
 
     def keep(self, name: str, weight: Tensor) -> None:
-        """Write a weight behind those that are there."""
+        """Write a weight behind those that are there; an OSError names the folder."""
         data = weight.detach().cpu().contiguous()
-        start = self._file.seek(0, 2)
-        self._file.write(data.reshape(-1).view(torch.uint8).numpy().data)
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            with naming(self._folder, data.nbytes):
+                write_all(self._file, data.reshape(-1).view(torch.uint8).numpy().data)
+        except OSError:
+            self._file.truncate(start)  # half a weight is of no use to anybody
+            raise
         self._places[name] = (start, data.shape, data.dtype)
 
     def __getitem__(self, name: str) -> Tensor:
         start, shape, dtype = self._places[name]
         data = torch.empty(shape, dtype=dtype)
         self._file.seek(start)
-        self._file.readinto(data.reshape(-1).view(torch.uint8).numpy().data)
+        rest = memoryview(data.reshape(-1).view(torch.uint8).numpy().data)
+        while rest:
+            if not (count := self._file.readinto(rest)):
+                raise OSError(
+                    f"the weights of {name} as loaded are not in {self._folder} any more"
+                )
+            rest = rest[count:]
         return data
 
 

@@ -14,7 +14,9 @@ from mmq.calibration import Calibration
 from mmq.calibration_pairs import check_apart, draw_calibration, spare_pairs
 from mmq.contracts import Evaluator, Quantizer
 from mmq.data import find_source, fingerprint_samples, limited, subset
+from mmq.disk import check_writable
 from mmq.errors import InputError
+from mmq.home import home
 from mmq.images import check_images
 from mmq.model import (
     DTYPES,
@@ -93,7 +95,8 @@ class Prepared:
         return Artifacts(self.question, self.quantizer, store, calibration, self.widths, quiet)
 
     def load(self) -> LoadedModel:
-        """The model, with the evaluator made ready."""
+        """The model, with the evaluator made ready; InputError if mmq's home takes no file."""
+        check_writable(home())
         asked = self.question
         model = load_model(
             asked.model, asked.dtype, self.device, asked.model_fingerprint, self.allow_pickle

@@ -3,20 +3,17 @@
 A trial that was stopped has a file of another name: whoever wants its record gets none.
 """
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmq import sealed
 from mmq.allocation import BitAllocation
 from mmq.home import home
 from mmq.question import Question
 from mmq.store import digest
 from mmq.trial import TrialRecord
-from mmq.whole import whole
 
-log = logging.getLogger(__name__)
 LONGEST = 120  # characters of an allocation in a file's name
 
 
@@ -57,29 +54,17 @@ class Records:
         """Write a record that is plain data already."""
         place = self.path_of_stopped if "stopped" in facts else self.path
         path = place(BitAllocation.of(facts["allocation"]))
-        with whole(path) as aside:
-            aside.write_text(json.dumps(facts))
+        sealed.write_json(path, facts)
         return facts
 
     def get(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
         """A trial's record; None where it was never evaluated on all samples."""
-        return _read(self.path(allocation))
+        return sealed.read_json(self.path(allocation))
 
     def get_stopped(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
         """The record of a stopped trial; None where it was never stopped."""
-        return _read(self.path_of_stopped(allocation))
+        return sealed.read_json(self.path_of_stopped(allocation))
 
     def get_any(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
         """A trial's record, evaluated on all samples or stopped."""
         return self.get(allocation) or self.get_stopped(allocation)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        log.warning("%s cannot be read (%s): evaluated again", path, error)
-        return None
-    return facts

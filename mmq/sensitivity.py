@@ -4,7 +4,6 @@ Cheap beside a trial: a few pairs are read once, nothing is generated. And less 
 on as few samples: every token of a right answer says how sure the model still is of everything.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mmq import sealed
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.artifacts import Artifacts
 from mmq.calibration import Calibration
@@ -23,7 +23,6 @@ from mmq.model import LoadedModel
 from mmq.parts import finest
 from mmq.prepare import Prepared
 from mmq.store import digest
-from mmq.whole import whole
 
 log = logging.getLogger(__name__)
 PAIRS = 64
@@ -52,10 +51,10 @@ def profile(
     code = [code_hash(name) for name in (type(model.family).__module__, *CODE)]
     facts = [question.key, question.calibration, list(parts), sorted(widths), code]
     path = home() / "profiles" / f"{digest(facts)}.json"
-    if path.exists():
+    if (known := sealed.read_json(path)) is not None:
         return {
             part: {int(bits): float(loss) for bits, loss in row.items()}
-            for part, row in json.loads(path.read_text()).items()
+            for part, row in known.items()
         }
     try:
         measured = _moved(model, artifacts, _few(prepared.pairs()), parts, widths)
@@ -63,8 +62,7 @@ def profile(
         log.warning("sensitivity: %s; the layers' own errors are taken instead", error)
         measured = _layer_errors(model, artifacts, parts, widths)
     found = {part: _falling(row) for part, row in measured.items()}
-    with whole(path) as aside:
-        aside.write_text(json.dumps(found))
+    sealed.write_json(path, found)
     return found
 
 

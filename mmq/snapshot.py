@@ -1,13 +1,11 @@
 """The inputs of the block that is next, kept on disk while a component is quantized."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
+from mmq import sealed
 from mmq.block_quantization import States
-from mmq.whole import whole
 
 SECONDS = 10.0  # of work after which they are worth keeping
 
@@ -25,11 +23,13 @@ class Snapshot:
         missing: the first block that is not in the store; what lies behind it is of no use.
         """
         try:
-            with safe_open(self.path, framework="pt") as file:
-                start = int(file.metadata()["block"])
-                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):  # none, or one that cannot be read: from the start
+            kept, texts = sealed.read_tensors(self.path, self.path.stem)
+        except FileNotFoundError:
             return 0
+        except sealed.Unusable as problem:  # from the start
+            sealed.report(self.path, problem)
+            return 0
+        start = int(texts["block"])
         if start > missing:  # artifacts were removed since
             return 0
         for bits, calls in states.items():
@@ -46,10 +46,10 @@ class Snapshot:
             for bits, calls in states.items()
             for k, call in enumerate(calls)
         }
-        with whole(self.path) as aside:
-            save_file(tensors, aside, metadata={"block": str(block)})
+        sealed.write_tensors(self.path, tensors, self.path.stem, {"block": str(block)})
         self._since = time.monotonic()
 
     def remove(self) -> None:
         """All blocks are done."""
-        self.path.unlink(missing_ok=True)
+        with suppress(IsADirectoryError, PermissionError):  # nothing of ours: it does no harm
+            self.path.unlink(missing_ok=True)

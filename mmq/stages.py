@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from mmq import sealed
 from mmq.code import code_hash
 from mmq.contracts import Progress, Stage
 from mmq.errors import InputError
 from mmq.home import home
 from mmq.images import content_hash, open_image
-from mmq.store import digest, tensor_hash
-from mmq.whole import whole
+from mmq.store import digest
 
 if TYPE_CHECKING:
     from mmq.model import LoadedModel
@@ -64,25 +63,20 @@ class StageCache:
         path = self._path(key)
         try:
             # safetensors opens a file twice: it must not be removed in between
-            with self._locked(fcntl.LOCK_SH), safe_open(path, framework="pt") as file:
-                rows: Tensor = file.get_tensor("rows")
-                seal = (file.metadata() or {}).get("sha256")
+            with self._locked(fcntl.LOCK_SH):
+                tensors, _ = sealed.read_tensors(path, key)
                 os.utime(path)  # used now
         except FileNotFoundError:
             return None
         except OSError as error:
             self._warn(error)
             return None
-        except (SafetensorError, RuntimeError) as error:
-            problem = str(error)
-        else:
-            if tensor_hash({"rows": rows}) == seal:
-                return rows
-            problem = "its contents are not those that were kept"
-        log.warning("%s is damaged (%s): computed again", path, problem)
-        with suppress(OSError):
-            path.unlink()
-        return None
+        except sealed.Unusable as problem:
+            sealed.report(path, problem)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        return tensors["rows"]
 
     def put(self, key: str, rows: Tensor) -> None:
         """Keep a tensor, unless it is larger than the whole cache or the disk takes nothing."""
@@ -90,8 +84,8 @@ class StageCache:
             return
         tensors = {"rows": rows.cpu().contiguous()}
         try:
-            with whole(self._path(key), durable=False) as aside:  # the hash tells a damaged one
-                save_file(tensors, aside, metadata={"sha256": tensor_hash(tensors)})
+            # not durable: the seal shows a damaged one
+            sealed.write_tensors(self._path(key), tensors, key, durable=False)
             self._make_room()
         except (OSError, SafetensorError) as error:
             self._warn(error)

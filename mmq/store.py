@@ -4,18 +4,14 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
+from mmq import sealed
 from mmq.quantized import QuantizedLayer, QuantizedWeight
-from mmq.whole import whole
+from mmq.sealed import Unusable
 
 MEASURED = ("relative_error", "output_error", "note")
 
@@ -52,32 +48,67 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._checked: dict[Path, tuple[int, int, int]] = {}  # whole files, as they were then
+        self._reported: set[tuple[Path, str]] = set()
 
     def has(self, key: ArtifactKey) -> bool:
-        """Whether this artifact was stored."""
-        return self.path(key).exists()
+        """Whether this artifact was stored, and is whole; a warning where it is not.
+
+        A file is read through once, as long as it stays as it is; `get` checks it every time.
+        """
+        path = self.path(key)
+        try:
+            found = sealed.check_regular(path)
+            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if self._checked.get(path) == state:
+                return True
+            sealed.read_tensors(path, path.stem)
+        except FileNotFoundError:
+            return False
+        except Unusable as problem:
+            self._report(path, problem)
+            return False
+        self._checked[path] = state
+        return True
 
     def get(self, key: ArtifactKey) -> dict[str, QuantizedLayer] | None:
-        """Layers by name, or None if this artifact was never stored."""
+        """Layers by name; None if it was never stored or, with a warning, if it is damaged."""
         path = self.path(key)
-        if not path.exists():
+        try:
+            tensors, texts = sealed.read_tensors(path, path.stem)
+        except FileNotFoundError:
             return None
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["layers"])
-            parts: dict[str, dict[str, Any]] = {name: {} for name in facts}
-            for full in file.keys():  # noqa: SIM118  (a reader, no mapping)
-                layer, _, part = full.rpartition("/")
-                parts[layer][part] = file.get_tensor(full)
+        except Unusable as problem:
+            self._checked.pop(path, None)
+            self._report(path, problem)
+            return None
+        facts = json.loads(texts["layers"])
+        parts: dict[str, dict[str, Any]] = {name: {} for name in facts}
+        for full, tensor in tensors.items():
+            layer, _, part = full.rpartition("/")
+            parts[layer][part] = tensor
         return {
-            name: QuantizedLayer(QuantizedWeight.from_tensors(parts[name]), **found)
-            for name, found in facts.items()
+            name: QuantizedLayer(QuantizedWeight.from_tensors(parts[name]), **measured)
+            for name, measured in facts.items()
         }
 
     def seconds(self, key: ArtifactKey) -> float | None:
-        """What it took to compute a stored artifact; None where that was not measured."""
-        with safe_open(self.path(key), framework="pt") as file:
-            spent = file.metadata().get("seconds")
+        """What it took to compute a stored artifact; None where that is not known."""
+        path = self.path(key)
+        try:
+            spent = sealed.read_texts(path).get("seconds")
+        except FileNotFoundError:
+            return None
+        except Unusable as problem:
+            self._report(path, problem)
+            return None
         return None if spent is None else float(spent)
+
+    def _report(self, path: Path, problem: Unusable) -> None:
+        """Warn of a file once: it stays in its place until it is computed again."""
+        if (path, str(problem)) not in self._reported:
+            self._reported.add((path, str(problem)))
+            sealed.report(path, problem)
 
     def put(
         self, key: ArtifactKey, layers: Mapping[str, QuantizedLayer], seconds: float | None = None
@@ -92,12 +123,11 @@ class Store:
             name: {part: getattr(layer, part) for part in MEASURED}
             for name, layer in layers.items()
         }
-        metadata = {"key": json.dumps(asdict(key)), "layers": json.dumps(facts)}
-        sealed = {**metadata, "sha256": content_hash(tensors, metadata)}
-        if seconds is not None:  # not sealed: the same artifact may take longer
-            sealed["seconds"] = f"{seconds:.6f}"
-        with whole(self.path(key)) as aside:
-            save_file(tensors, aside, metadata=sealed)
+        about = {"key": json.dumps(asdict(key)), "layers": json.dumps(facts)}
+        # beside: the same artifact may take longer
+        beside = {} if seconds is None else {"seconds": f"{seconds:.6f}"}
+        path = self.path(key)
+        sealed.write_tensors(path, tensors, path.stem, about, beside)
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -110,7 +140,11 @@ class Store:
 
     def entries(self) -> "list[Entry]":
         """Everything that is stored, by name; what cannot be read has a problem."""
-        return [_entry(path) for path in sorted(self.root.glob("*.safetensors"))]
+        found = []
+        for path in sorted(self.root.glob("*.safetensors")):
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                found.append(_entry(path))
+        return found
 
     def path(self, key: ArtifactKey) -> Path:
         """Where an artifact is, or would be."""
@@ -129,39 +163,21 @@ class Entry:
 
     def verify(self) -> str:
         """What is wrong with the file, all of it read; "" if it holds what was stored."""
-        if self.problem:
-            return self.problem
-        with safe_open(self.path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if content_hash(tensors, metadata) != metadata["sha256"]:
-            return "its contents are not those that were stored"
+        try:
+            sealed.read_tensors(self.path, self.path.stem)
+        except FileNotFoundError:
+            return "it is not there any more"
+        except Unusable as problem:
+            return str(problem)
         return ""
 
 
 def _entry(path: Path) -> Entry:
-    found = path.stat()
+    found = path.lstat()
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        key, problem = json.loads(metadata["key"]), ""
-        if not {"layers", "sha256"} <= metadata.keys():
-            problem = "it was written by another version of mmq"
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        key, problem = {}, f"it cannot be read ({type(error).__name__}: {error})"
+        key, problem = json.loads(sealed.read_texts(path)["key"]), ""
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        key, problem = {}, f"it cannot be read ({type(error).__name__})"
+    except Unusable as error:
+        key, problem = {}, str(error)
     return Entry(path, key, found.st_size, found.st_mtime, problem)
-
-
-def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """A hash of an artifact's tensors and of what is said about them."""
-    return tensor_hash(tensors, json.dumps([metadata["key"], metadata["layers"]]))
-
-
-def tensor_hash(tensors: Mapping[str, Tensor], about: str = "") -> str:
-    """A hash of tensors with their names, types and shapes, and of a text about them."""
-    sha = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()

@@ -1,6 +1,5 @@
 """`mmq import-results`: a table of results of elsewhere becomes a study like any other."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmq.errors import InputError
 from mmq.prepare import EXPERIMENT_HELP, option
 from mmq.results_file import ResultTable, parse_pairs, parse_sizes, read_results
 from mmq.studies.front import Results, description, log_front
+from mmq.studies.names import check_name, safe_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ def import_results(
     Importing the same rows again adds nothing. Bits of 16 are untouched weights.
     """
     no_leftovers(context)
+    check_name(chosen.study)
     table = read_file(
         chosen,
         path,
@@ -122,10 +123,8 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
 
 
 def _study_name(chosen: ImportOptions, file: Path) -> str:
-    if not re.fullmatch(r"[\w.-]*", chosen.study):
-        raise InputError(f"study: {chosen.study!r} has characters other than letters, digits, ._-")
     names = (chosen.model.rstrip("/").split("/")[-1], chosen.task, chosen.quantizer, file.stem)
-    return chosen.study or re.sub(r"[^\w.-]", "-", "-".join(name for name in names if name))
+    return chosen.study or safe_name("-".join(name for name in names if name))
 
 
 def _said(table: ResultTable, new: int, known: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmq import __version__, registry
+from mmq import __version__, disk, registry
 from mmq.cli.options import PLUGIN_OPTIONS
 from mmq.errors import InputError, unknown
 from mmq.signals import Interrupt
@@ -60,7 +60,7 @@ def cli(verbose: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run a command; exit code 2 for bad input, 130 after an interrupt."""
+    """Run a command; exit code 2 for bad input or a disk that refuses, 130 after an interrupt."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -81,3 +81,9 @@ def main(argv: list[str] | None = None) -> Any:
             err=True,
         )
         sys.exit(130)
+    except Exception as error:
+        if (text := disk.sentence(error, *disk.places())) is None:
+            raise
+        logging.getLogger(__name__).info("What was refused:", exc_info=error)
+        click.echo(f"Error: {text}", err=True)
+        sys.exit(2)

@@ -1,17 +1,21 @@
-"""`mmq store`: what is in the store, whether it is whole, and how to make room."""
+"""`mmq store`: what mmq's home holds, whether it is whole, and how to make room."""
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from mmq import registry
+from mmq import registry, unlogged
 from mmq.cli.options import no_leftovers
 from mmq.cli.tables import aligned
 from mmq.errors import InputError
 from mmq.home import home
+from mmq.inventory import items
+from mmq.inventory import remove as remove_kept
+from mmq.sealed import NotReadable
 from mmq.store import Entry, Store
 
 MIB = 1024**2
@@ -21,10 +25,11 @@ DAY = 24 * 3600
 @click.group("store", invoke_without_command=True)
 @click.pass_context
 def store(context: click.Context) -> None:
-    """List, verify and prune the quantized blocks on disk."""
+    """List and prune quantized blocks, verify all that is stored, see what is not logged."""
     if context.invoked_subcommand is None:
         if context.args:
-            raise InputError(f"store: {context.args[0]!r} is none of list, verify, prune")
+            names = ", ".join(sorted(store.commands))
+            raise InputError(f"store: {context.args[0]!r} is not a command; choose from {names}")
         context.invoke(list_entries)
 
 
@@ -49,31 +54,85 @@ def list_entries(context: click.Context, as_json: bool = False) -> None:
         return
     if not entries:
         click.echo(f"The store {the_store().root} is empty.")
-        return
-    click.echo(table(entries))
-    total = sum(entry.size for entry in entries) / MIB
-    click.echo(f"\n{len(entries)} blocks, {total:.1f} MiB in {the_store().root}")
+    else:
+        click.echo(table(entries))
+        total = sum(entry.size for entry in entries) / MIB
+        click.echo(f"\n{len(entries)} blocks, {total:.1f} MiB in {the_store().root}")
+    if text := unlogged.summary():
+        click.echo(text)
 
 
 @store.command("verify")
 @click.option("--remove", is_flag=True, help="Remove what is damaged; it is computed again.")
 @click.pass_context
 def verify(context: click.Context, remove: bool) -> None:
-    """Read every block and compare its hash with the one it was stored with."""
+    """Read everything in mmq's home and compare it with the checksums it was stored with.
+
+    Quantized blocks, calibration snapshots, outputs of stages, sensitivity profiles, records of
+    trials, runs that wait to be logged, and the embedded data.
+    """
     from tqdm import tqdm
 
     no_leftovers(context)
-    entries = the_store().entries()
-    damaged = 0
-    for entry in tqdm(entries, desc="verify", unit="block", leave=False):
-        if problem := entry.verify():
+    every = list(items(home()))
+    sound: Counter[str] = Counter()
+    found = Counter(item.kind for item in every)
+    damaged = unreadable = 0
+    for item in tqdm(every, desc="verify", unit="file", leave=False):
+        problem = item.problem()
+        sound[item.kind] += problem is None
+        if problem is None:
+            continue
+        name = item.path.relative_to(home())
+        if isinstance(problem, NotReadable):
+            unreadable += 1
+            click.echo(f"{name}: not readable: {problem}")
+        elif remove and remove_kept(item.path):
+            click.echo(f"{name}: {problem}; removed")
+        else:
             damaged += 1
-            click.echo(f"{entry.path.name}: {problem}" + ("; removed" if remove else ""))
-            if remove:
-                entry.path.unlink(missing_ok=True)
-    click.echo(f"{len(entries) - damaged} of {len(entries)} blocks are whole.")
-    if damaged and not remove:
-        raise InputError(f"store: {damaged} blocks are damaged; --remove removes them")
+            click.echo(f"{name}: {problem}" + ("; not removed" if remove else ""))
+    for kind in ("blocks", *(kind for kind in found if kind != "blocks")):
+        click.echo(f"{sound[kind]} of {found[kind]} {kind} are whole.")
+    problems = []
+    if damaged:
+        hint = "remove what stands there by hand" if remove else "--remove removes them"
+        problems.append(f"{damaged} files are damaged; {hint}")
+    if unreadable:
+        problems.append(f"{unreadable} may not be read; correct their permissions")
+    if problems:
+        raise InputError(f"store: {'; '.join(problems)}")
+
+
+@store.command("stuck")
+@click.option("--retry", is_flag=True, help="Try to log them again, now.")
+@click.option("--remove", is_flag=True, help="Remove their files for good.")
+@click.pass_context
+def stuck(context: click.Context, retry: bool, remove: bool) -> None:
+    """List runs that wait to be logged or could not be; try again, or remove the latter."""
+    no_leftovers(context)
+    if retry and remove:
+        raise InputError("stuck: give either --retry or --remove")
+    if retry:
+        for each in unlogged.stuck():
+            unlogged.try_again(each)
+        _log_now()
+    elif remove:
+        for each in unlogged.stuck():
+            unlogged.drop(each)
+            click.echo(f"{each.path}: removed")
+    for run_id, path in unlogged.waiting():
+        click.echo(f"Run {run_id} waits to be logged: {path}")
+    for each in unlogged.stuck():
+        click.echo(f"Run {each.run_id} could not be logged: {each.path}: {each.reason}")
+    if not unlogged.summary():
+        click.echo("No run waits to be logged.")
+
+
+def _log_now() -> None:
+    from mmq.tracking import log_waiting
+
+    log_waiting()
 
 
 @store.command("prune")
@@ -95,9 +154,12 @@ def prune(context: click.Context, /, yes: bool, everything: bool, **chosen: Any)
     entries = [entry for entry in the_store().entries() if _matches(entry, **chosen)]
     size = sum(entry.size for entry in entries) / MIB
     if yes:
-        for entry in entries:
-            entry.path.unlink(missing_ok=True)
-        click.echo(f"{len(entries)} blocks removed, {size:.1f} MiB.")
+        stay = [entry for entry in entries if not remove_kept(entry.path)]
+        for entry in stay:
+            click.echo(f"{entry.path.name}: not removed: it is a folder, or may not be removed")
+        gone = len(entries) - len(stay)
+        size -= sum(entry.size for entry in stay) / MIB
+        click.echo(f"{gone} blocks removed, {size:.1f} MiB.")
         return
     if entries:
         click.echo(table(entries) + "\n")

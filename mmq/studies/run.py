@@ -1,6 +1,5 @@
 """Run the trials of a study, each recorded before anything else happens; go on after a kill."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from mmq import disk
 from mmq.allocation import BitAllocation
 from mmq.artifacts import Artifacts
-from mmq.errors import InputError
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
 from mmq.racing import Race
 from mmq.records import Records
 from mmq.signals import signals_deferred
+from mmq.studies.names import check_name as check_name
+from mmq.studies.names import safe_name as safe_name
 from mmq.trial import TrialRecord, TrialSpec, run_trial
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ def copy_trial(
             tell()
 
 
-def check_name(study: str) -> None:
-    """InputError for a study's name that no MLflow filter or file could hold."""
-    if not re.fullmatch(r"[\w.-]*", study):
-        raise InputError(f"study: {study!r} has characters other than letters, digits, ._-")
+def ends_study(error: BaseException, failures: int) -> bool:
+    """Whether to try no further trial: several failed in a row, or the disk refuses."""
+    return failures >= MAX_FAILURES or disk.trouble(error) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,15 @@ def run_planned(
             bar.set_postfix_str(f"{each.label}, {each.allocation}")
             question, kept = prepared[each.label].question, records[each.label]
             spec = TrialSpec(question, each.allocation)
+            known = logged.get((question.key, str(each.allocation)))
             facts: Mapping[str, Any] | None = kept.get(each.allocation)
             try:
+                if facts is None and known is not None:  # damaged or lost here, but logged
+                    facts = _fetch(run, known, kept)
                 if facts is None:
                     part = prepared[each.label]
                     facts = record_trial(run, spec, model, artifacts[each.label], part, kept.keep)
-                elif (question.key, str(each.allocation)) not in logged:
+                elif known is None:
                     copy_trial(run, spec, facts)
             except Exception as error:
                 failures += 1
@@ -123,9 +126,15 @@ def run_planned(
                     f"Trial {each.label}, {each.allocation} failed: "
                     f"{type(error).__name__}: {error}"
                 )
-                if failures == MAX_FAILURES:
+                if ends_study(error, failures):
                     raise
                 continue
             failures = 0
             found[each] = facts
     return found
+
+
+def _fetch(run: "StudyRun", run_id: str, kept: Records) -> Mapping[str, Any] | None:
+    """The record that a run was logged with, stored here again; None if it cannot be had."""
+    facts = run.record(run_id)
+    return None if facts is None else kept.put(facts)

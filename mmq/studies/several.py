@@ -1,6 +1,5 @@
 """A study of several quantizers on one model and task: opened, run, gone on with."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from mmq.prepare import (
 )
 from mmq.store import Store, digest
 from mmq.studies.choices import build, fitting
-from mmq.studies.run import Planned, check_name, run_planned
+from mmq.studies.run import Planned, check_name, run_planned, safe_name
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -168,4 +167,4 @@ def study_name(kind: str, chosen: PlannedOptions, keys: Sequence[str]) -> str:
     """A readable name that tells two studies apart."""
     model = chosen.model.rstrip("/").split("/")[-1]
     asked = digest([sorted(keys), chosen.bits])[:8]
-    return re.sub(r"[^\w.-]", "-", f"{model}-{chosen.task}-{kind}-{asked}")
+    return safe_name(f"{model}-{chosen.task}-{kind}-{asked}")

@@ -3,7 +3,7 @@
 from mmq.tracking.chosen import applied, register
 from mmq.tracking.connection import connect, server_address, ui_command
 from mmq.tracking.outage import hasty, optional, unreachable
-from mmq.tracking.runs import Run, TrialRun, plain_run, single_run
+from mmq.tracking.runs import Run, TrialRun, log_waiting, plain_run, single_run
 from mmq.tracking.studies import StudyRun, asked_of, known_study, study_run
 from mmq.tracking.trials import fetch_record, settle_trial, trial_record
 from mmq.tracking.where import places
@@ -18,6 +18,7 @@ __all__ = [
     "fetch_record",
     "hasty",
     "known_study",
+    "log_waiting",
     "optional",
     "places",
     "plain_run",

@@ -5,25 +5,50 @@ MLflow's client tries a request to a server 7 times again, after 0, 4, 8, ... 12
 
 import logging
 import os
-import shutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
-from mmq.home import home
-from mmq.owner import is_gone, owner
+from mmq import disk
+from mmq.unlogged import is_staged as is_staged
+from mmq.unlogged import left as left
+from mmq.unlogged import set_aside as set_aside
+from mmq.unlogged import staged as staged
+from mmq.unlogged import staging as staging
+from mmq.unlogged import unstage as unstage
 
 log = logging.getLogger(__name__)
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
 
+class FilesAway(MlflowException):  # type: ignore[misc]
+    """The place where MLflow keeps files takes none now: full, away, or not allowed."""
+
+
 def unreachable(error: BaseException) -> bool:
     """Whether a call failed because the store is away or busy, not because of what was asked."""
     return isinstance(error, MlflowException) and error.error_code in AWAY
+
+
+def reason(error: BaseException) -> str:
+    """Why a call failed, in a line without passwords."""
+    said = disk.sentence(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"://[^/@\s]+@", "://***@", said)[:400]
+
+
+@contextmanager
+def files_of_store() -> Iterator[None]:
+    """Count a disk that refuses a run's files as a store that is away: it may be back."""
+    try:
+        yield
+    except OSError as error:
+        raise FilesAway(f"files cannot be stored: {reason(error)}", TEMPORARILY_UNAVAILABLE) \
+            from error  # fmt: skip
 
 
 @contextmanager
@@ -42,51 +67,13 @@ def hasty() -> Iterator[None]:
 
 @contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Something that may fail where the store is away: it says so and goes on."""
+    """Something that may fail where the store is away, or a disk is full: a warning, no error."""
     try:
         yield
-    except MlflowException as error:
-        if not unreachable(error):
+    except (MlflowException, OSError) as error:
+        if not unreachable(error) and disk.trouble(error) is None:
             raise
-        log.warning("%s: the MLflow store is away", what)
-
-
-def staged(run_id: str) -> Path:
-    """The folder in which this process keeps a run's files until they are logged."""
-    return home() / "unlogged" / f"{run_id}@{owner()}"
-
-
-@contextmanager
-def staging(run_id: str) -> Iterator[Path]:
-    """A folder to write a run's files into; it is staged when the block ends, whole."""
-    aside = staged(run_id).with_name(f"{run_id}.part")
-    aside.mkdir(parents=True, exist_ok=True)
-    yield aside
-    aside.rename(staged(run_id))
-
-
-def is_staged(run_id: str) -> bool:
-    """Whether a run has files, of whichever process, that were not logged yet."""
-    return any((home() / "unlogged").glob(f"{run_id}@*"))
-
-
-def unstage(run_id: str) -> None:
-    """The run's files are logged."""
-    shutil.rmtree(staged(run_id), ignore_errors=True)
-
-
-def left() -> Iterator[tuple[str, Path]]:
-    """Runs and their staged files that are this process's, or from now on are: theirs died."""
-    for path in sorted((home() / "unlogged").glob("*@*")):
-        run_id, _, who = path.name.partition("@")
-        if who != owner():
-            if not is_gone(who):
-                continue
-            try:
-                path.rename(staged(run_id))
-            except FileNotFoundError:  # another process was quicker
-                continue
-        yield run_id, staged(run_id)
+        log.warning("%s: the MLflow store cannot be used now (%s)", what, reason(error))
 
 
 def status(client: MlflowClient, run_id: str) -> str | None:

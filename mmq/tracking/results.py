@@ -1,6 +1,7 @@
 """Results in the tracking store: trials found, read, and gathered by what they answer."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +14,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
+from mmq import checksums
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.analysis.fronts import Point
 from mmq.errors import InputError, unknown
+from mmq.sealed import Unusable
 from mmq.tracking.connection import connect
+from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_facts
 
+log = logging.getLogger(__name__)
 PAGE = 1000
 THREADS = 8
 TRIALS = "tags.`mmq.kind` = 'trial' and attributes.status = 'FINISHED'"
@@ -271,19 +276,24 @@ def read_samples(every: Sequence[Answers], score: str = "score", quiet: bool = F
                 each.notes.append("samples count as pictures of their own: pictures not known")
 
 
-def _download(client: MlflowClient, run_id: str, name: str, folder: Path) -> Any:
-    """A JSON artifact; None where the run has none."""
+def _download(client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
+    """A downloaded artifact; None where the run has none."""
     own = folder / run_id
     own.mkdir(exist_ok=True)
     try:
-        return json.loads(Path(client.download_artifacts(run_id, name, str(own))).read_text())
+        return Path(client.download_artifacts(run_id, name, str(own)))
     except (MlflowException, OSError):
         return None
 
 
 def _values(client: MlflowClient, run_id: str, folder: Path, score: str) -> Sequence[float] | None:
-    record = _download(client, run_id, "record.json", folder)
-    if record is None:
+    path = _download(client, run_id, RECORD, folder)
+    if path is None:
+        return None
+    try:
+        record = read_facts(path, run_id)
+    except (FileNotFoundError, Unusable) as problem:
+        log.warning("The record of run %s is damaged (%s): left out", run_id, problem)
         return None
     found: Sequence[float] | None = record["per_sample"].get(
         record["primary"] if score == "score" else score
@@ -297,7 +307,23 @@ def _pictures(
     """Names of the samples' pictures, from the first run that kept its predictions."""
     for trial in trials:
         for run_id in dict.fromkeys((trial.run_id, trial.recorded_by)):
-            predictions = _download(client, run_id, "all_predictions.json", folder)
-            if predictions is not None and len(predictions) == count:
-                return [str(each["image"]) for each in predictions]
+            found = _predictions(client, run_id, folder)
+            if found is not None and len(found) == count:
+                return found
     return None
+
+
+def _predictions(client: MlflowClient, run_id: str, folder: Path) -> Sequence[str] | None:
+    """The picture of every prediction of a run; None where they are not known, or damaged."""
+    path = _download(client, run_id, ALL_PREDICTIONS, folder)
+    if path is None:
+        return None
+    sums = _download(client, run_id, checksums.NAME, folder)
+    try:
+        if sums is not None:  # runs of earlier versions have none
+            known = checksums.expected(sums.parent, run_id)
+            checksums.check_file(path, known[ALL_PREDICTIONS])
+        return [str(each["image"]) for each in json.loads(path.read_bytes())]
+    except (OSError, Unusable, ValueError, TypeError, LookupError, RecursionError) as problem:
+        log.warning("%s of run %s is damaged (%s)", ALL_PREDICTIONS, run_id, problem)
+        return None

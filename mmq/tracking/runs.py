@@ -1,9 +1,9 @@
 """Runs: opened before the work, closed with what came of it, reaped where a process died."""
 
 import getpass
-import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 import traceback
@@ -16,11 +16,16 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
+from mmq import checksums
 from mmq.contracts import LayerReport
 from mmq.errors import TakenOver
+from mmq.home import home
 from mmq.owner import owner
 from mmq.racing import Stopped
+from mmq.records import Records
+from mmq.sealed import Unusable
 from mmq.tracking import files, outage, views
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.params import question_params, versions
@@ -60,7 +65,8 @@ class Run:
 
     def log_folder(self, folder: Path) -> None:
         """All files of a folder as artifacts."""
-        self.client.log_artifacts(self.run_id, str(folder))
+        with outage.files_of_store():
+            self.client.log_artifacts(self.run_id, str(folder))
 
     def log_layers(self, layers: Sequence[LayerReport]) -> None:
         """The layer table, shown by the UI."""
@@ -119,7 +125,7 @@ class TrialRun(Run):
         """Log a trial's scores, sizes, seconds and files, which stay on disk until they are."""
         started = time.perf_counter()
         with outage.staging(self.run_id) as folder:
-            files.write_record(folder, record)
+            files.write_record(folder, record, self.run_id)
         self.log_folder(outage.staged(self.run_id))
         facts = record.to_json()
         facts["seconds"] |= {"log": time.perf_counter() - started}
@@ -136,21 +142,40 @@ class TrialRun(Run):
     def finish_copy(self, facts: Mapping[str, Any]) -> None:
         """Log what another run recorded of the same trial; its predictions stay there."""
         with outage.staging(self.run_id) as folder:
-            files.write_facts(folder, facts)
+            files.write_facts(folder, facts, self.run_id)
         self.log_folder(outage.staged(self.run_id))
         self._log_result(facts)
 
     def log_facts(self, facts: Mapping[str, Any]) -> None:
         """Log a trial's record, without predictions and layers."""
         with tempfile.TemporaryDirectory() as folder:
-            files.write_facts(Path(folder), facts)
+            files.write_facts(Path(folder), facts, self.run_id)
             self.log_folder(Path(folder))
         self._log_result(facts)
 
     def finish_staged(self, folder: Path) -> None:
-        """Log and end what `finish` began and an outage, or a kill, cut off."""
-        self.log_folder(folder)
-        self._log_result(json.loads((folder / "record.json").read_text()))
+        """Log and end what `finish` began and an outage, or a kill, cut off.
+
+        FileNotFoundError or Unusable where the record is damaged. Other damaged files are left
+        out, with a warning.
+        """
+        damaged = checksums.check_folder(folder, self.run_id)
+        if files.RECORD in damaged:
+            raise damaged[files.RECORD]
+        for name, problem in damaged.items():
+            log.warning("%s is damaged (%s): not logged", folder / name, problem)
+        facts = files.read_facts(folder / files.RECORD, self.run_id)
+        with tempfile.TemporaryDirectory() as other:
+            if damaged:
+                folder = Path(shutil.copytree(
+                    folder, Path(other) / "sound",
+                    ignore=lambda where, names: [
+                        name for name in names
+                        if (Path(where) / name).relative_to(folder).as_posix() in damaged
+                    ],
+                ))  # fmt: skip
+            self.log_folder(folder)
+        self._log_result(facts)
         self.end(self.ended_well)
 
 
@@ -203,14 +228,63 @@ def _end_quickly(run: Run, error: BaseException) -> None:
 
 
 def log_left(client: MlflowClient) -> None:
-    """Log the trials that were recorded while the store was away, if it is back."""
-    with outage.optional("Recorded trials wait to be logged"), outage.hasty():
+    """Log the trials that were recorded while the store was away, if it is back.
+
+    One that MLflow refuses, or whose files are damaged, is set aside: it blocks no other.
+    """
+    with outage.hasty():
         for run_id, folder in outage.left():
-            status = outage.status(client, run_id)
-            if status not in (None, "KILLED"):
-                TrialRun(client, "", run_id).finish_staged(folder)
-            if status is not None:  # else it belongs to another store
-                outage.unstage(run_id)
+            try:
+                _log_one(client, run_id, folder)
+            except (MlflowException, OSError, Unusable, ValueError, LookupError) as error:
+                if not outage.unreachable(error):
+                    _set_aside(run_id, error)
+                    continue
+                log.warning("Run %s waits to be logged: %s", run_id, outage.reason(error))
+                if not isinstance(error, outage.FilesAway):
+                    return
+
+
+def log_waiting() -> None:
+    """Log what can be logged, with the store in use."""
+    log_left(MlflowClient())
+
+
+def _log_one(client: MlflowClient, run_id: str, folder: Path) -> None:
+    status = outage.status(client, run_id)
+    if status is None:  # it belongs to another store
+        return
+    trial = TrialRun(client, "", run_id)
+    try:
+        if status != "KILLED":
+            trial.finish_staged(folder)
+    except (FileNotFoundError, Unusable) as problem:
+        if not (facts := _recorded(client, run_id)):
+            raise
+        log.warning("%s is damaged (%s): the run has its record alone", folder, problem)
+        trial.log_facts(facts)
+        trial.end(trial.ended_well)
+    outage.unstage(run_id)
+
+
+def _recorded(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
+    """The record that mmq's home has of a run."""
+    tags = client.get_run(run_id).data.tags
+    allocation = tags.get("mmq.allocation", "")
+    for folder in (Path("records") / tags.get("mmq.question", "-"),
+                   Path("studies") / tags.get("mmq.study", "-")):  # fmt: skip
+        facts = Records(home() / folder).get_any(allocation)
+        if facts is not None and facts["run_id"] == run_id:
+            return facts
+    return None
+
+
+def _set_aside(run_id: str, error: Exception) -> None:
+    why = outage.reason(error)
+    if "deleted" in why:
+        why += f" Restore it with `mlflow runs restore --run-id {run_id}`."
+    with outage.optional(f"The run {run_id} was not set aside"):
+        outage.set_aside(run_id, why)
 
 
 def user() -> str:

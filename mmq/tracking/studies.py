@@ -19,6 +19,7 @@ from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
 from mmq.tracking.runs import Run, TrialRun, closing, create, log_left, status_of
+from mmq.tracking.trials import fetch_record
 from mmq.trial import Question, TrialSpec
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class StudyRun(Run):
         except MlflowException as error:
             if not (outage.unreachable(error) and outage.is_staged(run)):
                 raise
-            log.warning("The MLflow store is away; %s is logged later", spec.allocation)
+            log.warning("%s is logged later: %s", spec.allocation, outage.reason(error))
         else:
             log_left(self.client)
 
@@ -71,13 +72,17 @@ class StudyRun(Run):
             "mlflow.parentRunId": self.run_id,
         }
 
-    def finished(self) -> set[tuple[str, str]]:
-        """Question's key and allocation of every trial of this study that was finished."""
+    def finished(self) -> dict[tuple[str, str], str]:
+        """Ids of this study's finished runs, by the question's key and the allocation."""
         query = f"{views.trial_filter(self.study)} and attributes.status = 'FINISHED'"
         return {
-            (run.data.tags["mmq.question"], run.data.tags["mmq.allocation"])
+            (run.data.tags["mmq.question"], run.data.tags["mmq.allocation"]): run.info.run_id
             for run in all_runs(self.client, [self.experiment_id], query)
         }
+
+    def record(self, run_id: str) -> dict[str, Any] | None:
+        """The record that one of this study's runs was logged with, if it can be had."""
+        return fetch_record(run_id)
 
     def save_view(self, components: Sequence[str], score: str) -> None:
         """Keep a chart view of this study in the experiment."""

@@ -1,6 +1,5 @@
 """Runs of a search's trials, whichever process or machine opened them."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
+from mmq.sealed import Unusable
+from mmq.tracking.files import RECORD, read_facts
 from mmq.tracking.outage import hasty, unreachable
 from mmq.tracking.runs import TrialRun
 
@@ -64,9 +65,9 @@ def fetch_record(run_id: str) -> dict[str, Any] | None:
     """A trial's record from its run; None where it cannot be had."""
     try:
         with hasty(), tempfile.TemporaryDirectory() as folder:
-            path = MlflowClient().download_artifacts(run_id, "record.json", folder)
-            facts: dict[str, Any] = json.loads(Path(path).read_text())
-    except (MlflowException, OSError) as error:
+            path = MlflowClient().download_artifacts(run_id, RECORD, folder)
+            facts = read_facts(Path(path), run_id)
+    except (MlflowException, OSError, Unusable) as error:
         log.warning("The record of run %s cannot be had: %s", run_id, error)
         return None
     return facts | {"run_id": run_id}

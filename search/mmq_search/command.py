@@ -1,7 +1,6 @@
 """`mmq search`: the bit-allocation search from options to the printed front."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from mmq.home import home
 from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
-from mmq.studies.run import check_name
+from mmq.studies.run import check_name, safe_name
 from mmq.tracking import StudyRun, connect, register, study_run, ui_command
 from mmq.trial import Question
 from mmq_search.deadline import Deadline
@@ -131,7 +130,7 @@ def study_name(question: Question, space: Space) -> str:
     readable = f"{model}-{question.evaluator}-{question.quantizer}"
     widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
     grain = "" if space.grain == "component" else f"-{space.grain}"
-    return re.sub(r"[^\w.-]", "-", f"{readable}{grain}-{widths}-{question.key[:8]}")
+    return safe_name(f"{readable}{grain}-{widths}-{question.key[:8]}")
 
 
 def _say_what_was_found(found: Search) -> None:

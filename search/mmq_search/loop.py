@@ -18,7 +18,7 @@ from mmq.racing import Race
 from mmq.records import Records
 from mmq.store import Store
 from mmq.studies.front import Results
-from mmq.studies.run import MAX_FAILURES, copy_trial, record_trial
+from mmq.studies.run import copy_trial, ends_study, record_trial
 from mmq.tracking import StudyRun, unreachable
 from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
@@ -106,7 +106,7 @@ class Search:
                 except Exception as error:
                     failures += 1
                     tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
-                    if failures == MAX_FAILURES:
+                    if ends_study(error, failures):
                         raise
                 else:
                     failures = 0

@@ -9,6 +9,7 @@ import click
 from optuna import get_all_study_names
 from optuna.trial import FrozenTrial, TrialState
 
+from mmq import unlogged
 from mmq.cli.options import options_from
 from mmq.errors import InputError, unknown
 from mmq.home import home
@@ -51,6 +52,8 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
         click.echo(f"\n{front_text(points, study.score_name)}\n\n{found}")
     if study.parent:
         click.echo("\n" + "\n".join(places(study.name, *study.parent)))
+    if waiting := unlogged.summary():
+        click.echo(f"\n{waiting}")
 
 
 def _count(study: FoundStudy, *states: TrialState) -> int:

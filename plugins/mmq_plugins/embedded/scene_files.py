@@ -8,6 +8,7 @@ The test scenes are what is scored; training scenes stand beside them for calibr
 """
 
 import json
+import logging
 import random
 import shutil
 import tempfile
@@ -17,11 +18,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmq.checksums import NAME, check_folder, seal_folder
+from mmq.disk import naming
+from mmq.sealed import Unusable, read_bytes
+from mmq.whole import whole
 from mmq_plugins.embedded.scene_pairs import full_captions, minimal_group
 from mmq_plugins.embedded.scene_relations import ask_relations
 from mmq_plugins.embedded.scene_text import annotate, ask, captions
 from mmq_plugins.embedded.scenes import IMAGE_SIZE, Scene, encode_jpeg, make_scene, render
 
+log = logging.getLogger(__name__)
 VERSION = "2"  # raise it whenever the same call would write other files
 SCENES = 500
 GROUPS = 10  # of ten scenes that differ in one attribute, or in who has it
@@ -35,25 +41,72 @@ INFO = {"description": "mmq embedded scenes", "version": VERSION}
 def write_scenes(
     folder: Path, scenes: int = SCENES, groups: int = GROUPS, training: int = TRAINING
 ) -> None:
-    """Write the scenes unless they are there; an interrupted writing leaves no folder."""
-    if folder.is_dir():
+    """Write the scenes unless they are there, each file as it was written.
+
+    An interrupted writing leaves no folder. What is damaged or missing is written again.
+    """
+    if folder.is_dir() and not (problems := _problems(folder)):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        test = {k: make_scene(k, "test") for k in range(1, scenes + 1)}
-        known = {FIRST_TRAINING_ID + k: make_scene(k) for k in range(training)}
-        for split, part in (("val2014", test), ("train2014", known)):
-            _write_coco(aside / "coco", split, part)
-        for split, part in (("testdev", test), ("train", known)):
-            _write_gqa(aside / "gqa", split, part)
-        _write_flickr(aside / "flickr30k", _pool(groups), list(known.values()))
-        aside.rename(folder)
+        with naming(folder):
+            _write_all(aside, scenes, groups, training)
+            seal_folder(aside, folder.name, durable=False)  # the checksums show a cut one
+        if folder.is_dir():
+            _repair(folder, aside, problems)
+        else:
+            aside.rename(folder)
     except OSError:  # another process was first, or the disk is full
-        if not folder.is_dir():
+        if not folder.is_dir() or _problems(folder):
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_all(aside: Path, scenes: int, groups: int, training: int) -> None:
+    test = {k: make_scene(k, "test") for k in range(1, scenes + 1)}
+    known = {FIRST_TRAINING_ID + k: make_scene(k) for k in range(training)}
+    for split, part in (("val2014", test), ("train2014", known)):
+        _write_coco(aside / "coco", split, part)
+    for split, part in (("testdev", test), ("train", known)):
+        _write_gqa(aside / "gqa", split, part)
+    _write_flickr(aside / "flickr30k", _pool(groups), list(known.values()))
+
+
+def _problems(folder: Path) -> dict[str, str]:
+    """What is wrong with the written files, by file; all of them where that is not known."""
+    try:
+        return {file: str(problem) for file, problem in check_folder(folder, folder.name).items()}
+    except (FileNotFoundError, Unusable) as problem:
+        return {NAME: str(problem) if isinstance(problem, Unusable) else ""}
+
+
+def _repair(folder: Path, sound: Path, problems: dict[str, str]) -> None:
+    """Put sound files in the place of damaged ones; without checksums, where they differ."""
+    known = NAME not in problems
+    files = [p.relative_to(sound).as_posix() for p in sound.rglob("*") if p.is_file()]
+    wrong = [
+        file
+        for file in sorted(files)
+        if (file in problems if known else file != NAME and not _same(folder / file, sound / file))
+    ]
+    if wrong:
+        why = problems.get(wrong[0]) or "not as mmq writes it"
+        more = f" and {len(wrong) - 1} other files are" if wrong[1:] else " is"
+        log.warning("%s%s damaged (%s): written again", folder / wrong[0], more, why)
+    elif problems.get(NAME):
+        log.warning("%s is damaged (%s): written again", folder / NAME, problems[NAME])
+    for file in wrong if known else [*wrong, NAME]:
+        with whole(folder / file) as aside:
+            shutil.copyfile(sound / file, aside)
+
+
+def _same(place: Path, path: Path) -> bool:
+    try:
+        return read_bytes(place) == path.read_bytes()
+    except (FileNotFoundError, Unusable):
+        return False
 
 
 def _pool(groups: int) -> list[Scene]:

@@ -1,7 +1,10 @@
 """What all training stages share: settings, schedule, optimizer, the state on disk."""
 
+import io
+import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmq import sealed
 from mmq.errors import InputError
+from mmq.whole import UNFINISHED, whole
 
+log = logging.getLogger(__name__)
 MetricSink = Callable[[dict[str, float], int], None]
 
 
@@ -76,9 +82,14 @@ class Checkpoint:
 
     def load(self, stage: str) -> dict[str, Any] | None:
         """The saved state of a stage, or None; a state of other settings is refused."""
-        if not self.path.exists():
+        try:
+            data = sealed.unseal_bytes(sealed.read_bytes(self.path), self.path.name)
+        except FileNotFoundError:
             return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        except sealed.Unusable as problem:
+            log.warning("%s is damaged (%s): training begins anew", self.path, problem)
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
         if state["config"] != asdict(self.config):
             raise InputError(
                 f"output: {self.path} holds a training with other settings; choose another "
@@ -88,9 +99,12 @@ class Checkpoint:
 
     def save(self, stage: str, step: int, **tensors: Any) -> None:
         """Replace the saved state at once: never half of it."""
-        aside = self.path.with_suffix(".tmp")
-        torch.save({"stage": stage, "step": step, "config": asdict(self.config), **tensors}, aside)
-        aside.replace(self.path)
+        state = {"stage": stage, "step": step, "config": asdict(self.config), **tensors}
+        torch.save(state, written := io.BytesIO())
+        with whole(self.path) as aside:
+            aside.write_bytes(sealed.seal_bytes(written.getvalue(), self.path.name))
+        with suppress(OSError):  # the folder becomes a model's: nothing else belongs there
+            (self.path.parent / UNFINISHED).rmdir()
 
 
 def batch_of_step(config: TrainConfig, size: int, step: int) -> list[int]:
