@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json.decoder import JSONDecodeError
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,19 @@ from typing import Any
 from mmq.errors import InputError
 from mmq.regular_file import DEFAULT_LIMIT, read_text
 
+NEARLY_THE_END = 32  # characters: an error this close to the end may come from cut text
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}]', re.DOTALL)
 
 
 class JsonError(ValueError):
-    """Text that is not acceptable JSON. at: where, as offsets into the text (two for a key)."""
+    """Text that is not acceptable JSON.
 
-    def __init__(self, reason: str, at: Sequence[int]) -> None:
+    at: where, as offsets into the text (two for a key). final: more text cannot make it right.
+    """
+
+    def __init__(self, reason: str, at: Sequence[int], final: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.at = reason, at
+        self.reason, self.at, self.final = reason, at, final
 
 
 class _KeyTwiceError(ValueError):
@@ -33,6 +37,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+# as `decode`, but its errors are StopIteration, RecursionError and any ValueError
+scan: Callable[[str, int], tuple[Any, int]] = vars(_DECODER)["scan_once"]
 
 
 def decode(text: str, start: int = 0) -> tuple[Any, int]:
@@ -43,14 +49,15 @@ def decode(text: str, start: int = 0) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(text, start)
     except JSONDecodeError as error:
-        raise JsonError(error.msg, [error.pos]) from error
+        cut = error.msg.startswith("Unterminated string") or error.pos > len(text) - NEARLY_THE_END
+        raise JsonError(error.msg, [error.pos], final=not cut) from error
     except _KeyTwiceError as error:
         key, *at = _twice(text, start)
-        raise JsonError(f"the key {key} comes twice", at) from error
+        raise JsonError(f"the key {key} comes twice", at, final=True) from error
     except RecursionError as error:
-        raise JsonError("it is nested too deeply", [start]) from error
+        raise JsonError("it is nested too deeply", [start], final=True) from error
     except ValueError as error:  # thousands of digits
-        raise JsonError(str(error).partition(";")[0], [start]) from error
+        raise JsonError(str(error).partition(";")[0], [start], final=True) from error
 
 
 def _twice(text: str, start: int) -> tuple[str, int, int]:
