@@ -5,7 +5,7 @@ import json
 import logging
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -29,28 +29,47 @@ class Source:
     root: Path
 
     def samples(self) -> list[Any]:
-        """All evaluation samples; InputError where files are missing or two have the same id."""
+        """All evaluation samples; InputError where files are missing or ids are not unique."""
         if absent := self.reader.lacking(self.root):
             raise InputError(
                 f"data: {self.name} in {str(self.root)!r} lacks {', '.join(absent)}. "
                 f"The expected layout:\n\n{self.reader.layout}"
             )
         samples = self.reader.samples(self.task, self.root)
-        seen: set[str] = set()
-        for sample in samples:
-            if sample.id in seen:
-                raise InputError(
-                    f"data: {self.name} in {str(self.root)!r} has two samples of the id "
-                    f"{sample.id}; correct the annotation files"
-                )
-            seen.add(sample.id)
+        self._check_ids(samples)
         if not samples:
             raise InputError(f"data: {self.name} in {str(self.root)!r} has no samples")
         return samples
 
     def calibration(self, count: int, seed: int) -> list[Any] | None:
         """`count` samples of the training split, or None where there is none."""
-        return self.reader.calibration(self.task, self.root, count, seed)
+        pairs = self.reader.calibration(self.task, self.root, count, seed)
+        self._check_ids(pairs or [])
+        return pairs
+
+    def _check_ids(self, samples: Iterable[Any]) -> None:
+        """InputError where two samples have one id, two pictures one id, or one picture two."""
+        where = f"data: {self.name} in {str(self.root)!r}"
+        ids: dict[str, Path] = {}
+        pictures: dict[str, Path] = {}
+        names: dict[Path, str] = {}
+        for sample in samples:
+            if sample.id in ids:
+                raise InputError(
+                    f"{where} has two samples of the id {sample.id}, on {ids[sample.id]} and "
+                    f"{sample.image}; correct the annotation files"
+                )
+            ids[sample.id] = sample.image
+            if (path := pictures.setdefault(sample.image_id, sample.image)) != sample.image:
+                raise InputError(
+                    f"{where} has two pictures of the id {sample.image_id}, {path} and "
+                    f"{sample.image}; correct the annotation files"
+                )
+            if (name := names.setdefault(sample.image, sample.image_id)) != sample.image_id:
+                raise InputError(
+                    f"{where} has the picture {sample.image} under two ids, {name} and "
+                    f"{sample.image_id}; correct the annotation files"
+                )
 
 
 def find_source(task: str, data: str, dataset: str = "") -> Source:

@@ -1,9 +1,11 @@
 import logging
+from pathlib import Path
 
 import official_files as official
 import pytest
 
-from mmq.data import find_source, fingerprint_samples, limited, subset
+from mmq.contracts import CaptionSample, Dataset
+from mmq.data import Source, find_source, fingerprint_samples, limited, subset
 from mmq.errors import InputError
 from mmq.images import check_images
 
@@ -76,8 +78,39 @@ def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):
 
 def test_a_sample_that_comes_twice_is_refused(tmp_path):
     root = official.vqav2(tmp_path, {"val2014": [1, 2, 1]})
-    with pytest.raises(InputError, match="vqav2 in .* has two samples of the id 1000"):
+    places = r"annotations\[0\] .*; annotations\[4\]"
+    with pytest.raises(InputError, match=f"the question_id 1000 comes twice: {places}"):
         find_source("vqa", str(root)).samples()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [("1", "a", "a.jpg"), ("1", "b", "b.jpg")],
+            "two samples of the id 1, on a.jpg and b.jpg",
+        ),
+        ([("1", "a", "a.jpg"), ("2", "a", "b.jpg")], "two pictures of the id a, a.jpg and b.jpg"),
+        ([("1", "a", "a.jpg"), ("2", "b", "a.jpg")], "the picture a.jpg under two ids, a and b"),
+    ],
+)
+def test_ids_that_a_plugin_gives_twice_are_refused_with_both_pictures(rows, message):
+    class Reader(Dataset):
+        tasks = ("captioning",)
+        layout = ""
+
+        def recognizes(self, root):
+            return True
+
+        def samples(self, task, root):
+            return [CaptionSample(key, image, Path(path), ("x",)) for key, image, path in rows]
+
+        calibration = lambda self, task, root, count, seed: self.samples(task, root)  # noqa: E731
+
+    source = Source("own", Reader(), "captioning", Path())
+    for read in (source.samples, lambda: source.calibration(2, 0)):
+        with pytest.raises(InputError, match=message):
+            read()
 
 
 def test_a_fingerprint_changes_with_every_text_and_every_chosen_picture(tmp_path):

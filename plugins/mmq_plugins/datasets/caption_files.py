@@ -1,7 +1,9 @@
 """The formats that captioned pictures come in: Karpathy's, LAVIS's and Flickr30k's own."""
 
+import logging
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,8 +11,19 @@ from typing import Any
 from mmq.contracts import CaptionSample
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import IDENTIFIER, check_entry, entries
+from mmq.regular_file import not_utf8, open_regular
+from mmq_plugins.datasets.annotations import (
+    IDENTIFIER,
+    Unique,
+    check_entry,
+    check_text,
+    entries,
+    shortened,
+    twice,
+)
 
+log = logging.getLogger(__name__)
+LINE_LIMIT = 2**20  # bytes
 COCO_NAME = re.compile(r"COCO_\w+?_0*(\d+)")
 
 
@@ -29,39 +42,90 @@ class Captioned:
         return CaptionSample(self.id, self.id, path, self.captions)
 
 
+def check_repeats(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
+    """A warning for captions that a picture has more than once: annotators may agree, but rows
+    may have been copied, too.
+    """
+    repeated = {key: texts for key, texts in captions.items() if len({*texts}) < len(texts)}
+    if repeated:
+        key = min(repeated)
+        count = sum(len(texts) - len({*texts}) for texts in repeated.values())
+        log.warning(
+            "captions: %d captions of %d pictures in %s repeat another one of their picture word "
+            "for word, first of %s; each counts as a reference of its own",
+            count, len(repeated), path, key,
+        )  # fmt: skip
+
+
+def _refuse_doubled(path: Path, key: str, texts: Sequence[str]) -> None:
+    """InputError where all captions of a picture come more than once: its rows were copied."""
+    if len(texts) > 1 and min(Counter(texts).values()) > 1:
+        raise InputError(
+            f"annotations: {path}: every caption of {key} comes more than once; rows seem to have "
+            f"been copied. Leave each in once"
+        )
+
+
 def read_karpathy(path: Path, splits: Collection[str]) -> Iterator[Captioned]:
     """dataset_coco.json, dataset_flickr30k.json: the pictures of these splits, in their order."""
     wanted = {"filename": str, "split": str, "sentences": list}
-    for index, row in entries(path, "images", wanted):
+    unique = [Unique(("filename",), "split"), Unique(("cocoid",), "filename")]
+    repeated: dict[str, Sequence[str]] = {}
+    for index, row in entries(path, "images", wanted, unique):
         if row["split"] not in splits:
             continue
-        place = f"images[{index}]"
-        if not row["sentences"]:
-            raise InputError(f"annotations: {path}: {place} has no sentences")
-        for sentence in row["sentences"]:
-            check_entry(sentence, {"raw": str}, path, f"a sentence of {place}")
-        captions = tuple(sentence["raw"].strip() for sentence in row["sentences"])
-        if "filepath" in row:
-            check_entry(row, {"filepath": str}, path, place)
-        file = "/".join(filter(None, (row.get("filepath"), row["filename"])))
-        if isinstance(row.get("cocoid"), IDENTIFIER):
-            yield Captioned(str(row["cocoid"]), file, captions)
-        else:
-            yield Captioned(_identifier(file), file, captions)
+        captioned = _karpathy_row(path, f"images[{index}]", row)
+        if len({*captioned.captions}) < len(captioned.captions):
+            repeated[captioned.id] = captioned.captions
+        yield captioned
+    check_repeats(path, repeated)
+
+
+def _karpathy_row(path: Path, place: str, row: Any) -> Captioned:
+    if not row["sentences"]:
+        raise InputError(f"annotations: {path}: {place} has no sentences")
+    numbers: dict[str, int] = {}
+    for k, sentence in enumerate(row["sentences"]):
+        check_entry(sentence, {"raw": str}, path, f"a sentence of {place}")
+        number = sentence.get("sentid")
+        if number is not None and (first := numbers.setdefault(str(number), k)) != k:
+            places = (f"sentences[{each}]" for each in (first, k))
+            raise twice(path, f"the sentid {number} of {place}", *places)
+    texts = tuple(
+        check_text(sentence["raw"], path, f"sentences[{k}] of {place}")
+        for k, sentence in enumerate(row["sentences"])
+    )
+    if "filepath" in row:
+        check_entry(row, {"filepath": str}, path, place)
+    file = "/".join(filter(None, (row.get("filepath"), row["filename"])))
+    if not numbers:
+        _refuse_doubled(path, file, texts)
+    known = type(row.get("cocoid")) in IDENTIFIER
+    return Captioned(str(row["cocoid"]) if known else _identifier(file), file, texts)
 
 
 def read_lavis(path: Path) -> Iterator[Captioned]:
     """coco_karpathy_test.json, flickr30k_train.json: pictures in the order of their first rows.
 
-    Test files have a row a picture with all its captions, training files a row a caption: of these
-    the captions (90 MB of COCO's) are held until the last row was seen.
+    Test files have one row per picture with all its captions, training files one per caption: of
+    these the captions (90 MB of COCO's) are held until the last row was seen.
     """
     captions: dict[str, list[str]] = {}
+    complete: dict[str, int] = {}  # pictures that a row gave all captions of
     for index, row in entries(path, "", {"image": str, "caption": (str, list)}):
-        file, texts = row["image"], _texts(path, index, row["caption"])
-        if len(texts) > 1 and file in captions:
-            raise InputError(f"annotations: {path}: [{index}] has captions of {file} again")
-        captions.setdefault(file, []).extend(texts)
+        file, given = row["image"], row["caption"]
+        if file in complete or (type(given) is list and file in captions):
+            first = f"; [{complete[file]}] has them already" if file in complete else ""
+            raise InputError(
+                f"annotations: {path}: [{index}] has captions of {file} again{first}. Correct the "
+                f"file: all would count"
+            )
+        if type(given) is list:
+            complete[file] = index
+        captions.setdefault(file, []).extend(_texts(path, index, given))
+    for file, texts in captions.items():
+        _refuse_doubled(path, file, texts)
+    check_repeats(path, captions)
     for file, texts in captions.items():
         yield Captioned(_identifier(file), file, tuple(texts))
 
@@ -69,40 +133,65 @@ def read_lavis(path: Path) -> Iterator[Captioned]:
 def _texts(path: Path, index: int, caption: Any) -> list[str]:
     texts = [caption] if isinstance(caption, str) else caption
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"annotations: {path}: [{index}] has a caption without text")
-    return [text.strip() for text in texts]
+        raise InputError(
+            f"annotations: {path}: [{index}] has a caption without text: {shortened(caption)}"
+        )
+    return [check_text(text, path, f"a caption of [{index}]") for text in texts]
 
 
 def read_tokens(path: Path, names: Collection[str]) -> Iterator[Captioned]:
     """results_20130124.token: lines of NAME.jpg#K, tab, caption; the pictures of these names."""
-    captions: dict[str, list[str]] = {}
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                file, caption = _token(path, number, line)
-                if Path(file).stem in names:
-                    captions.setdefault(file, []).append(caption)
-    except UnicodeDecodeError as error:
-        raise InputError(f"annotations: {path} is not UTF-8 text ({error})") from error
+    captions: dict[str, dict[str, tuple[int, str]]] = {}  # by file and K
+    for number, line in _lines(path):
+        file, key, caption = _token(path, number, line)
+        texts = captions.setdefault(file, {}) if Path(file).stem in names else {}
+        if key in texts:
+            places = (f"line {each}" for each in (texts[key][0], number))
+            raise twice(path, f"{file}#{key}", *places)
+        texts[key] = number, caption
     if missing := set(names) - {Path(file).stem for file in captions}:
         raise InputError(f"annotations: {path} has no captions of the picture {min(missing)}")
-    for file, texts in captions.items():
-        yield Captioned(Path(file).stem, file, tuple(texts))
+    for file, found in captions.items():
+        yield Captioned(Path(file).stem, file, tuple(text for _, text in found.values()))
 
 
-def _token(path: Path, number: int, line: str) -> tuple[str, str]:
+def _token(path: Path, number: int, line: str) -> tuple[str, str, str]:
     name, tab, caption = line.rstrip("\n").partition("\t")
     if not tab or "#" not in name or not caption.strip():
         raise InputError(f"annotations: {path}: line {number} is not NAME.jpg#K, tab, caption")
-    return name.partition("#")[0], caption.strip()
+    file, _, key = name.partition("#")
+    return file, key.strip(), check_text(caption, path, f"the caption in line {number}")
 
 
 def read_names(path: Path) -> set[str]:
-    """A split as a list of pictures, one a line, with or without .jpg."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return {line.strip().removesuffix(".jpg") for line in lines} - {""}
+    """A split as a list of pictures, one per line, with or without .jpg."""
+    names: dict[str, int] = {}
+    for number, line in _lines(path):
+        name = line.strip().removesuffix(".jpg")
+        if name in names:
+            raise twice(path, f"the picture {name}", f"line {names[name]}", f"line {number}")
+        names[name] = number
+    return set(names)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, numbered from 1."""
+    number, start = 0, b""
+    with open_regular(path, "annotations") as file:
+        try:
+            while line := file.readline(LINE_LIMIT):
+                number, start = number + 1, start or line[:2]
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if len(line) == LINE_LIMIT and line[-1:] != b"\n":
+                    raise InputError(
+                        f"annotations: {path}: line {number} has more than {LINE_LIMIT} bytes"
+                    )
+                if text.strip():
+                    yield number, text
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, "annotations", number, start) from error
+        except OSError as error:
+            raise InputError(f"annotations: {path} cannot be read ({error.strerror})") from error
 
 
 def _identifier(file: str) -> str:

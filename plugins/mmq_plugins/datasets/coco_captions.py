@@ -1,7 +1,7 @@
 """COCO captions from the folder that the official downloads unpack to."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 from mmq.contracts import CaptionSample, Dataset
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import IDENTIFIER, draw, entries, find_file, find_folder, lacking
+from mmq_plugins.datasets.annotations import IDENTIFIER, Unique, check_text, entries
+from mmq_plugins.datasets.caption_files import check_repeats
+from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 
 log = logging.getLogger(__name__)
 PICTURE = {"id": IDENTIFIER, "file_name": str}
@@ -47,16 +49,16 @@ class CocoCaptions(Dataset):
         """One sample a picture, in the file's order, with all its references."""
         split = self._split(root)
         path = _file(root, split) or root / "annotations" / f"captions_{split}.json"
-        pictures = (row for _, row in entries(path, "images", PICTURE))
-        return _read(path, find_folder(root, split) or root / split, pictures, only_these=False)
+        return _read(
+            path, find_folder(root, split) or root / split, _pictures(path), only_these=False
+        )
 
     def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
         """Pictures of the training split that belongs to the evaluated one."""
         for split in self.training[self._split(root)]:
             path, folder = _file(root, split), find_folder(root, split)
             if path and folder:
-                pictures = (row for _, row in entries(path, "images", PICTURE))
-                drawn = draw(pictures, partial(_place, folder), count, seed)
+                drawn = draw(_pictures(path), partial(_place, folder), count, seed)
                 if drawn is not None:
                     return _read(path, folder, drawn, only_these=True) if drawn else []
         return None
@@ -76,19 +78,29 @@ def _file(root: Path, split: str) -> Path | None:
     return find_file(root, f"captions_{split}.json")
 
 
+def _pictures(path: Path) -> Iterator[Any]:
+    """The rows of pictures, of which no two may share an id or a file."""
+    unique = [Unique(("id",), "file_name"), Unique(("file_name",), "id")]
+    return (row for _, row in entries(path, "images", PICTURE, unique))
+
+
 def _read(path: Path, folder: Path, pictures: Iterable[Any], only_these: bool) -> list[Any]:
     """The pictures with their captions; captions of others are an error, or passed over."""
     files = {str(row["id"]): row["file_name"] for row in pictures}
     references: dict[str, list[str]] = {key: [] for key in files}
-    for index, row in entries(path, "annotations", CAPTION):
-        key = str(row["image_id"])
-        if key in references:
-            references[key].append(row["caption"])
-        elif not only_these:
+    # ids of captions are no keys: only rows of the same id, picture and caption are copies
+    unique = [Unique(("image_id", "caption"), optional=("id",))]
+    for index, row in entries(path, "annotations", CAPTION, unique):
+        key, place = str(row["image_id"]), f"annotations[{index}]"
+        if key not in references:
+            if only_these:
+                continue
             raise InputError(
-                f"annotations: {path}: annotations[{index}] names image {key}, "
-                f"which is not among the images"
+                f"annotations: {path}: {place} names image {key}, which is not among the images"
             )
+        check_text(row["caption"], path, f"the caption of {place}")
+        references[key].append(row["caption"])
+    check_repeats(path, references)
     if bare := sum(not captions for captions in references.values()):
         log.warning(
             "captions: %d of %d pictures have no caption in %s; they are left out",

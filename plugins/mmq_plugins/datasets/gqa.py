@@ -6,14 +6,8 @@ from typing import Any, ClassVar
 
 from mmq.contracts import Dataset, QuestionSample
 from mmq.images import inside
-from mmq_plugins.datasets.files import (
-    IDENTIFIER,
-    draw,
-    find_file,
-    find_folder,
-    keyed_entries,
-    lacking,
-)
+from mmq_plugins.datasets.annotations import IDENTIFIER, check_text, keyed_entries
+from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 
 QUESTION = {"question": str, "imageId": IDENTIFIER, "answer": str}
 TYPES = ("structural", "semantic")
@@ -45,7 +39,7 @@ class Gqa(Dataset):
         """One sample a question, in the file's order."""
         path = find_file(root, TEST) or root / TEST
         folder = _pictures(root) or root / "images"
-        return [_sample(key, row, folder) for key, row in keyed_entries(path, QUESTION)]
+        return [_sample(path, key, row, folder) for key, row in keyed_entries(path, QUESTION)]
 
     def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
         """Questions of the balanced training split."""
@@ -54,14 +48,15 @@ class Gqa(Dataset):
             return None
         rows = keyed_entries(path, QUESTION)
         drawn = draw(rows, lambda row: (folder, f"{row[1]['imageId']}.jpg"), count, seed)
-        return None if drawn is None else [_sample(key, row, folder) for key, row in drawn]
+        return None if drawn is None else [_sample(path, key, row, folder) for key, row in drawn]
 
 
 def _pictures(root: Path) -> Path | None:
     return find_folder(root, *PICTURES)
 
 
-def _sample(key: str, row: Any, folder: Path) -> QuestionSample:
+def _sample(path: Path, key: str, row: Any, folder: Path) -> QuestionSample:
+    check_text(row["question"], path, f"the question of entry {key!r}")
     image_id = sys.intern(str(row["imageId"]))
     given = row["types"] if isinstance(row.get("types"), dict) else {}
     types = tuple((name, given[name]) for name in TYPES if isinstance(given.get(name), str))

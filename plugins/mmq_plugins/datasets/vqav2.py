@@ -1,14 +1,22 @@
 """VQAv2 from the folder that the official downloads unpack to."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmq.contracts import Dataset, QuestionSample
 from mmq.errors import InputError
 from mmq.images import inside
-from mmq_plugins.datasets.files import IDENTIFIER, draw, entries, find_file, find_folder, lacking
+from mmq_plugins.datasets.annotations import (
+    IDENTIFIER,
+    Unique,
+    check_text,
+    entries,
+    shortened,
+    writable,
+)
+from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 
 Answers = dict[str, tuple[tuple[str, ...], str]]  # by question: the annotators', and their type
 QUESTION = {"question_id": IDENTIFIER, "image_id": IDENTIFIER, "question": str}
@@ -44,10 +52,10 @@ class VqaV2(Dataset):
         answers = _answers(annotations)
         pictures = _Pictures(find_folder(root, "val2014") or root / "val2014", "val2014")
         samples = []
-        for index, row in entries(questions, "questions", QUESTION):
+        for index, row in _questions(questions):
             if str(row["question_id"]) not in answers:
                 raise _unanswered(questions, index, row, annotations)
-            samples.append(_sample(row, pictures, answers))
+            samples.append(_sample(questions, index, row, pictures, answers))
         return samples
 
     def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
@@ -57,7 +65,7 @@ class VqaV2(Dataset):
         if not (questions and annotations and folder):
             return None
         drawn = draw(
-            entries(questions, "questions", QUESTION),
+            _questions(questions),
             lambda row: (folder, _file_name(str(row[1]["image_id"]), "train2014")),
             count,
             seed,
@@ -69,7 +77,7 @@ class VqaV2(Dataset):
             if str(row["question_id"]) not in answers:
                 raise _unanswered(questions, index, row, annotations)
         pictures = _Pictures(folder, "train2014")
-        return [_sample(row, pictures, answers) for _, row in drawn]
+        return [_sample(questions, index, row, pictures, answers) for index, row in drawn]
 
 
 def _names(split: str) -> tuple[str, str]:
@@ -77,25 +85,29 @@ def _names(split: str) -> tuple[str, str]:
     return f"v2_OpenEnded_mscoco_{split}_questions.json", f"v2_mscoco_{split}_annotations.json"
 
 
+def _questions(path: Path) -> Iterator[tuple[int, Any]]:
+    return entries(path, "questions", QUESTION, [Unique(("question_id",), "question")])
+
+
 def _answers(path: Path, only: Collection[str] | None = None) -> Answers:
-    """The annotators' answers by question; with `only`, no further than the last of these."""
+    """The annotators' answers by question, with `only` of these."""
     answers: Answers = {}
     if only is not None and not only:
         return answers
-    for index, row in entries(path, "annotations", ANNOTATION):
+    unique = [Unique(("question_id",), "answers")]
+    for index, row in entries(path, "annotations", ANNOTATION, unique):
         try:  # two million answers are a few thousand texts
             texts = tuple([sys.intern(answer["answer"]) for answer in row["answers"]])
         except (KeyError, TypeError):
             texts = ()
-        if not texts:
+        if not texts or not all(text.isascii() or writable(text) for text in texts):
             raise InputError(
-                f"annotations: {path}: annotations[{index}] has an answer without text"
+                f"annotations: {path}: annotations[{index}] has an answer without text: "
+                f"{shortened(row['answers'])}"
             )
         key = str(row["question_id"])
         if only is None or key in only:
             answers[key] = texts, sys.intern(row["answer_type"])
-        if only is not None and len(answers) == len(only):
-            break
     return answers
 
 
@@ -106,8 +118,11 @@ def _unanswered(questions: Path, index: int, row: Any, annotations: Path) -> Inp
     )
 
 
-def _sample(row: Any, pictures: "_Pictures", answers: Answers) -> QuestionSample:
+def _sample(
+    path: Path, index: int, row: Any, pictures: "_Pictures", answers: Answers
+) -> QuestionSample:
     key, image_id = str(row["question_id"]), sys.intern(str(row["image_id"]))
+    check_text(row["question"], path, f"the question of questions[{index}]")
     return QuestionSample(key, image_id, pictures[image_id], row["question"], *answers[key])
 
 
@@ -125,4 +140,6 @@ class _Pictures(dict[str, Path]):
 
 def _file_name(image_id: str, split: str) -> str:
     """COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name."""
-    return f"COCO_{split}_{int(image_id):012d}.jpg" if image_id.isdecimal() else image_id
+    if not (image_id.isascii() and image_id.isdecimal()):
+        return image_id
+    return f"COCO_{split}_{image_id.lstrip('0').zfill(12)}.jpg"
