@@ -1,0 +1,82 @@
+"""Files that a user or a download put in place: only regular ones are opened, within a bound."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from mmq.errors import InputError
+
+MIB = 2**20
+DEFAULT_LIMIT = 64 * MIB
+OTHER_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def other_kind(path: Path) -> str:
+    """What lies there instead of a regular file, like "a named pipe"; "" for a regular file.
+
+    Links are followed. OSError where nothing is there or it may not be looked at.
+    """
+    mode = stat.S_IFMT(path.stat().st_mode)
+    return "" if mode == stat.S_IFREG else OTHER_KINDS.get(mode, "not a regular file")
+
+
+@contextmanager
+def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
+    """The file, opened for reading bytes; InputError beginning with `role` where it cannot be.
+
+    A pipe, a socket, a device or a folder is refused at once: reading one could wait for ever.
+    """
+    try:
+        if kind := other_kind(path):
+            raise InputError(f"{role}: {path} is {kind}; a regular file is needed there")
+        # O_NONBLOCK: should a pipe have come in between, opening it does not wait for a writer
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise InputError(f"{role}: {path} does not exist") from error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{role}: {path} cannot be opened ({reason})") from error
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InputError(f"{role}: {path} is not a regular file")
+        yield file
+
+
+def read_regular(path: Path, role: str, limit: int = DEFAULT_LIMIT) -> bytes:
+    """The bytes of a regular file; InputError where there are more than `limit`."""
+    with open_regular(path, role) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as error:
+            raise InputError(f"{role}: {path} cannot be read ({error.strerror})") from error
+    if len(content) > limit:
+        raise InputError(
+            f"{role}: {path} has more than {limit / MIB:g} MiB, the most that is read of one"
+        )
+    return content
+
+
+def read_text(path: Path, role: str, limit: int = DEFAULT_LIMIT) -> str:
+    """The same as text without a byte order mark; InputError naming the line that is not UTF-8."""
+    content = read_regular(path, role, limit)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise not_utf8(path, role, line, content[:2]) from error
+
+
+def not_utf8(path: Path, role: str, line: int, start: bytes) -> InputError:
+    """The error for a text file in another encoding; start: its first bytes."""
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return InputError(f"{role}: {path} is UTF-16 text; save it as UTF-8")
+    return InputError(f"{role}: {path}: line {line} is not UTF-8 text; save the file as UTF-8")
