@@ -40,7 +40,7 @@ class AnalyzeOptions(FileOptions):
     seed: int = option(DEFAULTS.seed, "Seed of everything random.")
     jobs: int = option(DEFAULTS.jobs, "Processes; 0 for one a core.")
     report: str = option("", "Markdown file to write, its figures beside it.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @click.command("analyze")

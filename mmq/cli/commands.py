@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +114,7 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
 class BaselineOptions(QuestionOptions):
     """A question whose answer is the unquantized model's score."""
 
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +147,12 @@ def as_in_run(
 
     With `mlflow run` all options are given: one that has its default's value counts as not given.
     """
-    from mmq.tracking import applied
+    from mmq.tracking import applied, by_mlflow_run
 
     found = applied(chosen.run)
     names = {f.name: f for f in dataclasses.fields(chosen)}
     had: dict[str, Any] = {**found.options, "bits": found.allocation}
-    context, launched = click.get_current_context(), "MLFLOW_RUN_ID" in os.environ
+    context, launched = click.get_current_context(), by_mlflow_run()
 
     def given_here(name: str) -> bool:
         typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE

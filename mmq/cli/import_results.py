@@ -41,7 +41,7 @@ class ImportOptions(FileOptions):
     quantizer: str = option("", "Name of the quantizer.")
     study: str = option("", "Name of the study; made from the names and the file's if empty.")
     skip_bad_rows: bool = option(False, "Import the other rows where some are bad.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:

@@ -49,7 +49,7 @@ class SearchOptions(QuestionOptions):
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."
     )
     study: str = option("", "Name of the study; made from the question if empty.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @click.command("search")
