@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.cli.options import flag, no_leftovers, options_from
+from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
@@ -187,7 +188,7 @@ def run_single(
     allocate: Callable[[Sequence[str]], BitAllocation],
 ) -> Question:
     """One trial in a run of its own; what it answered."""
-    from mmq.tracking import connect, server_address, single_run, ui_command
+    from mmq.tracking import connect, server_address, single_run
     from mmq.tracking.views import run_link
 
     prepared = prepare(chosen, extra, lambda parts: [allocate(parts)])
@@ -207,8 +208,9 @@ def run_single(
     finally:
         prepared.evaluator.close()
     click.echo(summary(record))
-    if command := ui_command():
-        click.echo(f"\nBrowse it: {command}")
+    click.echo()
+    say_where_saved()
+    say_how_to_browse()
     click.echo(f"Open:      {run_link(server_address(), run.experiment_id, run.run_id)}")
     return prepared.question
 

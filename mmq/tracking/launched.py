@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
@@ -40,9 +41,12 @@ def launching_run(client: MlflowClient) -> MlflowRun | None:
         problem = f"is not in the MLflow store in use ({error.message})"
     if not problem:
         return run
+    uri = str(client.tracking_uri)
+    relative = re.match(r"sqlite(\+\w+)?:///[^/:]", uri)
+    hint = f" {uri} is a relative path: write sqlite:////ABSOLUTE/PATH." if relative else ""
     _warn_once(
         f"{VARIABLE}: the run {run_id} {problem}. This command logs to a run of its own; `unset "
-        f"{VARIABLE}` ends this warning."
+        f"{VARIABLE}` ends this warning.{hint}"
     )
     return None
 
