@@ -36,7 +36,10 @@ from mmq.store import Store
 
 PACKAGES = ("torch", "transformers")  # whose version can change a score
 QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
-EXPERIMENT_HELP = "MLflow experiment (mlflow run: --experiment-name)."
+EXPERIMENT_HELP = (
+    "MLflow experiment; if empty, that of MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME, else mmq "
+    "(mlflow run: --experiment-name)."
+)
 
 
 def option(default: Any, help: str) -> Any:

@@ -18,6 +18,7 @@ from mmq.cli.analysis_text import text
 from mmq.cli.figures import path_to_write, save_figure
 from mmq.cli.import_results import FileOptions
 from mmq.cli.options import no_leftovers, options_from
+from mmq.cli.places import say_how_to_browse
 from mmq.cli.tables import aligned, markdown
 from mmq.errors import InputError
 from mmq.prepare import EXPERIMENT_HELP, option
@@ -40,7 +41,7 @@ class AnalyzeOptions(FileOptions):
     seed: int = option(DEFAULTS.seed, "Seed of everything random.")
     jobs: int = option(DEFAULTS.jobs, "Processes; 0 for one a core.")
     report: str = option("", "Markdown file to write, its figures beside it.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @click.command("analyze")
@@ -86,6 +87,7 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
     if report is not None:
         _write_report(report, text(found, markdown), figures)
     click.echo(f"\n{text(found, aligned)}\n")
+    say_how_to_browse()
     click.echo(f"Open:      {run.run_link()}")
 
 

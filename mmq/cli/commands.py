@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from click.core import ParameterSource
 from mmq import registry
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.cli.options import flag, no_leftovers, options_from
+from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
@@ -115,7 +115,7 @@ def size(context: click.Context, model: str, config: str, bits: str) -> None:
 class BaselineOptions(QuestionOptions):
     """A question whose answer is the unquantized model's score."""
 
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +148,12 @@ def as_in_run(
 
     With `mlflow run` all options are given: one that has its default's value counts as not given.
     """
-    from mmq.tracking import applied
+    from mmq.tracking import applied, by_mlflow_run
 
     found = applied(chosen.run)
     names = {f.name: f for f in dataclasses.fields(chosen)}
     had: dict[str, Any] = {**found.options, "bits": found.allocation}
-    context, launched = click.get_current_context(), "MLFLOW_RUN_ID" in os.environ
+    context, launched = click.get_current_context(), by_mlflow_run()
 
     def given_here(name: str) -> bool:
         typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
@@ -188,7 +188,7 @@ def run_single(
     allocate: Callable[[Sequence[str]], BitAllocation],
 ) -> Question:
     """One trial in a run of its own; what it answered."""
-    from mmq.tracking import connect, server_address, single_run, ui_command
+    from mmq.tracking import connect, server_address, single_run
     from mmq.tracking.views import run_link
 
     prepared = prepare(chosen, extra, lambda parts: [allocate(parts)])
@@ -208,8 +208,9 @@ def run_single(
     finally:
         prepared.evaluator.close()
     click.echo(summary(record))
-    if command := ui_command():
-        click.echo(f"\nBrowse it: {command}")
+    click.echo()
+    say_where_saved()
+    say_how_to_browse()
     click.echo(f"Open:      {run_link(server_address(), run.experiment_id, run.run_id)}")
     return prepared.question
 

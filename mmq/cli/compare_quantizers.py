@@ -7,6 +7,7 @@ import click
 
 from mmq.allocation import BitAllocation
 from mmq.cli.options import options_from
+from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, interval, markdown, number
 from mmq.report import mean_known
 from mmq.studies.several import Several, SeveralOptions, Trial, opened
@@ -41,7 +42,10 @@ def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None
         study.run.describe(f"{finding(rows)}\n\n{markdown(head, cells)}{study.problem_text}")
     click.echo(aligned(head, cells))
     click.echo(f"\n{finding(rows)}{study.problem_text}")
-    click.echo(f"\nOpen:      {study.run.run_link()}")
+    click.echo()
+    say_where_saved()
+    say_how_to_browse()
+    click.echo(f"Open:      {study.run.run_link()}")
 
 
 def _row(study: Several, trial: Trial, errors: Errors) -> dict[str, Any]:

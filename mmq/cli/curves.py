@@ -14,6 +14,7 @@ from mmq.analysis.curves import (
 )
 from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
+from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, markdown
 from mmq.prepare import option
 from mmq.studies.designs import curves as design
@@ -57,6 +58,8 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
         study.run.describe(f"{said}\n\n{markdown(head, cells)}{study.problem_text}")
     click.echo(f"{said} ({name}, n = {unquantized.n}):\n\n{aligned(head, cells)}")
     click.echo(study.problem_text)
+    say_where_saved()
+    say_how_to_browse()
     click.echo(f"Open:      {study.run.run_link()}")
 
 

@@ -8,6 +8,7 @@ import click
 
 from mmq.analysis.fronts import Point
 from mmq.cli.options import no_leftovers, options_from
+from mmq.cli.places import say_how_to_browse
 from mmq.errors import InputError
 from mmq.prepare import EXPERIMENT_HELP, option
 from mmq.results_file import ResultTable, parse_pairs, parse_sizes, read_results
@@ -41,7 +42,7 @@ class ImportOptions(FileOptions):
     quantizer: str = option("", "Name of the quantizer.")
     study: str = option("", "Name of the study; made from the names and the file's if empty.")
     skip_bad_rows: bool = option(False, "Import the other rows where some are bad.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:
@@ -119,6 +120,7 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
         click.echo(f"{len(table.problems)} bad rows skipped:\n{table.problem_text}")
     click.echo(said)
     click.echo(f"Study:     {study}")
+    say_how_to_browse()
     click.echo(f"Open:      {run.link()}")
 
 

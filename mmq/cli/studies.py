@@ -11,6 +11,7 @@ from mmq.analysis.fronts import Point
 from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
 from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
+from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.parts import names
 from mmq.prepare import QUANTIZER_HELP, option
 from mmq.records import primary_samples
@@ -101,6 +102,8 @@ def run_design(
         save_figure(study.run, drawn, f"{kind}.png", figure)
     click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
     click.echo(f"Study:     {study.name}, {len(trials)} allocations")
+    say_where_saved()
+    say_how_to_browse()
     click.echo(f"Open:      {study.run.link()}")
     click.echo(f"Front:     {study.run.run_link()}")
 

@@ -32,7 +32,7 @@ class PlannedOptions(TaskOptions):
 
     bits: str = option("4,3,2", "Widths to quantize at.")
     study: str = option("", "Name of the study; made from what it asks if empty.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from mmq.tracking.chosen import applied, register
 from mmq.tracking.connection import connect, server_address, ui_command
+from mmq.tracking.launched import by_mlflow_run
 from mmq.tracking.outage import hasty, optional, unreachable
 from mmq.tracking.runs import Run, TrialRun, log_waiting, plain_run, single_run
 from mmq.tracking.studies import StudyRun, asked_of, known_study, study_run
@@ -14,6 +15,7 @@ __all__ = [
     "TrialRun",
     "applied",
     "asked_of",
+    "by_mlflow_run",
     "connect",
     "fetch_record",
     "hasty",

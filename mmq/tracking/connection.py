@@ -1,7 +1,6 @@
 """The tracking store: which one, which experiment, which runs of a study are in it."""
 
 import logging
-import os
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from mmq.errors import InputError
 from mmq.owner import is_gone
 from mmq.tracking import views
 from mmq.tracking.database import ensure_database
+from mmq.tracking.launched import experiment_name
 from mmq.tracking.outage import hasty, is_staged
 
 
@@ -37,11 +37,9 @@ def ui_command() -> str | None:
     return f"{program} ui --backend-store-uri {shown_uri(uri)}"
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def _experiment(client: MlflowClient, asked: str) -> str:
     """Id of an experiment, made where there is none; InputError if a deleted one has the name."""
-    project_run = os.environ.get("MLFLOW_RUN_ID")
-    if project_run:  # `mlflow run` has chosen the experiment
-        return str(client.get_run(project_run).info.experiment_id)
+    name = experiment_name(client, asked)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -61,7 +59,8 @@ def _experiment(client: MlflowClient, name: str) -> str:
 def connect(experiment: str) -> tuple[MlflowClient, str]:
     """A client and the experiment's id; InputError if the store cannot be used.
 
-    Runs that a killed process left open are ended on the way.
+    experiment: its name; "" for the default (see `experiment_name`). Runs that a killed process
+    left open are ended on the way.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
     ensure_database()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from mmq.errors import InputError, unknown
 from mmq.sealed import Unusable
 from mmq.tracking.connection import connect
 from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_facts
+from mmq.tracking.launched import experiment_name
 
 log = logging.getLogger(__name__)
 PAGE = 1000
@@ -128,7 +128,7 @@ def find_answers(
     studies: all of the experiment if empty. query: an MLflow filter beside that. score: a metric;
     trials without it have None. InputError where a study is unknown or nothing is found.
     """
-    _check_experiment(experiment)
+    experiment = _existing(experiment)
     client, experiment_id = connect(experiment)
     parents = {
         str(run.data.tags.get("mmq.study")): str(run.info.run_id)
@@ -169,17 +169,17 @@ def find_answers(
     return every, links
 
 
-def _check_experiment(name: str) -> None:
-    """InputError where an experiment to read from is not there."""
-    if os.environ.get("MLFLOW_RUN_ID"):  # `mlflow run` has chosen it
-        return
+def _existing(asked: str) -> str:
+    """The name of an experiment to read from; InputError where it is not there."""
     client = MlflowClient()
     try:
+        name = experiment_name(client, asked)
         if client.get_experiment_by_name(name) is None:
             known = [each.name for each in client.search_experiments()]
             raise unknown("experiment", name, known)
     except MlflowException as error:
         raise InputError(f"MLflow store: {error.message}") from error
+    return name
 
 
 def _trial(run: Any, score: str) -> FoundTrial:

@@ -2,7 +2,6 @@
 
 import getpass
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -28,11 +27,13 @@ from mmq.records import Records
 from mmq.sealed import Unusable
 from mmq.tracking import files, outage, views
 from mmq.tracking.connection import connect, server_address
+from mmq.tracking.launched import adopt, link_tags
 from mmq.tracking.params import question_params, versions
 from mmq.trial import Question, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
+OWN_TABLES = {"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS, files.LAYERS)}
 
 
 def _now() -> int:
@@ -298,11 +299,20 @@ def user() -> str:
 def create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
     """A new run with its user, owner and tables; its id."""
     source = {"mlflow.user": user(), "mlflow.source.name": "mmq"}
-    tables = {"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS, files.LAYERS)}
     run = client.create_run(
-        experiment_id, run_name=name, tags={**source, **tables, "mmq.owner": owner(), **tags}
+        experiment_id, run_name=name, tags={**source, **OWN_TABLES, "mmq.owner": owner(), **tags}
     )
     return str(run.info.run_id)
+
+
+def own_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+    """The id of a command's own run: that of `mlflow run` under this name, or a new one."""
+    if run_id := adopt(client, experiment_id):
+        client.update_run(run_id, name=name)
+        run = Run(client, experiment_id, run_id)
+        run.log(tags={**OWN_TABLES, "mmq.owner": owner(), **tags})
+        return run_id
+    return create(client, experiment_id, name, {**link_tags(client, experiment_id), **tags})
 
 
 @contextmanager
@@ -310,16 +320,9 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
     """A run of its own for one trial; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
     log_left(client)
-    name = str(spec.allocation)
-    tags = {"mmq.kind": "single", "mmq.owner": owner()}
-    adopted = os.environ.get("MLFLOW_RUN_ID")
-    run_id = adopted or create(client, experiment_id, name, tags)
+    run_id = own_run(client, experiment_id, str(spec.allocation), {"mmq.kind": "single"})
     run = TrialRun(client, experiment_id, run_id)
     with closing(run):
-        if adopted:
-            client.update_run(run_id, name=name)
-            tables = files.table_tag(files.PREDICTIONS, files.LAYERS)
-            run.log(tags=tags | {"mlflow.loggedArtifacts": tables})
         run.start(spec)
         yield run
 
@@ -330,10 +333,7 @@ def plain_run(
 ) -> Iterator[Run]:
     """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
-    adopted = os.environ.get("MLFLOW_RUN_ID")
-    tags = {"mmq.kind": kind, "mmq.owner": owner()}
-    run = Run(client, experiment_id, adopted or create(client, experiment_id, name, tags))
+    run = Run(client, experiment_id, own_run(client, experiment_id, name, {"mmq.kind": kind}))
     with closing(run):
-        run.log(tags=tags)
         run.log(params={**params, **versions()})
         yield run

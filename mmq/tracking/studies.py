@@ -16,9 +16,10 @@ from mmq.owner import owner
 from mmq.store import digest
 from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
+from mmq.tracking.launched import VARIABLE, adopt
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
-from mmq.tracking.runs import Run, TrialRun, closing, create, log_left, status_of
+from mmq.tracking.runs import Run, TrialRun, closing, create, log_left, own_run, status_of
 from mmq.tracking.trials import fetch_record
 from mmq.trial import Question, TrialSpec
 
@@ -161,21 +162,17 @@ def open_study(
     client, experiment_id = connect(experiment)
     log_left(client)
     tags = {"mmq.kind": "study", "mmq.study": study, "mmq.owner": owner()}
-    project_run = os.environ.get("MLFLOW_RUN_ID")
     if parent is None:
-        run_id = project_run or create(client, experiment_id, title, tags)
-        run = StudyRun(client, experiment_id, run_id, study, None)
-        client.update_run(run_id, name=title)
-        run.log(tags=tags)
-        return run
+        run_id = own_run(client, experiment_id, title, tags)
+        return StudyRun(client, experiment_id, run_id, study, None)
     run_id = _known_parent(client, experiment_id, study, parent)
     launcher = None
-    if project_run and project_run != run_id:
-        launcher = Run(client, experiment_id, project_run)
+    if os.environ.get(VARIABLE) != run_id and (adopted := adopt(client, experiment_id)):
+        launcher = Run(client, experiment_id, adopted)
         launcher.log(
             tags={"mmq.kind": "continuation", "mmq.continues": study, "mmq.owner": owner()}
         )
-        client.update_run(project_run, name=f"continues {study}")
+        client.update_run(adopted, name=f"continues {study}")
     client.update_run(run_id, status="RUNNING")
     run = StudyRun(client, experiment_id, run_id, study, launcher)
     run.log(tags=tags)

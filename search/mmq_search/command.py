@@ -9,13 +9,14 @@ import click
 from mmq.allocation import BitAllocation, parse_bits
 from mmq.analysis.answers import Budget
 from mmq.cli.options import options_from
+from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.errors import InputError, unknown
 from mmq.home import home
 from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
-from mmq.tracking import StudyRun, connect, register, study_run, ui_command
+from mmq.tracking import StudyRun, connect, register, study_run
 from mmq.trial import Question
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search
@@ -48,7 +49,7 @@ class SearchOptions(QuestionOptions):
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."
     )
     study: str = option("", "Name of the study; made from the question if empty.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @click.command("search")
@@ -143,7 +144,7 @@ def _say_what_was_found(found: Search) -> None:
     for answer in results.answers():
         if answer.point is not None:
             click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
-    if command := ui_command():
-        click.echo(f"Browse it: {command}")
+    say_where_saved()
+    say_how_to_browse()
     click.echo(f"Open:      {run.link()}")
     click.echo(f"Front:     {run.run_link()}")

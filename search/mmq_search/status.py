@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmq import unlogged
 from mmq.cli.options import options_from
+from mmq.cli.places import say_where_saved
 from mmq.errors import InputError, unknown
 from mmq.home import home
 from mmq.prepare import option
@@ -50,8 +51,10 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
     if points := study.points():
         found = "\n".join(study.short_answers())
         click.echo(f"\n{front_text(points, study.score_name)}\n\n{found}")
+    click.echo()
+    say_where_saved()
     if study.parent:
-        click.echo("\n" + "\n".join(places(study.name, *study.parent)))
+        click.echo("\n".join(places(study.name, *study.parent)))
     if waiting := unlogged.summary():
         click.echo(f"\n{waiting}")
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mmq.cli.options import flag
 from mmq.errors import InputError
+from mmq.home import home
 
 VARIABLE = "MMQ_WORKER"  # tells a process that it is one
 POLL = 0.5  # seconds
@@ -60,7 +61,7 @@ class Worker:
     def start(cls, number: int, command: Sequence[str], threads: int) -> "Worker":
         """One more `mmq search`; threads: of the processor that are its share."""
         env = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
-        env |= {VARIABLE: str(number), "TQDM_DISABLE": "1"}
+        env |= {VARIABLE: str(number), "TQDM_DISABLE": "1", "MMQ_HOME": str(home())}
         env.setdefault("OMP_NUM_THREADS", str(threads))
         try:
             process = subprocess.Popen(

@@ -31,7 +31,7 @@ class TrainOptions:
     vision_steps: int = option(0, "Steps of the vision encoder (and the Q-Former).")
     language_steps: int = option(0, "Steps of the language model, or of the matching Q-Former.")
     relation_steps: int = option(0, "Steps of the embedded BLIP-2's last stage.")
-    experiment: str = option("mmq", EXPERIMENT_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @click.command("train-embedded")
