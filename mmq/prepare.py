@@ -150,8 +150,8 @@ def prepare_several(
     for _, quantizer in quantizers:
         check_layers(seen, quantizer, widths)
     drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
-    evaluator.check()
     evaluator.check_samples(drawn.samples, drawn.everything)
+    evaluator.check()
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
     return [

@@ -28,7 +28,7 @@ class SavedAnswers:
     @classmethod
     def of(cls, question: Question, allocation: BitAllocation) -> "SavedAnswers":
         """Those of a trial, whatever study it belongs to."""
-        return cls(home() / "answers" / question.key / f"{digest(str(allocation))}.json")
+        return cls(home() / "answers" / f"{question.key}-{digest(str(allocation))}.json")
 
     def get(self, samples: Sequence[Any]) -> list[str] | None:
         """The answers to these samples; None where one of them is not there."""

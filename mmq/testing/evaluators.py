@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mmq import registry
 from mmq.asking import InParts
 from mmq.contracts import Evaluation, Evaluator
+from mmq.errors import InputError
 from mmq.model import LoadedModel, load_model
 
 SAMPLES = 12
@@ -43,12 +46,17 @@ class EvaluatorContract(ABC):
     def _evaluate(self, evaluator: Evaluator, samples: tuple[Any, ...]) -> Evaluation:
         return evaluator.evaluate(_model(self.model_name), samples, _silent)
 
+    def test_no_samples_are_refused_before_any_model_is_loaded(self) -> None:
+        with pytest.raises(InputError):
+            self.make().check_samples((), ())
+
     @contextmanager
     def _prepared(self) -> Iterator[tuple[Evaluator, tuple[Any, ...]]]:
         evaluator = self.make()
-        evaluator.check()
         evaluator.resolve(_model(self.model_name).family)
         samples = _samples(self.dataset_name, evaluator.task)
+        evaluator.check_samples(samples[:SAMPLES], samples)
+        evaluator.check()
         evaluator.prepare(samples)
         try:
             yield evaluator, samples[:SAMPLES]
@@ -60,6 +68,7 @@ class EvaluatorContract(ABC):
             evaluation = self._evaluate(evaluator, samples)
         assert evaluation.score is evaluation.metrics[evaluation.primary]
         assert evaluation.score.n == len(samples)
+        assert all(evaluation.undefined.values()), "an undefined metric needs a reason"
         for metric in evaluation.metrics.values():
             assert math.isfinite(metric.value)
             if metric.low is not None and metric.high is not None:

@@ -5,7 +5,8 @@ import random
 import pytest
 from mmq_plugins.evaluators import caption_text
 from mmq_plugins.evaluators.caption_text import plain_text, tokenize
-from mmq_plugins.evaluators.line_process import ChildError
+
+from mmq.errors import InputError
 
 SPECIAL = [
     *("|||", "||||", " ||| ", "\n", "\r", "\r\n", "\t", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"),
@@ -71,5 +72,5 @@ def test_a_tokenizer_that_fails_is_started_again_once_and_then_named(monkeypatch
     assert tokenize({"1": ["a dog", ""]}) == {"1": ["a dog", ""]}
     always = "echo no memory >&2; exit 1"
     monkeypatch.setattr(caption_text, "java_command", lambda *_: ["sh", "-c", always])
-    with pytest.raises(ChildError, match="PTBTokenizer.* failed twice: .*no memory"):
+    with pytest.raises(InputError, match="PTBTokenizer.* failed twice: .*no memory"):
         tokenize({"1": ["a dog"]})

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from mmq.asking import one_line
+from mmq.errors import InputError
 from mmq_plugins.evaluators.java import java_command, java_environment, package_file
-from mmq_plugins.evaluators.line_process import ChildError
 
 JAR = "stanford-corenlp-3.4.1.jar"
 TOKENIZER = "edu.stanford.nlp.process.PTBTokenizer"
@@ -68,11 +68,18 @@ def _run(lines: Sequence[str]) -> list[str]:
         except subprocess.TimeoutExpired:
             causes.append(f"it did not end within {timeout:.0f} s")
             continue
+        except OSError as error:
+            causes.append(f"it cannot be started: {error}")
+            continue
         if done.returncode == 0:
             return done.stdout.decode("utf-8", errors="replace").split("\n")[:-1]
         said = " ".join(done.stderr.decode("utf-8", errors="replace").split())[:400]
         causes.append(f"it ended with code {done.returncode}{f': {said}' if said else ''}")
-    raise ChildError(f"PTBTokenizer, which splits captions into words, failed twice: {causes[-1]}")
+    raise InputError(
+        f"PTBTokenizer, which splits captions into words, failed twice: {causes[-1]}. Check with "
+        f"`java -version` that Java runs, and that memory is free; then the same command scores "
+        f"what was generated without asking the model again."
+    )
 
 
 def _words(line: str) -> str:

@@ -155,20 +155,16 @@ class CaptionScorer:
         keys = [sample.id for sample in samples]
         found = tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
         references = {key: self._references[key] for key in keys}
-        _, rouge_each = Rouge().compute_score(references, found)
-        cider_each = self._cider(keys, found)
         images = [sample.image_id for sample in samples]
-        metrics = {
-            "captioning/CIDEr": mean_metric(cider_each, images, bounds=(0, CIDER_MOST)),
-            "captioning/ROUGE_L": mean_metric(rouge_each, images),
-        }
-        each = {
-            "captioning/CIDEr": cider_each,
-            "captioning/ROUGE_L": [float(x) for x in rouge_each],
-        }
-        undefined: dict[str, str] = {}
         pairs = [(found[key][0], references[key]) for key in keys]
+        cider_each = self._cider(keys, found)
+        metrics = {"captioning/CIDEr": mean_metric(cider_each, images, bounds=(0, CIDER_MOST))}
+        each = {"captioning/CIDEr": cider_each}
+        undefined: dict[str, str] = {}
         self._add_meteor(pairs, images, metrics, each, undefined)
+        _, rouge_each = Rouge().compute_score(references, found)
+        each["captioning/ROUGE_L"] = [float(x) for x in rouge_each]
+        metrics["captioning/ROUGE_L"] = mean_metric(each["captioning/ROUGE_L"], images)
         _add_bleu(pairs, images, metrics, undefined)
         return Evaluation(
             primary="captioning/CIDEr",

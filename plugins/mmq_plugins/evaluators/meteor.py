@@ -21,6 +21,7 @@ OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
 START = 300.0  # seconds until the first answer: it reads 60 MB of paraphrases before
 ANSWER = 60.0  # seconds for one caption; it takes milliseconds
 KNOWN = ("a red cat sat", "the red cats sit", 0.66)  # caption, reference, METEOR 1.5's score
+_checked: set[tuple[str, ...]] = set()
 
 
 class MeteorProcess:
@@ -49,9 +50,16 @@ class MeteorProcess:
             raise ChildError(f"it scores a known caption {found[0]:g} instead of {expected:g}")
 
     def check(self) -> None:
-        """InputError where METEOR cannot be started here, or scores a known pair wrong."""
+        """InputError where METEOR cannot be started here, or scores a known pair wrong.
+
+        What passed once in this process is started only when it has captions to score.
+        """
+        command = tuple(java_command("-jar", JAR))
+        if command in _checked:
+            return
         try:
             self.start()
+            _checked.add(command)
         except (ChildError, OSError) as error:
             raise InputError(
                 f"Captioning scores need METEOR, which does not run here: {error}. Check with "
