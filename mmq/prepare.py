@@ -20,6 +20,7 @@ from mmq.model import (
     DTYPES,
     LoadedModel,
     Skeleton,
+    check_weights,
     fingerprint,
     load_model,
     locate,
@@ -56,6 +57,7 @@ class TaskOptions:
     dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
     device: str = option("auto", "cpu, cuda, cuda:1, mps, ...; auto: CUDA if it is there.")
     allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
+    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Prepared:
     all_samples: Sequence[Any]
     calibration: Sequence[Any]
     widths: Mapping[str, Sequence[int]]  # that will be tried, by component
-    allow_pickle: bool = False
+    allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
 
     def pairs(self) -> Calibration:
         """The calibration pairs as the model reads them."""
@@ -96,7 +98,7 @@ class Prepared:
         """The model, with the evaluator made ready."""
         asked = self.question
         model = load_model(
-            asked.model, asked.dtype, self.device, asked.model_fingerprint, self.allow_pickle
+            asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed
         )
         model.stage_cache = default_cache()
         self.evaluator.prepare(self.all_samples)
@@ -143,6 +145,7 @@ def prepare_several(
     widths = tried_widths(seen, allocations(list(seen.components)))
     for _, quantizer in quantizers:
         check_layers(seen, quantizer, widths)
+    check_weights(checkpoint, chosen.allow_unread_weights)
     drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
     evaluator.check()
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)
@@ -158,7 +161,7 @@ def prepare_several(
             all_samples=drawn.everything,
             calibration=drawn.calibration,
             widths=widths,
-            allow_pickle=chosen.allow_pickle,
+            allowed=(chosen.allow_pickle, chosen.allow_unread_weights),
         )
         for name, quantizer in quantizers
     ]
@@ -243,6 +246,7 @@ def _question(
         calibration=drawn.calibration_fingerprint,
         calibration_samples=len(drawn.calibration),
         limit=chosen.limit,
+        allow_unread_weights=chosen.allow_unread_weights,
     )
 
 
