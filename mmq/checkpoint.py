@@ -9,6 +9,7 @@ from mmq.checkpoint_config import FULL_PRECISION, check_facts, check_side_files
 from mmq.checkpoint_errors import reading
 from mmq.checkpoint_files import INDEX, LARGEST_JSON, check_folder, hash_folder
 from mmq.errors import InputError, unknown
+from mmq.options import fill_unset
 from mmq.strict_json import load_json
 
 PROTOCOL_EXAMPLE = '{"protocol": {"vqa": {"num_beams": 1}}}'
@@ -117,6 +118,15 @@ def read_protocol(source: str, task: str) -> dict[str, Any]:
             raise InputError(f"model: {path}: {unknown('evaluator', name, known)}")
     protocol: dict[str, Any] = tasks.get(task, {})
     return protocol
+
+
+def apply_protocol(plugin: Any, source: str, task: str) -> None:
+    """Set an evaluator's unset options as a checkpoint wants them; InputError for others."""
+    protocol = read_protocol(source, task)
+    try:
+        fill_unset(plugin, protocol)
+    except InputError as error:
+        raise InputError(f"model: {Path(source) / 'mmq.json'}: {error}") from error
 
 
 def fingerprint(source: str, config: Any, dtype: str) -> str:

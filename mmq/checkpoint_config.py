@@ -1,5 +1,6 @@
 """What a config.json may not say: absurd sizes, unknown dtypes, weights that are quantized."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ MOST = 10_000  # of anything that is counted
 MOST_LAYERS = 1_000
 MOST_EXPERTS = 100_000  # in all layers together
 LARGEST = 2**31
+LARGEST_SIDE = 16_384  # of a picture, in pixels
 SUBCONFIGS = ("text_config", "vision_config", "qformer_config", "llm_config")
 QUANTIZED = ("quantization_config", "compression_config", "quantization", "quantize_config",
              "quant_config")  # fmt: skip
@@ -42,6 +44,7 @@ def check_facts(path: Path, facts: Any) -> None:
     if not isinstance(facts, dict):
         kind = type(facts).__name__
         raise InputError(f"model: {path} holds a JSON {kind} where an object is needed")
+    check_settings(path, facts)
     method = quantization_in(facts)
     if method:
         raise InputError(f"model: the checkpoint is quantized already ({method}, by {path}); "
@@ -68,6 +71,40 @@ def check_facts(path: Path, facts: Any) -> None:
     if largest.get("experts", 0) * largest.get("layers", 0) > MOST_EXPERTS:
         raise InputError(f"model: {path}: {largest['layers']} layers of {largest['experts']} "
                          f"experts are more than {MOST_EXPERTS} experts")  # fmt: skip
+
+
+def check_settings(path: Path, facts: Mapping[str, Any]) -> None:
+    """InputError for a setting that would end in an error, or a full memory, at the first sample.
+
+    facts: of any *config.json in a model's folder.
+    """
+    for place, key, value in entries(facts):
+        where = f"model: {path}: {place}"
+        if key in ("height", "width") and type(value) is int and not 0 < value <= LARGEST_SIDE:
+            raise InputError(f"{where}: {value} is not from 1 to {LARGEST_SIDE} pixels")
+        if key.endswith("_token_id") and value is not None:
+            ids = value if isinstance(value, list) else [value]
+            if not all(type(number) is int for number in ids):
+                raise InputError(f"{where}: {value!r} is not the id of a token")
+        if key.endswith("_eps") and not _is_number(value):
+            raise InputError(f"{where}: {value!r} is not a finite number")
+        if key in ("image_mean", "image_std") and value is not None:
+            numbers = value if isinstance(value, list) else [value]
+            spread = key == "image_mean" or 0 not in numbers
+            if not spread or len(numbers) not in (1, 3) or not all(map(_is_number, numbers)):
+                raise InputError(f"{where}: {value!r} is not a number for each of 3 colors")
+        if key == "vision_feature_layer" and value is not None:
+            layers = value if isinstance(value, list) else [value]
+            if not layers or not all(type(layer) is int for layer in layers):
+                raise InputError(f"{where}: {value!r} is not the number of a layer")
+        if key == "architectures" and value is not None:
+            names = value if isinstance(value, list) else [None]
+            if not all(isinstance(name, str) for name in names):
+                raise InputError(f"{where}: {value!r} is not a list of names")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _check_count(where: str, value: Any, most: int) -> None:

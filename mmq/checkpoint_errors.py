@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from mmq.errors import InputError
 
+LONGEST = 300  # some list every model that there is
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +36,7 @@ def reason(error: BaseException) -> str:
     kind = type(error).__name__
     if not text:
         return kind
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     # a KeyError says 'rope', an AssertionError often half a sentence
     return text if isinstance(error, (OSError, ValueError)) else f"{kind}: {text}"
 

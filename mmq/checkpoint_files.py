@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmq.checkpoint_config import check_settings
 from mmq.errors import InputError
 from mmq.regular_file import MIB, open_regular, other_kind
 from mmq.strict_json import load_json
@@ -51,6 +52,8 @@ def check_folder(folder: Path) -> None:
             if name.endswith(("config.json", ".index.json")) and not isinstance(facts, dict):
                 kind = type(facts).__name__
                 raise InputError(f"model: {path} holds a JSON {kind} where an object is needed")
+            if name.endswith("config.json"):
+                check_settings(path, facts)
 
 
 def counted_files(folder: Path) -> list[tuple[str, Path]]:

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmq.checkpoint_config import FULL_PRECISION
@@ -13,8 +13,7 @@ from mmq.errors import InputError
 from mmq.regular_file import MIB, open_regular
 from mmq.strict_json import parse_json
 
-FLOATS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}  # what weights are computed from
-OTHER_BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}
+FLOATS = {"F64", "F32", "F16", "BF16"}  # what weights are computed from
 LARGEST_HEADER = 100 * MIB  # as for safetensors
 # names that only packed or scaled weights have, in auto-gptq, autoawq, bitsandbytes and so on
 PACKED = re.compile(
@@ -91,7 +90,8 @@ def stored_weights(folder: Path) -> dict[str, Stored] | None:
         return None
     found: dict[str, Stored] = {}
     for name in shard_names(folder):
-        header = read_header(folder / name)
+        # by the name that the index has, which may lead to another folder
+        header = {k: replace(s, file=name) for k, s in read_header(folder / name).items()}
         if twice := found.keys() & header.keys():
             key = min(twice)
             raise InputError(
@@ -119,7 +119,7 @@ def check_stored(folder: Path, stored: Mapping[str, Stored], expected: Mapping[s
         weight = low and (expected.get(name, False) or name.endswith((".weight", ".bias")))
         mask = tensor.dtype in ("BOOL", "U8", "I64") and HARMLESS.fullmatch(name)
         causal = tensor.dtype in ("BOOL", "U8") and len(tensor.shape) == 4  # GPT-2's attn.bias
-        eight = tensor.dtype.startswith(("F8", "F4", "F6"))
+        eight = tensor.dtype.startswith(("F8_", "F4", "F6_"))
         packed = name not in expected and PACKED.fullmatch(name)
         if (weight or eight or packed) and not mask and not causal:
             codes[name] = tensor.dtype

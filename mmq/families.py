@@ -51,6 +51,11 @@ def load_processor(architecture: Any, source: str) -> Any:
                 f"Model {source!r} has no processor for pictures and text (no {part}); copy "
                 f"preprocessor_config.json and the tokenizer's files into its folder"
             )
+    if processor.tokenizer.pad_token is None:
+        raise InputError(
+            f"Model {source!r}: its tokenizer has no padding token; add pad_token to its "
+            f"tokenizer_config.json, as current checkpoints have it"
+        )
     return processor
 
 

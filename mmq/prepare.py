@@ -12,6 +12,7 @@ from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.artifacts import Artifacts
 from mmq.calibration import Calibration
 from mmq.calibration_pairs import check_apart, draw_calibration, spare_pairs
+from mmq.checkpoint import apply_protocol
 from mmq.contracts import Evaluator, Quantizer
 from mmq.data import find_source, fingerprint_samples, limited, subset
 from mmq.errors import InputError
@@ -25,7 +26,6 @@ from mmq.model import (
     load_model,
     locate,
     read_config,
-    read_protocol,
     skeleton,
 )
 from mmq.parts import finest
@@ -140,7 +140,7 @@ def prepare_several(
     device, dtype = check_settings(chosen)
     checkpoint = locate(chosen.model, chosen.allow_pickle)
     seen = skeleton(checkpoint)
-    plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
+    apply_protocol(evaluator, checkpoint, chosen.task)
     evaluator.resolve(seen.family)
     widths = tried_widths(seen, allocations(list(seen.components)))
     for _, quantizer in quantizers:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mmq.checkpoint_errors import reading
@@ -182,6 +183,8 @@ def load_weights(
     if folder and not Path(source).is_dir():  # a folder was checked before
         check_stored(folder, stored, expected_tensors(model))
     check_found(found, source, architecture.__name__, stored, allow_unread)
+    if folder:
+        check_tied(model, folder, stored)
     for parameter in model.parameters():  # buffers stay: rotary frequencies need float32
         if parameter.is_floating_point() and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
@@ -200,6 +203,35 @@ def downloaded(source: str) -> Path | None:
         source, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False
     )
     return Path(path).parent if path else None
+
+
+def check_tied(model: nn.Module, folder: Path, stored: Mapping[str, Stored]) -> None:
+    """InputError where the checkpoint holds two weights that the model makes one.
+
+    One of them would not be read. Two equal ones are as good as one.
+    """
+    groups: dict[int, set[str]] = {}
+    shapes: dict[int, tuple[int, ...]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), set()).add(_end(name))
+        shapes[id(parameter)] = tuple(parameter.shape)
+    for key, ends in groups.items():
+        if len(ends) > 1:
+            names = [n for n, s in stored.items() if _end(n) in ends and s.shape == shapes[key]]
+            values = [read_tensor(folder, stored[name], name) for name in names]
+            if any(not torch.equal(value, values[0]) for value in values):
+                raise InputError(
+                    f"Model {str(folder)!r}: its checkpoint holds {' and '.join(names)} with "
+                    f"different values, but its config.json ties them (tie_word_embeddings); set "
+                    f"that to false if both are meant"
+                )
+
+
+def read_tensor(folder: Path, stored: Stored, name: str) -> Tensor:
+    """One tensor of a checkpoint."""
+    with safe_open(folder / stored.file, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor
 
 
 @torch.no_grad()

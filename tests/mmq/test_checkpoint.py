@@ -6,9 +6,10 @@ import socket
 
 import pytest
 import torch
+from mmq_plugins.evaluators.retrieval import Retrieval
 from model_folders import INDEX, WEIGHTS, copied, edit, edit_weights, examine, shard
 
-from mmq.checkpoint import fingerprint, locate, read_config, read_protocol
+from mmq.checkpoint import apply_protocol, fingerprint, locate, read_config, read_protocol
 from mmq.checkpoint_config import describe
 from mmq.errors import InputError
 from mmq.model import load_model
@@ -143,6 +144,10 @@ def vision(**values):
     return damage
 
 
+def pictures(**values):
+    return lambda folder: edit(folder / "preprocessor_config.json", lambda c: c.update(values))
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 DAMAGES = [
     (write("tokenizer.json", POINTER), "tokenizer.json is a Git LFS pointer"),
@@ -175,6 +180,14 @@ DAMAGES = [
     (vision(num_labels=10**9), "num_labels: 1000000000 is not a number"),
     (vision(hidden_size=-4), "hidden_size: -4 is not a size"),
     (vision(hidden_size=10**12), "hidden_size: 1000000000000 is not a size"),
+    (setting(architectures="Blip2"), "architectures: 'Blip2' is not a list of names"),
+    (setting(image_token_id="<image>"), "image_token_id: '<image>' is not the id of a token"),
+    (vision(layer_norm_eps="1e-5"), "layer_norm_eps: '1e-5' is not a finite number"),
+    (vision(layer_norm_eps=float("nan")), "layer_norm_eps: nan is not a finite number"),
+    (write("generation_config.json", '{"eos_token_id": "x"}'), "eos_token_id: 'x' is not the id"),
+    (pictures(image_mean=[0.5, 0.5]), "image_mean: [0.5, 0.5] is not a number for each"),
+    (pictures(image_std=[0, 0, 0]), "image_std: [0, 0, 0] is not a number for each"),
+    (pictures(size={"height": 10**6, "width": 10**6}), "1000000 is not from 1 to 16384 pixels"),
     (vision(patch_size=0), "no model can be built from its configuration"),
     (vision(hidden_act="no-such"), "no model can be built from its configuration"),
 ]
@@ -189,12 +202,18 @@ def test_a_damaged_or_absurd_folder_is_refused_with_the_file_at_fault(tmp_path, 
     assert said in str(caught.value)
 
 
+def without_padding(folder):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit(folder / name, lambda facts: {k: v for k, v in facts.items() if k != "pad_token"})
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (write("tokenizer.json", "{}"), "tokenizer.json is no readable tokenizer"),
         (write("tokenizer.json", "not json"), "tokenizer.json"),
         (lambda f: (f / "tokenizer.json").unlink(), "processor or tokenizer cannot be loaded"),
+        (without_padding, "has no padding token"),
         (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json"),
     ],
 )
@@ -320,6 +339,41 @@ def test_a_protocol_that_would_be_passed_over_is_refused(tmp_path, text, said):
     (tmp_path / "mmq.json").write_text(text)
     with pytest.raises(InputError, match=said):
         read_protocol(str(tmp_path), "retrieval")
+
+
+@pytest.mark.parametrize("layer", [99, -9, "last", [1.5], []])
+def test_a_feature_layer_that_the_vision_tower_lacks_is_refused(tmp_path, layer):
+    folder = copied(tmp_path / "m", "embedded-llava")
+    edit(folder / "config.json", lambda config: config.update(vision_feature_layer=layer))
+    with pytest.raises(InputError, match="vision_feature_layer"):
+        examine(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
+    folder = copied(tmp_path / "m", "embedded-llava")
+
+    def more(facts):
+        facts["model"]["vocab"].update({f"zz{k}": 10_000 + k for k in range(600)})
+
+    edit(folder / "tokenizer.json", more)
+    with pytest.raises(InputError, match="tokenizer's files are those of another model"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"k": "16"}, "k: '16' is not a value"),
+        ({"k": 16.5}, "k: 16.5 is not a value"),
+        ({"k": True}, "k: True is not a value"),
+        ({"k": -3}, "k: -3 is less than"),
+        ({"kk": 16}, "Did you mean 'k'"),
+    ],
+)
+def test_an_option_of_a_protocol_is_checked_like_one_of_a_command(tmp_path, options, said):
+    (tmp_path / "mmq.json").write_text(json.dumps({"protocol": {"retrieval": options}}))
+    with pytest.raises(InputError, match=f"mmq.json: .*{said}"):
+        apply_protocol(Retrieval(), str(tmp_path), "retrieval")
 
 
 def test_an_index_that_names_no_file_is_refused(tmp_path):

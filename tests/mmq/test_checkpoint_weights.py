@@ -2,6 +2,7 @@
 
 import json
 import struct
+from contextlib import suppress
 
 import pytest
 import torch
@@ -108,6 +109,36 @@ def test_shards_are_read_wherever_the_index_says(tmp_path, places):
     examine(folder)
     module = load_model(str(folder)).module
     assert torch.equal(module.state_dict()[FIRST], whole[FIRST])
+
+
+def test_weights_in_float64_are_weights(tmp_path):
+    folder = copied(tmp_path / "m")
+    edit_weights(folder, lambda tensors: tensors.update({FIRST: tensors[FIRST].double()}))
+    examine(folder)
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_a_head_that_a_tie_would_replace_is_refused_unless_it_is_the_same(tmp_path, differ):
+    folder = copied(tmp_path / "m", "embedded-llava")
+
+    def tie(config):
+        config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+
+    def heads(tensors):
+        head = next(name for name in tensors if name.endswith("lm_head.weight"))
+        table = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+        tensors[head] = tensors[table] * (2 if differ else 1)
+
+    edit(folder / "config.json", tie)
+    edit_weights(folder, heads)
+    if not differ:
+        load_model(str(folder))
+        return
+    module = None
+    with suppress(InputError):  # transformers 5 keeps both
+        module = load_model(str(folder)).module
+    if module is not None:
+        assert not torch.equal(module.lm_head.weight, module.get_input_embeddings().weight)
 
 
 @pytest.mark.parametrize(
