@@ -219,9 +219,17 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def load(
-        self, source: str, dtype: Any, device: str, allow_pickle: bool = False
+        self,
+        source: str,
+        dtype: Any,
+        device: str,
+        allow_pickle: bool = False,
+        allow_unread: bool = False,
     ) -> tuple[nn.Module, Any]:
-        """Model and processor from a hub name or a local folder; safetensors unless allowed."""
+        """Model and processor from a hub name or a local folder; safetensors unless allowed.
+
+        allow_unread: leave out weights of the checkpoint that nothing reads; refused otherwise.
+        """
 
     @abstractmethod
     def generate(

@@ -1,12 +1,14 @@
 """The base of model families that transformers loads and asks by itself."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmq.checkpoint_errors import reading
 from mmq.contracts import Generation, ModelFamily, with_answer
 from mmq.errors import InputError
 from mmq.model import load_weights
@@ -38,6 +40,48 @@ def image_token(config: Any) -> int:
     )
 
 
+def load_processor(architecture: Any, source: str) -> Any:
+    """A checkpoint's processor; InputError, with the file where it is known, for a damaged one."""
+    with reading(f"Model {source!r}: its processor or tokenizer cannot be loaded"):
+        check_tokenizer(Path(source) / "tokenizer.json")
+        processor = architecture.from_pretrained(source, trust_remote_code=False)
+    for part in ("tokenizer", "image_processor"):
+        if getattr(processor, part, None) is None:
+            raise InputError(
+                f"Model {source!r} has no processor for pictures and text (no {part}); copy "
+                f"preprocessor_config.json and the tokenizer's files into its folder"
+            )
+    if processor.tokenizer.pad_token is None:
+        raise InputError(
+            f"Model {source!r}: its tokenizer has no padding token; add pad_token to its "
+            f"tokenizer_config.json, as current checkpoints have it"
+        )
+    return processor
+
+
+def check_tokenizer(path: Path) -> None:
+    """InputError naming a tokenizer.json that cannot be read, which transformers does not name."""
+    if path.is_file():
+        from tokenizers import Tokenizer
+
+        with reading(f"model: {path} is no readable tokenizer", "Copy or download it again"):
+            Tokenizer.from_file(str(path))
+
+
+def check_vocabulary(model: Any, processor: Any, source: str) -> None:
+    """InputError for a tokenizer that has more tokens than the model: it is another model's.
+
+    Tokens that were added to a tokenizer do not count: BLIP-2's retrieval model has no row for
+    the image token, which its texts never hold.
+    """
+    rows, tokens = len(model.get_input_embeddings().weight), processor.tokenizer.vocab_size
+    if tokens > rows:
+        raise InputError(
+            f"Model {source!r}: its tokenizer has {tokens} tokens, but the model embeds {rows}; "
+            f"the tokenizer's files are those of another model"
+        )
+
+
 class TransformersFamily(ModelFamily):
     """A family with a model class and a processor class of transformers, asked by `generate`."""
 
@@ -54,24 +98,28 @@ class TransformersFamily(ModelFamily):
         return model
 
     def load(
-        self, source: str, dtype: Any, device: str, allow_pickle: bool = False
+        self,
+        source: str,
+        dtype: Any,
+        device: str,
+        allow_pickle: bool = False,
+        allow_unread: bool = False,
     ) -> tuple[nn.Module, Any]:
         """Model and processor; no remote code."""
         import transformers
 
-        model = load_weights(
-            getattr(transformers, self.model_class), source, dtype, device, allow_pickle
-        )
-        architecture = getattr(transformers, self.processor_class)
-        processor = architecture.from_pretrained(source, trust_remote_code=False)
+        processor = load_processor(getattr(transformers, self.processor_class), source)
         processor.tokenizer.padding_side = self.reading["padding_side"]
-        if self.generation:
-            image_token(model.config)
         if getattr(processor, "patch_size", 0) is None:
             raise InputError(
                 f"model: the processor of {source} has no patch_size; add it to its "
                 f"processor_config.json, as current checkpoints have it"
             )
+        architecture = getattr(transformers, self.model_class)
+        model = load_weights(architecture, source, dtype, device, allow_pickle, allow_unread)
+        if self.generation:
+            image_token(model.config)
+        check_vocabulary(model, processor, source)
         return model, processor
 
     def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from mmq.errors import InputError
+
 if TYPE_CHECKING:
     from mmq.model import Component
 
@@ -73,4 +75,10 @@ def unread_blocks(config: Any) -> int:
     if layers is None or blocks is None:
         return 0
     chosen = [layers] if isinstance(layers, int) else layers
+    for layer in chosen:
+        if not -blocks - 1 <= layer <= blocks:
+            raise InputError(
+                f"model: config.json: vision_feature_layer: {layer} is not a layer of a vision "
+                f"tower with {blocks}"
+            )
     return int(blocks - max(layer % (blocks + 1) for layer in chosen))

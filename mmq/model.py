@@ -1,26 +1,30 @@
 """A model and its components: which linear layers a bit width applies to."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from mmq import registry
+from mmq.checkpoint import fingerprint as fingerprint
+from mmq.checkpoint import locate as locate
+from mmq.checkpoint import read_config as read_config
+from mmq.checkpoint import read_protocol as read_protocol
+from mmq.checkpoint_errors import reading
 from mmq.contracts import ComponentSpec, ModelFamily, architecture_of
 from mmq.errors import InputError
 from mmq.kept import Kept, kept_modules, unread_blocks
 from mmq.loaded import LoadedModel as LoadedModel
 from mmq.parts import Part, block_group
+from mmq.transformers_loading import check_outline, quietly
+from mmq.transformers_loading import load_weights as load_weights
 
 log = logging.getLogger(__name__)
+MOST_PARAMETERS = 10**13
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -105,74 +109,6 @@ def _block_layers(
                 yield Layer(f"{path}.{index}.{name}", first + index, layer_type, module)
 
 
-def _bundled(name: str) -> str | None:
-    for checkpoint in registry.installed("checkpoint"):
-        if checkpoint.name == name:
-            return str(registry.load("checkpoint", name)())
-    return None
-
-
-def locate(name: str, allow_pickle: bool = False) -> str:
-    """Folder of a bundled model or a local one, or the hub name itself; InputError for neither."""
-    bundled = _bundled(name)
-    if bundled:
-        return bundled
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"model: the folder {name} has no config.json")
-        if not any(path.glob("*.safetensors")) and not (allow_pickle and any(path.glob("*.bin"))):
-            raise InputError(
-                f"model: the folder {name} has no .safetensors file, and pickled weights are not "
-                f"loaded; convert them with save_pretrained(..., safe_serialization=True), or "
-                f"give --allow-pickle if you trust where they come from"
-            )
-        return name
-    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
-    if looks_like_a_path:
-        names = ", ".join(c.name for c in registry.installed("checkpoint"))
-        raise InputError(
-            f"Unknown model {name!r}: no such folder, and no bundled model (there is: {names}) "
-            f"or hub name (like Salesforce/blip2-opt-2.7b)."
-        )
-    return name
-
-
-def read_config(source: str) -> Any:
-    """The transformers configuration of a folder, a hub name or a config.json."""
-    from transformers import AutoConfig
-
-    path = Path(source)
-    try:
-        if path.is_file():
-            return AutoConfig.for_model(**json.loads(path.read_text()))
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(
-            f"Model {source!r}: its configuration cannot be read ({reason}). Give a bundled "
-            f"model, a folder with a config.json, or a hub name that this machine can reach."
-        ) from error
-
-
-def read_protocol(source: str, task: str) -> dict[str, Any]:
-    """How a checkpoint wants to be asked on a task, where that differs from its family's protocol.
-
-    A checkpoint's folder may hold an mmq.json: {"protocol": {"retrieval": {"k": 16}}}. Its values
-    stand in for evaluator options that are not set.
-    """
-    path = Path(source) / "mmq.json"
-    if not path.is_file():
-        return {}
-    try:
-        protocol: dict[str, Any] = json.loads(path.read_text())["protocol"].get(task, {})
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(
-            f'model: {path} should look like {{"protocol": {{"vqa": {{"num_beams": 1}}}}}}'
-        ) from error
-    return protocol
-
-
 def family_of(config: Any) -> ModelFamily:
     """The installed family for a configuration, the general ones last; InputError for none."""
     families: list[ModelFamily] = []
@@ -197,39 +133,6 @@ def family_of(config: Any) -> ModelFamily:
     )
 
 
-def load_weights(
-    architecture: Any, source: str, dtype: Any, device: str, allow_pickle: bool = False
-) -> Any:
-    """A transformers model with all of its weights, from safetensors unless pickles are allowed.
-
-    Every floating parameter has the dtype: what a checkpoint was saved in, and what a version of
-    transformers keeps in float32, does not count.
-
-    InputError for a checkpoint that lacks weights or holds some of another shape: transformers
-    would fill them with random numbers and say so in a warning only.
-    """
-    model, found = architecture.from_pretrained(
-        source,
-        torch_dtype=dtype,
-        use_safetensors=None if allow_pickle else True,
-        weights_only=True,  # a pickle may hold tensors, never code
-        trust_remote_code=False,  # unsaid, transformers would ask on the terminal
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
-    for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
-        names = sorted(str(entry) for entry in found.get(key) or ())
-        if names:
-            raise InputError(
-                f"Model {source}: its checkpoint {problem} {len(names)} weights of "
-                f"{architecture.__name__}, such as {', '.join(names[:3])}"
-            )
-    for parameter in model.parameters():  # buffers stay: rotary frequencies need float32
-        if parameter.is_floating_point() and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
-    return model.to(device)
-
-
 @dataclass(frozen=True, slots=True)
 class Skeleton:
     """A model without weights: enough to know its components, shapes and size."""
@@ -245,21 +148,40 @@ def skeleton(source: str) -> Skeleton:
     """Components and number of parameters from a configuration alone, in under a second."""
     config = read_config(source)
     family = family_of(config)
-    level = logging.getLogger("transformers").level
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # meta-device init is chatty
-    try:
-        with torch.device("meta"):
-            module = family.skeleton(config)
-    finally:
-        logging.getLogger("transformers").setLevel(level)
+    module = _on_meta(source, family, config)
     components = find_components(module, family)
+    parameters = count_parameters(module)
+    if parameters > MOST_PARAMETERS:
+        raise InputError(f"Model {source!r}: its configuration asks for {parameters:,} parameters")
     return Skeleton(
         family=family,
         components=components,
-        parameters=count_parameters(module),
+        parameters=parameters,
         kept=kept_modules(module, components),
         unread_blocks=unread_blocks(config),
     )
+
+
+def _on_meta(source: str, family: ModelFamily, config: Any) -> nn.Module:
+    """The model without weights; InputError where its configuration contradicts itself."""
+    with (
+        reading(f"Model {source!r}: no model can be built from its configuration"),
+        quietly(),  # meta-device init is chatty
+        torch.device("meta"),
+    ):
+        return family.skeleton(config)
+
+
+def check_weights(source: str, allow_unread: bool = False) -> None:
+    """InputError for a folder whose weights do not fit its configuration, before they are loaded.
+
+    Hub models are checked when they are loaded: until then their weights are not here.
+    """
+    if Path(source).is_dir():
+        config = read_config(source)
+        module = _on_meta(source, family_of(config), config)
+        with reading(f"Model {source!r}: its weights cannot be loaded"):
+            check_outline(Path(source), module, allow_unread)
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -273,25 +195,23 @@ def load_model(
     device: str = "cpu",
     known_fingerprint: str | None = None,
     allow_pickle: bool = False,
+    allow_unread: bool = False,
 ) -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode.
 
-    `known_fingerprint` saves hashing all weights again.
+    `known_fingerprint` saves hashing all weights again. allow_unread: load a checkpoint that holds
+    weights which nothing reads.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
     source = locate(name, allow_pickle)
     config = read_config(source)
     family = family_of(config)
-    try:
-        module, processor = family.load(source, DTYPES[dtype], device, allow_pickle)
-    except InputError:
-        raise
-    except (OSError, SafetensorError, UnpicklingError) as error:  # missing or damaged files
-        raise InputError(f"Model {name!r} cannot be loaded: {error}") from error
-    except ValueError as error:  # transformers refuses: it would need the checkpoint's own code
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"Model {name!r} cannot be loaded: {reason}") from error
+    check_weights(source, allow_unread)
+    # families of before that option need not know it
+    options = {"allow_unread": True} if allow_unread else {}
+    with reading(f"Model {name!r} cannot be loaded"):
+        module, processor = family.load(source, DTYPES[dtype], device, allow_pickle, **options)
     module.eval().requires_grad_(False)
     return LoadedModel(
         module=module,
@@ -302,18 +222,3 @@ def load_model(
         device=device,
         components=find_components(module, family),
     )
-
-
-def fingerprint(source: str, config: Any, dtype: str) -> str:
-    """A hash of the weights and settings: the hub's commit, or the folder's contents."""
-    path = Path(source)
-    sha = hashlib.sha256(dtype.encode())
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in (".json", ".safetensors", ".bin"))
-        for file in files:
-            sha.update(file.name.encode())
-            with file.open("rb") as stream:
-                sha.update(hashlib.file_digest(stream, "sha256").digest())
-    else:
-        sha.update(f"{source}@{getattr(config, '_commit_hash', None)}".encode())
-    return sha.hexdigest()[:20]

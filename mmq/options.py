@@ -55,12 +55,32 @@ def build(plugin: type[T], options: Mapping[str, str]) -> T:
 
 
 def fill_unset(plugin: Any, defaults: Mapping[str, Any]) -> None:
-    """Set options that are None; InputError for a name that is no option of the plugin."""
+    """Set options that are None; InputError for a value, or a name, that the plugin does not take.
+
+    defaults: by option, as JSON has them.
+    """
+    types = field_types(type(plugin))
     for name, value in defaults.items():
-        if name not in field_types(type(plugin)):
-            raise unknown("option", name, field_types(type(plugin)))
-        if getattr(plugin, name) is None:
-            setattr(plugin, name, value)
+        if name not in types:
+            raise unknown("option", name, types)
+        if value is not None and not _fits(value, types[name]):
+            raise InputError(f"{name}: {value!r} is not a value of this option ({types[name]})")
+    unset = {name: v for name, v in defaults.items() if getattr(plugin, name) is None}
+    try:
+        checked = dataclasses.replace(plugin, **unset)
+    except ValueError as error:
+        raise InputError(f"{type(plugin).__name__}: {error}") from error
+    for name in unset:
+        setattr(plugin, name, getattr(checked, name))
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of an option's type; a whole number is a float, too."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, k) for k in get_args(kind) if k is not NoneType)
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def distribute(

@@ -12,6 +12,7 @@ from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.artifacts import Artifacts
 from mmq.calibration import Calibration
 from mmq.calibration_pairs import check_apart, draw_calibration, spare_pairs
+from mmq.checkpoint import apply_protocol
 from mmq.contracts import Evaluator, Quantizer
 from mmq.data import find_source, fingerprint_samples, limited, subset
 from mmq.disk import check_writable
@@ -22,11 +23,11 @@ from mmq.model import (
     DTYPES,
     LoadedModel,
     Skeleton,
+    check_weights,
     fingerprint,
     load_model,
     locate,
     read_config,
-    read_protocol,
     skeleton,
 )
 from mmq.parts import finest
@@ -61,6 +62,7 @@ class TaskOptions:
     dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
     device: str = option("auto", "cpu, cuda, cuda:1, mps, ...; auto: CUDA if it is there.")
     allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
+    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Prepared:
     all_samples: Sequence[Any]
     calibration: Sequence[Any]
     widths: Mapping[str, Sequence[int]]  # that will be tried, by component
-    allow_pickle: bool = False
+    allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
 
     def pairs(self) -> Calibration:
         """The calibration pairs as the model reads them."""
@@ -102,7 +104,7 @@ class Prepared:
         check_writable(home())
         asked = self.question
         model = load_model(
-            asked.model, asked.dtype, self.device, asked.model_fingerprint, self.allow_pickle
+            asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed
         )
         model.stage_cache = default_cache()
         self.evaluator.prepare(self.all_samples)
@@ -144,11 +146,12 @@ def prepare_several(
     device, dtype = check_settings(chosen)
     checkpoint = locate(chosen.model, chosen.allow_pickle)
     seen = skeleton(checkpoint)
-    plugin_options.fill_unset(evaluator, read_protocol(checkpoint, chosen.task))
+    apply_protocol(evaluator, checkpoint, chosen.task)
     evaluator.resolve(seen.family)
     widths = tried_widths(seen, allocations(list(seen.components)))
     for _, quantizer in quantizers:
         check_layers(seen, quantizer, widths)
+    check_weights(checkpoint, chosen.allow_unread_weights)
     drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
     evaluator.check_samples(drawn.samples, drawn.everything)
     evaluator.check()
@@ -165,7 +168,7 @@ def prepare_several(
             all_samples=drawn.everything,
             calibration=drawn.calibration,
             widths=widths,
-            allow_pickle=chosen.allow_pickle,
+            allowed=(chosen.allow_pickle, chosen.allow_unread_weights),
         )
         for name, quantizer in quantizers
     ]
@@ -250,6 +253,7 @@ def _question(
         calibration=drawn.calibration_fingerprint,
         calibration_samples=len(drawn.calibration),
         limit=chosen.limit,
+        allow_unread_weights=chosen.allow_unread_weights,
     )
 
 

@@ -32,6 +32,7 @@ class Question:
     calibration: str = ""  # their fingerprint; "" where there are none
     calibration_samples: int = 0
     limit: str = "0"  # how the samples were drawn
+    allow_unread_weights: bool = False  # the fingerprint covers what is not read
 
     def facts(self) -> dict[str, Any]:
         """All that the scores depend on; the model's and data's names do not count.
@@ -40,7 +41,7 @@ class Question:
 
         Nor do calibration pairs that nothing looks at.
         """
-        left_out = {"model", "data", "limit", "calibrated"}
+        left_out = {"model", "data", "limit", "calibrated", "allow_unread_weights"}
         if not self.calibrated:
             left_out |= {"calibration", "calibration_samples"}
         everything = dataclasses.asdict(self)

@@ -17,7 +17,7 @@ from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
-from mmq.model import locate, skeleton
+from mmq.model import check_weights, locate, skeleton
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.sizes import Size, planned_bpw
 from mmq.store import Store
@@ -70,15 +70,22 @@ def option_text(plugin: type) -> str:
 @click.option("--model", default="", help="Bundled model, local folder or hub name.")
 @click.option("--config", default="", help="A config.json instead of a model.")
 @click.option("--bits", default="", help="Allocation, like vit=4,qformer=8,llm=3.")
+@click.option(
+    "--allow-unread-weights", is_flag=True, help="Allow weights that the model does not read."
+)
 @click.pass_context
-def size(context: click.Context, model: str, config: str, bits: str) -> None:
+def size(
+    context: click.Context, model: str, config: str, bits: str, allow_unread_weights: bool
+) -> None:
     """Print components and size of a model under an allocation, from its configuration alone."""
     no_leftovers(context)
     if bool(model) == bool(config):
         raise InputError("size: give either --model NAME or --config FILE")
     if config and not Path(config).is_file():
         raise InputError(f"config: there is no file {config!r}")
-    seen = skeleton(config or locate(model))
+    source = config or locate(model)
+    seen = skeleton(source)
+    check_weights(source, allow_unread_weights)
     parts = tuple(seen.components)
     allocation = BitAllocation.parse(bits).over(parts) if bits else None
     plan = allocation or BitAllocation.uniform(parts, UNTOUCHED)

@@ -39,6 +39,8 @@ def question_params(question: Question) -> dict[str, Any]:
         "evaluator.origin": question.evaluator_origin,
         "run.seed": question.seed,
     }
+    if question.allow_unread_weights:
+        params["model.allow_unread_weights"] = True
     params |= {f"model.{k}": v for k, v in question.reading.items()}
     params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmq.contracts import ComponentSpec, Generation, ModelFamily, architecture_of
 from mmq.errors import InputError
-from mmq.families import answer_choices
+from mmq.families import answer_choices, check_vocabulary, load_processor
 from mmq.model import load_weights
 
 if TYPE_CHECKING:
@@ -116,17 +116,23 @@ class Generic(ModelFamily):
         return model
 
     def load(
-        self, source: str, dtype: Any, device: str, allow_pickle: bool = False
+        self,
+        source: str,
+        dtype: Any,
+        device: str,
+        allow_pickle: bool = False,
+        allow_unread: bool = False,
     ) -> tuple[nn.Module, Any]:
         """Model and processor; no remote code."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         with needed_packages(source):
-            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-            model = load_weights(AutoModelForImageTextToText, source, dtype, device, allow_pickle)
-        if not hasattr(processor, "tokenizer"):
-            raise InputError(f"Model {source!r} has no processor for pictures and text")
+            processor = load_processor(AutoProcessor, source)
+            model = load_weights(
+                AutoModelForImageTextToText, source, dtype, device, allow_pickle, allow_unread
+            )
         processor.tokenizer.padding_side = self.reading["padding_side"]
+        check_vocabulary(model, processor, source)
         return model, processor
 
     def _inputs(
