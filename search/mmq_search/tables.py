@@ -3,15 +3,16 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from mmq.errors import InputError
 from mmq_search.patience import Door
+from mmq_search.reading import read_trials
 
 GONE = "the study is not in the database any more: somebody deleted it"
 UNREADABLE = "what it holds of a study is damaged, or another program's"
@@ -40,6 +41,23 @@ class Tables(RDBStorage):
             return bool(RDBStorage.set_trial_state_values(self, trial_id, state, values))
 
         return self.door.patiently(write)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """As Optuna's, without an object for every row: thousands of trials in half a second."""
+
+        def read() -> list[FrozenTrial]:
+            with self.engine.connect() as connection:
+                return read_trials(
+                    connection, study_id, states, included_trial_ids, trial_id_greater_than
+                )
+
+        return self.door.patiently(read)
 
 
 def _patient(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,163 @@
+"""How long a study's own work takes as it grows: asking, telling, status, analysis.
+
+    python benchmarks/load.py [--trials 100,500,2000] [--parts 18] [--analyze-jobs 0]
+
+A made-up study of 18 parts is written into a SQLite database with all its records; then each step
+is timed in this process (the imports are not), the median of three. `analyze` ranks a table of as
+many rows, with the default settings.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from click.testing import CliRunner
+from mmq_search.space import Space
+from mmq_search.status import status
+from mmq_search.steering import Steering
+from mmq_search.study import SearchStudy
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from mmq.analysis.importance import Settings
+from mmq.analysis.report import analyze
+from mmq.analysis.table import Table
+
+BITS = (2, 3, 4, 5, 6, 8, 16)
+REPEATS = 3
+
+
+def made_up(space: Space, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Levels (count, parts), different ones, with their sizes and scores."""
+    rng = np.random.default_rng(seed)
+    parts = len(space.parts)
+    middle = rng.uniform(0, len(BITS) - 1, (2 * count, 1))
+    levels = np.clip(np.round(middle + rng.normal(0, 1.2, (2 * count, parts))), 0, len(BITS) - 1)
+    levels = np.unique(levels.astype(int), axis=0)
+    levels = rng.permutation(levels)[:count]
+    levels[: len(BITS)] = np.arange(len(BITS))[:, None]  # as every search begins
+    widths = np.array(BITS)[levels]
+    harm = np.exp(rng.normal(0, 1, parts)) / parts
+    scores = 80 * np.exp(-(harm * 8.0 * 2.0**-levels).sum(1)) + rng.normal(0, 0.3, len(levels))
+    return levels, widths.mean(1), scores
+
+
+def fill(study: SearchStudy, count: int, samples: int = 100) -> None:
+    """Evaluated trials with their records."""
+    space = study.space
+    levels, sizes, scores = made_up(space, count)
+    distributions = {
+        name: optuna.distributions.IntDistribution(0, len(BITS) - 1) for name in space.parts
+    }
+    trials = []
+    for number, (row, size, score) in enumerate(zip(levels.tolist(), sizes, scores, strict=True)):
+        params = dict(zip(space.parts, row, strict=True))
+        allocation = str(space.allocation(params))
+        facts = {
+            "allocation": allocation, "run_id": f"{number:032x}", "stored_bpw": size + 0.1,
+            "low": score - 1, "high": score + 1, "owner": "nobody:1:1-1",
+        }  # fmt: skip
+        trials.append(
+            optuna.trial.create_trial(
+                params=params, distributions=distributions, values=[size, score], user_attrs=facts
+            )
+        )
+        per_sample = (score + np.zeros(samples)).tolist()
+        record = {
+            "allocation": space.allocation(params).as_dict(), "primary": "s", "run_id": "r",
+            "metrics": {"s": {"value": score, "n": samples, "low": score - 1, "high": score + 1}},
+            "per_sample": {"s": per_sample}, "size": {"bpw": size, "stored_bpw": size},
+        }  # fmt: skip
+        study.records.path(allocation).write_text(json.dumps(record))
+    _add(study, trials)
+    study.study.set_user_attr("score_name", "s")
+
+
+def _add(study: SearchStudy, trials: list[optuna.trial.FrozenTrial]) -> None:
+    """Write trials without waiting for the disk each time."""
+    storage = optuna.storages.RDBStorage(str(study.storage.optuna.url))
+
+    @event.listens_for(storage.engine, "connect")
+    def fast(connection: Any, _: object) -> None:
+        connection.execute("pragma synchronous = off")
+
+    storage.engine.dispose()
+    optuna.load_study(study_name=study.name, storage=storage).add_trials(trials)
+    storage.engine.dispose()
+
+
+def timed(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def asking(study: SearchStudy) -> tuple[float, float]:
+    """Seconds of asking and of telling."""
+    while study.trials(TrialState.WAITING):  # the uniform ones: known
+        study.ask()
+    study.ask()  # the first one reads everything
+    asked = []
+    ask = timed(lambda: asked.append(study.ask()))
+
+    def tell() -> None:
+        trial = asked.pop()
+        record = {
+            "allocation": trial.allocation.as_dict(), "primary": "s", "run_id": "r",
+            "metrics": {"s": {"value": 50.0, "n": 100, "low": 49.0, "high": 51.0}},
+            "per_sample": {"s": [50.0] * 100}, "size": {"bpw": 5.0, "stored_bpw": 5.0},
+        }  # fmt: skip
+        study.records.put(record)
+        study.tell(trial)
+
+    return ask, timed(tell)
+
+
+def looking() -> None:
+    found = CliRunner().invoke(status, ["load"], catch_exceptions=False)
+    assert "allocations evaluated" in found.output
+
+
+def analysis(space: Space, count: int, jobs: int) -> float:
+    levels, _, scores = made_up(space, count)
+    table = Table("load", space.parts, np.array(BITS)[levels].astype(float), scores)
+    return timed(lambda: analyze([table], Settings(jobs=jobs, quiet=True)), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", default="100,500,2000")
+    parser.add_argument("--only", default="ask,status,analyze")
+    parser.add_argument("--jobs", type=int, default=0)
+    options = parser.parse_args()
+    space = Space(("vit", "qformer", "llm"), BITS, "fine")
+    print(f"{len(space.parts)} parts; seconds\n| trials | ask | tell | status | analyze |")
+    print("|---|---|---|---|---|")
+    for count in map(int, options.trials.split(",")):
+        with tempfile.TemporaryDirectory() as name:
+            os.environ["MMQ_HOME"] = name
+            weights = [10_000_000] * len(space.parts)
+            steering = Steering(space, weights=weights, parameters=sum(weights))
+            study = SearchStudy("load", {"seed": 0}, space, Path(name), 0, steering)
+            fill(study, count)
+            cells = []
+            cells += asking(study) if "ask" in options.only else (np.nan, np.nan)
+            cells.append(timed(looking) if "status" in options.only else np.nan)
+            jobs = options.jobs
+            cells.append(analysis(space, count, jobs) if "analyze" in options.only else np.nan)
+        print(f"| {count:,} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
