@@ -41,7 +41,7 @@ def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
         # O_NONBLOCK: should a pipe have come in between, opening it does not wait for a writer
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise InputError(f"{role}: {path} does not exist") from error
+        raise InputError(f"{role}: {path} cannot be read: it does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{role}: {path} cannot be opened ({reason})") from error

@@ -32,7 +32,7 @@ def put(path, kind):
         ("socket", "is a socket"),
         ("device", "is a device"),
         ("loop", "cannot be opened"),
-        ("broken", "does not exist"),
+        ("broken", "cannot be read: it does not exist"),
     ],
 )
 def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, monkeypatch, kind, message):
