@@ -142,6 +142,8 @@ def limited(limit: str | int, total: int) -> int:
             f"or 0 for all samples"
         )
     if match[1]:
+        if 0 < total < int(match[1]):
+            log.warning("limit: %s, but there are only %d samples; all are scored", text, total)
         return min(int(match[1]), total) or total
     share = Fraction(match[2]) / 100
     if not 0 < share <= 1:

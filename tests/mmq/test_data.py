@@ -37,6 +37,14 @@ def test_a_limit_is_a_number_or_a_share(limit, total, expected):
     assert limited(limit, total) == expected
 
 
+def test_a_limit_beyond_the_set_is_reported_with_both_numbers(caplog):
+    assert limited("500", 70) == 70
+    assert "limit: 500, but there are only 70 samples; all are scored" in caplog.text
+    caplog.clear()
+    assert [limited("70", 70), limited("0", 70), limited("100%", 70), limited("5", 0)]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
