@@ -76,6 +76,15 @@ def test_a_folder_that_several_data_sets_read_is_named_with_the_choice(tmp_path,
     assert not caplog.text
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop", "file"])
+def test_what_is_no_folder_is_refused_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("")
+    with pytest.raises(InputError, match="data: there is no folder '"):
+        find_source("captioning", name)
+
+
 def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):
     """caption_datasets.zip unpacks to dataset_coco.json and dataset_flickr30k.json together."""
     official.karpathy_coco(tmp_path / "other")
