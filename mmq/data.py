@@ -14,6 +14,7 @@ from typing import Any
 from mmq import registry
 from mmq.contracts import Dataset
 from mmq.errors import InputError
+from mmq.regular_file import is_folder
 
 log = logging.getLogger(__name__)
 LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?) ?%", re.ASCII)
@@ -90,7 +91,7 @@ def find_source(task: str, data: str, dataset: str = "") -> Source:
     layouts = "\n\n".join(
         f"{name}:\n{reader.layout}" for name, reader in readers.items() if not reader.bundled
     )
-    if not root.is_dir():
+    if not is_folder(root):
         bundled = ", ".join(name for name, reader in readers.items() if reader.bundled) or "none"
         raise InputError(
             f"data: there is no folder {data!r}, and no bundled data set of that name for "
@@ -142,6 +143,8 @@ def limited(limit: str | int, total: int) -> int:
             f"or 0 for all samples"
         )
     if match[1]:
+        if 0 < total < int(match[1]):
+            log.warning("limit: %s, but there are only %d samples; all are scored", text, total)
         return min(int(match[1]), total) or total
     share = Fraction(match[2]) / 100
     if not 0 < share <= 1:

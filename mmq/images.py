@@ -1,25 +1,56 @@
 """Pictures of an evaluation set: opened one way, checked before any model work."""
 
 import hashlib
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from mmq.errors import InputError
+from mmq.image_modes import RULE, as_shown
+from mmq.regular_file import MIB, read_regular
+
+FILE_LIMIT = 512 * MIB
+FORMATS = (
+    "JPEG", "MPO", "PNG", "GIF", "TIFF", "WEBP", "AVIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
+    "ICO", "PCX", "SGI", "PSD",
+)  # fmt: skip
 
 
 def open_image(path: Path) -> Image.Image:
-    """The picture as RGB; InputError naming the file if it cannot be read."""
+    """The picture as a viewer shows it, as RGB; InputError naming a file that cannot be read.
+
+    Upright by its EXIF orientation, the first of several frames, transparency on white, gray of
+    16 bits scaled to 8. Colour profiles are not applied.
+    """
+    return _shown(path, read_regular(path, "image", FILE_LIMIT))[0]
+
+
+def _shown(path: Path, content: bytes) -> tuple[Image.Image, bool]:
+    """The picture, and whether it is plain."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise InputError(f"image: {path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"image: {path} cannot be read ({error})") from error
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            if min(image.size) < 1:
+                raise InputError("it has no pixels")
+            return as_shown(image)
+    except UnidentifiedImageError as error:
+        known = ", ".join(_formats())
+        raise InputError(
+            f"image: {path} cannot be read (it is empty, damaged or not one of {known})"
+        ) from error
+    except Exception as error:  # Pillow raises whatever a damaged file leads its readers to
+        reason = str(error) or type(error).__name__
+        raise InputError(f"image: {path} cannot be read ({reason})") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """The formats that are read here: not those for which Pillow starts other programs."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -33,24 +64,40 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def check_images(paths: Iterable[Path], quiet: bool = False) -> dict[Path, str]:
+def check_images(
+    paths: Iterable[Path], quiet: bool = False, samples: Mapping[Path, str] | None = None
+) -> dict[Path, str]:
     """Read every picture once; InputError for the first that is missing or unreadable.
 
-    Returns a hash of every picture's bytes.
+    samples: a sample of each picture, named in the error. Returns a hash of every picture.
     """
     hashes = {}
     for path in tqdm(sorted(set(paths)), desc="check images", leave=False, disable=quiet):
-        open_image(path)
-        hashes[path] = content_hash(path)
+        try:
+            hashes[path] = content_hash(path)
+        except InputError as error:
+            if samples and path in samples:
+                raise InputError(f"{error}; the sample {samples[path]} is about it") from error
+            raise
     return hashes
 
 
 def content_hash(path: Path) -> str:
-    """A hash of a picture's bytes; read once, as long as the file stays as it is."""
-    found = path.stat()
+    """A hash of a picture's bytes, and of the rule by which it is opened where that matters.
+
+    Read once, as long as the file stays as it is; InputError where it cannot be opened.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return _hash(path, 0, 0)  # which says what is wrong
     return _hash(path, found.st_mtime_ns, found.st_size)
 
 
 @cache
 def _hash(path: Path, modified: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = read_regular(path, "image", FILE_LIMIT)
+    hashed = hashlib.sha256(content)
+    if not _shown(path, content)[1]:
+        hashed.update(f"shown by rule {RULE}".encode())
+    return hashed.hexdigest()

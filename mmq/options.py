@@ -115,5 +115,7 @@ def distribute(
                 + ", ".join(f"{role}.{name}" for role, name in matches)
             )
         for role, name in matches:
+            if name in given[role]:
+                raise InputError(f"option {key!r} is given twice, for {role}.{name}; give it once")
             given[role][name] = value
     return given

@@ -210,7 +210,8 @@ def draw_data(chosen: TaskOptions, task: str, calibrated: bool, spare: bool = Fa
     elif spare:
         count = chosen.calibration_samples
         pairs = spare_pairs(source, everything, samples, count, chosen.seed)
-    images = check_images(sample.image for sample in (*samples, *pairs))
+    named = {sample.image: sample.id for sample in reversed((*samples, *pairs))}
+    images = check_images(named, samples=named)
     check_apart(pairs, samples, images)
     return DrawnData(
         everything,

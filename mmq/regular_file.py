@@ -29,6 +29,14 @@ def other_kind(path: Path) -> str:
     return "" if mode == stat.S_IFREG else OTHER_KINDS.get(mode, "not a regular file")
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there that may be looked at; False for a name that none can have."""
+    try:
+        return path.is_dir()
+    except OSError:  # a link in a loop, a name that is too long
+        return False
+
+
 @contextmanager
 def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
     """The file, opened for reading bytes; InputError beginning with `role` where it cannot be.
@@ -36,15 +44,16 @@ def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
     A pipe, a socket, a device or a folder is refused at once: reading one could wait for ever.
     """
     try:
-        if kind := other_kind(path):
-            raise InputError(f"{role}: {path} is {kind}; a regular file is needed there")
+        kind = other_kind(path)
         # O_NONBLOCK: should a pipe have come in between, opening it does not wait for a writer
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = -1 if kind else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise InputError(f"{role}: {path} does not exist") from error
+        raise InputError(f"{role}: {path} cannot be read: it does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{role}: {path} cannot be opened ({reason})") from error
+    if kind:
+        raise InputError(f"{role}: {path} is {kind}; a regular file is needed there")
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise InputError(f"{role}: {path} is not a regular file")
@@ -55,10 +64,11 @@ def read_regular(path: Path, role: str, limit: int = DEFAULT_LIMIT) -> bytes:
     """The bytes of a regular file; InputError where there are more than `limit`."""
     with open_regular(path, role) as file:
         try:
-            content = file.read(limit + 1)
+            large = os.fstat(file.fileno()).st_size > limit
+            content = b"" if large else file.read(limit + 1)
         except OSError as error:
             raise InputError(f"{role}: {path} cannot be read ({error.strerror})") from error
-    if len(content) > limit:
+    if large or len(content) > limit:  # it may have grown, or not say its size
         raise InputError(
             f"{role}: {path} has more than {limit / MIB:g} MiB, the most that is read of one"
         )

@@ -1,18 +1,17 @@
 """Results of elsewhere: a CSV or JSON table of configurations, checked row by row."""
 
-import csv
-import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmq.allocation import UNTOUCHED, BitAllocation, check_bits
+from mmq.allocation import ALLOWED_BITS, UNTOUCHED, BitAllocation, check_bits
 from mmq.errors import InputError, unknown
 from mmq.sizes import GIB
 from mmq.store import digest
+from mmq.table_file import read_table
 
 BITS_COLUMN = re.compile(r"bits[._](?P<before>.+)|(?P<after>.+)[._]bits")
 PART = re.compile(r"\w+(\.\w+)*")
@@ -121,12 +120,14 @@ def read_results(
     bpw: its column; else `bpw`, or computed from sizes (`parse_sizes`). InputError for a file or a
     column that cannot be read; bad rows are in the result.
     """
-    table = list(_read(path))
+    table = list(read_table(path))
     if not table:
         raise InputError(f"{path}: it has no rows")
     cells = (row for _, row in table if isinstance(row, dict))
     known = list(dict.fromkeys(name for row in cells for name in row if name))
     columns = _columns(known, bits, score, tuple(scores), bpw if not sizes or bpw else None)
+    chosen = ["bits-columns"] * bool(bits) + ["score"] * bool(score) + ["bpw"] * bool(bpw)
+    _check_spellings([row for _, row in table if isinstance(row, dict)], known, columns, chosen)
     if sizes:
         _check_sizes(columns, sizes)
     rows, problems = [], []
@@ -148,7 +149,14 @@ def _columns(
 ) -> Columns:
     if not bits:
         matches = [(BITS_COLUMN.fullmatch(name), name) for name in known]
-        bits = {m["before"] or m["after"]: name for m, name in matches if m}
+        found: dict[str, str] = {}
+        for match, name in matches:
+            if (
+                match
+                and (other := found.setdefault(match["before"] or match["after"], name)) != name
+            ):
+                raise _two_spellings("bits-columns", other, name)
+        bits = found
         if not bits:
             raise InputError(
                 "bits-columns: no column is named like vit_bits; name them like vit=NAME,llm=NAME "
@@ -165,10 +173,61 @@ def _columns(
     for part in bits:
         if not PART.fullmatch(part):
             raise InputError(f"bits-columns: {part!r} is no name of a part, such as vit")
+    for k, name in enumerate(scores):
+        for other in (columns.score, *scores[:k]):
+            if metric_name(name) == metric_name(other) and (name != other or other in scores[:k]):
+                raise InputError(
+                    f"scores: {other!r} and {name!r} are one metric; give one of them"
+                )
     for name in (columns.score, *scores):
         if metric_name(name) in RESERVED and name != columns.score:
             raise InputError(f"scores: {name!r} cannot be the name of a metric; rename the column")
     return columns
+
+
+def _check_spellings(
+    rows: Iterable[Mapping[str, Any]],
+    known: Iterable[str],
+    columns: Columns,
+    chosen: Iterable[str],
+) -> None:
+    """InputError where another column may be meant as well as one that was found by its name.
+
+    chosen: the options by which the user chose columns.
+    """
+    found = {"score": [columns.score], "bpw": [columns.bpw], "bits-columns": columns.bits.values()}
+    for option, names in found.items():
+        plain = {_plain(name): name for name in names if option not in chosen}
+        for name in known:
+            if name in columns.all or (own := plain.get(_plain(name))) is None:
+                continue
+            if option != "bits-columns" or all(_is_width(row.get(name)) for row in rows):
+                raise _two_spellings(option, own, name)
+
+
+def _plain(column: str) -> str:
+    """A column's name without case, separators and "bits".
+
+    >>> _plain("bits.LLM"), _plain("llm_bits"), _plain("LLM")
+    ('llm', 'llm', 'llm')
+    """
+    words = [word for word in re.split(r"[\W_]+", column.lower()) if word]
+    return "_".join(word for word in words if word != "bits" or len(words) == 1)
+
+
+def _is_width(cell: Any) -> bool:
+    """Whether a cell could be bits: the name of a model, say, cannot."""
+    try:
+        return float(cell) in ALLOWED_BITS
+    except (TypeError, ValueError):
+        return False
+
+
+def _two_spellings(option: str, one: str, other: str) -> InputError:
+    return InputError(
+        f"{option}: the columns {one!r} and {other!r} name one thing twice ({_plain(one)}); "
+        f"remove or rename one, or choose with --{option}"
+    )
 
 
 def _check_sizes(columns: Columns, sizes: Mapping[str, float]) -> None:
@@ -237,61 +296,3 @@ def _number(cells: Mapping[str, Any], name: str, wrong: list[str]) -> float | No
         wrong.append(f"{name}: {given!r} is no finite number")
         return None
     return value
-
-
-# --- files ---------------------------------------------------------------------------------------
-def _read(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers and rows of a CSV or JSON file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if path.suffix.lower() in (".json", ".jsonl") or text.lstrip()[:1] in ("[", "{"):
-        return _json_rows(path, text)
-    return _csv_rows(text)
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Rows of a JSON list, or of a file with an object a line, with the lines they start in."""
-    decoder, place = json.JSONDecoder(), 0
-    space = re.compile(r"[\s,]*")
-    listed = text.lstrip().startswith("[")
-    if listed:
-        place = text.index("[") + 1
-    while True:
-        found = space.match(text, place)
-        place = found.end() if found else place
-        if place >= len(text) or (listed and text[place] == "]"):
-            return
-        line = text.count("\n", 0, place) + 1
-        try:
-            row, place = decoder.raw_decode(text, place)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: line {error.lineno}: no JSON: {error.msg}") from error
-        if not listed and _by_column(row):
-            raise InputError(f'{path}: is no list of rows, like [{{"vit_bits": 4, ...}}, ...]')
-        yield line, _flat(row) if isinstance(row, dict) else row
-
-
-def _by_column(row: Any) -> bool:
-    """Whether this is a whole table, a mapping of row numbers a column."""
-    cells = list(row.values()) if isinstance(row, dict) else []
-    return bool(cells) and all(isinstance(v, dict) and all(map(str.isdecimal, v)) for v in cells)
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects with dotted names: {"bits": {"vit": 4}} -> {"bits.vit": 4}."""
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        inner = _flat(value) if isinstance(value, dict) else {}
-        flat |= {f"{name}.{key}": each for key, each in inner.items()} or {name: value}
-    return flat

@@ -14,6 +14,7 @@ from mmq.cli.tables import aligned
 from mmq.contracts import Dataset
 from mmq.data import dataset_readers
 from mmq.errors import InputError
+from mmq.regular_file import is_folder
 
 log = logging.getLogger(__name__)
 DEPTH = 2  # levels of subfolders that are looked into
@@ -65,7 +66,7 @@ def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) ->
 def data_root(given: str) -> Path:
     """The folder to look in; InputError where a named one is missing."""
     for source, text in (("root", given), ("MMQ_DATA", os.environ.get("MMQ_DATA", ""))):
-        if text and not Path(text).is_dir():
+        if text and not is_folder(Path(text)):
             raise InputError(f"{source}: there is no folder {text!r}")
         if text:
             return Path(text)
@@ -78,8 +79,7 @@ def folders(root: Path, depth: int) -> Iterator[Path]:
         return
     yield root
     if depth:
-        with os.scandir(root) as entries:
-            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(n for n in os.listdir(root) if n[:1] != "." and is_folder(root / n))
         for name in names:
             yield from folders(root / name, depth - 1)
 
@@ -89,7 +89,9 @@ def look(name: str, reader: Dataset, places: list[Path]) -> Row:
     found: dict[Path, Found] = {}
     for place in [] if reader.bundled else places:
         if not found.keys() & {*place.parents} and reader.recognizes(place):
-            found[place] = Found(str(place), trains(reader, place), tuple(reader.lacking(place)))
+            # a name that is not UTF-8 can be printed, too
+            shown = os.fsencode(place).decode(errors="backslashreplace")
+            found[place] = Found(shown, trains(reader, place), tuple(reader.lacking(place)))
     return Row(name, reader.tasks, reader.bundled, tuple(found.values()), reader.layout)
 
 

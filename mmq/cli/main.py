@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mmq import __version__, disk, registry
-from mmq.cli.options import PLUGIN_OPTIONS
+from mmq.cli.options import PLUGIN_OPTIONS, report_repeated
 from mmq.errors import InputError, unknown
 from mmq.signals import Interrupt
 
@@ -49,6 +49,15 @@ class Commands(click.Group):
             raise unknown("command", cmd_name, self.list_commands(ctx))
         command.context_settings = {**PLUGIN_OPTIONS, **command.context_settings}
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command and its arguments, with a warning for an option that comes twice."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            report_repeated(command, rest)
+        return name, command, rest
 
 
 @click.group(cls=Commands)

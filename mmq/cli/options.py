@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from mmq.errors import InputError, unknown
 
+log = logging.getLogger(__name__)
 SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -55,6 +57,7 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
     {'group-size': '64', 'symmetric': 'true'}
     """
     found: dict[str, str] = {}
+    spelled: dict[str, str] = {}  # --group-size and --group_size are one
     rest = list(arguments)
     while rest:
         head = rest.pop(0)
@@ -65,8 +68,38 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
             if not rest or rest[0].startswith("--"):
                 raise InputError(f"option {head} has no value; write {head} VALUE")
             value = rest.pop(0)
+        plain = name.replace("_", "-")
+        if plain in spelled:
+            raise InputError(
+                f"option --{name} is given twice: {found[spelled[plain]]!r} and {value!r}; give "
+                f"it once"
+            )
+        spelled[plain] = name
         found[name] = value
     return found
+
+
+def report_repeated(command: click.Command, arguments: Sequence[str]) -> None:
+    """A warning for each of the command's own options that is given twice: click takes the last.
+
+    Unknown options are left to `leftovers`.
+    """
+    known = {name: param for param in command.params for name in param.opts}
+    given: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        param = known.get(name)
+        if not isinstance(param, click.Option) or param.is_flag or param.multiple:
+            continue
+        if not equals and rest and not (param.flag_value is True and rest[0].startswith("-")):
+            value = rest.pop(0)
+        if param.name in given:
+            log.warning(
+                "option %s is given twice: %r does not count, %r does",
+                name, given[param.name], value,
+            )  # fmt: skip
+        given[param.name or name] = value
 
 
 def no_leftovers(context: click.Context) -> None:

@@ -36,6 +36,8 @@ def parse(text: str) -> list[tuple[str, str, dict[str, str]]]:
             raise InputError(
                 f"quantizers: {label!r} is not of the form name or name:option=value:option=value"
             )
+        if len({key.replace("_", "-") for key, *_ in pairs}) < len(pairs):
+            raise InputError(f"quantizers: {label!r} has an option twice; give it once")
         if label in (known for known, _, _ in chosen):
             raise InputError(f"quantizers: {label!r} was given twice")
         chosen.append((label, name, {key: value for key, _, value in pairs}))

@@ -37,6 +37,14 @@ def test_a_limit_is_a_number_or_a_share(limit, total, expected):
     assert limited(limit, total) == expected
 
 
+def test_a_limit_beyond_the_set_is_reported_with_both_numbers(caplog):
+    assert limited("500", 70) == 70
+    assert "limit: 500, but there are only 70 samples; all are scored" in caplog.text
+    caplog.clear()
+    assert [limited("70", 70), limited("0", 70), limited("100%", 70), limited("5", 0)]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
@@ -66,6 +74,15 @@ def test_a_folder_that_several_data_sets_read_is_named_with_the_choice(tmp_path,
     source = find_source("captioning", str(root), dataset="coco-karpathy")
     assert source.name == "coco-karpathy"
     assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop", "file"])
+def test_what_is_no_folder_is_refused_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("")
+    with pytest.raises(InputError, match="data: there is no folder '"):
+        find_source("captioning", name)
 
 
 def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import official_files as official
@@ -55,6 +56,14 @@ def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch)
     assert len(rows(call("--as-json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
 
 
+def test_links_in_a_loop_and_names_that_are_no_text_end_nothing(tmp_path, call):
+    official.vqav2(tmp_path / "data" / os.fsdecode(b"vq\xe4"))
+    (tmp_path / "data" / "loop").symlink_to("loop")
+    (tmp_path / "data" / "round").symlink_to(".")
+    os.mkfifo(tmp_path / "data" / "pipe")
+    assert "data/vq\\xe4" in call()
+
+
 def test_a_folder_inside_a_found_one_is_not_named_again(tmp_path, call):
     official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
     found = rows(call("--as-json"))["vqav2"]["found"]
@@ -100,6 +109,7 @@ def test_what_a_found_folder_lacks_is_named(tmp_path, call, empty):
     ("arguments", "variable", "message"),
     [
         (["--root", "nowhere"], "", "root: there is no folder 'nowhere'"),
+        (["--root", 300 * "a"], "", "root: there is no folder 'aaa"),
         ([], "nowhere", "MMQ_DATA: there is no folder 'nowhere'"),
         (["--layout", "x"], "", "Unknown option 'layout'. Did you mean 'layouts'"),
     ],

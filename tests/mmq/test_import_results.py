@@ -1,6 +1,7 @@
 """Tables of results become studies: what is read, what is refused, what is never doubled."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,51 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
         read_results(path, **options)
     with pytest.raises(InputError, match="cannot be read"):
         read_results(tmp_path / "nothing.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("vit_bits, vit_bits,score\n4,8,1\n", {},
+         "the column 'vit_bits' comes twice, as columns 1 and 2"),
+        ("vit_bits,score,score\n4,1,2\n", {"score": "score"}, "twice, as columns 2 and 3"),
+        ("vit_bits,bits.vit,score\n4,8,1\n", {}, "'vit_bits' and 'bits.vit' name one thing"),
+        ("vit_bits,vit,score\n4,8,1\n", {}, "'vit_bits' and 'vit' name one thing twice"),
+        ("vit_bits,VIT_Bits,score\n4,8,1\n", {}, "'vit_bits' and 'VIT_Bits' name one"),
+        ("vit_bits,score,Score\n4,1,2\n", {}, "'score' and 'Score' .* choose with --score"),
+        ("vit_bits,score,bpw,BPW\n4,1,2,3\n", {}, "'bpw' and 'BPW' .* choose with --bpw"),
+        ("vit_bits,score,R@1,R_1\n4,1,2,3\n", {"scores": ["R@1", "R_1"]}, "'R_1' are one metric"),
+        ("vit_bits,score,R@1\n4,1,2\n", {"scores": ["R@1", "R@1"]}, "'R@1' and 'R@1' are one"),
+        ('[{"vit_bits": 4, "score": 1},\n {"vit_bits": 4, "score": 1, "score": 2}]', {},
+         r'line 2: no JSON: the key "score" comes twice \(line 2, column 18 and .* column 30'),
+        ('{"vit_bits": 4, "score": 1, "a": {"b": 1, "b": 2}}', {}, 'the key "b" comes twice'),
+        ('[{"bits": {"vit": 4}, "bits.vit": 8}]', {}, "line 1: 'bits.vit' comes twice"),
+        ('[{"bits.vit": 4, "score": 1}, {"vit_bits": 4, "score": 1}]', {}, "name one thing"),
+        ('[{"vit_bits": 4, "a": ' + 30 * '{"a":' + "1" + 32 * "}" + "]", {}, "too deeply"),
+        ("[" * 100_000, {}, "nested too deeply"),
+        ('vit_bits,score\n"4,1\n', {}, "line 1: no CSV: unexpected end of data"),
+    ],
+)  # fmt: skip
+def test_what_comes_twice_or_is_no_table_is_refused_with_its_places(tmp_path, text, options, said):
+    path = tmp_path / "file"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_results(path, **options)
+
+
+def test_columns_that_the_user_chose_are_not_mistaken(tmp_path):
+    path = write(tmp_path, ["4,opt,1,2", "8,opt,2,3"], "llm_bits,llm,score,Score")
+    with pytest.raises(InputError, match="'score' and 'Score'"):
+        read_results(path)
+    assert read_results(path, score="score").unread == ["llm", "Score"]
+    path = write(tmp_path, ["4,8,1"], "vit_bits,vit,score")
+    assert read_results(path, {"vit": "vit"}).rows[0].allocation["vit"] == 8
+
+
+def test_a_table_that_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "grid.csv")
+    with pytest.raises(InputError, match=r"grid.csv is a named pipe"):
+        read_results(tmp_path / "grid.csv")
 
 
 def test_bits_per_weight_are_computed_from_sizes(tmp_path):

@@ -1,8 +1,11 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import click
 import pytest
 
+from mmq.cli import main
+from mmq.cli.options import leftovers, report_repeated
 from mmq.errors import InputError
 from mmq.options import build, distribute, field_types, values
 
@@ -88,3 +91,39 @@ def test_an_option_of_two_plugins_asks_for_the_full_name():
     with pytest.raises(InputError, match=r"quantizer\.both, evaluator\.both"):
         distribute({"both": "z"}, PLUGINS)
     assert distribute({"evaluator.both": "z"}, PLUGINS)["evaluator"] == {"both": "z"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--group-size", "64", "--group-size=32"],
+        ["--group-size", "64", "--group_size", "32"],
+        ["--group-size", "64", "--group-size", "64"],
+    ],
+)
+def test_a_plugin_option_that_is_given_twice_is_refused(arguments):
+    with pytest.raises(
+        InputError, match=r"option --group.size is given twice: '64' and '(32|64)'"
+    ):
+        leftovers(arguments)
+
+
+def test_an_option_given_by_its_short_and_its_full_name_is_refused():
+    with pytest.raises(InputError, match="'quantizer.damping' is given twice, for quantizer"):
+        distribute({"damping": "4", "quantizer.damping": "8"}, PLUGINS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--limit", "4", "--limit", "8"], ["--limit=4", "--allow-pickle", "--limit=8"]],
+)
+def test_an_option_of_a_command_that_is_given_twice_is_reported(arguments, caplog):
+    with pytest.raises(SystemExit):
+        main(["trial", *arguments, "--model", "nothing"])
+    assert "option --limit is given twice: '4' does not count, '8' does" in caplog.text
+
+
+def test_values_that_look_like_options_are_no_repetition(caplog):
+    command = click.Command("c", params=[click.Option(["--a"]), click.Option(["--b"])])
+    report_repeated(command, ["--a", "--b", "--b", "--a", "--more", "1", "--more", "2"])
+    assert not caplog.text

@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from mmq.errors import InputError
-from mmq.regular_file import open_regular, read_regular, read_text
+from mmq.regular_file import is_folder, open_regular, read_regular, read_text
 
 
 def put(path, kind):
@@ -32,14 +32,14 @@ def put(path, kind):
         ("socket", "is a socket"),
         ("device", "is a device"),
         ("loop", "cannot be opened"),
-        ("broken", "does not exist"),
+        ("broken", "cannot be read: it does not exist"),
     ],
 )
 def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, monkeypatch, kind, message):
     monkeypatch.chdir(tmp_path)  # the name of a socket has a limit
     path = type(tmp_path)("it.json")
     put(path, kind)
-    with pytest.raises(InputError, match=f"data: it.json {message}"), open_regular(path, "data"):
+    with pytest.raises(InputError, match=f"^data: it.json {message}"), open_regular(path, "data"):
         pass
 
 
@@ -67,3 +67,10 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path):
     for name in ("a\0b", "a" * 300):
         with pytest.raises(InputError, match="cannot be opened"):
             read_regular(tmp_path / name, "data")
+
+
+def test_folders_that_cannot_be_looked_at_are_none(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert is_folder(tmp_path)
+    for name in ("loop", "nothing", "a" * 300, "a\0b"):
+        assert not is_folder(tmp_path / name)

@@ -36,7 +36,18 @@ def test_quantizers_are_parsed_with_their_options():
     assert options == {"group-size": "64", "symmetric": "true"}
 
 
-@pytest.mark.parametrize("text", ["rtn,rtn", "rtn:64", "rtn,,gptq", "rtn:group-size=", ":x=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtn,rtn",
+        "rtn:64",
+        "rtn,,gptq",
+        "rtn:group-size=",
+        ":x=1",
+        "rtn:a-b=1:a_b=2",
+        "rtn:a=1:a=1",
+    ],
+)
 def test_malformed_quantizers_are_refused(text):
     with pytest.raises(InputError, match="quantizers: "):
         parse(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mmq.images import inside
-from mmq.regular_file import other_kind
+from mmq.regular_file import is_folder, other_kind
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def find_file(root: Path, *names: str) -> Path | None:
 def find_folder(root: Path, *names: str) -> Path | None:
     """The first of these picture folders that is in the folder, or where archives put it."""
     places = (root / folder / name for name in names for folder in PICTURE_FOLDERS)
-    return next((place for place in places if _is_folder(place)), None)
+    return next((place for place in places if is_folder(place)), None)
 
 
 def _is_file(path: Path) -> bool:
@@ -45,13 +45,6 @@ def _is_file(path: Path) -> bool:
         _warned.add(path)
         log.warning("annotations: %s is passed over: it is %s, not a regular file", path, kind)
     return not kind
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a link in a loop, a folder that may not be looked into
-        return False
 
 
 def lacking(root: Path, files: Iterable[Sequence[str]], folders: Sequence[str]) -> list[str]:
