@@ -15,7 +15,7 @@ from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
-from mmq.tracking import StudyRun, connect, register, study_run, ui_command
+from mmq.tracking import StudyRun, connect, optional, register, study_run, ui_command
 from mmq.trial import Question
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search
@@ -134,7 +134,8 @@ def _say_what_was_found(found: Search) -> None:
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
     for answer in results.answers():
         if answer.point is not None:
-            click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
+            with optional(f"{answer.question}: the model is not registered"):
+                click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
     if command := ui_command():
         click.echo(f"Browse it: {command}")
     click.echo(f"Open:      {run.link()}")
