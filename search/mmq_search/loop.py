@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 from mmq.artifacts import Artifacts
-from mmq.errors import TakenOver
+from mmq.errors import InputError, TakenOver
 from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
@@ -72,6 +72,8 @@ class Search:
         with live.finishing(last=lambda: not self.study.others_at_work()):
             if self.done < target:
                 codes = oversee(commands, lambda: self.done, target)
+                if all(code == 2 for code in codes):  # each said what is wrong
+                    raise InputError("all workers ended early; see what they printed above")
                 if all(codes):
                     raise RuntimeError(f"all workers ended early, with exit codes {codes}")
 
