@@ -58,7 +58,8 @@ def trouble(error: BaseException) -> OSError | None:
             return cause
         if not isinstance(cause, OSError) and (number := _number(str(cause))) is not None:
             return OSError(number, os.strerror(number))
-        cause = cause.__cause__ or cause.__context__
+        handled = None if cause.__suppress_context__ else cause.__context__
+        cause = cause.__cause__ or handled
     return None
 
 
@@ -126,6 +127,9 @@ def free_text(path: Path) -> str:
 def places() -> tuple[Path, ...]:
     """Folders that a command writes into."""
     found = [home(), Path.cwd()]
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if store.startswith("sqlite:///"):
+        found.append(Path(store.removeprefix("sqlite:///")).parent)
     with suppress(OSError):  # no folder for temporary files can be written
         found.append(Path(tempfile.gettempdir()))
     return tuple(dict.fromkeys(found))

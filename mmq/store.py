@@ -49,7 +49,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._checked: dict[Path, tuple[int, int, int]] = {}  # whole files, as they were then
-        self._reported: set[tuple[Path, str]] = set()
+        self._reported: dict[Path, str] = {}  # what is wrong with files
 
     def has(self, key: ArtifactKey) -> bool:
         """Whether this artifact was stored, and is whole; a warning where it is not.
@@ -106,8 +106,8 @@ class Store:
 
     def _report(self, path: Path, problem: Unusable) -> None:
         """Warn of a file once: it stays in its place until it is computed again."""
-        if (path, str(problem)) not in self._reported:
-            self._reported.add((path, str(problem)))
+        if self._reported.get(path) != str(problem):
+            self._reported[path] = str(problem)
             sealed.report(path, problem)
 
     def put(
@@ -128,6 +128,7 @@ class Store:
         beside = {} if seconds is None else {"seconds": f"{seconds:.6f}"}
         path = self.path(key)
         sealed.write_tensors(path, tensors, path.stem, about, beside)
+        self._reported.pop(path, None)
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:

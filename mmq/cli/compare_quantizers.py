@@ -10,7 +10,7 @@ from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, interval, markdown, number
 from mmq.report import mean_known
-from mmq.studies.several import Several, SeveralOptions, Trial, opened
+from mmq.studies.several import Several, SeveralOptions, Trial, opened, reporting
 from mmq.yardstick import Errors, output_errors
 
 HEAD = ("quantizer", "bits", "stored bpw", "weight error", "output error")
@@ -38,8 +38,9 @@ def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None
         rows = [_row(study, trial, errors) for trial in trials]
         head = (*HEAD, trials[0].facts["primary"], "seconds")
         cells = [_cells(row) for row in rows]
-        study.run.log_table("comparison.json", rows)
-        study.run.describe(f"{finding(rows)}\n\n{markdown(head, cells)}{study.problem_text}")
+        with reporting():
+            study.run.log_table("comparison.json", rows)
+            study.run.describe(f"{finding(rows)}\n\n{markdown(head, cells)}{study.problem_text}")
     click.echo(aligned(head, cells))
     click.echo(f"\n{finding(rows)}{study.problem_text}")
     click.echo()

@@ -18,7 +18,7 @@ from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, markdown
 from mmq.prepare import option
 from mmq.studies.designs import curves as design
-from mmq.studies.several import SeveralOptions, Trial, opened
+from mmq.studies.several import SeveralOptions, Trial, opened, reporting
 
 SHARE = 0.99  # of the unquantized score that counts as held
 
@@ -53,9 +53,10 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
         name = reference.facts["primary"]
         said = f"Least bits that keep {SHARE:.0%} of the unquantized {unquantized.score:.4g}"
         drawn = curves_figure(points, unquantized, name, f"{chosen.model}, {chosen.task}")
-        save_figure(study.run, drawn, "curves.png", figure)
-        study.run.log_table("curves.json", [asdict(point) for point in points])
-        study.run.describe(f"{said}\n\n{markdown(head, cells)}{study.problem_text}")
+        with reporting():
+            save_figure(study.run, drawn, "curves.png", figure)
+            study.run.log_table("curves.json", [asdict(point) for point in points])
+            study.run.describe(f"{said}\n\n{markdown(head, cells)}{study.problem_text}")
     click.echo(f"{said} ({name}, n = {unquantized.n}):\n\n{aligned(head, cells)}")
     click.echo(study.problem_text)
     say_where_saved()

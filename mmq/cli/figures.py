@@ -24,8 +24,8 @@ def path_to_write(option: str, text: str, suffix: str) -> Path | None:
 
 def save_figure(run: "Run", figure: Any, name: str, path: Path | None) -> None:
     """Keep a matplotlib figure with a run under this name, and in the file."""
+    if path is not None:  # first: it was asked for
+        figure.savefig(path)
     with tempfile.TemporaryDirectory() as folder:
         figure.savefig(Path(folder) / name)
         run.log_folder(Path(folder))
-    if path is not None:
-        figure.savefig(path)

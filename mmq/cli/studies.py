@@ -17,7 +17,7 @@ from mmq.prepare import QUANTIZER_HELP, option
 from mmq.records import primary_samples
 from mmq.studies import designs
 from mmq.studies.front import Results, conclusion, description, front_text, log_front
-from mmq.studies.several import PlannedOptions, Several, Trial, opened
+from mmq.studies.several import PlannedOptions, Several, Trial, opened, reporting
 
 Design = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
 Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
@@ -94,12 +94,13 @@ def run_design(
         study.run.parts = list(names(study.components, grain))
         trials = study.trials(design(study.components, study.bits))
         results = _results(study, trials)
-        study.run.describe(description(results))
-        study.run.save_view(study.run.parts, results.score_name)
-        log_front(study.run, results)
-        about = (chosen.model, chosen.task, chosen.quantizer, f"n = {len(study.clusters)}")
-        drawn = draw(results.points, study.components, results.score_name, ", ".join(about))
-        save_figure(study.run, drawn, f"{kind}.png", figure)
+        with reporting():
+            study.run.describe(description(results))
+            study.run.save_view(study.run.parts, results.score_name)
+            log_front(study.run, results)
+            about = (chosen.model, chosen.task, chosen.quantizer, f"n = {len(study.clusters)}")
+            drawn = draw(results.points, study.components, results.score_name, ", ".join(about))
+            save_figure(study.run, drawn, f"{kind}.png", figure)
     click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
     click.echo(f"Study:     {study.name}, {len(trials)} allocations")
     say_where_saved()

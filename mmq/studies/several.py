@@ -115,6 +115,15 @@ class Several:
 
 
 @contextmanager
+def reporting() -> Iterator[None]:
+    """Around logging what a finished study found: a disk or store that refuses ends nothing."""
+    from mmq.tracking import optional
+
+    with optional("The results are printed but not logged; the same command logs them later"):
+        yield
+
+
+@contextmanager
 def opened(
     chosen: PlannedOptions, quantizers: str, extra: Mapping[str, str], kind: str
 ) -> Iterator[Several]:

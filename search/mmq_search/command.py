@@ -16,7 +16,7 @@ from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
-from mmq.tracking import StudyRun, connect, register, study_run
+from mmq.tracking import StudyRun, connect, register, study_run, optional, ui_command
 from mmq.trial import Question
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search
@@ -143,7 +143,8 @@ def _say_what_was_found(found: Search) -> None:
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
     for answer in results.answers():
         if answer.point is not None:
-            click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
+            with optional(f"{answer.question}: the model is not registered"):
+                click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
     say_where_saved()
     say_how_to_browse()
     click.echo(f"Open:      {run.link()}")

@@ -164,3 +164,55 @@ def test_a_part_without_layers_is_refused_before_the_work():
     chosen = QuestionOptions(model="embedded-blip2", limit="8")
     with pytest.raises(InputError, match="no part"):
         prepare(chosen, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("order", ["full_precision", "quantized"])
+def test_damaged_blocks_are_computed_again_and_never_written_into_the_model(
+    model, tmp_path, order, caplog
+):
+    allocation = BitAllocation.parse("vit=8 qformer=3").over(model.components)
+    layers = [x for name in ("vit", "qformer") for x in model.components[name].layers]
+
+    def weights(store):
+        prepared_for(order).artifacts(store, quiet=True).write_(model, allocation)
+        found = [layer.module.weight.detach().clone() for layer in layers]
+        model.restore_()
+        return found
+
+    expected = weights(Store(tmp_path))
+    kept = Store(tmp_path)
+    for store in (kept, Store(tmp_path), kept):
+        victims = [e.path for e in store.entries() if e.key["bits"] in (3, 8)][::3]
+        for path in victims:
+            flip_a_bit(path)
+        assert all(map(torch.equal, weights(store), expected))
+        assert all(f"{path} is damaged" in caplog.text for path in victims)
+        assert not any(entry.verify() for entry in store.entries())
+        caplog.clear()
+
+
+def test_a_block_that_vanishes_while_a_trial_is_written_is_computed_again(
+    model, tmp_path, monkeypatch
+):
+    artifacts = prepared_for("full_precision").artifacts(Store(tmp_path), quiet=True)
+    allocation = BitAllocation.parse("qformer=3").over(model.components)
+    reports = artifacts.write_(model, allocation)
+    model.restore_()
+    get, damaged = Store.get, []
+
+    def vanish(self, key):
+        if not damaged and key.block == 2:
+            damaged.append(key)
+            flip_a_bit(self.path(key))
+        return get(self, key)
+
+    monkeypatch.setattr(Store, "get", vanish)
+    assert artifacts.write_(model, allocation) == reports
+    assert damaged
+    model.restore_()

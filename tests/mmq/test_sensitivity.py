@@ -53,6 +53,14 @@ def test_a_profile_is_measured_once_and_the_model_left_as_it_was(llava):
             measure(llava, "component", (3, 16))
 
 
+def test_a_profile_that_was_changed_is_measured_again(llava, caplog):
+    first = measure(llava, "component")
+    for path in (home() / "profiles").glob("*.json"):
+        path.write_text(path.read_text().replace('"2": ', '"2": 9'))
+    assert measure(llava, "component") == first
+    assert "is damaged" in caplog.text
+
+
 def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog):
     _, model, artifacts = llava
     prepared = replace(llava[0], calibration=[])

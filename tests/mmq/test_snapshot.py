@@ -93,10 +93,28 @@ def test_artifacts_that_vanished_since_are_computed_again(prepared, tmp_path, mo
     assert contents(fill(prepared, tmp_path / "part")) == whole
 
 
-def test_a_damaged_file_costs_the_way_and_nothing_else(prepared, tmp_path, monkeypatch):
+def cut(content):
+    return content[:1000]
+
+
+def flip_a_bit(content):
+    return content[:-30] + bytes([content[-30] ^ 64]) + content[-29:]
+
+
+def other_block(content):
+    return content.replace(b'"block":"2"', b'"block":"1"')
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, other_block])
+def test_a_damaged_file_costs_the_way_and_nothing_else(
+    prepared, tmp_path, monkeypatch, damage, caplog
+):
     whole = contents(fill(prepared, tmp_path / "whole"))
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)
     (path,) = kept()
-    path.write_bytes(path.read_bytes()[:1000])
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert path.read_bytes() != content
     assert contents(fill(prepared, tmp_path / "part")) == whole
+    assert f"{path} is damaged" in caplog.text
     assert not kept()

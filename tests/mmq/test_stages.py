@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -78,6 +79,15 @@ def test_contents_that_are_not_those_that_were_kept_are_computed_again(cache, ca
     assert "is damaged" in caplog.text
     cache.put("a", rows(100))
     assert torch.equal(cache.get("a"), rows(100))
+
+
+def test_the_output_of_another_key_is_not_taken_for_this_one(cache, caplog):
+    for key, n in (("a", 10), ("b", 20)):
+        cache.put(key, rows(n))
+    shutil.copy(cache.root / "b.safetensors", cache.root / "a.safetensors")
+    assert cache.get("a") is None
+    assert "is damaged" in caplog.text
+    assert torch.equal(cache.get("b"), rows(20))
 
 
 def test_a_folder_that_takes_nothing_is_told_once_and_done_without(tmp_path, caplog):

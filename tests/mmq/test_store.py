@@ -1,5 +1,7 @@
 import dataclasses
 import multiprocessing
+import os
+import shutil
 
 import torch
 from mmq_plugins.quantizers.rtn import Rtn
@@ -70,3 +72,43 @@ def test_one_of_several_processes_computes_what_all_of_them_want(tmp_path):
         assert not told.poll(0.5)
     assert told.poll(30)
     process.join()
+
+
+def damaged(path):
+    """One bit of the codes, in the middle of the file."""
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_block_is_not_there_and_is_reported_once(tmp_path, caplog):
+    store = Store(tmp_path)
+    store.put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))}, 1.5)
+    assert store.has(KEY)
+    assert store.seconds(KEY) == 1.5
+    times = store.path(KEY).stat()
+    damaged(store.path(KEY))
+    os.utime(store.path(KEY), ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert store.get(KEY) is None  # however recently it was checked
+    assert not store.has(KEY)
+    assert not Store(tmp_path).has(KEY)
+    assert caplog.text.count(f"{store.path(KEY)} is damaged") == 2  # by each store
+    store.put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
+    assert store.has(KEY)
+
+
+def test_the_block_of_another_key_is_not_taken_for_this_one(tmp_path):
+    store, other = Store(tmp_path), dataclasses.replace(KEY, bits=3)
+    for key in (KEY, other):
+        store.put(key, {"a": layer(Rtn().quantize(torch.randn(4, 8), key.bits))})
+    shutil.copy(store.path(other), store.path(KEY))
+    assert store.get(KEY) is None
+
+
+def test_seconds_that_were_changed_are_not_known(tmp_path):
+    store = Store(tmp_path)
+    store.put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))}, 1.5)
+    path = store.path(KEY)
+    path.write_bytes(path.read_bytes().replace(b"1.500000", b"9.500000"))
+    assert store.seconds(KEY) is None
+    assert store.get(KEY) is None

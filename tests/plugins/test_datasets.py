@@ -164,3 +164,24 @@ def test_an_interrupted_writing_leaves_no_folder(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "scenes")
     assert not (tmp_path / "scenes").exists()
+
+
+def test_scenes_that_were_changed_are_written_again(tmp_path, caplog):
+    small = {"scenes": 4, "groups": 1, "training": 2}
+    write_scenes(folder := tmp_path / "scenes", **small)
+    content = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    picture, *_, captions = sorted(content, key=lambda path: (path.suffix != ".jpg", path))
+    removed = folder / "gqa" / "images" / "n1.jpg"
+    picture.write_bytes(content[picture][:-1])
+    captions.write_text(captions.read_text().replace("red", "blue").replace("yes", "no"))
+    removed.unlink()
+    removed.mkdir()
+    write_scenes(folder, **small)
+    assert {path: path.read_bytes() for path in content} == content
+    assert "damaged" in caplog.text
+    caplog.clear()
+    (folder / "checksums.json").unlink()  # as before there were any
+    picture.write_bytes(b"")
+    write_scenes(folder, **small)
+    assert {path: path.read_bytes() for path in content} == content
+    assert f"{picture} is damaged" in caplog.text

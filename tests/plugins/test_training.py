@@ -174,6 +174,23 @@ def test_a_killed_training_goes_on_and_ends_the_same(name, tmp_path):
         Checkpoint(tmp_path / "killed", other).load("any")
 
 
+def test_a_damaged_training_state_begins_anew(tmp_path, caplog):
+    config = train.RECIPES["embedded-llava"].config
+    checkpoint = Checkpoint(tmp_path, config)
+    assert checkpoint.load("vision") is None
+    checkpoint.save("vision", 3, model={"a": torch.arange(5)})
+    assert checkpoint.load("vision")["model"]["a"].tolist() == [0, 1, 2, 3, 4]
+    content = checkpoint.path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    for damaged in (flipped, content[:middle], b"", bytes(1000)):
+        checkpoint.path.write_bytes(damaged)
+        assert checkpoint.load("vision") is None
+        assert "is damaged" in caplog.text
+        caplog.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
 def test_a_made_checkpoint_loads_and_says_how_it_was_made(tmp_path, monkeypatch):
     recipe = replace(
         train.RECIPES["embedded-retrieval"],

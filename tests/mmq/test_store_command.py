@@ -1,0 +1,137 @@
+"""`mmq store verify` reads all that is kept, counts by kind, and removes what is damaged."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from mmq_plugins.quantizers.rtn import Rtn
+from test_store import KEY, layer
+
+from mmq import checksums, sealed, unlogged
+from mmq.allocation import BitAllocation
+from mmq.cli.store import store
+from mmq.home import home
+from mmq.records import Records
+from mmq.sealed import NotReadable
+from mmq.stages import StageCache
+from mmq.store import Store
+
+
+@pytest.fixture(autouse=True)
+def kinds(tmp_path, monkeypatch):
+    """A home with one file of every kind; their paths."""
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
+    root = home()
+    Store(root / "store").put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
+    other = dataclasses.replace(KEY, bits=3)
+    Store(root / "store").put(other, {"a": layer(Rtn().quantize(torch.randn(4, 8), 3))})
+    sealed.write_tensors(path := root / "calibration" / "a.safetensors", {"x": torch.ones(9)}, "a")
+    StageCache(root / "stages", 10_000).put("vision-1", torch.ones(40))
+    sealed.write_json(root / "profiles" / "p.json", {"vit": {"4": 0.5}})
+    facts = {"allocation": {"vit": 4}}
+    for folder in ("records/question", "studies/s"):
+        Records(root / folder).put(facts)
+    Records(root / "studies/s").put(facts | {"stopped": {}})
+    with unlogged.staging("run") as folder:
+        (folder / "layers.json").write_text("{}")
+    (root / "data" / "set").mkdir(parents=True)
+    (root / "data" / "set" / "1.jpg").write_bytes(b"picture")
+    checksums.seal_folder(root / "data" / "set", "set")
+    record = Records(root / "records/question").path(BitAllocation.parse("vit=4"))
+    return {
+        "blocks": Store(root / "store").path(KEY),
+        "snapshots": path,
+        "stage outputs": root / "stages" / "vision-1.safetensors",
+        "sensitivity profiles": root / "profiles" / "p.json",
+        "records": record,
+        "records of studies": root / "studies" / "s" / record.name,
+        "records of stopped trials": root / "studies" / "s" / f"{record.stem}.stopped",
+        "unlogged runs": unlogged.staged("run") / "layers.json",
+        "embedded data files": root / "data" / "set" / "1.jpg",
+    }
+
+
+def verify(*arguments):
+    return CliRunner().invoke(store, ["verify", *arguments])
+
+
+def test_all_that_is_whole_is_counted_by_kind(kinds):
+    result = verify()
+    assert result.exit_code == 0
+    for kind in kinds:
+        count = 2 if kind == "blocks" else 1
+        assert f"{count} of {count} {kind} are whole." in result.output
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_damaged_is_named_and_removed(kinds):
+    for path in kinds.values():
+        flip(path)
+    result = verify()
+    assert "9 files are damaged; --remove removes them" in str(result.exception)
+    for kind in kinds:
+        assert f"{int(kind == 'blocks')} of {1 + (kind == 'blocks')} {kind} are" in result.output
+    removed = verify("--remove")
+    assert removed.exit_code == 0
+    assert removed.output.count("; removed") == 9
+    assert not any(path.exists() for path in kinds.values())
+
+
+def test_a_folder_that_holds_something_is_left_where_it_is(kinds):
+    path = kinds["blocks"]
+    path.unlink()
+    path.mkdir()
+    (path / "mine").touch()
+    result = verify("--remove")
+    assert "not removed" in result.output
+    assert "by hand" in str(result.exception)
+    assert (path / "mine").exists()
+    assert "not removed" in CliRunner().invoke(store, ["prune", "--everything", "--yes"]).output
+
+
+def test_what_may_not_be_read_is_not_called_damaged(kinds, monkeypatch):
+    read = sealed.read_bytes
+
+    def refuse(path):
+        if path == kinds["records"]:
+            raise NotReadable("it cannot be read: Permission denied")  # root may read all
+        return read(path)
+
+    monkeypatch.setattr(sealed, "read_bytes", refuse)
+    result = verify("--remove")
+    assert "not readable" in result.output
+    assert "damaged" not in str(result.exception)
+    assert "1 may not be read" in str(result.exception)
+    assert kinds["records"].exists()
+
+
+def test_a_folder_that_may_not_be_listed_is_named(kinds, monkeypatch):
+    import os
+
+    scan = os.scandir
+
+    def refuse(path="."):
+        if str(path).endswith("profiles"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    result = verify()
+    assert "profiles: not readable" in result.output
+
+
+def test_listing_goes_on_past_odd_things(kinds):
+    root = kinds["blocks"].parent
+    (root / "loop.safetensors").symlink_to("loop.safetensors")
+    (root / "folder.safetensors").mkdir()
+    (root / "empty.safetensors").touch()
+    assert "5 blocks" in CliRunner().invoke(store, ["list"], catch_exceptions=False).output
+    rows = json.loads(CliRunner().invoke(store, ["list", "--as-json"]).output)
+    assert sum(bool(row["problem"]) for row in rows) == 3
