@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import uuid
 from pathlib import Path
 
 import mlflow
@@ -12,8 +13,9 @@ from mlflow.exceptions import MlflowException
 from mmq.errors import InputError
 from mmq.owner import is_gone
 from mmq.tracking import views
-from mmq.tracking.database import ensure_database
+from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
+from mmq.tracking.moved import MARK, RUNS
 from mmq.tracking.outage import hasty, is_staged
 
 
@@ -43,7 +45,7 @@ def _experiment(client: MlflowClient, asked: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, _place(), tags=_mark()))
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:  # nor was it made by another process meanwhile
@@ -53,7 +55,27 @@ def _experiment(client: MlflowClient, asked: str) -> str:
             f"experiment: {name!r} was deleted. Choose another name, restore it with `mlflow "
             f"experiments restore -x {found.experiment_id}`, or remove it with `mlflow gc`."
         )
+    for key, value in _mark().items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def _mark() -> dict[str, str]:
+    """Tags that show later whether the experiment's database was moved."""
+    path = store_file()
+    return {} if path is None else {MARK: str(path.resolve())}
+
+
+def _place() -> str | None:
+    """Where a new experiment's artifacts go: beside a local store; None for MLflow's own choice.
+
+    MLflow takes the current folder, which is a temporary one for a fetched project.
+    """
+    path = store_file()
+    if path is None or path.resolve().parent == Path.cwd():
+        return None
+    return str(path.resolve().parent / RUNS / uuid.uuid4().hex[:16])
 
 
 def connect(experiment: str) -> tuple[MlflowClient, str]:

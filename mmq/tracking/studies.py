@@ -212,11 +212,15 @@ def _known_parent(
 ) -> str:
     uri, run_id = parent
     hint = "Use that one again, or choose another --study to begin anew."
-    if uri != shown_uri(client.tracking_uri):
-        raise InputError(f"study: {study!r} is logged to the MLflow store {uri}. {hint}")
-    try:
+    try:  # a store that was moved or copied has another address and the same runs
         info = client.get_run(run_id).info
     except MlflowException as error:
+        if outage.unreachable(error):
+            raise
+        if uri != shown_uri(client.tracking_uri):
+            raise InputError(
+                f"study: {study!r} is logged to the MLflow store {uri}. {hint}"
+            ) from error
         raise InputError(
             f"study: the MLflow run {run_id} that {study!r} is logged to is gone. {hint}"
         ) from error
