@@ -1,7 +1,6 @@
 """The tracking store: which one, which experiment, which runs of a study are in it."""
 
 import logging
-import re
 import sys
 import uuid
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
 from mmq.owner import is_gone
+from mmq.secrets import redact
 from mmq.tracking import views
 from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
@@ -22,12 +22,12 @@ from mmq.tracking.outage import hasty, is_staged
 def server_address() -> str:
     """The tracking server if there is one, else where `mlflow ui` will listen."""
     uri = str(mlflow.get_tracking_uri())
-    return uri.rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
+    return shown_uri(uri).rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
 
 
 def shown_uri(uri: str) -> str:
     """A store's address without its password: what may be printed or kept."""
-    return re.sub(r"(://[^:/@]+:)[^@]+@", r"\1***@", uri)
+    return redact(uri)
 
 
 def ui_command() -> str | None:

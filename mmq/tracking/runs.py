@@ -20,6 +20,7 @@ from mmq.contracts import LayerReport
 from mmq.errors import TakenOver
 from mmq.owner import owner
 from mmq.racing import Stopped
+from mmq.secrets import redact
 from mmq.tracking import files, outage, views
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.launched import adopt, link_tags
@@ -54,9 +55,9 @@ class Run:
         now = _now()
         self.client.log_batch(
             self.run_id,
-            params=[Param(k, str(v)[:PARAM_LIMIT]) for k, v in (params or {}).items()],
+            params=[Param(k, redact(str(v))[:PARAM_LIMIT]) for k, v in (params or {}).items()],
             metrics=[Metric(k, float(v), now, step) for k, v in (metrics or {}).items()],
-            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+            tags=[RunTag(k, redact(v)) for k, v in (tags or {}).items()],
         )
 
     def log_folder(self, folder: Path) -> None:
@@ -84,7 +85,7 @@ class Run:
 
     def describe(self, text: str) -> None:
         """The description that the UI shows first."""
-        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+        self.client.set_tag(self.run_id, "mlflow.note.content", redact(text))
 
     def log_question(self, question: Question) -> None:
         """The evaluation set as a dataset input."""
@@ -199,7 +200,7 @@ def _end_quickly(run: Run, error: BaseException) -> None:
     """End a run that failed; where the store is away, the run stays open until it is reaped."""
     with outage.optional(f"The run {run.run_id} was not ended"), outage.hasty():
         if status_of(error) == "FAILED":
-            run.log(tags={"mmq.error": traceback.format_exc()[-4000:]})
+            run.log(tags={"mmq.error": redact(traceback.format_exc())[-4000:]})
         run.end(status_of(error))
 
 

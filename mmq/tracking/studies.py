@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mmq.allocation import BitAllocation
 from mmq.errors import InputError
 from mmq.owner import owner
+from mmq.secrets import redact
 from mmq.store import digest
 from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
@@ -87,6 +88,7 @@ class StudyRun(Run):
 
     def describe(self, text: str) -> None:
         """The description that the UI shows first."""
+        text = redact(text)
         super().describe(text)
         if self._launcher is not None:
             link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
