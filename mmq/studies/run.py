@@ -102,6 +102,8 @@ def run_planned(
     prepared, artifacts: by label. A trial that fails is passed over, and tried again by the next
     call; after several failures in a row the last one is raised.
     """
+    from mmq.tracking import refuses
+
     records = {label: Records.of(each.question) for label, each in prepared.items()}
     found: dict[Planned, Mapping[str, Any]] = {}
     logged, failures = run.finished(), 0
@@ -123,7 +125,7 @@ def run_planned(
                     f"Trial {each.label}, {each.allocation} failed: "
                     f"{type(error).__name__}: {error}"
                 )
-                if failures == MAX_FAILURES:
+                if failures == MAX_FAILURES or refuses(error):
                     raise
                 continue
             failures = 0

@@ -1,6 +1,7 @@
 """The tracking store: which one, which experiment, which runs of a study are in it."""
 
 import logging
+import os
 import sys
 import uuid
 from pathlib import Path
@@ -13,10 +14,11 @@ from mmq.errors import InputError
 from mmq.owner import is_gone
 from mmq.secrets import redact
 from mmq.tracking import views
+from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
 from mmq.tracking.moved import MARK, RUNS
-from mmq.tracking.outage import hasty, is_staged
+from mmq.tracking.outage import PATIENCE, TIMEOUT, is_staged
 
 
 def server_address() -> str:
@@ -85,18 +87,13 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     left open are ended on the way.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
+    os.environ.setdefault(TIMEOUT, PATIENCE)
     ensure_database()
-    client = MlflowClient()
-    try:
-        with hasty():
-            experiment_id = _experiment(client, experiment)
-            reap(client, experiment_id)
-        return client, experiment_id
-    except MlflowException as error:
-        raise InputError(
-            f"MLflow store {shown_uri(mlflow.get_tracking_uri())}: {error.message} "
-            f"(set another one with MLFLOW_TRACKING_URI)"
-        ) from error
+    client = open_client()
+    with contacting():
+        experiment_id = _experiment(client, experiment)
+        reap(client, experiment_id)
+    return client, experiment_id
 
 
 def reap(client: MlflowClient, experiment_id: str) -> int:

@@ -1,6 +1,8 @@
 """A tracking store that is away: how long to wait, and what to do about what was not logged.
 
-MLflow's client tries a request to a server 7 times again, after 0, 4, 8, ... 120 s: 4 minutes.
+MLflow's client tries a request to a server 7 times again, after 0, 4, 8, ... 120 s: 4 minutes. It
+waits for each answer for up to 120 s: a server that takes requests and never answers would hold it
+for a quarter of an hour.
 """
 
 import logging
@@ -12,32 +14,63 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from requests import RequestException
 
 from mmq.home import home
 from mmq.owner import is_gone, owner
 
 log = logging.getLogger(__name__)
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+HASTE, PATIENCE = "10", "30"  # seconds for an answer: where somebody waits, and else
+# artifacts are sent by requests itself, whose errors MLflow passes on
+STORE_ERRORS = (MlflowException, RequestException)
+BUSY = (
+    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+)  # fmt: skip
+# credentials that are not valid, or no longer; an address where something else answers
+REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")
 
 
 def unreachable(error: BaseException) -> bool:
-    """Whether a call failed because the store is away or busy, not because of what was asked."""
-    return isinstance(error, MlflowException) and error.error_code in AWAY
+    """Whether a call failed because of the store, not because of what was asked.
+
+    It is away or busy, it refuses access, or what answers is no MLflow server.
+    """
+    if isinstance(error, MlflowException):
+        return error.error_code in (*BUSY, *REFUSED)
+    return isinstance(error, RequestException)
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether the store answers, and will answer the same next time: 401, 403, 404, HTML."""
+    if isinstance(error, RequestException):
+        status = error.response.status_code if error.response is not None else None
+        return status in (401, 403, 404)
+    return isinstance(error, MlflowException) and (
+        error.error_code in REFUSED or "not in a valid JSON format" in str(error.message)
+    )
 
 
 @contextmanager
 def hasty() -> Iterator[None]:
-    """Give a store that does not answer seconds, not minutes: somebody is waiting."""
-    before = os.environ.get(RETRIES)
-    os.environ[RETRIES] = str(min(2, int(before or 2)))
+    """Give a store that does not answer seconds, not minutes: somebody is waiting.
+
+    A timeout that the user has set counts: their server is slow.
+    """
+    before = {name: os.environ.get(name) for name in (RETRIES, TIMEOUT)}
+    os.environ[RETRIES] = str(min(2, int(before[RETRIES] or 2)))
+    if before[TIMEOUT] in (None, PATIENCE):
+        os.environ[TIMEOUT] = HASTE
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[RETRIES]
-        else:
-            os.environ[RETRIES] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -45,10 +78,11 @@ def optional(what: str) -> Iterator[None]:
     """Something that may fail where the store is away: it says so and goes on."""
     try:
         yield
-    except MlflowException as error:
+    except STORE_ERRORS as error:
         if not unreachable(error):
             raise
-        log.warning("%s: the MLflow store is away", what)
+        why = "refuses access or is another server" if refuses(error) else "is away"
+        log.warning("%s: the MLflow store %s", what, why)
 
 
 def staged(run_id: str) -> Path:

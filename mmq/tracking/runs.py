@@ -23,6 +23,7 @@ from mmq.racing import Stopped
 from mmq.secrets import redact
 from mmq.tracking import files, outage, views
 from mmq.tracking.connection import connect, server_address
+from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
 from mmq.tracking.params import question_params, versions
 from mmq.trial import Question, TrialRecord, TrialSpec
@@ -249,7 +250,7 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
     log_left(client)
     run_id = own_run(client, experiment_id, str(spec.allocation), {"mmq.kind": "single"})
     run = TrialRun(client, experiment_id, run_id)
-    with closing(run):
+    with ending_cleanly(), closing(run):
         run.start(spec)
         yield run
 
@@ -261,6 +262,6 @@ def plain_run(
     """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
     run = Run(client, experiment_id, own_run(client, experiment_id, name, {"mmq.kind": kind}))
-    with closing(run):
+    with ending_cleanly(), closing(run):
         run.log(params={**params, **versions()})
         yield run

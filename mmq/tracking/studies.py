@@ -17,6 +17,7 @@ from mmq.secrets import redact
 from mmq.store import digest
 from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
+from mmq.tracking.contact import AGAIN, ending_cleanly, explained
 from mmq.tracking.launched import VARIABLE, adopt
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
@@ -56,7 +57,7 @@ class StudyRun(Run):
             with closing(trial):
                 trial.start(spec, self.parts)
                 yield trial
-        except MlflowException as error:
+        except outage.STORE_ERRORS as error:
             if not (outage.unreachable(error) and outage.is_staged(run)):
                 raise
             log.warning("The MLflow store is away; %s is logged later", spec.allocation)
@@ -131,8 +132,11 @@ class StudyRun(Run):
                 self.end(status)
             if self._launcher is not None:
                 self._launcher.end(status)
+        if error is not None and outage.unreachable(error):
+            raise InputError(f"{explained(error)} {AGAIN}") from error
 
 
+@ending_cleanly()
 def study_run(
     experiment: str,
     study: str,
@@ -152,6 +156,7 @@ def study_run(
     return run
 
 
+@ending_cleanly()
 def open_study(
     experiment: str, study: str, parent: tuple[str, str] | None, title: str
 ) -> StudyRun:
@@ -191,6 +196,7 @@ def asked_of(questions: Sequence[Question], kind: str) -> str:
     return f"{kind} {digest(sorted(question.key for question in questions))}"
 
 
+@ending_cleanly()
 def known_study(experiment: str, study: str, asked: str | None = None) -> tuple[str, str] | None:
     """Tracking store and id of the parent run that a study has in this experiment, if any.
 

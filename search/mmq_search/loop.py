@@ -18,7 +18,7 @@ from mmq.records import Records
 from mmq.store import Store
 from mmq.studies.front import Results
 from mmq.studies.run import MAX_FAILURES, copy_trial, record_trial
-from mmq.tracking import StudyRun, unreachable
+from mmq.tracking import StudyRun, refuses, unreachable
 from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
 from mmq_search.live import LiveView
@@ -99,7 +99,7 @@ class Search:
                 except Exception as error:
                     failures += 1
                     tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
-                    if failures == MAX_FAILURES:
+                    if failures == MAX_FAILURES or refuses(error):
                         raise
                 else:
                     failures = 0
