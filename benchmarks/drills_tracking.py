@@ -4,8 +4,8 @@
 
 Each server fault is met twice: at the first contact (`mmq trial`), and in the middle of a search,
 through a proxy in front of a real MLflow server; the search is then run again with the fault gone.
-Prints a table: the exit code, the seconds, whether there was a traceback, how many allocations were
-evaluated before and after, and whether any was evaluated twice. --quick: the first contacts alone.
+Prints a table: the exit code, the seconds, whether there was a traceback, how many allocations
+were evaluated before and after, and whether any was evaluated twice. --quick: first contacts only.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def finished(real: MlflowServer) -> list[str]:
 
 
 def mid_search(folder: Path, fault: str) -> None:
-    """The fault begins when two trials are finished; afterwards the same command ends the search."""
+    """The fault begins when two trials are finished; the same command ends the search later."""
     commands, real = Commands(folder), MlflowServer(folder)
     proxy = FaultyServer(behind=real.uri, seconds=2.0)
     try:
