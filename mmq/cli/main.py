@@ -11,6 +11,7 @@ import click
 from mmq import __version__, disk, registry
 from mmq.cli.options import PLUGIN_OPTIONS, report_repeated
 from mmq.errors import InputError, unknown
+from mmq.secrets import hide_credentials, hide_in_output
 from mmq.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    hide_credentials()
+    hide_in_output()
     Interrupt().install()
     try:
         cli.main(args=argv, prog_name="mmq", standalone_mode=False)

@@ -78,8 +78,10 @@ def copy_trial(
 
 
 def ends_study(error: BaseException, failures: int) -> bool:
-    """Whether to try no further trial: several failed in a row, or the disk refuses."""
-    return failures >= MAX_FAILURES or disk.trouble(error) is not None
+    """Whether to try no further trial: several failed in a row, the disk or the store refuses."""
+    from mmq.tracking import refuses
+
+    return failures >= MAX_FAILURES or disk.trouble(error) is not None or refuses(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from mmq.tracking.chosen import applied, register
 from mmq.tracking.connection import connect, server_address, ui_command
 from mmq.tracking.launched import by_mlflow_run
-from mmq.tracking.outage import hasty, optional, unreachable
+from mmq.tracking.outage import hasty, optional, refuses, unreachable
 from mmq.tracking.runs import Run, TrialRun, log_waiting, plain_run, single_run
 from mmq.tracking.studies import StudyRun, asked_of, known_study, study_run
 from mmq.tracking.trials import fetch_record, settle_trial, trial_record
@@ -24,6 +24,7 @@ __all__ = [
     "optional",
     "places",
     "plain_run",
+    "refuses",
     "register",
     "server_address",
     "settle_trial",

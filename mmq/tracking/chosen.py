@@ -17,7 +17,8 @@ from mmq.allocation import BitAllocation
 from mmq.analysis.answers import Answer
 from mmq.errors import InputError
 from mmq.tracking.connection import shown_uri
-from mmq.tracking.outage import hasty
+from mmq.tracking.contact import contacting, open_client
+from mmq.tracking.outage import STORE_ERRORS, hasty, unreachable
 from mmq.tracking.studies import StudyRun
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ def register(run: StudyRun, answer: Answer) -> str:
     try:
         with hasty():
             return _register(run, answer, answer.point.run_id)
-    except MlflowException as error:
-        log.warning("%s: not registered (%s)", answer.question, error.message)
+    except STORE_ERRORS as error:
+        log.warning("%s: not registered (%s)", answer.question, error)
         return answer.point.run_id
 
 
@@ -107,7 +108,8 @@ def applied(address: str) -> Applied:
 
     InputError where there is none.
     """
-    run = _find(address)
+    with contacting():
+        run = _find(address)
     params, tags = run.data.params, run.data.tags
     if "mmq.allocation" not in tags or "quantizer.name" not in params:
         raise InputError(f"run: {address} is no trial of mmq; give the id of a trial's run")
@@ -127,7 +129,7 @@ def applied(address: str) -> Applied:
 
 
 def _find(address: str) -> MlflowRun:
-    client = MlflowClient()
+    client = open_client()
     name, at, alias = address.removeprefix("models:/").partition("@")
     try:
         if at:
@@ -139,6 +141,8 @@ def _find(address: str) -> MlflowRun:
             address = client.get_model_version(name, version).run_id
         return client.get_run(address)
     except MlflowException as error:
+        if unreachable(error):
+            raise
         raise InputError(
             f"run: {address!r} is not in the MLflow store {shown_uri(mlflow.get_tracking_uri())} "
             f"({error.message}). Give a run's id, or models:/NAME@ALIAS; another store is set "

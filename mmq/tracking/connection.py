@@ -1,8 +1,9 @@
 """The tracking store: which one, which experiment, which runs of a study are in it."""
 
 import logging
-import re
+import os
 import sys
+import uuid
 from pathlib import Path
 
 import mlflow
@@ -11,21 +12,24 @@ from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
 from mmq.owner import is_gone
+from mmq.secrets import redact
 from mmq.tracking import views
-from mmq.tracking.database import ensure_database
+from mmq.tracking.contact import contacting, open_client
+from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
-from mmq.tracking.outage import hasty, is_staged
+from mmq.tracking.moved import MARK, RUNS
+from mmq.tracking.outage import PATIENCE, TIMEOUT, is_staged
 
 
 def server_address() -> str:
     """The tracking server if there is one, else where `mlflow ui` will listen."""
     uri = str(mlflow.get_tracking_uri())
-    return uri.rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
+    return shown_uri(uri).rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
 
 
 def shown_uri(uri: str) -> str:
     """A store's address without its password: what may be printed or kept."""
-    return re.sub(r"(://[^:/@]+:)[^@]+@", r"\1***@", uri)
+    return redact(uri)
 
 
 def ui_command() -> str | None:
@@ -43,7 +47,7 @@ def _experiment(client: MlflowClient, asked: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, _place(), tags=_mark()))
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:  # nor was it made by another process meanwhile
@@ -53,7 +57,27 @@ def _experiment(client: MlflowClient, asked: str) -> str:
             f"experiment: {name!r} was deleted. Choose another name, restore it with `mlflow "
             f"experiments restore -x {found.experiment_id}`, or remove it with `mlflow gc`."
         )
+    for key, value in _mark().items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def _mark() -> dict[str, str]:
+    """Tags that show later whether the experiment's database was moved."""
+    path = store_file()
+    return {} if path is None else {MARK: str(path.resolve())}
+
+
+def _place() -> str | None:
+    """Where a new experiment's artifacts go: beside a local store; None for MLflow's own choice.
+
+    MLflow takes the current folder, which is a temporary one for a fetched project.
+    """
+    path = store_file()
+    if path is None or path.resolve().parent == Path.cwd():
+        return None
+    return str(path.resolve().parent / RUNS / uuid.uuid4().hex[:16])
 
 
 def connect(experiment: str) -> tuple[MlflowClient, str]:
@@ -63,18 +87,13 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     left open are ended on the way.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
+    os.environ.setdefault(TIMEOUT, PATIENCE)
     ensure_database()
-    client = MlflowClient()
-    try:
-        with hasty():
-            experiment_id = _experiment(client, experiment)
-            reap(client, experiment_id)
-        return client, experiment_id
-    except MlflowException as error:
-        raise InputError(
-            f"MLflow store {shown_uri(mlflow.get_tracking_uri())}: {error.message} "
-            f"(set another one with MLFLOW_TRACKING_URI)"
-        ) from error
+    client = open_client()
+    with contacting():
+        experiment_id = _experiment(client, experiment)
+        reap(client, experiment_id)
+    return client, experiment_id
 
 
 def reap(client: MlflowClient, experiment_id: str) -> int:

@@ -1,19 +1,22 @@
 """A tracking store that is away: how long to wait, and what to do about what was not logged.
 
-MLflow's client tries a request to a server 7 times again, after 0, 4, 8, ... 120 s: 4 minutes.
+MLflow's client tries a request to a server 7 times again, after 0, 4, 8, ... 120 s: 4 minutes. It
+waits for each answer for up to 120 s: a server that takes requests and never answers would hold it
+for a quarter of an hour.
 """
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from requests import RequestException
 
 from mmq import disk
+from mmq.secrets import redact
 from mmq.unlogged import is_staged as is_staged
 from mmq.unlogged import left as left
 from mmq.unlogged import set_aside as set_aside
@@ -23,7 +26,16 @@ from mmq.unlogged import unstage as unstage
 
 log = logging.getLogger(__name__)
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+HASTE, PATIENCE = "10", "30"  # seconds for an answer: where somebody waits, and else
+# artifacts are sent by requests itself, whose errors MLflow passes on
+STORE_ERRORS = (MlflowException, RequestException)
+BUSY = (
+    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+)  # fmt: skip
+# credentials that are not valid, or no longer; an address where something else answers
+REFUSED = ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED", "ENDPOINT_NOT_FOUND")
 
 
 class FilesAway(MlflowException):  # type: ignore[misc]
@@ -31,14 +43,29 @@ class FilesAway(MlflowException):  # type: ignore[misc]
 
 
 def unreachable(error: BaseException) -> bool:
-    """Whether a call failed because the store is away or busy, not because of what was asked."""
-    return isinstance(error, MlflowException) and error.error_code in AWAY
+    """Whether a call failed because of the store, not because of what was asked.
+
+    It is away or busy, it refuses access, or what answers is no MLflow server.
+    """
+    if isinstance(error, MlflowException):
+        return error.error_code in (*BUSY, *REFUSED)
+    return isinstance(error, RequestException)
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether the store answers, and will answer the same next time: 401, 403, 404, HTML."""
+    if isinstance(error, RequestException):
+        status = error.response.status_code if error.response is not None else None
+        return status in (401, 403, 404)
+    return isinstance(error, MlflowException) and (
+        error.error_code in REFUSED or "not in a valid JSON format" in str(error.message)
+    )
 
 
 def reason(error: BaseException) -> str:
     """Why a call failed, in a line without passwords."""
     said = disk.sentence(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"://[^/@\s]+@", "://***@", said)[:400]
+    return redact(said)[:400]
 
 
 @contextmanager
@@ -53,16 +80,22 @@ def files_of_store() -> Iterator[None]:
 
 @contextmanager
 def hasty() -> Iterator[None]:
-    """Give a store that does not answer seconds, not minutes: somebody is waiting."""
-    before = os.environ.get(RETRIES)
-    os.environ[RETRIES] = str(min(2, int(before or 2)))
+    """Give a store that does not answer seconds, not minutes: somebody is waiting.
+
+    A timeout that the user has set counts: their server is slow.
+    """
+    before = {name: os.environ.get(name) for name in (RETRIES, TIMEOUT)}
+    os.environ[RETRIES] = str(min(2, int(before[RETRIES] or 2)))
+    if before[TIMEOUT] in (None, PATIENCE):
+        os.environ[TIMEOUT] = HASTE
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[RETRIES]
-        else:
-            os.environ[RETRIES] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -70,10 +103,11 @@ def optional(what: str) -> Iterator[None]:
     """Something that may fail where the store is away, or a disk is full: a warning, no error."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (*STORE_ERRORS, OSError) as error:
         if not unreachable(error) and disk.trouble(error) is None:
             raise
-        log.warning("%s: the MLflow store cannot be used now (%s)", what, reason(error))
+        why = "refuses access or is another server" if refuses(error) else "cannot be used now"
+        log.warning("%s: the MLflow store %s (%s)", what, why, reason(error))
 
 
 def status(client: MlflowClient, run_id: str) -> str | None:

@@ -19,8 +19,10 @@ from mmq.analysis.fronts import Point
 from mmq.errors import InputError, unknown
 from mmq.sealed import Unusable
 from mmq.tracking.connection import connect
+from mmq.tracking.contact import contacting, explained, open_client
 from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_facts
 from mmq.tracking.launched import experiment_name
+from mmq.tracking.outage import unreachable
 
 log = logging.getLogger(__name__)
 PAGE = 1000
@@ -146,6 +148,8 @@ def find_answers(
                 answers = found.setdefault(question, Answers(question, []))
                 answers.trials.append(_trial(run, score))
     except MlflowException as error:
+        if unreachable(error):
+            raise InputError(explained(error)) from error
         raise InputError(f"filter: {query!r} is none of MLflow's: {error.message}") from error
     if not found:
         where = f"studies {', '.join(studies)}" if studies else f"experiment {experiment!r}"
@@ -171,14 +175,12 @@ def find_answers(
 
 def _existing(asked: str) -> str:
     """The name of an experiment to read from; InputError where it is not there."""
-    client = MlflowClient()
-    try:
+    client = open_client()
+    with contacting():
         name = experiment_name(client, asked)
         if client.get_experiment_by_name(name) is None:
             known = [each.name for each in client.search_experiments()]
             raise unknown("experiment", name, known)
-    except MlflowException as error:
-        raise InputError(f"MLflow store: {error.message}") from error
     return name
 
 

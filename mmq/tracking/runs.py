@@ -25,8 +25,10 @@ from mmq.owner import owner
 from mmq.racing import Stopped
 from mmq.records import Records
 from mmq.sealed import Unusable
+from mmq.secrets import redact
 from mmq.tracking import files, outage, views
 from mmq.tracking.connection import connect, server_address
+from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
 from mmq.tracking.params import question_params, versions
 from mmq.trial import Question, TrialRecord, TrialSpec
@@ -59,9 +61,9 @@ class Run:
         now = _now()
         self.client.log_batch(
             self.run_id,
-            params=[Param(k, str(v)[:PARAM_LIMIT]) for k, v in (params or {}).items()],
+            params=[Param(k, redact(str(v))[:PARAM_LIMIT]) for k, v in (params or {}).items()],
             metrics=[Metric(k, float(v), now, step) for k, v in (metrics or {}).items()],
-            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+            tags=[RunTag(k, redact(v)) for k, v in (tags or {}).items()],
         )
 
     def log_folder(self, folder: Path) -> None:
@@ -90,7 +92,7 @@ class Run:
 
     def describe(self, text: str) -> None:
         """The description that the UI shows first."""
-        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+        self.client.set_tag(self.run_id, "mlflow.note.content", redact(text))
 
     def log_question(self, question: Question) -> None:
         """The evaluation set as a dataset input."""
@@ -224,7 +226,7 @@ def _end_quickly(run: Run, error: BaseException) -> None:
     """End a run that failed; where the store is away, the run stays open until it is reaped."""
     with outage.optional(f"The run {run.run_id} was not ended"), outage.hasty():
         if status_of(error) == "FAILED":
-            run.log(tags={"mmq.error": traceback.format_exc()[-4000:]})
+            run.log(tags={"mmq.error": redact(traceback.format_exc())[-4000:]})
         run.end(status_of(error))
 
 
@@ -322,7 +324,7 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
     log_left(client)
     run_id = own_run(client, experiment_id, str(spec.allocation), {"mmq.kind": "single"})
     run = TrialRun(client, experiment_id, run_id)
-    with closing(run):
+    with ending_cleanly(), closing(run):
         run.start(spec)
         yield run
 
@@ -334,6 +336,6 @@ def plain_run(
     """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
     run = Run(client, experiment_id, own_run(client, experiment_id, name, {"mmq.kind": kind}))
-    with closing(run):
+    with ending_cleanly(), closing(run):
         run.log(params={**params, **versions()})
         yield run

@@ -13,9 +13,11 @@ from mlflow.exceptions import MlflowException
 from mmq.allocation import BitAllocation
 from mmq.errors import InputError
 from mmq.owner import owner
+from mmq.secrets import redact
 from mmq.store import digest
 from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
+from mmq.tracking.contact import AGAIN, ending_cleanly, explained
 from mmq.tracking.launched import VARIABLE, adopt
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
@@ -56,7 +58,7 @@ class StudyRun(Run):
             with closing(trial):
                 trial.start(spec, self.parts)
                 yield trial
-        except MlflowException as error:
+        except outage.STORE_ERRORS as error:
             if not (outage.unreachable(error) and outage.is_staged(run)):
                 raise
             log.warning("%s is logged later: %s", spec.allocation, outage.reason(error))
@@ -92,6 +94,7 @@ class StudyRun(Run):
 
     def describe(self, text: str) -> None:
         """The description that the UI shows first."""
+        text = redact(text)
         super().describe(text)
         if self._launcher is not None:
             link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
@@ -134,8 +137,11 @@ class StudyRun(Run):
                 self.end(status)
             if self._launcher is not None:
                 self._launcher.end(status)
+        if error is not None and outage.unreachable(error):
+            raise InputError(f"{explained(error)} {AGAIN}") from error
 
 
+@ending_cleanly()
 def study_run(
     experiment: str,
     study: str,
@@ -155,6 +161,7 @@ def study_run(
     return run
 
 
+@ending_cleanly()
 def open_study(
     experiment: str, study: str, parent: tuple[str, str] | None, title: str
 ) -> StudyRun:
@@ -194,6 +201,7 @@ def asked_of(questions: Sequence[Question], kind: str) -> str:
     return f"{kind} {digest(sorted(question.key for question in questions))}"
 
 
+@ending_cleanly()
 def known_study(experiment: str, study: str, asked: str | None = None) -> tuple[str, str] | None:
     """Tracking store and id of the parent run that a study has in this experiment, if any.
 
@@ -217,11 +225,15 @@ def _known_parent(
 ) -> str:
     uri, run_id = parent
     hint = "Use that one again, or choose another --study to begin anew."
-    if uri != shown_uri(client.tracking_uri):
-        raise InputError(f"study: {study!r} is logged to the MLflow store {uri}. {hint}")
-    try:
+    try:  # a store that was moved or copied has another address and the same runs
         info = client.get_run(run_id).info
     except MlflowException as error:
+        if outage.unreachable(error):
+            raise
+        if uri != shown_uri(client.tracking_uri):
+            raise InputError(
+                f"study: {study!r} is logged to the MLflow store {uri}. {hint}"
+            ) from error
         raise InputError(
             f"study: the MLflow run {run_id} that {study!r} is logged to is gone. {hint}"
         ) from error

@@ -8,11 +8,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
 
 from mmq.sealed import Unusable
 from mmq.tracking.files import RECORD, read_facts
-from mmq.tracking.outage import hasty, unreachable
+from mmq.tracking.outage import STORE_ERRORS, hasty, unreachable
 from mmq.tracking.runs import TrialRun
 
 log = logging.getLogger(__name__)
@@ -43,8 +42,8 @@ def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> b
                         trial.end("KILLED" if "stopped" in facts else "FINISHED")
                 elif status == "RUNNING":
                     client.set_terminated(run_id, "KILLED")
-    except MlflowException as error:
-        log.warning("The run of trial %d could not be ended: %s", number, error.message)
+    except STORE_ERRORS as error:
+        log.warning("The run of trial %d could not be ended: %s", number, error)
         return not unreachable(error)
     return True
 
@@ -55,8 +54,8 @@ def trial_record(parent: str, number: int) -> dict[str, Any] | None:
     try:
         with hasty():
             found = [r for r in _runs(client, parent, number) if r.info.status == "FINISHED"]
-    except MlflowException as error:
-        log.warning("The run of trial %d could not be looked for: %s", number, error.message)
+    except STORE_ERRORS as error:
+        log.warning("The run of trial %d could not be looked for: %s", number, error)
         return None
     return fetch_record(found[0].info.run_id) if found else None
 
@@ -67,7 +66,7 @@ def fetch_record(run_id: str) -> dict[str, Any] | None:
         with hasty(), tempfile.TemporaryDirectory() as folder:
             path = MlflowClient().download_artifacts(run_id, RECORD, folder)
             facts = read_facts(Path(path), run_id)
-    except (MlflowException, OSError, Unusable) as error:
+    except (*STORE_ERRORS, OSError, Unusable) as error:
         log.warning("The record of run %s cannot be had: %s", run_id, error)
         return None
     return facts | {"run_id": run_id}

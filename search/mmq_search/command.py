@@ -16,7 +16,7 @@ from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
-from mmq.tracking import StudyRun, connect, register, study_run, optional, ui_command
+from mmq.tracking import StudyRun, connect, optional, register, study_run
 from mmq.trial import Question
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search

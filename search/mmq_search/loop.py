@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from mmq.artifacts import Artifacts
-from mmq.errors import InputError, TakenOver
+from mmq.errors import TakenOver
 from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared

@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import mlflow
+import pytest
 from mlflow import MlflowClient
+
+from mmq.errors import InputError
+from mmq.tracking.connection import connect
 
 OPEN = """
 import sys
@@ -38,3 +43,23 @@ def test_a_new_store_is_opened_by_several_at_once(tmp_path):
     found = MlflowClient(uri).search_experiments()
     assert {e.name for e in found} == {"Default", "one", "two"}
     assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("nowhere/mlflow.db", "there is no folder"),
+        ("folder", "it is not a file"),
+        ("text", "not a SQLite database"),
+    ],
+)
+def test_a_path_that_cannot_be_a_store_is_refused_at_once(tmp_path, monkeypatch, path, problem):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("a note, not a database")
+    uri = f"sqlite:///{tmp_path}/{path}"
+    mlflow.set_tracking_uri(uri)
+    with pytest.raises(InputError, match=f"{problem}.*MLFLOW_TRACKING_URI"):
+        connect("e")
+    mlflow.set_tracking_uri(None)
+    assert not (tmp_path / "nowhere").exists()
+    assert (tmp_path / "text").read_text() == "a note, not a database"

@@ -1,0 +1,132 @@
+"""Passwords of the environment: kept out of everything that is printed, logged or written."""
+
+import base64
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TextIO
+from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, unquote, urlsplit
+
+HIDDEN = "***"
+TRACKING = "MLFLOW_TRACKING_URI"
+URIS = (TRACKING, "MLFLOW_REGISTRY_URI")
+USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+VARIABLES = (  # whose whole value is a secret
+    PASSWORD, "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "PGPASSWORD", "HF_TOKEN",
+)  # fmt: skip
+SECRET = r"(?:password|passwd|pwd|passphrase|token|secret|signature|sig|api_?key|access_?key\w*)"
+# greedy up to the last @ before a blank or quote: passwords may hold / and @ that nobody encoded
+_USERINFO = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<who>(?:(?!://)[^\s'\"<>`])*)@", re.I
+)
+_QUERY = re.compile(rf"(?P<name>[?&;][\w.-]*{SECRET}=)[^&;#\s'\"<>`)]+", re.I)
+SHORTEST = 5  # characters of a secret that is looked for outside of addresses
+COMMON = ("mlflow", "postgres", "password", "admin", "localhost")  # words that texts must keep
+
+
+def redact(text: str) -> str:
+    """A text without the passwords in its addresses, and without the environment's secrets.
+
+    >>> redact("at postgresql://me:p%40ss@host/db?sslpassword=x and a@b.c")
+    'at postgresql://me:***@host/db?sslpassword=*** and a@b.c'
+    """
+    if "@" in text:
+        text = _USERINFO.sub(_hide, text)
+    text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
+    for secret in _known():
+        if secret in text:
+            text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", HIDDEN, text)
+    return text
+
+
+def _hide(found: re.Match[str]) -> str:
+    user, colon, password = found["who"].partition(":")
+    if re.search(r"[/?#]", user) or re.match(r"\d*[/?#]", password):  # the @ is in its path
+        return found[0]
+    return f"{found['scheme']}{f'{user}:' if colon and user else ''}{HIDDEN}@"
+
+
+def hide_credentials() -> None:
+    """Move user and password of the tracking server's address into the variables for them.
+
+    MLflow prints and logs the address, not those. Call it before MLflow is imported.
+    """
+    for name in URIS:
+        parts = _split(os.environ.get(name, ""))
+        if parts is None or parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+            continue
+        who, _, host = parts.netloc.rpartition("@")
+        user, _, password = who.partition(":")
+        given = {USER: unquote(user), PASSWORD: unquote(password)}
+        if name != TRACKING and any(os.environ.get(k) not in (None, v) for k, v in given.items()):
+            continue  # MLflow has one user for both: this server's stays in its address
+        os.environ |= {k: v for k, v in given.items() if v}
+        os.environ[name] = parts._replace(netloc=host).geturl()
+
+
+def _split(uri: str) -> SplitResult | None:
+    with suppress(ValueError):
+        return urlsplit(uri.strip())
+    return None
+
+
+def _known() -> set[str]:
+    """Secrets of the environment in every spelling, but for words that texts need."""
+    found = {text for name in VARIABLES if (text := os.environ.get(name))}
+    plain = {*COMMON, os.environ.get(USER, "")}
+    for value in list(os.environ.values()):
+        if "://" in value and (parts := _split(value)) is not None:
+            found |= set(_in_address(parts))
+            plain |= {parts.scheme, parts.netloc.rpartition("@")[2].partition(":")[0],
+                      unquote(parts.netloc.partition(":")[0]), parts.path.strip("/")}  # fmt: skip
+    if (user := os.environ.get(USER)) and (password := os.environ.get(PASSWORD)):
+        found.add(base64.b64encode(f"{user}:{password}".encode()).decode())
+    spellings = (str, lambda text: quote(text, ""), quote_plus, lambda text: repr(text)[1:-1])
+    spelled = {spell(text) for text in found for spell in spellings}
+    return {text for text in spelled if len(text) >= SHORTEST and text not in plain}
+
+
+def _in_address(parts: SplitResult) -> Iterator[str]:
+    who, at, _ = parts.netloc.rpartition("@")
+    if at and ":" in who:
+        password = who.partition(":")[2]
+        yield from (password, unquote(password))
+    for name, value in parse_qsl(parts.query):
+        if re.search(SECRET, name, re.I):
+            yield value
+
+
+class Redacted:
+    """A text stream that hides secrets in what is written to it; otherwise the stream it wraps."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text without its secrets."""
+        self._stream.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """As `write`, line by line."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def hide_in_output() -> None:
+    """Redact what this process prints from now on: messages, warnings, tracebacks, progress.
+
+    Streams are wrapped only where the environment has a secret.
+    """
+    addresses = any("://" in v and redact(v) != v for v in list(os.environ.values()))
+    if addresses or _known():
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if not isinstance(stream, Redacted):
+                setattr(sys, name, Redacted(stream))

@@ -1,0 +1,104 @@
+"""Servers that answer wrongly, slowly or never: refused at once, with what to do."""
+
+import logging
+import os
+
+import mlflow
+import pytest
+from faulty_server import FaultyServer
+from mlflow.exceptions import MlflowException
+from requests import HTTPError, Response
+
+from mmq.errors import InputError
+from mmq.tracking import contact, refuses, unreachable
+from mmq.tracking.connection import connect
+from mmq.tracking.contact import ending_cleanly
+from mmq.tracking.outage import HASTE, PATIENCE, RETRIES, TIMEOUT, hasty
+from mmq.tracking.results import find_answers
+
+
+@pytest.fixture
+def server(monkeypatch):
+    made = []
+
+    def make(fault):
+        made.append(FaultyServer(fault))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", made[0].uri)
+        monkeypatch.setenv(RETRIES, "0")
+        monkeypatch.setenv(TIMEOUT, "1")
+        mlflow.set_tracking_uri(made[0].uri)
+        return made[0]
+
+    yield make
+    mlflow.set_tracking_uri(None)
+    for each in made:
+        each.stop()
+
+
+@pytest.mark.parametrize("call", [connect, find_answers])
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        ("401", "MLFLOW_TRACKING_USERNAME"),
+        ("403", "MLFLOW_TRACKING_USERNAME"),
+        ("404", "No MLflow server answers there"),
+        ("404 json", "Check that it runs"),
+        ("html", "No MLflow server answers there"),
+        ("500", "Check that it runs"),
+        ("hang", f"more than 1 s with {TIMEOUT}"),
+    ],
+)
+def test_a_wrong_server_is_refused_by_its_address(server, call, fault, hint):
+    made = server(fault)
+    with pytest.raises(InputError) as caught:
+        call("e")
+    assert made.uri in str(caught.value)
+    assert hint in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+    assert made.requests == 1
+
+
+@pytest.mark.parametrize("uri", ["nonsense://a/b", "garbage", "file:///nowhere/mlruns", "http://"])
+def test_an_address_that_is_none_is_refused(monkeypatch, tmp_path, uri):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(RETRIES, "0")
+    mlflow.set_tracking_uri(uri)
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
+        connect("e")
+    mlflow.set_tracking_uri(None)
+
+
+def test_a_long_wait_is_announced(server, monkeypatch, caplog):
+    made = server("hang")
+    monkeypatch.setattr(contact, "SILENCE", 0.05)
+    with caplog.at_level(logging.WARNING), pytest.raises(InputError):
+        connect("e")
+    assert f"Waiting for the MLflow store {made.uri}" in caplog.text
+
+
+def test_haste_shortens_our_timeout_and_leaves_the_users(monkeypatch):
+    for before, within in ((None, HASTE), (PATIENCE, HASTE), ("300", "300"), ("1", "1")):
+        monkeypatch.delenv(TIMEOUT, raising=False)
+        if before:
+            monkeypatch.setenv(TIMEOUT, before)
+        with hasty():
+            assert os.environ[TIMEOUT] == within
+        assert os.environ.get(TIMEOUT) == before
+
+
+@pytest.mark.parametrize(("status", "refused"), [(401, True), (403, True), (404, True),
+                                                 (500, False), (503, False)])  # fmt: skip
+def test_what_a_server_says_to_a_file_counts_as_its_other_answers(status, refused):
+    response = Response()
+    response.status_code = status
+    error = HTTPError("no", response=response)
+    assert unreachable(error)
+    assert refuses(error) == refused
+
+
+def test_a_server_that_goes_away_ends_a_command_with_a_sentence():
+    with pytest.raises(InputError, match="Completed trials are saved"), ending_cleanly():
+        raise MlflowException("gone")
+    ours = MlflowException.invalid_parameter_value("a mistake of ours")
+    with pytest.raises(MlflowException, match="ours"), ending_cleanly():
+        raise ours
