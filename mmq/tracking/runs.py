@@ -18,7 +18,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from mmq.contracts import LayerReport
-from mmq.errors import TakenOver
+from mmq.errors import TakenOver, TooLarge
 from mmq.owner import owner
 from mmq.racing import Stopped
 from mmq.tracking import files, outage, views
@@ -177,7 +177,7 @@ def status_of(error: BaseException | None) -> str:
     """The status of a run whose block ended like this."""
     if error is None:
         return "FINISHED"
-    ended = isinstance(error, KeyboardInterrupt | SystemExit | TakenOver)
+    ended = isinstance(error, KeyboardInterrupt | SystemExit | TakenOver | TooLarge)
     return "KILLED" if ended else "FAILED"
 
 
