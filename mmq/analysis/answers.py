@@ -157,9 +157,10 @@ class Evidence:
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
         shares = {p.allocation: float(w) for p, w in zip(rivals, wins, strict=True)}
         own = sum(shares.pop(name, 0.0) for name in names)
-        known = "" if len(rivals) == len(fitting) else " that have a score of every sample"
+        known = "" if len(rivals) == len(fitting) else " and have a score of every sample"
         it = "one of them" if equals else "it"
-        said = f"Of {len(rivals)} evaluated{known} {it} is the best in {own:.0%} of resamples"
+        said = f"Of {len(rivals)} evaluated that fit{known} {it} is the best"
+        said += f" in {own:.0%} of resamples"
         rival = max(shares, key=lambda name: shares[name], default=None)
         if rival is not None and shares[rival] > 0:
             said += f", {rival} in {shares[rival]:.0%}"
@@ -180,15 +181,15 @@ class Evidence:
             text = f"It is {asked} in {chance:.0%} of resamples"
         else:
             text = (
-                f"That it is {asked} is {chance:.0%} sure: {self.paired.pictures} pictures, none "
-                f"of them worse, show no more"
+                f"{self.paired.pictures} pictures, none of them worse, show with {chance:.0%} "
+                f"confidence that it is {asked}"
             )
         if chance < SURE:
             sure = [p for p in fitting if not p.untouched and self.paired.has(p)
                     and self.chance(p)[0] >= SURE]  # fmt: skip
             safe = min(sure, key=lambda p: p.size, default=None)
-            text += f"; of those evaluated, none is with {SURE:.0%}" if safe is None else (
-                f"; the smallest that is with {SURE:.0%}: {safe.allocation} ({safe.size:.3f} bpw)"
+            text += f"; none of those evaluated reaches {SURE:.0%}" if safe is None else (
+                f"; the smallest that reaches {SURE:.0%}: {safe.allocation} ({safe.size:.3f} bpw)"
             )  # fmt: skip
         return " ".join(part for part in (f"{start}{text}.", self.needed(chosen)) if part), chance
 

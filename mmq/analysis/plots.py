@@ -37,7 +37,7 @@ class Asked:
     def label(self, point: Point) -> str:
         """What the legend says of a point: the questions that it answers."""
         asked = ",\n".join(a.question for a in self.answers if a.point == point)
-        return f"{asked}:\n{point.size:.2f} bpw, {point.allocation}"
+        return f"{asked}:\n{point.size:.3f} bpw, {point.allocation}"
 
 
 def front_figure(
@@ -75,9 +75,10 @@ def front_figure(
         axes.axhline(reference.score, color=MUTED, linewidth=1, linestyle="--")
         axes.annotate(
             f"unquantized: {reference.score:.3g}",
-            (0.01, reference.score),
+            (0.99, reference.score),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
+            xytext=(0, 5),
+            ha="right",
             textcoords="offset points",
             color=INK,
             fontsize=9,

@@ -9,7 +9,7 @@ from mmq.errors import InputError
 ADVICE = (
     "Check what the model says to the samples (all_predictions.json of its run, or mmq "
     "evaluate-baseline), the prompt (--prompt), the data (--data, --dataset), the model (--model) "
-    "and the metric (--task). No quantized model was evaluated."
+    "and the metric (--task). Quantized models are not evaluated."
 )
 
 

@@ -138,7 +138,7 @@ def _say_what_was_found(found: Search) -> None:
     if not study.space.has_baseline:
         said += "\n\nThe unquantized model was evaluated to compare with; it is no trial."
     if exceeding := len(study.steering.weighed):
-        said += f"\n\n{exceeding} allocations took more than planned and than the bound allows."
+        said += f"\n\nNot evaluated: {exceeding} that took more than planned and than the bound."
     if stopped := len(study.pruned()):
         said += f"\n\n{stopped} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")

@@ -190,3 +190,62 @@ def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_ur
     assert len(evaluated) == 6
     said_by("grid", *options, "--seed", "5", "--study", "second")
     assert len(evaluated) == 8
+
+
+ASKED = ["--model", "embedded-llava", "--limit", "9", "--quantizer", "rtn"]
+WRONG = ["--min-new-tokens", "12", "--max-new-tokens", "12"]  # an answer is a word
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "--bits", "4,16"),
+        ("search", "--bits", "4", "--max-bpw", "6"),
+        ("grid", "--bits", "4"),
+        ("ablate", "--bits", "4"),
+    ],
+)
+def test_a_baseline_that_scores_nothing_ends_the_command(store_uri, evaluated, command):
+    with pytest.raises(InputError, match="unquantized model scores 0 .* Check what the model"):
+        said_by(*command, *ASKED, *WRONG)
+    assert [allocation for _, allocation in evaluated] in ([], ["vit=16 llm=16"])
+    client = MlflowClient()
+    assert not client.search_registered_models()
+    (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`mmq.kind` = 'study'")
+    assert parent.info.status == "FAILED"
+
+
+def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(store_uri, evaluated):
+    said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
+    assert evaluated[0][1] == "vit=16 llm=16"
+    assert len(evaluated) == 3
+    assert "The unquantized model was evaluated to compare with; it is no trial." in said
+    assert "none of them unquantized" not in said
+    said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "3", "--study", "aside")
+    assert "2 of 3 allocations are evaluated" in said
+    assert len(evaluated) == 4
+
+
+def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, monkeypatch):
+    scored, real = [], Vqa.predict
+
+    def watched(self, *arguments):
+        scored.append(1)
+        return real(self, *arguments)
+
+    def codes_alone(self, shape, bits):
+        return shape[0] * shape[1] * bits
+
+    monkeypatch.setattr(Rtn, "stored_bits", codes_alone)
+    monkeypatch.setattr(Vqa, "predict", watched)
+    options = [*ASKED, "--bits", "4,16", "--group-size", "16", "--max-bpw", "5.5"]
+    said = said_by("search", *options, "--study", "larger", "--race", "false")
+    assert len(scored) == 1  # the unquantized model: 4 bits in groups of 16 are 5.25
+    assert "best under 5.5 bpw: none" in said
+    assert "Not evaluated: 1 that took more than planned and than the bound" in said
+    client = MlflowClient()
+    (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
+    query = "tags.`mmq.study` = 'larger' and tags.`mmq.kind` = 'trial'"
+    trials = client.search_runs([experiment.experiment_id], query)
+    assert sorted(run.info.status for run in trials) == ["FINISHED", "KILLED"]
