@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from mmq.errors import InputError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mmq.inputs import LayerInputs
     from mmq.model import LoadedModel
 
+PROBED = 64  # rows of a random weight that is quantized to see what is stored
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -60,6 +62,20 @@ class Quantizer(ABC):
     @abstractmethod
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes with `bits` bits (2-8) of a weight (out, in) of any float dtype."""
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Bits that a weight (out, in) will take, scales and the like included, before it is read.
+
+        Budgets are planned with it. Override it where there is a formula: here two random weights
+        with a few rows are quantized, and the size is extrapolated, as it is linear in the rows.
+        Where the size depends on the weights, it is that of ordinary ones.
+        """
+        generator = torch.Generator().manual_seed(0)
+        few, more = (
+            self.quantize(torch.randn(n, shape[1], generator=generator), bits).stored_bits
+            for n in (PROBED, 2 * PROBED)
+        )
+        return few + (shape[0] - PROBED) * (more - few) // PROBED
 
 
 @dataclass(frozen=True, slots=True)

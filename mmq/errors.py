@@ -12,6 +12,10 @@ class TakenOver(Exception):  # noqa: N818 - nothing is wrong
     """Somebody else does this work now: its run ends KILLED."""
 
 
+class TooLarge(Exception):  # noqa: N818 - nothing is wrong
+    """What was quantized is larger than planned, and than is allowed: its run ends KILLED."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not among the known ones, with near names first.
 

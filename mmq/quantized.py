@@ -142,6 +142,18 @@ def _dtype_bits(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size() * 8
 
 
+def planned_bits(
+    shape: tuple[int, int], bits: int, group_size: int, symmetric: bool, scale_bits: int = 16
+) -> int:
+    """`stored_bits` of a weight (out, in) with one scale per group, or per row where it is 0.
+
+    Zero points are integers, and there are none where ranges are symmetric.
+    """
+    rows, columns = shape
+    groups = rows * (columns // (group_size or columns))
+    return rows * columns * bits + groups * (scale_bits + (0 if symmetric else bits))
+
+
 def compact(
     codes: Tensor,
     scale: Tensor,

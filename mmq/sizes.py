@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.contracts import QuantReport
+from mmq.contracts import Quantizer, QuantReport
 from mmq.model import Component
-from mmq.parts import finest
+from mmq.parts import Part, finest
 
 GIB = 8 * 1024**3  # bits
 
@@ -47,6 +47,45 @@ def planned_bpw(
     return UNTOUCHED - saved / parameters
 
 
+def planned_size(
+    allocation: BitAllocation,
+    components: Mapping[str, Component],
+    parameters: int,
+    quantizer: Quantizer,
+) -> Size:
+    """What `weigh` will find, before anything is quantized, from shapes and options alone."""
+    widths = allocation.widths(components)
+    stored = stored_bits(components, quantizer, set(widths.values()))
+    saved = sum(UNTOUCHED * weights - stored[part, widths[part]]
+                for part, weights in _finest_weights(components).items())  # fmt: skip
+    return Size(
+        parameters,
+        planned_bpw(allocation, components, parameters),
+        UNTOUCHED - saved / parameters,
+    )
+
+
+def stored_bits(
+    components: Mapping[str, Component], quantizer: Quantizer, widths: Iterable[int]
+) -> dict[tuple[Part, int], int]:
+    """Bits that every finest part will take at every width, scales and the like included."""
+    widths = list(widths)
+    by_shape: dict[tuple[tuple[int, int], int], int] = {}
+    found = {(part, bits): 0 for part in _finest_weights(components) for bits in widths}
+    for component in components.values():
+        for layer in component.layers:
+            for bits in widths:
+                key = layer.shape, bits
+                if key not in by_shape:
+                    weights = layer.shape[0] * layer.shape[1]
+                    by_shape[key] = (
+                        UNTOUCHED * weights if bits == UNTOUCHED
+                        else quantizer.stored_bits(layer.shape, bits)
+                    )  # fmt: skip
+                found[component.part(layer), bits] += by_shape[key]
+    return found
+
+
 def weigh(report: QuantReport, parameters: int) -> Size:
     """The size of what was really quantized: skipped layers count 16 bits."""
     saved = stored_saved = 0
@@ -58,10 +97,32 @@ def weigh(report: QuantReport, parameters: int) -> Size:
     return Size(parameters, UNTOUCHED - saved / parameters, UNTOUCHED - stored_saved / parameters)
 
 
-def part_weights(parts: Iterable[str], components: Mapping[str, Component]) -> list[int]:
-    """Number of weights that each of these parts' bits apply to."""
+def _finest_weights(components: Mapping[str, Component]) -> dict[Part, int]:
+    """Number of weights of every finest part."""
     found = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
     for component in components.values():
         for layer in component.layers:
             found[component.part(layer)] += layer.module.weight.numel()
+    return found
+
+
+def part_weights(parts: Iterable[str], components: Mapping[str, Component]) -> list[int]:
+    """Number of weights that each of these parts' bits apply to."""
+    found = _finest_weights(components)
     return [sum(found[part] for part in finest(name, components)) for name in parts]
+
+
+def part_bits(
+    parts: Iterable[str],
+    components: Mapping[str, Component],
+    quantizer: Quantizer,
+    widths: Iterable[int],
+) -> dict[tuple[str, int], int]:
+    """Bits that each of these parts will take at each width, with everything that is stored."""
+    widths = list(widths)
+    found = stored_bits(components, quantizer, widths)
+    return {
+        (name, bits): sum(found[part, bits] for part in finest(name, components))
+        for name in parts
+        for bits in widths
+    }

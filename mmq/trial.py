@@ -10,7 +10,7 @@ evaluator sees a plain model. Nothing here knows MLflow or Optuna.
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,12 @@ def run_trial(
     samples: Sequence[Any],
     quiet: bool = False,
     race: Race | None = None,
+    check_size: Callable[[Size], None] | None = None,
 ) -> TrialRecord:
     """Quantize every component at its width, score the model, and leave it as it was.
 
-    With `race` it is stopped where one of the race's trials dominates it beyond doubt.
+    With `race` it is stopped where one of the race's trials dominates it beyond doubt. check_size:
+    is given the size of what was quantized, and may raise, before anything is evaluated.
     """
     allocation = spec.allocation.over(model.components)
 
@@ -97,6 +99,8 @@ def run_trial(
     try:
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
         size = weigh(report, count_parameters(model.module))
+        if check_size is not None:
+            check_size(size)
         quantized = time.perf_counter()
         if race is None:
             evaluation, stopped = evaluator.evaluate(model, samples, progress), None

@@ -1,134 +1,42 @@
 """What a budget allows: the best under a size, the smallest with a score, and how sure that is."""
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mmq.analysis.budgets import Budget as Budget
+from mmq.analysis.evidence import (
+    SURE,
+    UNSURE,
+    PairedScores,
+    PerSample,
+    about,
+    percent,
+    pictures_to_tell,
+)
 from mmq.analysis.fronts import KEEP, Point, baseline
-from mmq.errors import InputError
-from mmq.stats import RESAMPLES
 
-SURE = 0.95
-UNSURE = "How sure that is, is not known: no score of every sample."
-PerSample = Callable[[str], Sequence[float] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What an answer has to keep to; None: nothing.
-
-    max_gib: with everything that is stored, in GiB. max_drop: below the unquantized score, in the
-    score's units, or as a share of it where `relative`.
-    """
-
-    max_bpw: float | None = None
-    max_gib: float | None = None
-    min_score: float | None = None
-    max_drop: float | None = None
-    relative: bool = False
-
-    def __post_init__(self) -> None:
-        if self.min_score is not None and self.max_drop is not None:
-            raise InputError("min-score, max-drop: give one of them, not both")
-        for name in ("max_bpw", "max_gib", "max_drop"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name.replace('_', '-')}: {value} is not above 0")
-
-    @classmethod
-    def parse(
-        cls, max_bpw: str = "", max_gib: str = "", min_score: str = "", max_drop: str = ""
-    ) -> "Budget":
-        """From options as they are written, "" for none; a drop may be like 1% or 0.5."""
-        percent = max_drop.endswith("%")
-        drop = _number("max-drop", max_drop.removesuffix("%") if max_drop != "%" else max_drop)
-        if percent and drop is not None and drop > 100:
-            raise InputError(f"max-drop: {max_drop} is more than all of the score")
-        return cls(
-            _number("max-bpw", max_bpw),
-            _number("max-size-gib", max_gib),
-            _number("min-score", min_score),
-            drop / 100 if drop is not None and percent else drop,
-            percent,
-        )
-
-    @property
-    def sized(self) -> bool:
-        """Whether a size is bounded."""
-        return self.max_bpw is not None or self.max_gib is not None
-
-    @property
-    def scored(self) -> bool:
-        """Whether a score is asked for."""
-        return self.min_score is not None or self.max_drop is not None
-
-    def least_score(self, points: Sequence[Point]) -> float | None:
-        """The score that is asked for; None where that is not known, or nothing is asked."""
-        reference = baseline(points)
-        if self.min_score is not None or self.max_drop is None or reference is None:
-            return self.min_score
-        return float(self.below(np.asarray(reference.score)))
-
-    def below(self, reference: np.ndarray) -> np.ndarray:
-        """The lowest scores that the drop from these allows."""
-        assert self.max_drop is not None
-        if not self.relative:
-            return reference - self.max_drop
-        return np.asarray(
-            reference * np.where(reference > 0, 1 - self.max_drop, 1 + self.max_drop)
-        )
-
-    def fits(self, point: Point, parameters: int) -> bool:
-        """Whether a point's size is within bounds; parameters: of the model."""
-        gib = stored_gib(point, parameters)
-        return (self.max_bpw is None or point.bpw <= self.max_bpw) and (
-            self.max_gib is None or (gib is not None and gib <= self.max_gib)
-        )
-
-    @property
-    def size_text(self) -> str:
-        """The bounds of the size in words."""
-        bpw = [] if self.max_bpw is None else [f"{self.max_bpw:g} bpw"]
-        return " and ".join(bpw + ([] if self.max_gib is None else [f"{self.max_gib:g} GiB"]))
-
-    @property
-    def score_text(self) -> str:
-        """What is asked of the score in words."""
-        if self.min_score is not None:
-            return f"with a score of {self.min_score:g}"
-        assert self.max_drop is not None
-        drop = f"{100 * self.max_drop:g}%" if self.relative else f"{self.max_drop:g} of the score"
-        return f"within {drop}"
-
-
-def stored_gib(point: Point, parameters: int) -> float | None:
-    """A point's size in GiB with everything that is stored; parameters: of the model."""
-    return None if point.stored_bpw is None else point.stored_bpw * parameters / 8 / 1024**3
-
-
-def _number(name: str, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        example = "1% or 0.5" if name == "max-drop" else "a number"
-        raise InputError(f"{name}: {text!r} is not {example}")
-    return number
+DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A question in words, the point that answers it (None: none does), and how sure that is."""
+    """A question in words, the point that answers it (None: none does), and how sure that is.
+
+    chance: that other pictures give the same answer, None where that is not known.
+    """
 
     question: str
     point: Point | None
     sureness: str
+    chance: float | None = None
+
+    @property
+    def sure(self) -> bool:
+        """Whether the samples settle it."""
+        return self.chance is not None and self.chance >= SURE
 
     @property
     def alias(self) -> str:
@@ -137,16 +45,17 @@ class Answer:
         return re.sub(r"[^a-z0-9-]+", "-", words.lower()).strip("-")
 
     @property
+    def headline(self) -> str:
+        """The answer in one line, without how sure it is."""
+        if self.point is None:
+            return f"{self.question}: none"
+        point = self.point
+        return f"{self.question}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
+
+    @property
     def text(self) -> str:
         """The whole answer; the first line stands alone."""
-        if self.point is None:
-            return f"{self.question}: none. {self.sureness}"
-        point = self.point
-        stored = "" if point.stored_bpw is None else f", {point.stored_bpw:.3f} stored"
-        return (
-            f"{self.question}: {point.allocation} ({point.bpw:.3f} bpw{stored}), score "
-            f"{point.score:.4g}\n{self.sureness}"
-        )
+        return f"{self.headline}{'. ' if self.point is None else chr(10)}{self.sureness}"
 
 
 def answers(
@@ -155,147 +64,224 @@ def answers(
     parameters: int,
     per_sample: PerSample,
     clusters: Sequence[str],
+    floor: float | None = None,
 ) -> list[Answer]:
     """The best under the size, then the smallest with the score, as far as they are asked.
 
-    Where nothing is asked, the smallest within 1%. clusters: the picture of every sample. Chances
-    are shares of paired resamples: all allocations are scored on the same drawn pictures.
+    Where nothing is asked, the smallest within 1%. clusters: the picture of every sample. floor:
+    the least score there is; what cannot be told from it answers nothing. Chances are shares of
+    paired resamples: all allocations are scored on the same drawn pictures.
     """
     if not budget.sized and not budget.scored:
-        budget = Budget(max_drop=1 - KEEP, relative=True)
+        budget = DEFAULT
     fitting = [p for p in points if budget.fits(p, parameters)]
+    usable = [p for p in fitting if not at_floor(p, floor)]
     least, reference = budget.least_score(points), baseline(points)
     known = [
         *fitting,
         *([reference] if reference is not None and reference not in fitting else []),
     ]
-    evidence = Evidence(reference, resampled(known, per_sample, clusters), len(set(clusters)))
+    evidence = Evidence(reference, PairedScores.of(known, per_sample, clusters), budget)
     found = []
     if budget.sized:
-        enough = [p for p in fitting if least is None or p.score >= least]
-        best = max(enough, key=lambda p: (p.score, -p.bpw), default=None)
         asked = f"best under {budget.size_text}"
         asked += f" {budget.score_text}" if budget.scored else ""
-        sureness = evidence.of_best(best, fitting) if best else _nothing(fitting, points)
-        found.append(Answer(asked, best, sureness))
+        enough = [p for p in usable if least is None or p.score >= least]
+        best = max(enough, key=lambda p: (p.score, -p.size), default=None)
+        if best is None or (budget.scored and least is None):
+            found.append(Answer(asked, None, _nothing(fitting, points, floor, least, budget)))
+        else:
+            found.append(Answer(asked, best, *evidence.of_best(best, fitting)))
     if budget.scored:
         asked = f"smallest {budget.score_text}"
         asked += f" under {budget.size_text}" if budget.sized else ""
-        if least is None:
-            return [*found, Answer(asked, None, "The unquantized model was not evaluated.")]
-        enough = [p for p in fitting if not p.untouched and p.score >= least]
-        small = min(enough, key=lambda p: (p.bpw, -p.score), default=None)
-        sure = evidence.of_smallest(small, fitting, budget) if small else _nothing(fitting, points)
-        found.append(Answer(asked, small, sure))
+        enough = [p for p in usable if least is not None and not p.untouched and p.score >= least]
+        small = min(enough, key=lambda p: (p.size, -p.score), default=None)
+        if small is None:
+            found.append(Answer(asked, None, _nothing(fitting, points, floor, least, budget)))
+        else:
+            found.append(Answer(asked, small, *evidence.of_smallest(small, usable)))
     return found
 
 
-def _nothing(fitting: Sequence[Point], points: Sequence[Point]) -> str:
+def at_floor(point: Point, floor: float | None) -> bool:
+    """Whether a score cannot be told from the least one there is."""
+    return floor is not None and (point.score if point.low is None else point.low) <= floor
+
+
+def _nothing(
+    fitting: Sequence[Point],
+    points: Sequence[Point],
+    floor: float | None,
+    least: float | None,
+    budget: Budget,
+) -> str:
+    if budget.scored and least is None:
+        return "The unquantized model was not evaluated."
     fitting = [p for p in fitting if not p.untouched]
     if not fitting:
-        least = min(points, key=lambda p: p.bpw, default=None)
-        seen = "" if least is None else f"; the smallest has {least.bpw:.3f} bpw"
+        seen = ""
+        if points:
+            smallest = min(points, key=lambda p: p.size)
+            seen = f"; the smallest has {smallest.size_text}"
         return f"None of {len(points)} evaluated allocations fits{seen}."
     best = max(fitting, key=lambda p: p.score)
-    return (
-        f"Of {len(fitting)} evaluated allocations that fit the best scores {best.score:.4g}: "
-        f"{best.allocation}."
-    )
+    text = f"Of {len(fitting)} evaluated allocations that fit the best scores {best.score:.4g}"
+    if at_floor(best, floor):
+        text += f", which cannot be told from {floor:g}"
+    return f"{text}: {best.allocation}."
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """How sure an answer is. scores: (resamples,) by allocation, of those that have any."""
+    """What the samples say of an answer. reference: the unquantized model's point."""
 
     reference: Point | None
-    scores: Mapping[str, np.ndarray]
-    pictures: int
+    paired: PairedScores
+    budget: Budget
 
-    def of_best(self, chosen: Point, fitting: Sequence[Point]) -> str:
-        """How often the best of these is the best, and what else is."""
-        by_size = sorted(fitting, key=lambda p: p.bpw)  # of equals the smaller one is better
-        rivals = {p.allocation: self.scores[p.allocation] for p in by_size
-                  if p.allocation in self.scores}  # fmt: skip
+    def of_best(self, chosen: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
+        """How often the best of these is the best, and what else is; the text and the chance."""
+        equals = [p for p in fitting if p.score == chosen.score and p != chosen]
+        names = {p.allocation for p in (chosen, *equals)}
+        start = self.kept(chosen)
+        text = _ties(equals)
         if len(fitting) == 1:
-            return f"{self.kept(chosen)}Nothing else that fits was evaluated."
-        if chosen.allocation not in rivals or len(rivals) == 1:
-            return f"{self.kept(chosen)}It is the best of {len(fitting)} evaluated. {UNSURE}"
-        table = np.array(list(rivals.values()))
+            return f"{start}Nothing else that fits was evaluated.", None
+        by_size = sorted(fitting, key=lambda p: p.size)  # of equals the smaller one is better
+        rivals = [p for p in by_size if self.paired.has(p)]
+        if chosen not in rivals or len(rivals) == 1:
+            whole = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
+            return f"{start}{whole}{UNSURE}", None
+        table = np.array([self.paired.resampled[p.allocation] for p in rivals])
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
-        shares = dict(zip(rivals, wins, strict=True))
-        own = shares.pop(chosen.allocation)
-        known = "" if len(rivals) == len(fitting) else " that have a score of every sample"
-        text = f"Of {len(rivals)} evaluated{known} it is the best in {own:.0%} of resamples"
-        rival = max(shares, key=lambda name: float(shares[name]), default=None)
+        shares = {p.allocation: float(w) for p, w in zip(rivals, wins, strict=True)}
+        own = sum(shares.pop(name, 0.0) for name in names)
+        known = "" if len(rivals) == len(fitting) else " and have a score of every sample"
+        it = "one of them" if equals else "it"
+        said = f"Of {len(rivals)} evaluated that fit{known} {it} is the best"
+        said += f" in {own:.0%} of resamples"
+        rival = max(shares, key=lambda name: shares[name], default=None)
         if rival is not None and shares[rival] > 0:
-            text += f", {rival} in {shares[rival]:.0%}"
-        return f"{self.kept(chosen)}{text}."
+            said += f", {rival} in {shares[rival]:.0%}"
+        parts = (text, f"{said}.", self.needed(chosen))
+        return start + " ".join(part for part in parts if part), own
 
-    def of_smallest(self, chosen: Point, fitting: Sequence[Point], budget: Budget) -> str:
-        """How often it has the score that is asked for, and which surely has."""
-        chances = {
-            p.allocation: float((self.scores[p.allocation] >= self.least(budget)).mean())
-            for p in fitting
-            if p.allocation in self.scores and not p.untouched
-        }
-        if chosen.allocation not in chances:
-            return f"{self.kept(chosen)}{UNSURE}"
-        chance = chances[chosen.allocation]
-        text = f"It is {budget.score_text} in {chance:.0%} of resamples"
+    def of_smallest(self, chosen: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
+        """How sure it has the score that is asked for, and what surely has; text and chance."""
+        equals = [p for p in fitting if (p.size, p.score) == (chosen.size, chosen.score)
+                  and p != chosen]  # fmt: skip
+        start = self.kept(chosen)
+        if equals:
+            start += f"As small, with the same score: {', '.join(p.allocation for p in equals)}. "
+        if not self.paired.has(chosen):
+            return f"{start}{UNSURE}", None
+        asked, (chance, seen) = self.budget.score_text, self.chance(chosen)
+        if seen:
+            text = f"It is {asked} in {chance:.0%} of resamples"
+        else:
+            text = (
+                f"{self.paired.pictures} pictures, none of them worse, show with {chance:.0%} "
+                f"confidence that it is {asked}"
+            )
         if chance < SURE:
-            sure = [p for p in fitting if chances.get(p.allocation, 0) >= SURE]
-            safe = min(sure, key=lambda p: p.bpw, default=None)
-            text += f"; of those evaluated, none is in {SURE:.0%}" if safe is None else (
-                f"; the smallest that is in {SURE:.0%}: {safe.allocation} ({safe.bpw:.3f} bpw)"
+            sure = [p for p in fitting if not p.untouched and self.paired.has(p)
+                    and self.chance(p)[0] >= SURE]  # fmt: skip
+            safe = min(sure, key=lambda p: p.size, default=None)
+            text += f"; none of those evaluated reaches {SURE:.0%}" if safe is None else (
+                f"; the smallest that reaches {SURE:.0%}: {safe.allocation} ({safe.size:.3f} bpw)"
             )  # fmt: skip
-        return f"{self.kept(chosen)}{text}."
+        return " ".join(part for part in (f"{start}{text}.", self.needed(chosen)) if part), chance
 
-    def least(self, budget: Budget) -> np.ndarray | float:
+    def chance(self, point: Point) -> tuple[float, bool]:
+        """That a point has the score that is asked for; whether resamples say so.
+
+        Resamples of pictures that never lose never lose: there it is the chance that so many
+        pictures would have shown a loss, if as many of all pictures lost as the bound allows.
+        """
+        chance = float((self.paired.resampled[point.allocation] >= self.least()).mean())
+        if self._seen_to_vary(point):
+            return chance, True
+        score, least = point.score, self.budget.least_of(self.reference)
+        room = 1.0 if score <= 0 or least is None else min(1.0, max(0.0, 1 - least / score))
+        most = 1 - (1 - room) ** self.paired.pictures
+        return (most, False) if most < chance else (chance, True)
+
+    def _seen_to_vary(self, point: Point) -> bool:
+        """Whether some picture is worse than what is asked of all of them."""
+        if self.budget.min_score is None:
+            assert self.reference is not None
+            return not self.paired.has(self.reference) or self.paired.lost(point, self.reference)
+        means = self.paired.totals[point.allocation] / self.paired.sizes
+        return bool((means < self.budget.min_score).any())
+
+    def least(self) -> np.ndarray | float:
         """The score that is asked for, by resample where it depends on the unquantized one."""
-        if budget.min_score is not None:
-            return budget.min_score
+        if self.budget.min_score is not None:
+            return self.budget.min_score
         assert self.reference is not None
-        scores = self.scores.get(self.reference.allocation)
-        return budget.below(np.asarray(self.reference.score) if scores is None else scores)
+        scores = self.paired.resampled.get(self.reference.allocation)
+        return self.budget.below(np.asarray(self.reference.score) if scores is None else scores)
 
     def kept(self, chosen: Point) -> str:
         """The share of the unquantized score that is kept, with its interval; "" if unknown."""
-        if self.reference is None or self.reference.score <= 0 or chosen.untouched:
+        if self.reference is None or chosen.untouched:
             return ""
-        text = f"{chosen.score / self.reference.score:.1%} of the unquantized score kept"
-        new, old = (self.scores.get(p.allocation) for p in (chosen, self.reference))
-        if new is None or old is None:
+        if self.reference.score <= 0:
+            return f"It scores {chosen.score - self.reference.score:+.3g} against unquantized. "
+        share = chosen.score / self.reference.score
+        text = f"{share:.1%} of the unquantized score{' kept' if share <= 1 else ''}"
+        if not self.paired.has(chosen, self.reference):
             return f"{text}. "
-        shares = new[old > 0] / old[old > 0]  # of nothing there is no share
-        if not len(shares):
+        interval = self.paired.share(chosen, self.reference)
+        if interval is None:
             return f"{text}. "
-        low, high = np.percentile(shares, [2.5, 97.5])
-        text += f" (95% interval {low:.1%} to {high:.1%}, {self.pictures} pictures, paired). "
-        if np.array_equal(new, old):  # no resample can show a difference that no picture has
-            most = 1 - (1 - SURE) ** (1 / self.pictures)  # so many would have shown one
-            text += f"No picture's score changed; of other pictures up to {most:.1%} may. "
+        low, high = interval
+        count = self.paired.pictures
+        text += f" (95% interval {low:.1%} to {high:.1%}, {count} pictures, paired). "
+        if not self.paired.lost(chosen, self.reference):
+            new, old = (self.paired.totals[p.allocation] for p in (chosen, self.reference))
+            none = "No picture's score changed" if np.array_equal(new, old) else "No picture lost"
+            text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
         return text
 
+    def needed(self, chosen: Point) -> str:
+        """How many pictures would show a loss as large as the one that is allowed, or of 1%."""
+        reference = self.reference
+        if reference is None or reference.score <= 0 or chosen.untouched:
+            return ""
+        if not self.paired.has(chosen, reference):
+            return ""
+        drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
+        new, old = (self.paired.totals[p.allocation] for p in (chosen, reference))
+        count = pictures_to_tell(new, old, drop)
+        if count <= self.paired.pictures:
+            return f"{self.paired.pictures} pictures are enough to show a loss of {words}."
+        return f"About {about(count)} pictures would show a loss of {words}."
 
-def resampled(
-    points: Sequence[Point], per_sample: PerSample, clusters: Sequence[str], seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Scores (resamples,) of each allocation on the same drawn pictures, in the score's units.
 
-    Allocations without a value for every sample are left out; none is there where all samples
-    belong to one picture.
-    """
-    _, index, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        return {}
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
-    found = {}
-    for point in points:
-        values = per_sample(point.allocation)
-        if not values or len(values) != len(index):
-            continue
-        means = drawn @ np.bincount(index, weights=values) / (drawn @ sizes)
-        scale = point.score / np.mean(values) if np.mean(values) else 1.0  # such as percent
-        found[point.allocation] = means * scale
-    return found
+def _ties(equals: Sequence[Point]) -> str:
+    """That others that fit, none of them smaller, score the same; "" where none does."""
+    if len(equals) == 1:
+        return f"1 other that fits scores the same and is not smaller: {equals[0].allocation}."
+    return f"{len(equals)} others that fit score the same and are not smaller." if equals else ""
+
+
+def verdict(points: Sequence[Point], answer: Answer) -> str:
+    """One line on the smallest model within 1% (`answer`), as strong as the samples allow."""
+    reference, chosen = baseline(points), answer.point
+    if reference is None:
+        return f"{len(points)} allocations evaluated; none of them unquantized (16 bits)"
+    if reference.score == 0:
+        return "the unquantized model scores nothing: there is nothing to keep"
+    if chosen is None:
+        return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
+    size = f"{chosen.size:.2f} bpw"
+    if answer.sure or answer.chance is None or reference.score < 0:
+        known = "" if answer.sure else " on these samples"
+        return f"{size} keeps {KEEP:.0%} of the score{known}: {chosen.allocation}"
+    share = chosen.score / reference.score
+    return (
+        f"{size} scores {share:.1%} of unquantized, too few samples to be sure of {KEEP:.0%}: "
+        f"{chosen.allocation}"
+    )

@@ -1,22 +1,57 @@
 """Figures of a front: one for reports (PNG), one to explore (HTML, works offline)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.analysis import theme
-from mmq.analysis.fronts import KEEP, Point, baseline, pareto_front, smallest_keeping
+from mmq.analysis.answers import Answer
+from mmq.analysis.fronts import AXIS_LABELS, Point, axis_of, baseline, pareto_front
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
+MARKS = ("*", "D")  # of the first answer and of the second
+SYMBOLS = ("star", "diamond")  # the same in plotly
+FORBIDDEN = 0.12  # opacity
 
-def front_figure(points: Sequence[Point], score_name: str, title: str) -> Any:
-    """A matplotlib figure: every trial, the front with 95% intervals, the chosen point."""
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the figure has to show beside the front: the bounds that were asked, and the answers.
+
+    most: the largest size (bpw), least: the lowest score; None: not asked.
+    """
+
+    answers: Sequence[Answer] = field(default=())
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def marked(self) -> list[tuple[Answer, Point]]:
+        """The answers that there are, with their points; each point once."""
+        found: dict[str, tuple[Answer, Point]] = {}
+        for answer in self.answers:
+            if answer.point is not None:
+                found.setdefault(answer.point.allocation, (answer, answer.point))
+        return list(found.values())
+
+    def label(self, point: Point) -> str:
+        """What the legend says of a point: the questions that it answers."""
+        asked = ",\n".join(a.question for a in self.answers if a.point == point)
+        return f"{asked}:\n{point.size:.3f} bpw, {point.allocation}"
+
+
+def front_figure(
+    points: Sequence[Point], score_name: str, title: str, asked: Asked | None = None
+) -> Any:
+    """A matplotlib figure: every trial, the front with 95% intervals, the bounds, the answers."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    asked = asked or Asked()
+    figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     front = pareto_front(points)
     axes.scatter(
-        [p.bpw for p in points],
+        [p.size for p in points],
         [p.score for p in points],
         s=22,
         facecolors="none",
@@ -24,7 +59,7 @@ def front_figure(points: Sequence[Point], score_name: str, title: str) -> Any:
         label=f"trials ({len(points)})",
     )
     axes.errorbar(
-        [p.bpw for p in front],
+        [p.size for p in front],
         [p.score for p in front],
         yerr=_errors(front),
         color=FRONT,
@@ -36,29 +71,48 @@ def front_figure(points: Sequence[Point], score_name: str, title: str) -> Any:
         linewidth=1.8,
         label=f"front ({len(front)}), 95% interval",
     )
-    reference, chosen = baseline(points), smallest_keeping(points)
-    if reference is not None:
+    if (reference := baseline(points)) is not None:
         axes.axhline(reference.score, color=MUTED, linewidth=1, linestyle="--")
         axes.annotate(
             f"unquantized: {reference.score:.3g}",
-            (0.01, reference.score),
+            (0.99, reference.score),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
+            xytext=(0, 5),
+            ha="right",
             textcoords="offset points",
             color=INK,
             fontsize=9,
         )
-    if chosen is not None:
+    _draw_bounds(axes, asked)
+    for (_, point), mark in zip(asked.marked, MARKS, strict=False):
         axes.scatter(
-            [chosen.bpw], [chosen.score], marker="*", s=220, color=CHOSEN, zorder=5,
-            label=f"smallest keeping {KEEP:.0%}:\n{chosen.bpw:.2f} bpw, {chosen.allocation}",
+            [point.size], [point.score], marker=mark, s=220 if mark == "*" else 90, color=CHOSEN,
+            zorder=5, label=asked.label(point),
         )  # fmt: skip
-    axes.set_xlabel("bits per weight over all parameters (bpw)")
+    axes.set_xlabel(AXIS_LABELS[axis_of(points)])
     axes.set_ylabel(score_name)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.set_title(title, loc="left", fontsize=10, color=INK, wrap=True)
+    axes.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
     theme.tidy(axes)
     return figure
+
+
+def _draw_bounds(axes: Any, asked: Asked) -> None:
+    """A line at each bound, and what lies beyond it shaded."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    look = {"color": CHOSEN, "linewidth": 1.2, "linestyle": ":"}
+    if asked.most is not None:
+        right = max(right, asked.most + 0.05 * (right - left))
+        left = min(left, asked.most - 0.05 * (right - left))
+        axes.axvline(asked.most, label=f"at most {asked.most:.4g} bpw", **look)
+        axes.axvspan(asked.most, right, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
+    if asked.least is not None:
+        bottom = min(bottom, asked.least - 0.05 * (top - bottom))
+        top = max(top, asked.least + 0.05 * (top - bottom))
+        axes.axhline(asked.least, label=f"at least {asked.least:.4g}", **look)
+        axes.axhspan(bottom, asked.least, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
 
 
 def _errors(points: Sequence[Point]) -> list[list[float]]:
@@ -67,15 +121,18 @@ def _errors(points: Sequence[Point]) -> list[list[float]]:
     )
 
 
-def front_plot(points: Sequence[Point], score_name: str, title: str) -> Any:
-    """The same as a plotly figure: hovering a point tells its allocation."""
+def front_plot(
+    points: Sequence[Point], score_name: str, title: str, asked: Asked | None = None
+) -> Any:
+    """The same as a plotly figure: hovering a point shows its allocation."""
     import plotly.graph_objects as go
 
+    asked = asked or Asked()
     front = pareto_front(points)
     lower, upper = _errors(front)
     plot = go.Figure()
     plot.add_scatter(
-        x=[p.bpw for p in points],
+        x=[p.size for p in points],
         y=[p.score for p in points],
         mode="markers",
         name=f"trials ({len(points)})",
@@ -84,7 +141,7 @@ def front_plot(points: Sequence[Point], score_name: str, title: str) -> Any:
         hovertemplate="%{text}<br>%{x:.3f} bpw, score %{y:.4g}<extra></extra>",
     )
     plot.add_scatter(
-        x=[p.bpw for p in front],
+        x=[p.size for p in front],
         y=[p.score for p in front],
         error_y={"array": upper, "arrayminus": lower, "thickness": 1, "width": 3},
         mode="lines+markers",
@@ -93,28 +150,49 @@ def front_plot(points: Sequence[Point], score_name: str, title: str) -> Any:
         text=[p.allocation for p in front],
         hovertemplate="%{text}<br>%{x:.3f} bpw, score %{y:.4g}<extra>front</extra>",
     )
-    reference, chosen = baseline(points), smallest_keeping(points)
-    if reference is not None:
+    if (reference := baseline(points)) is not None:
         plot.add_hline(
             reference.score,
             line={"color": MUTED, "dash": "dash", "width": 1},
             annotation_text=f"unquantized: {reference.score:.3g}",
             annotation_position="bottom right",
         )
-    if chosen is not None:
+    _add_bounds(plot, points, asked)
+    for (_, point), symbol in zip(asked.marked, SYMBOLS, strict=False):
         plot.add_scatter(
-            x=[chosen.bpw],
-            y=[chosen.score],
+            x=[point.size],
+            y=[point.score],
             mode="markers",
-            name=f"smallest keeping {KEEP:.0%}: {chosen.allocation}",
-            marker={"color": CHOSEN, "size": 16, "symbol": "star"},
+            name=asked.label(point).replace("\n", " "),
+            marker={"color": CHOSEN, "size": 16, "symbol": symbol},
             hoverinfo="skip",
         )
     plot.update_layout(
         title=title,
-        xaxis_title="bits per weight over all parameters (bpw)",
+        xaxis_title=AXIS_LABELS[axis_of(points)],
         yaxis_title=score_name,
         template="plotly_white",
         legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
     )
     return plot
+
+
+def _add_bounds(plot: Any, points: Sequence[Point], asked: Asked) -> None:
+    """A line at each bound, and what lies beyond it shaded."""
+    line = {"color": CHOSEN, "dash": "dot", "width": 1.5}
+    shade = {"fillcolor": CHOSEN, "opacity": FORBIDDEN, "line_width": 0, "layer": "below"}
+    if asked.most is not None:
+        end = max([p.size for p in points] + [asked.most]) * 1.05
+        plot.add_vline(asked.most, line=line, annotation_text=f"at most {asked.most:.4g} bpw")
+        plot.add_vrect(asked.most, end, **shade)
+    if asked.least is not None:
+        lows = [p.score if p.low is None else min(p.low, p.score) for p in points]
+        least = min([*lows, asked.least])
+        end = least - 0.05 * (max(p.score for p in points) - least)
+        plot.add_hline(
+            asked.least,
+            line=line,
+            annotation_text=f"at least {asked.least:.4g}",
+            annotation_position="top left",
+        )
+        plot.add_hrect(end, asked.least, **shade)

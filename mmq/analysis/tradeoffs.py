@@ -6,7 +6,15 @@ from typing import Any
 
 from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.analysis import theme
-from mmq.analysis.fronts import Point, baseline, pareto_front
+from mmq.analysis.fronts import (
+    AXIS_LABELS,
+    Point,
+    axis_of,
+    baseline,
+    comparable,
+    on_axis,
+    pareto_front,
+)
 from mmq.parts import GROUPS, TYPES
 
 DARK = 0.5  # of the colour scale: from here on numbers are written in white
@@ -49,7 +57,7 @@ def sweep_figure(
     figure, drawn = theme.panels(3, title, width=4.2, height=5)
     for k, (panel, name) in enumerate(zip(drawn, ("components", "groups", "types"), strict=True)):
         panel.scatter(
-            [p.bpw for p in points], [p.score for p in points], s=5, color=theme.MUTED, alpha=0.5
+            [p.size for p in points], [p.score for p in points], s=5, color=theme.MUTED, alpha=0.5
         )
         lines: dict[tuple[str, ...], list[Point]] = {}
         for point, chosen in selections.items():
@@ -59,14 +67,14 @@ def sweep_figure(
             if all(side == everything[j] for j, side in enumerate(sides) if j != k):
                 lines.setdefault(sides[k], []).append(point)
         for number, (side, some) in enumerate(sorted(lines.items(), key=lambda x: len(x[0]))):
-            some.sort(key=lambda p: p.bpw)
+            some.sort(key=lambda p: p.size)
             label = "all" if side == everything[k] else " + ".join(side)
-            x, y = [p.bpw for p in some], [p.score for p in some]
+            x, y = [p.size for p in some], [p.score for p in some]
             panel.plot(x, y, markersize=5, linewidth=1.5, label=label, **theme.style(number))
         if (reference := baseline(points)) is not None:
             panel.axhline(reference.score, color=theme.INK, linewidth=1)
         panel.set_title(f"which {'layer types' if name == 'types' else name}", fontsize=11)
-        panel.set_xlabel("bits per weight (bpw)")
+        panel.set_xlabel(f"{axis_of(points)} bits per weight (bpw)")
         panel.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12),
                      ncols=4, handlelength=3)  # fmt: skip
         theme.tidy(panel)
@@ -76,14 +84,17 @@ def sweep_figure(
 
 def fronts_figure(studies: Mapping[str, Sequence[Point]], score_name: str, title: str) -> Any:
     """Trials and fronts of several studies, score against bpw (paper, figure 4)."""
+    every = [point for points in studies.values() for point in points]
+    axis = axis_of(comparable(every))
+    studies = {name: on_axis(points, axis) for name, points in studies.items()}
     figure, (panel,) = theme.panels(1, title, width=7.5, height=4.8)
     for number, (name, points) in enumerate(studies.items()):
         look, front = theme.style(number), pareto_front(points)
-        panel.scatter([p.bpw for p in points], [p.score for p in points], s=8, alpha=0.3,
+        panel.scatter([p.size for p in points], [p.score for p in points], s=8, alpha=0.3,
                       color=look["color"], marker=look["marker"])  # fmt: skip
         scores = [p.score for p in front]
         panel.errorbar(
-            [p.bpw for p in front],
+            [p.size for p in front],
             scores,
             yerr=theme.errors(scores, [p.low for p in front], [p.high for p in front]),
             elinewidth=0.8,
@@ -92,7 +103,7 @@ def fronts_figure(studies: Mapping[str, Sequence[Point]], score_name: str, title
             label=f"{name} ({len(points)})",
             **look,
         )
-    panel.set_xlabel("bits per weight over all parameters (bpw)")
+    panel.set_xlabel(AXIS_LABELS[axis])
     panel.set_ylabel(score_name)
     theme.tidy(panel)
     theme.legend_below(figure, panel, len(studies), "fronts (of how many trials), 95% intervals")

@@ -1,10 +1,9 @@
-"""The commands plugins, size, trial and evaluate-baseline; the others have their own files."""
+"""The commands plugins, trial and evaluate-baseline; the others have their own files."""
 
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,9 +16,7 @@ from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.contracts import Metric
 from mmq.errors import InputError
 from mmq.home import home
-from mmq.model import check_weights, locate, skeleton
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
-from mmq.sizes import Size, planned_bpw
 from mmq.store import Store
 from mmq.trial import Question, TrialRecord, TrialSpec, run_trial
 
@@ -64,58 +61,6 @@ def option_text(plugin: type) -> str:
         for f in options
     ]  # fmt: skip
     return " ".join(shown)
-
-
-@click.command("size")
-@click.option("--model", default="", help="Bundled model, local folder or hub name.")
-@click.option("--config", default="", help="A config.json instead of a model.")
-@click.option("--bits", default="", help="Allocation, like vit=4,qformer=8,llm=3.")
-@click.option(
-    "--allow-unread-weights", is_flag=True, help="Allow weights that the model does not read."
-)
-@click.pass_context
-def size(
-    context: click.Context, model: str, config: str, bits: str, allow_unread_weights: bool
-) -> None:
-    """Print components and size of a model under an allocation, from its configuration alone."""
-    no_leftovers(context)
-    if bool(model) == bool(config):
-        raise InputError("size: give either --model NAME or --config FILE")
-    if config and not Path(config).is_file():
-        raise InputError(f"config: there is no file {config!r}")
-    source = config or locate(model)
-    seen = skeleton(source)
-    check_weights(source, allow_unread_weights)
-    parts = tuple(seen.components)
-    allocation = BitAllocation.parse(bits).over(parts) if bits else None
-    plan = allocation or BitAllocation.uniform(parts, UNTOUCHED)
-    planned = Size(seen.parameters, planned_bpw(plan, seen.components, seen.parameters))
-    quantizable = sum(component.weights for component in seen.components.values())
-    click.echo(
-        f"{'component':<12}{'blocks':>8}{'linears':>9}{'weights':>18}{'share':>8}{'bits':>6}"
-    )
-    for name, component in seen.components.items():
-        share = component.weights / seen.parameters
-        click.echo(
-            f"{name:<12}{component.blocks:>8}{len(component.layers):>9}"
-            f"{component.weights:>18,}{share:>8.1%}{plan.within(name):>6}"
-        )
-    rest = seen.parameters - quantizable
-    click.echo(f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNTOUCHED:>6}")
-    click.echo(f"{'all':<12}{'':>17}{seen.parameters:>18,}")
-    click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
-    for kept in seen.kept:
-        click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
-    if allocation and any("." in name for name, _ in allocation.bits):
-        click.echo(f"\n{allocation}")
-    if seen.unread_blocks:
-        click.echo(
-            f"\nLast vision blocks that count in the size, but whose output nothing reads: "
-            f"{seen.unread_blocks}. Their bits change no score."
-        )
-    click.echo(
-        f"\n{planned.bpw:.4f} bpw, {planned.gib:.3f} GiB (scales and zero points not counted)"
-    )
 
 
 @dataclass(frozen=True, slots=True)

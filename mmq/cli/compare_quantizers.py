@@ -36,13 +36,16 @@ def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None
         uniform = [BitAllocation.uniform(study.components, bits) for bits in descending]
         trials = study.trials(uniform)
         rows = [_row(study, trial, errors) for trial in trials]
+        floor = None if study.bounds is None else study.bounds[0]
         head = (*HEAD, trials[0].facts["primary"], "seconds")
         cells = [_cells(row) for row in rows]
         with reporting():
             study.run.log_table("comparison.json", rows)
-            study.run.describe(f"{finding(rows)}\n\n{markdown(head, cells)}{study.problem_text}")
+            study.run.describe(
+                f"{finding(rows, floor)}\n\n{markdown(head, cells)}{study.problem_text}"
+            )
     click.echo(aligned(head, cells))
-    click.echo(f"\n{finding(rows)}{study.problem_text}")
+    click.echo(f"\n{finding(rows, floor)}{study.problem_text}")
     click.echo()
     say_where_saved()
     say_how_to_browse()
@@ -81,13 +84,26 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def finding(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line: which quantizer scores best at every width, and whether that is beyond doubt."""
+def finding(rows: Sequence[Mapping[str, Any]], floor: float | None = None) -> str:
+    """One line: which quantizer scores best at every width, and whether that is beyond doubt.
+
+    floor: the least score there is; who scores it is no better than the others.
+    """
     parts = []
     for bits in dict.fromkeys(row["bits"] for row in rows if row["seconds"] is not None):
         some = sorted((r for r in rows if r["bits"] == bits), key=lambda r: -r["score"])
-        best, rest = some[0], some[1:]
-        sure = all(r["high"] is not None and r["high"] < (best["low"] or 0) for r in rest)
-        doubt = "" if sure else ", intervals overlap"
-        parts.append(f"{bits} bits: {best['quantizer']} ({best['score']:.4g}{doubt})")
+        score = some[0]["score"]
+        best = [row for row in some if row["score"] == score]
+        if floor is not None and score <= floor:
+            parts.append(f"{bits} bits: none ({score:.4g} is the least there is)")
+            continue
+        rest = some[len(best) :]
+        low = best[0]["low"]
+        sure = all(r["high"] is not None and low is not None and r["high"] < low for r in rest)
+        doubt = "" if sure or not rest else ", intervals overlap" if low is not None else (
+            ", no interval"
+        )  # fmt: skip
+        names = " and ".join(row["quantizer"] for row in best)
+        tied = "" if len(best) == 1 else ", tied"
+        parts.append(f"{bits} bits: {names} ({score:.4g}{tied}{doubt})")
     return "Best score at " + "; ".join(parts)

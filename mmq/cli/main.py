@@ -25,7 +25,7 @@ BUILT_IN = {  # command: the module that holds it
     "import-results": "import_results",
     "plugins": "commands",
     "quantize": "quantize",
-    "size": "commands",
+    "size": "size",
     "store": "store",
     "sweep-uniform": "studies",
     "trial": "commands",

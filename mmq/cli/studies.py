@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mmq.allocation import BitAllocation
-from mmq.analysis.fronts import Point
+from mmq.analysis.fronts import SIZE_AXIS_HELP, Point, SizeAxis, parse_axis
 from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
 from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
@@ -29,6 +29,7 @@ class SweepOptions(PlannedOptions):
 
     quantizer: str = option("uniform", QUANTIZER_HELP)
     bits: str = option("2,4,6,8", "Widths, each tried on all subsets of parts.")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
     figure: str = option("", FIGURE_HELP)
 
 
@@ -38,6 +39,7 @@ class AblateOptions(PlannedOptions):
 
     quantizer: str = option("gptq", QUANTIZER_HELP)
     bits: str = option("2,3,4,5,6,8", "Widths of a single component, and of each one of a pair.")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
     figure: str = option("", FIGURE_HELP)
 
 
@@ -47,6 +49,7 @@ class GridOptions(PlannedOptions):
 
     quantizer: str = option("gptq", QUANTIZER_HELP)
     bits: str = option("2,3,4,5,6,8,16", "Widths of every component.")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
     figure: str = option("", FIGURE_HELP)
 
 
@@ -90,18 +93,22 @@ def run_design(
 ) -> None:
     """Run all allocations of a design and hand back the front, and the design's own figure."""
     figure = path_to_write("figure", chosen.figure, ".png")
+    axis = parse_axis(chosen.size_axis)
     with opened(chosen, chosen.quantizer, extra, kind) as study:
         study.run.parts = list(names(study.components, grain))
         trials = study.trials(design(study.components, study.bits))
-        results = _results(study, trials)
+        results = _results(study, trials, axis)
+        found = results.answers()
         with reporting():
-            study.run.describe(description(results))
+            study.run.describe(description(results, found))
             study.run.save_view(study.run.parts, results.score_name)
             log_front(study.run, results)
             about = (chosen.model, chosen.task, chosen.quantizer, f"n = {len(study.clusters)}")
             drawn = draw(results.points, study.components, results.score_name, ", ".join(about))
             save_figure(study.run, drawn, f"{kind}.png", figure)
-    click.echo(f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results)}\n")
+    click.echo(
+        f"\n{front_text(results.points, results.score_name)}\n\n{conclusion(results, found)}\n"
+    )
     click.echo(f"Study:     {study.name}, {len(trials)} allocations")
     say_where_saved()
     say_how_to_browse()
@@ -109,7 +116,7 @@ def run_design(
     click.echo(f"Front:     {study.run.run_link()}")
 
 
-def _results(study: Several, trials: Sequence[Trial]) -> Results:
+def _results(study: Several, trials: Sequence[Trial], axis: SizeAxis) -> Results:
     by_allocation = {str(trial.allocation): trial.facts for trial in trials}
 
     def per_sample(allocation: str) -> Sequence[float] | None:
@@ -124,8 +131,10 @@ def _results(study: Several, trials: Sequence[Trial]) -> Results:
             high=trial.score["high"],
             stored_bpw=trial.facts["size"]["stored_bpw"],
             run_id=trial.facts["run_id"],
+            nominal=axis == "nominal",
         )
         for trial in trials
     ]
     name = trials[0].facts["primary"]
-    return Results(study.name, name, points, per_sample, study.clusters)
+    floor = None if study.bounds is None else study.bounds[0]
+    return Results(study.name, name, points, per_sample, study.clusters, floor=floor)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmq.analysis.answers import Answer, Budget, answers
-from mmq.analysis.fronts import Point, pareto_front, smallest_keeping, verdict
-from mmq.analysis.plots import front_figure, front_plot
+from mmq.analysis.answers import Answer, answers, verdict
+from mmq.analysis.budgets import Budget
+from mmq.analysis.fronts import Point, baseline, pareto_front
+from mmq.analysis.plots import Asked, front_figure, front_plot
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -21,6 +22,7 @@ class Results:
     """A study's evaluated trials. clusters: the picture of every sample.
 
     per_sample: a trial's score of every sample, by its allocation, where its metric has one.
+    floor: the least score there is, where that is known.
     """
 
     name: str
@@ -30,30 +32,59 @@ class Results:
     clusters: Sequence[str]
     budget: Budget = field(default_factory=Budget)
     parameters: int = 0  # of the model; needed where the budget is in GiB
+    floor: float | None = None
 
     def answers(self) -> list[Answer]:
         """What the budget asks for, or the smallest within 1%."""
-        return answers(self.points, self.budget, self.parameters, self.per_sample, self.clusters)
+        return answers(
+            self.points,
+            self.budget,
+            self.parameters,
+            self.per_sample,
+            self.clusters,
+            self.floor,
+        )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether something was asked, other than the smallest within 1%."""
+        return self.budget.sized or self.budget.scored
 
 
-def conclusion(results: Results) -> str:
-    """The verdict, or the answers to what was asked, and how sure they are."""
-    found = results.answers()
-    if results.budget.sized or results.budget.scored:
+def conclusion(results: Results, found: Sequence[Answer] | None = None) -> str:
+    """The verdict, or the answers to what was asked, and how sure they are.
+
+    found: the results' answers, where they are there already.
+    """
+    found = results.answers() if found is None else found
+    if results.bounded:
         return "\n\n".join(answer.text for answer in found)
-    said = verdict(results.points)
-    return said if found[0].point is None else f"{said}\n\n{found[0].sureness}"
+    said = verdict(results.points, found[0])
+    if baseline(results.points) is None or (found[0].point is None and not found[0].sureness):
+        return said
+    return f"{said}\n\n{found[0].sureness}"
 
 
-def description(results: Results) -> str:
+def title(results: Results, found: Sequence[Answer]) -> str:
+    """What the figure of a study is called: the answers, then the study's name."""
+    if results.bounded:
+        lines = [answer.headline for answer in found]
+    else:
+        lines = [verdict(results.points, found[0])]
+    return "\n".join([*lines, results.name])
+
+
+def description(results: Results, found: Sequence[Answer] | None = None) -> str:
     """The conclusion, then the front; Markdown."""
-    lines = [conclusion(results)]
+    lines = [conclusion(results, found)]
     front = pareto_front(results.points)
     lines.append(f"\n{len(results.points)} allocations evaluated, {len(front)} on the front:\n")
-    lines.append(f"| allocation | bpw | stored bpw | {results.score_name} | 95% interval |")
+    lines.append(
+        f"| allocation | stored bpw | nominal bpw | {results.score_name} | 95% interval |"
+    )
     lines.append("|---|---|---|---|---|")
     lines += [
-        f"| {p.allocation} | {p.bpw:.3f} | {_number(p.stored_bpw)} | {p.score:.4g} "
+        f"| {p.allocation} | {_number(p.stored_bpw)} | {p.bpw:.3f} | {p.score:.4g} "
         f"| {_interval(p)} |"
         for p in front
     ]
@@ -74,9 +105,9 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     """The front as a plain table for the terminal."""
     front = pareto_front(points)
     width = max([len(p.allocation) for p in front] + [10])
-    head = f"{'allocation':<{width}}  {'bpw':>7}  {'stored':>7}  {score_name} (95% interval)"
+    head = f"{'allocation':<{width}}  {'stored':>7}  {'nominal':>7}  {score_name} (95% interval)"
     rows = [
-        f"{p.allocation:<{width}}  {p.bpw:7.3f}  {_number(p.stored_bpw):>7}  "
+        f"{p.allocation:<{width}}  {_number(p.stored_bpw):>7}  {p.bpw:7.3f}  "
         f"{p.score:.4g} ({_interval(p)})"
         for p in front
     ]
@@ -88,7 +119,13 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
     points, score_name = results.points, results.score_name
     if not points:
         return
-    front, title = pareto_front(points), f"{verdict(points)}\n{results.name}"
+    found = results.answers()
+    front, heading = pareto_front(points), title(results, found)
+    shown = Asked(
+        found,
+        results.budget.largest(points[0].nominal, results.parameters),
+        results.budget.least_score(points),
+    )
     rows = [
         {
             "allocation": p.allocation,
@@ -104,13 +141,15 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
     run.log_table(TABLE, rows)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        front_figure(points, score_name, title).savefig(folder / "front.png")
+        front_figure(points, score_name, heading, shown).savefig(folder / "front.png")
         if interactive:
-            plot = front_plot(points, score_name, title.replace("\n", "<br>"))
+            plot = front_plot(points, score_name, heading.replace("\n", "<br>"), shown)
             plot.write_html(folder / "front.html")
         run.log_folder(folder)
-    chosen = smallest_keeping(points)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
+    chosen = next((answer.point for answer in found if answer.point is not None), None)
     if chosen is not None:
         metrics |= {"chosen_bpw": round(chosen.bpw, 4), "chosen_score": round(chosen.score, 4)}
+        if chosen.stored_bpw is not None:
+            metrics["chosen_stored_bpw"] = round(chosen.stored_bpw, 4)
     run.log(metrics=metrics)

@@ -15,6 +15,7 @@ from mmq.prepare import Prepared
 from mmq.racing import Race
 from mmq.records import Records
 from mmq.signals import signals_deferred
+from mmq.sizes import Size
 from mmq.studies.names import check_name as check_name
 from mmq.studies.names import safe_name as safe_name
 from mmq.trial import TrialRecord, TrialSpec, run_trial
@@ -35,16 +36,24 @@ def record_trial(
     tell: Callable[[], None] | None = None,
     race: Race | None = None,
     quiet: bool = False,
+    check_size: Callable[[Size], None] | None = None,
     **tags: str,
 ) -> Mapping[str, Any]:
     """One trial in a nested run: evaluated, kept on disk, logged, told; what was kept.
 
-    From the end of the evaluation on, SIGINT and SIGTERM wait.
+    check_size: see `run_trial`. From the end of the evaluation on, SIGINT and SIGTERM wait.
     """
     with ExitStack() as stack:
         with run.trial_run(spec, **tags) as trial:
             record = run_trial(
-                spec, model, artifacts, prepared.evaluator, prepared.samples, quiet, race
+                spec,
+                model,
+                artifacts,
+                prepared.evaluator,
+                prepared.samples,
+                quiet,
+                race,
+                check_size,
             )
             stack.enter_context(signals_deferred())
             kept = keep(record, trial.run_id)

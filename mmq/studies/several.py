@@ -19,6 +19,7 @@ from mmq.prepare import (
     tried_widths,
 )
 from mmq.store import Store, digest
+from mmq.studies.baseline import check_baseline
 from mmq.studies.choices import build, fitting
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
 
@@ -98,20 +99,39 @@ class Several:
         evaluated is kept, and the next call tries the others again.
         """
         untouched = BitAllocation.uniform(self.components, UNTOUCHED)
-        planned = [Planned(next(iter(self.prepared)), untouched)]
-        planned += [
+        first = Planned(next(iter(self.prepared)), untouched)
+        found = self._run([first])
+        self._check_baseline(found)
+        planned = [
             Planned(label, each)
             for each in dict.fromkeys(allocations)
             for label in self.prepared
             if each != untouched
         ]
-        found = run_planned(self.run, self.model, planned, self.prepared, self.artifacts)
-        if missing := len(planned) - len(found):
+        found |= self._run(planned)
+        if missing := len(planned) + 1 - len(found):
             raise RuntimeError(f"{missing} trials failed; the same command tries them again")
         return [
             Trial("" if each.allocation == untouched else each.label, each.allocation, facts)
             for each, facts in found.items()
         ]
+
+    def _run(self, planned: Sequence[Planned]) -> dict[Planned, Mapping[str, Any]]:
+        return run_planned(self.run, self.model, planned, self.prepared, self.artifacts)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which values scores lie, where that is known."""
+        return next(iter(self.prepared.values())).evaluator.bounds
+
+    def _check_baseline(self, found: Mapping[Planned, Mapping[str, Any]]) -> None:
+        """InputError where the unquantized model scores nothing: the others have no sense then."""
+        for facts in found.values():
+            try:
+                check_baseline(facts["metrics"][facts["primary"]], facts["primary"], self.bounds)
+            except InputError as error:
+                self.run.describe(str(error))
+                raise
 
 
 @contextmanager

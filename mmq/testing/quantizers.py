@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmq.contracts import Quantizer
+from mmq.contracts import CalibratedQuantizer, Quantizer
+from mmq.inputs import LayerInputs
 from mmq.quantized import QuantizedWeight
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+SHAPES = ((64, 128), (192, 256))  # (outputs, inputs)
 
 
 def _weight(seed: int = 0, shape: tuple[int, int] = (48, 128)) -> Tensor:
@@ -19,6 +21,18 @@ def _weight(seed: int = 0, shape: tuple[int, int] = (48, 128)) -> Tensor:
 
 def _error(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
     return float((quantizer.quantize(weight, bits).dequantize() - weight).norm())
+
+
+def _quantized(quantizer: Quantizer, weight: Tensor) -> dict[int, QuantizedWeight]:
+    """Codes at every width, as a study makes them: some inputs are larger than others."""
+    if not isinstance(quantizer, CalibratedQuantizer):
+        return {bits: quantizer.quantize(weight, bits) for bits in WIDTHS}
+    generator = torch.Generator().manual_seed(1)
+    inputs = LayerInputs(weight.shape[1], keep=quantizer.sampled_inputs)
+    sizes = torch.rand(weight.shape[1], generator=generator).mul(5).exp()
+    inputs.update_(torch.randn(64, weight.shape[1], generator=generator) * sizes)
+    (solved,) = quantizer.solve([weight], inputs, WIDTHS)
+    return {bits: found.weight for bits, found in solved.items()}
 
 
 class QuantizerContract(ABC):
@@ -80,6 +94,13 @@ class QuantizerContract(ABC):
         first = quantizer.quantize(weight, 3)
         assert torch.equal(weight, _weight())
         assert torch.equal(first.codes, quantizer.quantize(weight, 3).codes)
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_the_planned_size_is_what_is_stored(self, shape: tuple[int, int]) -> None:
+        quantizer = self.make()
+        quantized = _quantized(quantizer, _weight(shape=shape))
+        planned = {bits: quantizer.stored_bits(shape, bits) for bits in WIDTHS}
+        assert planned == {bits: weight.stored_bits for bits, weight in quantized.items()}
 
     def test_stored_bits_count_more_than_the_codes(self) -> None:
         quantized = self.make().quantize(_weight(), 3)

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from mmq import checksums
 from mmq.contracts import LayerReport
-from mmq.errors import TakenOver
+from mmq.errors import TakenOver, TooLarge
 from mmq.home import home
 from mmq.owner import owner
 from mmq.racing import Stopped
@@ -205,7 +205,7 @@ def status_of(error: BaseException | None) -> str:
     """The status of a run whose block ended like this."""
     if error is None:
         return "FINISHED"
-    ended = isinstance(error, KeyboardInterrupt | SystemExit | TakenOver)
+    ended = isinstance(error, KeyboardInterrupt | SystemExit | TakenOver | TooLarge)
     return "KILLED" if ended else "FAILED"
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import click
 
 from mmq.allocation import BitAllocation, parse_bits
-from mmq.analysis.answers import Budget
+from mmq.analysis.budgets import Budget
+from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.errors import InputError, unknown
@@ -37,7 +38,8 @@ class SearchOptions(QuestionOptions):
         "component", "What gets a width: component, group (thirds), type (attn, ff), or fine."
     )
     n_trials: int = option(40, "Allocations to try, those of earlier calls included.")
-    max_bpw: str = option("", "Answer: the best under so many bits per weight.")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
+    max_bpw: str = option("", "Answer: the best under so many bits per weight (of --size-axis).")
     max_size_gib: str = option("", "Answer: the best under so many GiB, scales counted.")
     min_score: str = option("", "Answer: the smallest with at least this score.")
     max_drop: str = option("", "Answer: the smallest within 1% (or 0.5 points) of unquantized.")
@@ -66,6 +68,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
             raise InputError(f"{shown}: {getattr(chosen, option_name)} is not at least 1")
     deadline = Deadline.parse(chosen.timeout)
     budget = Budget.parse(chosen.max_bpw, chosen.max_size_gib, chosen.min_score, chosen.max_drop)
+    axis = parse_axis(chosen.size_axis)
     check_name(chosen.study)
     if chosen.grain not in GRAINS:
         raise unknown("grain", chosen.grain, GRAINS)
@@ -77,9 +80,10 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         pairs=chosen.grain != "component",
     )
     space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
-    steering = Steering.of(space, prepared.skeleton, budget, prepared.evaluator.bounds)
+    bounds = prepared.evaluator.bounds
+    steering = Steering.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
     question = prepared.question
-    name = chosen.study or study_name(question, space)
+    name = chosen.study or study_name(question, space, axis)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
     study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering, is_worker())
     model = prepared.load() if chosen.workers == 1 else None
@@ -97,7 +101,6 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
             if model is not None:
                 artifacts = found.artifacts()
                 steering.measure(model, prepared, artifacts)
-                study.lead(steering.diagonal())  # what is small enough is known now
                 found.alone(model, artifacts)
             else:
                 left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
@@ -125,23 +128,29 @@ def open_run(study: SearchStudy, experiment: str, question: Question) -> StudyRu
     return run
 
 
-def study_name(question: Question, space: Space) -> str:
+def study_name(question: Question, space: Space, axis: SizeAxis = "stored") -> str:
     """A readable name that tells two questions, or two spaces, apart."""
     model = question.model.rstrip("/").split("/")[-1]
     readable = f"{model}-{question.evaluator}-{question.quantizer}"
     widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
     grain = "" if space.grain == "component" else f"-{space.grain}"
-    return safe_name(f"{readable}{grain}-{widths}-{question.key[:8]}")
+    nominal = "" if axis == "stored" else f"-{axis}"
+    return safe_name(f"{readable}{grain}-{widths}{nominal}-{question.key[:8]}")
 
 
 def _say_what_was_found(found: Search) -> None:
     """The front, the answers, where they are registered and where to look."""
     study, run, results = found.study, found.run, found.results()
-    said = conclusion(results)
+    answers = results.answers()
+    said = conclusion(results, answers)
+    if not study.space.has_baseline:
+        said += "\n\nThe unquantized model was evaluated to compare with; it is no trial."
+    if exceeding := len(study.steering.weighed):
+        said += f"\n\nNot evaluated: {exceeding} that took more than planned and than the bound."
     if stopped := len(study.pruned()):
         said += f"\n\n{stopped} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
-    for answer in results.answers():
+    for answer in answers:
         if answer.point is not None:
             with optional(f"{answer.question}: the model is not registered"):
                 click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")

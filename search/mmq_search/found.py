@@ -1,7 +1,7 @@
 """What a search has found so far, read from its storage."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -9,8 +9,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mmq.analysis.answers import Budget, answers
-from mmq.analysis.fronts import Point
+from mmq.analysis.answers import answers
+from mmq.analysis.budgets import Budget
+from mmq.analysis.fronts import Point, SizeAxis, parse_axis
 from mmq.errors import InputError, unknown
 from mmq.records import Records, primary_samples
 from mmq.studies.front import Results
@@ -19,6 +20,7 @@ from mmq_search.storage import Storage
 
 log = logging.getLogger(__name__)
 DIRECTIONS = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
+BASELINE = "baseline"  # the study's attribute with the unquantized model, where no trial has it
 
 
 class FoundStudy:
@@ -107,42 +109,52 @@ class FoundStudy:
         """The metric that is maximized, as the evaluator calls it."""
         return str(self.study.user_attrs.get("score_name", "score"))
 
+    @property
+    def axis(self) -> SizeAxis:
+        """The size that is minimized; studies from before there was a choice have the nominal."""
+        return parse_axis(self.study.user_attrs.get("size_axis") or "nominal")
+
     def short_answers(self) -> list[str]:
-        """The answers to what was asked, a line each, without how sure they are."""
+        """The answers to what was asked, one line each, without how sure they are."""
+        asked, parameters = self.asked, self.asked.get("parameters", 0)
         found = answers(
-            self.points(), self.budget(), self.asked.get("parameters", 0), lambda _: None, []
+            self.points(), self.budget(), parameters, lambda _: None, [], asked.get("floor")
         )
         return [answer.text.splitlines()[0] for answer in found]
 
     def points(self) -> list[Point]:
-        """Every evaluated trial on the size-score plane."""
-        return [
-            Point(
-                allocation=allocation,
-                bpw=trial.values[0],
-                score=trial.values[1],
-                low=trial.user_attrs.get("low"),
-                high=trial.user_attrs.get("high"),
-                stored_bpw=trial.user_attrs.get("stored_bpw"),
-                run_id=trial.user_attrs.get("run_id"),
-            )
+        """Every evaluated trial on the size-score plane, and the unquantized model."""
+        known = self.study.user_attrs
+        nominal = (known.get("size_axis") or "nominal") == "nominal"
+        found = {
+            allocation: _point(allocation, trial.values, trial.user_attrs, nominal)
             for allocation, trial in self.evaluated().items()
-        ]
+        }
+        if (aside := known.get(BASELINE)) is not None:
+            name = aside["allocation"]
+            found.setdefault(name, _point(name, aside["values"], aside, nominal))
+        return list(found.values())
 
     def per_sample(self, allocation: str) -> Sequence[float] | None:
         """A finished trial's score of every sample, where its metric has one."""
         record = self.records.get(allocation)
         if record is None:  # another machine evaluated it
-            run_id = self.evaluated()[allocation].user_attrs.get("run_id")
+            run_id = next(p.run_id for p in self.points() if p.allocation == allocation)
             record = None if run_id is None else fetch_record(run_id)
             if record is not None:
                 self.records.put(record)
         return None if record is None else primary_samples(record)
 
     def results(
-        self, clusters: Sequence[str], budget: Budget | None = None, parameters: int = 0
+        self,
+        clusters: Sequence[str],
+        budget: Budget | None = None,
+        parameters: int = 0,
+        floor: float | None = None,
     ) -> Results:
-        """What was evaluated; clusters: the picture of every sample; parameters: of the model."""
+        """What was evaluated; clusters: the picture of every sample; parameters: of the model;
+        floor: the least score there is.
+        """
         return Results(
             self.name,
             self.score_name,
@@ -151,6 +163,7 @@ class FoundStudy:
             clusters,
             budget or Budget(),
             parameters,
+            floor,
         )
 
 
@@ -160,3 +173,18 @@ def _is_known(trial: FrozenTrial) -> bool:
         return True
     valued = trial.state == TrialState.PRUNED or len(trial.values or ()) == len(DIRECTIONS)
     return valued and isinstance(trial.user_attrs.get("allocation"), str)
+
+
+def _point(
+    allocation: str, values: Sequence[float], facts: Mapping[str, Any], nominal: bool
+) -> Point:
+    return Point(
+        allocation=allocation,
+        bpw=facts.get("bpw", values[0]),
+        score=values[1],
+        low=facts.get("low"),
+        high=facts.get("high"),
+        stored_bpw=facts.get("stored_bpw"),
+        run_id=facts.get("run_id"),
+        nominal=nominal,
+    )

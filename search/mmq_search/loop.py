@@ -9,17 +9,20 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from mmq.analysis.fronts import baseline
 from mmq.artifacts import Artifacts
-from mmq.errors import TakenOver
+from mmq.errors import InputError, TakenOver, TooLarge
 from mmq.home import home
 from mmq.model import LoadedModel
 from mmq.prepare import Prepared
 from mmq.racing import Race
 from mmq.records import Records
-from mmq.store import Store
+from mmq.sizes import Size
+from mmq.store import Store, digest
+from mmq.studies.baseline import check_baseline
 from mmq.studies.front import Results
 from mmq.studies.run import copy_trial, ends_study, record_trial
-from mmq.tracking import StudyRun, unreachable
+from mmq.tracking import StudyRun, hasty, optional, unreachable
 from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
 from mmq_search.live import LiveView
@@ -41,6 +44,7 @@ class Search:
     n_trials: int
     deadline: Deadline
     race: bool = True
+    _compared: bool = False  # the unquantized model is evaluated, and scores something
 
     @property
     def done(self) -> int:
@@ -51,7 +55,7 @@ class Search:
         """What was found so far."""
         pictures = [sample.image_id for sample in self.prepared.samples]
         steering = self.study.steering
-        return self.study.results(pictures, steering.budget, steering.parameters)
+        return self.study.results(pictures, steering.budget, steering.parameters, steering.floor)
 
     def _target(self) -> int:
         """How many allocations to try; says so where some are already."""
@@ -71,6 +75,7 @@ class Search:
     def together(self, commands: list[list[str]]) -> None:
         """Let workers search, and log the front when they have."""
         target, live = self._target(), LiveView(self.run, self.results)
+        self.check_baseline()
         # looking for others settles what a killed worker left
         with (
             live.finishing(last=lambda: not self.study.others_at_work()),
@@ -78,6 +83,7 @@ class Search:
         ):
             if self.done < target:
                 oversee(commands, lambda: self.done, target)
+                self.check_baseline()
 
     def alone(self, model: LoadedModel, artifacts: Artifacts) -> None:
         """Ask, run and tell in this process; the front is logged however it ends."""
@@ -89,8 +95,11 @@ class Search:
             tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
         ):
             bar.update(self.done)
+            if not self.study.space.has_baseline:
+                self.evaluate_aside(model, artifacts)
             while self.done < target and not self.deadline.passed:
-                if (asked := self.study.ask(target)) is None:
+                first = None if self.check_baseline() else self.study.space.baseline
+                if (asked := self.study.ask(target, first)) is None:
                     if idle:  # nothing is left, and nobody's trial can come back
                         break
                     idle = not self.study.others_at_work()
@@ -101,7 +110,7 @@ class Search:
                     self.run_one(asked, model, artifacts)
                 except StorageError:  # it was waited for long enough
                     raise
-                except TakenOver as error:
+                except (TakenOver, TooLarge) as error:
                     tqdm.write(f"Trial {asked.allocation}: {error}")
                 except Exception as error:
                     failures += 1
@@ -114,12 +123,67 @@ class Search:
                     bar.set_postfix_str(f"front: {live.size}")
                 bar.update(self.done - bar.n)
 
+    def check_baseline(self) -> bool:
+        """Whether the unquantized model was evaluated; InputError where it scores nothing."""
+        if self._compared:
+            return True
+        if (point := baseline(self.study.points())) is None:
+            return False
+        score = {
+            "value": point.score,
+            "low": point.low,
+            "high": point.high,
+            "n": len(self.prepared.samples),
+        }
+        try:
+            check_baseline(score, self.study.score_name, self.prepared.evaluator.bounds)
+        except InputError as error:
+            if not is_worker():
+                with optional("The run's description is not brought up to date"), hasty():
+                    self.run.describe(str(error))
+            raise
+        self._compared = True
+        return True
+
+    def evaluate_aside(self, model: LoadedModel, artifacts: Artifacts) -> None:
+        """Evaluate the unquantized model, which the space does not have, once per study.
+
+        It is no trial of Optuna's, and not counted: the others are compared with it.
+        """
+        study, prepared = self.study, self.prepared
+        allocation = study.space.baseline
+        store = Store(home() / "store")
+        with store.locked(f"baseline-{digest(study.name)}"):  # the other workers wait for it
+            if baseline(study.points()) is not None:
+                return
+            spec, shared = TrialSpec(prepared.question, allocation), Records.of(prepared.question)
+            if (own := study.records.get(allocation)) is not None:  # it was killed before the end
+                study.tell_aside(own)
+            elif (known := shared.get(allocation)) is not None:
+
+                def keep_copy(run_id: str) -> None:
+                    study.tell_aside(study.records.put(known | {"run_id": run_id}))
+
+                copy_trial(self.run, spec, known, keep_copy)
+            else:
+
+                def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
+                    facts = study.records.keep(record, run_id)
+                    shared.put(facts)
+                    study.tell_aside(facts)
+                    return facts
+
+                quiet = is_worker()
+                record_trial(self.run, spec, model, artifacts, prepared, keep, quiet=quiet)
+
     def run_one(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
         """One trial through mmq's path; what ends it early is told to Optuna too."""
         study = self.study
         try:
             with study.working(asked):
                 self._settle(asked, model, artifacts)
+        except TooLarge:
+            raise  # it is settled
         except BaseException as error:
             retry = isinstance(error, KeyboardInterrupt | StorageError) or unreachable(error)
             try:
@@ -138,7 +202,11 @@ class Search:
         def tell() -> None:
             study.tell(asked)
 
+        def check_size(size: Size) -> None:
+            self._check_size(asked, size.bpw, size.stored_bpw)
+
         if (known := shared.get(asked.allocation)) is not None:
+            self._check_size(asked, known["size"]["bpw"], known["size"]["stored_bpw"])
 
             def keep_copy(run_id: str) -> None:
                 study.check_claim(asked)
@@ -157,7 +225,21 @@ class Search:
         seed = prepared.question.seed
         race = Race(seed, study.points(), study.per_sample) if self.race else None
         quiet = is_worker()
-        record_trial(self.run, spec, model, artifacts, prepared, keep, tell, race, quiet, **tags)
+        record_trial(
+            self.run, spec, model, artifacts, prepared, keep, tell, race, quiet, check_size, **tags
+        )
+
+    def _check_size(self, asked: Asked, bpw: float, stored_bpw: float | None) -> None:
+        """TooLarge where what was quantized takes more than was planned, and than is allowed."""
+        steering = self.study.steering
+        if asked.allocation == self.study.space.baseline or stored_bpw is None:
+            return
+        if not steering.fits(bpw, stored_bpw):
+            self.study.exceeds(asked, stored_bpw)
+            raise TooLarge(
+                f"not evaluated: it takes {stored_bpw:.4f} stored bits per weight, more than "
+                f"planned and than {steering.budget.size_text}"
+            )
 
     def artifacts(self) -> Artifacts:
         """The quantized blocks that trials are assembled from."""

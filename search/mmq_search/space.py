@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from mmq.allocation import BitAllocation
+from mmq.allocation import UNTOUCHED, BitAllocation
 from mmq.parts import Part, finest, names
 
 LISTED = 100_000  # allocations: larger spaces are not gone through
@@ -30,6 +30,16 @@ class Space:
     def parts(self) -> tuple[str, ...]:
         """Names of what gets a width each."""
         return tuple(names(self.components, self.grain))
+
+    @property
+    def baseline(self) -> BitAllocation:
+        """The unquantized model."""
+        return BitAllocation.uniform(self.components, UNTOUCHED)
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the unquantized model is one of the allocations."""
+        return UNTOUCHED in self.bits
 
     def __len__(self) -> int:
         return math.prod([len(self.bits)] * len(self.parts))

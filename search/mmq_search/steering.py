@@ -1,19 +1,21 @@
 """What a search is told beforehand: exact sizes, a budget, and what each part loses alone."""
 
+import math
 import random
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.analysis.answers import Budget
-from mmq.analysis.fronts import Point
+from mmq.analysis.budgets import Budget
+from mmq.analysis.fronts import Point, SizeAxis
 from mmq.artifacts import Artifacts
+from mmq.contracts import Quantizer
 from mmq.errors import InputError
 from mmq.model import LoadedModel, Skeleton
 from mmq.prepare import Prepared
 from mmq.sensitivity import profile
-from mmq.sizes import GIB, part_weights
+from mmq.sizes import GIB, part_bits, part_weights
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.space import Space
 
@@ -25,8 +27,9 @@ class Steering:
     """How the sampler of a study is made.
 
     weights: how many each of the space's parts has, where sizes are known; parameters: of the
-    whole model. stored: bits of each part by width with everything that is stored, where GiB are
-    bounded. profile: a loss of every part by level.
+    whole model. stored: bits of each part by width with everything that is stored. axis: the size
+    that the study minimizes. weighed: stored bits per weight of allocations whose size turned out
+    to be another one than planned. profile: a loss of every part by level.
     """
 
     space: Space
@@ -34,7 +37,10 @@ class Steering:
     weights: Sequence[int] | None = None
     parameters: int = 0
     stored: Mapping[tuple[str, int], float] | None = None
+    axis: SizeAxis = "stored"
     profile: Mapping[str, Sequence[float]] | None = None
+    weighed: dict[str, float] = field(default_factory=dict)
+    floor: float | None = None
 
     @classmethod
     def of(
@@ -42,93 +48,108 @@ class Steering:
         space: Space,
         seen: Skeleton,
         budget: Budget,
+        quantizer: Quantizer,
         bounds: tuple[float, float] | None = None,
+        axis: SizeAxis = "stored",
     ) -> "Steering":
         """Before any weight is loaded; InputError for a budget that nothing can keep to.
 
         bounds: between which values scores lie, where that is known.
         """
         weights = part_weights(space.parts, seen.components)
-        self = cls(space, budget, weights, seen.parameters)
-        least = self.bpw(dict.fromkeys(space.parts, 0))
-        smallest = f"everything at {space.bits[0]} bits has"
-        if budget.max_bpw is not None and budget.max_bpw < least:
-            raise InputError(
-                f"max-bpw: {budget.max_bpw:g} cannot be reached; {smallest} {least:.3f}"
-            )
-        gib = least * seen.parameters / GIB
-        if budget.max_gib is not None and budget.max_gib < gib:
-            raise InputError(
-                f"max-size-gib: {budget.max_gib:g} cannot be reached; {smallest} {gib:.3g} GiB, "
-                f"scales and zero points not counted"
-            )
-        if budget.min_score is not None and bounds is not None and budget.min_score > bounds[1]:
-            raise InputError(
-                f"min-score: {budget.min_score:.10g} cannot be reached; scores lie between "
-                f"{bounds[0]:g} and {bounds[1]:g}"
-            )
-        if budget.max_drop is not None and UNTOUCHED not in space.bits:
-            raise InputError("max-drop: add 16 to --bits, so that there is a score to drop from")
+        stored = part_bits(space.parts, seen.components, quantizer, space.bits)
+        floor = None if bounds is None else bounds[0]
+        self = cls(space, budget, weights, seen.parameters, stored, axis, floor=floor)
+        self._check_budget()
+        if budget.min_score is not None and bounds is not None:
+            lie = f"scores lie between {bounds[0]:g} and {bounds[1]:g}"
+            if budget.min_score > bounds[1]:
+                raise InputError(f"min-score: {budget.min_score:.10g} cannot be reached; {lie}")
+            if budget.min_score <= bounds[0]:
+                raise InputError(f"min-score: {budget.min_score:.10g} asks for nothing; {lie}")
         return self
 
+    def _check_budget(self) -> None:
+        """InputError for a size that is below the smallest there is."""
+        least = dict.fromkeys(self.space.parts, 0)
+        for name in self.space.parts:
+            sizes = [self.size(least | {name: level}) for level in range(len(self.space.bits))]
+            least[name] = sizes.index(min(sizes))
+        smallest = str(self.space.allocation(least))
+        if self.budget.max_bpw is not None and self.budget.max_bpw < (bpw := self.size(least)):
+            raise InputError(
+                f"max-bpw: {self.budget.max_bpw:g} cannot be reached; the smallest allocation, "
+                f"{smallest}, has {_up(bpw)} {self.axis} bits per weight"
+            )
+        if self.budget.max_gib is not None and self.budget.max_gib < (gib := self.gib(least)):
+            raise InputError(
+                f"max-size-gib: {self.budget.max_gib:g} cannot be reached; the smallest "
+                f"allocation, {smallest}, takes {_up(gib)} GiB"
+            )
+
     def measure(self, model: LoadedModel, prepared: Prepared, artifacts: Artifacts) -> None:
-        """See what only a loaded model tells: what is stored, what each part loses alone."""
-        if self.budget.max_gib is not None:
-            self._weigh(model, artifacts)
+        """See what only a loaded model shows: what each part loses alone."""
         if self.space.grain != "component":
             bits = self.space.bits
             found = profile(model, prepared, artifacts, self.space.parts, bits)
-            self.profile = {name: [row[b] for b in bits] for name, row in found.items()}
+            self.profile = {
+                name: [row[b] for b in self._ascending(name)] for name, row in found.items()
+            }
 
-    def _weigh(self, model: LoadedModel, artifacts: Artifacts) -> None:
-        """Quantize at all widths now, and see what that stores."""
-        stored: dict[tuple[str, int], float] = {}
-        widths = [bits for bits in self.space.bits if bits != UNTOUCHED]
-        for name in model.components:
-            artifacts.fill(model, name, widths)
-            for bits in widths:
-                for layer, quantized in artifacts.layers(model, name, bits):
-                    part = self.space.part_of(model.components[name].part(layer))
-                    stored[part, bits] = (
-                        stored.get((part, bits), 0.0) + quantized.weight.stored_bits
-                    )
-        self.stored = stored
+    def _ascending(self, part: str) -> list[int]:
+        """The widths by the size that they give a part: small groups can outweigh their codes."""
+        if self.stored is None or self.axis == "nominal":
+            return list(self.space.bits)
+        stored = self.stored
+        return sorted(self.space.bits, key=lambda bits: stored[part, bits])
+
+    def size(self, params: Mapping[str, Any]) -> float:
+        """Bits per weight of Optuna's parameters, on the study's axis."""
+        nominal = self.axis == "nominal" or self.stored is None
+        return self.bpw(params) if nominal else self.stored_bpw(params)
 
     def bpw(self, params: Mapping[str, Any]) -> float:
-        """Exact size of Optuna's parameters."""
+        """Nominal bits per weight."""
         assert self.weights is not None
         parts = zip(self.space.parts, self.weights, strict=True)
         saved = sum(w * (UNTOUCHED - self.space.bits[params[name]]) for name, w in parts)
         return float(UNTOUCHED - saved / self.parameters)
 
-    def gib(self, params: Mapping[str, Any]) -> float:
-        """Exact size in GiB with everything that is stored."""
+    def stored_bpw(self, params: Mapping[str, Any]) -> float:
+        """Bits per weight with everything that is stored, as planned."""
         assert self.weights is not None
         assert self.stored is not None
-        bits = float(UNTOUCHED * self.parameters)
+        saved = 0.0
         for name, weights in zip(self.space.parts, self.weights, strict=True):
-            width = self.space.bits[params[name]]
-            if width != UNTOUCHED:
-                bits += self.stored.get((name, width), 0) - UNTOUCHED * weights
-        return bits / GIB
+            saved += UNTOUCHED * weights - self.stored[name, self.space.bits[params[name]]]
+        return float(UNTOUCHED - saved / self.parameters)
+
+    def gib(self, params: Mapping[str, Any]) -> float:
+        """Size in GiB with everything that is stored, as planned."""
+        return self.stored_bpw(params) * self.parameters / GIB
 
     def allows(self, allocation: BitAllocation) -> bool:
         """Whether an allocation is small enough; the unquantized model always is: it is compared
         with.
         """
-        if self.weights is None or allocation == self.space.diagonal()[0]:
+        if self.weights is None or allocation == self.space.baseline:
             return True
         params = self.space.params(allocation)
+        if str(allocation) in self.weighed:
+            return self.fits(self.bpw(params), self.weighed[str(allocation)])
         most_bpw, most_gib = self.budget.max_bpw, self.budget.max_gib
-        return (most_bpw is None or self.bpw(params) <= most_bpw) and (
-            most_gib is None or self.stored is None or self.gib(params) <= most_gib
+        return (most_bpw is None or self.size(params) <= most_bpw) and (
+            most_gib is None or self.gib(params) <= most_gib
         )
 
+    def fits(self, bpw: float, stored_bpw: float | None) -> bool:
+        """Whether the size of what was really quantized is within the budget."""
+        point = Point("", bpw, 0, stored_bpw=stored_bpw, nominal=self.axis == "nominal")
+        return self.budget.fits(point, self.parameters)
+
     def diagonal(self) -> list[BitAllocation]:
-        """The same width everywhere, as far as that is allowed, and known to be."""
-        every = self.space.diagonal()
-        unknown = self.budget.max_gib is not None and self.stored is None
-        return every[:1] if unknown else [a for a in every if self.allows(a)]
+        """The same width everywhere, as far as that is allowed."""
+        return [a for a in self.space.diagonal() if self.allows(a)]
 
     def left(self, settled: Container[str]) -> int:
         """How many allocations may still be asked; of a large space, all that there are."""
@@ -146,9 +167,19 @@ class Steering:
         limits = [] if self.stored is None or most is None else [(self.gib, most)]
         return FrontSampler(
             seed=seed,
-            size=None if self.weights is None else self.bpw,
+            size=None if self.weights is None else self.size,
             profile=self.profile,
             max_size=self.budget.max_bpw,
             min_score=self.budget.least_score(points),
             limits=limits,
         )
+
+
+def _up(size: float) -> str:
+    """A size rounded up to four digits: as a bound it can be kept to.
+
+    >>> _up(2.85801), _up(0.00012341)
+    ('2.859', '0.0001235')
+    """
+    digits = 3 - math.floor(math.log10(size))
+    return f"{math.ceil(size * 10**digits) / 10**digits:.4g}"

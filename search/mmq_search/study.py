@@ -16,7 +16,7 @@ from mmq.allocation import BitAllocation
 from mmq.errors import InputError, TakenOver
 from mmq.owner import owner
 from mmq_search.abandoned import Abandoned
-from mmq_search.found import FoundStudy
+from mmq_search.found import BASELINE, FoundStudy
 from mmq_search.patience import StorageError
 from mmq_search.space import Space
 from mmq_search.steering import Steering
@@ -24,6 +24,7 @@ from mmq_search.storage import Storage, heartbeat
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+SIZE_NAMES = {"stored": "stored_bpw", "nominal": "bpw"}  # of Optuna's first objective
 MAX_DUPLICATES = 3  # repeats in a row before a fresh allocation is drawn
 
 
@@ -71,7 +72,8 @@ class SearchStudy(FoundStudy):
         )
         self._open(name, storage, study)
         self._check_question(facts)
-        self.study.set_metric_names(["bpw", "score"])
+        self.study.set_metric_names([SIZE_NAMES[self.steering.axis], "score"])
+        self.steering.weighed |= self._weighed()
         self.abandoned.settle()
         self.lead(self.steering.diagonal())
 
@@ -81,6 +83,7 @@ class SearchStudy(FoundStudy):
         if known is None:  # the question last: whoever finds it finds all
             self.study.set_user_attr("bits", list(self.space.bits))
             self.study.set_user_attr("grain", self.space.grain)
+            self.study.set_user_attr("size_axis", self.steering.axis)
             self.study.set_user_attr("question", given)
         elif not isinstance(known, dict) or known != given:
             known = known if isinstance(known, dict) else {}
@@ -95,6 +98,29 @@ class SearchStudy(FoundStudy):
                     f"study: {self.name!r} searches another space, with {name} "
                     f"{has}. Choose another --study, or leave it empty."
                 )
+
+        if self.axis != self.steering.axis:
+            raise InputError(
+                f"study: {self.name!r} measures {self.axis} sizes, which its trials were told; "
+                f"{self.steering.axis} ones cannot be mixed in. Resume it with --study "
+                f"{self.name} --size-axis {self.axis}, or choose another --study: what was "
+                f"evaluated is reused there."
+            )
+
+    def _weighed(self) -> dict[str, float]:
+        """Stored sizes of allocations that were larger than planned, and than was allowed."""
+        return {
+            trial.user_attrs["allocation"]: trial.user_attrs["stored_bpw"]
+            for trial in self.trials(TrialState.FAIL)
+            if "stored_bpw" in trial.user_attrs
+        }
+
+    def exceeds(self, asked: Asked, stored_bpw: float) -> None:
+        """Settle a trial that is larger than planned, and too large: it is not asked again."""
+        storage = self.study._storage
+        storage.set_trial_user_attr(asked.trial._trial_id, "stored_bpw", stored_bpw)
+        self.steering.weighed[str(asked.allocation)] = stored_bpw
+        self.study.tell(asked.trial, state=TrialState.FAIL)
 
     def exclusively(self, work: Callable[[], T]) -> T:
         """Do what no other process may do in this study meanwhile; see `Storage.exclusively`."""
@@ -130,10 +156,11 @@ class SearchStudy(FoundStudy):
 
         self.exclusively(lead)
 
-    def ask(self, limit: int | None = None) -> Asked | None:
+    def ask(self, limit: int | None = None, first: BitAllocation | None = None) -> Asked | None:
         """The next allocation that was not tried yet; None where there is none left.
 
-        None, too, where `limit` allocations are settled or running, by whichever process.
+        None, too, where `limit` allocations are settled or running, by whichever process. With
+        `first` it is that one, or None while another process evaluates it.
         """
 
         def ask() -> Asked | None:
@@ -141,7 +168,7 @@ class SearchStudy(FoundStudy):
             self.abandoned.settle()
             # in this order: a trial that ends in between counts twice, not never
             begun = len(self.trials(TrialState.RUNNING)) + len(self.settled())
-            return None if limit is not None and begun >= limit else self._ask()
+            return None if limit is not None and begun >= limit else self._ask(first)
 
         asked = self.exclusively(ask)
         self._half_asked.clear()
@@ -155,13 +182,22 @@ class SearchStudy(FoundStudy):
                 self.abandoned.settle_one(trial)
         self._half_asked.clear()
 
-    def _ask(self) -> Asked | None:
+    def _running(self) -> set[str]:
+        """Allocations that are being evaluated."""
+        return {str(t.user_attrs.get("allocation")) for t in self.trials(TrialState.RUNNING)}
+
+    def _ask(self, first: BitAllocation | None) -> Asked | None:
         """The next allocation, with the lock held.
 
         Repeats (of what was enqueued, or where nothing is left) are answered from what was found.
         What another process is evaluating is passed over.
         """
         repeats = 0
+        self.steering.weighed |= self._weighed()
+        if first is not None:
+            if str(first) in self._running():
+                return None
+            self._enqueue(first)
         # random numbers of its own a session: the same seed would propose the same again
         begun = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = self.steering.sampler(self.seed + begun, self.points())
@@ -177,6 +213,10 @@ class SearchStudy(FoundStudy):
                 if t.number != trial.number
             }
             trial.set_user_attr("allocation", str(allocation))
+            if first not in (None, allocation) and str(first) not in self.settled():
+                self.study.tell(trial, state=TrialState.FAIL)  # it was enqueued before the first
+                self._enqueue(allocation)
+                continue
             known = self.settled()
             new = str(allocation) not in known and str(allocation) not in others
             if new and self.steering.allows(allocation):
@@ -248,6 +288,7 @@ class SearchStudy(FoundStudy):
         facts = {
             "allocation": str(BitAllocation.of(record["allocation"])),
             "run_id": record["run_id"],
+            "bpw": record["size"]["bpw"],
             "stored_bpw": record["size"]["stored_bpw"],
         }
         if "stopped" in record:
@@ -263,7 +304,25 @@ class SearchStudy(FoundStudy):
         if "stopped" in record:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
-            self.study.tell(number, [record["size"]["bpw"], score["value"]])
+            size = record["size"][SIZE_NAMES[self.axis]]
+            self.study.tell(number, [size, score["value"]])
+
+    def tell_aside(self, record: dict[str, Any]) -> None:
+        """Keep what the unquantized model scores where the space does not have it."""
+        score = record["metrics"][record["primary"]]
+        size = record["size"]
+        facts = {
+            "allocation": str(BitAllocation.of(record["allocation"])),
+            "values": [size[SIZE_NAMES[self.axis]], score["value"]],
+            "run_id": record["run_id"],
+            "bpw": size["bpw"],
+            "stored_bpw": size["stored_bpw"],
+            "low": score["low"],
+            "high": score["high"],
+        }
+        if "score_name" not in self.study.user_attrs:
+            self.study.set_user_attr("score_name", record["primary"])
+        self.study.set_user_attr(BASELINE, facts)
 
     def log_to(self, parent: tuple[str, str]) -> None:
         """Keep tracking store and id of the parent run that this study is logged to."""
@@ -271,7 +330,12 @@ class SearchStudy(FoundStudy):
 
     def remember(self, n_trials: int, until: float | None) -> None:
         """Keep what a command asks for."""
-        bounds = {"budget": asdict(self.steering.budget), "parameters": self.steering.parameters}
+        steering = self.steering
+        bounds = {
+            "budget": asdict(steering.budget),
+            "parameters": steering.parameters,
+            "floor": steering.floor,
+        }
         self.study.set_user_attr("asked", {"n_trials": n_trials, "until": until} | bounds)
 
     def give_up(self, asked: Asked, retry: bool) -> None:

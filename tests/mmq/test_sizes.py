@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from mmq.allocation import BitAllocation
 from mmq.cli.main import cli
+from mmq.errors import InputError
 from mmq.model import read_config, skeleton
 from mmq.sizes import planned_bpw
 
@@ -147,3 +148,41 @@ def test_size_command_prints_the_table():
     assert "3,744,761,856" in result.output
     assert re.search(r"llm\s+32\s+192\s+2,516,582,400\s+67\.2%\s+3", result.output)
     assert "3.8861 bpw" in result.output
+
+
+def sized(*arguments):
+    result = CliRunner().invoke(cli, ["size", *arguments], catch_exceptions=False)
+    found = re.findall(r"(nominal|stored): +([\d.]+) bpw, ([\d.e-]+) GiB", result.output)
+    return {name: (float(bpw), float(gib)) for name, bpw, gib in found}
+
+
+def test_size_counts_what_the_quantizer_stores():
+    model = ["--config", str(CONFIGS / "blip2-opt-2.7b.json"), "--bits", "4"]
+    plain = sized(*model)
+    assert plain == sized(*model[:-1], "vit=4,qformer=4,llm=4")
+    groups = sized(*model, "--quantizer", "rtn", "--group-size", "16")
+    symmetric = sized(*model, "--group-size", "16", "--symmetric", "true")
+    assert plain["nominal"] == groups["nominal"] == symmetric["nominal"]
+    linears = sum(FACTS["blip2-opt-2.7b"][1].values()) / FACTS["blip2-opt-2.7b"][0]
+    bpw = plain["nominal"][0]
+    # per group of 16: a float16 scale, and a zero point of 4 bits
+    assert groups["stored"][0] == pytest.approx(bpw + linears * 20 / 16, abs=1e-4)
+    assert symmetric["stored"][0] == pytest.approx(bpw + linears * 16 / 16, abs=1e-4)
+    gib = groups["stored"][0] * FACTS["blip2-opt-2.7b"][0] / 8 / 1024**3
+    assert groups["stored"][1] == pytest.approx(gib, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bits", "9"], "bits: 9 is not one of"),
+        (["--bits", "4,3"], "'4' is not component=bits"),
+        (["--quantizer", "gtpq"], "Did you mean 'gptq'"),
+        (["--bits", "4", "--group-size", "100"], "100 does not divide the 1408 inputs"),
+        (["--group-sise", "16"], "Did you mean 'group-size'"),
+    ],
+)
+def test_size_refuses_what_no_trial_could_do(arguments, said):
+    config = str(CONFIGS / "blip2-opt-2.7b.json")
+    with pytest.raises(InputError, match=said):
+        CliRunner().invoke(cli, ["size", "--config", config, *arguments], catch_exceptions=False)

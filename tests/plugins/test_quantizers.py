@@ -1,9 +1,15 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
+from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
 from mmq_plugins.quantizers.uniform import Uniform
 
+from mmq.contracts import Quantizer
 from mmq.errors import InputError
+from mmq.inputs import LayerInputs
+from mmq.quantized import round_to_nearest
 from mmq.testing import QuantizerContract
 
 
@@ -62,3 +68,42 @@ def test_a_weight_beyond_float16_keeps_float32_scales():
     plain = Rtn().quantize(weight, 4).dequantize()
     assert torch.isfinite(plain).all()
     assert plain[1, 3] == pytest.approx(1e8, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (7, 176), (65, 48)])
+@pytest.mark.parametrize("group_size", [0, 16])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_sizes_are_planned_exactly_whatever_shape_and_options(shape, group_size, symmetric):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    inputs = LayerInputs(shape[1])
+    inputs.update_(
+        torch.randn(40, shape[1]) * torch.linspace(1, 5, shape[1])
+    )  # the last is rounded first
+    quantizers = [Rtn(group_size, symmetric), Uniform()]
+    solvers = [
+        Gptq(group_size=group_size, symmetric=symmetric, static_groups=static, scale_dtype=dtype)
+        for static in (False, True)
+        for dtype in ("float16", "float32")
+    ]
+    for bits in (2, 3, 7, 8):
+        for quantizer in quantizers:
+            stored = quantizer.quantize(weight, bits).stored_bits
+            assert quantizer.stored_bits(shape, bits) == stored
+        for quantizer in solvers:
+            stored = quantizer.solve([weight], inputs, [bits])[0][bits].weight.stored_bits
+            assert quantizer.stored_bits(shape, bits) == stored
+
+
+def test_a_quantizer_without_a_formula_is_planned_by_what_it_stores():
+    @dataclass(frozen=True)
+    class Plain(Quantizer):
+        def quantize(self, weight, bits):
+            return round_to_nearest(weight, bits, 8, True)
+
+    for shape in ((3, 16), (500, 64)):
+        assert Plain().stored_bits(shape, 5) == Rtn(8, symmetric=True).stored_bits(shape, 5)
+
+
+def test_scales_that_float16_cannot_hold_take_more_than_planned():
+    small = torch.randn(8, 64) * 1e-6
+    assert Rtn().quantize(small, 8).stored_bits > Rtn().stored_bits((8, 64), 8)

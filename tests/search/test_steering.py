@@ -8,19 +8,20 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from mmq_plugins.evaluators.vqa import Vqa
+from mmq_plugins.quantizers.rtn import Rtn
 from mmq_search.space import Space
 from mmq_search.steering import Steering
 from test_study import open_study, record
 
 from mmq.allocation import BitAllocation
-from mmq.analysis.answers import Budget
+from mmq.analysis.budgets import Budget
 from mmq.artifacts import Artifacts
 from mmq.cli.main import cli
 from mmq.contracts import QuantReport
 from mmq.errors import InputError
 from mmq.model import locate, skeleton
 from mmq.prepare import QuestionOptions, prepare
-from mmq.sizes import planned_bpw, weigh
+from mmq.sizes import planned_bpw, planned_size, weigh
 from mmq.store import Store
 
 BITS = (2, 3, 4, 5, 6, 8, 16)
@@ -31,48 +32,73 @@ def seen():
     return skeleton(locate("embedded-blip2"))
 
 
-def steering(seen, grain="component", **budget):
+def steering(seen, grain="component", axis="stored", quantizer=None, **budget):
     space = Space(tuple(seen.components), BITS, grain)
-    return Steering.of(space, seen, Budget.parse(**budget))
+    return Steering.of(space, seen, Budget.parse(**budget), quantizer or Rtn(), axis=axis)
 
 
 @pytest.mark.parametrize("grain", ["component", "fine"])
-def test_sizes_are_those_of_the_plan(seen, grain):
-    steered = steering(seen, grain)
+@pytest.mark.parametrize("axis", ["stored", "nominal"])
+def test_sizes_are_those_of_the_plan(seen, grain, axis):
+    steered = steering(seen, grain, axis, Rtn(group_size=16))
     rng = np.random.default_rng(0)
     for _ in range(5):
         params = {name: int(rng.integers(0, len(BITS))) for name in steered.space.parts}
         allocation = steered.space.allocation(params)
-        planned = planned_bpw(allocation, seen.components, seen.parameters)
-        assert steered.bpw(params) == pytest.approx(planned, rel=1e-12)
+        planned = planned_size(allocation, seen.components, seen.parameters, Rtn(group_size=16))
+        assert steered.bpw(params) == planned.bpw
+        assert steered.stored_bpw(params) == planned.stored_bpw
+        assert steered.size(params) == (
+            planned.stored_bpw
+            if axis == "stored"
+            else planned_bpw(allocation, seen.components, seen.parameters)
+        )
+        assert steered.gib(params) == planned.stored_gib
 
 
-def test_stored_sizes_are_known_before_anything_is_evaluated(tmp_path):
-    options = QuestionOptions(model="embedded-llava", limit="4", quantizer="rtn")
-    prepared = prepare(
-        options, {"group-size": "32"}, lambda parts: [BitAllocation.uniform(parts, 3)]
-    )
+@pytest.mark.parametrize("options", [{"group-size": "32"}, {"symmetric": "true"}, {}])
+def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
+    chosen = QuestionOptions(model="embedded-llava", limit="4", quantizer="rtn")
+    prepared = prepare(chosen, options, lambda parts: [BitAllocation.uniform(parts, 3)])
     model = prepared.load()
-    space = Space(tuple(prepared.skeleton.components), (3, 16), "type")
-    steered = Steering.of(space, prepared.skeleton, Budget.parse(max_gib="1"))
     artifacts = Artifacts(prepared.question, prepared.quantizer, Store(tmp_path), None, {}, True)
-    steered._weigh(model, artifacts)
-    allocation = BitAllocation.parse("vit.attn=3,llm.ff=3").over(model.components)
+    allocation = BitAllocation.parse("vit.attn=3,llm.ff=5").over(model.components)
     report = QuantReport(tuple(artifacts.write_(model, allocation)))
     size = weigh(report, prepared.skeleton.parameters)
-    assert steered.gib(space.params(allocation)) == pytest.approx(size.stored_gib, rel=1e-12)
+    seen = prepared.skeleton
+    assert planned_size(allocation, seen.components, seen.parameters, prepared.quantizer) == size
+    space = Space(tuple(seen.components), (3, 5, 16), "type")
+    steered = Steering.of(space, seen, Budget(), prepared.quantizer)
+    assert steered.size(space.params(allocation)) == size.stored_bpw
 
 
 def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(seen):
-    with pytest.raises(InputError, match="max-bpw: 2 cannot be reached; everything at 2 bits has"):
+    with pytest.raises(InputError, match="max-bpw: 2 cannot be reached; the smallest allocation"):
         steering(seen, max_bpw="2")
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
         steering(seen, max_gib="0.00001")
     space = Space(tuple(seen.components), (2, 4))
-    with pytest.raises(InputError, match="min-score: 101 cannot be reached; .* between 0 and 100"):
-        Steering.of(space, seen, Budget.parse(min_score="101"), Vqa.bounds)
-    with pytest.raises(InputError, match="add 16 to --bits"):
-        Steering.of(space, seen, Budget.parse(max_drop="1%"))
+    for score, said in (("101", "cannot be reached"), ("0", "asks for nothing")):
+        with pytest.raises(InputError, match=f"min-score: {score} {said}; .* between 0 and 100"):
+            Steering.of(space, seen, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
+
+
+def test_the_size_that_a_refusal_names_can_be_reached(seen):
+    with pytest.raises(InputError) as error:
+        steering(seen, max_bpw="2")
+    named = str(error.value).split(" has ")[1].split()[0]
+    assert steering(seen, max_bpw=named).diagonal()
+
+
+def test_a_bound_counts_scales_unless_the_nominal_axis_is_asked(seen):
+    small = Rtn(group_size=16)
+    stored = {str(a) for a in steering(seen, quantizer=small, max_bpw="5.5").diagonal()}
+    nominal = steering(seen, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
+    assert stored < {str(a) for a in nominal}
+    for allocation in stored - {str(BitAllocation.uniform(seen.components, 16))}:
+        parsed = BitAllocation.parse(allocation)
+        size = planned_size(parsed, seen.components, seen.parameters, small)
+        assert size.stored_bpw <= 5.5
 
 
 def made_up():
@@ -99,13 +125,6 @@ def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path
     small = {name for name, bpw in sizes.items() if bpw <= 5}
     assert set(asked) == small | {"vit=16 llm=16"}
     assert len(asked) == len(set(asked))
-
-
-def test_where_gib_are_bounded_nothing_is_asked_before_sizes_are_known(seen):
-    steered = steering(seen, max_gib="0.003")
-    assert steered.diagonal() == [BitAllocation.uniform(seen.components, 16)]
-    steered.stored = {(name, b): 0.0 for name in steered.space.parts for b in BITS[:-1]}
-    assert len(steered.diagonal()) == 7
 
 
 def test_how_much_is_left_counts_what_is_allowed():
@@ -171,3 +190,62 @@ def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_ur
     assert len(evaluated) == 6
     said_by("grid", *options, "--seed", "5", "--study", "second")
     assert len(evaluated) == 8
+
+
+ASKED = ["--model", "embedded-llava", "--limit", "9", "--quantizer", "rtn"]
+WRONG = ["--min-new-tokens", "12", "--max-new-tokens", "12"]  # an answer is a word
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "--bits", "4,16"),
+        ("search", "--bits", "4", "--max-bpw", "6"),
+        ("grid", "--bits", "4"),
+        ("ablate", "--bits", "4"),
+    ],
+)
+def test_a_baseline_that_scores_nothing_ends_the_command(store_uri, evaluated, command):
+    with pytest.raises(InputError, match="unquantized model scores 0 .* Check what the model"):
+        said_by(*command, *ASKED, *WRONG)
+    assert [allocation for _, allocation in evaluated] in ([], ["vit=16 llm=16"])
+    client = MlflowClient()
+    assert not client.search_registered_models()
+    (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`mmq.kind` = 'study'")
+    assert parent.info.status == "FAILED"
+
+
+def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(store_uri, evaluated):
+    said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
+    assert evaluated[0][1] == "vit=16 llm=16"
+    assert len(evaluated) == 3
+    assert "The unquantized model was evaluated to compare with; it is no trial." in said
+    assert "none of them unquantized" not in said
+    said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "3", "--study", "aside")
+    assert "2 of 3 allocations are evaluated" in said
+    assert len(evaluated) == 4
+
+
+def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, monkeypatch):
+    scored, real = [], Vqa.predict
+
+    def watched(self, *arguments):
+        scored.append(1)
+        return real(self, *arguments)
+
+    def codes_alone(self, shape, bits):
+        return shape[0] * shape[1] * bits
+
+    monkeypatch.setattr(Rtn, "stored_bits", codes_alone)
+    monkeypatch.setattr(Vqa, "predict", watched)
+    options = [*ASKED, "--bits", "4,16", "--group-size", "16", "--max-bpw", "5.5"]
+    said = said_by("search", *options, "--study", "larger", "--race", "false")
+    assert len(scored) == 1  # the unquantized model: 4 bits in groups of 16 are 5.25
+    assert "best under 5.5 bpw: none" in said
+    assert "Not evaluated: 1 that took more than planned and than the bound" in said
+    client = MlflowClient()
+    (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
+    query = "tags.`mmq.study` = 'larger' and tags.`mmq.kind` = 'trial'"
+    trials = client.search_runs([experiment.experiment_id], query)
+    assert sorted(run.info.status for run in trials) == ["FINISHED", "KILLED"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from mmq_search.space import Space
-from mmq_search.study import SearchStudy
+from mmq_search.steering import Steering
+from mmq_search.study import Asked, SearchStudy
 from optuna.trial import TrialState
 
+from mmq.analysis.budgets import Budget
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport
 from mmq.errors import InputError
 from mmq.owner import owner
@@ -227,3 +229,77 @@ def test_another_space_under_the_same_name_is_refused(tmp_path):
         open_study(tmp_path, space=Space(("vit", "llm"), (2, 4)))
     with pytest.raises(InputError, match="another space, with grain component"):
         open_study(tmp_path, space=Space(("vit", "llm"), SPACE.bits, "fine"))
+
+
+def test_a_study_of_another_size_axis_is_never_mixed_in(tmp_path):
+    finish(open_study(tmp_path), 2)
+    with pytest.raises(InputError, match="measures stored sizes.*--size-axis stored"):
+        open_study(tmp_path, steering=Steering(SPACE, axis="nominal"))
+
+
+def test_a_study_from_before_there_were_axes_has_nominal_sizes(tmp_path):
+    study = open_study(tmp_path, steering=Steering(SPACE, axis="nominal"))
+    finish(study, 2)
+    storage = study.study._storage
+    attrs = storage.get_study_user_attrs(study.study._study_id)
+    old = open_study(tmp_path, "old", steering=Steering(SPACE, axis="nominal"))
+    assert old.axis == attrs["size_axis"] == "nominal"
+    with study.storage.locked("s"):
+        study.study.set_user_attr("size_axis", None)
+    with pytest.raises(InputError, match="measures nominal sizes"):
+        open_study(tmp_path)
+
+
+def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
+    for axis, sizes in (("stored", [16.5, 4.5]), ("nominal", [16.0, 4.0])):
+        study = open_study(tmp_path, axis, steering=Steering(SPACE, axis=axis))
+        for _ in range(2):
+            asked = study.ask()
+            found = record(asked)
+            larger = replace(found.size, stored_bpw=found.size.bpw + 0.5)
+            study.records.keep(replace(found, size=larger), "r")
+            study.tell(asked)
+        points = study.points()
+        assert [p.size for p in points] == sizes
+        assert [(p.stored_bpw - p.bpw) for p in points] == [0.5, 0.5]
+
+
+def test_what_is_larger_than_planned_is_asked_again_only_where_it_fits(tmp_path):
+    study = open_study(tmp_path, steering=bounded(5.0))
+    finish(study, 2)
+    asked = study.ask()
+    study.exceeds(asked, 5.5)
+    again = open_study(tmp_path, steering=bounded(5.0))
+    assert str(asked.allocation) not in finish(again, 100)
+    assert str(asked.allocation) in finish(open_study(tmp_path, steering=bounded(6.0)), 100)
+
+
+def bounded(most):
+    return Steering(SPACE, Budget(max_bpw=most), (1, 3), 4)
+
+
+def test_nothing_is_asked_before_the_unquantized_model_is_known(tmp_path):
+    first, second = open_study(tmp_path), open_study(tmp_path)
+    wanted = SPACE.baseline
+    asked = first.ask(first=wanted)
+    assert asked.allocation == wanted
+    assert second.ask(first=wanted) is None  # another process evaluates it
+    first.give_up(asked, retry=False)  # it failed: the others still wait in the queue
+    asked = second.ask(first=wanted)
+    assert asked.allocation == wanted
+    second.records.keep(record(asked), "r")
+    second.tell(asked)
+    assert set(finish(second, 3)) == {str(a) for a in SPACE.diagonal()[1:]}
+
+
+def test_an_unquantized_model_that_the_space_lacks_is_a_point_and_no_trial(tmp_path):
+    space = Space(("vit", "llm"), (3, 4))
+    study = open_study(tmp_path, space=space)
+    facts = record(Asked(None, space.baseline)).to_json() | {"run_id": "aside"}
+    study.tell_aside(study.records.put(facts))
+    done = finish(study, 100)
+    assert len(done) == 4
+    assert sorted(p.allocation for p in study.points()) == sorted([*done, "vit=16 llm=16"])
+    assert study.per_sample("vit=16 llm=16") == [80, 80]
+    (answer,) = study.results(["a", "b"], Budget(), 4).answers()
+    assert answer.point.allocation == "vit=3 llm=4"

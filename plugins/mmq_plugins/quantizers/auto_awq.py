@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmq.affine import SMALLEST_NORMAL_HALF, grouped
 from mmq.contracts import CalibratedQuantizer, Solved
 from mmq.errors import InputError
-from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
 
 if TYPE_CHECKING:
     from mmq.inputs import LayerInputs
@@ -65,6 +65,13 @@ class AutoAwq(CalibratedQuantizer):
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""
         return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Codes, zero points, float16 scales and float16 input scales.
+
+        A layer that is rounded to nearest takes less.
+        """
+        return planned_bits(shape, bits, self.group_size, self.symmetric) + 16 * shape[1]
 
     @torch.no_grad()
     def solve(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmq.contracts import CalibratedQuantizer, Solved
 from mmq.errors import InputError
-from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
 
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
@@ -71,6 +71,15 @@ class AutoGptq(CalibratedQuantizer):
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""
         return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Codes, zero points, float32 scales and, where groups are not neighbours, their index.
+
+        A layer that is rounded to nearest takes less.
+        """
+        apart = self.act_order and not self.static_groups and 0 < self.group_size < shape[1]
+        own = planned_bits(shape, bits, self.group_size, self.symmetric, scale_bits=32)
+        return own + (32 * shape[1] if apart else 0)
 
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmq import affine
 from mmq.contracts import CalibratedQuantizer, Solved
 from mmq.inputs import LayerInputs
-from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
 from mmq_plugins.quantizers.awq_errors import (
     BLOCK,
     output_loss,
@@ -273,6 +273,15 @@ class Awq(CalibratedQuantizer):
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes by rounding to nearest, for a layer of whose inputs nothing is known."""
         return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Codes, zero points, scales and input scales.
+
+        A layer that rounds best unscaled, or of whose inputs nothing is known, takes less.
+        """
+        scale_bits = 16 if self.scale_dtype == "float16" else 32
+        own = planned_bits(shape, bits, self.group_size, self.symmetric, scale_bits)
+        return own + scale_bits * shape[1]
 
     @torch.no_grad()
     def solve(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmq.affine import SMALLEST_NORMAL_HALF
 from mmq.contracts import CalibratedQuantizer, Solved
-from mmq.quantized import QuantizedWeight, compact, round_to_nearest
+from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
 from mmq_plugins.quantizers.gptq_factor import Factor, factorize
 
 if TYPE_CHECKING:
@@ -258,6 +258,16 @@ class Gptq(CalibratedQuantizer):
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""
         return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Codes, zero points, scales and, where groups are not neighbours, each input's group.
+
+        A layer that is rounded to nearest takes less with float32 scales or such groups.
+        """
+        scale_bits = 16 if self.scale_dtype == "float16" else 32
+        apart = self.act_order and not self.static_groups and 0 < self.group_size < shape[1]
+        own = planned_bits(shape, bits, self.group_size, self.symmetric, scale_bits)
+        return own + (32 * shape[1] if apart else 0)
 
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mmq.contracts import Quantizer
-from mmq.quantized import QuantizedWeight, round_to_nearest
+from mmq.quantized import QuantizedWeight, planned_bits, round_to_nearest
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,10 @@ class Rtn(Quantizer):
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of every group between its own smallest and largest weight."""
         return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Codes and zero points of `bits` bits, float16 scales.
+
+        Weights whose scales float16 cannot hold (below 6e-5, above 65504) take float32 ones.
+        """
+        return planned_bits(shape, bits, self.group_size, self.symmetric)

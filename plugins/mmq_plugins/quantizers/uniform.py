@@ -18,3 +18,7 @@ class Uniform(Quantizer):
         scale, zero_point = affine.choose_tensor_qparams(weight, bits)
         codes = affine.quantize(weight, scale, zero_point, bits)
         return QuantizedWeight(codes, scale, zero_point, group_size=weight.shape[1], bits=bits)
+
+    def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
+        """Codes, and one scale and one zero point in float32."""
+        return shape[0] * shape[1] * bits + 2 * 32

@@ -1,0 +1,151 @@
+"""What an answer may cost, and what it has to score."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmq.analysis.fronts import Point, baseline
+from mmq.errors import InputError
+
+GIB = 8 * 1024**3  # bits
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What an answer has to keep to; None: nothing.
+
+    max_bpw: on the axis that the points are compared on. max_gib: with everything that is stored,
+    in GiB. max_drop: below the unquantized score, in the score's units, or as a share of it where
+    `relative`.
+    """
+
+    max_bpw: float | None = None
+    max_gib: float | None = None
+    min_score: float | None = None
+    max_drop: float | None = None
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_score is not None and self.max_drop is not None:
+            raise InputError("min-score, max-drop: give one of them, not both")
+        for name in ("max_bpw", "max_gib", "max_drop"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                hint = ""
+                if name == "max_drop" and value == 0:
+                    hint = (
+                        "; no number of samples shows that nothing is lost. Give a small loss, "
+                        "like 0.5%, or --min-score"
+                    )
+                shown = f"{name.replace('_', '-').replace('max-gib', 'max-size-gib')}"
+                raise InputError(f"{shown}: {value} is not above 0{hint}")
+
+    @classmethod
+    def parse(
+        cls, max_bpw: str = "", max_gib: str = "", min_score: str = "", max_drop: str = ""
+    ) -> "Budget":
+        """From options as they are written, "" for none; a drop may be like 1% or 0.5."""
+        percent = max_drop.endswith("%")
+        drop = _number("max-drop", max_drop.removesuffix("%") if max_drop != "%" else max_drop)
+        if percent and drop is not None and drop >= 100:
+            more = "more than all" if drop > 100 else "all"
+            raise InputError(f"max-drop: {max_drop} is {more} of the score; any model is within")
+        return cls(
+            _number("max-bpw", max_bpw),
+            _number("max-size-gib", max_gib),
+            _number("min-score", min_score),
+            drop / 100 if drop is not None and percent else drop,
+            percent,
+        )
+
+    @property
+    def sized(self) -> bool:
+        """Whether a size is bounded."""
+        return self.max_bpw is not None or self.max_gib is not None
+
+    @property
+    def scored(self) -> bool:
+        """Whether a score is asked for."""
+        return self.min_score is not None or self.max_drop is not None
+
+    def least_score(self, points: Sequence[Point]) -> float | None:
+        """The score that is asked for; None where that is not known, or nothing is asked."""
+        return self.least_of(baseline(points))
+
+    def least_of(self, reference: Point | None) -> float | None:
+        """The same, from the unquantized model's point."""
+        if self.min_score is not None or self.max_drop is None or reference is None:
+            return self.min_score
+        return float(self.below(np.asarray(reference.score)))
+
+    def below(self, reference: np.ndarray) -> np.ndarray:
+        """The lowest scores that the drop from these allows."""
+        assert self.max_drop is not None
+        if not self.relative:
+            return reference - self.max_drop
+        return np.asarray(
+            reference * np.where(reference > 0, 1 - self.max_drop, 1 + self.max_drop)
+        )
+
+    def drop_share(self, reference: float) -> tuple[float, str] | None:
+        """The drop that is allowed as a share of a score above 0, and in words."""
+        if self.max_drop is None:
+            return None
+        share = self.max_drop if self.relative else self.max_drop / reference
+        return share, self.drop_text
+
+    def fits(self, point: Point, parameters: int) -> bool:
+        """Whether a point's size is within bounds; parameters: of the model."""
+        gib = stored_gib(point, parameters)
+        return (self.max_bpw is None or point.size <= self.max_bpw) and (
+            self.max_gib is None or (gib is not None and gib <= self.max_gib)
+        )
+
+    def largest(self, nominal: bool, parameters: int) -> float | None:
+        """The bound of the size in bpw on an axis; None where there is none.
+
+        GiB are stored bits: they bound no nominal size.
+        """
+        bounds = [] if self.max_bpw is None else [self.max_bpw]
+        if self.max_gib is not None and not nominal and parameters:
+            bounds.append(self.max_gib * GIB / parameters)
+        return min(bounds, default=None)
+
+    @property
+    def size_text(self) -> str:
+        """The bounds of the size in words."""
+        bpw = [] if self.max_bpw is None else [f"{self.max_bpw:g} bpw"]
+        return " and ".join(bpw + ([] if self.max_gib is None else [f"{self.max_gib:g} GiB"]))
+
+    @property
+    def drop_text(self) -> str:
+        """The drop in words."""
+        assert self.max_drop is not None
+        return f"{100 * self.max_drop:g}%" if self.relative else f"{self.max_drop:g} of the score"
+
+    @property
+    def score_text(self) -> str:
+        """What is asked of the score in words."""
+        if self.min_score is not None:
+            return f"with a score of {self.min_score:g}"
+        return f"within {self.drop_text}"
+
+
+def stored_gib(point: Point, parameters: int) -> float | None:
+    """A point's size in GiB with everything that is stored; parameters: of the model."""
+    return None if point.stored_bpw is None else point.stored_bpw * parameters / GIB
+
+
+def _number(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        example = "1% or 0.5" if name == "max-drop" else "a number"
+        raise InputError(f"{name}: {text!r} is not {example}")
+    return number

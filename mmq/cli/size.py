@@ -1,0 +1,114 @@
+"""`mmq size`: components and size of a model under an allocation, from its configuration alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import click
+
+from mmq import options as plugin_options
+from mmq import registry
+from mmq.allocation import UNTOUCHED, BitAllocation, check_bits
+from mmq.cli.options import options_from
+from mmq.contracts import Quantizer
+from mmq.errors import InputError
+from mmq.model import Skeleton, check_weights, locate, skeleton
+from mmq.parts import finest
+from mmq.prepare import check_layers, option, tried_widths
+from mmq.sizes import planned_size, stored_bits
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOptions:
+    """A model, and how it would be quantized."""
+
+    model: str = option("", "Bundled model, local folder or hub name.")
+    config: str = option("", "A config.json instead of a model.")
+    quantizer: str = option(
+        "rtn", "Quantizer plugin; its options follow as --group-size and so on."
+    )
+    bits: str = option("", "Width of everything, like 4, or an allocation, like vit=4,llm=3.")
+    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
+
+
+@click.command("size")
+@options_from(SizeOptions)
+def size(chosen: SizeOptions, extra: Mapping[str, str]) -> None:
+    """Print components and size of a model under an allocation, from its configuration alone.
+
+    Sizes are nominal (bits alone) and as stored by the quantizer (scales, zero points and all).
+    """
+    if bool(chosen.model) == bool(chosen.config):
+        raise InputError("size: give either --model NAME or --config FILE")
+    if chosen.config and not Path(chosen.config).is_file():
+        raise InputError(f"config: there is no file {chosen.config!r}")
+    loaded = registry.load_class("quantizer", chosen.quantizer, Quantizer)
+    own = [field.name for field in fields(chosen)]
+    given = plugin_options.distribute(extra, {"quantizer": loaded}, own)["quantizer"]
+    quantizer: Quantizer = plugin_options.build(loaded, given)
+    source = chosen.config or locate(chosen.model)
+    seen = skeleton(source)
+    check_weights(source, chosen.allow_unread_weights)
+    plan = parse_plan(chosen.bits, tuple(seen.components))
+    check_layers(seen, quantizer, tried_widths(seen, [plan]))
+    click.echo(_components(seen, plan, quantizer))
+    click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
+    for kept in seen.kept:
+        click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
+    if any("." in name for name, _ in plan.bits):
+        click.echo(f"\n{plan}")
+    if seen.unread_blocks:
+        click.echo(
+            f"\nLast vision blocks that count in the size, but whose output nothing reads: "
+            f"{seen.unread_blocks}. Their bits change no score."
+        )
+    planned = planned_size(plan, seen.components, seen.parameters, quantizer)
+    click.echo(
+        f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (scales and zero points not "
+        f"counted)\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
+        f"({described(chosen.quantizer, quantizer)})"
+    )
+
+
+def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:
+    """An allocation from "4", for everything, or "vit=4,llm=3"; unquantized from "".
+
+    >>> str(parse_plan("4", ("vit", "llm")))
+    'vit=4 llm=4'
+    """
+    if not text.strip():
+        return BitAllocation.uniform(parts, UNTOUCHED)
+    if text.strip().isdecimal():
+        return BitAllocation.uniform(parts, check_bits(int(text)))
+    return BitAllocation.parse(text).over(parts)
+
+
+def described(name: str, quantizer: Quantizer) -> str:
+    """A quantizer with the options that its sizes may depend on."""
+    shown = plugin_options.values(quantizer)
+    options = [f"{key} {shown[key]}" for key in ("group_size", "symmetric") if key in shown]
+    return ", ".join([name, *options])
+
+
+def _components(seen: Skeleton, plan: BitAllocation, quantizer: Quantizer) -> str:
+    """One line per component: what it has, its width, and what it takes."""
+    widths = plan.widths(seen.components)
+    stored = stored_bits(seen.components, quantizer, set(widths.values()))
+    lines = [
+        f"{'component':<12}{'blocks':>8}{'linears':>9}{'weights':>18}{'share':>8}{'bits':>7}"
+        f"{'stored':>8}"
+    ]
+    for name, component in seen.components.items():
+        share = component.weights / seen.parameters
+        bits = sum(stored[part, widths[part]] for part in finest(name, seen.components))
+        each = bits / component.weights if component.weights else UNTOUCHED
+        lines.append(
+            f"{name:<12}{component.blocks:>8}{len(component.layers):>9}{component.weights:>18,}"
+            f"{share:>8.1%}{plan.within(name):>7}{each:>8.3f}"
+        )
+    rest = seen.parameters - sum(component.weights for component in seen.components.values())
+    lines.append(
+        f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNTOUCHED:>7}"
+        f"{UNTOUCHED:>8.3f}"
+    )
+    return "\n".join([*lines, f"{'all':<12}{'':>17}{seen.parameters:>18,}"])

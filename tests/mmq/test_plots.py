@@ -1,0 +1,126 @@
+"""The figure of a front shows the question that was asked."""
+
+import pytest
+
+from mmq.analysis.answers import answers
+from mmq.analysis.budgets import Budget
+from mmq.analysis.fronts import Point, on_axis
+from mmq.analysis.plots import Asked, front_figure, front_plot
+from mmq.studies.front import Results, description, log_front, title
+
+GIB = 8 * 1024**3
+POINTS = [
+    Point("vit=16 llm=16", 16, 80, 75, 85, 16),
+    Point("vit=8 llm=8", 8, 80, 75, 85, 8.5),
+    Point("vit=4 llm=4", 4.2, 78, 73, 83, 5.1),
+    Point("vit=3 llm=3", 3.2, 60, 55, 65, 4.0),
+]
+
+
+def results(points=POINTS, **budget):
+    return Results("s", "score", points, lambda _: None, [], Budget(**budget), GIB)
+
+
+class Run:
+    """Keeps what a study's run is given."""
+
+    def __init__(self):
+        self.files, self.metrics = {}, {}
+
+    def log_table(self, name, rows):
+        self.rows = rows
+
+    def log_folder(self, folder):
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def log(self, metrics):
+        self.metrics = metrics
+
+
+def drawn(most=None, least=None, **budget):
+    found = answers(POINTS, Budget(**budget), GIB, lambda _: None, [])
+    return Asked(found, most, least)
+
+
+def labels(figure):
+    return figure.axes[0].get_legend_handles_labels()[1]
+
+
+def test_the_bounds_and_the_answers_asked_are_drawn():
+    asked = drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0)
+    figure = front_figure(POINTS, "score", "title", asked)
+    (axes,) = figure.axes
+    assert "at most 6 bpw" in labels(figure)
+    assert "at least 70" in labels(figure)
+    assert sum(line.get_xdata()[0] == 6.0 for line in axes.lines) == 1  # upright
+    assert len(axes.patches) == 2  # beyond each bound
+    named = [label for label in labels(figure) if "vit=4 llm=4" in label]
+    assert named == [
+        "best under 6 bpw with a score of 70,\nsmallest with a score of 70 under 6 bpw:\n"
+        "5.100 bpw, vit=4 llm=4"
+    ]
+    assert "99%" not in " ".join(labels(figure))
+    assert axes.get_xlabel().startswith("stored bits per weight")
+
+
+def test_two_answers_have_two_marks():
+    asked = drawn(9.0, 50.0, max_bpw=9.0, min_score=50.0)
+    figure = front_figure(POINTS, "score", "title", asked)
+    assert len([label for label in labels(figure) if "vit=" in label]) == 2
+    plot = front_plot(POINTS, "score", "title", asked)
+    symbols = [trace.marker.symbol for trace in plot.data if trace.name.startswith(("b", "sm"))]
+    assert symbols == ["star", "diamond"]
+
+
+def test_the_interactive_plot_shows_the_same():
+    plot = front_plot(POINTS, "score", "title", drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0))
+    lines = [shape for shape in plot.layout.shapes if shape.type == "line"]
+    assert (6.0, 6.0) in [(line.x0, line.x1) for line in lines]
+    assert (70.0, 70.0) in [(line.y0, line.y1) for line in lines]
+    assert len([shape for shape in plot.layout.shapes if shape.type == "rect"]) == 2
+    assert any("best under 6 bpw" in trace.name for trace in plot.data)
+
+
+@pytest.mark.parametrize(
+    ("budget", "most", "least"),
+    [
+        ({"max_bpw": 6.0}, 6.0, None),
+        ({"max_gib": 6.0}, 6.0, None),  # a GiB is a bit per weight here
+        ({"max_bpw": 6.0, "max_gib": 5.2}, 5.2, None),
+        ({"max_drop": 0.05, "relative": True}, None, 76.0),
+        ({"min_score": 70.0, "max_gib": 7.0}, 7.0, 70.0),
+        ({}, None, None),
+    ],
+)
+def test_title_figure_description_and_metrics_answer_one_question(
+    monkeypatch, budget, most, least
+):
+    seen = []
+
+    def watched(points, score_name, heading, asked):
+        seen.append((heading, asked))
+        return front_figure(points, score_name, heading, asked)
+
+    monkeypatch.setattr("mmq.studies.front.front_figure", watched)
+    found, run = results(**budget), Run()
+    log_front(run, found, interactive=False)
+    ((heading, asked),) = seen
+    assert (asked.most, asked.least) == (pytest.approx(most), pytest.approx(least))
+    (best, *_) = found.answers()
+    assert best.point.allocation in heading
+    assert best.point.allocation in description(found).partition("\n")[0]
+    assert heading == title(found, found.answers())
+    assert run.metrics["chosen_stored_bpw"] == best.point.stored_bpw
+    assert run.files["front.png"][:4] == b"\x89PNG"
+
+
+def test_what_nothing_answers_is_titled_so():
+    assert title(results(max_bpw=2.0), results(max_bpw=2.0).answers()) == (
+        "best under 2 bpw: none\ns"
+    )
+
+
+def test_the_nominal_axis_is_named():
+    figure = front_figure(on_axis(POINTS, "nominal"), "score", "title")
+    assert figure.axes[0].get_xlabel().startswith("nominal bits per weight")
+    assert Budget(max_gib=5.0).largest(True, GIB) is None  # stored bits are not on that axis
