@@ -12,6 +12,7 @@ from mmq.checkpoint_errors import reading
 from mmq.contracts import Generation, ModelFamily, with_answer
 from mmq.errors import InputError
 from mmq.model import load_weights
+from mmq.regular_file import read_text
 from mmq.stages import run_stages
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def image_token(config: Any) -> int:
 
 def load_processor(architecture: Any, source: str) -> Any:
     """A checkpoint's processor; InputError, with the file where it is known, for a damaged one."""
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "preprocessor_config.json").exists():
+        both = folder / "processor_config.json"  # transformers 5 writes both settings into one
+        if not (both.exists() and "image_processor" in read_text(both, "model")):
+            raise InputError(f"Model {source!r}: its folder has no preprocessor_config.json")
     with reading(f"Model {source!r}: its processor or tokenizer cannot be loaded"):
         check_tokenizer(Path(source) / "tokenizer.json")
         processor = architecture.from_pretrained(source, trust_remote_code=False)
