@@ -27,7 +27,7 @@ from mmq.unlogged import unstage as unstage
 log = logging.getLogger(__name__)
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-HASTE, PATIENCE = "10", "30"  # seconds for an answer: where somebody waits, and else
+HASTE, PATIENCE = "8", "30"  # seconds for an answer: where somebody waits, and else
 # artifacts are sent by requests itself, whose errors MLflow passes on
 STORE_ERRORS = (MlflowException, RequestException)
 BUSY = (
