@@ -1,6 +1,7 @@
 """What a search has found so far, read from its storage."""
 
 import logging
+from array import array
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -34,6 +35,7 @@ class FoundStudy:
     def _open(self, name: str, storage: Storage, study: optuna.Study) -> None:
         self.name, self.storage, self.study = name, storage, study
         self.records = Records(storage.folder / "studies" / name)
+        self._samples: dict[str, array[float]] = {}  # records do not change
         self._check_origin()
 
     def _check_origin(self) -> None:
@@ -131,6 +133,14 @@ class FoundStudy:
 
     def per_sample(self, allocation: str) -> Sequence[float] | None:
         """A finished trial's score of every sample, where its metric has one."""
+        if (known := self._samples.get(allocation)) is None:
+            found = self._read_samples(allocation)
+            if found is None:
+                return None
+            known = self._samples[allocation] = array("d", found)
+        return known.tolist()
+
+    def _read_samples(self, allocation: str) -> Sequence[float] | None:
         record = self.records.get(allocation)
         if record is None:  # another machine evaluated it
             run_id = self.evaluated()[allocation].user_attrs.get("run_id")
