@@ -18,6 +18,9 @@ from mmq.analysis.shapley import (
 FOLDS, FOLD_REPEATS = 5, 4
 SHAP_ROWS = 64  # configurations that a resample's forest of many parts explains
 PAIR_ROWS = 128  # those whose interactions are explained, where there are many parts
+LARGE = 1000  # configurations of many parts; beyond, what follows bounds the work
+LARGE_ROWS, LARGE_PAIR_ROWS = 256, 32  # explained there
+LARGE_TREES, LARGE_SAMPLE = 30, 500  # of a resample's forest there: trees, configurations of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,17 @@ class Measured:
     interactions: np.ndarray | None
 
 
-def fit(bits: np.ndarray, target: np.ndarray, trees: int, seed: int) -> Any:
-    """The paper's regressor: fully grown trees, all parts tried at every split."""
+def fit(
+    bits: np.ndarray, target: np.ndarray, trees: int, seed: int, most: int | None = None
+) -> Any:
+    """The paper's regressor: fully grown trees, all parts tried at every split.
+
+    most: configurations that each tree draws; None: as many as there are.
+    """
     from sklearn.ensemble import RandomForestRegressor
 
-    return RandomForestRegressor(n_estimators=trees, random_state=seed).fit(bits, target)
+    forest = RandomForestRegressor(n_estimators=trees, random_state=seed, max_samples=most)
+    return forest.fit(bits, target)
 
 
 def held_out(bits: np.ndarray, target: np.ndarray, trees: int, seed: int) -> list[HeldOut]:
@@ -58,7 +67,7 @@ def held_out(bits: np.ndarray, target: np.ndarray, trees: int, seed: int) -> lis
     from sklearn.model_selection import KFold
 
     scores = []
-    for repeat in range(FOLD_REPEATS):
+    for repeat in range(1 if is_large(bits) else FOLD_REPEATS):
         predicted = np.empty((2, len(target)))
         splits = KFold(FOLDS, shuffle=True, random_state=seed + repeat).split(bits)
         for kept, left in splits:
@@ -84,11 +93,16 @@ def measure(
 
     All three ways look at the configurations that the forest was fitted to, as in the paper.
     """
-    forest = fit(bits, target, trees, seed)
+    resampled = rows is not None
+    if resampled and is_large(bits):
+        forest = fit(bits, target, min(trees, LARGE_TREES), seed, LARGE_SAMPLE)
+    else:
+        forest = fit(bits, target, trees, seed)
     rng = np.random.default_rng(seed)
     impurity = np.asarray(forest.feature_importances_)
     if many_parts(bits):
-        permutation = _permuted(forest.predict, bits, target, repeats, rng)
+        predict = forest.predict
+        permutation = _permuted(predict, bits, target, repeats, rng, one_by_one=False)
         shap, interactions = _explained(forest, bits, rows, rng)
         return Measured(impurity, permutation, shap, interactions)
     table = expectations(forest, bits)
@@ -108,16 +122,39 @@ def _permuted(
     target: np.ndarray,
     repeats: int,
     rng: np.random.Generator,
+    one_by_one: bool = True,
 ) -> np.ndarray:
-    """Permutation importances (repeats, parts); rows (n, parts) are what `predict` takes."""
+    """Permutation importances (repeats, parts); rows (n, parts) are what `predict` takes.
+
+    Where that is slow, not one by one: a part has few widths, so each row is predicted once with
+    each of them, and permutations are looked up.
+    """
     base = np.mean((predict(rows) - target) ** 2)
     rises = np.empty((repeats, rows.shape[1]))
     for part in range(rows.shape[1]):
-        mixed = np.tile(rows, (repeats, 1))
-        mixed[:, part] = rng.permuted(np.tile(rows[:, part], (repeats, 1)), axis=1).reshape(-1)
-        errors = (predict(mixed).reshape(repeats, -1) - target) ** 2
+        drawn = rng.permuted(np.tile(rows[:, part], (repeats, 1)), axis=1)
+        widths = np.unique(rows[:, part])
+        if one_by_one or len(widths) >= repeats:
+            predicted = predict(_with(rows, part, drawn)).reshape(repeats, -1)
+        else:
+            every = predict(_with(rows, part, np.repeat(widths[:, None], len(rows), axis=1)))
+            index = np.searchsorted(widths, drawn)
+            predicted = every.reshape(len(widths), -1)[index, np.arange(len(rows))]
+        errors = (predicted - target) ** 2
         rises[:, part] = errors.mean(axis=1) - base
     return rises
+
+
+def _with(rows: np.ndarray, part: int, widths: np.ndarray) -> np.ndarray:
+    """The rows again and again, the part with these widths (times, n)."""
+    mixed = np.tile(rows, (len(widths), 1))
+    mixed[:, part] = widths.reshape(-1)
+    return mixed
+
+
+def is_large(bits: np.ndarray) -> bool:
+    """Whether there are so many configurations of many parts that the work is bounded."""
+    return len(bits) > LARGE and many_parts(bits)
 
 
 def many_parts(bits: np.ndarray) -> bool:
@@ -132,8 +169,10 @@ def _explained(
     if rows is not None:
         values, _ = explain(forest, bits, _some(bits, rows, rng))
         return np.abs(values).mean(axis=0), None
-    values, _ = explain(forest, bits, bits)
-    _, pairs = explain(forest, bits, _some(bits, PAIR_ROWS, rng), pairs=True)
+    large = is_large(bits)
+    values, _ = explain(forest, bits, _some(bits, LARGE_ROWS, rng) if large else bits)
+    some = _some(bits, LARGE_PAIR_ROWS if large else PAIR_ROWS, rng)
+    _, pairs = explain(forest, bits, some, pairs=True)
     assert pairs is not None
     return np.abs(values).mean(axis=0), np.abs(pairs).mean(axis=0)
 

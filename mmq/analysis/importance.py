@@ -9,10 +9,14 @@ import numpy as np
 
 from mmq.analysis.forest import (
     FOLDS,
+    LARGE_ROWS,
+    LARGE_SAMPLE,
+    LARGE_TREES,
     SHAP_ROWS,
     HeldOut,
     Measured,
     held_out,
+    is_large,
     many_parts,
     measure,
 )
@@ -152,6 +156,12 @@ def rank(table: Table, scale: str = "score", settings: Settings = DEFAULTS) -> R
             f"at least {MIN_R2} is asked for)"
         )
         return Ranking(table, scale, reason, forest, linear, notes=notes)
+    if is_large(bits):
+        notes += (
+            f"{table.n} configurations are many: SHAP values are those of {LARGE_ROWS} of them; "
+            f"resamples have at most {LARGE_TREES} trees of {LARGE_SAMPLE} configurations each, "
+            f"and intervals are their spread around the value",
+        )
     measured, resampled = _resample(table, bits, target, scale, settings)
     return _ranking(table, scale, parts, (forest, linear), measured, resampled, notes)
 
@@ -188,7 +198,7 @@ def _resample(
     """What the forest of everything says, and those of all resamples, by kind."""
     repeats, rows = settings.repeats, None
     if many_parts(bits):
-        repeats, rows = min(FEW_REPEATS, repeats), SHAP_ROWS
+        repeats, rows = min(1 if is_large(bits) else FEW_REPEATS, repeats), SHAP_ROWS
     reference = reference_row(table)
     draws: list[tuple[str, np.ndarray, np.ndarray]] = []
     rng = np.random.default_rng(settings.seed)
@@ -259,6 +269,11 @@ def _ranking(
     point = _percent(measured)
     names = [*MEASURES, "consensus"]
     draws = {kind: np.stack([_percent(m) for m in found]) for kind, found in resampled.items()}
+    if is_large(_columns(table, parts)):  # smaller forests, with means of their own
+        draws = {
+            k: np.maximum(found + point - np.nanmean(found, axis=0), 0)
+            for k, found in draws.items()
+        }
 
     def shares(kind: str) -> dict[str, dict[str, Share]]:
         return {

@@ -1,6 +1,7 @@
 """What a search has found so far, read from its storage."""
 
 import logging
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -36,6 +37,7 @@ class FoundStudy:
     def _open(self, name: str, storage: Storage, study: optuna.Study) -> None:
         self.name, self.storage, self.study = name, storage, study
         self.records = Records(storage.folder / "studies" / name)
+        self._samples: dict[str, array[float]] = {}  # records do not change
         self._check_origin()
 
     def _check_origin(self) -> None:
@@ -137,6 +139,14 @@ class FoundStudy:
 
     def per_sample(self, allocation: str) -> Sequence[float] | None:
         """A finished trial's score of every sample, where its metric has one."""
+        if (known := self._samples.get(allocation)) is None:
+            found = self._read_samples(allocation)
+            if found is None:
+                return None
+            known = self._samples[allocation] = array("d", found)
+        return known.tolist()
+
+    def _read_samples(self, allocation: str) -> Sequence[float] | None:
         record = self.records.get(allocation)
         if record is None:  # another machine evaluated it
             run_id = next(p.run_id for p in self.points() if p.allocation == allocation)

@@ -206,7 +206,8 @@ class SearchStudy(FoundStudy):
             self._half_asked.add(trial.number)
             self.storage.optuna.record_heartbeat(trial._trial_id)
             trial.set_user_attr("owner", owner())
-            allocation = self.space.suggest(trial)
+            with self.storage.optuna.parameters_at_once():
+                allocation = self.space.suggest(trial)
             others = {
                 str(t.user_attrs.get("allocation")): t.number
                 for t in self.trials(TrialState.RUNNING)

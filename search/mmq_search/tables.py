@@ -3,11 +3,13 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.errors import InputError
@@ -23,6 +25,7 @@ class Tables(RDBStorage):
 
     def __init__(self, door: Door, *args: Any, **kwargs: Any) -> None:
         self.door = door
+        self._parameters: list[tuple[Any, ...]] | None = None
         super().__init__(*args, **kwargs)
 
     def set_trial_state_values(
@@ -41,6 +44,32 @@ class Tables(RDBStorage):
             return bool(RDBStorage.set_trial_state_values(self, trial_id, state, values))
 
         return self.door.patiently(write)
+
+    @contextmanager
+    def parameters_at_once(self) -> Iterator[None]:
+        """Write the parameters that this block sets at its end, in one transaction, not in many.
+
+        For the thread that asks, which has the study's lock.
+        """
+        written: list[tuple[Any, ...]] = []
+        self._parameters = written
+        try:
+            yield
+        finally:
+            self._parameters = None
+        if written:
+            self.door.patiently(lambda: self._write(written))
+
+    def _write(self, parameters: Sequence[tuple[Any, ...]]) -> None:
+        with _create_scoped_session(self.scoped_session, True) as session:
+            for each in parameters:
+                self._set_trial_param_without_commit(session, *each)
+
+    def _set_trial_param(self, *parameter: Any) -> None:
+        if self._parameters is None:
+            self.door.patiently(lambda: RDBStorage._set_trial_param(self, *parameter))
+        else:
+            self._parameters.append(parameter)
 
     def _get_trials(
         self,

@@ -15,6 +15,7 @@ from mmq_search.front_sampler.told import Told
 
 Array = NDArray[np.float64]
 MOST_TRIALS = 200  # that the model is fitted to: those nearest to the front
+MOST_LIMITS = 400  # trials that a constraint is fitted to
 TAIL = 10.0  # scores lower below the best than this many times what the median is, count as that
 
 
@@ -62,14 +63,14 @@ def propose(
     if len(told.pending):
         model.believe(told.pending)
     limits = [
-        Constraint(grid.counts, told.points[was_set], values[was_set])
+        _constraint(grid, told.points[was_set], values[was_set])
         for values in told.constraints.values()
         for was_set in [~np.isnan(values)]
     ]
     if len(told.failed):  # where trials fail, others near by may fail, too
         ended = np.vstack([told.points, told.failed])
         ends = np.repeat([-1.0, 1.0], [len(told.points), len(told.failed)])
-        limits.append(Constraint(grid.counts, ended, ends))
+        limits.append(_constraint(grid, ended, ends))
     known = np.vstack([told.points[told.feasible], told.pending])
     scores = np.r_[told.scores[told.feasible], model.predict(told.pending)[0]]
     height = max(float(told.scores.max()) - floor, 1e-12)
@@ -148,6 +149,22 @@ class Wanted:
         """The score that the front has at these sizes."""
         starts, _, levels = self.front
         return np.asarray(levels[np.searchsorted(starts, size, side="right") - 1])
+
+
+def _constraint(grid: Grid, points: Points, values: Array) -> Constraint:
+    """Of many trials, those that break it (the latest half), and those nearest to them."""
+    if len(points) > MOST_LIMITS:
+        broken = np.flatnonzero(~(values <= 0))[-MOST_LIMITS // 2 :]
+        scale = np.maximum(grid.counts - 1, 1)
+        rest = np.setdiff1d(np.arange(len(points)), broken)
+        near = np.zeros(len(rest))
+        if len(broken):
+            some = points[rest, None] / scale - points[None, broken] / scale
+            near = np.abs(some).sum(-1).min(1)
+        room = MOST_LIMITS - len(broken)
+        chosen = np.sort(np.r_[broken, rest[np.argsort(near, kind="stable")[:room]]])
+        points, values = points[chosen], values[chosen]
+    return Constraint(grid.counts, points, values)
 
 
 def _floor(scores: Array) -> float:
