@@ -8,7 +8,6 @@ import numpy as np
 
 from mmq.analysis.budgets import Budget as Budget
 from mmq.analysis.evidence import (
-    SURE,
     UNSURE,
     PairedScores,
     PerSample,
@@ -16,7 +15,7 @@ from mmq.analysis.evidence import (
     percent,
     pictures_to_tell,
 )
-from mmq.analysis.fronts import KEEP, Point, baseline
+from mmq.analysis.fronts import KEEP, SURE, Point, at_floor, baseline
 
 DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
 
@@ -104,11 +103,6 @@ def answers(
     return found
 
 
-def at_floor(point: Point, floor: float | None) -> bool:
-    """Whether a score cannot be told from the least one there is."""
-    return floor is not None and (point.score if point.low is None else point.low) <= floor
-
-
 def _nothing(
     fitting: Sequence[Point],
     points: Sequence[Point],
@@ -189,7 +183,7 @@ class Evidence:
                     and self.chance(p)[0] >= SURE]  # fmt: skip
             safe = min(sure, key=lambda p: p.size, default=None)
             text += f"; none of those evaluated reaches {SURE:.0%}" if safe is None else (
-                f"; the smallest that reaches {SURE:.0%}: {safe.allocation} ({safe.size:.3f} bpw)"
+                f"; the smallest that reaches {SURE:.0%}: {safe.allocation} ({safe.size_text})"
             )  # fmt: skip
         return " ".join(part for part in (f"{start}{text}.", self.needed(chosen)) if part), chance
 
@@ -265,23 +259,3 @@ def _ties(equals: Sequence[Point]) -> str:
     if len(equals) == 1:
         return f"1 other that fits scores the same and is not smaller: {equals[0].allocation}."
     return f"{len(equals)} others that fit score the same and are not smaller." if equals else ""
-
-
-def verdict(points: Sequence[Point], answer: Answer) -> str:
-    """One line on the smallest model within 1% (`answer`), as strong as the samples allow."""
-    reference, chosen = baseline(points), answer.point
-    if reference is None:
-        return f"{len(points)} allocations evaluated; none of them unquantized (16 bits)"
-    if reference.score == 0:
-        return "the unquantized model scores nothing: there is nothing to keep"
-    if chosen is None:
-        return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
-    size = f"{chosen.size:.2f} bpw"
-    if answer.sure or answer.chance is None or reference.score < 0:
-        known = "" if answer.sure else " on these samples"
-        return f"{size} keeps {KEEP:.0%} of the score{known}: {chosen.allocation}"
-    share = chosen.score / reference.score
-    return (
-        f"{size} scores {share:.1%} of unquantized, too few samples to be sure of {KEEP:.0%}: "
-        f"{chosen.allocation}"
-    )

@@ -7,6 +7,7 @@ from typing import Literal
 from mmq.errors import InputError, unknown
 
 KEEP = 0.99  # the share of the unquantized score that a verdict asks for
+SURE = 0.95  # the chance from which on an answer is called sure
 SizeAxis = Literal["stored", "nominal"]
 SIZE_AXES: tuple[SizeAxis, ...] = ("stored", "nominal")
 SIZE_AXIS_HELP = "What sizes count: stored (scales, zero points and all) or nominal (bits alone)."
@@ -40,12 +41,14 @@ class Point:
 
     @property
     def size_text(self) -> str:
-        """Both sizes in words, the one that counts first."""
-        if self.stored_bpw is None:
-            return f"{self.bpw:.3f} bpw"
-        if self.nominal:
-            return f"{self.bpw:.3f} bpw, {self.stored_bpw:.3f} stored"
-        return f"{self.stored_bpw:.3f} bpw, {self.bpw:.3f} without scales"
+        """Both sizes in words, the nominal one first."""
+        stored = "" if self.stored_bpw is None else f", {self.stored_bpw:.3f} stored"
+        return f"{self.bpw:.3f} bpw{stored}"
+
+    @property
+    def unit(self) -> str:
+        """What `size` counts."""
+        return "bpw" if self.nominal or self.stored_bpw is None else "stored bpw"
 
     @property
     def untouched(self) -> bool:
@@ -97,3 +100,49 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 def baseline(points: Sequence[Point]) -> Point | None:
     """The unquantized model's point."""
     return next((p for p in points if p.untouched), None)
+
+
+def at_floor(point: Point, floor: float | None) -> bool:
+    """Whether a score cannot be told from the least one there is."""
+    return floor is not None and (point.score if point.low is None else point.low) <= floor
+
+
+def smallest_keeping(
+    points: Sequence[Point], share: float = KEEP, floor: float | None = None
+) -> Point | None:
+    """The smallest quantized point with at least this share of the unquantized score.
+
+    floor: the least score there is, if it is known; what cannot be told from it keeps nothing.
+    """
+    reference = baseline(points)
+    if reference is None or reference.score == 0:
+        return None
+    least = reference.score * (share if reference.score > 0 else 2 - share)
+    fitting = [
+        p for p in points if not p.untouched and p.score >= least and not at_floor(p, floor)
+    ]
+    return min(fitting, key=lambda p: (p.size, -p.score), default=None)
+
+
+def verdict(
+    points: Sequence[Point], chance: float | None = None, floor: float | None = None
+) -> str:
+    """One line: the smallest model that keeps 99% of the score, as strong as the samples allow.
+
+    chance: that it keeps so much on other pictures, None where that is not known.
+    """
+    reference, chosen = baseline(points), smallest_keeping(points, floor=floor)
+    if reference is None:
+        return f"{len(points)} allocations evaluated; none of them unquantized (16 bits)"
+    if reference.score == 0 or at_floor(reference, floor):
+        return "the unquantized model scores nothing: there is nothing to keep"
+    if chosen is None:
+        return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
+    size = f"{chosen.size:.3g} {chosen.unit}"
+    if chance is None or chance >= SURE or reference.score < 0:
+        return f"{size} keeps {KEEP:.0%} of the score: {chosen.allocation}"
+    share = chosen.score / reference.score
+    return (
+        f"{size} scores {share:.1%} of unquantized, too few samples to be sure of {KEEP:.0%}: "
+        f"{chosen.allocation}"
+    )

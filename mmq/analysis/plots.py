@@ -37,7 +37,7 @@ class Asked:
     def label(self, point: Point) -> str:
         """What the legend says of a point: the questions that it answers."""
         asked = ",\n".join(a.question for a in self.answers if a.point == point)
-        return f"{asked}:\n{point.size:.3f} bpw, {point.allocation}"
+        return f"{asked}:\n{point.size:.3f} {point.unit}, {point.allocation}"
 
 
 def front_figure(

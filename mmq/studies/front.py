@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmq.analysis.answers import Answer, answers, verdict
+from mmq.analysis.answers import Answer, answers
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Point, baseline, pareto_front
+from mmq.analysis.fronts import Point, baseline, pareto_front, verdict
 from mmq.analysis.plots import Asked, front_figure, front_plot
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def conclusion(results: Results, found: Sequence[Answer] | None = None) -> str:
     found = results.answers() if found is None else found
     if results.bounded:
         return "\n\n".join(answer.text for answer in found)
-    said = verdict(results.points, found[0])
+    said = verdict(results.points, found[0].chance, results.floor)
     if baseline(results.points) is None or (found[0].point is None and not found[0].sureness):
         return said
     return f"{said}\n\n{found[0].sureness}"
@@ -70,7 +70,7 @@ def title(results: Results, found: Sequence[Answer]) -> str:
     if results.bounded:
         lines = [answer.headline for answer in found]
     else:
-        lines = [verdict(results.points, found[0])]
+        lines = [verdict(results.points, found[0].chance, results.floor)]
     return "\n".join([*lines, results.name])
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmq.analysis.answers import answers, verdict
+from mmq.analysis.answers import answers
 from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import UNSURE, about, pictures_to_tell
-from mmq.analysis.fronts import Point, axis_of, comparable, on_axis, pareto_front
+from mmq.analysis.fronts import Point, axis_of, comparable, on_axis, pareto_front, verdict
 from mmq.errors import InputError
 
 N = 400
@@ -99,7 +99,9 @@ def test_the_smallest_within_a_drop_says_which_surely_is():
     (answer,) = asked(max_drop="2%")
     assert answer.point.allocation == "vit=4 llm=4"
     if not answer.sure:
-        assert "the smallest that reaches 95%: vit=8 llm=8 (8.300 bpw)" in answer.text
+        assert (
+            "the smallest that reaches 95%: vit=8 llm=8 (8.200 bpw, 8.300 stored)" in answer.text
+        )
 
 
 def test_without_a_question_the_smallest_within_one_percent_is_told():
@@ -120,7 +122,7 @@ def test_both_bounds_give_both_answers():
 
 def test_what_nothing_answers_is_said():
     assert (
-        "None of 6 evaluated allocations fits; the smallest has 2.600 bpw, 2.500 without scales"
+        "None of 6 evaluated allocations fits; the smallest has 2.500 bpw, 2.600 stored"
         in asked(max_bpw="2")[0].text
     )
     best, smallest = asked(max_bpw="3", max_drop="1%")
@@ -197,7 +199,7 @@ def test_samples_too_few_to_show_one_percent_are_called_so(n):
     low = float(answer.text.split("95% interval ")[1].split("%")[0]) / 100
     assert (low) ** n == pytest.approx(0.05, rel=0.1)  # room for what no picture shows
     assert "About 300 pictures would show a loss of 1%." in answer.text
-    said = verdict(points, answer)
+    said = verdict(points, answer.chance)
     assert "keeps" not in said
     assert "too few samples to be sure of 99%" in said
 
@@ -207,7 +209,7 @@ def test_as_many_unchanged_pictures_as_are_needed_settle_it():
     (answer,) = answers(points, Budget(), 1, per_sample, pictures)
     assert answer.sure
     assert "299 pictures are enough to show a loss of 1%." in answer.text
-    assert verdict(points, answer) == "4.20 bpw keeps 99% of the score: vit=4"
+    assert verdict(points, answer.chance) == "4.2 bpw keeps 99% of the score: vit=4"
 
 
 def test_where_only_gains_were_seen_a_loss_is_not_ruled_out():

@@ -57,7 +57,7 @@ def test_the_bounds_and_the_answers_asked_are_drawn():
     named = [label for label in labels(figure) if "vit=4 llm=4" in label]
     assert named == [
         "best under 6 bpw with a score of 70,\nsmallest with a score of 70 under 6 bpw:\n"
-        "5.100 bpw, vit=4 llm=4"
+        "5.100 stored bpw, vit=4 llm=4"
     ]
     assert "99%" not in " ".join(labels(figure))
     assert axes.get_xlabel().startswith("stored bits per weight")
