@@ -193,8 +193,8 @@ def drill(ground: Ground, kind: str, damage: Callable[[Path, Path], None]) -> tu
         return f"exit {ended.code}: {ended.last_line}", False
     if ground.scores(study) != expected:
         return f"other scores: {ground.scores(study)}", False
-    name = victims[0].parent if kind == "unlogged runs" else victims[0]
-    warned = str(name.name) in ended.output
+    run = victims[0].parent.name.partition("@")[0]
+    warned = (run if kind == "unlogged runs" else victims[0].name) in ended.output
     if damage is not missing and not warned:
         return "not reported", False
     return f"ends well in {ended.seconds:.1f} s" + (", reported" if warned else ""), True

@@ -99,7 +99,7 @@ def load_json(data: bytes, name: str) -> dict[str, Any]:
     """The mapping of `dump_json`. Damaged where the text is not that, or not of that name."""
     found = SEAL.search(data[-200:])
     if found is None:
-        raise Damaged(UNSEALED if data.strip() else "it is empty")
+        raise Damaged(UNSEALED if data.strip() else "it cannot be read: it is empty")
     body = data[: len(data) - len(found[0])]
     if _hash(body, name) != found[1].decode():
         raise Damaged(CONTENTS)
@@ -146,7 +146,7 @@ def seal_bytes(body: bytes, name: str) -> bytes:
 def unseal_bytes(data: bytes, name: str) -> bytes:
     """The bytes of `seal_bytes`; Damaged where they are not."""
     if not re.match(rb"[0-9a-f]{64}\n", data):
-        raise Damaged(UNSEALED if data else "it is empty")
+        raise Damaged(UNSEALED if data else "it cannot be read: it is empty")
     if _hash(data[HEAD:], name) != data[: HEAD - 1].decode():
         raise Damaged(CONTENTS)
     return data[HEAD:]
