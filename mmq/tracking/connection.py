@@ -14,7 +14,7 @@ from mmq.errors import InputError
 from mmq.owner import is_gone
 from mmq.tracking import views
 from mmq.tracking.database import ensure_database
-from mmq.tracking.outage import hasty, is_staged
+from mmq.tracking.outage import WithoutTraceback, hasty, is_staged
 
 
 def server_address() -> str:
@@ -64,6 +64,9 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     Runs that a killed process left open are ended on the way.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
+    errors = logging.getLogger("mlflow.store.db.utils")
+    if not any(isinstance(each, WithoutTraceback) for each in errors.filters):
+        errors.addFilter(WithoutTraceback())
     ensure_database()
     client = MlflowClient()
     try:
