@@ -18,7 +18,7 @@ from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
 from mmq.tracking.moved import MARK, RUNS
-from mmq.tracking.outage import PATIENCE, TIMEOUT, is_staged
+from mmq.tracking.outage import PATIENCE, TIMEOUT, WithoutTraceback, is_staged
 
 
 def server_address() -> str:
@@ -88,6 +88,9 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
     os.environ.setdefault(TIMEOUT, PATIENCE)
+    errors = logging.getLogger("mlflow.store.db.utils")
+    if not any(isinstance(each, WithoutTraceback) for each in errors.filters):
+        errors.addFilter(WithoutTraceback())
     ensure_database()
     client = open_client()
     with contacting():

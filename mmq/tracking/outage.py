@@ -62,6 +62,15 @@ def refuses(error: BaseException) -> bool:
     )
 
 
+class WithoutTraceback(logging.Filter):
+    """What MLflow logs of a database error: its first lines say all that a user needs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record, without its traceback."""
+        record.exc_info = record.exc_text = None
+        return True
+
+
 def reason(error: BaseException) -> str:
     """Why a call failed, in a line without passwords."""
     said = disk.sentence(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
