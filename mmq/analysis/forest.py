@@ -20,7 +20,7 @@ SHAP_ROWS = 64  # configurations that a resample's forest of many parts explains
 PAIR_ROWS = 128  # those whose interactions are explained, where there are many parts
 LARGE = 1000  # configurations of many parts; beyond, what follows bounds the work
 LARGE_ROWS, LARGE_PAIR_ROWS = 256, 32  # explained there
-LARGE_TREES, LARGE_SAMPLE = 30, 500  # of a resample's forest there: trees, configurations of each
+LARGE_TREES, LARGE_SAMPLE = 20, 500  # of a resample's forest there: trees, configurations of each
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,15 @@ def read_trials(
     if not rows:
         return []
     ids = [row.trial_id for row in rows]
-    params = _by_trial(connection, models.TrialParamModel, ids, "param_id")
-    values = _by_trial(connection, models.TrialValueModel, ids)
-    own = _by_trial(connection, models.TrialUserAttributeModel, ids)
-    system = _by_trial(connection, models.TrialSystemAttributeModel, ids)
-    steps = _by_trial(connection, models.TrialIntermediateValueModel, ids)
+    read = functools.partial(_by_trial, connection, ids)
+    params = read(models.TrialParamModel, "param_name", "param_value", "distribution_json")
+    values = read(models.TrialValueModel, "objective", "value", "value_type")
+    own = read(models.TrialUserAttributeModel, "key", "value_json")
+    system = read(models.TrialSystemAttributeModel, "key", "value_json")
+    steps = read(
+        models.TrialIntermediateValueModel,
+        "step", "intermediate_value", "intermediate_value_type",
+    )  # fmt: skip
     return [
         _trial(row, *(found[row.trial_id] for found in (params, values, own, system, steps)))
         for row in rows
@@ -60,33 +64,34 @@ def _among(trials: Table, included: set[int], above: int) -> Iterator[Any]:
 
 
 def _by_trial(
-    connection: Connection, model: Any, ids: Sequence[int], order: str = ""
-) -> dict[int, list[Row[Any]]]:
-    """Rows of a table by the trial that they belong to."""
+    connection: Connection, ids: Sequence[int], model: Any, *columns: str
+) -> dict[int, list[tuple[Any, ...]]]:
+    """These columns of a table by the trial that the rows belong to, in the order of writing."""
     table, found = _table(model), defaultdict(list)
+    chosen = [table.c[name] for name in ("trial_id", *columns)]
     for some in _batches(ids):
-        query = select(table).where(table.c.trial_id.in_(some))
-        for row in connection.execute(query.order_by(table.c[order]) if order else query):
-            found[row.trial_id].append(row)
+        query = select(*chosen).where(table.c.trial_id.in_(some))
+        for trial_id, *values in connection.execute(query.order_by(*table.primary_key)):
+            found[trial_id].append(tuple(values))
     return found
 
 
 def _trial(
     row: Row[Any],
-    params: Sequence[Row[Any]],
-    values: Sequence[Row[Any]],
-    own: Sequence[Row[Any]],
-    system: Sequence[Row[Any]],
-    steps: Sequence[Row[Any]],
+    given: Sequence[tuple[Any, ...]],
+    values: Sequence[tuple[Any, ...]],
+    own: Sequence[tuple[Any, ...]],
+    system: Sequence[tuple[Any, ...]],
+    steps: Sequence[tuple[Any, ...]],
 ) -> FrozenTrial:
-    distributions: dict[str, BaseDistribution] = {
-        p.param_name: _distribution(p.distribution_json) for p in params
-    }
+    distributions: dict[str, BaseDistribution] = {}
+    params: dict[str, Any] = {}
+    for name, value, text in given:
+        distributions[name] = _distribution(text)
+        params[name] = distributions[name].to_external_repr(value)
     objectives = [0.0] * len(values)
-    for each in values:
-        objectives[each.objective] = models.TrialValueModel.stored_repr_to_value(
-            each.value, each.value_type
-        )
+    for objective, value, kind in values:
+        objectives[objective] = models.TrialValueModel.stored_repr_to_value(value, kind)
     to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     return FrozenTrial(
         number=row.number,
@@ -95,16 +100,10 @@ def _trial(
         values=objectives or None,
         datetime_start=row.datetime_start,
         datetime_complete=row.datetime_complete,
-        params={
-            p.param_name: distributions[p.param_name].to_external_repr(p.param_value)
-            for p in params
-        },
+        params=params,
         distributions=distributions,
-        user_attrs={each.key: json.loads(each.value_json) for each in own},
-        system_attrs={each.key: json.loads(each.value_json) for each in system},
-        intermediate_values={
-            each.step: to_step(each.intermediate_value, each.intermediate_value_type)
-            for each in steps
-        },
+        user_attrs={key: json.loads(text) for key, text in own},
+        system_attrs={key: json.loads(text) for key, text in system},
+        intermediate_values={step: to_step(value, kind) for step, value, kind in steps},
         trial_id=row.trial_id,
     )

@@ -14,7 +14,7 @@ from mmq.analysis.forest import fit, measure
 from mmq.analysis.importance import Settings, rank
 from mmq.analysis.interactions import pair_losses, summarize
 from mmq.analysis.shapley import expectations, explain, interaction_values, shapley_values
-from mmq.analysis.table import log_loss, reference_row, resampled_scores
+from mmq.analysis.table import Table, log_loss, reference_row, resampled_scores
 from mmq.errors import InputError
 
 
@@ -244,3 +244,39 @@ def test_only_configurations_with_their_singles_and_the_reference_count():
     assert reference_row(no_reference) is None
     assert pair_losses(no_reference) == []
     assert "against the best score" in rank(no_reference, "log-loss", QUICK).notes[-1]
+
+
+def test_permutations_that_are_looked_up_are_those_that_are_predicted_one_by_one():
+    rng = np.random.default_rng(0)
+    bits = rng.choice([2.0, 4.0, 16.0], (60, 4))
+    target = bits @ [1.0, 2.0, 0.0, 3.0]
+    forest = fit(bits, target, 5, 0)
+    found = [
+        forests._permuted(
+            forest.predict, bits, target, 6, np.random.default_rng(1), one_by_one=way
+        )
+        for way in (True, False)
+    ]
+    assert np.array_equal(*found)
+
+
+def test_large_tables_of_many_parts_are_ranked_by_smaller_forests_that_agree(monkeypatch):
+    rng = np.random.default_rng(0)
+    parts = tuple(f"part{k}" for k in range(8))
+    bits = rng.choice([2.0, 3.0, 4.0, 8.0], (300, len(parts)))
+    bits[0] = 8
+    loss = np.array([8.0, 4.0, 1.0, 0, 0, 0, 0, 0])
+    scores = 80 - (loss * 2.0**-bits).sum(1) * 10 + rng.normal(0, 0.1, len(bits))
+    made = Table("t", parts, bits, scores)
+    settings = Settings(trees=10, bootstrap=8, repeats=5, jobs=1, quiet=True)
+    whole = rank(made, "score", settings)
+    monkeypatch.setattr(forests, "LARGE", 200)
+    monkeypatch.setattr(forests, "LARGE_SAMPLE", 100)
+    bounded = rank(made, "score", settings)
+    assert not whole.notes
+    assert "300 configurations are many" in bounded.notes[0]
+    for part, share in whole.consensus.items():
+        other = bounded.consensus[part]
+        assert other.value == pytest.approx(share.value, abs=1.5)
+        assert other.low <= other.value <= other.high
+        assert other.high - other.low < 3 * (share.high - share.low) + 2

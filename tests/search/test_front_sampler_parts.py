@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from mmq_search.front_sampler import proposal
 from mmq_search.front_sampler.improvement import expected_improvement, hypervolume, steps
 from mmq_search.front_sampler.levels import Grid, Sizes, by_size
 from mmq_search.front_sampler.surrogate import ScoreModel, Shape
@@ -79,3 +80,19 @@ def test_a_profile_tells_before_anything_else_which_part_is_delicate():
     mean, _ = model.predict(np.array([[2, 0], [0, 2]]))
     assert mean[0] > 70
     assert mean[1] < 20
+
+
+def test_a_constraint_of_many_trials_is_fitted_to_those_near_what_breaks_it(monkeypatch):
+    grid, rng = Grid(dict.fromkeys("abcdef", range(8))), np.random.default_rng(0)
+    points = grid.random(500, rng)
+    broken = points.sum(1) > 30
+    values = np.where(broken, 1.0, -1.0)
+    found = {}
+    for most in (1000, 200):
+        monkeypatch.setattr(proposal, "MOST_LIMITS", most)
+        found[most] = proposal._constraint(grid, points, values)
+    assert len(found[200]._process.values) == 200
+    some = grid.random(200, rng)
+    clear = np.abs(some.sum(1) - 30) > 5
+    whole, few = (found[most].probability(some[clear]) > 0.5 for most in (1000, 200))
+    assert np.mean(whole == few) > 0.95
