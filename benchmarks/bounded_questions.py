@@ -31,7 +31,7 @@ def read(folder):
             continue
         name = str(BitAllocation.of(facts["allocation"]))
         size, score = facts["size"], facts["metrics"][facts["primary"]]["value"]
-        found[name] = Point(name, size["bpw"], score, stored_bpw=size["stored_bpw"])
+        found[name] = Point(name, size["bpw"], score, stored_bpw=size["stored_bpw"], nominal=True)
         asked = facts["question"]
     components = tuple(BitAllocation.parse(name).components)
     widths = sorted({b for each in found for _, b in BitAllocation.parse(each).bits})

@@ -102,7 +102,9 @@ class Bench:
 
     def steering(self, space: Space) -> Steering:
         """Exact sizes and the measured profile."""
-        found = Steering.of(space, self.prepared.skeleton, Budget())
+        found = Steering.of(
+            space, self.prepared.skeleton, Budget(), self.prepared.quantizer, axis="nominal"
+        )
         found.measure(self.model, self.prepared, self.artifacts)
         return found
 

@@ -51,7 +51,10 @@ def curves(chosen: CurvesOptions, extra: Mapping[str, str]) -> None:
         unquantized = Reference(**_score(reference), n=int(reference.score["n"]))
         head, cells = _table(points, unquantized.score)
         name = reference.facts["primary"]
-        said = f"Least bits that keep {SHARE:.0%} of the unquantized {unquantized.score:.4g}"
+        said = (
+            f"Least bits that keep {SHARE:.0%} of the unquantized {unquantized.score:.4g} on "
+            "these samples; intervals are in the figure"
+        )
         drawn = curves_figure(points, unquantized, name, f"{chosen.model}, {chosen.task}")
         with reporting():
             save_figure(study.run, drawn, "curves.png", figure)
