@@ -46,7 +46,7 @@ def small(folder: Path, room: int):
     content = folder.with_name(f"{folder.name}.content")
     folder.mkdir(exist_ok=True)
     shutil.copytree(folder, content, symlinks=True)
-    mount(folder, f"size={used(content) + room}")
+    mount(folder, f"size={max(used(content) + room, 4096)}")
     try:
         shutil.copytree(content, folder, symlinks=True, dirs_exist_ok=True)
         yield

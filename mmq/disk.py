@@ -73,7 +73,7 @@ def _number(text: str) -> int | None:
 def sentence(error: BaseException, *folders: Path) -> str | None:
     """What the disk refused and what to do about it; None for an error of another kind.
 
-    folders: where to look for a full disk if the error does not name a file.
+    folders: where to look for the disk if the error does not name a file.
     """
     refused = trouble(error)
     if refused is None or refused.errno is None:
@@ -86,7 +86,9 @@ def sentence(error: BaseException, *folders: Path) -> str | None:
             f"space, or set MMQ_HOME or TMPDIR to another disk, and run the command again."
         )
     if path is None:
-        return f"{reason} ({_first_line(error)}). Correct it and run the command again."
+        refusing = [str(place) for place in folders if not os.access(place, os.W_OK)]
+        shown = ", ".join(refusing) or _first_line(error)
+        return f"{reason} ({shown}). Correct it and run the command again."
     elsewhere = ", or set MMQ_HOME to another folder" if path.is_relative_to(home()) else ""
     return f"{path}: {reason}. Correct it{elsewhere}, and run the command again."
 
