@@ -3,7 +3,8 @@
     python benchmarks/drills_storage.py [--outages 5,30] [--workers 1,3] [--n-trials N] [--limit N]
 
 A real PostgreSQL is stopped (as by a power cut) while a search is in the phase, and started again
-after the outage. Prints a row for each case: the exit code, how many allocations were evaluated of
+after the outage. A database that is away before the search has reached it is an error at once
+(exit code 2). Prints a row for each case: the exit code, how many allocations were evaluated of
 those asked, how many were doubled, and what was left open.
 """
 
@@ -80,6 +81,8 @@ class Case:
         flaws = ["traceback"] * ("Traceback" in self.said) + ["password"] * (PASSWORD in self.said)
         evaluated, left = len(done) + pruned, len(self.runs("RUNNING"))
         well = not (code or flaws or doubled or left) and evaluated == self.options.n_trials
+        if phase == "starting":  # it was never there: an error at once, before any work
+            well = code == 2 and not (flaws or evaluated or left)
         return well, (
             f"| {phase} | {workers} | {outage:g} s | {code} | {evaluated} of "
             f"{self.options.n_trials} | {doubled} | {left} | "
