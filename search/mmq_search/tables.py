@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
@@ -16,6 +16,7 @@ from mmq.errors import InputError
 from mmq_search.patience import Door
 from mmq_search.reading import read_trials
 
+T = TypeVar("T")
 GONE = "the study is not in the database any more: somebody deleted it"
 UNREADABLE = "what it holds of a study is damaged, or another program's"
 
@@ -27,6 +28,21 @@ class Tables(RDBStorage):
         self.door = door
         self._parameters: list[tuple[Any, ...]] | None = None
         super().__init__(*args, **kwargs)
+
+    def through_door(self, name: str, call: Callable[[], T]) -> T:
+        """What a method of this name returns, by `call`; StorageError for what is not there."""
+        try:
+            return self.door.patiently(call)
+        except InputError:
+            raise
+        except KeyError:
+            if name == "get_study_id_from_name":  # how Optuna asks whether there is one
+                raise
+            raise self.door.explain(GONE) from None
+        except (ValueError, LookupError, TypeError) as error:
+            if "get" not in name:
+                raise
+            raise self.door.explain(f"{UNREADABLE}: {error}") from None
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -43,7 +59,7 @@ class Tables(RDBStorage):
                     return True
             return bool(RDBStorage.set_trial_state_values(self, trial_id, state, values))
 
-        return self.door.patiently(write)
+        return self.through_door("set_trial_state_values", write)
 
     @contextmanager
     def parameters_at_once(self) -> Iterator[None]:
@@ -58,7 +74,7 @@ class Tables(RDBStorage):
         finally:
             self._parameters = None
         if written:
-            self.door.patiently(lambda: self._write(written))
+            self.through_door("set_trial_param", lambda: self._write(written))
 
     def _write(self, parameters: Sequence[tuple[Any, ...]]) -> None:
         with _create_scoped_session(self.scoped_session, True) as session:
@@ -67,7 +83,8 @@ class Tables(RDBStorage):
 
     def _set_trial_param(self, *parameter: Any) -> None:
         if self._parameters is None:
-            self.door.patiently(lambda: RDBStorage._set_trial_param(self, *parameter))
+            write = functools.partial(RDBStorage._set_trial_param, self, *parameter)
+            self.through_door("set_trial_param", write)
         else:
             self._parameters.append(parameter)
 
@@ -86,24 +103,13 @@ class Tables(RDBStorage):
                     connection, study_id, states, included_trial_ids, trial_id_greater_than
                 )
 
-        return self.door.patiently(read)
+        return self.through_door("_get_trials", read)
 
 
 def _patient(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Tables, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self.door.patiently(lambda: method(self, *args, **kwargs))
-        except InputError:
-            raise
-        except KeyError:
-            if name == "get_study_id_from_name":  # how Optuna asks whether there is one
-                raise
-            raise self.door.explain(GONE) from None
-        except (ValueError, LookupError, TypeError) as error:
-            if "get" not in name:
-                raise
-            raise self.door.explain(f"{UNREADABLE}: {error}") from None
+        return self.through_door(name, lambda: method(self, *args, **kwargs))
 
     return call
 
@@ -125,6 +131,8 @@ def of_another_optuna(error: RuntimeError, address: str) -> str:
             f"(put in the password if there is one), or install the Optuna that made them."
         )
     return (
-        f"its tables ({by}) are newer than the installed Optuna {optuna.__version__} reads, or "
-        f"another program's. Update it (`pip install -U optuna`), or choose another database."
+        f"its tables ({by}) are of a revision that the installed Optuna {optuna.__version__} does "
+        f"not know: a newer Optuna's, or another program's. Update Optuna (`pip install -U "
+        f"optuna`; then, where it asks for it, `optuna storage upgrade --storage {address}`), or "
+        f"choose another database."
     )
