@@ -16,9 +16,10 @@ from mmq.owner import owner
 from mmq.store import digest
 from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
+from mmq.tracking.left import log_left
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
-from mmq.tracking.runs import Run, TrialRun, closing, create, log_left, status_of
+from mmq.tracking.runs import Run, TrialRun, closing, create, status_of
 from mmq.tracking.trials import fetch_record
 from mmq.trial import Question, TrialSpec
 
