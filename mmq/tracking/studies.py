@@ -19,9 +19,10 @@ from mmq.tracking import outage, views
 from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.contact import AGAIN, ending_cleanly, explained
 from mmq.tracking.launched import VARIABLE, adopt
+from mmq.tracking.left import log_left
 from mmq.tracking.params import question_params
 from mmq.tracking.results import all_runs
-from mmq.tracking.runs import Run, TrialRun, closing, create, log_left, own_run, status_of
+from mmq.tracking.runs import Run, TrialRun, closing, create, own_run, status_of
 from mmq.tracking.trials import fetch_record
 from mmq.trial import Question, TrialSpec
 

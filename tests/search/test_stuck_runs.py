@@ -15,7 +15,7 @@ from mmq import unlogged
 from mmq.cli.store import store
 from mmq.tracking import study_run
 from mmq.tracking.connection import connect
-from mmq.tracking.runs import log_left
+from mmq.tracking.left import log_left
 
 
 @pytest.fixture
