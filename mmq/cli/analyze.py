@@ -151,7 +151,8 @@ def _from_studies(
     """Tables, the studies' links, and the trials whose size is known, by table."""
     import pandas
 
-    from mmq.tracking.results import find_answers, quoted, read_samples
+    from mmq.tracking.results import find_answers, quoted
+    from mmq.tracking.sample_scores import read_samples
 
     studies = [name.strip() for name in chosen.study.split(",") if name.strip()]
     clauses = [
