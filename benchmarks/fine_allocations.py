@@ -28,7 +28,8 @@ from mmq_search.study import SearchStudy
 from tqdm import tqdm
 
 from mmq.allocation import BitAllocation, parse_bits
-from mmq.analysis.answers import Budget, resampled
+from mmq.analysis.answers import Budget
+from mmq.analysis.evidence import PairedScores
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.artifacts import Artifacts
@@ -135,7 +136,7 @@ class Bench:
             mean = float(np.mean(values[point.allocation]))
             points.append(Point(point.allocation, point.bpw, mean))
         pictures = [self.prepared.samples[k].image_id for k in kept]
-        scores = resampled(points, values.get, pictures)
+        scores = PairedScores.of(points, values.get, pictures).resampled
         shares = scores[new.allocation] / np.maximum(scores[old.allocation], 1e-12)
         low, high = np.percentile(shares, [2.5, 97.5])
         return points[0].score / points[1].score, float(low), float(high)

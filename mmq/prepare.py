@@ -1,6 +1,5 @@
 """From command options to everything a trial needs, checked before any model is loaded."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
@@ -15,12 +14,12 @@ from mmq.calibration_pairs import check_apart, draw_calibration, spare_pairs
 from mmq.checkpoint import apply_protocol
 from mmq.contracts import Evaluator, Quantizer
 from mmq.data import find_source, fingerprint_samples, limited, subset
+from mmq.device import resolve_device
 from mmq.disk import check_writable
 from mmq.errors import InputError
 from mmq.home import home
 from mmq.images import check_images
 from mmq.model import (
-    DTYPES,
     LoadedModel,
     Skeleton,
     check_weights,
@@ -271,43 +270,6 @@ def build_plugins(
     quantizer: Quantizer = plugin_options.build(classes["quantizer"], given["quantizer"])
     evaluator: Evaluator = plugin_options.build(classes["evaluator"], given["evaluator"])
     return quantizer, evaluator
-
-
-def resolve_device(device: str, dtype: str) -> tuple[str, str]:
-    """The device and dtype that auto stands for here; InputError for one that is not there."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if re.fullmatch(r"cuda(:\d+)?", device):
-        # only counted: a tensor there would take its share of the GPU from the workers
-        count = torch.cuda.device_count()
-        if int(device.partition(":")[2] or 0) >= count:
-            raise InputError(f"device: {device!r} was given, but torch sees {count} GPUs")
-    elif device != "cpu":
-        check_device(device)
-    if dtype == "auto":
-        dtype = "float32" if device.startswith("cpu") else "float16"
-    if dtype not in DTYPES:
-        raise InputError(f"dtype: {dtype!r} is not one of {['auto', *DTYPES]}")
-    return device, dtype
-
-
-def check_device(device: str) -> None:
-    """InputError for a device that torch does not know, or cannot compute on here."""
-    import torch
-
-    try:
-        known = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(
-            f"device: {device!r} is not one of auto, cpu, cuda, cuda:1, mps, xpu and so on"
-        ) from error
-    try:
-        torch.ones(1, device=known).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"device: torch cannot compute on {device!r} here ({reason})") from error
 
 
 def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[str, Sequence[int]]:

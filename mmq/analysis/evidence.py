@@ -44,6 +44,7 @@ class PairedScores:
             return cls(sizes, {}, {})
         rng = np.random.default_rng(seed)
         drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
+        drawn = drawn.astype(float)  # once, not for every allocation
         totals, resampled = {}, {}
         for point in points:
             values = per_sample(point.allocation)

@@ -20,6 +20,7 @@ from mmq.analysis.forest import (
     many_parts,
     measure,
 )
+from mmq.analysis.shares import interval, normalized, percent
 from mmq.analysis.table import Table, log_loss, reference_row, resampled_scores
 from mmq.errors import InputError
 
@@ -234,29 +235,6 @@ def _in_parallel(tasks: Sequence[Any], settings: Settings, label: str) -> list[M
     return list(tqdm(found, desc=label, total=len(tasks), unit="forest", disable=settings.quiet))
 
 
-def _percent(measured: Measured) -> np.ndarray:
-    """Percent (measures, parts), the consensus last; NaN where a measure finds nothing at all.
-
-    A negative permutation importance is noise around zero and counts as zero.
-    """
-    rows = [measured.impurity, measured.permutation.mean(axis=0), measured.shap]
-    found = np.stack([_normalized(row) for row in rows])
-    return np.concatenate([found, found.mean(axis=0, keepdims=True)])
-
-
-def _normalized(values: np.ndarray) -> np.ndarray:
-    values = np.maximum(values, 0)
-    total = values.sum(axis=-1, keepdims=True)
-    out = np.full_like(values, np.nan)
-    result: np.ndarray = np.divide(100 * values, total, out=out, where=total > 0)
-    return result
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def _ranking(
     table: Table,
     scale: str,
@@ -266,9 +244,9 @@ def _ranking(
     resampled: Mapping[str, Sequence[Measured]],
     notes: tuple[str, ...],
 ) -> Ranking:
-    point = _percent(measured)
+    point = percent(measured)
     names = [*MEASURES, "consensus"]
-    draws = {kind: np.stack([_percent(m) for m in found]) for kind, found in resampled.items()}
+    draws = {kind: np.stack([percent(m) for m in found]) for kind, found in resampled.items()}
     if is_large(_columns(table, parts)):  # smaller forests, with means of their own
         draws = {
             k: np.maximum(found + point - np.nanmean(found, axis=0), 0)
@@ -279,15 +257,15 @@ def _ranking(
         return {
             name: {part: Share(0.0, 0.0, 0.0) for part in table.parts}
             | {
-                part: Share(float(point[k, j]), *_interval(draws[kind][:, k, j]))
+                part: Share(float(point[k, j]), *interval(draws[kind][:, k, j]))
                 for j, part in enumerate(parts)
             }
             for k, name in enumerate(names)
         }
 
-    own = _normalized(measured.permutation)
+    own = normalized(measured.permutation)
     repeats = {
-        part: Share(float(point[1, j]), *_interval(own[:, j])) for j, part in enumerate(parts)
+        part: Share(float(point[1, j]), *interval(own[:, j])) for j, part in enumerate(parts)
     }
     full = {kind: _with_constants(table, parts, found) for kind, found in draws.items()}
     return Ranking(
@@ -336,6 +314,6 @@ def _interactions(
             # a resample lacks a third of the configurations, and a forest that has to guess them
             # interacts more: the spread around its own mean is what counts
             draws = np.array([each[i, j] for each in known])
-            low, high = (max(0.0, value + each - draws.mean()) for each in _interval(draws))
+            low, high = (max(0.0, value + each - draws.mean()) for each in interval(draws))
         found.append(Interaction(parts[i], parts[j], value, low, high))
     return sorted(found, key=lambda each: -each.value)

@@ -1,6 +1,5 @@
 """A study on disk: trials asked, told, and never lost."""
 
-import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +12,19 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from mmq.allocation import BitAllocation
-from mmq.errors import InputError, TakenOver
+from mmq.errors import TakenOver
 from mmq.owner import owner
 from mmq_search.abandoned import Abandoned
 from mmq_search.found import BASELINE, FoundStudy
 from mmq_search.patience import StorageError
+from mmq_search.question import check_question
+from mmq_search.record_facts import SIZE_NAMES, objectives, trial_facts
 from mmq_search.space import Space
 from mmq_search.steering import Steering
 from mmq_search.storage import Storage, heartbeat
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-SIZE_NAMES = {"stored": "stored_bpw", "nominal": "bpw"}  # of Optuna's first objective
 MAX_DUPLICATES = 3  # repeats in a row before a fresh allocation is drawn
 
 
@@ -71,41 +71,11 @@ class SearchStudy(FoundStudy):
             load_if_exists=True,
         )
         self._open(name, storage, study)
-        self._check_question(facts)
+        check_question(self.study, facts, self.space, self.steering.axis)
         self.study.set_metric_names([SIZE_NAMES[self.steering.axis], "score"])
         self.steering.weighed |= self._weighed()
         self.abandoned.settle()
         self.lead(self.steering.diagonal())
-
-    def _check_question(self, facts: dict[str, Any]) -> None:
-        known = self.study.user_attrs.get("question")
-        given = json.loads(json.dumps(facts, default=str))  # as the database gives it back
-        if known is None:  # the question last: whoever finds it finds all
-            self.study.set_user_attr("bits", list(self.space.bits))
-            self.study.set_user_attr("grain", self.space.grain)
-            self.study.set_user_attr("size_axis", self.steering.axis)
-            self.study.set_user_attr("question", given)
-        elif not isinstance(known, dict) or known != given:
-            known = known if isinstance(known, dict) else {}
-            other = [k for k in given if known.get(k) != given[k]]
-            raise InputError(
-                f"study: {self.name!r} answers another question; what differs: "
-                f"{', '.join(other)}. Choose another --study, or leave it empty."
-            )
-        for name, wanted in (("bits", list(self.space.bits)), ("grain", self.space.grain)):
-            if (has := self.study.user_attrs.get(name)) != wanted:
-                raise InputError(
-                    f"study: {self.name!r} searches another space, with {name} "
-                    f"{has}. Choose another --study, or leave it empty."
-                )
-
-        if self.axis != self.steering.axis:
-            raise InputError(
-                f"study: {self.name!r} measures {self.axis} sizes, which its trials were told; "
-                f"{self.steering.axis} ones cannot be mixed in. Resume it with --study "
-                f"{self.name} --size-axis {self.axis}, or choose another --study: what was "
-                f"evaluated is reused there."
-            )
 
     def _weighed(self) -> dict[str, float]:
         """Stored sizes of allocations that were larger than planned, and than was allowed."""
@@ -285,44 +255,24 @@ class SearchStudy(FoundStudy):
             self._close(asked.trial.number, record)
 
     def _close(self, number: int, record: dict[str, Any]) -> None:
-        score = record["metrics"][record["primary"]]
-        facts = {
-            "allocation": str(BitAllocation.of(record["allocation"])),
-            "run_id": record["run_id"],
-            "bpw": record["size"]["bpw"],
-            "stored_bpw": record["size"]["stored_bpw"],
-        }
-        if "stopped" in record:
-            facts["partial"] = {"score": score["value"], "samples": score["n"]}
-        else:
-            facts |= {"low": score["low"], "high": score["high"]}
         storage = self.study._storage  # a Trial of another process can be written in no other way
         trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-        for name, value in facts.items():
+        for name, value in trial_facts(record).items():
             storage.set_trial_user_attr(trial_id, name, value)
-        if "score_name" not in self.study.user_attrs:
-            self.study.set_user_attr("score_name", record["primary"])
+        self._name_score(record)
         if "stopped" in record:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
-            size = record["size"][SIZE_NAMES[self.axis]]
-            self.study.tell(number, [size, score["value"]])
+            self.study.tell(number, objectives(record, self.axis))
+
+    def _name_score(self, record: dict[str, Any]) -> None:
+        if "score_name" not in self.study.user_attrs:
+            self.study.set_user_attr("score_name", record["primary"])
 
     def tell_aside(self, record: dict[str, Any]) -> None:
         """Keep what the unquantized model scores where the space does not have it."""
-        score = record["metrics"][record["primary"]]
-        size = record["size"]
-        facts = {
-            "allocation": str(BitAllocation.of(record["allocation"])),
-            "values": [size[SIZE_NAMES[self.axis]], score["value"]],
-            "run_id": record["run_id"],
-            "bpw": size["bpw"],
-            "stored_bpw": size["stored_bpw"],
-            "low": score["low"],
-            "high": score["high"],
-        }
-        if "score_name" not in self.study.user_attrs:
-            self.study.set_user_attr("score_name", record["primary"])
+        self._name_score(record)
+        facts = trial_facts(record) | {"values": objectives(record, self.axis)}
         self.study.set_user_attr(BASELINE, facts)
 
     def log_to(self, parent: tuple[str, str]) -> None:

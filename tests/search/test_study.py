@@ -244,8 +244,7 @@ def test_a_study_from_before_there_were_axes_has_nominal_sizes(tmp_path):
     attrs = storage.get_study_user_attrs(study.study._study_id)
     old = open_study(tmp_path, "old", steering=Steering(SPACE, axis="nominal"))
     assert old.axis == attrs["size_axis"] == "nominal"
-    with study.storage.locked("s"):
-        study.study.set_user_attr("size_axis", None)
+    study.exclusively(lambda: study.study.set_user_attr("size_axis", None))
     with pytest.raises(InputError, match="measures nominal sizes"):
         open_study(tmp_path)
 

@@ -1,0 +1,28 @@
+"""What a trial's record says to Optuna: attributes of the trial, and its two objectives."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmq.allocation import BitAllocation
+from mmq.analysis.fronts import SizeAxis
+
+SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}
+
+
+def trial_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a recorded trial; a pruned one has a partial score."""
+    score, size = record["metrics"][record["primary"]], record["size"]
+    facts = {
+        "allocation": str(BitAllocation.of(record["allocation"])),
+        "run_id": record["run_id"],
+        "bpw": size["bpw"],
+        "stored_bpw": size["stored_bpw"],
+    }
+    if "stopped" in record:
+        return facts | {"partial": {"score": score["value"], "samples": score["n"]}}
+    return facts | {"low": score["low"], "high": score["high"]}
+
+
+def objectives(record: Mapping[str, Any], axis: SizeAxis) -> list[float]:
+    """Size on this axis, to be minimized, and score, to be maximized."""
+    return [record["size"][SIZE_NAMES[axis]], record["metrics"][record["primary"]]["value"]]
