@@ -216,7 +216,10 @@ def test_a_baseline_that_scores_nothing_ends_the_command(store_uri, evaluated, c
     assert parent.info.status == "FAILED"
 
 
-def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(store_uri, evaluated):
+def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(
+    store_uri, evaluated, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))  # no record of another test is reused
     said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
     assert evaluated[0][1] == "vit=16 llm=16"
     assert len(evaluated) == 3
