@@ -41,7 +41,7 @@ def is_folder(path: Path) -> bool:
 def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
     """The file, opened for reading bytes; InputError beginning with `role` where it cannot be.
 
-    A pipe, a socket, a device or a folder is refused at once: reading one could wait for ever.
+    A pipe, a socket, a device or a folder is refused at once: reading one could hang.
     """
     try:
         kind = other_kind(path)
