@@ -38,10 +38,13 @@ test: lint .venv/compared
 UNMOVED := $(addprefix tests/,search test_readme.py test_mlproject.py test_benchmarks.py test_project.py \
 	$(addprefix plugins/test_,gptq.py auto_gptq.py awq.py odd_layers.py annotations.py caption_text.py \
 		line_process.py meteor.py) \
-	$(addprefix mmq/test_,answers.py importance.py comparison.py analyze.py import_results.py tradeoffs.py \
-		designs.py quantize_process.py contact.py disk.py home.py images.py json_stream.py launched.py \
-		moved.py owner.py plots.py regular_file.py sealed.py secrets.py store_command.py strict_json.py \
-		study_names.py))
+	mmq/test_answers.py mmq/test_importance.py mmq/test_comparison.py mmq/test_analyze.py \
+	mmq/test_import_results.py mmq/test_tradeoffs.py mmq/test_designs.py \
+	mmq/test_quantize_process.py mmq/test_contact.py mmq/system/test_disk.py \
+	mmq/system/test_home.py mmq/data/test_images.py mmq/data/test_json_stream.py \
+	mmq/test_launched.py mmq/test_moved.py mmq/system/test_process.py mmq/test_plots.py \
+	mmq/system/test_regular_file.py mmq/system/test_sealed.py mmq/system/test_secrets.py \
+	mmq/test_store_command.py mmq/system/test_strict_json.py mmq/test_study_names.py)
 
 test-5: .venv-5/installed
 	.venv-5/bin/python -m pytest --numprocesses 2 -m "not browser" $(addprefix --ignore ,$(UNMOVED))

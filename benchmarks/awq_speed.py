@@ -30,8 +30,8 @@ from mmq_plugins.quantizers.awq import (
 )
 from torch import Tensor, nn
 
-from mmq.affine import grouped
-from mmq.inputs import LayerInputs
+from mmq.tensors.affine import grouped
+from mmq.tensors.layer_inputs import LayerInputs
 
 SIX = (2, 3, 4, 5, 6, 8)
 BITS = 4

@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 
 import optuna
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.steering import Steering
 
-from mmq.allocation import BitAllocation
-from mmq.analysis.answers import Budget, answers
+from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import Point
+from mmq.analysis.selection import Budget, answers
 
 SIZES = (0.15, 0.25, 0.35, 0.5)  # how far between the smallest and the largest
 DROPS = ("0.5%", "1%", "2%", "5%", "10%")
@@ -56,7 +56,7 @@ def steering(table, parameters, space, budget):
             - table[str(BitAllocation.of(alone))].bpw
         )
         weights.append(saved * parameters / (top - low))
-    return Steering(space, budget, weights, parameters)
+    return SamplerSetup(space, budget, weights, parameters)
 
 
 def replay(table, parameters, space, budget, n_trials):

@@ -125,8 +125,8 @@ KINDS: dict[str, tuple[str, list[str], Callable[[Ground], None]]] = {
 
 def keep_snapshots() -> None:
     """Keep the inputs of every block, and die in front of the last one."""
-    from mmq import snapshot
-    from mmq.store import Store
+    from mmq.artifacts import snapshot
+    from mmq.artifacts.store import Store
 
     snapshot.SECONDS = 0.0
     put = Store.put
@@ -141,7 +141,7 @@ def keep_snapshots() -> None:
 
 def keep_unlogged() -> None:
     """Record trials, and find no place for their files."""
-    from mmq.tracking import outage
+    from mmq.tracking import offline as outage
     from mmq.tracking.runs import TrialRun
 
     def away(self, folder):

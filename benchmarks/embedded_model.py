@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import Store
 from mmq.contracts import Metric
 from mmq.prepare import QuestionOptions, prepare
-from mmq.store import Store
 from mmq.trial import TrialSpec, run_trial
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
@@ -112,7 +112,7 @@ def weights(model_name: str) -> list[str]:
     """How much of a layer's range holds 99.9% of its other weights, where it has outliers."""
     from mmq_plugins.embedded.outliers import bulk_range
 
-    from mmq.model import load_model
+    from mmq.models.loading import load_model
 
     lines = ["| component | layers | with outliers | their bulk's range |", "|---|---|---|---|"]
     for name, component in load_model(model_name).components.items():

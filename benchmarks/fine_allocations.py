@@ -22,23 +22,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.steering import Steering
 from mmq_search.study import SearchStudy
 from tqdm import tqdm
 
-from mmq.allocation import BitAllocation, parse_bits
-from mmq.analysis.answers import Budget
+from mmq.allocation.allocation import BitAllocation, parse_bits
 from mmq.analysis.evidence import PairedScores
 from mmq.analysis.fronts import Point, pareto_front
+from mmq.analysis.selection import Budget
 from mmq.analysis.tradeoffs import fronts_figure
-from mmq.artifacts import Artifacts
-from mmq.home import home
-from mmq.model import LoadedModel
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import Store
+from mmq.models.loading import LoadedModel
 from mmq.prepare import Prepared, QuestionOptions, prepare
-from mmq.records import Records, primary_samples
-from mmq.store import Store
 from mmq.studies.designs import grid
+from mmq.studies.records import Records, primary_samples
+from mmq.system.home import home
 from mmq.trial import TrialSpec, run_trial
 
 CASES = ("embedded-llava/gqa", "embedded-llava/vqa", "embedded-retrieval/retrieval")
@@ -101,9 +101,9 @@ class Bench:
             self.evaluate(allocation)
         return [self.point(allocation) for allocation in chosen]
 
-    def steering(self, space: Space) -> Steering:
+    def steering(self, space: Space) -> SamplerSetup:
         """Exact sizes and the measured profile."""
-        found = Steering.of(
+        found = SamplerSetup.of(
             space, self.prepared.skeleton, Budget(), self.prepared.quantizer, axis="nominal"
         )
         found.measure(self.model, self.prepared, self.artifacts)

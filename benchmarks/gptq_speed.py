@@ -22,7 +22,7 @@ from mmq_plugins.quantizers.gptq import Ranges, solve
 from mmq_plugins.quantizers.gptq_factor import factorize
 from torch import Tensor, nn
 
-from mmq.inputs import LayerInputs
+from mmq.tensors.layer_inputs import LayerInputs
 
 SIX = (2, 3, 4, 5, 6, 8)
 

@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 import optuna
 from click.testing import CliRunner
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.status import status
-from mmq_search.steering import Steering
 from mmq_search.study import SearchStudy
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import insert
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.importance import Settings
 from mmq.analysis.report import analyze
 from mmq.analysis.table import Table
@@ -177,7 +177,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             os.environ["MMQ_HOME"] = name
             weights = [10_000_000] * len(space.parts)
-            steering = Steering(space, weights=weights, parameters=sum(weights))
+            steering = SamplerSetup(space, weights=weights, parameters=sum(weights))
             study = SearchStudy("load", {"seed": 0}, space, Path(name), 0, steering)
             fill(study, count)
             cells: list[str] = []

@@ -30,7 +30,8 @@ def write_checkpoint(config_file: Path, folder: Path) -> int:
     from safetensors.torch import save_file
     from transformers import Blip2Processor, BlipImageProcessor
 
-    from mmq.model import family_of, read_config
+    from mmq.models.loading import read_config
+    from mmq.models.skeleton import family_of
 
     config = read_config(str(config_file))
     with torch.device("meta"):
@@ -84,9 +85,9 @@ def child(folder: str, images: int, bits: int) -> None:
     from pathlib import Path
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from mmq.allocation import BitAllocation
+    from mmq.allocation.allocation import BitAllocation
+    from mmq.artifacts.store import Store
     from mmq.prepare import QuestionOptions, prepare
-    from mmq.store import Store
     from mmq.trial import TrialSpec, run_trial
 
     def report(step: str, started: float) -> None:

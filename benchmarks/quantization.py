@@ -37,18 +37,20 @@ import psutil
 import torch
 from memory import write_checkpoint_apart
 
-from mmq import artifacts, block_quantization, registry
-from mmq.allocation import BitAllocation
-from mmq.contracts import Quantizer
-from mmq.model import read_config
-from mmq.modules import quantize_module
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts import artifacts
+from mmq.artifacts.store import Store
+from mmq.contracts import registry
+from mmq.contracts.quantizer import Quantizer
+from mmq.models.loading import read_config
 from mmq.prepare import Prepared, QuestionOptions, prepare
-from mmq.store import Store
+from mmq.quantization import sequential as block_quantization
+from mmq.quantization.modules import quantize_module
 
 CONFIGS = Path(__file__).parents[1] / "tests" / "data" / "configs"
 TASKS = {"embedded-blip2": "vqa", "embedded-retrieval": "retrieval", "embedded-llava": "vqa"}
 PAIRS = 128  # calibration pairs of the default
-BATCH = 16  # pairs a forward, as in mmq.calibration
+BATCH = 16  # pairs a forward, as in mmq.data.calibration
 
 
 # --- whole embedded models -----------------------------------------------------------------------
@@ -292,14 +294,16 @@ def memory(options: argparse.Namespace) -> None:
             write_checkpoint_apart(config, str(checkpoint))
             calibrated = [name for name in options.quantizers if name != "rtn"]
             for component, quantizer in product(options.components, calibrated):
-                budget = weigh(options, checkpoint, component, quantizer)
+                budget = measure_size(options, checkpoint, component, quantizer)
                 cells = [f"{getattr(budget, name) / 2**20:.0f}" for name in names]
                 allowed = sum(getattr(budget, name) for name in names if name != "peak")
                 cells.append(f"{budget.peak / allowed:.2f}")
                 print(f"| {component} | {count} | {quantizer} | {' | '.join(cells)} |", flush=True)
 
 
-def weigh(options: argparse.Namespace, checkpoint: Path, component: str, name: str) -> Budget:
+def measure_size(
+    options: argparse.Namespace, checkpoint: Path, component: str, name: str
+) -> Budget:
     command = [sys.executable, __file__, "--child", str(checkpoint), "--components", component]
     command += ["--quantizers", name, "--pairs", str(options.pairs), "--widths"]
     command += map(str, options.widths)

@@ -21,21 +21,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.steering import Steering
 from mmq_search.study import SearchStudy
 from optuna.samplers import RandomSampler, TPESampler
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import Point, pareto_front
-from mmq.asking import InParts
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport, Sample
+from mmq.contracts.registry import load
 from mmq.errors import InputError
+from mmq.eval_spec import EvalSpec
+from mmq.evaluation.generating import InParts
+from mmq.models.size import Size
 from mmq.prepare import TaskOptions, draw_data
-from mmq.question import Question
-from mmq.racing import Race
-from mmq.registry import load
-from mmq.sizes import Size
+from mmq.studies.pruning import Race
 from mmq.trial import TrialRecord, TrialSpec
 
 SAMPLERS = {
@@ -46,7 +46,7 @@ SAMPLERS = {
 
 
 @dataclass(slots=True)
-class Steered(Steering):
+class Steered(SamplerSetup):
     """A steering that takes one of these samplers."""
 
     name: str = "front"
@@ -54,7 +54,7 @@ class Steered(Steering):
     def sampler(self, seed: int, points: Sequence[Point]) -> Any:
         """The sampler of this name."""
         made = SAMPLERS[self.name]
-        return Steering.sampler(self, seed, points) if made is None else made(seed)
+        return SamplerSetup.sampler(self, seed, points) if made is None else made(seed)
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Recorded(InParts):
 class Grid:
     """The records of a question's allocations, and the samples that they scored."""
 
-    question: Question
+    question: EvalSpec
     records: dict[str, dict[str, Any]]
     samples: Sequence[Sample]
 
@@ -92,7 +92,7 @@ class Grid:
     def read(cls, folder: Path) -> "Grid":
         """All of a folder; InputError where the samples are not the bundled ones."""
         found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-        question = Question(**found[0]["question"])
+        question = EvalSpec(**found[0]["question"])
         chosen = TaskOptions(limit=str(question.samples), seed=question.seed)
         drawn = draw_data(chosen, question.task, question.calibrated)
         if drawn.fingerprint != question.data_fingerprint:

@@ -19,11 +19,11 @@ from typing import Any
 
 import mlflow
 
-from mmq.allocation import BitAllocation
-from mmq.model import LoadedModel
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import Store
+from mmq.models.loading import LoadedModel
+from mmq.models.stages import StageCache
 from mmq.prepare import Prepared, QuestionOptions, prepare
-from mmq.stages import StageCache
-from mmq.store import Store
 from mmq.tracking import StudyRun, study_run
 from mmq.trial import TrialSpec, run_trial
 

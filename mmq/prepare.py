@@ -5,34 +5,27 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
-from mmq import options as plugin_options
-from mmq import registry
-from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.artifacts import Artifacts
-from mmq.calibration import Calibration
-from mmq.calibration_pairs import check_apart, draw_calibration, spare_pairs
-from mmq.checkpoint import apply_protocol
-from mmq.contracts import Evaluator, Quantizer
-from mmq.data import find_source, fingerprint_samples, limited, subset
-from mmq.device import resolve_device
-from mmq.disk import check_writable
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.parts import finest
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import Store
+from mmq.contracts import options as plugin_options
+from mmq.contracts import registry
+from mmq.contracts.evaluator import Evaluator
+from mmq.contracts.quantizer import Quantizer
+from mmq.data.calibration import Calibration
+from mmq.data.calibration_split import check_apart, draw_calibration, spare_pairs
+from mmq.data.images import check_images
+from mmq.data.source import find_source, fingerprint_samples, limited, subset
 from mmq.errors import InputError
-from mmq.home import home
-from mmq.images import check_images
-from mmq.model import (
-    LoadedModel,
-    Skeleton,
-    check_weights,
-    fingerprint,
-    load_model,
-    locate,
-    read_config,
-    skeleton,
-)
-from mmq.parts import finest
-from mmq.question import Question
-from mmq.stages import default_cache
-from mmq.store import Store
+from mmq.eval_spec import EvalSpec
+from mmq.models.checkpoint import apply_protocol
+from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
+from mmq.models.skeleton import Skeleton, check_weights, skeleton
+from mmq.models.stages import default_cache
+from mmq.system.device import resolve_device
+from mmq.system.disk import check_writable
+from mmq.system.home import home
 
 PACKAGES = ("torch", "transformers")  # whose version can change a score
 QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
@@ -75,7 +68,7 @@ class QuestionOptions(TaskOptions):
 class Prepared:
     """A checked question with its plugins and samples; the model is loaded on demand."""
 
-    question: Question
+    question: EvalSpec
     device: str
     skeleton: Skeleton
     quantizer: Quantizer
@@ -127,11 +120,11 @@ def prepare(
     """
     quantizer, evaluator = build_plugins(chosen, extra)
     named = [(chosen.quantizer, quantizer)]
-    (prepared,) = prepare_several(chosen, evaluator, named, allocations, pairs)
+    (prepared,) = prepare_quantizers(chosen, evaluator, named, allocations, pairs)
     return prepared
 
 
-def prepare_several(
+def prepare_quantizers(
     chosen: TaskOptions,
     evaluator: Evaluator,
     quantizers: Sequence[tuple[str, Quantizer]],
@@ -230,9 +223,9 @@ def _question(
     dtype: str,
     name: str,
     quantizer: Quantizer,
-) -> Question:
+) -> EvalSpec:
     """All that scores depend on; name: the quantizer plugin's."""
-    return Question(
+    return EvalSpec(
         model=chosen.model,
         model_fingerprint=model_fingerprint,
         dtype=dtype,
@@ -281,10 +274,10 @@ def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[s
     parts = {c.part(layer) for c in seen.components.values() for layer in c.layers}
     for allocation in allocations:
         for name, bits in allocation.bits:
-            if bits != UNTOUCHED and not parts & set(finest(name, seen.components)):
+            if bits != UNQUANTIZED and not parts & set(finest(name, seen.components)):
                 raise InputError(f"allocation: {name} has no linear layer in this model")
         for part, bits in allocation.widths(seen.components).items():
-            found[part[0]] |= {bits} - {UNTOUCHED}
+            found[part[0]] |= {bits} - {UNQUANTIZED}
     return {name: sorted(widths) for name, widths in found.items()}
 
 

@@ -16,15 +16,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmq.allocation import BitAllocation
-from mmq.artifacts import Artifacts
-from mmq.contracts import Evaluation, Evaluator, QuantReport
-from mmq.heap import trim
-from mmq.model import LoadedModel, count_parameters
-from mmq.question import Question as Question
-from mmq.racing import Race, Stopped
-from mmq.saved_answers import SavedAnswers
-from mmq.sizes import Size, weigh
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.artifacts import Artifacts
+from mmq.contracts import Evaluation, QuantReport
+from mmq.contracts.evaluator import Evaluator
+from mmq.eval_spec import EvalSpec as EvalSpec
+from mmq.evaluation.saved_answers import SavedAnswers
+from mmq.models.components import count_parameters
+from mmq.models.loading import LoadedModel
+from mmq.models.size import Size, measure_size
+from mmq.studies.pruning import Pruned, Race
+from mmq.system.memory import trim
 
 log = logging.getLogger(__name__)
 _reported: set[tuple[str, str]] = set()
@@ -34,7 +36,7 @@ _reported: set[tuple[str, str]] = set()
 class TrialSpec:
     """One allocation within a question."""
 
-    question: Question
+    question: EvalSpec
     allocation: BitAllocation
 
 
@@ -47,7 +49,7 @@ class TrialRecord:
     report: QuantReport
     size: Size
     seconds: Mapping[str, float]  # by stage: quantize, evaluate
-    stopped: Stopped | None = None  # not None: lost its race, evaluated on a part of the samples
+    stopped: Pruned | None = None  # not None: lost its race, evaluated on a part of the samples
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for record.json; predictions and layers go to files of their own."""
@@ -98,7 +100,7 @@ def run_trial(
     model.saved_answers = SavedAnswers.of(spec.question, allocation)
     try:
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
-        size = weigh(report, count_parameters(model.module))
+        size = measure_size(report, count_parameters(model.module))
         if check_size is not None:
             check_size(size)
         quantized = time.perf_counter()

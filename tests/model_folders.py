@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmq.model import check_weights, locate, skeleton
+from mmq.models.loading import locate
+from mmq.models.skeleton import check_weights, skeleton
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

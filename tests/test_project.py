@@ -15,7 +15,6 @@ from mmq_plugins.embedded.command import TrainOptions
 from mmq_search.command import SearchOptions
 from mmq_search.status import StatusOptions
 
-from mmq import registry
 from mmq.cli.analyze import AnalyzeOptions
 from mmq.cli.commands import BaselineOptions, TrialOptions
 from mmq.cli.curves import CurvesOptions
@@ -23,7 +22,8 @@ from mmq.cli.import_results import ImportOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
 from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
-from mmq.studies.several import SeveralOptions
+from mmq.contracts import registry
+from mmq.studies.quantizer_study import QuantizerStudyOptions
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -36,7 +36,7 @@ CONFIGS = {
     "sweep-uniform": ("sweep-uniform", SweepOptions),
     "ablate": ("ablate", AblateOptions),
     "grid": ("grid", GridOptions),
-    "compare-quantizers": ("compare-quantizers", SeveralOptions),
+    "compare-quantizers": ("compare-quantizers", QuantizerStudyOptions),
     "curves": ("curves", CurvesOptions),
     "analyze": ("analyze", AnalyzeOptions),
     "import-results": ("import-results", ImportOptions),

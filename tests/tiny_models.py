@@ -7,7 +7,7 @@ from mmq_plugins.embedded.build import build_tokenizer
 from mmq_plugins.models.generic import Generic
 from torch import nn
 
-from mmq.model import load_model, read_config
+from mmq.models.loading import load_model, read_config
 
 TEXT = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,

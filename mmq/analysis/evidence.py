@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmq.analysis.fronts import SURE, Point
-from mmq.stats import RESAMPLES
+from mmq.evaluation.stats import RESAMPLES
 
 Z_BOTH, Z_POWER = 1.959964, 0.841621  # normal quantiles: 95% two-sided, 80% power
 UNSURE = "How sure that is, is not known: no score of every sample."

@@ -51,7 +51,7 @@ class Point:
         return "bpw" if self.nominal or self.stored_bpw is None else "stored bpw"
 
     @property
-    def untouched(self) -> bool:
+    def is_unquantized(self) -> bool:
         """Whether no component is quantized."""
         return all(part.endswith("=16") for part in self.allocation.split())
 
@@ -99,7 +99,7 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 def baseline(points: Sequence[Point]) -> Point | None:
     """The unquantized model's point."""
-    return next((p for p in points if p.untouched), None)
+    return next((p for p in points if p.is_unquantized), None)
 
 
 def at_floor(point: Point, floor: float | None) -> bool:
@@ -119,7 +119,7 @@ def smallest_keeping(
         return None
     least = reference.score * (share if reference.score > 0 else 2 - share)
     fitting = [
-        p for p in points if not p.untouched and p.score >= least and not at_floor(p, floor)
+        p for p in points if not p.is_unquantized and p.score >= least and not at_floor(p, floor)
     ]
     return min(fitting, key=lambda p: (p.size, -p.score), default=None)
 

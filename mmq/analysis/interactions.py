@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from mmq.analysis.table import Table, reference_row
-from mmq.stats import RESAMPLES
+from mmq.evaluation.stats import RESAMPLES
 
 NOTHING = 1e-9  # an excess that is rounding
 

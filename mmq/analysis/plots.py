@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.analysis import theme
-from mmq.analysis.answers import Answer
 from mmq.analysis.fronts import AXIS_LABELS, Point, axis_of, baseline, pareto_front
+from mmq.analysis.selection import Answer
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 MARKS = ("*", "D")  # of the first answer and of the second

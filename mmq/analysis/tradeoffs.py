@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.parts import GROUPS, TYPES
 from mmq.analysis import theme
 from mmq.analysis.fronts import (
     AXIS_LABELS,
@@ -15,7 +16,6 @@ from mmq.analysis.fronts import (
     on_axis,
     pareto_front,
 )
-from mmq.parts import GROUPS, TYPES
 
 DARK = 0.5  # of the colour scale: from here on numbers are written in white
 
@@ -33,7 +33,7 @@ class Selection:
     def of(cls, allocation: str, components: Sequence[str]) -> "Selection | None":
         """From an allocation; None where it is no product of subsets at one width."""
         widths = BitAllocation.parse(allocation).widths(components)
-        chosen = {part: bits for part, bits in widths.items() if bits != UNTOUCHED}
+        chosen = {part: bits for part, bits in widths.items() if bits != UNQUANTIZED}
         sides = [
             tuple(name for name in names if any(part[k] == name for part in chosen))
             for k, names in enumerate((components, GROUPS, TYPES))
@@ -152,4 +152,4 @@ def pairs_figure(
 
 
 def _pair(components: Sequence[str], widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, widths.get(name, UNTOUCHED)) for name in components)
+    return tuple((name, widths.get(name, UNQUANTIZED)) for name in components)

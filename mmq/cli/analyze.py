@@ -12,6 +12,7 @@ from mmq.analysis.importance import DEFAULTS, Settings
 from mmq.analysis.importance_plots import analysis_figures
 from mmq.analysis.report import analyze as run_analysis
 from mmq.analysis.report import table_rows
+from mmq.analysis.results_file import parse_pairs, read_results
 from mmq.analysis.table import Table, make_table
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.cli.analysis_text import text
@@ -22,7 +23,6 @@ from mmq.cli.places import say_how_to_browse
 from mmq.cli.tables import aligned, markdown
 from mmq.errors import InputError
 from mmq.prepare import EXPERIMENT_HELP, option
-from mmq.results_file import parse_pairs, read_results
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _from_studies(
     """Tables, the studies' links, and the trials whose size is known, by table."""
     import pandas
 
-    from mmq.tracking.results import find_answers, quoted
+    from mmq.tracking.queries import find_answers, quoted
     from mmq.tracking.sample_scores import read_samples
 
     studies = [name.strip() for name in chosen.study.split(",") if name.strip()]

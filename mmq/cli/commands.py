@@ -9,16 +9,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from mmq import registry
-from mmq.allocation import UNTOUCHED, BitAllocation
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.artifacts.store import Store
 from mmq.cli.options import flag, no_leftovers, options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
-from mmq.contracts import Metric
+from mmq.contracts import Metric, registry
 from mmq.errors import InputError
-from mmq.home import home
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
-from mmq.store import Store
-from mmq.trial import Question, TrialRecord, TrialSpec, run_trial
+from mmq.system.home import home
+from mmq.trial import EvalSpec, TrialRecord, TrialSpec, run_trial
 
 
 @click.command("plugins")
@@ -131,14 +130,14 @@ def as_in_run(
 @options_from(BaselineOptions)
 def evaluate_baseline(chosen: BaselineOptions, extra: Mapping[str, str]) -> None:
     """Score the unquantized model, log it."""
-    run_single(chosen, extra, lambda parts: BitAllocation.uniform(parts, UNTOUCHED))
+    run_single(chosen, extra, lambda parts: BitAllocation.uniform(parts, UNQUANTIZED))
 
 
 def run_single(
     chosen: BaselineOptions,
     extra: Mapping[str, str],
     allocate: Callable[[Sequence[str]], BitAllocation],
-) -> Question:
+) -> EvalSpec:
     """One trial in a run of its own; what it answered."""
     from mmq.tracking import connect, server_address, single_run
     from mmq.tracking.views import run_link

@@ -5,20 +5,26 @@ from typing import Any
 
 import click
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.layer_errors import Errors, output_errors
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, interval, markdown, number
-from mmq.report import mean_known
-from mmq.studies.several import Several, SeveralOptions, Trial, opened, reporting
-from mmq.yardstick import Errors, output_errors
+from mmq.contracts.report import mean_known
+from mmq.studies.quantizer_study import (
+    QuantizerStudy,
+    QuantizerStudyOptions,
+    Trial,
+    opened,
+    reporting,
+)
 
 HEAD = ("quantizer", "bits", "stored bpw", "weight error", "output error")
 
 
 @click.command("compare-quantizers")
-@options_from(SeveralOptions)
-def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None:
+@options_from(QuantizerStudyOptions)
+def compare_quantizers(chosen: QuantizerStudyOptions, extra: Mapping[str, str]) -> None:
     """Compare quantizers, every component at one width after another.
 
     Options such as --group-size 64 go to every quantizer that has them. Errors are averaged over
@@ -52,7 +58,7 @@ def compare_quantizers(chosen: SeveralOptions, extra: Mapping[str, str]) -> None
     click.echo(f"Open:      {study.run.run_link()}")
 
 
-def _row(study: Several, trial: Trial, errors: Errors) -> dict[str, Any]:
+def _row(study: QuantizerStudy, trial: Trial, errors: Errors) -> dict[str, Any]:
     label, bits = trial.quantizer, trial.allocation[study.components[0]]
     layers = [each for name in study.components for each in errors.get((label, name, bits), [])]
     seconds = None

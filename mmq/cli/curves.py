@@ -18,13 +18,13 @@ from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, markdown
 from mmq.prepare import option
 from mmq.studies.designs import curves as design
-from mmq.studies.several import SeveralOptions, Trial, opened, reporting
+from mmq.studies.quantizer_study import QuantizerStudyOptions, Trial, opened, reporting
 
 SHARE = 0.99  # of the unquantized score that counts as held
 
 
 @dataclass(frozen=True, slots=True)
-class CurvesOptions(SeveralOptions):
+class CurvesOptions(QuantizerStudyOptions):
     """A model and a task, the quantizers, the widths, and where the figure goes."""
 
     quantizers: str = option("uniform,rtn,gptq,awq", "Quantizers, a curve each.")

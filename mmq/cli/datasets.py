@@ -11,10 +11,10 @@ import click
 
 from mmq.cli.options import no_leftovers
 from mmq.cli.tables import aligned
-from mmq.contracts import Dataset
-from mmq.data import dataset_readers
+from mmq.contracts.dataset import Dataset
+from mmq.data.source import dataset_readers
 from mmq.errors import InputError
-from mmq.regular_file import is_folder
+from mmq.system.regular_file import is_folder
 
 log = logging.getLogger(__name__)
 DEPTH = 2  # levels of subfolders that are looked into

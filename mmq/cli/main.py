@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from mmq import __version__, disk, registry
+from mmq import __version__
 from mmq.cli.options import PLUGIN_OPTIONS, report_repeated
+from mmq.contracts import registry
 from mmq.errors import InputError, unknown
-from mmq.secrets import hide_credentials, hide_in_output
-from mmq.signals import Interrupt
+from mmq.system import disk
+from mmq.system.secrets import hide_credentials, hide_in_output
+from mmq.system.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
     "ablate": "studies",

@@ -2,7 +2,7 @@
 
 import click
 
-from mmq.home import home
+from mmq.system.home import home
 
 
 def say_where_saved() -> None:

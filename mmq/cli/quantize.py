@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import click
 
-from mmq.allocation import BitAllocation, parse_widths
-from mmq.artifacts import Artifacts
+from mmq.allocation.allocation import BitAllocation, parse_widths
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import Store
 from mmq.cli.commands import BaselineOptions
 from mmq.cli.options import options_from
 from mmq.cli.tables import aligned, number
-from mmq.home import home
-from mmq.model import LoadedModel
+from mmq.contracts.report import LayerReport, QuantReport
+from mmq.models.loading import LoadedModel
 from mmq.prepare import option, prepare
-from mmq.report import LayerReport, QuantReport
-from mmq.store import Store
+from mmq.system.home import home
 
 MIB = 8 * 1024**2  # bits
 

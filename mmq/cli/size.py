@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from mmq import options as plugin_options
-from mmq import registry
-from mmq.allocation import UNTOUCHED, BitAllocation, check_bits
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, check_bits
+from mmq.allocation.parts import finest
 from mmq.cli.options import options_from
-from mmq.contracts import Quantizer
+from mmq.contracts import options as plugin_options
+from mmq.contracts import registry
+from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
-from mmq.model import Skeleton, check_weights, locate, skeleton
-from mmq.parts import finest
+from mmq.models.loading import locate
+from mmq.models.size import planned_size, stored_bits
+from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.prepare import check_layers, option, tried_widths
-from mmq.sizes import planned_size, stored_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:
     'vit=4 llm=4'
     """
     if not text.strip():
-        return BitAllocation.uniform(parts, UNTOUCHED)
+        return BitAllocation.uniform(parts, UNQUANTIZED)
     if text.strip().isdecimal():
         return BitAllocation.uniform(parts, check_bits(int(text)))
     return BitAllocation.parse(text).over(parts)
@@ -101,14 +102,14 @@ def _components(seen: Skeleton, plan: BitAllocation, quantizer: Quantizer) -> st
     for name, component in seen.components.items():
         share = component.weights / seen.parameters
         bits = sum(stored[part, widths[part]] for part in finest(name, seen.components))
-        each = bits / component.weights if component.weights else UNTOUCHED
+        each = bits / component.weights if component.weights else UNQUANTIZED
         lines.append(
             f"{name:<12}{component.blocks:>8}{len(component.layers):>9}{component.weights:>18,}"
             f"{share:>8.1%}{plan.within(name):>7}{each:>8.3f}"
         )
     rest = seen.parameters - sum(component.weights for component in seen.components.values())
     lines.append(
-        f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNTOUCHED:>7}"
-        f"{UNTOUCHED:>8.3f}"
+        f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNQUANTIZED:>7}"
+        f"{UNQUANTIZED:>8.3f}"
     )
     return "\n".join([*lines, f"{'all':<12}{'':>17}{seen.parameters:>18,}"])

@@ -8,15 +8,16 @@ from typing import Any
 
 import click
 
-from mmq import registry, unlogged
+from mmq.artifacts import unlogged
+from mmq.artifacts.inventory import items
+from mmq.artifacts.inventory import remove as remove_kept
+from mmq.artifacts.store import Entry, Store
 from mmq.cli.options import no_leftovers
 from mmq.cli.tables import aligned
+from mmq.contracts import registry
 from mmq.errors import InputError
-from mmq.home import home
-from mmq.inventory import items
-from mmq.inventory import remove as remove_kept
-from mmq.sealed import NotReadable
-from mmq.store import Entry, Store
+from mmq.system.home import home
+from mmq.system.sealed import NotReadable
 
 MIB = 1024**2
 DAY = 24 * 3600

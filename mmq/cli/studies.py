@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
+from mmq.allocation.parts import names
 from mmq.analysis.fronts import SIZE_AXIS_HELP, Point, SizeAxis, parse_axis
 from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
 from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
-from mmq.parts import names
 from mmq.prepare import QUANTIZER_HELP, option
-from mmq.records import primary_samples
 from mmq.studies import designs
 from mmq.studies.front import Results, conclusion, description, front_text, log_front
-from mmq.studies.several import PlannedOptions, Several, Trial, opened, reporting
+from mmq.studies.quantizer_study import PlannedOptions, QuantizerStudy, Trial, opened, reporting
+from mmq.studies.records import primary_samples
 
 Design = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
 Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
@@ -116,7 +116,7 @@ def run_design(
     click.echo(f"Front:     {study.run.run_link()}")
 
 
-def _results(study: Several, trials: Sequence[Trial], axis: SizeAxis) -> Results:
+def _results(study: QuantizerStudy, trials: Sequence[Trial], axis: SizeAxis) -> Results:
     by_allocation = {str(trial.allocation): trial.facts for trial in trials}
 
     def per_sample(allocation: str) -> Sequence[float] | None:

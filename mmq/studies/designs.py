@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations, product
 
-from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.parts import GROUPS, TYPES, Part
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.parts import GROUPS, TYPES, Part
 
 ALL = "all"  # every component at one width
 
@@ -16,7 +16,7 @@ def curves(
     """(part, width, allocation): each component alone at each width, then all of them."""
     for name in components:
         for bits in widths:
-            alone = {part: bits if part == name else UNTOUCHED for part in components}
+            alone = {part: bits if part == name else UNQUANTIZED for part in components}
             yield name, bits, BitAllocation.of(alone)
     if len(components) > 1:
         for bits in widths:
@@ -31,7 +31,7 @@ def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 def _below_16(widths: Sequence[int]) -> list[int]:
     """Widths that quantize, wide ones first."""
-    return sorted(set(widths) - {UNTOUCHED}, reverse=True)
+    return sorted(set(widths) - {UNQUANTIZED}, reverse=True)
 
 
 def sweep(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
@@ -52,7 +52,7 @@ def ablation(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAl
         for some in combinations(components, size):
             for bits in product(tried, repeat=size):
                 chosen = dict(zip(some, bits, strict=True))
-                yield BitAllocation.of({c: chosen.get(c, UNTOUCHED) for c in components})
+                yield BitAllocation.of({c: chosen.get(c, UNQUANTIZED) for c in components})
 
 
 def grid(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:

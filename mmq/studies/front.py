@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmq.analysis.answers import Answer, answers
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point, baseline, pareto_front, verdict
 from mmq.analysis.plots import Asked, front_figure, front_plot
+from mmq.analysis.selection import Answer, answers
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from mmq import disk
-from mmq.allocation import BitAllocation
-from mmq.artifacts import Artifacts
-from mmq.model import LoadedModel
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.artifacts import Artifacts
+from mmq.models.loading import LoadedModel
+from mmq.models.size import Size
 from mmq.prepare import Prepared
-from mmq.racing import Race
-from mmq.records import Records
-from mmq.signals import signals_deferred
-from mmq.sizes import Size
 from mmq.studies.names import check_name as check_name
 from mmq.studies.names import safe_name as safe_name
+from mmq.studies.pruning import Race
+from mmq.studies.records import Records
+from mmq.system import disk
+from mmq.system.signals import signals_deferred
 from mmq.trial import TrialRecord, TrialSpec, run_trial
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mmq import registry
-from mmq.asking import InParts
-from mmq.contracts import Evaluation, Evaluator
+from mmq.contracts import Evaluation, registry
+from mmq.contracts.evaluator import Evaluator
 from mmq.errors import InputError
-from mmq.model import LoadedModel, load_model
+from mmq.evaluation.generating import InParts
+from mmq.models.loading import LoadedModel, load_model
 
 SAMPLES = 12
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmq.contracts import CalibratedQuantizer, Quantizer
-from mmq.inputs import LayerInputs
-from mmq.quantized import QuantizedWeight
+from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
+from mmq.tensors.layer_inputs import LayerInputs
+from mmq.tensors.quantized_weight import QuantizedWeight
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 SHAPES = ((64, 128), (192, 256))  # (outputs, inputs)

@@ -11,14 +11,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
-from mmq.owner import is_gone
-from mmq.secrets import redact
+from mmq.system.process import is_gone
+from mmq.system.secrets import redact
 from mmq.tracking import views
 from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
 from mmq.tracking.moved import MARK, RUNS
-from mmq.tracking.outage import PATIENCE, TIMEOUT, WithoutTraceback, is_staged
+from mmq.tracking.offline import PATIENCE, TIMEOUT, WithoutTraceback, is_staged
 
 
 def server_address() -> str:

@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mmq.errors import InputError
-from mmq.secrets import redact
-from mmq.tracking.outage import HASTE, STORE_ERRORS, TIMEOUT, hasty, refuses, unreachable
+from mmq.system.secrets import redact
+from mmq.tracking.offline import HASTE, STORE_ERRORS, TIMEOUT, hasty, refuses, unreachable
 
 log = logging.getLogger(__name__)
 SILENCE = 4.0  # seconds after which a line says what is waited for

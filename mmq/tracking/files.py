@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmq import sealed
 from mmq.contracts import LayerReport, Prediction
-from mmq.images import open_image
-from mmq.sealed import Unusable
+from mmq.data.images import open_image
+from mmq.system import sealed
+from mmq.system.sealed import Unusable
 from mmq.trial import TrialRecord
 
 PREDICTIONS = "predictions.json"

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mmq.analysis.results_file import ResultRow, ResultTable
+from mmq.artifacts.store import digest
 from mmq.errors import InputError
-from mmq.results_file import ResultRow, ResultTable
-from mmq.store import digest
 from mmq.tracking.bulk import FinishedRun, create_finished
 from mmq.tracking.connection import connect
-from mmq.tracking.results import all_runs, quoted
+from mmq.tracking.queries import all_runs, quoted
 from mmq.tracking.runs import user
 from mmq.tracking.studies import StudyRun, known_study, open_study
 from mmq.tracking.views import trial_filter

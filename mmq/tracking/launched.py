@@ -10,8 +10,8 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
-from mmq.owner import owner
-from mmq.tracking.outage import hasty, unreachable
+from mmq.system.process import owner
+from mmq.tracking.offline import hasty, unreachable
 
 log = logging.getLogger(__name__)
 VARIABLE = "MLFLOW_RUN_ID"

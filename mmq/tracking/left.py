@@ -7,10 +7,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mmq.home import home
-from mmq.records import Records
-from mmq.sealed import Unusable
-from mmq.tracking import outage
+from mmq.studies.records import Records
+from mmq.system.home import home
+from mmq.system.sealed import Unusable
+from mmq.tracking import offline as outage
 from mmq.tracking.runs import TrialRun
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from mmq.trial import Question
+from mmq.trial import EvalSpec
 
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 
@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def question_params(question: Question) -> dict[str, Any]:
+def question_params(question: EvalSpec) -> dict[str, Any]:
     """A question as params; dotted names never clash with those of the MLproject."""
     params = {
         "model.name": question.model,

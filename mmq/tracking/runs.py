@@ -16,18 +16,19 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
-from mmq import checksums
 from mmq.contracts import LayerReport
 from mmq.errors import TakenOver, TooLarge
-from mmq.owner import owner
-from mmq.racing import Stopped
-from mmq.secrets import redact
-from mmq.tracking import files, outage, views
+from mmq.studies.pruning import Pruned
+from mmq.system import checksums
+from mmq.system.process import owner
+from mmq.system.secrets import redact
+from mmq.tracking import files, views
+from mmq.tracking import offline as outage
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
 from mmq.tracking.params import question_params, versions
-from mmq.trial import Question, TrialRecord, TrialSpec
+from mmq.trial import EvalSpec, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
@@ -90,7 +91,7 @@ class Run:
         """The description that the UI shows first."""
         self.client.set_tag(self.run_id, "mlflow.note.content", redact(text))
 
-    def log_question(self, question: Question) -> None:
+    def log_question(self, question: EvalSpec) -> None:
         """The evaluation set as a dataset input."""
         source = CodeDatasetSource({"mlflow.source.name": question.data})
         dataset = MetaDataset(
@@ -133,7 +134,7 @@ class TrialRun(Run):
     def _log_result(self, facts: Mapping[str, Any]) -> None:
         self.log(metrics=trial_metrics(facts))
         if "stopped" in facts:  # KILLED: whoever reads finished trials does not take it for one
-            stopped = Stopped(**facts["stopped"])
+            stopped = Pruned(**facts["stopped"])
             self.ended_well = "KILLED"
             self.log(metrics={"partial/samples": stopped.samples}, tags={"mmq.state": "PRUNED"})
             self.describe(str(stopped))

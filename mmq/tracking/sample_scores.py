@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from tqdm import tqdm
 
-from mmq import checksums
-from mmq.sealed import Unusable
+from mmq.system import checksums
+from mmq.system.sealed import Unusable
 from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_facts
-from mmq.tracking.results import THREADS, Answers, FoundTrial
+from mmq.tracking.queries import THREADS, Answers, LoggedTrial
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _values(client: MlflowClient, run_id: str, folder: Path, score: str) -> Sequ
 
 
 def _pictures(
-    client: MlflowClient, trials: Sequence[FoundTrial], folder: Path, count: int
+    client: MlflowClient, trials: Sequence[LoggedTrial], folder: Path, count: int
 ) -> Sequence[str] | None:
     """Names of the samples' pictures, from the first run that kept its predictions."""
     for trial in trials:

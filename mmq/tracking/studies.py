@@ -10,21 +10,22 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import digest
 from mmq.errors import InputError
-from mmq.owner import owner
-from mmq.secrets import redact
-from mmq.store import digest
-from mmq.tracking import outage, views
+from mmq.system.process import owner
+from mmq.system.secrets import redact
+from mmq.tracking import offline as outage
+from mmq.tracking import views
 from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.contact import AGAIN, ending_cleanly, explained
 from mmq.tracking.launched import VARIABLE, adopt
 from mmq.tracking.left import log_left
 from mmq.tracking.params import question_params
-from mmq.tracking.results import all_runs
+from mmq.tracking.queries import all_runs
 from mmq.tracking.runs import Run, TrialRun, closing, create, own_run, status_of
 from mmq.tracking.trials import fetch_record
-from mmq.trial import Question, TrialSpec
+from mmq.trial import EvalSpec, TrialSpec
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class StudyRun(Run):
 def study_run(
     experiment: str,
     study: str,
-    questions: Sequence[Question],
+    questions: Sequence[EvalSpec],
     parent: tuple[str, str] | None,
     kind: str = "search",
 ) -> StudyRun:
@@ -187,7 +188,7 @@ def open_study(
     return run
 
 
-def shared_params(questions: Sequence[Question]) -> dict[str, Any]:
+def shared_params(questions: Sequence[EvalSpec]) -> dict[str, Any]:
     """The questions' params; where they differ, all values in a row."""
     params = [question_params(question) for question in questions]
     names = dict.fromkeys(name for each in params for name in each)
@@ -197,7 +198,7 @@ def shared_params(questions: Sequence[Question]) -> dict[str, Any]:
     }
 
 
-def asked_of(questions: Sequence[Question], kind: str) -> str:
+def asked_of(questions: Sequence[EvalSpec], kind: str) -> str:
     """What tells one study from another of the same name."""
     return f"{kind} {digest(sorted(question.key for question in questions))}"
 

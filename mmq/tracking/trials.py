@@ -9,9 +9,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
-from mmq.sealed import Unusable
+from mmq.system.sealed import Unusable
 from mmq.tracking.files import RECORD, read_facts
-from mmq.tracking.outage import STORE_ERRORS, hasty, unreachable
+from mmq.tracking.offline import STORE_ERRORS, hasty, unreachable
 from mmq.tracking.runs import TrialRun
 
 log = logging.getLogger(__name__)

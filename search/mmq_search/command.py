@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 import click
 
-from mmq.allocation import BitAllocation, parse_bits
+from mmq.allocation.allocation import BitAllocation, parse_bits
+from mmq.allocation.parts import GRAINS
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.errors import InputError, unknown
-from mmq.home import home
-from mmq.parts import GRAINS
 from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
+from mmq.system.home import home
 from mmq.tracking import StudyRun, connect, optional, register, study_run
-from mmq.trial import Question
+from mmq.trial import EvalSpec
 from mmq_search.deadline import Deadline
+from mmq_search.launchers.local import command_lines, end_with_overseer, is_worker
 from mmq_search.loop import Search
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.steering import Steering
 from mmq_search.study import SearchStudy
-from mmq_search.workers import command_lines, end_with_overseer, is_worker
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     )
     space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
     bounds = prepared.evaluator.bounds
-    steering = Steering.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
+    steering = SamplerSetup.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
     question = prepared.question
     name = chosen.study or study_name(question, space, axis)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
@@ -113,7 +113,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
         _say_what_was_found(found)
 
 
-def open_run(study: SearchStudy, experiment: str, question: Question) -> StudyRun:
+def open_run(study: SearchStudy, experiment: str, question: EvalSpec) -> StudyRun:
     """The study's parent run, shared by all that work on it: the first one makes it."""
     made: list[StudyRun] = []  # before the database went away, if it does
 
@@ -128,7 +128,7 @@ def open_run(study: SearchStudy, experiment: str, question: Question) -> StudyRu
     return run
 
 
-def study_name(question: Question, space: Space, axis: SizeAxis = "stored") -> str:
+def study_name(question: EvalSpec, space: Space, axis: SizeAxis = "stored") -> str:
     """A readable name that tells two questions, or two spaces, apart."""
     model = question.model.rstrip("/").split("/")[-1]
     readable = f"{model}-{question.evaluator}-{question.quantizer}"

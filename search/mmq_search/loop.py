@@ -10,25 +10,25 @@ import click
 from tqdm import tqdm
 
 from mmq.analysis.fronts import baseline
-from mmq.artifacts import Artifacts
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import Store, digest
 from mmq.errors import InputError, TakenOver, TooLarge
-from mmq.home import home
-from mmq.model import LoadedModel
+from mmq.models.loading import LoadedModel
+from mmq.models.size import Size
 from mmq.prepare import Prepared
-from mmq.racing import Race
-from mmq.records import Records
-from mmq.sizes import Size
-from mmq.store import Store, digest
 from mmq.studies.baseline import check_baseline
 from mmq.studies.front import Results
+from mmq.studies.pruning import Race
+from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study, record_trial
+from mmq.system.home import home
 from mmq.tracking import StudyRun, hasty, optional, unreachable
 from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
-from mmq_search.live import LiveView
+from mmq_search.launchers.local import is_worker, oversee
 from mmq_search.patience import StorageError
+from mmq_search.progress_run import ProgressRun
 from mmq_search.study import Asked, SearchStudy
-from mmq_search.workers import is_worker, oversee
 
 log = logging.getLogger(__name__)
 POLL = 1.0  # seconds between two looks at what the others do
@@ -74,7 +74,7 @@ class Search:
 
     def together(self, commands: list[list[str]]) -> None:
         """Let workers search, and log the front when they have."""
-        target, live = self._target(), LiveView(self.run, self.results)
+        target, live = self._target(), ProgressRun(self.run, self.results)
         self.check_baseline()
         # looking for others settles what a killed worker left
         with (
@@ -87,7 +87,7 @@ class Search:
 
     def alone(self, model: LoadedModel, artifacts: Artifacts) -> None:
         """Ask, run and tell in this process; the front is logged however it ends."""
-        target, live = self._target(), LiveView(self.run, self.results)
+        target, live = self._target(), ProgressRun(self.run, self.results)
         failures, idle = 0, False
         with (
             live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import SizeAxis
 
 SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}

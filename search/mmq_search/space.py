@@ -9,8 +9,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from mmq.allocation import UNTOUCHED, BitAllocation
-from mmq.parts import Part, finest, names
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.parts import Part, finest, names
 
 LISTED = 100_000  # allocations: larger spaces are not gone through
 
@@ -24,7 +24,7 @@ class Space:
 
     components: tuple[str, ...]
     bits: tuple[int, ...]  # ascending
-    grain: str = "component"  # or group, type, fine: see mmq.parts
+    grain: str = "component"  # or group, type, fine: see mmq.allocation.parts
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -34,12 +34,12 @@ class Space:
     @property
     def baseline(self) -> BitAllocation:
         """The unquantized model."""
-        return BitAllocation.uniform(self.components, UNTOUCHED)
+        return BitAllocation.uniform(self.components, UNQUANTIZED)
 
     @property
     def has_baseline(self) -> bool:
         """Whether the unquantized model is one of the allocations."""
-        return UNTOUCHED in self.bits
+        return UNQUANTIZED in self.bits
 
     def __len__(self) -> int:
         return math.prod([len(self.bits)] * len(self.parts))

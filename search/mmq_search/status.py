@@ -9,17 +9,17 @@ import click
 from optuna import get_all_study_names
 from optuna.trial import FrozenTrial, TrialState
 
-from mmq import unlogged
+from mmq.artifacts import unlogged
 from mmq.cli.options import options_from
 from mmq.cli.places import say_where_saved
 from mmq.errors import InputError, unknown
-from mmq.home import home
 from mmq.prepare import option
 from mmq.studies.front import front_text
+from mmq.system.home import home
 from mmq.tracking import places
 from mmq_search.deadline import in_words
-from mmq_search.found import FoundStudy
 from mmq_search.storage import Storage
+from mmq_search.study_reader import StudyReader
 
 RECENT = 10  # trials whose seconds tell how long the next ones take
 
@@ -46,7 +46,7 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
     wanted = name or chosen.study or (known[0] if len(known) == 1 else "")
     if not wanted and known:
         raise InputError(f"study: there are several, name one of {', '.join(known)}")
-    study = FoundStudy(wanted, storage)
+    study = StudyReader(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
     if points := study.points():
         found = "\n".join(study.short_answers())
@@ -59,12 +59,12 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
         click.echo(f"\n{waiting}")
 
 
-def _count(study: FoundStudy, *states: TrialState) -> int:
+def _count(study: StudyReader, *states: TrialState) -> int:
     """Trials in these states; those that only repeat another one do not count."""
     return sum("duplicate_of" not in t.user_attrs for t in study.trials(*states))
 
 
-def progress(study: FoundStudy) -> str:
+def progress(study: StudyReader) -> str:
     """Trials by what became of them, against what was asked."""
     asked = study.asked.get("n_trials")
     of = f" of {asked}" if asked else ""
@@ -80,7 +80,7 @@ def _seconds(trial: FrozenTrial) -> float:
     return 0.0 if duration is None else max(0.0, duration.total_seconds())
 
 
-def times(study: FoundStudy) -> str:
+def times(study: StudyReader) -> str:
     """The time since the first trial, and what the asked ones still take."""
     trials = [t for t in study.study.get_trials(deepcopy=False) if t.datetime_start is not None]
     if not trials:

@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import Trial, TrialState
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
 from mmq.errors import TakenOver
-from mmq.owner import owner
-from mmq_search.abandoned import Abandoned
-from mmq_search.found import BASELINE, FoundStudy
+from mmq.system.process import owner
 from mmq_search.patience import StorageError
 from mmq_search.question import check_question
 from mmq_search.record_facts import SIZE_NAMES, objectives, trial_facts
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.steering import Steering
+from mmq_search.stale_trials import StaleTrials
 from mmq_search.storage import Storage, heartbeat
+from mmq_search.study_reader import BASELINE, StudyReader
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Asked:
     allocation: BitAllocation
 
 
-class SearchStudy(FoundStudy):
+class SearchStudy(StudyReader):
     """Optuna's study of a question, with the records of its trials beside it.
 
     A record is written before Optuna is told: a trial that was killed in between is completed from
@@ -51,13 +51,13 @@ class SearchStudy(FoundStudy):
         space: Space,
         folder: Path,
         seed: int,
-        steering: Steering | None = None,
+        steering: SamplerSetup | None = None,
         patient: bool = False,
     ) -> None:
         """patient: wait for a database that is away already at the start."""
         self.space, self.seed = space, seed
-        self.steering = steering or Steering(space)
-        storage, self.abandoned = Storage(folder, patient=patient), Abandoned(self)
+        self.steering = steering or SamplerSetup(space)
+        storage, self.abandoned = Storage(folder, patient=patient), StaleTrials(self)
         self._half_asked: set[int] = set()  # numbers: the database went away meanwhile
         storage.exclusively(name, lambda: self._make(name, storage, facts))
         self.abandoned.end_runs()

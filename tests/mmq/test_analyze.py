@@ -9,7 +9,7 @@ from known_tables import additive, grid
 from mlflow import MlflowClient
 
 from mmq.cli import main
-from mmq.tracking.results import find_answers
+from mmq.tracking.queries import find_answers
 from mmq.tracking.sample_scores import read_samples
 
 QUICK = ["--bootstrap", "4", "--trees", "10", "--repeats", "5", "--jobs", "1"]

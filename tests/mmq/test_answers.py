@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mmq.analysis.answers import answers
 from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import UNSURE, about, pictures_to_tell
 from mmq.analysis.fronts import Point, axis_of, comparable, on_axis, pareto_front, verdict
+from mmq.analysis.selection import answers
 from mmq.errors import InputError
 
 N = 400

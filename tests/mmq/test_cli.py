@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from mmq.cli import main
 from mmq.errors import InputError
-from mmq.home import home
-from mmq.model import load_model
+from mmq.models.loading import load_model
+from mmq.system.home import home
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 FOLDERS = {

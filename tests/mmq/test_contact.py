@@ -13,8 +13,8 @@ from mmq.errors import InputError
 from mmq.tracking import contact, refuses, unreachable
 from mmq.tracking.connection import connect
 from mmq.tracking.contact import ending_cleanly
-from mmq.tracking.outage import HASTE, PATIENCE, RETRIES, TIMEOUT, hasty
-from mmq.tracking.results import find_answers
+from mmq.tracking.offline import HASTE, PATIENCE, RETRIES, TIMEOUT, hasty
+from mmq.tracking.queries import find_answers
 
 
 @pytest.fixture

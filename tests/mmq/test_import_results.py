@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from mmq.analysis.results_file import parse_sizes, read_results
 from mmq.cli import main
 from mmq.errors import InputError
-from mmq.results_file import parse_sizes, read_results
 from mmq.tracking import bulk
 
 HEAD = "vit_bits,llm_bits,cider,meteor,bpw"

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mmq.errors import InputError
 from mmq.tracking import launched
 from mmq.tracking.connection import connect
-from mmq.tracking.results import all_runs
+from mmq.tracking.queries import all_runs
 from mmq.tracking.runs import plain_run
 from mmq.tracking.studies import open_study
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mmq.analysis.answers import answers
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point, on_axis
 from mmq.analysis.plots import Asked, front_figure, front_plot
+from mmq.analysis.selection import answers
 from mmq.studies.front import Results, description, log_front, title
 
 GIB = 8 * 1024**3

@@ -10,10 +10,10 @@ import torch
 from mlflow import MlflowClient
 from safetensors import safe_open
 
-from mmq.allocation import BitAllocation
-from mmq.home import home
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import Store
 from mmq.prepare import QuestionOptions, prepare
-from mmq.store import Store
+from mmq.system.home import home
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 PAIRS = 24

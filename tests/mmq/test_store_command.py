@@ -9,14 +9,15 @@ from click.testing import CliRunner
 from mmq_plugins.quantizers.rtn import Rtn
 from test_store import KEY, layer
 
-from mmq import checksums, sealed, unlogged
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts import unlogged
+from mmq.artifacts.store import Store
 from mmq.cli.store import store
-from mmq.home import home
-from mmq.records import Records
-from mmq.sealed import NotReadable
-from mmq.stages import StageCache
-from mmq.store import Store
+from mmq.models.stages import StageCache
+from mmq.studies.records import Records
+from mmq.system import checksums, sealed
+from mmq.system.home import home
+from mmq.system.sealed import NotReadable
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,12 @@ from mmq_plugins.quantizers.rtn import Rtn
 from mmq.analysis.curves import CurvePoint, Reference, curves_figure, holding_width
 from mmq.cli import main
 from mmq.errors import InputError
-from mmq.home import home
 from mmq.prepare import TaskOptions
-from mmq.studies import choices, designs
+from mmq.studies import designs
+from mmq.studies import quantizer_choices as choices
 from mmq.studies import run as running
-from mmq.studies.choices import build, parse
+from mmq.studies.quantizer_choices import build, parse
+from mmq.system.home import home
 
 TINY = ["--model", "embedded-llava", "--limit", "4", "--calibration-samples", "8", "--seed", "3"]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from paper_pairs import PAIRS, good
 
-from mmq.allocation import BitAllocation
-from mmq.model import count_parameters
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import Store
+from mmq.models.components import count_parameters
+from mmq.models.size import planned_bpw
 from mmq.prepare import QuestionOptions, prepare
-from mmq.sizes import planned_bpw
-from mmq.store import Store
 from mmq.trial import TrialSpec, run_trial
 
 

@@ -11,7 +11,7 @@ from mmq_plugins.datasets.flickr30k import Flickr30k
 from mmq_plugins.datasets.gqa import Gqa
 from mmq_plugins.datasets.vqav2 import VqaV2
 
-from mmq.data import find_source
+from mmq.data.source import find_source
 from mmq.errors import InputError
 
 LAYOUTS = {

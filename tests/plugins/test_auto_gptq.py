@@ -10,7 +10,7 @@ from mmq_plugins.quantizers.auto_gptq import AutoGptq
 from torch import nn
 
 from mmq.errors import InputError
-from mmq.inputs import LayerInputs
+from mmq.tensors.layer_inputs import LayerInputs
 from mmq.testing import QuantizerContract
 
 NO_GPU = "solved without a GPU, torch.cuda.synchronize replaced by nothing"

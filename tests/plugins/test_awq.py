@@ -23,9 +23,9 @@ from mmq_plugins.quantizers.awq_errors import squared_errors_, trust
 from mmq_plugins.quantizers.rtn import Rtn
 from torch import nn
 
-from mmq.affine import grouped
 from mmq.errors import InputError
-from mmq.inputs import LayerInputs
+from mmq.tensors.affine import grouped
+from mmq.tensors.layer_inputs import LayerInputs
 from mmq.testing import QuantizerContract
 
 WIDTHS = (2, 3, 4, 5, 6, 8)

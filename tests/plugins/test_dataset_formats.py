@@ -13,8 +13,8 @@ from mmq_plugins.datasets.gqa import Gqa
 from mmq_plugins.datasets.vqav2 import VqaV2
 
 from mmq.contracts import CaptionSample, QuestionSample
+from mmq.data.images import check_images
 from mmq.errors import InputError
-from mmq.images import check_images
 
 # layout, reader, task, samples, training samples
 LAYOUTS = {

@@ -8,9 +8,9 @@ from mmq_plugins.datasets.vqav2 import VqaV2
 from mmq_plugins.embedded.scene_files import write_scenes
 
 from mmq.contracts import QuestionSample
-from mmq.data import find_source
+from mmq.data.images import check_images
+from mmq.data.source import find_source
 from mmq.errors import InputError
-from mmq.images import check_images
 
 QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
 ANSWERS = "v2_mscoco_val2014_annotations.json"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mmq_plugins.embedded import outliers
 
-from mmq.model import load_model
+from mmq.models.loading import load_model
 from mmq.prepare import QuestionOptions, prepare
 
 MODELS = ("embedded-blip2", "embedded-llava", "embedded-retrieval")

@@ -12,12 +12,14 @@ from mmq_plugins.models.generic import Generic
 from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, tiny_config
 from torch import nn
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import Store
+from mmq.data.images import open_image
 from mmq.errors import InputError
-from mmq.images import open_image
-from mmq.model import family_of, find_components, read_config, skeleton
+from mmq.models.components import find_components
+from mmq.models.loading import read_config
+from mmq.models.skeleton import family_of, skeleton
 from mmq.prepare import QuestionOptions, prepare
-from mmq.store import Store
 from mmq.trial import TrialSpec, run_trial
 
 

@@ -6,14 +6,15 @@ import pytest
 import torch
 from tiny_models import PROCESSORS, TINY, random_module, save_tiny, tiny_config
 
-from mmq.allocation import BitAllocation
-from mmq.artifacts import component_blocks
-from mmq.blocks import capture, read
-from mmq.inputs import LayerInputs
-from mmq.loaded import LoadedModel
-from mmq.model import family_of, find_components
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.artifacts import component_blocks
+from mmq.artifacts.store import Store
+from mmq.models.components import find_components
+from mmq.models.loaded import LoadedModel
+from mmq.models.skeleton import family_of
 from mmq.prepare import QuestionOptions, prepare
-from mmq.store import Store
+from mmq.quantization.blocks import capture, read
+from mmq.tensors.layer_inputs import LayerInputs
 
 ORDERS = ("full_precision", "quantized")
 

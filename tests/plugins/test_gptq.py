@@ -10,7 +10,7 @@ from mmq_plugins.quantizers.gptq import Gptq, Ranges, solve
 from mmq_plugins.quantizers.gptq_factor import factorize
 from torch import nn
 
-from mmq.inputs import LayerInputs, output_error
+from mmq.tensors.layer_inputs import LayerInputs, output_error
 from mmq.testing import QuantizerContract
 
 WIDTHS = (2, 3, 4, 8)

@@ -18,9 +18,11 @@ from mmq_plugins.models.blip2 import Blip2
 from mmq_plugins.models.llava import Llava
 from safetensors.torch import load_file
 
+from mmq.data.images import open_image
 from mmq.errors import InputError
-from mmq.images import open_image
-from mmq.model import find_components, load_model, read_config, skeleton
+from mmq.models.components import find_components
+from mmq.models.loading import load_model, read_config
+from mmq.models.skeleton import skeleton
 
 PICTURES = [scenes.render(scenes.make_scene(k, "test")) for k in range(4)]
 QUESTIONS = [

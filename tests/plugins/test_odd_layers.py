@@ -9,7 +9,7 @@ from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
 from torch import nn
 
-from mmq.modules import quantize_module
+from mmq.quantization.modules import quantize_module
 
 QUANTIZERS = {
     "gptq": (Gptq, ""),

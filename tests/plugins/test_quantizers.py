@@ -6,10 +6,10 @@ from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
 from mmq_plugins.quantizers.uniform import Uniform
 
-from mmq.contracts import Quantizer
+from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
-from mmq.inputs import LayerInputs
-from mmq.quantized import round_to_nearest
+from mmq.tensors.layer_inputs import LayerInputs
+from mmq.tensors.quantized_weight import round_to_nearest
 from mmq.testing import QuantizerContract
 
 

@@ -10,12 +10,12 @@ from mmq_plugins.quantizers.awq import Awq
 from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
 
-from mmq.artifacts import component_blocks
-from mmq.block_quantization import quantize_block
-from mmq.blocks import advance_, capture
-from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.artifacts.artifacts import component_blocks
+from mmq.artifacts.store import Store
+from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.prepare import QuestionOptions, prepare
-from mmq.store import Store
+from mmq.quantization.blocks import advance_, capture
+from mmq.quantization.sequential import quantize_block
 
 MODELS = {"embedded-blip2": "vqa", "embedded-llava": "gqa", "embedded-retrieval": "retrieval"}
 WIDTHS = (4, 3, 2)

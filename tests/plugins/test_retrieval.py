@@ -17,9 +17,9 @@ from mmq_plugins.evaluators.recall import (
 )
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
 
+from mmq.data.images import open_image
 from mmq.errors import InputError
-from mmq.images import open_image
-from mmq.model import load_model
+from mmq.models.loading import load_model
 from mmq.prepare import QuestionOptions, prepare
 from mmq.testing import EvaluatorContract
 from mmq.tracking.params import question_params

@@ -14,11 +14,12 @@ from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.models.generic import Generic
 from tiny_models import load_tiny, random_module, tiny_config
 
-from mmq import affine
-from mmq.images import open_image
-from mmq.kept import unread_blocks
-from mmq.model import LoadedModel, find_components, load_model
-from mmq.quantized import QuantizedWeight
+from mmq.data.images import open_image
+from mmq.models.components import find_components
+from mmq.models.loading import LoadedModel, load_model
+from mmq.models.unquantized import unread_blocks
+from mmq.tensors import affine
+from mmq.tensors.quantized_weight import QuantizedWeight
 
 HEADS = {  # where a family's outputs come from
     "embedded-blip2": ("language_model.lm_head",),

@@ -15,7 +15,7 @@ from mmq_plugins.embedded.steps import Checkpoint
 from mmq_plugins.embedded.train_retrieval import Texts, tokenize, wrong_tokens
 
 from mmq.errors import InputError
-from mmq.model import load_model
+from mmq.models.loading import load_model
 
 
 def make_blip2(seed=1):

@@ -10,9 +10,9 @@ import numpy as np
 import optuna
 import pytest
 from mmq_search.front_sampler import FrontSampler
+from mmq_search.front_sampler.grid import Grid
 from mmq_search.front_sampler.improvement import hypervolume
-from mmq_search.front_sampler.levels import Grid
-from mmq_search.front_sampler.told import Objectives
+from mmq_search.front_sampler.observations import Objectives
 from optuna.trial import TrialState
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)

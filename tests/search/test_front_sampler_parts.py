@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from mmq_search.front_sampler import proposal
+from mmq_search.front_sampler.grid import Grid, Sizes, by_size
 from mmq_search.front_sampler.improvement import expected_improvement, hypervolume, steps
-from mmq_search.front_sampler.levels import Grid, Sizes, by_size
 from mmq_search.front_sampler.surrogate import ScoreModel, Shape
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from test_front_sampler import WEIGHTS, WIDTHS, score, size

@@ -11,17 +11,17 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow_server import MlflowServer
 from mmq_search.command import open_run
-from mmq_search.live import LiveView
+from mmq_search.progress_run import ProgressRun
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.status import status
-from mmq_search.steering import Steering
 from PIL import Image
 from test_study import QUESTION, SPACE, open_study, record
 
-from mmq.analysis.answers import Budget
+from mmq.analysis.selection import Budget
 from mmq.errors import InputError
 from mmq.studies.run import copy_trial
 from mmq.tracking import study_run, unreachable
-from mmq.tracking.outage import RETRIES
+from mmq.tracking.offline import RETRIES
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_values_of_samples_that_another_machine_has_come_from_the_store(store_ur
 def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
     study = open_study(tmp_path)
     run = open_run(study, "e", QUESTION)
-    live = LiveView(run, lambda: study.results(["a", "b"]))
+    live = ProgressRun(run, lambda: study.results(["a", "b"]))
     client = MlflowClient(store_uri)
 
     def files():
@@ -197,7 +197,7 @@ def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
 
 def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
-    study = open_study(tmp_path, steering=Steering(SPACE, Budget(max_bpw=6.0)))
+    study = open_study(tmp_path, steering=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
     run = open_run(study, "e", QUESTION)
     study.remember(10, None)
     work(study, run, 3)

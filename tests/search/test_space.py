@@ -3,7 +3,7 @@ import random
 import pytest
 from mmq_search.space import Space
 
-from mmq.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation
 
 SPACE = Space(("vit", "llm"), (2, 4, 8, 16))
 

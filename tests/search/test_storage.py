@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 import optuna
 import psycopg
 import pytest
-from mmq_search.abandoned import LISTEN
 from mmq_search.patience import StorageError, passes, reason
+from mmq_search.stale_trials import LISTEN
 from mmq_search.storage import GRACE, VARIABLE, Storage
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from test_study import SPACE, finish, open_study, record
 
-import mmq.owner
+import mmq.system.process
 from mmq.errors import InputError, TakenOver
 
 
@@ -52,7 +52,7 @@ def killed_elsewhere(folder):
     told, said = multiprocessing.Pipe(duplex=False)
 
     def work():
-        mmq.owner.host = lambda: "elsewhere"
+        mmq.system.process.host = lambda: "elsewhere"
         said.send(str(open_study(folder, folder.name).ask().allocation))
         os.kill(os.getpid(), 9)
 
@@ -119,7 +119,7 @@ def test_a_trial_of_another_machine_is_asked_again_when_its_heart_stops(
     silence(study)
     assert study.others_at_work()  # the database's clock may have been set: it is listened to
     clock = time.monotonic() + LISTEN
-    monkeypatch.setattr("mmq_search.abandoned.time.monotonic", lambda: clock)
+    monkeypatch.setattr("mmq_search.stale_trials.time.monotonic", lambda: clock)
     assert not study.others_at_work()
     assert allocation in finish(study, 4)
 
@@ -134,7 +134,7 @@ def silence(study):
 def test_a_heart_that_is_heard_again_keeps_its_trial(tmp_path, monkeypatch):
     killed_elsewhere(tmp_path)  # who beats for it is this process
     study, clock = open_study(tmp_path, tmp_path.name), [1000.0]
-    monkeypatch.setattr("mmq_search.abandoned.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("mmq_search.stale_trials.time.monotonic", lambda: clock[0])
     (trial,) = study.trials(TrialState.RUNNING)
     for _ in range(3):
         silence(study)

@@ -11,7 +11,7 @@ from mmq_search.status import status
 from PIL import Image
 from test_study import QUESTION, open_study, record
 
-from mmq import unlogged
+from mmq.artifacts import unlogged
 from mmq.cli.store import store
 from mmq.tracking import study_run
 from mmq.tracking.connection import connect

@@ -6,21 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.steering import Steering
 from mmq_search.study import Asked, SearchStudy
 from optuna.trial import TrialState
 
 from mmq.analysis.budgets import Budget
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport
 from mmq.errors import InputError
-from mmq.owner import owner
-from mmq.racing import Stopped
-from mmq.sizes import Size
-from mmq.trial import Question, TrialRecord, TrialSpec
+from mmq.models.size import Size
+from mmq.studies.pruning import Pruned
+from mmq.system.process import owner
+from mmq.trial import EvalSpec, TrialRecord, TrialSpec
 
 SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
-QUESTION = Question(
+QUESTION = EvalSpec(
     "m", "f", "float32", "vqa", "d", "df", 2, "rtn", "1", {}, "vqa", "1", {}, "torch", 0
 )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_an_interrupted_trial_is_asked_again_first(tmp_path):
 
 def stop(study, asked):
     whole = record(asked)
-    why = Stopped(1, 2, "vit=4 llm=4", True, 30.0, 12.0)
+    why = Pruned(1, 2, "vit=4 llm=4", True, 30.0, 12.0)
     study.records.keep(replace(whole, stopped=why), "stopped")
 
 
@@ -234,15 +234,15 @@ def test_another_space_under_the_same_name_is_refused(tmp_path):
 def test_a_study_of_another_size_axis_is_never_mixed_in(tmp_path):
     finish(open_study(tmp_path), 2)
     with pytest.raises(InputError, match="measures stored sizes.*--size-axis stored"):
-        open_study(tmp_path, steering=Steering(SPACE, axis="nominal"))
+        open_study(tmp_path, steering=SamplerSetup(SPACE, axis="nominal"))
 
 
 def test_a_study_from_before_there_were_axes_has_nominal_sizes(tmp_path):
-    study = open_study(tmp_path, steering=Steering(SPACE, axis="nominal"))
+    study = open_study(tmp_path, steering=SamplerSetup(SPACE, axis="nominal"))
     finish(study, 2)
     storage = study.study._storage
     attrs = storage.get_study_user_attrs(study.study._study_id)
-    old = open_study(tmp_path, "old", steering=Steering(SPACE, axis="nominal"))
+    old = open_study(tmp_path, "old", steering=SamplerSetup(SPACE, axis="nominal"))
     assert old.axis == attrs["size_axis"] == "nominal"
     study.exclusively(lambda: study.study.set_user_attr("size_axis", None))
     with pytest.raises(InputError, match="measures nominal sizes"):
@@ -251,7 +251,7 @@ def test_a_study_from_before_there_were_axes_has_nominal_sizes(tmp_path):
 
 def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
     for axis, sizes in (("stored", [16.5, 4.5]), ("nominal", [16.0, 4.0])):
-        study = open_study(tmp_path, axis, steering=Steering(SPACE, axis=axis))
+        study = open_study(tmp_path, axis, steering=SamplerSetup(SPACE, axis=axis))
         for _ in range(2):
             asked = study.ask()
             found = record(asked)
@@ -274,7 +274,7 @@ def test_what_is_larger_than_planned_is_asked_again_only_where_it_fits(tmp_path)
 
 
 def bounded(most):
-    return Steering(SPACE, Budget(max_bpw=most), (1, 3), 4)
+    return SamplerSetup(SPACE, Budget(max_bpw=most), (1, 3), 4)
 
 
 def test_nothing_is_asked_before_the_unquantized_model_is_known(tmp_path):

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy
 
+from mmq.data.json_stream import JsonStream, json_stream
 from mmq.errors import InputError
-from mmq.json_stream import JsonStream, json_stream
 
 ROLE = "annotations"
 Wanted = Mapping[str, Any]  # key -> type or types

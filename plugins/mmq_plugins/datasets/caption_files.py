@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmq.contracts import CaptionSample
+from mmq.data.images import inside
 from mmq.errors import InputError
-from mmq.images import inside
-from mmq.regular_file import not_utf8, open_regular
+from mmq.system.regular_file import not_utf8, open_regular
 from mmq_plugins.datasets.annotations import (
     IDENTIFIER,
     Unique,

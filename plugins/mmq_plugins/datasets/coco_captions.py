@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmq.contracts import CaptionSample, Dataset
+from mmq.contracts import CaptionSample
+from mmq.contracts.dataset import Dataset
+from mmq.data.images import inside
 from mmq.errors import InputError
-from mmq.images import inside
 from mmq_plugins.datasets.annotations import IDENTIFIER, Unique, check_text, entries
 from mmq_plugins.datasets.caption_files import check_repeats
 from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking

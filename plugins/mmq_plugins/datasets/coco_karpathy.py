@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from mmq.contracts import Dataset
+from mmq.contracts.dataset import Dataset
 from mmq_plugins.datasets.caption_files import Captioned, read_karpathy, read_lavis
 from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 

@@ -8,8 +8,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
-from mmq.images import inside
-from mmq.regular_file import is_folder, other_kind
+from mmq.data.images import inside
+from mmq.system.regular_file import is_folder, other_kind
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

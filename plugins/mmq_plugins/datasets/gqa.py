@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmq.contracts import Dataset, QuestionSample
-from mmq.images import inside
+from mmq.contracts import QuestionSample
+from mmq.contracts.dataset import Dataset
+from mmq.data.images import inside
 from mmq_plugins.datasets.annotations import IDENTIFIER, check_text, keyed_entries
 from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmq import registry
-from mmq.contracts import Dataset
-from mmq.home import home
+from mmq.contracts import registry
+from mmq.contracts.dataset import Dataset
+from mmq.system.home import home
 from mmq_plugins.embedded.scene_files import VERSION, write_scenes
 
 READERS = {

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmq.contracts import Dataset, QuestionSample
+from mmq.contracts import QuestionSample
+from mmq.contracts.dataset import Dataset
+from mmq.data.images import inside
 from mmq.errors import InputError
-from mmq.images import inside
 from mmq_plugins.datasets.annotations import (
     IDENTIFIER,
     Unique,

@@ -18,10 +18,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmq.checksums import NAME, check_folder, seal_folder
-from mmq.disk import naming
-from mmq.sealed import Unusable, read_bytes
-from mmq.whole import whole
+from mmq.system.atomic import whole
+from mmq.system.checksums import NAME, check_folder, seal_folder
+from mmq.system.disk import naming
+from mmq.system.sealed import Unusable, read_bytes
 from mmq_plugins.embedded.scene_pairs import full_captions, minimal_group
 from mmq_plugins.embedded.scene_relations import ask_relations
 from mmq_plugins.embedded.scene_text import annotate, ask, captions

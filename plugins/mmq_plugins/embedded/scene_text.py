@@ -12,7 +12,7 @@ ANSWERS_PER_QUESTION = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EvalSpec:
     """A question with its right answer; `answer_type` is VQAv2's, `kind` is ours."""
 
     text: str
@@ -85,7 +85,7 @@ def unique_phrases(scene: Scene, o: SceneObject) -> list[str]:
     return phrases
 
 
-def _ask_exist(scene: Scene, rng: random.Random) -> Question | None:
+def _ask_exist(scene: Scene, rng: random.Random) -> EvalSpec | None:
     wanted = rng.random() < 0.5  # drawn once: rejecting must not favour either answer
     for _ in range(20):
         o, other = rng.choice(scene.objects), rng.choice(scene.objects)
@@ -98,11 +98,11 @@ def _ask_exist(scene: Scene, rng: random.Random) -> Question | None:
         there = any(getattr(p, first) == word and p.shape == shape for p in scene.objects)
         if there == wanted:
             text = f"is there {with_article(f'{word} {shape}')}?"
-            return Question(text, "yes" if there else "no", "yes/no", "exist")
+            return EvalSpec(text, "yes" if there else "no", "yes/no", "exist")
     return None
 
 
-def _ask_count(scene: Scene, rng: random.Random) -> Question | None:
+def _ask_count(scene: Scene, rng: random.Random) -> EvalSpec | None:
     o, choice = rng.choice(scene.objects), rng.random()
     if choice < 0.45:
         what, n = f"{o.shape} shapes", sum(p.shape == o.shape for p in scene.objects)
@@ -112,36 +112,36 @@ def _ask_count(scene: Scene, rng: random.Random) -> Question | None:
         what, n = "objects", len(scene.objects)
     if n == 1 and rng.random() < 0.6:  # else "1" would be the answer to most of them
         return None
-    return Question(f"how many {what} are there?", str(n), "number", "count")
+    return EvalSpec(f"how many {what} are there?", str(n), "number", "count")
 
 
-def _ask_attribute(name: str) -> Callable[[Scene, random.Random], Question | None]:
-    def ask(scene: Scene, rng: random.Random) -> Question | None:
+def _ask_attribute(name: str) -> Callable[[Scene, random.Random], EvalSpec | None]:
+    def ask(scene: Scene, rng: random.Random) -> EvalSpec | None:
         o = rng.choice(scene.objects)
         value = getattr(o, name)
         phrases = [p for p in unique_phrases(scene, o) if value not in p.split()]
         if not phrases:
             return None
-        return Question(f"what {name} is the {rng.choice(phrases)}?", value, "other", name)
+        return EvalSpec(f"what {name} is the {rng.choice(phrases)}?", value, "other", name)
 
     return ask
 
 
-def _ask_background(scene: Scene, rng: random.Random) -> Question:
-    return Question("what color is the background?", scene.background, "other", "background")
+def _ask_background(scene: Scene, rng: random.Random) -> EvalSpec:
+    return EvalSpec("what color is the background?", scene.background, "other", "background")
 
 
-def _ask_where(scene: Scene, rng: random.Random) -> Question | None:
+def _ask_where(scene: Scene, rng: random.Random) -> EvalSpec | None:
     o = rng.choice(scene.objects)
     phrases = unique_phrases(scene, o)
     if not phrases:
         return None
     place = f"{'top' if o.row < 2 else 'bottom'} {'left' if o.col < 2 else 'right'}"
-    return Question(f"where is the {rng.choice(phrases)}?", place, "other", "where")
+    return EvalSpec(f"where is the {rng.choice(phrases)}?", place, "other", "where")
 
 
 # weights as VQAv2's shares: 38% yes/no, 12% number, 50% other (counting a little more often here)
-_ASKERS: tuple[tuple[int, Callable[[Scene, random.Random], Question | None]], ...] = (
+_ASKERS: tuple[tuple[int, Callable[[Scene, random.Random], EvalSpec | None]], ...] = (
     (7, _ask_exist),
     (4, _ask_count),
     (4, _ask_attribute("color")),
@@ -152,18 +152,18 @@ _ASKERS: tuple[tuple[int, Callable[[Scene, random.Random], Question | None]], ..
 )
 
 
-def ask(scene: Scene, rng: random.Random) -> Question:
+def ask(scene: Scene, rng: random.Random) -> EvalSpec:
     """One question of a random kind that has exactly one right answer in this scene."""
     weights, askers = zip(*_ASKERS, strict=True)
     asker = rng.choices(askers, weights)[0]
     for _ in range(50):
-        question: Question | None = asker(scene, rng)
+        question: EvalSpec | None = asker(scene, rng)
         if question:
             return question
-    return Question("how many objects are there?", str(len(scene.objects)), "number", "count")
+    return EvalSpec("how many objects are there?", str(len(scene.objects)), "number", "count")
 
 
-def annotate(question: Question, rng: random.Random) -> list[str]:
+def annotate(question: EvalSpec, rng: random.Random) -> list[str]:
     """Ten human-like answers: 7 to 10 agree, the rest share one plausible mistake."""
     agreeing = rng.choice((10, 10, 9, 9, 8, 7))
     answer = question.answer

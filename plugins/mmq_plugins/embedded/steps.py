@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmq import sealed
 from mmq.errors import InputError
-from mmq.whole import UNFINISHED, whole
+from mmq.system import sealed
+from mmq.system.atomic import UNFINISHED, whole
 
 log = logging.getLogger(__name__)
 MetricSink = Callable[[dict[str, float], int], None]

@@ -4,8 +4,8 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from mmq.asking import one_line
 from mmq.errors import InputError
+from mmq.evaluation.generating import one_line
 from mmq_plugins.evaluators.java import java_command, java_environment, package_file
 
 JAR = "stanford-corenlp-3.4.1.jar"

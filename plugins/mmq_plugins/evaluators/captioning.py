@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mmq.asking import GeneratingEvaluator, InParts
-from mmq.contracts import (
-    CaptionSample,
-    Evaluation,
-    Metric,
-    Prediction,
-    Progress,
-)
+from mmq.contracts import CaptionSample, Evaluation, Metric, Prediction
+from mmq.contracts.evaluator import Progress
 from mmq.errors import InputError
-from mmq.stats import corpus_metrics, mean_metric
+from mmq.evaluation.generating import GeneratingEvaluator, InParts
+from mmq.evaluation.stats import corpus_metrics, mean_metric
 from mmq_plugins.evaluators.caption_text import tokenize
 from mmq_plugins.evaluators.java import require_java
 from mmq_plugins.evaluators.line_process import ChildError
 from mmq_plugins.evaluators.meteor import MeteorProcess
 
 if TYPE_CHECKING:
-    from mmq.model import LoadedModel
+    from mmq.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from mmq.asking import QuestionEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
-from mmq.stats import mean_metric, name_part
+from mmq.evaluation.generating import QuestionEvaluator
+from mmq.evaluation.stats import mean_metric, name_part
 from mmq_plugins.evaluators.vqa_answers import (
     check_answers,
     check_rule,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmq.contracts import Metric
-from mmq.stats import corpus_metrics
+from mmq.evaluation.stats import corpus_metrics
 
 RANKS = (1, 5, 10)
 WAYS = ("image_to_text", "text_to_image")

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmq.asking import check_task
-from mmq.contracts import CaptionSample, Evaluation, Evaluator, ModelFamily, Prediction, Progress
+from mmq.contracts import CaptionSample, Evaluation, Prediction
+from mmq.contracts.evaluator import Evaluator, Progress
+from mmq.contracts.family import ModelFamily
 from mmq.errors import InputError
-from mmq.stages import Rows, encode
+from mmq.evaluation.generating import check_task
+from mmq.models.stages import Rows, encode
 from mmq_plugins.evaluators.recall import RANKS, recall_metrics, undefined_recalls
 
 if TYPE_CHECKING:
-    from mmq.model import LoadedModel
+    from mmq.models.loading import LoadedModel
 
 CANDIDATES = 128  # that the matching head ranks again (Li et al. 2023, section 4.4)
 MAX_WORDS = 50

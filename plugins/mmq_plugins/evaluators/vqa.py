@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, get_args
 
-from mmq.asking import QuestionEvaluator
 from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
-from mmq.stats import mean_metric, name_part
+from mmq.evaluation.generating import QuestionEvaluator
+from mmq.evaluation.stats import mean_metric, name_part
 from mmq_plugins.evaluators.vqa_answers import (
     FEWEST_ANSWERS,
     Rule,

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mmq.contracts import ComponentSpec, Generation, Stage
-from mmq.families import TransformersFamily
+from mmq.contracts.family import ComponentSpec, GenerationConfig, Stage
+from mmq.models.transformers_family import TransformersFamily
 
 
 def _vision(module: Any, pixels: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def _connector(module: Any, vision: Tensor) -> Tensor:
     return projected
 
 
-ANSWER = Generation(
+ANSWER = GenerationConfig(
     prompt="Question: {} Short answer:",
     max_new_tokens=10,
     num_beams=5,
@@ -49,8 +49,8 @@ class Blip2(TransformersFamily):
         Stage("vision", ("vit",), _vision),
         Stage("connector", ("qformer",), _connector),
     )
-    generation: ClassVar[Mapping[str, Generation]] = {
-        "captioning": Generation(prompt="", max_new_tokens=30, num_beams=5),
+    generation: ClassVar[Mapping[str, GenerationConfig]] = {
+        "captioning": GenerationConfig(prompt="", max_new_tokens=30, num_beams=5),
         "vqa": ANSWER,
         "gqa": ANSWER,
     }

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from mmq.contracts import ComponentSpec, Stage
-from mmq.families import TransformersFamily
-from mmq.model import LoadedModel
-from mmq.stages import run_stages
+from mmq.contracts.family import ComponentSpec, Stage
+from mmq.models.loading import LoadedModel
+from mmq.models.stages import run_stages
+from mmq.models.transformers_family import TransformersFamily
 
 if TYPE_CHECKING:
     from PIL.Image import Image

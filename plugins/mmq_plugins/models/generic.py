@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmq.contracts import ComponentSpec, Generation, ModelFamily, architecture_of
+from mmq.contracts.family import ComponentSpec, GenerationConfig, ModelFamily, architecture_of
 from mmq.errors import InputError
-from mmq.families import answer_choices, check_vocabulary, load_processor
-from mmq.model import load_weights
+from mmq.models.loading import load_weights
+from mmq.models.transformers_family import answer_choices, check_vocabulary, load_processor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmq.model import LoadedModel
+    from mmq.models.loading import LoadedModel
 
 # words of a path, in the order in which they count: a resampler inside the vision tower connects
 WORDS = {
@@ -28,7 +28,7 @@ WORDS = {
     "llm": {"language", "text", "lm", "llm", "decoder"},
 }
 ATTENTION = ("attn", "attention", "Attention")
-ANSWER = Generation(
+ANSWER = GenerationConfig(
     prompt="{}\nAnswer the question using a single word or phrase.", max_new_tokens=10
 )
 
@@ -69,8 +69,8 @@ class Generic(ModelFamily):
 
     general: ClassVar[bool] = True
     reading: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
-    generation: ClassVar[Mapping[str, Generation]] = {
-        "captioning": Generation(
+    generation: ClassVar[Mapping[str, GenerationConfig]] = {
+        "captioning": GenerationConfig(
             prompt="Describe the image in one short sentence.", max_new_tokens=30
         ),
         "vqa": ANSWER,
@@ -185,7 +185,7 @@ class Generic(ModelFamily):
         model: "LoadedModel",
         images: "Sequence[Image]",
         texts: Sequence[str],
-        settings: Generation,
+        settings: GenerationConfig,
     ) -> list[str]:
         """The generated continuations, cut by token position."""
         module: Any = model.module

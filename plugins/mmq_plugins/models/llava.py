@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmq.contracts import ComponentSpec, Generation, Stage
-from mmq.families import TransformersFamily
+from mmq.contracts.family import ComponentSpec, GenerationConfig, Stage
+from mmq.models.transformers_family import TransformersFamily
 
 # the tower's inner path differs between transformers 4.55 and 5.x
 _TOWER = ("model.vision_tower.vision_model.encoder.layers", "model.vision_tower.encoder.layers")
 
-ANSWER = Generation(
+ANSWER = GenerationConfig(
     prompt="USER: <image>\n{}\nAnswer the question using a single word or phrase. ASSISTANT:",
     max_new_tokens=10,
 )
@@ -49,4 +49,4 @@ class Llava(TransformersFamily):
         # two layers, four times wider than what they read: quicker computed than kept
         Stage("connector", (), _connector, kept=False),
     )
-    generation: ClassVar[Mapping[str, Generation]] = {"vqa": ANSWER, "gqa": ANSWER}
+    generation: ClassVar[Mapping[str, GenerationConfig]] = {"vqa": ANSWER, "gqa": ANSWER}

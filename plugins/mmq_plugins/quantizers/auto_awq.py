@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmq.affine import SMALLEST_NORMAL_HALF, grouped
-from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.errors import InputError
-from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
+from mmq.tensors.affine import SMALLEST_NORMAL_HALF, grouped
+from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
 
 if TYPE_CHECKING:
-    from mmq.inputs import LayerInputs
+    from mmq.tensors.layer_inputs import LayerInputs
 
 ROWS = 64  # the clip search takes outputs in multiples of this
 CHUNK = 2**30  # bytes of a layer's outputs compared at once, autoawq's default

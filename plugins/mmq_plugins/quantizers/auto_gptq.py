@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mmq.contracts import CalibratedQuantizer, Solved
+from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.errors import InputError
-from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
+from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
 
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
-    from mmq.inputs import LayerInputs
+    from mmq.tensors.layer_inputs import LayerInputs
 
 
 def _package() -> Any:

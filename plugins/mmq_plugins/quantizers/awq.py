@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmq import affine
-from mmq.contracts import CalibratedQuantizer, Solved
-from mmq.inputs import LayerInputs
-from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
+from mmq.contracts.quantizer import CalibratedQuantizer, Solved
+from mmq.tensors import affine
+from mmq.tensors.layer_inputs import LayerInputs
+from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
 from mmq_plugins.quantizers.awq_errors import (
     BLOCK,
     output_loss,

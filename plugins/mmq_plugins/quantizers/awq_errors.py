@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmq.quantized import QuantizedWeight
+from mmq.tensors.quantized_weight import QuantizedWeight
 
 TILE = 1 << 19  # weights worked on at once: what is computed of them stays in a core's cache
 BLOCK = 1 << 21  # differences multiplied by G at once: a product of few rows is slow

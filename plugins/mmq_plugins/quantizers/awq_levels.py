@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmq import affine
+from mmq.tensors import affine
 
 
 class Rounding(NamedTuple):

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from mmq.affine import SMALLEST_NORMAL_HALF
-from mmq.contracts import CalibratedQuantizer, Solved
-from mmq.quantized import QuantizedWeight, compact, planned_bits, round_to_nearest
+from mmq.contracts.quantizer import CalibratedQuantizer, Solved
+from mmq.tensors.affine import SMALLEST_NORMAL_HALF
+from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
 from mmq_plugins.quantizers.gptq_factor import Factor, factorize
 
 if TYPE_CHECKING:
-    from mmq.inputs import LayerInputs
+    from mmq.tensors.layer_inputs import LayerInputs
 
 LEAF = 16  # columns rounded between two matrix products
 TILE_BYTES = 2**26  # of the matrix of changes; rows beyond it come in the next tile

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmq.contracts import Quantizer
-from mmq.quantized import QuantizedWeight, planned_bits, round_to_nearest
+from mmq.contracts.quantizer import Quantizer
+from mmq.tensors.quantized_weight import QuantizedWeight, planned_bits, round_to_nearest
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmq import affine
-from mmq.contracts import Quantizer
-from mmq.quantized import QuantizedWeight
+from mmq.contracts.quantizer import Quantizer
+from mmq.tensors import affine
+from mmq.tensors.quantized_weight import QuantizedWeight
 
 
 @dataclass(frozen=True)

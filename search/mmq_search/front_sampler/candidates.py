@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmq_search.additive import additive_front
-from mmq_search.front_sampler.levels import Grid, Points
+from mmq_search.front_sampler.grid import Grid, Points
+from mmq_search.front_sampler.knapsack import additive_front
 
 Array = NDArray[np.float64]
 Value = Callable[[Points], Array]

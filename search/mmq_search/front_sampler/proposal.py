@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from mmq_search.front_sampler.candidates import Fix, best, least_losses, unseen
+from mmq_search.front_sampler.grid import Grid, Points, Sizes
 from mmq_search.front_sampler.improvement import expected_excess, expected_improvement, steps
-from mmq_search.front_sampler.levels import Grid, Points, Sizes
+from mmq_search.front_sampler.observations import Told
 from mmq_search.front_sampler.surrogate import Constraint, ScoreModel, Shape
-from mmq_search.front_sampler.told import Told
 
 Array = NDArray[np.float64]
 MOST_TRIALS = 200  # that the model is fitted to: those nearest to the front

@@ -14,10 +14,10 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq_search.front_sampler.candidates import Fix, farthest
-from mmq_search.front_sampler.levels import Grid, Points, Size, Sizes, by_size
+from mmq_search.front_sampler.grid import Grid, Points, Size, Sizes, by_size
+from mmq_search.front_sampler.observations import Objectives, Told, claim, suggested
 from mmq_search.front_sampler.proposal import Bounds, propose
 from mmq_search.front_sampler.surrogate import Shape
-from mmq_search.front_sampler.told import Objectives, Told, claim, suggested
 
 
 class FrontSampler(BaseSampler):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import ndtr
 
-from mmq_search.front_sampler.levels import Points
+from mmq_search.front_sampler.grid import Points
 
 Array = NDArray[np.float64]
 STEEP = 30.0  # exponents beyond it change nothing

@@ -1,0 +1,1 @@
+"""Which part of a model gets how many bits."""

@@ -1,0 +1,153 @@
+"""Bit allocations: how many bits each component's weights get."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmq.allocation.parts import GROUPS, TYPES, Part, finest
+from mmq.errors import InputError
+
+UNQUANTIZED = 16
+ALLOWED_BITS = (2, 3, 4, 5, 6, 7, 8, UNQUANTIZED)
+
+
+def check_bits(bits: int) -> int:
+    """The same number if it is an allowed width; InputError if not."""
+    if bits not in ALLOWED_BITS:
+        raise InputError(f"bits: {bits} is not one of {list(ALLOWED_BITS)}")
+    return bits
+
+
+def parse_bits(text: str) -> tuple[int, ...]:
+    """Widths from "2,3,4", ascending and without doubles."""
+    try:
+        widths = {int(part) for part in text.split(",")}
+    except ValueError as error:
+        raise InputError(
+            f"bits: {text!r} is not a list of widths; write them like 2,3,4,8"
+        ) from error
+    return tuple(sorted(check_bits(bits) for bits in widths))
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """Widths below 16, ascending; InputError where there are none."""
+    widths = tuple(bits for bits in parse_bits(text) if bits != UNQUANTIZED)
+    if not widths:
+        raise InputError("bits: 16 is untouched, there is nothing to quantize")
+    return widths
+
+
+@dataclass(frozen=True, slots=True)
+class BitAllocation:
+    """Bits for every component, or for finer parts, in the model's order; 16 means untouched.
+
+    Within a component the most exact name counts; what is not named stays untouched.
+
+    >>> str(BitAllocation.parse("vit=4,llm=3"))
+    'vit=4 llm=3'
+    >>> str(BitAllocation.parse("vit=8,vit.front=4").over(["vit"]))
+    'vit.front=4 vit.middle=8 vit.end=8'
+    """
+
+    bits: tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        if not self.bits:
+            raise InputError("allocation: no component given; write it like vit=4,llm=3")
+        names = [name for name, _ in self.bits]
+        if len(set(names)) != len(names):
+            raise InputError(f"allocation: a component is given twice in {self}")
+        for _, bits in self.bits:
+            check_bits(bits)
+
+    @classmethod
+    def of(cls, bits: Mapping[str, int]) -> "BitAllocation":
+        """An allocation from a mapping of component, or part, to bits."""
+        return cls(tuple(bits.items()))
+
+    @classmethod
+    def uniform(cls, components: Iterable[str], bits: int) -> "BitAllocation":
+        """The same bits everywhere."""
+        return cls(tuple((name, bits) for name in components))
+
+    @classmethod
+    def parse(cls, text: str) -> "BitAllocation":
+        """From "vit=4,qformer=8,llm=3" (commas or spaces)."""
+        pairs = []
+        for part in text.replace(",", " ").split():
+            name, _, bits = part.partition("=")
+            if not name or not bits.isdecimal():
+                raise InputError(
+                    f"allocation: {part!r} is not component=bits; write it like vit=4,llm=3"
+                )
+            pairs.append((name, int(bits)))
+        return cls(tuple(pairs))
+
+    def over(self, components: Iterable[str]) -> "BitAllocation":
+        """The same allocation in a model's order of components, written in the one shortest way.
+
+        InputError for an unknown part, or where two equally exact names differ.
+        """
+        components = tuple(components)
+        widths = self.widths(components)
+        found: list[tuple[str, int]] = []
+        for component in components:
+            found += _shortest(component, {part[1:]: widths[part] for part in widths
+                                           if part[0] == component})  # fmt: skip
+        return BitAllocation(tuple(found))
+
+    def widths(self, components: Iterable[str]) -> dict[Part, int]:
+        """Bits of all finest parts: (component, block group, layer type)."""
+        components = tuple(components)
+        found = {part: UNQUANTIZED for name in components for part in finest(name, components)}
+        named: dict[Part, str] = {}
+        unclear: dict[Part, tuple[str, str]] = {}  # two names of which neither is more exact
+        for name, bits in sorted(self.bits, key=lambda pair: pair[0].count(".")):
+            for part in finest(name, components):
+                other = named.get(part, "")
+                if other.count(".") < name.count("."):
+                    unclear.pop(part, None)
+                elif other and found[part] != bits:
+                    unclear[part] = other, name
+                named[part], found[part] = name, bits
+        for part, (one, other) in unclear.items():
+            exact = ".".join(part)
+            raise InputError(f"allocation: {one} and {other} differ on {exact}; give {exact}, too")
+        return found
+
+    def as_dict(self) -> dict[str, int]:
+        """Bits by component, or by part."""
+        return dict(self.bits)
+
+    @property
+    def components(self) -> list[str]:
+        """The components that are named, whole or in part."""
+        return list(dict.fromkeys(name.split(".")[0] for name, _ in self.bits))
+
+    def within(self, part: str) -> int | str:
+        """A part's width, or "mixed" where it has several."""
+        widths = self.widths(self.components)
+        found = {widths[each] for each in finest(part, self.components)}
+        return found.pop() if len(found) == 1 else "mixed"
+
+    def __getitem__(self, component: str) -> int:
+        return dict(self.bits)[component]
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={bits}" for name, bits in self.bits)
+
+
+def _shortest(component: str, widths: Mapping[tuple[str, str], int]) -> list[tuple[str, int]]:
+    """A component's widths by (group, type) with as few names as they allow."""
+    if len(set(widths.values())) == 1:
+        return [(component, widths[GROUPS[0], TYPES[0]])]
+    by_type = {t: {widths[g, t] for g in GROUPS} for t in TYPES}
+    if all(len(found) == 1 for found in by_type.values()):
+        return [(f"{component}.{t}", found.pop()) for t, found in by_type.items()]
+    named: list[tuple[str, int]] = []
+    for group in GROUPS:
+        attn, ff = (widths[group, t] for t in TYPES)
+        if attn == ff:
+            named.append((f"{component}.{group}", attn))
+        else:
+            named += [(f"{component}.{group}.{t}", widths[group, t]) for t in TYPES]
+    return named

@@ -1,0 +1,262 @@
+"""What a budget allows: the best under a size, the smallest with a score, and how sure that is."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmq.analysis.budgets import Budget as Budget
+from mmq.analysis.evidence import (
+    UNSURE,
+    PairedScores,
+    PerSample,
+    about,
+    percent,
+    pictures_to_tell,
+)
+from mmq.analysis.fronts import KEEP, SURE, Point, at_floor, baseline
+
+DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A question in words, the point that answers it (None: none does), and how sure that is.
+
+    chance: that other pictures give the same answer, None where that is not known.
+    """
+
+    question: str
+    point: Point | None
+    sureness: str
+    chance: float | None = None
+
+    @property
+    def sure(self) -> bool:
+        """Whether the samples settle it."""
+        return self.chance is not None and self.chance >= SURE
+
+    @property
+    def alias(self) -> str:
+        """The question as a name, like best-under-4-bpw."""
+        words = self.question.replace("%", " percent").replace(".", "-").replace("e+", "e")
+        return re.sub(r"[^a-z0-9-]+", "-", words.lower()).strip("-")
+
+    @property
+    def headline(self) -> str:
+        """The answer in one line, without how sure it is."""
+        if self.point is None:
+            return f"{self.question}: none"
+        point = self.point
+        return f"{self.question}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
+
+    @property
+    def text(self) -> str:
+        """The whole answer; the first line stands alone."""
+        return f"{self.headline}{'. ' if self.point is None else chr(10)}{self.sureness}"
+
+
+def answers(
+    points: Sequence[Point],
+    budget: Budget,
+    parameters: int,
+    per_sample: PerSample,
+    clusters: Sequence[str],
+    floor: float | None = None,
+) -> list[Answer]:
+    """The best under the size, then the smallest with the score, as far as they are asked.
+
+    Where nothing is asked, the smallest within 1%. clusters: the picture of every sample. floor:
+    the least score there is; what cannot be told from it answers nothing. Chances are shares of
+    paired resamples: all allocations are scored on the same drawn pictures.
+    """
+    if not budget.sized and not budget.scored:
+        budget = DEFAULT
+    fitting = [p for p in points if budget.fits(p, parameters)]
+    usable = [p for p in fitting if not at_floor(p, floor)]
+    least, reference = budget.least_score(points), baseline(points)
+    known = [
+        *fitting,
+        *([reference] if reference is not None and reference not in fitting else []),
+    ]
+    evidence = Evidence(reference, PairedScores.of(known, per_sample, clusters), budget)
+    found = []
+    if budget.sized:
+        asked = f"best under {budget.size_text}"
+        asked += f" {budget.score_text}" if budget.scored else ""
+        enough = [p for p in usable if least is None or p.score >= least]
+        best = max(enough, key=lambda p: (p.score, -p.size), default=None)
+        if best is None or (budget.scored and least is None):
+            found.append(Answer(asked, None, _nothing(fitting, points, floor, least, budget)))
+        else:
+            found.append(Answer(asked, best, *evidence.of_best(best, fitting)))
+    if budget.scored:
+        asked = f"smallest {budget.score_text}"
+        asked += f" under {budget.size_text}" if budget.sized else ""
+        quantized = [p for p in usable if not p.is_unquantized]
+        enough = [p for p in quantized if least is not None and p.score >= least]
+        small = min(enough, key=lambda p: (p.size, -p.score), default=None)
+        if small is None:
+            found.append(Answer(asked, None, _nothing(fitting, points, floor, least, budget)))
+        else:
+            found.append(Answer(asked, small, *evidence.of_smallest(small, usable)))
+    return found
+
+
+def _nothing(
+    fitting: Sequence[Point],
+    points: Sequence[Point],
+    floor: float | None,
+    least: float | None,
+    budget: Budget,
+) -> str:
+    if budget.scored and least is None:
+        return "The unquantized model was not evaluated."
+    fitting = [p for p in fitting if not p.is_unquantized]
+    if not fitting:
+        seen = ""
+        if points:
+            smallest = min(points, key=lambda p: p.size)
+            seen = f"; the smallest has {smallest.size_text}"
+        return f"None of {len(points)} evaluated allocations fits{seen}."
+    best = max(fitting, key=lambda p: p.score)
+    text = f"Of {len(fitting)} evaluated allocations that fit the best scores {best.score:.4g}"
+    if at_floor(best, floor):
+        text += f", which cannot be told from {floor:g}"
+    return f"{text}: {best.allocation}."
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the samples say of an answer. reference: the unquantized model's point."""
+
+    reference: Point | None
+    paired: PairedScores
+    budget: Budget
+
+    def of_best(self, chosen: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
+        """How often the best of these is the best, and what else is; the text and the chance."""
+        equals = [p for p in fitting if p.score == chosen.score and p != chosen]
+        names = {p.allocation for p in (chosen, *equals)}
+        start = self.kept(chosen)
+        text = _ties(equals)
+        if len(fitting) == 1:
+            return f"{start}Nothing else that fits was evaluated.", None
+        by_size = sorted(fitting, key=lambda p: p.size)  # of equals the smaller one is better
+        rivals = [p for p in by_size if self.paired.has(p)]
+        if chosen not in rivals or len(rivals) == 1:
+            whole = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
+            return f"{start}{whole}{UNSURE}", None
+        table = np.array([self.paired.resampled[p.allocation] for p in rivals])
+        wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
+        shares = {p.allocation: float(w) for p, w in zip(rivals, wins, strict=True)}
+        own = sum(shares.pop(name, 0.0) for name in names)
+        known = "" if len(rivals) == len(fitting) else " and have a score of every sample"
+        it = "one of them" if equals else "it"
+        said = f"Of {len(rivals)} evaluated that fit{known} {it} is the best"
+        said += f" in {own:.0%} of resamples"
+        rival = max(shares, key=lambda name: shares[name], default=None)
+        if rival is not None and shares[rival] > 0:
+            said += f", {rival} in {shares[rival]:.0%}"
+        parts = (text, f"{said}.", self.needed(chosen))
+        return start + " ".join(part for part in parts if part), own
+
+    def of_smallest(self, chosen: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
+        """How sure it has the score that is asked for, and what surely has; text and chance."""
+        equals = [p for p in fitting if (p.size, p.score) == (chosen.size, chosen.score)
+                  and p != chosen]  # fmt: skip
+        start = self.kept(chosen)
+        if equals:
+            start += f"As small, with the same score: {', '.join(p.allocation for p in equals)}. "
+        if not self.paired.has(chosen):
+            return f"{start}{UNSURE}", None
+        asked, (chance, seen) = self.budget.score_text, self.chance(chosen)
+        if seen:
+            text = f"It is {asked} in {chance:.0%} of resamples"
+        else:
+            text = (
+                f"{self.paired.pictures} pictures, none of them worse, show with {chance:.0%} "
+                f"confidence that it is {asked}"
+            )
+        if chance < SURE:
+            sure = [p for p in fitting if not p.is_unquantized and self.paired.has(p)
+                    and self.chance(p)[0] >= SURE]  # fmt: skip
+            safe = min(sure, key=lambda p: p.size, default=None)
+            text += f"; none of those evaluated reaches {SURE:.0%}" if safe is None else (
+                f"; the smallest that reaches {SURE:.0%}: {safe.allocation} ({safe.size_text})"
+            )  # fmt: skip
+        return " ".join(part for part in (f"{start}{text}.", self.needed(chosen)) if part), chance
+
+    def chance(self, point: Point) -> tuple[float, bool]:
+        """That a point has the score that is asked for; whether resamples say so.
+
+        Resamples of pictures that never lose never lose: there it is the chance that so many
+        pictures would have shown a loss, if as many of all pictures lost as the bound allows.
+        """
+        chance = float((self.paired.resampled[point.allocation] >= self.least()).mean())
+        if self._seen_to_vary(point):
+            return chance, True
+        score, least = point.score, self.budget.least_of(self.reference)
+        room = 1.0 if score <= 0 or least is None else min(1.0, max(0.0, 1 - least / score))
+        most = 1 - (1 - room) ** self.paired.pictures
+        return (most, False) if most < chance else (chance, True)
+
+    def _seen_to_vary(self, point: Point) -> bool:
+        """Whether some picture is worse than what is asked of all of them."""
+        if self.budget.min_score is None:
+            assert self.reference is not None
+            return not self.paired.has(self.reference) or self.paired.lost(point, self.reference)
+        means = self.paired.totals[point.allocation] / self.paired.sizes
+        return bool((means < self.budget.min_score).any())
+
+    def least(self) -> np.ndarray | float:
+        """The score that is asked for, by resample where it depends on the unquantized one."""
+        if self.budget.min_score is not None:
+            return self.budget.min_score
+        assert self.reference is not None
+        scores = self.paired.resampled.get(self.reference.allocation)
+        return self.budget.below(np.asarray(self.reference.score) if scores is None else scores)
+
+    def kept(self, chosen: Point) -> str:
+        """The share of the unquantized score that is kept, with its interval; "" if unknown."""
+        if self.reference is None or chosen.is_unquantized:
+            return ""
+        if self.reference.score <= 0:
+            return f"It scores {chosen.score - self.reference.score:+.3g} against unquantized. "
+        share = chosen.score / self.reference.score
+        text = f"{share:.1%} of the unquantized score{' kept' if share <= 1 else ''}"
+        if not self.paired.has(chosen, self.reference):
+            return f"{text}. "
+        interval = self.paired.share(chosen, self.reference)
+        if interval is None:
+            return f"{text}. "
+        low, high = interval
+        count = self.paired.pictures
+        text += f" (95% interval {low:.1%} to {high:.1%}, {count} pictures, paired). "
+        if not self.paired.lost(chosen, self.reference):
+            new, old = (self.paired.totals[p.allocation] for p in (chosen, self.reference))
+            none = "No picture's score changed" if np.array_equal(new, old) else "No picture lost"
+            text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
+        return text
+
+    def needed(self, chosen: Point) -> str:
+        """How many pictures would show a loss as large as the one that is allowed, or of 1%."""
+        reference = self.reference
+        if reference is None or reference.score <= 0 or chosen.is_unquantized:
+            return ""
+        if not self.paired.has(chosen, reference):
+            return ""
+        drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
+        new, old = (self.paired.totals[p.allocation] for p in (chosen, reference))
+        count = pictures_to_tell(new, old, drop)
+        if count <= self.paired.pictures:
+            return f"{self.paired.pictures} pictures are enough to show a loss of {words}."
+        return f"About {about(count)} pictures would show a loss of {words}."
+
+
+def _ties(equals: Sequence[Point]) -> str:
+    """That others that fit, none of them smaller, score the same; "" where none does."""
+    if len(equals) == 1:
+        return f"1 other that fits scores the same and is not smaller: {equals[0].allocation}."
+    return f"{len(equals)} others that fit score the same and are not smaller." if equals else ""

@@ -1,0 +1,1 @@
+"""Quantized blocks on disk, and the inventory of everything that is saved."""

@@ -1,0 +1,66 @@
+"""Quantized layers by one measure: what they do to outputs on the unquantized model's inputs."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+from tqdm import tqdm
+
+from mmq.artifacts.artifacts import Artifacts, component_blocks
+from mmq.data.calibration import Calibration
+from mmq.models.components import Layer
+from mmq.models.loading import LoadedModel
+from mmq.quantization.blocks import Block, Groups, capture, read
+from mmq.tensors.layer_inputs import merged, output_error, output_square
+from mmq.tensors.quantized_weight import QuantizedLayer
+
+Errors = dict[tuple[str, str, int], list[float]]  # (label, component, bits): one a layer
+
+
+def output_errors(
+    model: LoadedModel,
+    calibration: Calibration,
+    artifacts: Mapping[str, Artifacts],
+    widths: Sequence[int],
+    quiet: bool = False,
+) -> Errors:
+    """|X (W - Q)^T| / |X W^T| of every layer that the pairs reach, for what was filled.
+
+    X: the inputs that a layer has in the unquantized model. One pass over the pairs serves all
+    quantizers and widths, whether they looked at pairs themselves or not.
+    """
+    errors: Errors = {}
+    for name, component in model.components.items():
+        stored = {
+            (label, bits): each.layers(model, name, bits)
+            for label, each in artifacts.items()
+            for bits in widths
+        }
+        errors |= {(label, name, bits): [] for label, bits in stored}
+        for blocks in component_blocks(model, component):
+            calls = capture(blocks, calibration.forwards(model))
+            bar = tqdm(blocks, f"measure {name}", unit="block", leave=False, disable=quiet)
+            for number, block in enumerate(bar):
+                groups = read(block, calls, number, advance=True)
+                wholes: dict[str, float] = {}  # |X W^T|^2 of this block's layers
+                for (label, bits), layers in stored.items():
+                    found = islice(layers, len(block.layers))  # of this block
+                    errors[label, name, bits] += _errors(block, groups, found, wholes)
+    return errors
+
+
+def _errors(
+    block: Block,
+    groups: Groups,
+    stored: Iterable[tuple[Layer, QuantizedLayer]],
+    wholes: dict[str, float],
+) -> Iterator[float]:
+    """Output errors of a block's layers; wholes are filled by the first who needs them."""
+    for layer, quantized in stored:
+        parts = [inputs for names, inputs in groups.items() if layer.name in names]
+        if parts:
+            gram = merged(parts).gram
+            weight = block.layers[layer.name].weight.detach()
+            if layer.name not in wholes:
+                wholes[layer.name] = output_square(weight, gram)
+            plain = quantized.weight.dequantize().to(weight.device)
+            yield output_error(weight, plain, gram, wholes[layer.name])

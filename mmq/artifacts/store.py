@@ -1,0 +1,184 @@
+"""Quantized blocks on disk: content-addressed, written whole or not at all."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmq.system import sealed
+from mmq.system.sealed import Unusable
+from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
+
+MEASURED = ("relative_error", "output_error", "note")
+
+
+def digest(value: Any) -> str:
+    """A short stable hash of plain data (dicts, lists, numbers, strings)."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactKey:
+    """Everything that the codes of a component's block depend on."""
+
+    model: str
+    component: str
+    quantizer: str
+    quantizer_origin: str
+    options: tuple[tuple[str, Any], ...]
+    bits: int
+    block: int
+    layers: tuple[str, ...]  # their paths, which differ between versions of transformers
+    calibration: str | None = None
+
+    @property
+    def name(self) -> str:
+        """File name of the artifact, without its ending."""
+        part = f"{self.component}-{self.block}"
+        return f"{part}-{self.quantizer}-{self.bits}bit-{digest(asdict(self))}"
+
+
+class Store:
+    """A folder of quantized blocks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._checked: dict[Path, tuple[int, int, int]] = {}  # whole files, as they were then
+        self._reported: dict[Path, str] = {}  # what is wrong with files
+
+    def has(self, key: ArtifactKey) -> bool:
+        """Whether this artifact was stored, and is whole; a warning where it is not.
+
+        A file is read through once, as long as it stays as it is; `get` checks it every time.
+        """
+        path = self.path(key)
+        try:
+            found = sealed.check_regular(path)
+            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if self._checked.get(path) == state:
+                return True
+            sealed.read_tensors(path, path.stem)
+        except FileNotFoundError:
+            return False
+        except Unusable as problem:
+            self._report(path, problem)
+            return False
+        self._checked[path] = state
+        return True
+
+    def get(self, key: ArtifactKey) -> dict[str, QuantizedLayer] | None:
+        """Layers by name; None if it was never stored or, with a warning, if it is damaged."""
+        path = self.path(key)
+        try:
+            tensors, texts = sealed.read_tensors(path, path.stem)
+        except FileNotFoundError:
+            return None
+        except Unusable as problem:
+            self._checked.pop(path, None)
+            self._report(path, problem)
+            return None
+        facts = json.loads(texts["layers"])
+        parts: dict[str, dict[str, Any]] = {name: {} for name in facts}
+        for full, tensor in tensors.items():
+            layer, _, part = full.rpartition("/")
+            parts[layer][part] = tensor
+        return {
+            name: QuantizedLayer(QuantizedWeight.from_tensors(parts[name]), **measured)
+            for name, measured in facts.items()
+        }
+
+    def seconds(self, key: ArtifactKey) -> float | None:
+        """What it took to compute a stored artifact; None where that is not known."""
+        path = self.path(key)
+        try:
+            spent = sealed.read_texts(path).get("seconds")
+        except FileNotFoundError:
+            return None
+        except Unusable as problem:
+            self._report(path, problem)
+            return None
+        return None if spent is None else float(spent)
+
+    def _report(self, path: Path, problem: Unusable) -> None:
+        """Warn of a file once: it stays in its place until it is computed again."""
+        if self._reported.get(path) != str(problem):
+            self._reported[path] = str(problem)
+            sealed.report(path, problem)
+
+    def put(
+        self, key: ArtifactKey, layers: Mapping[str, QuantizedLayer], seconds: float | None = None
+    ) -> None:
+        """Store a block's layers; a killed process leaves no half-written artifact."""
+        tensors = {
+            f"{name}/{part}": tensor.cpu()
+            for name, layer in layers.items()
+            for part, tensor in layer.weight.to_tensors().items()
+        }
+        facts = {
+            name: {part: getattr(layer, part) for part in MEASURED}
+            for name, layer in layers.items()
+        }
+        about = {"key": json.dumps(asdict(key)), "layers": json.dumps(facts)}
+        # beside: the same artifact may take longer
+        beside = {} if seconds is None else {"seconds": f"{seconds:.6f}"}
+        path = self.path(key)
+        sealed.write_tensors(path, tensors, path.stem, about, beside)
+        self._reported.pop(path, None)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Keep other processes out of such blocks of this name; a killed one leaves no lock."""
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def entries(self) -> "list[Entry]":
+        """Everything that is stored, by name; what cannot be read has a problem."""
+        found = []
+        for path in sorted(self.root.glob("*.safetensors")):
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                found.append(_entry(path))
+        return found
+
+    def path(self, key: ArtifactKey) -> Path:
+        """Where an artifact is, or would be."""
+        return self.root / f"{key.name}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An artifact's file: its key's facts, its size in bytes, and what is wrong with it."""
+
+    path: Path
+    key: Mapping[str, Any]
+    size: int
+    modified: float  # seconds since the epoch
+    problem: str = ""
+
+    def verify(self) -> str:
+        """What is wrong with the file, all of it read; "" if it holds what was stored."""
+        try:
+            sealed.read_tensors(self.path, self.path.stem)
+        except FileNotFoundError:
+            return "it is not there any more"
+        except Unusable as problem:
+            return str(problem)
+        return ""
+
+
+def _entry(path: Path) -> Entry:
+    found = path.lstat()
+    try:
+        key, problem = json.loads(sealed.read_texts(path)["key"]), ""
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        key, problem = {}, f"it cannot be read ({type(error).__name__})"
+    except Unusable as error:
+        key, problem = {}, str(error)
+    return Entry(path, key, found.st_size, found.st_mtime, problem)

@@ -1,0 +1,21 @@
+"""A score with its interval."""
+
+import re
+from dataclasses import dataclass
+
+METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score over n samples with its 95% interval; None where there is no honest interval."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):  # numpy's numbers are no JSON
+            number = getattr(self, name)
+            object.__setattr__(self, name, None if number is None else float(number))

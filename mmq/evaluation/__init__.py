@@ -1,0 +1,1 @@
+"""Asking a model in batches, and scores with intervals."""

@@ -1,0 +1,1 @@
+"""A checkpoint becomes a model with parts: skeleton, loading, stages, sizes."""

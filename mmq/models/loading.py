@@ -1,0 +1,52 @@
+"""A model and its components: which linear layers a bit width applies to."""
+
+import logging
+
+from mmq.errors import InputError
+from mmq.models.checkpoint import fingerprint as fingerprint
+from mmq.models.checkpoint import locate as locate
+from mmq.models.checkpoint import read_config as read_config
+from mmq.models.checkpoint import read_protocol as read_protocol
+from mmq.models.checkpoint_errors import reading
+from mmq.models.components import find_components
+from mmq.models.loaded import LoadedModel as LoadedModel
+from mmq.models.skeleton import check_weights, family_of
+from mmq.models.transformers_loading import load_weights as load_weights
+from mmq.system.device import DTYPES
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    name: str,
+    dtype: str = "float32",
+    device: str = "cpu",
+    known_fingerprint: str | None = None,
+    allow_pickle: bool = False,
+    allow_unread: bool = False,
+) -> LoadedModel:
+    """A model from a bundled name, a local folder or a hub name, in eval mode.
+
+    `known_fingerprint` saves hashing all weights again. allow_unread: load a checkpoint that holds
+    weights which nothing reads.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
+    source = locate(name, allow_pickle)
+    config = read_config(source)
+    family = family_of(config)
+    check_weights(source, allow_unread)
+    # families of before that option need not know it
+    options = {"allow_unread": True} if allow_unread else {}
+    with reading(f"Model {name!r} cannot be loaded"):
+        module, processor = family.load(source, DTYPES[dtype], device, allow_pickle, **options)
+    module.eval().requires_grad_(False)
+    return LoadedModel(
+        module=module,
+        processor=processor,
+        family=family,
+        source=name,
+        fingerprint=known_fingerprint or fingerprint(source, config, dtype),
+        device=device,
+        components=find_components(module, family),
+    )

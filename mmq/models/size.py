@@ -1,0 +1,130 @@
+"""Sizes: bits per weight over the whole model, planned from shapes or weighed from a report."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.parts import Part, finest
+from mmq.contracts import QuantReport
+from mmq.contracts.quantizer import Quantizer
+from mmq.models.components import Component
+
+GIB = 8 * 1024**3  # bits
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is under an allocation.
+
+    bpw: bits per weight over all parameters, unquantized ones at 16 (the paper's size axis).
+    stored_bpw: the same with scales, zero points and input scales counted.
+    """
+
+    parameters: int
+    bpw: float
+    stored_bpw: float | None = None
+
+    @property
+    def gib(self) -> float:
+        """Size in GiB at bpw."""
+        return self.parameters * self.bpw / GIB
+
+    @property
+    def stored_gib(self) -> float | None:
+        """Size in GiB with everything that is stored."""
+        return None if self.stored_bpw is None else self.parameters * self.stored_bpw / GIB
+
+
+def planned_bpw(
+    allocation: BitAllocation, components: Mapping[str, Component], parameters: int
+) -> float:
+    """Exact bpw of an allocation, before anything is quantized."""
+    widths = allocation.widths(components)
+    saved = sum(
+        (UNQUANTIZED - widths[component.part(layer)]) * layer.module.weight.numel()
+        for component in components.values()
+        for layer in component.layers
+    )
+    return UNQUANTIZED - saved / parameters
+
+
+def planned_size(
+    allocation: BitAllocation,
+    components: Mapping[str, Component],
+    parameters: int,
+    quantizer: Quantizer,
+) -> Size:
+    """The size before anything is quantized, from shapes and options alone."""
+    widths = allocation.widths(components)
+    stored = stored_bits(components, quantizer, set(widths.values()))
+    saved = sum(UNQUANTIZED * weights - stored[part, widths[part]]
+                for part, weights in _finest_weights(components).items())  # fmt: skip
+    return Size(
+        parameters,
+        planned_bpw(allocation, components, parameters),
+        UNQUANTIZED - saved / parameters,
+    )
+
+
+def stored_bits(
+    components: Mapping[str, Component], quantizer: Quantizer, widths: Iterable[int]
+) -> dict[tuple[Part, int], int]:
+    """Bits that every finest part will take at every width, scales and the like included."""
+    widths = list(widths)
+    by_shape: dict[tuple[tuple[int, int], int], int] = {}
+    found = {(part, bits): 0 for part in _finest_weights(components) for bits in widths}
+    for component in components.values():
+        for layer in component.layers:
+            for bits in widths:
+                key = layer.shape, bits
+                if key not in by_shape:
+                    weights = layer.shape[0] * layer.shape[1]
+                    by_shape[key] = (
+                        UNQUANTIZED * weights if bits == UNQUANTIZED
+                        else quantizer.stored_bits(layer.shape, bits)
+                    )  # fmt: skip
+                found[component.part(layer), bits] += by_shape[key]
+    return found
+
+
+def measure_size(report: QuantReport, parameters: int) -> Size:
+    """The size of what was really quantized: skipped layers count 16 bits."""
+    saved = stored_saved = 0
+    for layer in report.layers:
+        weights = layer.shape[0] * layer.shape[1]
+        if layer.stored_bits is not None:
+            saved += weights * (UNQUANTIZED - layer.bits)
+            stored_saved += weights * UNQUANTIZED - layer.stored_bits
+    bpw, stored_bpw = (UNQUANTIZED - each / parameters for each in (saved, stored_saved))
+    return Size(parameters, bpw, stored_bpw)
+
+
+def _finest_weights(components: Mapping[str, Component]) -> dict[Part, int]:
+    """Number of weights of every finest part."""
+    found = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
+    for component in components.values():
+        for layer in component.layers:
+            found[component.part(layer)] += layer.module.weight.numel()
+    return found
+
+
+def part_weights(parts: Iterable[str], components: Mapping[str, Component]) -> list[int]:
+    """Number of weights that each of these parts' bits apply to."""
+    found = _finest_weights(components)
+    return [sum(found[part] for part in finest(name, components)) for name in parts]
+
+
+def part_bits(
+    parts: Iterable[str],
+    components: Mapping[str, Component],
+    quantizer: Quantizer,
+    widths: Iterable[int],
+) -> dict[tuple[str, int], int]:
+    """Bits that each of these parts will take at each width, with everything that is stored."""
+    widths = list(widths)
+    found = stored_bits(components, quantizer, widths)
+    return {
+        (name, bits): sum(found[part, bits] for part in finest(name, components))
+        for name in parts
+        for bits in widths
+    }

@@ -1,0 +1,99 @@
+"""A model without weights: components, shapes and sizes from its configuration."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmq.contracts import registry
+from mmq.contracts.family import ModelFamily, architecture_of
+from mmq.errors import InputError
+from mmq.models.checkpoint import fingerprint as fingerprint
+from mmq.models.checkpoint import locate as locate
+from mmq.models.checkpoint import read_config as read_config
+from mmq.models.checkpoint import read_protocol as read_protocol
+from mmq.models.checkpoint_errors import reading
+from mmq.models.components import Component, count_parameters, find_components
+from mmq.models.loaded import LoadedModel as LoadedModel
+from mmq.models.transformers_loading import check_outline, quietly
+from mmq.models.transformers_loading import load_weights as load_weights
+from mmq.models.unquantized import UnquantizedModule, unquantized_modules, unread_blocks
+
+MOST_PARAMETERS = 10**13
+
+
+def family_of(config: Any) -> ModelFamily:
+    """The installed family for a configuration, the general ones last; InputError for none."""
+    families: list[ModelFamily] = []
+    unusable: list[str] = []
+    for plugin in registry.installed("model family"):
+        try:
+            families.append(registry.load_class("model family", plugin.name, ModelFamily)())
+        except InputError as error:  # a broken plugin must not stop the others
+            unusable.append(str(error))
+    for family in sorted(families, key=lambda family: family.general):
+        if family.serves(config):
+            return family
+    names = {name for family in families for name in family.architectures if name[0].isupper()}
+    raise InputError(
+        " ".join(
+            [
+                f"No model family for {architecture_of(config)}.",
+                f"Supported architectures: {', '.join(sorted(names))}.",
+                *unusable,
+            ]
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A model without weights: enough to know its components, shapes and size."""
+
+    family: ModelFamily
+    components: dict[str, Component]
+    parameters: int
+    kept: tuple[UnquantizedModule, ...]  # what stays at 16 bits
+    unread_blocks: int  # last blocks of the vision tower whose output nothing reads
+
+
+def skeleton(source: str) -> Skeleton:
+    """Components and number of parameters from a configuration alone, in under a second."""
+    config = read_config(source)
+    family = family_of(config)
+    module = _on_meta(source, family, config)
+    components = find_components(module, family)
+    parameters = count_parameters(module)
+    if parameters > MOST_PARAMETERS:
+        raise InputError(f"Model {source!r}: its configuration asks for {parameters:,} parameters")
+    return Skeleton(
+        family=family,
+        components=components,
+        parameters=parameters,
+        kept=unquantized_modules(module, components),
+        unread_blocks=unread_blocks(config),
+    )
+
+
+def _on_meta(source: str, family: ModelFamily, config: Any) -> nn.Module:
+    """The model without weights; InputError where its configuration contradicts itself."""
+    with (
+        reading(f"Model {source!r}: no model can be built from its configuration"),
+        quietly(),  # meta-device init is chatty
+        torch.device("meta"),
+    ):
+        return family.skeleton(config)
+
+
+def check_weights(source: str, allow_unread: bool = False) -> None:
+    """InputError for a folder whose weights do not fit its configuration, before they are loaded.
+
+    Hub models are checked when they are loaded: until then their weights are not here.
+    """
+    if Path(source).is_dir():
+        config = read_config(source)
+        module = _on_meta(source, family_of(config), config)
+        with reading(f"Model {source!r}: its weights cannot be loaded"):
+            check_outline(Path(source), module, allow_unread)

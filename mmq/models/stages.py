@@ -1,0 +1,230 @@
+"""Outputs of the stages in front of the language model: computed once a picture and allocation.
+
+Vision features depend on the vision encoder's bits alone, connector outputs on those of the vision
+encoder and the connector. Both are kept on disk under a key that names everything they depend on,
+so that allocations which share the bits upstream run only what lies downstream.
+"""
+
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mmq.artifacts.store import digest
+from mmq.contracts.evaluator import Progress
+from mmq.contracts.family import Stage
+from mmq.data.images import content_hash, open_image
+from mmq.errors import InputError
+from mmq.system import sealed
+from mmq.system.home import home
+from mmq.system.source_hash import code_hash
+
+if TYPE_CHECKING:
+    from mmq.models.loading import LoadedModel
+
+log = logging.getLogger(__name__)
+GIB = 2**30
+DEFAULT_GIB = 10.0
+Rows = Callable[[Sequence[Path]], Tensor]  # pictures -> their outputs, a row a picture
+
+
+def cache_limit() -> int:
+    """Bytes that the cache may hold: $MMQ_CACHE_GIB, or 10 GiB; 0 keeps nothing."""
+    text = os.environ.get("MMQ_CACHE_GIB") or str(DEFAULT_GIB)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise InputError(f"MMQ_CACHE_GIB: {text!r} is not a number of GiB, 0 or more")
+    return int(min(limit * GIB, sys.maxsize))  # inf, too
+
+
+class StageCache:
+    """Tensors on disk within a bound; what was used longest ago goes first.
+
+    Safe when several processes share the folder: files appear whole, one process at a time makes
+    room and none meanwhile opens a file, and a removed file stays readable for who has it open.
+    """
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self.root, self.limit, self.warned = root, limit, False
+
+    def get(self, key: str) -> Tensor | None:
+        """A kept tensor, mapped from its file; None if it is not there (any more)."""
+        path = self._path(key)
+        try:
+            # safetensors opens a file twice: it must not be removed in between
+            with self._locked(fcntl.LOCK_SH):
+                tensors, _ = sealed.read_tensors(path, key)
+                os.utime(path)  # used now
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._warn(error)
+            return None
+        except sealed.Unusable as problem:
+            sealed.report(path, problem)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        return tensors["rows"]
+
+    def put(self, key: str, rows: Tensor) -> None:
+        """Keep a tensor, unless it is larger than the whole cache or the disk takes nothing."""
+        if rows.nbytes > self.limit:
+            return
+        tensors = {"rows": rows.cpu().contiguous()}
+        try:
+            # not durable: the seal shows a damaged one
+            sealed.write_tensors(self._path(key), tensors, key, durable=False)
+            self._make_room()
+        except (OSError, SafetensorError) as error:
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        if not self.warned:
+            log.warning("Outputs of stages cannot be kept in %s: %s", self.root, error)
+        self.warned = True
+
+    def _path(self, key: str) -> Path:
+        return self.root / f"{key}.safetensors"
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with (self.root / ".lock").open("w") as file:
+            fcntl.flock(file, how)
+            yield
+
+    def _make_room(self) -> None:
+        with self._locked(fcntl.LOCK_EX):
+            files = []
+            for path in self.root.glob("*.safetensors"):
+                with suppress(FileNotFoundError):  # it was damaged
+                    found = path.stat()
+                    files.append((found.st_mtime_ns, found.st_size, path))
+            excess = sum(size for _, size, _ in files) - self.limit
+            for _, size, path in sorted(files):
+                if excess <= 0:
+                    break
+                path.unlink(missing_ok=True)
+                excess -= size
+
+
+def default_cache() -> StageCache | None:
+    """The cache in mmq's home; None where $MMQ_CACHE_GIB is 0."""
+    limit = cache_limit()
+    return StageCache(home() / "stages", limit) if limit else None
+
+
+def encode(
+    model: "LoadedModel",
+    images: Sequence[Path],
+    last: str,
+    batch_size: int,
+    progress: Progress,
+) -> Rows:
+    """A function from pictures to the outputs of stage `last`, taken from the cache where it can.
+
+    The pictures are worked through in chunks of `batch_size`, in the order given, the same for
+    every allocation. Where there is no cache, or the outputs would fill more than half of it, they
+    are computed whenever they are asked for instead.
+    """
+    stages = _up_to(model, last)
+    unique = list(dict.fromkeys(images))
+    chunks = [unique[k : k + batch_size] for k in range(0, len(unique), batch_size)]
+    keys = _keys(model, stages, chunks)
+    if keys is None or model.stage_cache is None:
+        return lambda wanted: _compute(model, stages, wanted)
+    kept = max(k for k, stage in enumerate(stages) if stage.kept)
+    held: dict[Path, tuple[Tensor, int]] = {}
+    for number, chunk in enumerate(progress(chunks, last)):
+        rows = _chunk(model, stages[: kept + 1], chunk, keys[number])
+        if rows.nbytes * len(chunks) > model.stage_cache.limit / 2:
+            log.info("Outputs of %s are too large for the cache: see MMQ_CACHE_GIB", last)
+            return lambda wanted: _compute(model, stages, wanted)
+        held.update({path: (rows, k) for k, path in enumerate(chunk)})
+
+    def rows_of(wanted: Sequence[Path]) -> Tensor:
+        rows = torch.stack([held[path][0][held[path][1]] for path in wanted])
+        return run_stages(model, stages[kept + 1 :], rows.to(model.device))
+
+    return rows_of
+
+
+def _up_to(model: "LoadedModel", last: str) -> list[Stage]:
+    names = [stage.name for stage in model.family.stages]
+    return list(model.family.stages[: names.index(last) + 1])
+
+
+def _keys(
+    model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[Path]]
+) -> list[list[str]] | None:
+    """A key a chunk and stage; None where it is unknown which weights the model has."""
+    facts, states = [], []
+    for stage in stages:
+        for component in stage.components:
+            state = model.states.get(component)
+            if state is None:
+                return None
+            states.append((component, state))
+        facts.append([stage.name, list(states)])
+    family = code_hash(type(model.family).__module__)  # how stages compute
+    packages = [version(name) for name in ("torch", "transformers")]
+    common = [model.fingerprint, model.device, packages, family]
+    keys = []
+    for chunk in chunks:
+        pictures = [content_hash(path) for path in chunk]
+        keys.append([f"{fact[0]}-{digest([common, fact, pictures])}" for fact in facts])
+    return keys
+
+
+def _chunk(
+    model: "LoadedModel", stages: Sequence[Stage], chunk: Sequence[Path], keys: Sequence[str]
+) -> Tensor:
+    """The last stage's outputs of some pictures, from the latest stage that is kept."""
+    cache = model.stage_cache
+    assert cache is not None
+    start, rows = 0, None
+    for k in range(len(stages), 0, -1):
+        if stages[k - 1].kept and (rows := cache.get(keys[k - 1])) is not None:
+            start = k
+            break
+    if rows is not None and start == len(stages):
+        return rows
+    values = _pixels(model, chunk) if rows is None else rows.to(model.device)
+    for k in range(start, len(stages)):
+        values = run_stages(model, stages[k : k + 1], values)
+        if stages[k].kept:
+            cache.put(keys[k], values)
+    return values.cpu()
+
+
+def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[Path]) -> Tensor:
+    """The outputs of some pictures, each computed once, without the cache."""
+    unique = list(dict.fromkeys(wanted))
+    rows = run_stages(model, stages, _pixels(model, unique))
+    place = {path: k for k, path in enumerate(unique)}
+    return rows[[place[path] for path in wanted]]
+
+
+def _pixels(model: "LoadedModel", paths: Sequence[Path]) -> Tensor:
+    return model.family.pixels(model, [open_image(path) for path in paths])
+
+
+@torch.no_grad()
+def run_stages(model: "LoadedModel", stages: Sequence[Stage], values: Tensor) -> Tensor:
+    """What these stages make of the values in front of them."""
+    module: Any = model.module
+    for stage in stages:
+        values = stage.compute(module, values)
+    return values

@@ -1,0 +1,235 @@
+"""The base of model families that transformers loads and asks by itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmq.contracts.family import GenerationConfig, ModelFamily, with_answer
+from mmq.errors import InputError
+from mmq.models.checkpoint_errors import reading
+from mmq.models.loading import load_weights
+from mmq.models.stages import run_stages
+from mmq.system.regular_file import read_text
+
+if TYPE_CHECKING:
+    from mmq.models.loading import LoadedModel
+
+
+def answer_choices(logits: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
+    """Log-probabilities of every token of the answers, and of the one behind each (rows, tokens).
+
+    logits (n, length, tokens) and mask (n, length): of texts with their answers, padded on the
+    left; asked: the mask of the texts alone.
+    """
+    answered = (mask.sum(-1) - asked.sum(-1)).clamp(min=0).tolist()
+    rows = [text[-1 - count :] for text, count in zip(logits, answered, strict=True)]
+    return torch.cat(rows).float().log_softmax(-1)
+
+
+def image_token(config: Any) -> int:
+    """Id of the token that stands for a part of a picture; InputError where none is named."""
+    for name in ("image_token_id", "image_token_index"):
+        if (token := getattr(config, name, None)) is not None:
+            return int(token)
+    raise InputError(
+        "model: its config.json names no image token; add image_token_index (the id of <image> in "
+        "its tokenizer), as current checkpoints have it"
+    )
+
+
+def load_processor(architecture: Any, source: str) -> Any:
+    """A checkpoint's processor; InputError, with the file where it is known, for a damaged one."""
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "preprocessor_config.json").exists():
+        both = folder / "processor_config.json"  # transformers 5 writes both settings into one
+        if not (both.exists() and "image_processor" in read_text(both, "model")):
+            raise InputError(f"Model {source!r}: its folder has no preprocessor_config.json")
+    with reading(f"Model {source!r}: its processor or tokenizer cannot be loaded"):
+        check_tokenizer(Path(source) / "tokenizer.json")
+        processor = architecture.from_pretrained(source, trust_remote_code=False)
+    for part in ("tokenizer", "image_processor"):
+        if getattr(processor, part, None) is None:
+            raise InputError(
+                f"Model {source!r} has no processor for pictures and text (no {part}); copy "
+                f"preprocessor_config.json and the tokenizer's files into its folder"
+            )
+    if processor.tokenizer.pad_token is None:
+        raise InputError(
+            f"Model {source!r}: its tokenizer has no padding token; add pad_token to its "
+            f"tokenizer_config.json, as current checkpoints have it"
+        )
+    return processor
+
+
+def check_tokenizer(path: Path) -> None:
+    """InputError naming a tokenizer.json that cannot be read, which transformers does not name."""
+    if path.is_file():
+        from tokenizers import Tokenizer
+
+        with reading(f"model: {path} is no readable tokenizer", "Copy or download it again"):
+            Tokenizer.from_file(str(path))
+
+
+def check_vocabulary(model: Any, processor: Any, source: str) -> None:
+    """InputError for a tokenizer that has more tokens than the model: it is another model's.
+
+    Tokens that were added to a tokenizer do not count: BLIP-2's retrieval model has no row for
+    the image token, which its texts never hold.
+    """
+    rows, tokens = len(model.get_input_embeddings().weight), processor.tokenizer.vocab_size
+    if tokens > rows:
+        raise InputError(
+            f"Model {source!r}: its tokenizer has {tokens} tokens, but the model embeds {rows}; "
+            f"the tokenizer's files are those of another model"
+        )
+
+
+class TransformersFamily(ModelFamily):
+    """A family with a model class and a processor class of transformers, asked by `generate`."""
+
+    model_class: ClassVar[str]
+    processor_class: ClassVar[str]
+    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
+    decoder: ClassVar[str] = ""  # path of the part whose `generate` continues; "": the model
+
+    def skeleton(self, config: Any) -> nn.Module:
+        """The model without weights."""
+        import transformers
+
+        model: nn.Module = getattr(transformers, self.model_class)(config)
+        return model
+
+    def load(
+        self,
+        source: str,
+        dtype: Any,
+        device: str,
+        allow_pickle: bool = False,
+        allow_unread: bool = False,
+    ) -> tuple[nn.Module, Any]:
+        """Model and processor; no remote code."""
+        import transformers
+
+        processor = load_processor(getattr(transformers, self.processor_class), source)
+        processor.tokenizer.padding_side = self.reading["padding_side"]
+        if getattr(processor, "patch_size", 0) is None:
+            raise InputError(
+                f"model: the processor of {source} has no patch_size; add it to its "
+                f"processor_config.json, as current checkpoints have it"
+            )
+        architecture = getattr(transformers, self.model_class)
+        model = load_weights(architecture, source, dtype, device, allow_pickle, allow_unread)
+        if self.generation:
+            image_token(model.config)
+        check_vocabulary(model, processor, source)
+        return model, processor
+
+    def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:
+        """Pixels (n, 3, height, width) as the processor makes them."""
+        found = model.processor.image_processor(images=list(images), return_tensors="pt")
+        pixels: Tensor = found["pixel_values"].to(model.device, model.module.dtype)
+        return pixels
+
+    def generate(
+        self,
+        model: "LoadedModel",
+        images: Sequence[Image.Image],
+        texts: Sequence[str],
+        settings: GenerationConfig,
+    ) -> list[str]:
+        """The generated continuations, from pictures."""
+        features = run_stages(model, self.stages, self.pixels(model, images))
+        return self.answer(model, features, texts, settings)
+
+    def forwards(
+        self,
+        model: "LoadedModel",
+        images: Sequence[Image.Image],
+        texts: Sequence[str],
+        answers: Sequence[str],
+    ) -> list[Callable[[], Tensor | None]]:
+        """One forward: the stages, then the part that generates reads pictures and texts."""
+
+        def forward() -> Tensor:
+            module: Any = model.module
+            features = run_stages(model, self.stages, self.pixels(model, images))
+            read = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
+            ids, mask = self._tokens(model, read)
+            with torch.no_grad():
+                found = module.get_submodule(self.decoder)(
+                    inputs_embeds=self._embeddings(module, ids, features),
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                    use_cache=False,
+                )
+            return answer_choices(found.logits, mask, self._tokens(model, texts)[1])
+
+        return [forward]
+
+    @torch.no_grad()
+    def answer(
+        self,
+        model: "LoadedModel",
+        features: Tensor,
+        texts: Sequence[str],
+        settings: GenerationConfig,
+    ) -> list[str]:
+        """The generated continuations, from features (n, image tokens, width), cut by position.
+
+        Image and prompt are read once a sample, not once a beam: transformers would expand the
+        beams first. The keys and values of all but the last token are computed, then repeated, and
+        generation goes on from there with the same tokens as without (a test compares).
+        """
+        module: Any = model.module
+        ids, mask = self._tokens(model, texts)
+        decoder = module.get_submodule(self.decoder)
+        # where a token stands counts from the text's first one, not from the padding before it
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        read = decoder(
+            inputs_embeds=self._embeddings(module, ids, features)[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, :-1],
+            use_cache=True,
+        )
+        cache = read.past_key_values
+        cache.batch_repeat_interleave(settings.num_beams)
+        tokens = decoder.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=settings.max_new_tokens,
+            min_new_tokens=settings.min_new_tokens or None,
+            num_beams=settings.num_beams,
+            length_penalty=settings.length_penalty,
+            do_sample=False,
+        )
+        decoded = model.processor.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in decoded]
+
+    def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids with their image tokens, and the attention mask, (n, length)."""
+        # processors make room for a picture where they see one
+        blanks = [Image.new("RGB", (32, 32))] * len(texts)
+        inputs = model.processor(
+            images=blanks, text=list(texts), padding=True, return_tensors="pt"
+        ).to(model.device)
+        return inputs["input_ids"], inputs["attention_mask"]
+
+    def _embeddings(self, module: Any, ids: Tensor, features: Tensor) -> Tensor:
+        """Embeddings (n, length, width) with the features where the image tokens stand."""
+        token = image_token(module.config)
+        embeddings: Tensor = module.get_input_embeddings()(ids)
+        place = ids == token
+        counts, wanted = place.sum(-1), features.shape[1]
+        if bool((counts != wanted).any()):  # too few would leave the model blind, in silence
+            raise InputError(
+                f"the texts have room for {sorted(set(counts.tolist()))} image tokens, a picture "
+                f"has {wanted}: the checkpoint's processor_config.json (num_query_tokens, "
+                f"patch_size, num_additional_image_tokens and so on) or its config.json "
+                f"(the image token's id) does not fit the model, or a text contains an image token"
+            )
+        return embeddings.masked_scatter(place.unsqueeze(-1), features.to(embeddings.dtype))

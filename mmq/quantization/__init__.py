@@ -1,0 +1,1 @@
+"""Quantizing blocks in order, in any nn.Module."""

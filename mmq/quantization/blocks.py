@@ -1,0 +1,209 @@
+"""Transformer blocks one after another: what goes into them is captured once, then handed on.
+
+Only one block's inputs are held at a time. The first block's come from the model's own forwards;
+what leaves a block is what the next one reads, which is checked on the first forward.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmq.errors import InputError
+from mmq.tensors.layer_inputs import LayerInputs
+
+Rest = tuple[tuple[Any, ...], dict[str, Any]]  # what a block is given beside the hidden states
+Groups = dict[frozenset[str], LayerInputs]  # layers that read the same tensors, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A transformer block and the linear layers in it that are quantized, by name."""
+
+    module: nn.Module
+    layers: Mapping[str, nn.Linear]
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a list of blocks: hidden states (n, tokens, width) before the block that is next.
+
+    rest: what else each block is given; one entry where all are given the same.
+    """
+
+    hidden: Tensor
+    rest: list[Rest]
+
+    def through(self, block: Block, number: int) -> Tensor:
+        """What block `number` makes of the hidden states."""
+        positional, named = self.rest[number if len(self.rest) > 1 else 0]
+        return _hidden_of(block.module(self.hidden, *positional, **named))
+
+
+class _EnoughError(Exception):
+    """Ends a forward whose remainder nobody needs."""
+
+
+def _hidden_of(output: Any) -> Tensor:
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def _split(positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, Rest]:
+    """The hidden states and the rest of a block's arguments."""
+    if positional:
+        return positional[0], (positional[1:], named)
+    rest = dict(named)
+    return rest.pop("hidden_states"), ((), rest)
+
+
+@torch.no_grad()
+def capture(blocks: Sequence[Block], forwards: Iterable[Callable[[], object]]) -> list[Call]:
+    """Every call that these forwards make of a list of blocks, with the first block's inputs.
+
+    A forward ends behind the blocks. Until it is known that all blocks are given the same beside
+    the hidden states, forwards run through all of them; then they end at the first.
+    """
+    calls: list[Call] = []
+    same: bool | None = None
+    for forward in forwards:
+        seen = _watch(blocks, forward, stop_at=0 if same else len(blocks) - 1)
+        if seen and not same:
+            alike = all(_alike(call.rest[0], rest) for call in seen for rest in call.rest)
+            same = alike if same is None else same and alike
+        if same:
+            for call in seen:
+                call.rest = call.rest[:1]
+        calls += seen
+    return calls
+
+
+def _watch(blocks: Sequence[Block], forward: Callable[[], object], stop_at: int) -> list[Call]:
+    """The calls that one forward makes; it is ended when block `stop_at` was entered."""
+    calls: list[Call] = []
+    left: list[Tensor] = []
+
+    def enter(number: int) -> Callable[..., None]:
+        def hook(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+            hidden, rest = _split(positional, named)
+            if number == 0:
+                calls.append(Call(hidden.clone(), []))
+            elif not _alike(hidden, left[0]):
+                raise InputError(
+                    f"{type(module).__name__} {number} does not read what the block before it "
+                    f"gave: its inputs cannot be computed block by block. A calibrated quantizer "
+                    f"cannot quantize this component; rtn can."
+                )
+            calls[-1].rest.append(rest)
+            if number == stop_at:
+                raise _EnoughError
+
+        return hook
+
+    def leave(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        left[:] = [_hidden_of(output)]
+
+    handles = []
+    for number, block in enumerate(blocks):
+        handles.append(block.module.register_forward_pre_hook(enter(number), with_kwargs=True))
+        handles.append(block.module.register_forward_hook(leave))
+    try:
+        forward()
+    except _EnoughError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two blocks were given the same."""
+    if one is other:
+        return True
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+    return not isinstance(one, Tensor) and not isinstance(other, Tensor) and bool(one == other)
+
+
+@contextmanager
+def _listening(layers: Mapping[str, nn.Linear]) -> Iterator[list[tuple[str, Tensor]]]:
+    """A list that fills with (layer, input) while the layers are called."""
+    heard: list[tuple[str, Tensor]] = []
+
+    def listen(name: str) -> Callable[..., None]:
+        return lambda module, given: heard.append((name, given[0]))
+
+    handles = [layer.register_forward_pre_hook(listen(name)) for name, layer in layers.items()]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def read(
+    block: Block,
+    calls: Sequence[Call],
+    number: int,
+    keep: int = 0,
+    only: frozenset[str] | None = None,
+    advance: bool = False,
+) -> Groups:
+    """What the layers of block `number` read in these calls, in the order they are called.
+
+    Layers that read one tensor share its sums. only: some of the layers. advance: the calls'
+    hidden states become what the block made of them.
+    """
+    layers = {name: m for name, m in block.layers.items() if only is None or name in only}
+    groups: Groups = {}
+    for call in calls:
+        with _listening(layers) as heard:
+            hidden = call.through(block, number)
+        readers: dict[int, list[str]] = {}
+        tensors = {id(tensor): tensor for _, tensor in heard}
+        for name, tensor in heard:
+            readers.setdefault(id(tensor), []).append(name)
+        for key, names in readers.items():
+            group, tensor = frozenset(names), tensors[key]
+            if group not in groups:
+                groups[group] = LayerInputs(tensor.shape[-1], tensor.device, keep)
+            groups[group].update_(tensor)
+        if advance:
+            call.hidden = hidden
+    return groups
+
+
+@torch.no_grad()
+def reading_order(block: Block, calls: Sequence[Call], number: int) -> list[frozenset[str]]:
+    """The layers of a block in the order in which they are called; those that read the same
+    tensors in all calls make one set.
+    """
+    seen: dict[str, list[tuple[int, int]]] = {}
+    for k, call in enumerate(calls):
+        with _listening(block.layers) as heard:
+            call.through(block, number)
+        tensors: list[Tensor] = []
+        for name, tensor in heard:
+            place = next((i for i, t in enumerate(tensors) if t is tensor), len(tensors))
+            tensors += [tensor] if place == len(tensors) else []
+            seen.setdefault(name, []).append((k, place))
+    sets: dict[tuple[tuple[int, int], ...], list[str]] = {}
+    for name, places in seen.items():
+        sets.setdefault(tuple(places), []).append(name)
+    return [frozenset(names) for names in sets.values()]
+
+
+@torch.no_grad()
+def advance_(block: Block, calls: Sequence[Call], number: int) -> None:
+    """The calls' hidden states become what block `number` makes of them."""
+    for call in calls:
+        call.hidden = call.through(block, number)

@@ -1,0 +1,156 @@
+"""Quantizers on any `nn.Module` with linear layers: no component, no store, no VLM.
+
+    widths = quantize_module(model, forwards, Gptq(group_size=128), [4, 3, 2], "model.layers")
+    write_(model, widths[4])
+
+docs/quantizers.md shows it on a language model.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
+from mmq.errors import InputError
+from mmq.quantization.blocks import Block, Call, capture
+from mmq.quantization.sequential import (
+    check_finite,
+    initial_states,
+    quantize_block,
+    quantize_plainly,
+)
+from mmq.quantization.unquantized_weights import (
+    UnquantizedWeight,
+    listed,
+    quantizable_linears,
+    shared_with,
+)
+from mmq.tensors.quantized_weight import QuantizedLayer
+
+log = logging.getLogger(__name__)
+Forward = Callable[[], object]
+
+
+@dataclass(slots=True)
+class WholeCall(Call):
+    """A call of a module that is one block by itself."""
+
+    forward: Forward
+
+    def through(self, block: Block, number: int) -> torch.Tensor:
+        """Run the forward; nothing reads what comes out of it."""
+        self.forward()
+        return self.hidden
+
+
+def quantize_module(
+    module: nn.Module,
+    forwards: Sequence[Forward],
+    quantizer: Quantizer,
+    widths: Sequence[int],
+    blocks: str = "",
+    quiet: bool = False,
+) -> dict[int, dict[str, QuantizedLayer]]:
+    """The linear layers of a module at every width, by name; the module stays as it is.
+
+    forwards: functions that run the module on calibration inputs; each is called once or, without
+    `blocks`, once a set of layers. blocks: path of the `nn.ModuleList` of transformer blocks whose
+    linears are quantized, one block's inputs in memory at a time; "" quantizes every linear, with
+    the sums of all of them in memory. Other weights are left alone, with a warning that names
+    them; `unquantized_weights` lists them. InputError for a path that is none, where nothing can
+    be quantized, and for weights that are not finite.
+    """
+    parts, rest = _blocks(module, blocks)
+    if rest:
+        log.warning("Left at full precision: %s", listed(rest))
+    for part in parts:
+        for name, layer in part.layers.items():
+            quantizer.check(name, (layer.out_features, layer.in_features))
+        check_finite(part.layers)
+    found: dict[int, dict[str, QuantizedLayer]] = {bits: {} for bits in widths}
+    bar = tqdm(parts, desc="quantize", unit="block", leave=False, disable=quiet)
+    if not isinstance(quantizer, CalibratedQuantizer):
+        for part in bar:
+            for bits in widths:
+                found[bits] |= quantize_plainly(part, quantizer, bits)
+        return found
+    none = torch.zeros(0)
+    calls: list[Any] = (
+        capture(parts, forwards) if blocks else [WholeCall(none, [((), {})], f) for f in forwards]
+    )
+    states = initial_states(calls, quantizer, widths)
+    for number, part in enumerate(bar):
+        solved = quantize_block(part, number, states, quantizer, widths, lambda bits: None)
+        for bits, layers in solved.items():
+            found[bits] |= layers
+    return found
+
+
+def unquantized_weights(module: nn.Module, blocks: str = "") -> tuple[UnquantizedWeight, ...]:
+    """The weights in a module, or in its list of blocks, that `quantize_module` leaves alone.
+
+    These are weights of other classes than `nn.Linear` (Conv1D, embeddings, 3-D experts), linear
+    layers that compute otherwise, and weights that are tied to something that is not quantized.
+    Biases, norms and other vectors are left alone, too, and not listed.
+    """
+    return _split(module, blocks)[1]
+
+
+def _split(
+    module: nn.Module, path: str
+) -> tuple[list[tuple[str, nn.Module]], tuple[UnquantizedWeight, ...], dict[str, nn.Linear]]:
+    """The parts that are quantized one after another, what stays, the linear layers by name."""
+    try:
+        inside = module.get_submodule(path)
+    except AttributeError as error:
+        raise InputError(f"blocks: {type(module).__name__} has no {path!r}") from error
+    if path and not isinstance(inside, nn.ModuleList):
+        raise InputError(f"blocks: {path!r} is a {type(inside).__name__}, not an nn.ModuleList")
+    members = [(f"{path}.{k}", m) for k, m in inside.named_children()] if path else [("", inside)]
+    layers, rest = quantizable_linears(module, members)
+    return members, rest, layers
+
+
+def _blocks(module: nn.Module, path: str) -> tuple[list[Block], tuple[UnquantizedWeight, ...]]:
+    members, rest, layers = _split(module, path)
+    if not layers:
+        what = path or type(module).__name__
+        raise InputError(
+            f"blocks: no linear layer in {what!r} can be quantized"
+            + (f". Left at full precision: {listed(rest)}" if rest else "")
+        )
+    blocks = []
+    for start, part in members:
+        prefix = f"{start}." if start else ""
+        own = {name: layer for name, layer in layers.items() if name.startswith(prefix)}
+        blocks.append(Block(part, own))
+    return blocks, rest
+
+
+@torch.no_grad()
+def write_(module: nn.Module, layers: Mapping[str, QuantizedLayer]) -> None:
+    """Write quantized weights into a module's linear layers.
+
+    InputError, before anything is written, for a layer whose weight is another module's too: that
+    one would change with it. Linear layers may share a weight.
+    """
+    for name in layers:
+        linear: Any = module.get_submodule(name)
+        if "weight" not in linear._parameters:
+            raise InputError(f"write_: the weight of {name} is computed from other parameters")
+        for other, owner in shared_with(module, name):
+            if not isinstance(owner, nn.Linear):
+                raise InputError(
+                    f"write_: {name} shares its weight with {other} ({type(owner).__name__}), "
+                    f"which would change too; untie them first, or leave {name} out"
+                )
+            if other not in layers:
+                log.warning("%s shares the weight of %s and changes with it", other, name)
+    for name, layer in layers.items():
+        linear = module.get_submodule(name)
+        linear.weight.copy_(layer.weight.dequantize())

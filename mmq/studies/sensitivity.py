@@ -1,0 +1,154 @@
+"""How far a model's decisions move when one part of it alone is quantized.
+
+Cheap beside a trial: a few pairs are read once, nothing is generated. And less noisy than a score
+on as few samples: every token of a right answer says how sure the model still is of everything.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.parts import finest
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import digest
+from mmq.data.calibration import Calibration
+from mmq.errors import InputError
+from mmq.models.loading import LoadedModel
+from mmq.prepare import Prepared
+from mmq.system import sealed
+from mmq.system.home import home
+from mmq.system.source_hash import code_hash
+
+log = logging.getLogger(__name__)
+PAIRS = 64
+CODE = (__name__, "mmq.models.transformers_family", "mmq.data.calibration")  # that measures
+Profile = dict[str, dict[int, float]]  # part -> width -> loss, not negative, 0 at 16 bits
+
+
+def profile(
+    model: LoadedModel,
+    prepared: Prepared,
+    artifacts: Artifacts,
+    parts: Sequence[str],
+    widths: Sequence[int],
+) -> Profile:
+    """A loss for every part alone at every width; kept on disk, so that it is measured once.
+
+    The loss is the Kullback-Leibler divergence, in nats a decision, of the quantized model from
+    the unquantized one: of the next token along right answers, or of what a retrieval model
+    ranks. It is measured on calibration pairs: none of them is evaluated. Where there are none,
+    or a family does not say what its models decide, the loss is the squared error of the part's
+    layers, weighted by their size.
+
+    A part at fewer bits never counts as less of a loss than at more: that would be noise.
+    """
+    question = prepared.question
+    code = [code_hash(name) for name in (type(model.family).__module__, *CODE)]
+    facts = [question.key, question.calibration, list(parts), sorted(widths), code]
+    path = home() / "profiles" / f"{digest(facts)}.json"
+    if (known := sealed.read_json(path)) is not None:
+        return {
+            part: {int(bits): float(loss) for bits, loss in row.items()}
+            for part, row in known.items()
+        }
+    try:
+        measured = _moved(model, artifacts, _few(prepared.pairs()), parts, widths)
+    except InputError as error:
+        log.warning("sensitivity: %s; the layers' own errors are taken instead", error)
+        measured = _layer_errors(model, artifacts, parts, widths)
+    found = {part: _falling(row) for part, row in measured.items()}
+    sealed.write_json(path, found)
+    return found
+
+
+def _few(pairs: Calibration) -> Calibration:
+    """PAIRS of the pairs, evenly from all of them."""
+    step = max(1, len(pairs.images) // PAIRS)
+    return Calibration(pairs.images[::step][:PAIRS], pairs.texts[::step][:PAIRS])
+
+
+def _falling(losses: Mapping[int, float]) -> dict[int, float]:
+    """Losses by ascending width, none below that of a larger width."""
+    found, floor = {}, 0.0
+    for bits in sorted(losses, reverse=True):
+        floor = found[bits] = max(floor, losses[bits])
+    return dict(sorted(found.items()))
+
+
+def _moved(
+    model: LoadedModel,
+    artifacts: Artifacts,
+    calibration: Calibration,
+    parts: Sequence[str],
+    widths: Sequence[int],
+) -> Profile:
+    before = _decisions(model, calibration)
+    found: Profile = {part: {} for part in parts}
+    total = len(parts) * len(widths)
+    with tqdm(total=total, desc="sensitivity", leave=False, disable=artifacts.quiet) as bar:
+        for part in parts:
+            for bits in widths:
+                if bits == UNQUANTIZED:
+                    found[part][bits] = 0.0
+                else:
+                    allocation = BitAllocation.of({part: bits}).over(model.components)
+                    try:
+                        artifacts.write_(model, allocation)
+                        found[part][bits] = divergence(before, _decisions(model, calibration))
+                    finally:
+                        model.restore_()
+                bar.update()
+    return found
+
+
+def _decisions(model: LoadedModel, calibration: Calibration) -> list[Tensor]:
+    """Log-probabilities of all that the model decides for these pairs; InputError without any."""
+    outputs = [forward() for forward in calibration.forwards(model, padded=True)]
+    found = [each.cpu() for each in outputs if each is not None]
+    if not found:
+        raise InputError(
+            f"{type(model.family).__name__} does not say what its models decide"
+            if outputs
+            else "there are no calibration pairs"
+        )
+    return found
+
+
+def divergence(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Mean Kullback-Leibler divergence in nats of log-probabilities (rows, choices) each.
+
+    Rows that are no numbers count as if nothing was known any more: every choice is as likely.
+    """
+    losses = []
+    for old, new in zip(before, after, strict=True):
+        lost = torch.isnan(new).any(-1, keepdim=True)
+        new = torch.where(lost, -math.log(new.shape[-1]), new)
+        # a choice that was out of question has no weight, however far it moves
+        losses.append(torch.where(old.exp() > 0, old.exp() * (old - new), 0.0).sum(-1))
+    return max(float(torch.cat(losses).double().mean()), 0.0)
+
+
+def _layer_errors(
+    model: LoadedModel, artifacts: Artifacts, parts: Sequence[str], widths: Sequence[int]
+) -> Profile:
+    """Squared errors of the layers, of their outputs where known, weighted by their weights."""
+    found: Profile = {part: dict.fromkeys(widths, 0.0) for part in parts}
+    total = sum(component.weights for component in model.components.values())
+    narrow = [bits for bits in widths if bits != UNQUANTIZED]
+    for name, component in model.components.items():
+        artifacts.fill(model, name, narrow)
+        layers = {layer.name: component.part(layer) for layer in component.layers}
+        for part in (part for part in parts if part.split(".")[0] == name):
+            inside = set(finest(part, model.components))
+            for bits in narrow:
+                for report in artifacts.reports(model, name, bits):
+                    error = report.output_error or report.relative_error or 0.0
+                    if layers[report.name] in inside:
+                        share = report.shape[0] * report.shape[1] / total
+                        found[part][bits] += share * error**2
+    return found

@@ -1,0 +1,1 @@
+"""Files, folders, processes, signals and memory."""

@@ -1,0 +1,1 @@
+"""Affine quantization, quantized weights and sums over a layer's inputs."""

@@ -1,0 +1,190 @@
+"""Several processes on one machine: each an ordinary participant of the study, one overseer."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from tqdm import tqdm
+
+from mmq.cli.options import flag
+from mmq.errors import InputError
+from mmq.system.home import home
+
+VARIABLE = "MMQ_WORKER"  # tells a process that it is one
+POLL = 0.5  # seconds
+ERROR, BAD_INPUT = "Error: ", 2  # how a command ends where its input is wrong
+PATIENCE = 90  # seconds for the workers to end after an interrupt
+
+
+def is_worker() -> bool:
+    """Whether an overseer started this process."""
+    return VARIABLE in os.environ
+
+
+def end_with_overseer() -> None:
+    """Interrupt this process when its overseer is gone: even kill -9 closes the pipe to it."""
+
+    def watch() -> None:
+        with suppress(OSError):
+            os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def devices(device: str, count: int) -> list[str]:
+    """A device for every worker: the GPUs in turn where there are several."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if device == "cuda" and gpus > 1:
+        return [f"cuda:{k % gpus}" for k in range(count)]
+    return [device] * count
+
+
+@dataclass(slots=True)
+class Worker:
+    """A process and the thread that passes on what it says."""
+
+    number: int
+    process: subprocess.Popen[str]
+    relay: threading.Thread
+    errors: list[str]  # that it ended with, not passed on yet
+
+    @classmethod
+    def start(cls, number: int, command: Sequence[str], threads: int) -> "Worker":
+        """One more `mmq search`; threads: of the processor that are its share."""
+        env = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
+        env |= {VARIABLE: str(number), "TQDM_DISABLE": "1", "MMQ_HOME": str(home())}
+        env.setdefault("OMP_NUM_THREADS", str(threads))
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mmq", *command],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # the terminal's Ctrl-C reaches it through the overseer
+            )
+        except OSError as error:
+            raise InputError(
+                f"workers: worker {number} cannot be started: {error}. Choose fewer --workers"
+            ) from error
+        errors: list[str] = []
+        relay = threading.Thread(target=_relay, args=(number, process, errors), daemon=True)
+        relay.start()
+        return cls(number, process, relay, errors)
+
+    def say(self, text: str) -> None:
+        """Print a line with the worker's number."""
+        tqdm.write(f"worker {self.number}{text}", file=sys.stderr)
+
+
+def _relay(number: int, process: subprocess.Popen[str], errors: list[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(ERROR):
+            errors.append(line.removeprefix(ERROR).strip())
+        elif line.strip():
+            tqdm.write(f"worker {number}: {line.rstrip()}", file=sys.stderr)
+
+
+def arguments(options: Mapping[str, object], extra: Mapping[str, str]) -> list[str]:
+    """The command line that gives these options."""
+    own = [text for name, value in options.items() for text in (flag(name), str(value))]
+    return ["search", *own, *(f"--{name}={value}" for name, value in extra.items())]
+
+
+def oversee(
+    commands: Sequence[Sequence[str]], done: Callable[[], int], target: int
+) -> Sequence[int]:
+    """Run a worker for every command until all have ended; their exit codes.
+
+    A worker that dies is reported, and the others continue. Bad input, which the first worker to
+    find it reports before anything is evaluated, ends them all with an InputError; so does the
+    end of the last one where none ended well. done: how many allocations are evaluated. An
+    interrupt ends them all, each with its trial asked again the next time.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // len(commands))
+    workers: list[Worker] = []
+    reported: set[str] = set()
+    try:
+        workers += [Worker.start(k + 1, each, threads) for k, each in enumerate(commands)]
+        begun = done()
+        with tqdm(total=target, initial=begun, desc="search", unit="trial") as bar:
+            alive = list(workers)
+            while alive:
+                time.sleep(POLL)
+                ended = [w for w in alive if w.process.poll() is not None]
+                alive = [w for w in alive if w not in ended]
+                for worker in ended:
+                    worker.relay.join(1)
+                now = done()
+                for worker in ended:
+                    if worker.process.returncode == BAD_INPUT and worker.errors and now == begun:
+                        raise InputError(worker.errors[-1])
+                    _report(worker, len(alive), reported)
+                bar.update(now - bar.n)
+        if all(w.process.returncode for w in workers):
+            raise InputError(_all_failed(workers))
+    except BaseException:
+        _end(workers)
+        raise
+    return [w.process.returncode for w in workers]
+
+
+def _how(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+
+
+def _report(worker: Worker, others: int, reported: set[str]) -> None:
+    """Say how a worker ended, and its error if no other one has reported that."""
+    if code := worker.process.returncode:
+        for text in worker.errors:
+            if text not in reported:
+                worker.say(f": {ERROR}{text}")
+        reported.update(worker.errors)
+        worker.say(f" {_how(code)}; {others} others go on.")
+
+
+def _all_failed(workers: Sequence[Worker]) -> str:
+    """One message for all workers: each kind of end once."""
+    ends: dict[str, list[str]] = {}
+    for worker in workers:
+        why = _how(worker.process.returncode)
+        ends.setdefault(why, []).append(str(worker.number))
+    texts = [f"{why.rstrip('.')} (worker {', '.join(who)})" for why, who in ends.items()]
+    return (
+        f"workers: all of them ended early: {'; '.join(texts)}. Every trial that was evaluated is "
+        f"saved; the same command resumes."
+    )
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    """Interrupt all workers, and wait until they have given their trials back."""
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.terminate()
+    until = time.monotonic() + PATIENCE
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def command_lines(
+    chosen: object, extra: Mapping[str, str], device: str, count: int, **fixed: object
+) -> list[list[str]]:
+    """The command of every worker: what was chosen, with what is fixed for all of them."""
+    options = asdict(chosen) | fixed | {"workers": 1}  # type: ignore[call-overload]
+    return [arguments({**options, "device": own}, extra) for own in devices(device, count)]

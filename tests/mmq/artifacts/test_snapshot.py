@@ -1,0 +1,120 @@
+"""The way through finished blocks is kept; a filling that goes on from there ends the same."""
+
+import pytest
+from safetensors import safe_open
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.store import Store
+from mmq.prepare import QuestionOptions, prepare
+from mmq.system.home import home
+
+WIDTHS = (3, 8)
+
+
+@pytest.fixture(scope="module", params=["full_precision", "quantized"])
+def prepared(request):
+    chosen = QuestionOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    found = prepare(
+        chosen,
+        {"calibration-inputs": request.param, "num-beams": "1"},
+        lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
+    )
+    return found, found.load()
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch, tmp_path, prepared):
+    """Keep the inputs of every block, in a home of the test's own."""
+    monkeypatch.setattr("mmq.artifacts.snapshot.SECONDS", 0.0)
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
+
+
+def kept():
+    return list((home() / "calibration").glob("*.safetensors"))
+
+
+def fill(prepared, root):
+    found, model = prepared
+    artifacts = found.artifacts(Store(root), quiet=True)
+    artifacts.fill(model, "qformer", WIDTHS)
+    return artifacts.store
+
+
+def killed_before(prepared, root, block, monkeypatch):
+    """A store that was filled up to a block."""
+    put = Store.put
+
+    def die(self, key, *rest):
+        if key.block == block:
+            raise KeyboardInterrupt
+        put(self, key, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", die)
+        with pytest.raises(KeyboardInterrupt):
+            fill(prepared, root)
+    assert len(kept()) == 1
+
+
+def contents(store):
+    """Hashes over key, tensors and errors, by name."""
+    found = {}
+    for entry in store.entries():
+        with safe_open(entry.path, framework="pt") as file:
+            found[entry.path.name] = file.metadata()["sha256"]
+    return found
+
+
+def test_finished_blocks_are_not_run_again(prepared, tmp_path, monkeypatch):
+    whole = contents(fill(prepared, tmp_path / "whole"))
+    assert len(whole) == 4 * len(WIDTHS)
+    assert not kept()
+    killed_before(prepared, tmp_path / "part", 2, monkeypatch)
+    ran = []
+
+    def record(block, number, *rest):
+        ran.append(number)
+        return run(block, number, *rest)
+
+    from mmq.artifacts import artifacts
+
+    run = artifacts.quantize_block
+    monkeypatch.setattr(artifacts, "quantize_block", record)
+    assert contents(fill(prepared, tmp_path / "part")) == whole
+    assert ran == [2, 3]
+    assert not kept()
+
+
+def test_artifacts_that_vanished_since_are_computed_again(prepared, tmp_path, monkeypatch):
+    whole = contents(fill(prepared, tmp_path / "whole"))
+    killed_before(prepared, tmp_path / "part", 2, monkeypatch)
+    first = next(e for e in Store(tmp_path / "part").entries() if e.key["block"] == 0)
+    first.path.unlink()  # as `mmq store prune` does
+    assert contents(fill(prepared, tmp_path / "part")) == whole
+
+
+def cut(content):
+    return content[:1000]
+
+
+def flip_a_bit(content):
+    return content[:-30] + bytes([content[-30] ^ 64]) + content[-29:]
+
+
+def other_block(content):
+    return content.replace(b'"block":"2"', b'"block":"1"')
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, other_block])
+def test_a_damaged_file_costs_the_way_and_nothing_else(
+    prepared, tmp_path, monkeypatch, damage, caplog
+):
+    whole = contents(fill(prepared, tmp_path / "whole"))
+    killed_before(prepared, tmp_path / "part", 2, monkeypatch)
+    (path,) = kept()
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert path.read_bytes() != content
+    assert contents(fill(prepared, tmp_path / "part")) == whole
+    assert f"{path} is damaged" in caplog.text
+    assert not kept()

@@ -1,0 +1,146 @@
+import logging
+from pathlib import Path
+
+import official_files as official
+import pytest
+
+from mmq.contracts import CaptionSample
+from mmq.contracts.dataset import Dataset
+from mmq.data.images import check_images
+from mmq.data.source import Source, find_source, fingerprint_samples, limited, subset
+from mmq.errors import InputError
+
+
+def test_a_limit_is_a_seeded_random_part_in_order():
+    part = subset(list(range(100)), 20, seed=1)
+    assert part == subset(list(range(100)), 20, seed=1) == sorted(part)
+    assert part != list(range(20))
+    assert part != subset(list(range(100)), 20, seed=2)
+    assert subset([1, 2], 5, seed=0) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("limit", "total", "expected"),
+    [
+        ("10%", 214_354, 21_435),
+        ("10 %", 214_354, 21_435),
+        ("0", 70, 70),
+        (0, 70, 70),
+        (50, 70, 50),
+        ("50", 70, 50),
+        ("500", 70, 70),
+        ("100%", 70, 70),
+        ("0.1%", 70, 1),
+        ("29%", 100, 29),  # 0.29 * 100 is 28.999999999999996
+    ],
+)
+def test_a_limit_is_a_number_or_a_share(limit, total, expected):
+    assert limited(limit, total) == expected
+
+
+def test_a_limit_beyond_the_set_is_reported_with_both_numbers(caplog):
+    assert limited("500", 70) == 70
+    assert "limit: 500, but there are only 70 samples; all are scored" in caplog.text
+    caplog.clear()
+    assert [limited("70", 70), limited("0", 70), limited("100%", 70), limited("5", 0)]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("-1", "limit: -1 is negative"),
+        ("-10%", "limit: -10% is negative"),
+        ("0%", "'0%' is not more than 0% and at most 100%"),
+        ("101%", "at most 100%"),
+        ("many", "'many' is neither a number of samples nor a share; write 500, 10%"),
+        ("", "'' is neither"),
+        ("%", "'%' is neither"),
+        ("10.5", "'10.5' is neither"),
+        ("1e3", "'1e3' is neither"),
+        ("nan%", "'nan%' is neither"),
+    ],
+)
+def test_nonsense_as_a_limit_is_refused(limit, message):
+    with pytest.raises(InputError, match=message):
+        limited(limit, 100)
+
+
+def test_a_folder_that_several_data_sets_read_is_named_with_the_choice(tmp_path, caplog):
+    root = official.karpathy_coco(official.coco_captions(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert find_source("captioning", str(root)).name == "coco-captions"
+    assert "can be read as coco-captions or coco-karpathy" in caplog.text
+    caplog.clear()
+    source = find_source("captioning", str(root), dataset="coco-karpathy")
+    assert source.name == "coco-karpathy"
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop", "file"])
+def test_what_is_no_folder_is_refused_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("")
+    with pytest.raises(InputError, match="data: there is no folder '"):
+        find_source("captioning", name)
+
+
+def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):
+    """caption_datasets.zip unpacks to dataset_coco.json and dataset_flickr30k.json together."""
+    official.karpathy_coco(tmp_path / "other")
+    root = official.karpathy_flickr(tmp_path / "data")
+    (tmp_path / "other" / "dataset_coco.json").rename(root / "dataset_coco.json")
+    assert find_source("retrieval", str(root)).name == "flickr30k"
+
+
+def test_a_sample_that_comes_twice_is_refused(tmp_path):
+    root = official.vqav2(tmp_path, {"val2014": [1, 2, 1]})
+    places = r"annotations\[0\] .*; annotations\[4\]"
+    with pytest.raises(InputError, match=f"the question_id 1000 comes twice: {places}"):
+        find_source("vqa", str(root)).samples()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [("1", "a", "a.jpg"), ("1", "b", "b.jpg")],
+            "two samples of the id 1, on a.jpg and b.jpg",
+        ),
+        ([("1", "a", "a.jpg"), ("2", "a", "b.jpg")], "two pictures of the id a, a.jpg and b.jpg"),
+        ([("1", "a", "a.jpg"), ("2", "b", "a.jpg")], "the picture a.jpg under two ids, a and b"),
+    ],
+)
+def test_ids_that_a_plugin_gives_twice_are_refused_with_both_pictures(rows, message):
+    class Reader(Dataset):
+        tasks = ("captioning",)
+        layout = ""
+
+        def recognizes(self, root):
+            return True
+
+        def samples(self, task, root):
+            return [CaptionSample(key, image, Path(path), ("x",)) for key, image, path in rows]
+
+        calibration = lambda self, task, root, count, seed: self.samples(task, root)  # noqa: E731
+
+    source = Source("own", Reader(), "captioning", Path())
+    for read in (source.samples, lambda: source.calibration(2, 0)):
+        with pytest.raises(InputError, match=message):
+            read()
+
+
+def test_a_fingerprint_changes_with_every_text_and_every_chosen_picture(tmp_path):
+    samples = find_source("vqa", str(official.vqav2(tmp_path))).samples()
+    images = check_images(s.image for s in samples)
+    first = fingerprint_samples(samples, samples[:2], images)
+    assert first == fingerprint_samples(samples, samples[:2], images)
+    assert first != fingerprint_samples(samples, samples[:3], images)
+    assert first != fingerprint_samples(samples[:3], samples[:2], images)
+    assert first != fingerprint_samples(
+        samples, samples[:2], images | {samples[0].image: "another"}
+    )
+    moved = find_source("vqa", str(official.vqav2(tmp_path / "elsewhere"))).samples()
+    images = check_images(s.image for s in moved)
+    assert first == fingerprint_samples(moved, moved[:2], images)

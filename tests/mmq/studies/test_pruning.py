@@ -1,0 +1,264 @@
+"""Racing: the rule on made-up scores, and trials that are stopped or go on to the same end."""
+
+import json
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.analysis import betting_test as rule
+from mmq.analysis.betting_test import lead, log_capital
+from mmq.analysis.fronts import Point
+from mmq.artifacts.store import Store
+from mmq.cli import main
+from mmq.contracts import Evaluation, Metric, Prediction, Sample
+from mmq.evaluation.generating import InParts
+from mmq.models.size import Size
+from mmq.prepare import QuestionOptions, prepare
+from mmq.studies.pruning import Race, drawn, looks
+from mmq.studies.records import Records
+from mmq.system.home import home
+from mmq.trial import TrialSpec, run_trial
+
+
+# --- the rule ------------------------------------------------------------------------------------
+def order_of(sizes, rng):
+    """Units of these sizes over samples in a row, in a random order."""
+    ends = np.cumsum(sizes)
+    units = [list(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    return [units[k] for k in rng.permutation(len(units))]
+
+
+def raced(rival, candidate, units, share, bounds=(0, 100)):
+    seen = units[: round(share * len(units))]
+    return lead(rival, [candidate[k] for u in seen for k in u], seen, len(units), bounds)
+
+
+def right(share, n, rng):
+    return 100.0 * (rng.random(n) < share)
+
+
+def test_the_capital_does_not_grow_in_expectation_where_both_score_the_same():
+    gains = np.array([[1, 0.3, 4, 2.5, 0.5], [3, 1, 1, 2, 0.5]]).T  # (units, betas)
+    orders = [list(order) for order in permutations(range(5))]
+    capital = [np.exp(log_capital(gains[order], gains.sum(0), 5)) for order in orders]
+    assert np.mean(capital, axis=0) == pytest.approx(np.ones(5), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["alike", "copy", "rare", "skewed"])
+def test_an_equal_candidate_is_stopped_no_more_often_than_promised(kind, monkeypatch):
+    monkeypatch.setattr(rule, "ERROR", 0.05)
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 4, 60)
+    n = sizes.sum()
+    rival = {
+        "alike": right(0.7, n, rng),
+        "copy": right(0.9, n, rng),
+        "rare": np.full(n, 99.0),
+        "skewed": np.where(rng.random(n) < 0.1, 100.0, rng.random(n) * 5),
+    }[kind]
+    candidate = rival.copy() if kind == "copy" else rng.permutation(rival)
+    if kind == "rare":  # one sample in n makes up for all others
+        candidate[:] = rival.mean() - 1 / n
+        candidate[0] += n * (rival.mean() - candidate.mean())
+    assert candidate.mean() == pytest.approx(rival.mean())
+    stopped = sum(raced(rival, candidate, order_of(sizes, rng), 0.6).at_least > 0
+                  for _ in range(400))  # fmt: skip
+    assert stopped / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_the_bound_stays_below_the_true_lead_and_rises_with_the_pictures_seen():
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 3, 300)
+    rival, candidate = right(0.8, sizes.sum(), rng), right(0.45, sizes.sum(), rng)
+    truth = (rival - candidate).mean()
+    bounds = []
+    for _ in range(8):
+        units = order_of(sizes, rng)
+        bounds.append([raced(rival, candidate, units, s).at_least for s in (0.1, 0.3, 0.6, 1)])
+    table = np.array(bounds)
+    assert (table <= truth).all()
+    assert (np.diff(table, axis=1) >= 0).all()
+    assert table.mean(0)[1] > 0
+    assert table.mean(0)[3] == pytest.approx(truth, abs=1)  # all seen: nothing is left to chance
+
+
+def test_a_collapsed_candidate_is_beyond_doubt_after_a_few_pictures_and_a_near_one_is_not():
+    rng = np.random.default_rng(2)
+    sizes = np.ones(200, dtype=int)
+    rival, units = right(0.8, 200, rng), order_of(sizes, rng)
+    found = raced(rival, np.zeros(200), units, 0.1)
+    assert 0 < found.at_least < found.seen
+    near = rival.copy()
+    near[np.flatnonzero(rival)[:6]] = 0
+    assert raced(rival, near, units, 0.6).at_least == 0
+
+
+def test_a_rival_that_is_worse_never_leads():
+    rng = np.random.default_rng(3)
+    units = order_of(np.ones(100, dtype=int), rng)
+    found = raced(right(0.3, 100, rng), right(0.8, 100, rng), units, 0.6)
+    assert found.at_least == 0
+    assert found.seen < 0
+
+
+def test_scores_outside_their_bounds_are_an_error_not_a_wrong_bound():
+    with pytest.raises(ValueError, match="some lie outside their bounds, 0 to 1"):
+        lead([0, 100], [0], [[0]], 2, (0, 1))
+
+
+# --- a trial in parts ----------------------------------------------------------------------------
+@dataclass
+class Known(InParts):
+    """An evaluator of made-up scores that keeps what it was asked for."""
+
+    task: ClassVar[str] = "known"
+    bounds: ClassVar[tuple[float, float] | None] = (0, 100)
+
+    score_of: dict
+    asked: list
+
+    def predict(self, model, samples, progress):
+        self.asked.append([s.id for s in samples])
+        return [str(self.score_of[s.id]) for s in samples]
+
+    def score(self, samples, answers):
+        values = [float(answer) for answer in answers]
+        said = [
+            Prediction(s.id, s.image, "", a, "", v)
+            for s, a, v in zip(samples, answers, values, strict=True)
+        ]
+        return Evaluation("x", {"x": Metric(np.mean(values), len(values))}, {"x": values}, said)
+
+
+SAMPLES = [Sample(str(k), f"picture {k // 2}", Path(f"{k // 2}.jpg")) for k in range(200)]
+GOOD = [100.0 * (k % 10 > 0) for k in range(200)]
+RIVAL = Point("vit=4 llm=4", 4.0, 90.0, stored_bpw=4.5)
+LLM2, LLM2_SIZE = BitAllocation.parse("vit=16,llm=2"), Size(10, 6.0, 6.5)
+
+
+def evaluate(values, allocation=LLM2, size=LLM2_SIZE, points=(RIVAL,), kind=Known):
+    evaluator = kind({s.id: v for s, v in zip(SAMPLES, values, strict=True)}, [])
+    race = Race(0, points, {"vit=4 llm=4": GOOD}.get)
+    return evaluator, race.evaluate(evaluator, None, SAMPLES, None, allocation, size)
+
+
+def test_a_dominated_trial_is_stopped_after_its_first_part_and_says_why():
+    evaluator, (evaluation, why) = evaluate([0.0] * 200)
+    (asked,) = evaluator.asked
+    assert len(asked) == len(evaluation.predictions) == 32  # of 16 pictures
+    assert [p.sample_id for p in evaluation.predictions] == asked
+    assert str(why).startswith(
+        "stopped after 32 of 200 samples: vit=4 llm=4 is smaller and better"
+    )
+    assert 0 < why.at_least < why.better_by
+
+
+def test_a_trial_that_holds_its_own_is_asked_everything_once_and_scored_as_a_whole():
+    values = [100.0 * (k % 7 > 0) for k in range(200)]
+    evaluator, (evaluation, why) = evaluate(values)
+    assert why is None
+    assert len(evaluator.asked) == 3
+    assert sorted(int(name) for part in evaluator.asked for name in part) == list(range(200))
+    assert evaluation == Known.evaluate(evaluator, None, SAMPLES, None)
+
+
+def test_a_part_has_whole_pictures_and_the_same_ones_for_a_seed():
+    first, _ = evaluate([0.0] * 200)
+    again, _ = evaluate([0.0] * 200)
+    assert first.asked == again.asked
+    assert drawn(SAMPLES, 1) != drawn(SAMPLES, 0)
+    assert all(SAMPLES[a].image_id == SAMPLES[b].image_id for a, b in drawn(SAMPLES, 0))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"allocation": BitAllocation.parse("vit=16,llm=16"), "size": Size(10, 16.0, 16.0)},
+        {"points": ()},
+        {"size": Size(10, 3.9, 4.6)},  # smaller than the rival
+        {"size": Size(10, 4.1, 4.4)},  # as it is stored
+    ],
+)
+def test_without_a_finished_rival_that_is_not_larger_nothing_is_stopped(facts):
+    evaluator, (evaluation, why) = evaluate([0.0] * 200, **facts)
+    assert why is None
+    assert len(evaluation.predictions) == 200
+    assert len(evaluator.asked) == len(looks(100))  # in the same batches as all others
+
+
+class Pooled(Known):
+    pooled: ClassVar[bool] = True
+
+
+class Boundless(Known):
+    bounds: ClassVar[tuple[float, float] | None] = None
+
+
+class Own(Known):
+    def evaluate(self, model, samples, progress):
+        return super().evaluate(model, samples, progress)
+
+
+@pytest.mark.parametrize("kind", [Pooled, Boundless, Own])
+def test_scores_of_which_a_part_says_nothing_are_not_raced(kind):
+    evaluator, (evaluation, why) = evaluate([0.0] * 200, kind=kind)
+    assert why is None
+    assert evaluator.asked == [[s.id for s in SAMPLES]]
+
+
+def test_no_part_has_only_a_few_pictures():
+    assert looks(20) == [20]
+    assert looks(50) == [16, 50]
+    assert looks(1000) == [100, 300, 600, 1000]
+
+
+# --- on a model ----------------------------------------------------------------------------------
+def test_a_trial_in_parts_says_and_scores_the_same_as_one_in_a_piece(tmp_path):
+    chosen = QuestionOptions(model="embedded-llava", task="gqa", limit="60")
+    prepared = prepare(chosen, {}, lambda parts: [])
+    loaded = prepared.load()
+    spec = TrialSpec(prepared.question, BitAllocation.parse("vit=4,llm=3"))
+    artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
+    whole, parts = (
+        run_trial(spec, loaded, artifacts, prepared.evaluator, prepared.samples, True, race)
+        for race in (None, Race(0, (), {}.get))
+    )
+    assert parts.evaluation == whole.evaluation
+    assert parts.to_json() | {"seconds": 0} == whole.to_json() | {"seconds": 0}
+
+
+def test_a_search_prunes_what_is_dominated_and_keeps_its_front(store_uri):
+    command = (
+        "search --model embedded-llava --task gqa --limit 60 --seed 3 --bits 2,4,16 --study raced"
+    )
+    main([*command.split(), "--n-trials", "9"])
+    client = MlflowClient(store_uri)
+    experiment = client.get_experiment_by_name("mmq").experiment_id
+    runs = client.search_runs([experiment], "tags.`mmq.kind` = 'trial'")
+    assert len(runs) == 9
+    pruned = [run for run in runs if run.data.tags.get("mmq.state") == "PRUNED"]
+    assert "vit=16 llm=2" in [run.data.tags["mmq.allocation"] for run in pruned]
+    records = Records(home() / "studies" / "raced")
+    for run in pruned:
+        assert run.info.status == "KILLED"
+        assert run.data.tags["mlflow.note.content"].startswith("stopped after ")
+        assert "score" not in run.data.metrics
+        assert run.data.metrics["partial/samples"] < 60
+        name = run.data.tags["mmq.allocation"]
+        assert records.get(name) is None
+        kept = records.get_stopped(name)
+        assert kept["metrics"]["gqa/accuracy"]["value"] == pytest.approx(
+            run.data.metrics["partial/score"], abs=1e-6
+        )
+    assert all(r.info.status == "FINISHED" for r in runs if r not in pruned)
+    (parent,) = client.search_runs([experiment], "tags.`mmq.kind` = 'study'")
+    table = json.loads(
+        Path(client.download_artifacts(parent.info.run_id, "front.json")).read_text()
+    )
+    assert not {row[0] for row in table["data"]} & {r.data.tags["mmq.allocation"] for r in pruned}

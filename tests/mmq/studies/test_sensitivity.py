@@ -1,0 +1,116 @@
+"""How far decisions move, on real embedded models."""
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+
+from mmq.allocation.parts import names
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import Store
+from mmq.data.images import open_image
+from mmq.prepare import QuestionOptions, prepare
+from mmq.studies.sensitivity import divergence, profile
+from mmq.system.home import home
+
+WIDTHS = (2, 4, 16)
+
+
+def ready(model, task, pairs):
+    options = QuestionOptions(model=model, task=task, limit="8", calibration_samples=pairs)
+    prepared = prepare(options, {}, lambda parts: [], pairs=True)
+    return prepared, prepared.load(), prepared.artifacts(Store(home() / "store"), quiet=True)
+
+
+@pytest.fixture(scope="module")
+def llava():
+    return ready("embedded-llava", "gqa", 16)
+
+
+def measure(found, grain, widths=WIDTHS):
+    prepared, model, artifacts = found
+    return profile(model, prepared, artifacts, list(names(model.components, grain)), widths)
+
+
+def test_fewer_bits_move_decisions_further_and_untouched_parts_not_at_all(llava):
+    found = measure(llava, "type")
+    assert list(found) == ["vit.attn", "vit.ff", "llm.attn", "llm.ff"]
+    for losses in found.values():
+        assert list(losses) == list(WIDTHS)
+        assert losses[2] > losses[4] > losses[16] == 0
+
+
+def test_a_profile_is_measured_once_and_the_model_left_as_it_was(llava):
+    prepared, model, _ = llava
+    before = {k: v.clone() for k, v in model.module.state_dict().items()}
+    first = measure(llava, "component")
+    after = model.module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with mock.patch.object(Artifacts, "write_", side_effect=AssertionError("measured again")):
+        assert measure(llava, "component") == first
+        with pytest.raises(AssertionError, match="measured again"):
+            measure(llava, "component", (3, 16))
+
+
+def test_a_profile_that_was_changed_is_measured_again(llava, caplog):
+    first = measure(llava, "component")
+    for path in (home() / "profiles").glob("*.json"):
+        path.write_text(path.read_text().replace('"2": ', '"2": 9'))
+    assert measure(llava, "component") == first
+    assert "is damaged" in caplog.text
+
+
+def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog):
+    _, model, artifacts = llava
+    prepared = replace(llava[0], calibration=[])
+    prepared.question = replace(prepared.question, calibration="")
+    found = measure((prepared, model, artifacts), "type")
+    assert "no calibration pairs; the layers' own errors are taken" in caplog.text
+    assert all(row[2] > row[4] > row[16] == 0 for row in found.values())
+
+
+def test_decisions_along_right_answers_are_what_the_model_would_say(llava):
+    prepared, model, _ = llava
+    samples = prepared.calibration[:8]
+    pictures = [open_image(s.image) for s in samples]
+    texts, answers = zip(*prepared.evaluator.calibration_texts(samples), strict=True)
+    said = model.family.generate(model, pictures, texts, prepared.evaluator.settings(model))
+    right = 0
+    for picture, text, answer, spoken in zip(pictures, texts, answers, said, strict=True):
+        (forward,) = model.family.forwards(model, [picture], [text], [answer])
+        rows = forward()
+        assert torch.allclose(rows.exp().sum(-1), torch.ones(len(rows)), atol=1e-4)
+        if spoken == answer:
+            right += 1
+            tokens = rows.argmax(-1)
+            assert model.processor.decode(tokens, skip_special_tokens=True).strip() == answer
+    assert right >= 4
+
+
+@pytest.mark.parametrize(
+    ("model", "task"), [("embedded-blip2", "captioning"), ("embedded-retrieval", "retrieval")]
+)
+def test_every_embedded_model_says_what_it_decides(model, task):
+    found = measure(ready(model, task, 16), "component", (2, 16))
+    assert all(row[2] > 0 == row[16] for row in found.values())
+
+
+def test_padding_changes_no_decision(llava):
+    prepared, model, _ = llava
+    pairs = prepared.pairs()
+    alone, padded = ([f() for f in pairs.forwards(model, padded)] for padded in (False, True))
+    assert len(padded) < len(alone)  # larger batches
+
+    def ordered(rows):
+        return sorted(torch.cat(rows).max(-1).values.tolist())
+
+    assert ordered(alone) == pytest.approx(ordered(padded), abs=1e-3)
+
+
+def test_divergence_of_known_distributions():
+    sure, unsure = torch.tensor([[1.0, 0.0]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    assert divergence([sure], [sure]) == 0
+    assert divergence([sure], [unsure]) == pytest.approx(0.6931, abs=1e-4)
+    broken = torch.full((1, 2), float("nan"))
+    assert divergence([sure, unsure], [broken, broken]) == pytest.approx(0.6931 / 2, abs=1e-4)

@@ -1,0 +1,28 @@
+"""What glibc keeps of freed tensors can be given back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmq.system import memory as heap
+
+
+def resident():
+    """Anonymous memory of this process, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.skipif(heap._malloc_trim() is None, reason="the C library is not glibc")
+def test_freed_tensors_below_one_that_is_kept_are_given_back():
+    heap.trim()
+    before = resident()
+    small = [torch.ones(25_000) for _ in range(2000)]  # 100 kB each: from the heap
+    kept = small[-1]
+    del small
+    left = resident() - before
+    heap.trim()
+    assert resident() - before < left / 4
+    assert left > 100
+    assert kept.sum() == 25_000

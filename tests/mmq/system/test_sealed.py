@@ -1,0 +1,172 @@
+"""What is damaged is never used: whatever happened to a file, its reader gets it whole or not."""
+
+import os
+import random
+import shutil
+
+import pytest
+import torch
+
+from mmq.system import sealed
+from mmq.system.sealed import Damaged, NotReadable, Unusable
+
+FACTS = {"score": 95.0, "per_sample": [0.1, 1.0], "text": 'a "quoted" é', "seal": "not one"}
+TENSORS = {"codes": torch.arange(64, dtype=torch.uint8), "scale": torch.ones(4).half()}
+ABOUT, BESIDE = {"key": "a key"}, {"seconds": "1.5"}
+
+
+def write_json(path):
+    sealed.write_json(path, FACTS)
+
+
+def write_tensors(path):
+    sealed.write_tensors(path, TENSORS, path.stem, ABOUT, BESIDE)
+
+
+def read_tensors(path):
+    tensors, texts = sealed.read_tensors(path, path.stem)
+    return {name: tensor.tolist() for name, tensor in tensors.items()}, texts["seconds"]
+
+
+KINDS = [(write_json, sealed.verified_json), (write_tensors, read_tensors)]
+
+
+@pytest.fixture(params=KINDS, ids=["json", "tensors"])
+def kept(request, tmp_path):
+    """A file, its writer and its reader."""
+    write, read = request.param
+    write(path := tmp_path / "folder" / "a.kept")
+    return path, write, read
+
+
+def test_what_was_written_comes_back(kept):
+    path, _, read = kept
+    if read is read_tensors:
+        expected = {name: tensor.tolist() for name, tensor in TENSORS.items()}, "1.5"
+        assert read(path) == expected
+        assert sealed.read_texts(path)["key"] == "a key"
+    else:
+        assert read(path) == FACTS | {"seal": "not one"}
+
+
+def test_an_empty_mapping_is_json_too(tmp_path):
+    sealed.write_json(tmp_path / "a", {})
+    assert sealed.read_json(tmp_path / "a") == {}
+
+
+def test_no_changed_bit_goes_unseen(kept):
+    path, _, read = kept
+    content, expected = path.read_bytes(), read(path)
+    wrong = []
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        try:
+            if read(path) != expected:
+                wrong.append(place)
+        except Unusable:
+            continue
+    assert wrong == []
+
+
+def test_no_changed_digit_goes_unseen(tmp_path):
+    sealed.write_json(path := tmp_path / "a", FACTS)
+    path.write_text(path.read_text().replace("95.0", "25.0"))
+    with pytest.raises(Damaged, match="not those that were stored"):
+        sealed.verified_json(path)
+
+
+def test_no_cut_goes_unseen(kept):
+    path, _, read = kept
+    content = path.read_bytes()
+    for length in (0, 1, 8, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(Damaged):
+            read(path)
+
+
+def test_random_bytes_are_refused(kept):
+    path, _, read = kept
+    generator = random.Random(0)
+    for length in (3, 70, 5000):
+        path.write_bytes(generator.randbytes(length))
+        with pytest.raises(Damaged):
+            read(path)
+
+
+def test_a_file_in_the_place_of_another_is_refused(kept):
+    path, write, read = kept
+    write(other := path.with_name("b.kept"))
+    shutil.copy(other, path)
+    with pytest.raises(Damaged):
+        read(path)
+    if read is sealed.verified_json:  # nor one of the same name in another folder
+        write(elsewhere := path.parent.parent / "other" / "a.kept")
+        shutil.copy(elsewhere, path)
+        with pytest.raises(Damaged):
+            read(path)
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [pipe, loop, os.mkdir])
+def test_what_is_no_file_is_neither_opened_nor_in_the_way(kept, make):
+    path, write, read = kept
+    expected = read(path)
+    path.unlink()
+    make(path)
+    with pytest.raises(Damaged):
+        read(path)
+    write(path)
+    assert read(path) == expected
+
+
+@pytest.mark.parametrize("target", ["nowhere", "a-file/below"])
+def test_a_link_to_nothing_is_no_file(kept, target):
+    path, _, read = kept
+    path.unlink()
+    (path.parent / "a-file").touch()
+    path.symlink_to(target)
+    with pytest.raises(FileNotFoundError):
+        read(path)
+
+
+def test_a_link_to_the_file_is_as_good(kept):
+    path, _, read = kept
+    expected = read(path)
+    path.rename(moved := path.parent.parent / "moved")
+    path.symlink_to(moved)
+    assert read(path) == expected
+
+
+def test_what_may_not_be_read_is_not_called_damaged(kept, monkeypatch):
+    path, _, read = kept
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # root may read everything
+    monkeypatch.setattr(sealed, "safe_open", refuse)
+    with pytest.raises(NotReadable, match="Permission denied"):
+        read(path)
+
+
+def test_bytes_are_sealed_with_their_name():
+    data = sealed.seal_bytes(b"content", "a")
+    assert sealed.unseal_bytes(data, "a") == b"content"
+    for changed, name in ((data, "b"), (data[:-1], "a"), (b"", "a"), (b"content", "a")):
+        with pytest.raises(Damaged):
+            sealed.unseal_bytes(changed, name)
+
+
+def test_deep_json_is_refused_before_it_is_read(tmp_path):
+    (path := tmp_path / "a").write_text("[" * 1_000_000)
+    with pytest.raises(Damaged):
+        sealed.verified_json(path)
