@@ -135,6 +135,6 @@ def warm_up() -> None:
     import torch
     import transformers.models.llava.modeling_llava  # noqa: F401
 
-    from mmq.cli import commands, studies  # noqa: F401
+    from mmq.cli import trial as commands  # noqa: F401
 
     torch.set_num_threads(1)

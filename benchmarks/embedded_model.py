@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.contracts import Metric
-from mmq.prepare import QuestionOptions, prepare
-from mmq.trial import TrialSpec, run_trial
+from mmq.prepare import prepare
+from mmq.record import TrialSpec
+from mmq.trial import run_trial
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
 TASKS = {

@@ -34,12 +34,14 @@ from mmq.analysis.selection import Budget
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.models.loading import LoadedModel
-from mmq.prepare import Prepared, QuestionOptions, prepare
+from mmq.prepare import Prepared, prepare
+from mmq.record import TrialSpec
 from mmq.studies.designs import grid
 from mmq.studies.records import Records, primary_samples
 from mmq.system.home import home
-from mmq.trial import TrialSpec, run_trial
+from mmq.trial import run_trial
 
 CASES = ("embedded-llava/gqa", "embedded-llava/vqa", "embedded-retrieval/retrieval")
 LARGEST = 16.0  # bpw

@@ -87,8 +87,10 @@ def child(folder: str, images: int, bits: int) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from mmq.allocation.allocation import BitAllocation
     from mmq.artifacts.store import Store
-    from mmq.prepare import QuestionOptions, prepare
-    from mmq.trial import TrialSpec, run_trial
+    from mmq.config import QuestionOptions
+    from mmq.prepare import prepare
+    from mmq.record import TrialSpec
+    from mmq.trial import run_trial
 
     def report(step: str, started: float) -> None:
         print(json.dumps([step, peak(), time.perf_counter() - started]), flush=True)

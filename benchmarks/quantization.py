@@ -40,10 +40,11 @@ from memory import write_checkpoint_apart
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts import artifacts
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.models.loading import read_config
-from mmq.prepare import Prepared, QuestionOptions, prepare
+from mmq.prepare import Prepared, prepare
 from mmq.quantization import sequential as block_quantization
 from mmq.quantization.modules import quantize_module
 

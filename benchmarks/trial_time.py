@@ -21,11 +21,13 @@ import mlflow
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.models.loading import LoadedModel
 from mmq.models.stages import StageCache
-from mmq.prepare import Prepared, QuestionOptions, prepare
+from mmq.prepare import Prepared, prepare
+from mmq.record import TrialSpec
 from mmq.tracking import StudyRun, study_run
-from mmq.trial import TrialSpec, run_trial
+from mmq.trial import run_trial
 
 CASES = (
     "embedded-blip2/vqa",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmq.artifacts.store import digest
+from mmq.system.hashing import digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """From command options to everything a trial needs, checked before any model is loaded."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -9,14 +9,14 @@ from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import finest
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions, TaskOptions
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
 from mmq.contracts.evaluator import Evaluator
 from mmq.contracts.quantizer import Quantizer
 from mmq.data.calibration import Calibration
-from mmq.data.calibration_split import check_apart, draw_calibration, spare_pairs
-from mmq.data.images import check_images
-from mmq.data.source import find_source, fingerprint_samples, limited, subset
+from mmq.data.draw import DrawnData, draw_data
+from mmq.data.source import limited
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.models.checkpoint import apply_protocol
@@ -28,40 +28,6 @@ from mmq.system.disk import check_writable
 from mmq.system.home import home
 
 PACKAGES = ("torch", "transformers")  # whose version can change a score
-QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
-EXPERIMENT_HELP = (
-    "MLflow experiment; if empty, that of MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME, else mmq "
-    "(mlflow run: --experiment-name)."
-)
-
-
-def option(default: Any, help: str) -> Any:
-    """A field that becomes a command option with this help text."""
-    return field(default=default, metadata={"help": help})
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """A model and a task: shared by all commands."""
-
-    model: str = option("embedded-blip2", "Bundled model, local folder or hub name.")
-    task: str = option("vqa", "Evaluator to score with; see `mmq plugins`.")
-    data: str = option("scenes", "Bundled data set, or a folder in an official layout.")
-    dataset: str = option("", "Data set plugin that reads the folder; found by itself if empty.")
-    limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
-    calibration_samples: int = option(128, "Training pairs a quantizer may look at.")
-    seed: int = option(0, "Seed of everything random.")
-    dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
-    device: str = option("auto", "cpu, cuda, cuda:1, mps, ...; auto: CUDA if it is there.")
-    allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
-    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionOptions(TaskOptions):
-    """What to quantize, on which task, with which quantizer."""
-
-    quantizer: str = option("rtn", QUANTIZER_HELP)
 
 
 @dataclass(slots=True)
@@ -174,44 +140,6 @@ def check_settings(chosen: TaskOptions) -> tuple[str, str]:
     default_cache()
     limited(chosen.limit, total=0)
     return resolve_device(chosen.device, chosen.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnData:
-    """The samples to score and the pairs to calibrate on, out of everything, fingerprinted."""
-
-    everything: Sequence[Any]
-    samples: Sequence[Any]
-    calibration: Sequence[Any]
-    fingerprint: str
-    calibration_fingerprint: str
-
-
-def draw_data(chosen: TaskOptions, task: str, calibrated: bool, spare: bool = False) -> DrawnData:
-    """Find the data, draw from it, and see that every picture can be read and none is on both
-    sides. The training split is left alone where nothing is calibrated, nor spare pairs wanted.
-    """
-    source = find_source(task, chosen.data, chosen.dataset)
-    everything = source.samples()
-    samples = subset(everything, limited(chosen.limit, len(everything)), chosen.seed)
-    pairs: Sequence[Any] = []
-    if calibrated:
-        samples, pairs = draw_calibration(
-            source, everything, samples, chosen.calibration_samples, chosen.seed
-        )
-    elif spare:
-        count = chosen.calibration_samples
-        pairs = spare_pairs(source, everything, samples, count, chosen.seed)
-    named = {sample.image: sample.id for sample in reversed((*samples, *pairs))}
-    images = check_images(named, samples=named)
-    check_apart(pairs, samples, images)
-    return DrawnData(
-        everything,
-        samples,
-        pairs,
-        fingerprint_samples(everything, samples, images),
-        fingerprint_samples(pairs, pairs, images) if pairs else "",
-    )
 
 
 def _question(

@@ -7,66 +7,31 @@ Quantization is simulated: codes are dequantized into the model's own linear lay
 evaluator sees a plain model. Nothing here knows MLflow or Optuna.
 """
 
-import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts import Evaluation, QuantReport
 from mmq.contracts.evaluator import Evaluator
-from mmq.eval_spec import EvalSpec as EvalSpec
 from mmq.evaluation.saved_answers import SavedAnswers
 from mmq.models.components import count_parameters
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size, measure_size
-from mmq.studies.pruning import Pruned, Race
+from mmq.record import TrialRecord, TrialSpec
 from mmq.system.memory import trim
+
+if TYPE_CHECKING:
+    from mmq.studies.pruning import Pruner
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 _reported: set[tuple[str, str]] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class TrialSpec:
-    """One allocation within a question."""
-
-    question: EvalSpec
-    allocation: BitAllocation
-
-
-@dataclass(frozen=True, slots=True)
-class TrialRecord:
-    """All that a trial found."""
-
-    spec: TrialSpec
-    evaluation: Evaluation
-    report: QuantReport
-    size: Size
-    seconds: Mapping[str, float]  # by stage: quantize, evaluate
-    stopped: Pruned | None = None  # not None: lost its race, evaluated on a part of the samples
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for record.json; predictions and layers go to files of their own."""
-        return {
-            "question": dataclasses.asdict(self.spec.question),
-            "allocation": self.spec.allocation.as_dict(),
-            "size": dataclasses.asdict(self.size)
-            | {"gib": self.size.gib, "stored_gib": self.size.stored_gib},
-            "primary": self.evaluation.primary,
-            "metrics": {k: dataclasses.asdict(m) for k, m in self.evaluation.metrics.items()},
-            "per_sample": {
-                k: [float(x) for x in v] for k, v in self.evaluation.per_sample.items()
-            },
-            "errors": self.report.mean_errors(),
-            "seconds": dict(self.seconds),
-            **({"undefined": dict(undefined)} if (undefined := self.evaluation.undefined) else {}),
-        } | ({"stopped": dataclasses.asdict(self.stopped)} if self.stopped else {})
 
 
 def run_trial(
@@ -76,7 +41,7 @@ def run_trial(
     evaluator: Evaluator,
     samples: Sequence[Any],
     quiet: bool = False,
-    race: Race | None = None,
+    pruner: "Pruner | None" = None,
     check_size: Callable[[Size], None] | None = None,
 ) -> TrialRecord:
     """Quantize every component at its width, score the model, and leave it as it was.
@@ -104,10 +69,10 @@ def run_trial(
         if check_size is not None:
             check_size(size)
         quantized = time.perf_counter()
-        if race is None:
-            evaluation, stopped = evaluator.evaluate(model, samples, progress), None
+        if pruner is None:
+            evaluation, pruned = evaluator.evaluate(model, samples, progress), None
         else:
-            evaluation, stopped = race.evaluate(
+            evaluation, pruned = pruner.evaluate(
                 evaluator, model, samples, progress, allocation, size
             )
         evaluated = time.perf_counter()
@@ -123,7 +88,7 @@ def run_trial(
         report=report,
         size=size,
         seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
-        stopped=stopped,
+        pruned=pruned,
     )
 
 

@@ -16,12 +16,12 @@ from mmq_search.command import SearchOptions
 from mmq_search.status import StatusOptions
 
 from mmq.cli.analyze import AnalyzeOptions
-from mmq.cli.commands import BaselineOptions, TrialOptions
 from mmq.cli.curves import CurvesOptions
 from mmq.cli.import_results import ImportOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
 from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
+from mmq.cli.trial import BaselineOptions, TrialOptions
 from mmq.contracts import registry
 from mmq.studies.quantizer_study import QuantizerStudyOptions
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import Part
 from mmq.artifacts.snapshot import Snapshot
-from mmq.artifacts.store import ArtifactKey, Store, digest
+from mmq.artifacts.store import ArtifactKey, Store
 from mmq.contracts import LayerReport
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
 from mmq.data.calibration import Calibration
@@ -27,6 +27,7 @@ from mmq.quantization.sequential import (
     quantize_block,
     quantize_plainly,
 )
+from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.memory import trim
 from mmq.tensors.quantized_weight import QuantizedLayer

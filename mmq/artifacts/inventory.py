@@ -70,7 +70,7 @@ KINDS: tuple[tuple[str, str, str, Check], ...] = (  # plural, folder, pattern be
     ("sensitivity profiles", "profiles", "*.json", _json),
     ("records", "records", "*/*.json", _json),
     ("records of studies", "studies", "*/*.json", _json),
-    ("records of stopped trials", "studies", "*/*.stopped", _json),
+    ("records of pruned trials", "studies", "*/*.pruned", _json),
     ("unlogged runs", "unlogged", "*@*", _run),
 )
 

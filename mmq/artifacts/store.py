@@ -1,7 +1,6 @@
 """Quantized blocks on disk: content-addressed, written whole or not at all."""
 
 import fcntl
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmq.system import sealed
+from mmq.system.hashing import digest
 from mmq.system.sealed import Unusable
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
 MEASURED = ("relative_error", "output_error", "note")
-
-
-def digest(value: Any) -> str:
-    """A short stable hash of plain data (dicts, lists, numbers, strings)."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from mmq.cli.import_results import FileOptions
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.places import say_how_to_browse
 from mmq.cli.tables import aligned, markdown
+from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
-from mmq.prepare import EXPERIMENT_HELP, option
 
 
 @dataclass(frozen=True, slots=True)

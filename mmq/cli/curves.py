@@ -16,7 +16,7 @@ from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
 from mmq.cli.tables import aligned, markdown
-from mmq.prepare import option
+from mmq.config import option
 from mmq.studies.designs import curves as design
 from mmq.studies.quantizer_study import QuantizerStudyOptions, Trial, opened, reporting
 

@@ -10,8 +10,8 @@ from mmq.analysis.fronts import Point
 from mmq.analysis.results_file import ResultTable, parse_pairs, parse_sizes, read_results
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.places import say_how_to_browse
+from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
-from mmq.prepare import EXPERIMENT_HELP, option
 from mmq.studies.front import Results, description, log_front
 from mmq.studies.names import check_name, safe_name
 

@@ -22,15 +22,15 @@ BUILT_IN = {  # command: the module that holds it
     "compare-quantizers": "compare_quantizers",
     "curves": "curves",
     "datasets": "datasets",
-    "evaluate-baseline": "commands",
+    "evaluate-baseline": "trial",
     "grid": "studies",
     "import-results": "import_results",
-    "plugins": "commands",
+    "plugins": "plugins",
     "quantize": "quantize",
     "size": "size",
     "store": "store",
     "sweep-uniform": "studies",
-    "trial": "commands",
+    "trial": "trial",
 }
 
 

@@ -9,12 +9,13 @@ import click
 from mmq.allocation.allocation import BitAllocation, parse_widths
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
-from mmq.cli.commands import BaselineOptions
 from mmq.cli.options import options_from
 from mmq.cli.tables import aligned, number
+from mmq.cli.trial import BaselineOptions
+from mmq.config import option
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.models.loading import LoadedModel
-from mmq.prepare import option, prepare
+from mmq.prepare import prepare
 from mmq.system.home import home
 
 MIB = 8 * 1024**2  # bits

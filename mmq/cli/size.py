@@ -9,6 +9,7 @@ import click
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, check_bits
 from mmq.allocation.parts import finest
 from mmq.cli.options import options_from
+from mmq.config import option
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
@@ -16,7 +17,7 @@ from mmq.errors import InputError
 from mmq.models.loading import locate
 from mmq.models.size import planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
-from mmq.prepare import check_layers, option, tried_widths
+from mmq.prepare import check_layers, tried_widths
 
 
 @dataclass(frozen=True, slots=True)

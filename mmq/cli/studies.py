@@ -13,7 +13,7 @@ from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
 from mmq.cli.figures import FIGURE_HELP, path_to_write, save_figure
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
-from mmq.prepare import QUANTIZER_HELP, option
+from mmq.config import QUANTIZER_HELP, option
 from mmq.studies import designs
 from mmq.studies.front import Results, conclusion, description, front_text, log_front
 from mmq.studies.quantizer_study import PlannedOptions, QuantizerStudy, Trial, opened, reporting

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 class Dataset(ABC):
     """A data set in the layout that its official downloads unpack to."""
 
+    version: ClassVar[int] = 1  # raise it with every change that gives other samples
     tasks: ClassVar[tuple[str, ...]]
     layout: ClassVar[str]  # the expected tree, printed when something is missing
     bundled: ClassVar[bool] = False  # True: needs no folder

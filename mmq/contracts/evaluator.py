@@ -23,6 +23,7 @@ class Evaluator(ABC):
     `mmq.evaluation.generating.InParts`, too.
     """
 
+    version: ClassVar[int] = 1  # raise it with every change that gives other scores
     task: ClassVar[str]
     pooled: ClassVar[bool] = False  # True: a sample's score depends on the other samples
     bounds: ClassVar[tuple[float, float] | None] = None  # of a sample's primary metric, if known

@@ -73,6 +73,7 @@ class ModelFamily(ABC):
     asked last, after those made for one architecture.
     """
 
+    version: ClassVar[int] = 1  # raise it with every change that gives other outputs
     architectures: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     general: ClassVar[bool] = False

@@ -26,6 +26,7 @@ class Quantizer(ABC):
     source: raise the distribution's version when code outside that module changes the codes.
     """
 
+    version: ClassVar[int] = 1  # raise it with every change that gives other codes
     calibrated: ClassVar[bool] = False  # True: looks at calibration pairs
 
     def __post_init__(self) -> None:

@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmq.artifacts.store import digest
 from mmq.contracts.family import with_answer
 from mmq.data.images import content_hash, open_image
+from mmq.system.hashing import digest
 from mmq.system.source_hash import code_hash
 
 if TYPE_CHECKING:

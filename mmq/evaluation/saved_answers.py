@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.artifacts.store import digest
 from mmq.eval_spec import EvalSpec
 from mmq.system.atomic import whole
+from mmq.system.hashing import digest
 from mmq.system.home import home
 
 log = logging.getLogger(__name__)

@@ -19,12 +19,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mmq.artifacts.store import digest
 from mmq.contracts.evaluator import Progress
 from mmq.contracts.family import Stage
 from mmq.data.images import content_hash, open_image
 from mmq.errors import InputError
 from mmq.system import sealed
+from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.source_hash import code_hash
 

@@ -13,6 +13,7 @@ from mmq.contracts import Evaluation, Sample
 from mmq.contracts.evaluator import Evaluator, Progress
 from mmq.evaluation.generating import InParts, answers_of
 from mmq.models.size import Size
+from mmq.record import Pruned
 
 if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
@@ -22,26 +23,7 @@ FEWEST = 16  # pictures in a part: fewer cost a batch and tell next to nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
-    """Why a trial was stopped: what its rival is ahead by, on the samples seen and at least."""
-
-    samples: int
-    of: int
-    rival: str
-    smaller: bool  # False: the rival has the same size
-    better_by: float
-    at_least: float
-
-    def __str__(self) -> str:
-        size = "smaller" if self.smaller else "as small"
-        return (
-            f"stopped after {self.samples} of {self.of} samples: {self.rival} is {size} and "
-            f"better by {self.better_by:.3g} (at least {self.at_least:.3g})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Race:
+class Pruner:
     """The finished trials that a trial has to hold its own against, with their samples' scores."""
 
     seed: int

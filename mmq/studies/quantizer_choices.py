@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from mmq.config import TaskOptions
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
 from mmq.contracts.evaluator import Evaluator
 from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
 from mmq.models.skeleton import Skeleton
-from mmq.prepare import TaskOptions, check_layers
+from mmq.prepare import check_layers
 
 
 @dataclass(frozen=True, slots=True)

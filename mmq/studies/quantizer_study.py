@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, parse_bits, parse_widths
 from mmq.artifacts.artifacts import Artifacts
-from mmq.artifacts.store import Store, digest
+from mmq.artifacts.store import Store
+from mmq.config import EXPERIMENT_HELP, TaskOptions, option
 from mmq.errors import InputError
 from mmq.models.loading import LoadedModel, locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import (
-    EXPERIMENT_HELP,
-    Prepared,
-    TaskOptions,
-    option,
-    prepare_quantizers,
-    tried_widths,
-)
+from mmq.prepare import Prepared, prepare_quantizers, tried_widths
 from mmq.studies.baseline import check_baseline
 from mmq.studies.quantizer_choices import build, fitting
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
+from mmq.system.hashing import digest
 from mmq.system.home import home
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.artifacts.store import digest
 from mmq.eval_spec import EvalSpec
+from mmq.record import TrialRecord
 from mmq.system import sealed
+from mmq.system.hashing import digest
 from mmq.system.home import home
-from mmq.trial import TrialRecord
 
 LONGEST = 120  # characters of an allocation in a file's name
 
@@ -42,9 +42,9 @@ class Records:
             name = f"{name[:LONGEST]}-{digest(name)}"
         return self.folder / f"{name}.json"
 
-    def path_of_stopped(self, allocation: BitAllocation | str) -> Path:
+    def path_of_pruned(self, allocation: BitAllocation | str) -> Path:
         """Where the record of a stopped trial is kept."""
-        return self.path(allocation).with_suffix(".stopped")
+        return self.path(allocation).with_suffix(".pruned")
 
     def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
         """Write a record with its MLflow run; from here on the trial cannot be lost."""
@@ -52,7 +52,7 @@ class Records:
 
     def put(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Write a record that is plain data already."""
-        place = self.path_of_stopped if "stopped" in facts else self.path
+        place = self.path_of_pruned if "pruned" in facts else self.path
         path = place(BitAllocation.of(facts["allocation"]))
         sealed.write_json(path, facts)
         return facts
@@ -61,10 +61,10 @@ class Records:
         """A trial's record; None where it was never evaluated on all samples."""
         return sealed.read_json(self.path(allocation))
 
-    def get_stopped(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
+    def get_pruned(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
         """The record of a stopped trial; None where it was never stopped."""
-        return sealed.read_json(self.path_of_stopped(allocation))
+        return sealed.read_json(self.path_of_pruned(allocation))
 
     def get_any(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
         """A trial's record, evaluated on all samples or stopped."""
-        return self.get(allocation) or self.get_stopped(allocation)
+        return self.get(allocation) or self.get_pruned(allocation)

@@ -12,13 +12,14 @@ from mmq.artifacts.artifacts import Artifacts
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size
 from mmq.prepare import Prepared
+from mmq.record import TrialRecord, TrialSpec
 from mmq.studies.names import check_name as check_name
 from mmq.studies.names import safe_name as safe_name
-from mmq.studies.pruning import Race
+from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
 from mmq.system import disk
 from mmq.system.signals import signals_deferred
-from mmq.trial import TrialRecord, TrialSpec, run_trial
+from mmq.trial import run_trial
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -34,7 +35,7 @@ def record_trial(
     prepared: Prepared,
     keep: Callable[[TrialRecord, str], Mapping[str, Any]],
     tell: Callable[[], None] | None = None,
-    race: Race | None = None,
+    pruner: Pruner | None = None,
     quiet: bool = False,
     check_size: Callable[[Size], None] | None = None,
     **tags: str,
@@ -52,7 +53,7 @@ def record_trial(
                 prepared.evaluator,
                 prepared.samples,
                 quiet,
-                race,
+                pruner,
                 check_size,
             )
             stack.enter_context(signals_deferred())

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import finest
 from mmq.artifacts.artifacts import Artifacts
-from mmq.artifacts.store import digest
 from mmq.data.calibration import Calibration
 from mmq.errors import InputError
 from mmq.models.loading import LoadedModel
 from mmq.prepare import Prepared
 from mmq.system import sealed
+from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.source_hash import code_hash
 

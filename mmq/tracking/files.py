@@ -8,9 +8,9 @@ from typing import Any
 
 from mmq.contracts import LayerReport, Prediction
 from mmq.data.images import open_image
+from mmq.record import TrialRecord
 from mmq.system import sealed
 from mmq.system.sealed import Unusable
-from mmq.trial import TrialRecord
 
 PREDICTIONS = "predictions.json"
 LAYERS = "layers.json"
@@ -19,7 +19,7 @@ ALL_PREDICTIONS = "all_predictions.json"
 UNSEALED_NEEDED = {
     "question", "allocation", "size", "primary", "metrics", "per_sample", "errors", "seconds",
 }  # fmt: skip
-UNSEALED_KEYS = UNSEALED_NEEDED | {"stopped", "run_id"}
+UNSEALED_KEYS = UNSEALED_NEEDED | {"pruned", "run_id"}
 SHOWN_PREDICTIONS = 24  # in the UI's table; all of them are in all_predictions.json
 THUMBNAIL = 160  # pixels
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmq.analysis.results_file import ResultRow, ResultTable
-from mmq.artifacts.store import digest
 from mmq.errors import InputError
+from mmq.system.hashing import digest
 from mmq.tracking.bulk import FinishedRun, create_finished
 from mmq.tracking.connection import connect
 from mmq.tracking.queries import all_runs, quoted

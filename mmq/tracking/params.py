@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from mmq.trial import EvalSpec
+from mmq.eval_spec import EvalSpec
 
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 

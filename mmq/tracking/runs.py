@@ -18,7 +18,8 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from mmq.contracts import LayerReport
 from mmq.errors import TakenOver, TooLarge
-from mmq.studies.pruning import Pruned
+from mmq.eval_spec import EvalSpec
+from mmq.record import Pruned, TrialRecord, TrialSpec
 from mmq.system import checksums
 from mmq.system.process import owner
 from mmq.system.secrets import redact
@@ -28,7 +29,6 @@ from mmq.tracking.connection import connect, server_address
 from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
 from mmq.tracking.params import question_params, versions
-from mmq.trial import EvalSpec, TrialRecord, TrialSpec
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
@@ -133,11 +133,11 @@ class TrialRun(Run):
 
     def _log_result(self, facts: Mapping[str, Any]) -> None:
         self.log(metrics=trial_metrics(facts))
-        if "stopped" in facts:  # KILLED: whoever reads finished trials does not take it for one
-            stopped = Pruned(**facts["stopped"])
+        if "pruned" in facts:  # KILLED: whoever reads finished trials does not take it for one
+            pruned = Pruned(**facts["pruned"])
             self.ended_well = "KILLED"
-            self.log(metrics={"partial/samples": stopped.samples}, tags={"mmq.state": "PRUNED"})
-            self.describe(str(stopped))
+            self.log(metrics={"partial/samples": pruned.samples}, tags={"mmq.state": "PRUNED"})
+            self.describe(str(pruned))
 
     def finish_copy(self, facts: Mapping[str, Any]) -> None:
         """Log what another run recorded of the same trial; its predictions stay there."""
@@ -181,7 +181,7 @@ class TrialRun(Run):
 
 def trial_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     """A trial's metrics from its record as plain data; scores of a stopped one are partial/*."""
-    prefix = "partial/" if "stopped" in facts else ""
+    prefix = "partial/" if "pruned" in facts else ""
     size = facts["size"]
     values: dict[str, float | None] = {
         "bpw": size["bpw"],

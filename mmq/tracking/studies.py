@@ -11,8 +11,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.artifacts.store import digest
 from mmq.errors import InputError
+from mmq.eval_spec import EvalSpec
+from mmq.record import TrialSpec
+from mmq.system.hashing import digest
 from mmq.system.process import owner
 from mmq.system.secrets import redact
 from mmq.tracking import offline as outage
@@ -25,7 +27,6 @@ from mmq.tracking.params import question_params
 from mmq.tracking.queries import all_runs
 from mmq.tracking.runs import Run, TrialRun, closing, create, own_run, status_of
 from mmq.tracking.trials import fetch_record
-from mmq.trial import EvalSpec, TrialSpec
 
 log = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> b
                     if status != "FINISHED":  # KILLED, too: others took it for lost
                         trial = TrialRun(client, run.info.experiment_id, run_id)
                         trial.log_facts(facts)
-                        trial.end("KILLED" if "stopped" in facts else "FINISHED")
+                        trial.end("KILLED" if "pruned" in facts else "FINISHED")
                 elif status == "RUNNING":
                     client.set_terminated(run_id, "KILLED")
     except STORE_ERRORS as error:

@@ -12,13 +12,14 @@ from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
 from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
+from mmq.config import EXPERIMENT_HELP, QuestionOptions, option
 from mmq.errors import InputError, unknown
-from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
+from mmq.eval_spec import EvalSpec
+from mmq.prepare import prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
 from mmq.system.home import home
 from mmq.tracking import StudyRun, connect, optional, register, study_run
-from mmq.trial import EvalSpec
 from mmq_search.deadline import Deadline
 from mmq_search.launchers.local import command_lines, end_with_overseer, is_worker
 from mmq_search.loop import Search
@@ -47,7 +48,7 @@ class SearchOptions(QuestionOptions):
         "", "Ask no more so long after the start: seconds, 90m or 8h; empty: no limit."
     )
     workers: int = option(1, "Processes on this machine that search together.")
-    race: bool = option(
+    prune: bool = option(
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."
     )
     study: str = option("", "Name of the study; made from the question if empty.")
@@ -95,7 +96,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     else:
         study.remember(chosen.n_trials, deadline.until)
     log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
-    found = Search(study, run, prepared, chosen.n_trials, deadline, chosen.race)
+    found = Search(study, run, prepared, chosen.n_trials, deadline, chosen.prune)
     try:
         with run:
             if model is not None:
@@ -147,8 +148,8 @@ def _say_what_was_found(found: Search) -> None:
         said += "\n\nThe unquantized model was evaluated to compare with; it is no trial."
     if exceeding := len(study.steering.weighed):
         said += f"\n\nNot evaluated: {exceeding} that took more than planned and than the bound."
-    if stopped := len(study.pruned()):
-        said += f"\n\n{stopped} allocations were stopped early: they are dominated for sure."
+    if pruned := len(study.pruned()):
+        said += f"\n\n{pruned} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
     for answer in answers:
         if answer.point is not None:

@@ -11,19 +11,20 @@ from tqdm import tqdm
 
 from mmq.analysis.fronts import baseline
 from mmq.artifacts.artifacts import Artifacts
-from mmq.artifacts.store import Store, digest
+from mmq.artifacts.store import Store
 from mmq.errors import InputError, TakenOver, TooLarge
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size
 from mmq.prepare import Prepared
+from mmq.record import TrialRecord, TrialSpec
 from mmq.studies.baseline import check_baseline
 from mmq.studies.front import Results
-from mmq.studies.pruning import Race
+from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study, record_trial
+from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.tracking import StudyRun, hasty, optional, unreachable
-from mmq.trial import TrialRecord, TrialSpec
 from mmq_search.deadline import Deadline
 from mmq_search.launchers.local import is_worker, oversee
 from mmq_search.patience import StorageError
@@ -43,7 +44,7 @@ class Search:
     prepared: Prepared
     n_trials: int
     deadline: Deadline
-    race: bool = True
+    prune: bool = True
     _compared: bool = False  # the unquantized model is evaluated, and scores something
 
     @property
@@ -218,15 +219,25 @@ class Search:
         def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
             study.check_claim(asked)
             facts = study.records.keep(record, run_id)
-            if record.stopped is None:
+            if record.pruned is None:
                 shared.put(facts)
             return facts
 
         seed = prepared.question.seed
-        race = Race(seed, study.points(), study.per_sample) if self.race else None
+        pruner = Pruner(seed, study.points(), study.per_sample) if self.prune else None
         quiet = is_worker()
         record_trial(
-            self.run, spec, model, artifacts, prepared, keep, tell, race, quiet, check_size, **tags
+            self.run,
+            spec,
+            model,
+            artifacts,
+            prepared,
+            keep,
+            tell,
+            pruner,
+            quiet,
+            check_size,
+            **tags,
         )
 
     def _check_size(self, asked: Asked, bpw: float, stored_bpw: float | None) -> None:

@@ -18,7 +18,7 @@ def trial_facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "bpw": size["bpw"],
         "stored_bpw": size["stored_bpw"],
     }
-    if "stopped" in record:
+    if "pruned" in record:
         return facts | {"partial": {"score": score["value"], "samples": score["n"]}}
     return facts | {"low": score["low"], "high": score["high"]}
 

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from mmq.artifacts import unlogged
 from mmq.cli.options import options_from
 from mmq.cli.places import say_where_saved
+from mmq.config import option
 from mmq.errors import InputError, unknown
-from mmq.prepare import option
 from mmq.studies.front import front_text
 from mmq.system.home import home
 from mmq.tracking import places

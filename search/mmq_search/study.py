@@ -260,7 +260,7 @@ class SearchStudy(StudyReader):
         for name, value in trial_facts(record).items():
             storage.set_trial_user_attr(trial_id, name, value)
         self._name_score(record)
-        if "stopped" in record:
+        if "pruned" in record:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, objectives(record, self.axis))

@@ -34,7 +34,7 @@ def kinds(tmp_path, monkeypatch):
     facts = {"allocation": {"vit": 4}}
     for folder in ("records/question", "studies/s"):
         Records(root / folder).put(facts)
-    Records(root / "studies/s").put(facts | {"stopped": {}})
+    Records(root / "studies/s").put(facts | {"pruned": {}})
     with unlogged.staging("run") as folder:
         (folder / "layers.json").write_text("{}")
     (root / "data" / "set").mkdir(parents=True)
@@ -48,7 +48,7 @@ def kinds(tmp_path, monkeypatch):
         "sensitivity profiles": root / "profiles" / "p.json",
         "records": record,
         "records of studies": root / "studies" / "s" / record.name,
-        "records of stopped trials": root / "studies" / "s" / f"{record.stem}.stopped",
+        "records of pruned trials": root / "studies" / "s" / f"{record.stem}.pruned",
         "unlogged runs": unlogged.staged("run") / "layers.json",
         "embedded data files": root / "data" / "set" / "1.jpg",
     }

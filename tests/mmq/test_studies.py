@@ -10,8 +10,8 @@ from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.analysis.curves import CurvePoint, Reference, curves_figure, holding_width
 from mmq.cli import main
+from mmq.config import TaskOptions
 from mmq.errors import InputError
-from mmq.prepare import TaskOptions
 from mmq.studies import designs
 from mmq.studies import quantizer_choices as choices
 from mmq.studies import run as running

@@ -6,10 +6,12 @@ from paper_pairs import PAIRS, good
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.models.components import count_parameters
 from mmq.models.size import planned_bpw
-from mmq.prepare import QuestionOptions, prepare
-from mmq.trial import TrialSpec, run_trial
+from mmq.prepare import prepare
+from mmq.record import TrialSpec
+from mmq.trial import run_trial
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mmq_plugins.embedded import outliers
 
+from mmq.config import QuestionOptions
 from mmq.models.loading import load_model
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 
 MODELS = ("embedded-blip2", "embedded-llava", "embedded-retrieval")
 

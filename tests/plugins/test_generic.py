@@ -14,13 +14,15 @@ from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.data.images import open_image
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import read_config
 from mmq.models.skeleton import family_of, skeleton
-from mmq.prepare import QuestionOptions, prepare
-from mmq.trial import TrialSpec, run_trial
+from mmq.prepare import prepare
+from mmq.record import TrialSpec
+from mmq.trial import run_trial
 
 
 @pytest.mark.parametrize("model_type", TINY)

@@ -9,10 +9,11 @@ from tiny_models import PROCESSORS, TINY, random_module, save_tiny, tiny_config
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.quantization.blocks import capture, read
 from mmq.tensors.layer_inputs import LayerInputs
 

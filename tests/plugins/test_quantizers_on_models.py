@@ -12,8 +12,9 @@ from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.quantization.blocks import advance_, capture
 from mmq.quantization.sequential import quantize_block
 

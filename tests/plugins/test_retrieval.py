@@ -17,10 +17,11 @@ from mmq_plugins.evaluators.recall import (
 )
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
 
+from mmq.config import QuestionOptions
 from mmq.data.images import open_image
 from mmq.errors import InputError
 from mmq.models.loading import load_model
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
 from mmq.tracking.params import question_params
 

@@ -12,9 +12,10 @@ from mmq_plugins.evaluators.gqa import Gqa
 from mmq_plugins.evaluators.vqa import Vqa, score_answers
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
+from mmq.config import QuestionOptions
 from mmq.contracts import QuestionSample
 from mmq.errors import InputError
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
 from mmq.tracking.params import question_params
 

@@ -18,12 +18,13 @@ from mmq.analysis.budgets import Budget
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
 from mmq.cli.main import cli
+from mmq.config import QuestionOptions
 from mmq.contracts import QuantReport
 from mmq.errors import InputError
 from mmq.models.loading import locate
 from mmq.models.size import measure_size, planned_bpw, planned_size
 from mmq.models.skeleton import skeleton
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 
 BITS = (2, 3, 4, 5, 6, 8, 16)
 
@@ -244,7 +245,7 @@ def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, mo
     monkeypatch.setattr(Rtn, "stored_bits", codes_alone)
     monkeypatch.setattr(Vqa, "predict", watched)
     options = [*ASKED, "--bits", "4,16", "--group-size", "16", "--max-bpw", "5.5"]
-    said = said_by("search", *options, "--study", "larger", "--race", "false")
+    said = said_by("search", *options, "--study", "larger", "--prune", "false")
     assert len(scored) == 1  # the unquantized model: 4 bits in groups of 16 are 5.25
     assert "best under 5.5 bpw: none" in said
     assert "Not evaluated: 1 that took more than planned and than the bound" in said

@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 from mmq.analysis.budgets import Budget
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport
 from mmq.errors import InputError
+from mmq.eval_spec import EvalSpec
 from mmq.models.size import Size
-from mmq.studies.pruning import Pruned
+from mmq.record import Pruned, TrialRecord, TrialSpec
 from mmq.system.process import owner
-from mmq.trial import EvalSpec, TrialRecord, TrialSpec
 
 SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
 QUESTION = EvalSpec(
@@ -103,7 +103,7 @@ def test_an_interrupted_trial_is_asked_again_first(tmp_path):
 def stop(study, asked):
     whole = record(asked)
     why = Pruned(1, 2, "vit=4 llm=4", True, 30.0, 12.0)
-    study.records.keep(replace(whole, stopped=why), "stopped")
+    study.records.keep(replace(whole, pruned=why), "pruned")
 
 
 def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):

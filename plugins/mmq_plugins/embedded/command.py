@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmq.cli.options import options_from
+from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError, unknown
-from mmq.prepare import EXPERIMENT_HELP, option
 
 if TYPE_CHECKING:
     from mmq_plugins.embedded.steps import TrainConfig

@@ -9,8 +9,9 @@ from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.errors import InputError
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.quantization.modules import quantize_module, write_
 
 WIDTHS = (3, 8)

@@ -5,7 +5,8 @@ from safetensors import safe_open
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.prepare import QuestionOptions, prepare
+from mmq.config import QuestionOptions
+from mmq.prepare import prepare
 from mmq.system.home import home
 
 WIDTHS = (3, 8)

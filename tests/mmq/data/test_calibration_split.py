@@ -10,10 +10,11 @@ from mlflow import MlflowClient
 from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.cli import main
+from mmq.config import QuestionOptions
 from mmq.data.calibration_split import check_apart, draw_calibration
 from mmq.data.source import find_source, subset
 from mmq.errors import InputError
-from mmq.prepare import QuestionOptions, build_plugins, prepare, prepare_quantizers
+from mmq.prepare import build_plugins, prepare, prepare_quantizers
 
 
 @dataclass(frozen=True)

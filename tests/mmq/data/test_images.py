@@ -9,9 +9,10 @@ import official_files as official
 import pytest
 from PIL import Image, ImageCms
 
+from mmq.config import TaskOptions
+from mmq.data.draw import draw_data
 from mmq.data.images import check_images, content_hash, open_image
 from mmq.errors import InputError
-from mmq.prepare import TaskOptions, draw_data
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 DEEP = RAMP.astype(np.uint16) * 256 + 77  # 16 bits whose high byte is the ramp

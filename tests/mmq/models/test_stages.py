@@ -17,11 +17,13 @@ from mmq_plugins.evaluators.vqa import Vqa
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.errors import InputError
 from mmq.models.loading import load_model
 from mmq.models.stages import StageCache, cache_limit, encode
-from mmq.prepare import QuestionOptions, prepare
-from mmq.trial import TrialSpec, run_trial
+from mmq.prepare import prepare
+from mmq.record import TrialSpec
+from mmq.trial import run_trial
 
 
 def silent(items, description):

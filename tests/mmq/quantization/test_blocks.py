@@ -5,7 +5,8 @@ import torch
 
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
-from mmq.prepare import QuestionOptions, prepare
+from mmq.config import QuestionOptions
+from mmq.prepare import prepare
 from mmq.quantization.blocks import capture, read
 from mmq.tensors.layer_inputs import LayerInputs
 

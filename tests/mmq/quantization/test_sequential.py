@@ -11,11 +11,12 @@ from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.data.calibration import Calibration
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import load_model
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.quantization.modules import quantize_module
 from mmq.quantization.sequential import UNREACHED, check_finite
 

@@ -16,14 +16,16 @@ from mmq.analysis.betting_test import lead, log_capital
 from mmq.analysis.fronts import Point
 from mmq.artifacts.store import Store
 from mmq.cli import main
+from mmq.config import QuestionOptions
 from mmq.contracts import Evaluation, Metric, Prediction, Sample
 from mmq.evaluation.generating import InParts
 from mmq.models.size import Size
-from mmq.prepare import QuestionOptions, prepare
-from mmq.studies.pruning import Race, drawn, looks
+from mmq.prepare import prepare
+from mmq.record import TrialSpec
+from mmq.studies.pruning import Pruner, drawn, looks
 from mmq.studies.records import Records
 from mmq.system.home import home
-from mmq.trial import TrialSpec, run_trial
+from mmq.trial import run_trial
 
 
 # --- the rule ------------------------------------------------------------------------------------
@@ -67,9 +69,9 @@ def test_an_equal_candidate_is_stopped_no_more_often_than_promised(kind, monkeyp
         candidate[:] = rival.mean() - 1 / n
         candidate[0] += n * (rival.mean() - candidate.mean())
     assert candidate.mean() == pytest.approx(rival.mean())
-    stopped = sum(raced(rival, candidate, order_of(sizes, rng), 0.6).at_least > 0
+    pruned = sum(raced(rival, candidate, order_of(sizes, rng), 0.6).at_least > 0
                   for _ in range(400))  # fmt: skip
-    assert stopped / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert pruned / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
 def test_the_bound_stays_below_the_true_lead_and_rises_with_the_pictures_seen():
@@ -144,8 +146,8 @@ LLM2, LLM2_SIZE = BitAllocation.parse("vit=16,llm=2"), Size(10, 6.0, 6.5)
 
 def evaluate(values, allocation=LLM2, size=LLM2_SIZE, points=(RIVAL,), kind=Known):
     evaluator = kind({s.id: v for s, v in zip(SAMPLES, values, strict=True)}, [])
-    race = Race(0, points, {"vit=4 llm=4": GOOD}.get)
-    return evaluator, race.evaluate(evaluator, None, SAMPLES, None, allocation, size)
+    pruner = Pruner(0, points, {"vit=4 llm=4": GOOD}.get)
+    return evaluator, pruner.evaluate(evaluator, None, SAMPLES, None, allocation, size)
 
 
 def test_a_dominated_trial_is_stopped_after_its_first_part_and_says_why():
@@ -226,8 +228,8 @@ def test_a_trial_in_parts_says_and_scores_the_same_as_one_in_a_piece(tmp_path):
     spec = TrialSpec(prepared.question, BitAllocation.parse("vit=4,llm=3"))
     artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
     whole, parts = (
-        run_trial(spec, loaded, artifacts, prepared.evaluator, prepared.samples, True, race)
-        for race in (None, Race(0, (), {}.get))
+        run_trial(spec, loaded, artifacts, prepared.evaluator, prepared.samples, True, pruner)
+        for pruner in (None, Pruner(0, (), {}.get))
     )
     assert parts.evaluation == whole.evaluation
     assert parts.to_json() | {"seconds": 0} == whole.to_json() | {"seconds": 0}
@@ -252,7 +254,7 @@ def test_a_search_prunes_what_is_dominated_and_keeps_its_front(store_uri):
         assert run.data.metrics["partial/samples"] < 60
         name = run.data.tags["mmq.allocation"]
         assert records.get(name) is None
-        kept = records.get_stopped(name)
+        kept = records.get_pruned(name)
         assert kept["metrics"]["gqa/accuracy"]["value"] == pytest.approx(
             run.data.metrics["partial/score"], abs=1e-6
         )

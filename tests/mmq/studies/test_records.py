@@ -16,11 +16,11 @@ def records(tmp_path):
     return Records(tmp_path / "question")
 
 
-@pytest.mark.parametrize("stopped", [False, True])
-def test_a_record_with_another_digit_is_none(records, caplog, stopped):
-    facts = FACTS | ({"stopped": {}} if stopped else {})
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_record_with_another_digit_is_none(records, caplog, pruned):
+    facts = FACTS | ({"pruned": {}} if pruned else {})
     records.put(facts)
-    path = records.path_of_stopped(ALLOCATION) if stopped else records.path(ALLOCATION)
+    path = records.path_of_pruned(ALLOCATION) if pruned else records.path(ALLOCATION)
     assert records.get_any(ALLOCATION) == facts
     path.write_text(path.read_text().replace("95", "25"))
     assert records.get_any(ALLOCATION) is None

@@ -9,8 +9,9 @@ import torch
 from mmq.allocation.parts import names
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.config import QuestionOptions
 from mmq.data.images import open_image
-from mmq.prepare import QuestionOptions, prepare
+from mmq.prepare import prepare
 from mmq.studies.sensitivity import divergence, profile
 from mmq.system.home import home
 

@@ -1,6 +1,6 @@
 """What racing saves and whether it loses anything: searches replayed over recorded grids.
 
-    python benchmarks/racing.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
+    python benchmarks/pruning.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
 
 RECORDS: the folder with the records of a grid (`$MMQ_HOME/records/...`) on the bundled scenes.
 Each search asks a sampler (the search's own, TPE, or random) as `mmq search` does, first the
@@ -28,15 +28,16 @@ from optuna.samplers import RandomSampler, TPESampler
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import Point, pareto_front
+from mmq.config import TaskOptions
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport, Sample
 from mmq.contracts.registry import load
+from mmq.data.draw import draw_data
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.evaluation.generating import InParts
 from mmq.models.size import Size
-from mmq.prepare import TaskOptions, draw_data
-from mmq.studies.pruning import Race
-from mmq.trial import TrialRecord, TrialSpec
+from mmq.record import TrialRecord, TrialSpec
+from mmq.studies.pruning import Pruner
 
 SAMPLERS = {
     "front": None,  # the search's own
@@ -120,7 +121,7 @@ class Grid:
 
 
 def search(
-    folder: Path, grid: Grid, sampler: str, seed: int, n_trials: int, race: bool
+    folder: Path, grid: Grid, sampler: str, seed: int, n_trials: int, pruner: bool
 ) -> SearchStudy:
     """A search over the grid, kept in a folder of its own."""
     folder.mkdir()
@@ -130,12 +131,12 @@ def search(
         name = str(asked.allocation)
         facts, evaluator = grid.records[name], grid.evaluator(name)
         size = Size(*(facts["size"][key] for key in ("parameters", "bpw", "stored_bpw")))
-        points = study.points() if race else []
-        evaluation, stopped = Race(seed, points, study.per_sample).evaluate(
+        points = study.points() if pruner else []
+        evaluation, pruned = Pruner(seed, points, study.per_sample).evaluate(
             evaluator, None, grid.samples, lambda batches, _: batches, asked.allocation, size
         )
         spec = TrialSpec(grid.question, asked.allocation)
-        study.records.keep(TrialRecord(spec, evaluation, QuantReport(), size, {}, stopped), name)
+        study.records.keep(TrialRecord(spec, evaluation, QuantReport(), size, {}, pruned), name)
         study.tell(asked)
     return study
 
@@ -149,20 +150,20 @@ def area(points: Iterable[Point]) -> float:
 
 def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> str:
     """Racing against not racing, over all seeds."""
-    saved, seconds, stopped, wrong, same, areas = [], [], 0, 0, 0, []
+    saved, seconds, pruned, wrong, same, areas = [], [], 0, 0, 0, []
     for seed in range(seeds):
         plain, raced = (
-            search(folder / f"{seed}-{race}", grid, sampler, seed, n_trials, race)
-            for race in (False, True)
+            search(folder / f"{seed}-{pruner}", grid, sampler, seed, n_trials, pruner)
+            for pruner in (False, True)
         )
         shares = dict.fromkeys(raced.evaluated(), 0.0)
         for name in raced.pruned():
-            why = raced.records.get_stopped(name)["stopped"]
+            why = raced.records.get_pruned(name)["pruned"]
             shares[name] = 1 - why["samples"] / why["of"]
             scores = [grid.records[each]["metrics"] for each in (name, why["rival"])]
             worse, better = (each[grid.records[name]["primary"]]["value"] for each in scores)
             wrong += worse > better
-            stopped += 1
+            pruned += 1
         cost = {name: grid.records[name]["seconds"]["evaluate"] for name in shares}
         saved.append(float(np.mean(list(shares.values()))))
         seconds.append(sum(shares[n] * cost[n] for n in shares) / sum(cost.values()))
@@ -176,7 +177,7 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
     asked = grid.question
     return (
         f"| {asked.model} {asked.task} {asked.quantizer} | {len(grid.records)} | {sampler} "
-        f"| {stopped / seeds:.1f} of {n_trials} | {np.mean(saved):.1%} ({min(saved):.1%} to "
+        f"| {pruned / seeds:.1f} of {n_trials} | {np.mean(saved):.1%} ({min(saved):.1%} to "
         f"{max(saved):.1%}) | {np.mean(seconds):.1%} | {wrong} | {same} of {seeds} "
         f"| {min(areas):+.2%} to {max(areas):+.2%} |"
     )

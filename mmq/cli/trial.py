@@ -1,7 +1,6 @@
-"""The commands plugins, trial and evaluate-baseline; the others have their own files."""
+"""The commands trial and evaluate-baseline."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,55 +10,15 @@ from click.core import ParameterSource
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.artifacts.store import Store
-from mmq.cli.options import flag, no_leftovers, options_from
+from mmq.cli.options import options_from
 from mmq.cli.places import say_how_to_browse, say_where_saved
-from mmq.contracts import Metric, registry
-from mmq.errors import InputError
-from mmq.prepare import EXPERIMENT_HELP, QuestionOptions, option, prepare
+from mmq.config import EXPERIMENT_HELP, QuestionOptions, option
+from mmq.contracts import Metric
+from mmq.eval_spec import EvalSpec
+from mmq.prepare import prepare
+from mmq.record import TrialRecord, TrialSpec
 from mmq.system.home import home
-from mmq.trial import EvalSpec, TrialRecord, TrialSpec, run_trial
-
-
-@click.command("plugins")
-@click.option("--as-json", is_flag=True, help="Print JSON.")
-@click.pass_context
-def plugins(context: click.Context, as_json: bool) -> None:
-    """List installed plugins and which of them can be used here."""
-    no_leftovers(context)
-    rows = []
-    for kind in registry.GROUPS:
-        for plugin in registry.installed(kind):
-            options = ""
-            try:
-                loaded = registry.load(kind, plugin.name)
-                state = "ok"
-                if kind in ("quantizer", "evaluator"):
-                    options = option_text(loaded)
-            except InputError as error:
-                state = str(error)
-            row = (kind, plugin.name, plugin.distribution, plugin.version, state, options)
-            rows.append(row)
-    if as_json:
-        keys = ("kind", "name", "distribution", "version", "state", "options")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
-        return
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, *row[4:]]).rstrip())
-
-
-def option_text(plugin: type) -> str:
-    """A plugin's options with their defaults, as they are given on the command line."""
-    if not dataclasses.is_dataclass(plugin):
-        return ""
-    options = [f for f in dataclasses.fields(plugin) if f.init]
-    shown = [
-        flag(f.name) if f.default is None or f.default is dataclasses.MISSING
-        else f"{flag(f.name)} {f.default}"
-        for f in options
-    ]  # fmt: skip
-    return " ".join(shown)
+from mmq.trial import run_trial
 
 
 @dataclass(frozen=True, slots=True)
