@@ -27,9 +27,6 @@ from mmq.system.memory import trim
 if TYPE_CHECKING:
     from mmq.studies.pruning import Pruner
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger(__name__)
 _reported: set[tuple[str, str]] = set()
 
