@@ -62,7 +62,7 @@ def abilities(name: str, limit: int) -> list[str]:
         for metric_name, metric in right.metrics.items():
             cells = f"{text(metric)} | {text(blind.metrics[metric_name])}"
             lines.append(f"| {task} | {metric_name} | {cells} |")
-        prepared.evaluator.close()
+        prepared.task.close()
         if task == "retrieval":
             continue
         values = np.asarray(right.per_sample[right.primary])

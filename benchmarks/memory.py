@@ -117,7 +117,7 @@ def child(folder: str, images: int, bits: int) -> None:
         started = time.perf_counter()
         trial(width)
         report(f"{images} images captioned at {width} bits", started)
-    prepared.evaluator.close()
+    prepared.task.close()
 
 
 def main() -> None:

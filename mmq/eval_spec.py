@@ -27,7 +27,8 @@ class EvalSpec:
     evaluator_options: Mapping[str, Any]
     environment: str  # packages whose version can change a score
     seed: int
-    reading: Mapping[str, Any] = field(default_factory=dict)  # how the model's texts are tokenized
+    rendered_prompt: str = ""  # the first sample's, as the model reads it; "" where it ranks
+    tokenization: Mapping[str, Any] = field(default_factory=dict)  # of the prompts
     calibrated: bool = False  # whether the quantizer looks at the calibration pairs
     calibration: str = ""  # their fingerprint; "" where there are none
     calibration_samples: int = 0

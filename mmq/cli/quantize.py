@@ -62,7 +62,7 @@ def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
             run.log_layers(rows)
             click.echo(table(rows))
     finally:
-        prepared.evaluator.close()
+        prepared.task.close()
     for note in notes(rows):
         click.echo(note)
     click.echo(f"\nStored in {artifacts.store.root}; `mmq store` lists what is there.")

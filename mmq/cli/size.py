@@ -55,7 +55,7 @@ def size(chosen: SizeOptions, extra: Mapping[str, str]) -> None:
     check_layers(seen, quantizer, tried_widths(seen, [plan]))
     click.echo(_components(seen, plan, quantizer))
     click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
-    for kept in seen.kept:
+    for kept in seen.unquantized:
         click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
     if any("." in name for name, _ in plan.bits):
         click.echo(f"\n{plan}")

@@ -111,12 +111,11 @@ def run_single(
                 spec,
                 model,
                 prepared.artifacts(Store(home() / "store")),
-                prepared.evaluator,
-                prepared.samples,
+                prepared.task,
             )
             run.finish(record)
     finally:
-        prepared.evaluator.close()
+        prepared.task.close()
     click.echo(summary(record))
     click.echo()
     say_where_saved()

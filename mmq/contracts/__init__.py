@@ -2,10 +2,15 @@
 
 from mmq.contracts.dataset import Dataset
 from mmq.contracts.evaluation import Evaluation, Prediction
-from mmq.contracts.evaluator import Evaluator, Progress
+from mmq.contracts.evaluator import (
+    Evaluator,
+    GeneratingEvaluator,
+    QuestionEvaluator,
+    RankingEvaluator,
+    Scorer,
+)
 from mmq.contracts.family import (
     ComponentSpec,
-    GenerationConfig,
     ModelFamily,
     Stage,
     architecture_of,
@@ -15,15 +20,30 @@ from mmq.contracts.metric import Metric
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.contracts.samples import CaptionSample, QuestionSample, Sample
+from mmq.contracts.vlm import (
+    GENERAL_PROTOCOLS,
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    ImageTextMatcher,
+    Progress,
+    Request,
+    VisionLanguageModel,
+)
 
 __all__ = [
+    "GENERAL_PROTOCOLS",
+    "AnswerFormat",
+    "AnswerProtocol",
     "CalibratedQuantizer",
     "CaptionSample",
     "ComponentSpec",
     "Dataset",
     "Evaluation",
     "Evaluator",
+    "GeneratingEvaluator",
     "GenerationConfig",
+    "ImageTextMatcher",
     "LayerReport",
     "Metric",
     "ModelFamily",
@@ -31,10 +51,15 @@ __all__ = [
     "Progress",
     "QuantReport",
     "Quantizer",
+    "QuestionEvaluator",
     "QuestionSample",
+    "RankingEvaluator",
+    "Request",
     "Sample",
+    "Scorer",
     "Solved",
     "Stage",
+    "VisionLanguageModel",
     "architecture_of",
     "with_answer",
 ]

@@ -1,8 +1,8 @@
-"""Outputs of the stages in front of the language model: computed once a picture and allocation.
+"""Outputs of the stages in front of the language model: computed once per picture and allocation.
 
 Vision features depend on the vision encoder's bits alone, connector outputs on those of the vision
-encoder and the connector. Both are kept on disk under a key that names everything they depend on,
-so that allocations which share the bits upstream run only what lies downstream.
+encoder and the connector. Both are cached on disk under a key of everything they depend on, so
+that allocations which share the bits upstream run only what lies downstream.
 """
 
 import fcntl
@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mmq.contracts.evaluator import Progress
 from mmq.contracts.family import Stage
+from mmq.contracts.vlm import Progress
 from mmq.data.images import content_hash, open_image
 from mmq.errors import InputError
 from mmq.system import sealed
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GIB = 2**30
 DEFAULT_GIB = 10.0
-Rows = Callable[[Sequence[Path]], Tensor]  # pictures -> their outputs, a row a picture
+Rows = Callable[[Sequence[Path]], Tensor]  # pictures -> their outputs, one row per picture
 
 
 def cache_limit() -> int:
-    """Bytes that the cache may hold: $MMQ_CACHE_GIB, or 10 GiB; 0 keeps nothing."""
+    """Bytes that the cache may hold: $MMQ_CACHE_GIB, or 10 GiB; 0 caches nothing."""
     text = os.environ.get("MMQ_CACHE_GIB") or str(DEFAULT_GIB)
     try:
         limit = float(text)
@@ -60,7 +60,7 @@ class StageCache:
         self.root, self.limit, self.warned = root, limit, False
 
     def get(self, key: str) -> Tensor | None:
-        """A kept tensor, mapped from its file; None if it is not there (any more)."""
+        """A cached tensor, mapped from its file; None if it is not there (any more)."""
         path = self._path(key)
         try:
             # safetensors opens a file twice: it must not be removed in between
@@ -80,7 +80,7 @@ class StageCache:
         return tensors["rows"]
 
     def put(self, key: str, rows: Tensor) -> None:
-        """Keep a tensor, unless it is larger than the whole cache or the disk takes nothing."""
+        """Cache a tensor, unless it is larger than the whole cache or the disk takes nothing."""
         if rows.nbytes > self.limit:
             return
         tensors = {"rows": rows.cpu().contiguous()}
@@ -93,7 +93,7 @@ class StageCache:
 
     def _warn(self, error: Exception) -> None:
         if not self.warned:
-            log.warning("Outputs of stages cannot be kept in %s: %s", self.root, error)
+            log.warning("Outputs of stages cannot be cached in %s: %s", self.root, error)
         self.warned = True
 
     def _path(self, key: str) -> Path:
@@ -137,7 +137,7 @@ def encode(
 
     The pictures are worked through in chunks of `batch_size`, in the order given, the same for
     every allocation. Where there is no cache, or the outputs would fill more than half of it, they
-    are computed whenever they are asked for instead.
+    are computed on demand instead.
     """
     stages = _up_to(model, last)
     unique = list(dict.fromkeys(images))
@@ -145,18 +145,18 @@ def encode(
     keys = _keys(model, stages, chunks)
     if keys is None or model.stage_cache is None:
         return lambda wanted: _compute(model, stages, wanted)
-    kept = max(k for k, stage in enumerate(stages) if stage.kept)
-    held: dict[Path, tuple[Tensor, int]] = {}
+    last_cached = max(k for k, stage in enumerate(stages) if stage.cached)
+    cached: dict[Path, tuple[Tensor, int]] = {}
     for number, chunk in enumerate(progress(chunks, last)):
-        rows = _chunk(model, stages[: kept + 1], chunk, keys[number])
+        rows = _chunk(model, stages[: last_cached + 1], chunk, keys[number])
         if rows.nbytes * len(chunks) > model.stage_cache.limit / 2:
             log.info("Outputs of %s are too large for the cache: see MMQ_CACHE_GIB", last)
             return lambda wanted: _compute(model, stages, wanted)
-        held.update({path: (rows, k) for k, path in enumerate(chunk)})
+        cached.update({path: (rows, k) for k, path in enumerate(chunk)})
 
     def rows_of(wanted: Sequence[Path]) -> Tensor:
-        rows = torch.stack([held[path][0][held[path][1]] for path in wanted])
-        return run_stages(model, stages[kept + 1 :], rows.to(model.device))
+        rows = torch.stack([cached[path][0][cached[path][1]] for path in wanted])
+        return run_stages(model, stages[last_cached + 1 :], rows.to(model.device))
 
     return rows_of
 
@@ -169,7 +169,7 @@ def _up_to(model: "LoadedModel", last: str) -> list[Stage]:
 def _keys(
     model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[Path]]
 ) -> list[list[str]] | None:
-    """A key a chunk and stage; None where it is unknown which weights the model has."""
+    """One key per chunk and stage; None where it is unknown which weights the model has."""
     facts, states = [], []
     for stage in stages:
         for component in stage.components:
@@ -191,12 +191,12 @@ def _keys(
 def _chunk(
     model: "LoadedModel", stages: Sequence[Stage], chunk: Sequence[Path], keys: Sequence[str]
 ) -> Tensor:
-    """The last stage's outputs of some pictures, from the latest stage that is kept."""
+    """The last stage's outputs of some pictures, from the latest stage that is cached."""
     cache = model.stage_cache
     assert cache is not None
     start, rows = 0, None
     for k in range(len(stages), 0, -1):
-        if stages[k - 1].kept and (rows := cache.get(keys[k - 1])) is not None:
+        if stages[k - 1].cached and (rows := cache.get(keys[k - 1])) is not None:
             start = k
             break
     if rows is not None and start == len(stages):
@@ -204,7 +204,7 @@ def _chunk(
     values = _pixels(model, chunk) if rows is None else rows.to(model.device)
     for k in range(start, len(stages)):
         values = run_stages(model, stages[k : k + 1], values)
-        if stages[k].kept:
+        if stages[k].cached:
             cache.put(keys[k], values)
     return values.cpu()
 

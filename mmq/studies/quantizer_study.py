@@ -185,7 +185,7 @@ def opened(
         with study_run(chosen.experiment, name, questions, parent, kind) as run:
             yield QuantizerStudy(name, run, model, bits, prepared, artifacts, problems)
     finally:
-        evaluator.close()
+        next(iter(prepared.values())).task.close()
 
 
 def study_name(kind: str, chosen: PlannedOptions, keys: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def question_params(question: EvalSpec) -> dict[str, Any]:
     }
     if question.allow_unread_weights:
         params["model.allow_unread_weights"] = True
-    params |= {f"model.{k}": v for k, v in question.reading.items()}
+    params |= {f"model.{k}": v for k, v in question.tokenization.items()}
     params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}
     return params | versions()

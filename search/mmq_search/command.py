@@ -89,7 +89,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering, is_worker())
     model = prepared.load() if chosen.workers == 1 else None
     if model is None:
-        prepared.evaluator.close()  # what it checked with; the workers have their own
+        prepared.task.close()  # what it checked with; the workers have their own
     run = open_run(study, chosen.experiment, question)
     if is_worker():
         end_with_overseer()
@@ -109,7 +109,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
                 device, count = prepared.device, chosen.workers
                 found.together(command_lines(chosen, extra, device, count, **fixed))
     finally:
-        prepared.evaluator.close()
+        prepared.task.close()
     if not is_worker():
         _say_what_was_found(found)
 

@@ -37,7 +37,7 @@ def state(model):
 def test_every_family_and_task_of_the_paper_is_scored(tmp_path, model, task, bits):
     prepared = prepare(QuestionOptions(model=model, task=task, limit="12"), {}, lambda parts: [])
     record = run((prepared, prepared.load(), prepared.question), tmp_path, bits)
-    prepared.evaluator.close()
+    prepared.task.close()
     assert good(task, record.evaluation.score.value)
 
 

@@ -48,7 +48,7 @@ def score(model_name, task, exchange_pictures=False, limit=160):
         samples = [replace(s, image=i) for s, i in zip(samples, others, strict=True)]
     model = prepared.load()
     evaluation = prepared.evaluator.evaluate(model, samples, lambda items, text: items)
-    prepared.evaluator.close()
+    prepared.task.close()
     return evaluation.score
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmq.evaluation.saved_answers import SavedAnswers
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
 from mmq.contracts import Sample
 from mmq.evaluation.generating import answers_of
-from mmq.evaluation.saved_answers import SavedAnswers
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial

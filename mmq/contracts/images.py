@@ -1,0 +1,5 @@
+"""Pictures."""
+
+from pathlib import Path
+
+ImageRef = Path
