@@ -129,7 +129,7 @@ def test_references_that_tell_no_picture_from_another_are_refused(other):
     with pytest.raises(InputError, match="CIDEr is undefined: the references of"):
         Captioning().check_samples(other, other)
     with pytest.raises(InputError, match="CIDEr is undefined"):
-        Captioning().score(other, ["a cat"] * len(other))
+        Captioning().scorer(other).score(other, ["a cat"] * len(other))
 
 
 def test_one_picture_out_of_several_is_scored_with_the_frequencies_of_all():
@@ -187,12 +187,20 @@ def test_bleu_of_more_words_than_any_reference_has_is_undefined():
     assert "captioning/BLEU_4" not in evaluation.metrics
 
 
-def test_an_evaluator_scores_the_same_after_it_was_closed():
-    evaluator = Captioning()
-    evaluator._meteor = DeadMeteor()
+def test_a_scorer_scores_the_same_after_it_was_closed():
+    scorer = CaptionScorer(TWO, DeadMeteor())
     captions = ["a red dog", "two cats"]
-    evaluator.check_samples(TWO, TWO)
-    first = evaluator.score(TWO, captions)
-    evaluator.close()
-    evaluator.close()
-    assert evaluator.score(TWO, captions).metrics == first.metrics
+    first = scorer.score(TWO, captions)
+    scorer.close()
+    scorer.close()
+    assert scorer.score(TWO, captions).metrics == first.metrics
+
+
+class MuteMeteor(DeadMeteor):
+    def check(self):
+        raise InputError("METEOR does not run here")
+
+
+def test_a_meteor_that_does_not_run_is_refused_when_the_scorer_is_opened():
+    with pytest.raises(InputError, match="does not run here"):
+        CaptionScorer(TWO, MuteMeteor()).__enter__()

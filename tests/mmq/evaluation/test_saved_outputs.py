@@ -1,18 +1,18 @@
-"""Generated answers outlive a scoring that fails, and are trusted only as they were written."""
+"""Outputs survive a scoring that fails, and are trusted only as they were written."""
 
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from mmq.evaluation.saved_answers import SavedAnswers
+from mmq_plugins.evaluators.captioning import Captioning
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
-from mmq.contracts import Sample
-from mmq.evaluation.generating import answers_of
+from mmq.contracts import Sample, VisionLanguageModel
+from mmq.evaluation.generating import generate_outputs
+from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
@@ -20,38 +20,40 @@ from mmq.trial import run_trial
 SAMPLES = [Sample(str(k), str(k), Path(f"{k}.jpg")) for k in range(4)]
 
 
-class Talker:
-    """Answers with numbers that it never repeats."""
+class Talker(VisionLanguageModel):
+    """Says numbers that it never repeats."""
 
-    said = 0
+    calls = 0
 
-    def predict(self, model, samples, progress):
-        self.said += 1
-        return [f"{self.said}.{sample.id} \ud800|||" for sample in samples]
+    def generate(self, requests, config, progress):
+        self.calls += 1
+        return [f"{self.calls}.{request.sample_id} \ud800|||" for request in requests]
 
 
 @pytest.fixture
-def model(tmp_path):
-    return SimpleNamespace(saved_answers=SavedAnswers(tmp_path / "answers" / "a.json"))
+def saved(tmp_path):
+    return SavedOutputs(tmp_path / "outputs" / "a.json")
 
 
-def test_answers_that_were_not_scored_are_not_generated_again(model):
+def outputs_of(model, samples, saved):
+    return generate_outputs(Captioning(), model, samples, None, saved)
+
+
+def test_outputs_that_were_not_scored_are_not_generated_again(saved):
     talker = Talker()
-    first = answers_of(talker, model, SAMPLES, None)
-    assert answers_of(talker, model, SAMPLES, None) == first
-    assert answers_of(talker, model, SAMPLES[2:], None) == first[2:]
-    assert talker.said == 1
-    model.saved_answers.remove()
-    model.saved_answers.remove()
-    assert answers_of(talker, model, SAMPLES, None) != first
+    first = outputs_of(talker, SAMPLES, saved)
+    assert outputs_of(talker, SAMPLES, saved) == first
+    assert outputs_of(talker, SAMPLES[2:], saved) == first[2:]
+    assert talker.calls == 1
+    saved.remove()
+    saved.remove()
+    assert outputs_of(talker, SAMPLES, saved) != first
 
 
-def test_parts_are_saved_beside_each_other(model):
+def test_parts_are_saved_beside_each_other(saved):
     talker = Talker()
-    parts = answers_of(talker, model, SAMPLES[:2], None) + answers_of(
-        talker, model, SAMPLES[2:], None
-    )
-    assert answers_of(talker, model, SAMPLES, None) == parts
+    parts = outputs_of(talker, SAMPLES[:2], saved) + outputs_of(talker, SAMPLES[2:], saved)
+    assert outputs_of(talker, SAMPLES, saved) == parts
 
 
 @pytest.mark.parametrize(
@@ -61,18 +63,17 @@ def test_parts_are_saved_beside_each_other(model):
         lambda text: text[: len(text) // 2],
         lambda text: "",
         lambda text: "[" * 10_000,
-        lambda text: json.dumps({"answers": [1], "sha256": ""}),
+        lambda text: json.dumps({"outputs": [1], "sha256": ""}),
         lambda text: "[]",
     ],
 )
-def test_damaged_answers_are_reported_and_generated_again(model, damage, caplog):
+def test_damaged_outputs_are_reported_and_generated_again(saved, damage, caplog):
     talker = Talker()
-    answers_of(talker, model, SAMPLES, None)
-    path = model.saved_answers.path
-    path.write_text(damage(path.read_text()))
+    outputs_of(talker, SAMPLES, saved)
+    saved.path.write_text(damage(saved.path.read_text()))
     with caplog.at_level(logging.WARNING):
-        assert answers_of(talker, model, SAMPLES, None)[0].startswith("2.0")
-    assert "the model is asked again" in caplog.text
+        assert outputs_of(talker, SAMPLES, saved)[0].startswith("2.0")
+    assert "generating again" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +82,15 @@ def prepared():
     return prepare(chosen, {"num-beams": "1"}, lambda parts: [])
 
 
-def test_a_trial_whose_scoring_fails_is_scored_again_without_asking(
+def test_a_trial_whose_scoring_fails_is_scored_again_without_generating(
     prepared, tmp_path, monkeypatch
 ):
-    loaded, kind = prepared.load(), type(prepared.evaluator)
-    predict, score, predicted = kind.predict, kind.score, []
+    loaded, scorer = prepared.load(), type(prepared.task.scorer)
+    generate, score, generated = type(loaded).generate, scorer.score, []
 
     def watched(self, *arguments):
-        predicted.append(predict(self, *arguments))
-        return predicted[-1]
+        generated.append(generate(self, *arguments))
+        return generated[-1]
 
     def failing(self, *arguments):
         raise RuntimeError("the scorer died")
@@ -97,16 +98,15 @@ def test_a_trial_whose_scoring_fails_is_scored_again_without_asking(
     def trial(name):
         spec = TrialSpec(prepared.question, BitAllocation.parse(name))
         artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
-        return run_trial(spec, loaded, artifacts, prepared.evaluator, prepared.samples, True)
+        return run_trial(spec, loaded, artifacts, prepared.task, True)
 
-    monkeypatch.setattr(kind, "predict", watched)
-    monkeypatch.setattr(kind, "score", failing)
+    monkeypatch.setattr(type(loaded), "generate", watched)
+    monkeypatch.setattr(scorer, "score", failing)
     with pytest.raises(RuntimeError, match="the scorer died"):
         trial("vit=16,llm=16")
-    monkeypatch.setattr(kind, "score", score)
+    monkeypatch.setattr(scorer, "score", score)
     record = trial("vit=16,llm=16")
-    assert len(predicted) == 1
-    assert [p.text for p in record.evaluation.predictions] == predicted[0]
+    assert len(generated) == 1
+    assert [p.text for p in record.evaluation.predictions] == generated[0]
     trial("vit=16,llm=16")  # scored, so that nothing is saved any more
-    assert len(predicted) == 2
-    assert loaded.saved_answers is None
+    assert len(generated) == 2

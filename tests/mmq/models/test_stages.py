@@ -5,10 +5,12 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from asking import scores, silent
 from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.captioning import Captioning
 from mmq_plugins.evaluators.gqa import Gqa
@@ -24,10 +26,6 @@ from mmq.models.stages import StageCache, cache_limit, encode
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
-
-
-def silent(items, description):
-    return items
 
 
 @pytest.fixture
@@ -193,15 +191,13 @@ def test_answers_are_the_same_without_with_an_empty_and_with_a_warm_cache(
 ):
     model = load_model(name)
     samples = Scenes().samples(task, Path())[:20]
-    evaluator.batch_size = 8
-    evaluator.prepare(samples)
-    plain = evaluator.evaluate(model, samples, silent)
+    evaluator = replace(evaluator, batch_size=8)
+    plain = scores(evaluator, model, samples)
     model.stage_cache = StageCache(tmp_path, 10**9)
     for _ in range(2):
-        again = evaluator.evaluate(model, samples, silent)
+        again = scores(evaluator, model, samples)
         assert [p.text for p in again.predictions] == [p.text for p in plain.predictions]
         assert again.metrics == plain.metrics
-    evaluator.close()
 
 
 def calls(model, module):
@@ -227,7 +223,7 @@ def test_trials_that_share_bits_upstream_run_only_what_lies_downstream(tmp_path)
         record = run_trial(
             TrialSpec(prepared.question, allocation), model,
             prepared.artifacts(Store(tmp_path / "store"), quiet=True),
-            prepared.evaluator, prepared.samples, quiet=True,
+            prepared.task, quiet=True,
         )  # fmt: skip
         return [p.text for p in record.evaluation.predictions]
 
