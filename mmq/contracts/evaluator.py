@@ -152,7 +152,7 @@ class QuestionEvaluator(GeneratingEvaluator):
         self, samples: Sequence[QuestionSample], protocol: AnswerProtocol
     ) -> list[Request]:
         """The question of each sample in the protocol's template."""
-        return [Request((s.image,), protocol.prompt(s.question), s.id) for s in samples]
+        return [Request(s.images, protocol.prompt(s.question), s.id) for s in samples]
 
     def calibration(
         self, samples: Sequence[QuestionSample], protocol: AnswerProtocol

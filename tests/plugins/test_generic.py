@@ -9,7 +9,7 @@ from asking import ask, picture, scores, silent
 from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.generic import Generic
-from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, tiny_config
+from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, save_tiny, tiny_config
 from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
@@ -22,6 +22,7 @@ from mmq.models.loading import read_config
 from mmq.models.skeleton import family_of, skeleton
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
+from mmq.testing import FamilyContract
 from mmq.trial import run_trial
 
 
@@ -157,3 +158,17 @@ def test_it_is_quantized_and_restored(model, tmp_path):
     assert all(0 < layer.relative_error < 0.3 for layer in record.report.layers)
     assert record.evaluation.score.n == 4
     assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    return save_tiny("idefics3", tmp_path_factory.mktemp("contract"))
+
+
+class TestGeneric(FamilyContract):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tiny_folder):
+        self.folder = str(tiny_folder)
+
+    def checkpoint(self):
+        return self.folder

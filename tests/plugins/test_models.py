@@ -23,6 +23,7 @@ from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import load_model, read_config
 from mmq.models.skeleton import skeleton
+from mmq.testing import FamilyContract
 
 PICTURES = [scenes.render(scenes.make_scene(k, "test")) for k in range(4)]
 QUESTIONS = [
@@ -248,3 +249,18 @@ def _bundled():
     from mmq_plugins.embedded import blip2_checkpoint
 
     return str(blip2_checkpoint())
+
+
+class TestBlip2(FamilyContract):
+    def checkpoint(self):
+        return "embedded-blip2"
+
+
+class TestLlava(FamilyContract):
+    def checkpoint(self):
+        return "embedded-llava"
+
+
+class TestBlip2Retrieval(FamilyContract):
+    def checkpoint(self):
+        return "embedded-retrieval"
