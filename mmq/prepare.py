@@ -20,6 +20,7 @@ from mmq.data.source import limited
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.models.checkpoint import apply_protocol
+from mmq.models.image_sizes import check_sizes
 from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.models.stages import default_cache
@@ -111,6 +112,7 @@ def prepare_quantizers(
         check_layers(seen, quantizer, widths)
     check_weights(checkpoint, chosen.allow_unread_weights)
     drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
+    check_sizes((*drawn.samples, *drawn.calibration), seen.family.image_processor(checkpoint))
     evaluator.check_samples(drawn.samples, drawn.everything)
     evaluator.check()
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)

@@ -1,6 +1,6 @@
 """What a plugin implements, one file per kind."""
 
-from mmq.contracts.dataset import Dataset
+from mmq.contracts.dataset import Dataset, Splits
 from mmq.contracts.evaluation import Evaluation, Prediction
 from mmq.contracts.evaluator import Evaluator, Progress
 from mmq.contracts.family import (
@@ -11,19 +11,23 @@ from mmq.contracts.family import (
     architecture_of,
     with_answer,
 )
+from mmq.contracts.images import BytesImage, FileImage, ImageRef
 from mmq.contracts.metric import Metric
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.contracts.samples import CaptionSample, QuestionSample, Sample
 
 __all__ = [
+    "BytesImage",
     "CalibratedQuantizer",
     "CaptionSample",
     "ComponentSpec",
     "Dataset",
     "Evaluation",
     "Evaluator",
+    "FileImage",
     "GenerationConfig",
+    "ImageRef",
     "LayerReport",
     "Metric",
     "ModelFamily",
@@ -34,6 +38,7 @@ __all__ = [
     "QuestionSample",
     "Sample",
     "Solved",
+    "Splits",
     "Stage",
     "architecture_of",
     "with_answer",

@@ -141,6 +141,13 @@ class ModelFamily(ABC):
             f"be used; rtn and uniform can"
         )
 
+    def image_processor(self, source: str) -> Callable[..., Any] | None:
+        """The checkpoint's image processor, as `processor(images=[...], return_tensors="pt")`.
+
+        Loaded without the weights: what it refuses is refused before they are read. None: unknown.
+        """
+        return None
+
     def pixels(self, model: "LoadedModel", images: Sequence["Image"]) -> Tensor:
         """What the first stage takes of these pictures, on the model's device."""
         raise NotImplementedError(f"{type(self).__name__} has no stages")

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmq.contracts.family import with_answer
-from mmq.data.images import content_hash, open_image
+from mmq.contracts.images import ImageRef
 from mmq.system.hashing import digest
 from mmq.system.source_hash import code_hash
 
@@ -31,14 +30,14 @@ CODE = (  # what runs the pairs
 class Calibration:
     """Pictures and, for each, a text of the task and its right answer ("" where it has none)."""
 
-    images: tuple[Path, ...]
+    images: tuple[ImageRef, ...]
     texts: tuple[tuple[str, str], ...]
 
     def fingerprint(self, family: "ModelFamily") -> str:
         """A hash of the pairs and of the code that runs them."""
         code = [code_hash(name) for name in (type(family).__module__, *CODE)]
         packages = [version(name) for name in ("torch", "transformers")]
-        pictures = [content_hash(path) for path in self.images]
+        pictures = [image.digest() for image in self.images]
         return digest([pictures, self.texts, packages, code])
 
     def forwards(
@@ -51,7 +50,7 @@ class Calibration:
         take more or fewer tokens.
         """
         for part in self._batches(model, padded):
-            pictures = [open_image(self.images[k]) for k in part]
+            pictures = [self.images[k].open() for k in part]
             texts, answers = zip(*(self.texts[k] for k in part), strict=True)
             yield from model.family.forwards(model, pictures, texts, answers)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmq.contracts import Evaluation, QuestionSample, Sample
 from mmq.contracts.evaluator import Evaluator, Progress
 from mmq.contracts.family import GenerationConfig, ModelFamily
-from mmq.data.images import open_image
 from mmq.errors import InputError
 from mmq.models.stages import encode
 
@@ -86,14 +85,14 @@ class GeneratingEvaluator(Evaluator):
         family, size = model.family, self.batch_size
         rows = None
         if family.stages:
-            paths = [sample.image for sample in samples]
-            rows = encode(model, paths, family.stages[-1].name, size, progress)
+            refs = [sample.image for sample in samples]
+            rows = encode(model, refs, family.stages[-1].name, size, progress)
         by_length = sorted(range(len(samples)), key=lambda k: len(texts[k]))  # little padding
         batches = [by_length[start : start + size] for start in range(0, len(samples), size)]
         for part in progress(batches, self.task):
             asked, pictures = [texts[k] for k in part], [samples[k].image for k in part]
             if rows is None:
-                images = [open_image(path) for path in pictures]
+                images = [image.open() for image in pictures]
                 said = family.generate(model, images, asked, settings)
             else:
                 said = family.answer(model, rows(pictures), asked, settings)

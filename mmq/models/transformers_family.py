@@ -128,6 +128,14 @@ class TransformersFamily(ModelFamily):
         check_vocabulary(model, processor, source)
         return model, processor
 
+    def image_processor(self, source: str) -> Callable[..., Any]:
+        """That of the checkpoint's processor."""
+        import transformers
+
+        processor = load_processor(getattr(transformers, self.processor_class), source)
+        image_processor: Callable[..., Any] = processor.image_processor
+        return image_processor
+
     def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:
         """Pixels (n, 3, height, width) as the processor makes them."""
         found = model.processor.image_processor(images=list(images), return_tensors="pt")

@@ -5,13 +5,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmq.contracts import Evaluation, registry
+from mmq.contracts import Evaluation
 from mmq.contracts.evaluator import Evaluator
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.evaluation.generating import InParts
 from mmq.models.loading import LoadedModel, load_model
@@ -30,7 +30,7 @@ def _model(name: str) -> LoadedModel:
 
 @functools.cache
 def _samples(dataset: str, task: str) -> tuple[Any, ...]:
-    return tuple(registry.load("dataset", dataset)().samples(task, Path()))
+    return tuple(find_source(task, dataset).samples())
 
 
 class EvaluatorContract(ABC):
@@ -80,7 +80,7 @@ class EvaluatorContract(ABC):
             if isinstance(evaluator, InParts) and evaluator.bounds is not None:
                 self._check_parts(evaluator, samples, evaluation)
         assert [p.sample_id for p in evaluation.predictions] == [s.id for s in samples]
-        assert all(p.image.exists() for p in evaluation.predictions)
+        assert [p.images for p in evaluation.predictions] == [s.images for s in samples]
         for values in evaluation.per_sample.values():
             assert len(values) == len(samples)
             assert all(map(math.isfinite, values))

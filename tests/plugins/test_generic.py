@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.generic import Generic
 from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, tiny_config
@@ -15,7 +14,7 @@ from torch import nn
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
-from mmq.data.images import open_image
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import read_config
@@ -112,7 +111,7 @@ def model(request, tmp_path_factory):
 
 def test_it_is_asked_through_its_own_processor(model):
     assert isinstance(model.family, Generic)
-    samples = Scenes().samples("vqa", Path())[:4]
+    samples = find_source("vqa", "scenes").samples()[:4]
     evaluation = Vqa(batch_size=4, min_new_tokens=3, max_new_tokens=5).evaluate(
         model, samples, lambda items, text: items
     )
@@ -122,8 +121,8 @@ def test_it_is_asked_through_its_own_processor(model):
 
 def test_an_answer_does_not_depend_on_its_batch(model):
     settings = replace(Generic.generation["vqa"], min_new_tokens=4)
-    samples = Scenes().samples("vqa", Path())[:4]
-    images = [open_image(sample.image) for sample in samples]
+    samples = find_source("vqa", "scenes").samples()[:4]
+    images = [sample.image.open() for sample in samples]
     texts = [settings.prompt.format(sample.question * (1 + k)) for k, sample in enumerate(samples)]
     together = model.family.generate(model, images, texts, settings)
     apart = [

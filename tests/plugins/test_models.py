@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.embedded import scenes
 from mmq_plugins.embedded.build import build_tokenizer
 from mmq_plugins.evaluators.retrieval import Retrieval
@@ -18,7 +17,7 @@ from mmq_plugins.models.blip2 import Blip2
 from mmq_plugins.models.llava import Llava
 from safetensors.torch import load_file
 
-from mmq.data.images import open_image
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import load_model, read_config
@@ -61,8 +60,8 @@ def test_an_answer_holds_nothing_of_its_prompt(blip2):
 @pytest.mark.parametrize("beams", [1, 5])
 def test_answers_are_those_of_transformers_own_generation(blip2, beams):
     settings = replace(Blip2.generation["vqa"], num_beams=beams)
-    samples = Scenes().samples("vqa", Path())[:48]
-    images = [open_image(sample.image) for sample in samples]
+    samples = find_source("vqa", "scenes").samples()[:48]
+    images = [sample.image.open() for sample in samples]
     prompts = [settings.prompt.format(sample.question) for sample in samples]
     inputs = blip2.processor(images=images, text=prompts, padding=True, return_tensors="pt")
     tokens = blip2.module.generate(
@@ -92,7 +91,7 @@ def test_checkpoints_load_and_answer_in_half_precision(name, dtype):
     assert model.fingerprint != load_model(name).fingerprint
     task = model.family.tasks[-1]
     evaluator = {"vqa": Vqa, "retrieval": Retrieval}[task]()
-    samples = Scenes().samples(task, Path())[:10]
+    samples = find_source(task, "scenes").samples()[:10]
     evaluation = evaluator.evaluate(model, samples, lambda items, text: items)
     assert evaluation.score.value >= 60
 
@@ -205,7 +204,7 @@ def test_llavas_answers_are_those_of_transformers_own_generation(llava, beams):
 def test_llava_is_scored_through_the_same_path(llava):
     assert isinstance(llava.family, Llava)
     assert {n: len(c.layers) for n, c in llava.components.items()} == {"vit": 18, "llm": 14}
-    samples = Scenes().samples("vqa", Path())[:5]
+    samples = find_source("vqa", "scenes").samples()[:5]
     evaluation = Vqa(batch_size=2).evaluate(llava, samples, lambda items, text: items)
     assert evaluation.score.n == 5
     assert not any("USER" in p.text for p in evaluation.predictions)

@@ -2,12 +2,10 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.recall import (
     WAYS,
     image_ranks,
@@ -18,7 +16,7 @@ from mmq_plugins.evaluators.recall import (
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
 
 from mmq.config import QuestionOptions
-from mmq.data.images import open_image
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
@@ -37,7 +35,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def pool():
-    return Scenes().samples("retrieval", Path())[:24]
+    return find_source("retrieval", "scenes").samples()[:24]
 
 
 class TestRetrieval(EvaluatorContract):
@@ -172,7 +170,7 @@ def test_how_many_words_are_read_is_an_option(model, pool):
 def brute_force(model, samples):
     """Everything ranked again by the model's own forward, pair by pair."""
     texts = [normalize_caption(t) for s in samples for t in s.references]
-    images = [open_image(s.image) for s in samples]
+    images = [s.image.open() for s in samples]
     pixels = model.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
     scores = np.empty((len(samples), len(texts)))
     contrast = np.empty_like(scores)
@@ -220,7 +218,7 @@ def test_too_few_candidates_and_models_without_a_matching_head_are_refused():
 
 
 def test_the_matching_head_helps_clearly(model):
-    samples = Scenes().samples("retrieval", Path())
+    samples = find_source("retrieval", "scenes").samples()
     metrics = Retrieval(k=16).evaluate(model, samples, silent).metrics
     for way in ("image_to_text", "text_to_image"):
         ranked, contrast = (

@@ -166,7 +166,7 @@ class CaptionScorer:
             metrics=metrics,
             per_sample=each,
             predictions=[
-                Prediction(s.id, s.image, "", text, s.references[0], value)
+                Prediction(s.id, s.images, "", text, s.references[0], value)
                 for s, text, value in zip(samples, captions, cider_each, strict=True)
             ],
             undefined=undefined,

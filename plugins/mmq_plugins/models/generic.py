@@ -135,6 +135,14 @@ class Generic(ModelFamily):
         check_vocabulary(model, processor, source)
         return model, processor
 
+    def image_processor(self, source: str) -> Callable[..., Any]:
+        """That of the checkpoint's processor."""
+        from transformers import AutoProcessor
+
+        with needed_packages(source):
+            processor: Callable[..., Any] = load_processor(AutoProcessor, source).image_processor
+        return processor
+
     def _inputs(
         self,
         model: "LoadedModel",

@@ -6,9 +6,11 @@ import pytest
 from mmq_plugins.evaluators.captioning import Captioning
 from mmq_plugins.evaluators.vqa import Vqa
 
-from mmq.contracts import CaptionSample, QuestionSample
+from mmq.contracts import CaptionSample, FileImage, QuestionSample
 
-SAMPLE = QuestionSample("1", "1", Path("x.jpg"), "a {q} {0} {}?", ("yes",) * 10, "other")
+SAMPLE = QuestionSample(
+    "1", "1", (FileImage(Path("x.jpg")),), "a {q} {0} {}?", ("yes",) * 10, "other"
+)
 
 
 @pytest.mark.parametrize("prompt", ["{q}_{}", "{{}} Short answer:", "}{}{0}", "{}"])
@@ -25,7 +27,7 @@ def test_a_question_goes_where_the_braces_are_whatever_else_the_prompt_holds(pro
 
 def test_a_caption_prompt_has_no_place_for_a_question():
     texts = Captioning(prompt="a {} of").calibration_texts(
-        [CaptionSample("1", "1", Path("x.jpg"), ("a cat",))]
+        [CaptionSample("1", "1", (FileImage(Path("x.jpg")),), ("a cat",))]
     )
     assert texts == [("a {} of", "a cat")]
 

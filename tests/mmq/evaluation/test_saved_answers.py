@@ -10,14 +10,14 @@ import pytest
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
-from mmq.contracts import Sample
+from mmq.contracts import FileImage, Sample
 from mmq.evaluation.generating import answers_of
 from mmq.evaluation.saved_answers import SavedAnswers
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
 
-SAMPLES = [Sample(str(k), str(k), Path(f"{k}.jpg")) for k in range(4)]
+SAMPLES = [Sample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),)) for k in range(4)]
 
 
 class Talker:

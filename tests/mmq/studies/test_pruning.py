@@ -17,7 +17,7 @@ from mmq.analysis.fronts import Point
 from mmq.artifacts.store import Store
 from mmq.cli import main
 from mmq.config import QuestionOptions
-from mmq.contracts import Evaluation, Metric, Prediction, Sample
+from mmq.contracts import Evaluation, FileImage, Metric, Prediction, Sample
 from mmq.evaluation.generating import InParts
 from mmq.models.size import Size
 from mmq.prepare import prepare
@@ -132,13 +132,15 @@ class Known(InParts):
     def score(self, samples, answers):
         values = [float(answer) for answer in answers]
         said = [
-            Prediction(s.id, s.image, "", a, "", v)
+            Prediction(s.id, s.images, "", a, "", v)
             for s, a, v in zip(samples, answers, values, strict=True)
         ]
         return Evaluation("x", {"x": Metric(np.mean(values), len(values))}, {"x": values}, said)
 
 
-SAMPLES = [Sample(str(k), f"picture {k // 2}", Path(f"{k // 2}.jpg")) for k in range(200)]
+SAMPLES = [
+    Sample(str(k), f"picture {k // 2}", (FileImage(Path(f"{k // 2}.jpg")),)) for k in range(200)
+]
 GOOD = [100.0 * (k % 10 > 0) for k in range(200)]
 RIVAL = Point("vit=4 llm=4", 4.0, 90.0, stored_bpw=4.5)
 LLM2, LLM2_SIZE = BitAllocation.parse("vit=16,llm=2"), Size(10, 6.0, 6.5)

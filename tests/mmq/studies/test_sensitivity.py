@@ -10,7 +10,6 @@ from mmq.allocation.parts import names
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
-from mmq.data.images import open_image
 from mmq.prepare import prepare
 from mmq.studies.sensitivity import divergence, profile
 from mmq.system.home import home
@@ -74,7 +73,7 @@ def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog
 def test_decisions_along_right_answers_are_what_the_model_would_say(llava):
     prepared, model, _ = llava
     samples = prepared.calibration[:8]
-    pictures = [open_image(s.image) for s in samples]
+    pictures = [s.image.open() for s in samples]
     texts, answers = zip(*prepared.evaluator.calibration_texts(samples), strict=True)
     said = model.family.generate(model, pictures, texts, prepared.evaluator.settings(model))
     right = 0
