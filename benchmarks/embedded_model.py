@@ -41,7 +41,7 @@ def rotated(samples: Sequence[Any]) -> list[Any]:
     """Every sample with the picture of the image half the set away."""
     images = list(dict.fromkeys(s.image for s in samples))
     other = dict(zip(images, images[len(images) // 2 :] + images[: len(images) // 2], strict=True))
-    return [replace(s, image=other[s.image]) for s in samples]
+    return [replace(s, images=(other[s.image],)) for s in samples]
 
 
 def text(metric: Metric) -> str:

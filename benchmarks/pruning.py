@@ -75,7 +75,7 @@ class Recorded(InParts):
         """The mean of the scores."""
         each = [float(answer) for answer in answers]
         said = [
-            Prediction(s.id, s.image, "", "", "", v) for s, v in zip(samples, each, strict=True)
+            Prediction(s.id, s.images, "", "", "", v) for s, v in zip(samples, each, strict=True)
         ]
         metric = Metric(float(np.mean(each)), len(each))
         return Evaluation(self.primary, {self.primary: metric}, {self.primary: each}, said)

@@ -24,6 +24,7 @@ from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.evaluation.generating import Task, calibration_pairs, protocol_for
 from mmq.models.checkpoint import with_checkpoint_options
+from mmq.models.image_sizes import check_sizes
 from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.models.stages import default_cache
@@ -126,10 +127,12 @@ def prepare_quantizers(
     check_weights(checkpoint, chosen.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
     drawn = draw_data(chosen, data_task, any(q.calibrated for _, q in quantizers), pairs)
+    processor = seen.family.load_processor(checkpoint)
+    check_sizes((*drawn.samples, *drawn.calibration), processor.image_processor)
     evaluator.check_samples(drawn.samples, drawn.everything)
     evaluator.check()
     task = Task(evaluator, drawn.samples, drawn.everything)
-    prompt = rendered_prompt(seen.family, checkpoint, task, protocol)
+    prompt = rendered_prompt(seen.family, processor, task, protocol)
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
     return [
@@ -200,7 +203,7 @@ def _question(
 
 
 def rendered_prompt(
-    family: ModelFamily, checkpoint: str, task: Task, protocol: AnswerProtocol | None
+    family: ModelFamily, processor: Any, task: Task, protocol: AnswerProtocol | None
 ) -> str:
     """The first sample's prompt as the model reads it, "" where nothing is generated.
 
@@ -211,7 +214,7 @@ def rendered_prompt(
     requests = task.evaluator.requests(task.samples, protocol)
     check_requests(requests, family)
     first = requests[0]
-    return family.chat(family.load_processor(checkpoint), first.prompt, len(first.images))
+    return family.chat(processor, first.prompt, len(first.images))
 
 
 def build_plugins(

@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI chat completions protocol in front of a model, and its client."""
+"""A server of the OpenAI chat completions protocol in front of a model, and its client."""
 
 import base64
 import io

@@ -1,6 +1,6 @@
 """What a plugin implements, one file per kind."""
 
-from mmq.contracts.dataset import Dataset
+from mmq.contracts.dataset import Dataset, Splits
 from mmq.contracts.evaluation import Evaluation, Prediction
 from mmq.contracts.evaluator import (
     Evaluator,
@@ -16,6 +16,7 @@ from mmq.contracts.family import (
     architecture_of,
     with_answer,
 )
+from mmq.contracts.images import BytesImage, FileImage, ImageRef
 from mmq.contracts.metric import Metric
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
@@ -35,14 +36,17 @@ __all__ = [
     "GENERAL_PROTOCOLS",
     "AnswerFormat",
     "AnswerProtocol",
+    "BytesImage",
     "CalibratedQuantizer",
     "CaptionSample",
     "ComponentSpec",
     "Dataset",
     "Evaluation",
     "Evaluator",
+    "FileImage",
     "GeneratingEvaluator",
     "GenerationConfig",
+    "ImageRef",
     "ImageTextMatcher",
     "LayerReport",
     "Metric",
@@ -58,6 +62,7 @@ __all__ = [
     "Sample",
     "Scorer",
     "Solved",
+    "Splits",
     "Stage",
     "VisionLanguageModel",
     "architecture_of",

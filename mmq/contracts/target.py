@@ -1,4 +1,4 @@
-"""What an export target implements: the checkpoint format of an engine, written, read and asked."""
+"""What an export target implements: an engine's checkpoint format, written, read and asked."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence

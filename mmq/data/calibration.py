@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mmq.contracts.family import with_answer
 from mmq.contracts.vlm import Request
-from mmq.data.images import content_hash, open_image
 from mmq.system.hashing import digest
 from mmq.system.source_hash import code_hash
 
@@ -37,7 +36,7 @@ class Calibration:
         """A hash of the pairs and of the code that runs them."""
         code = [code_hash(name) for name in (type(family).__module__, *CODE)]
         packages = [version(name) for name in ("torch", "transformers")]
-        pictures = [[content_hash(image) for image in r.images] for r, _ in self.pairs]
+        pictures = [[image.digest() for image in r.images] for r, _ in self.pairs]
         texts = [[request.prompt, answer] for request, answer in self.pairs]
         return digest([pictures, texts, packages, code])
 
@@ -52,7 +51,7 @@ class Calibration:
         """
         texts = [(model.render(request), answer) for request, answer in self.pairs]
         for part in self._batches(model, texts, padded):
-            pictures = [[open_image(image) for image in self.pairs[k][0].images] for k in part]
+            pictures = [[image.open() for image in self.pairs[k][0].images] for k in part]
             prompts, answers = zip(*(texts[k] for k in part), strict=True)
             yield from model.family.calibration_forwards(model, pictures, prompts, answers)
 

@@ -44,7 +44,7 @@ class MeanScorer(Scorer):
             metrics={self.metric: mean_metric(values, clusters, bounds=self.bounds)},
             per_sample={self.metric: values},
             predictions=[
-                Prediction(s.id, s.image, s.question, text, s.answers[0], value)
+                Prediction(s.id, s.images, s.question, text, s.answers[0], value)
                 for s, text, value in zip(samples, outputs, values, strict=True)
             ],
         )

@@ -20,7 +20,6 @@ from mmq.contracts.vlm import (
     Request,
     VisionLanguageModel,
 )
-from mmq.data.images import open_image
 from mmq.models.stages import encode
 from mmq.system.disk import naming, write_all
 from mmq.system.home import home
@@ -153,7 +152,7 @@ class LoadedModel(VisionLanguageModel):
             prompts = [texts[k] for k in part]
             images_of = [requests[k].images for k in part]
             if rows is None:
-                pictures = [[open_image(image) for image in images] for images in images_of]
+                pictures = [[image.open() for image in images] for images in images_of]
                 generated = family.generate(self, pictures, prompts, config)
             else:
                 features = rows([image for images in images_of for image in images])

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mmq.contracts.family import Stage
+from mmq.contracts.images import ImageRef
 from mmq.contracts.vlm import Progress
-from mmq.data.images import content_hash, open_image
 from mmq.errors import InputError
 from mmq.system import sealed
 from mmq.system.hashing import digest
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GIB = 2**30
 DEFAULT_GIB = 10.0
-Rows = Callable[[Sequence[Path]], Tensor]  # pictures -> their outputs, one row per picture
+Rows = Callable[[Sequence[ImageRef]], Tensor]  # pictures -> their outputs, one row per picture
 
 
 def cache_limit() -> int:
@@ -128,7 +128,7 @@ def default_cache() -> StageCache | None:
 
 def encode(
     model: "LoadedModel",
-    images: Sequence[Path],
+    images: Sequence[ImageRef],
     last: str,
     batch_size: int,
     progress: Progress,
@@ -146,16 +146,16 @@ def encode(
     if keys is None or model.stage_cache is None:
         return lambda wanted: _compute(model, stages, wanted)
     last_cached = max(k for k, stage in enumerate(stages) if stage.cached)
-    cached: dict[Path, tuple[Tensor, int]] = {}
+    cached: dict[ImageRef, tuple[Tensor, int]] = {}
     for number, chunk in enumerate(progress(chunks, last)):
         rows = _chunk(model, stages[: last_cached + 1], chunk, keys[number])
         if rows.nbytes * len(chunks) > model.stage_cache.limit / 2:
             log.info("Outputs of %s are too large for the cache: see MMQ_CACHE_GIB", last)
             return lambda wanted: _compute(model, stages, wanted)
-        cached.update({path: (rows, k) for k, path in enumerate(chunk)})
+        cached.update({image: (rows, k) for k, image in enumerate(chunk)})
 
-    def rows_of(wanted: Sequence[Path]) -> Tensor:
-        rows = torch.stack([cached[path][0][cached[path][1]] for path in wanted])
+    def rows_of(wanted: Sequence[ImageRef]) -> Tensor:
+        rows = torch.stack([cached[image][0][cached[image][1]] for image in wanted])
         return run_stages(model, stages[last_cached + 1 :], rows.to(model.device))
 
     return rows_of
@@ -167,7 +167,7 @@ def _up_to(model: "LoadedModel", last: str) -> list[Stage]:
 
 
 def _keys(
-    model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[Path]]
+    model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[ImageRef]]
 ) -> list[list[str]] | None:
     """One key per chunk and stage; None where it is unknown which weights the model has."""
     facts, states = [], []
@@ -183,13 +183,13 @@ def _keys(
     common = [model.fingerprint, model.device, packages, family]
     keys = []
     for chunk in chunks:
-        pictures = [content_hash(path) for path in chunk]
+        pictures = [image.digest() for image in chunk]
         keys.append([f"{fact[0]}-{digest([common, fact, pictures])}" for fact in facts])
     return keys
 
 
 def _chunk(
-    model: "LoadedModel", stages: Sequence[Stage], chunk: Sequence[Path], keys: Sequence[str]
+    model: "LoadedModel", stages: Sequence[Stage], chunk: Sequence[ImageRef], keys: Sequence[str]
 ) -> Tensor:
     """The last stage's outputs of some pictures, from the latest stage that is cached."""
     cache = model.stage_cache
@@ -209,16 +209,16 @@ def _chunk(
     return values.cpu()
 
 
-def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[Path]) -> Tensor:
+def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[ImageRef]) -> Tensor:
     """The outputs of some pictures, each computed once, without the cache."""
     unique = list(dict.fromkeys(wanted))
     rows = run_stages(model, stages, _pixels(model, unique))
-    place = {path: k for k, path in enumerate(unique)}
-    return rows[[place[path] for path in wanted]]
+    place = {image: k for k, image in enumerate(unique)}
+    return rows[[place[image] for image in wanted]]
 
 
-def _pixels(model: "LoadedModel", paths: Sequence[Path]) -> Tensor:
-    return model.family.pixels(model, [open_image(path) for path in paths])
+def _pixels(model: "LoadedModel", images: Sequence[ImageRef]) -> Tensor:
+    return model.family.pixels(model, [image.open() for image in images])
 
 
 @torch.no_grad()

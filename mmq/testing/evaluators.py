@@ -6,13 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmq.contracts import Evaluation, registry
+from mmq.contracts import Evaluation
 from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.evaluation.generating import Task, calibration_pairs, evaluate, protocol_for
 from mmq.models.loading import LoadedModel, load_model
@@ -31,7 +31,7 @@ def _model(name: str) -> LoadedModel:
 
 @functools.cache
 def _samples(dataset: str, task: str) -> tuple[Any, ...]:
-    return tuple(registry.load("dataset", dataset)().samples(task, Path()))
+    return tuple(find_source(task, dataset, "").samples())
 
 
 class EvaluatorContract(ABC):

@@ -13,7 +13,7 @@ from mmq_plugins.evaluators.captioning import Captioning, CaptionScorer
 from mmq_plugins.evaluators.java import require_java
 from mmq_plugins.evaluators.line_process import ChildError
 
-from mmq.contracts import CaptionSample
+from mmq.contracts import CaptionSample, FileImage
 from mmq.errors import InputError
 from mmq.testing import EvaluatorContract
 
@@ -28,7 +28,9 @@ def samples_and_captions(n=40):
     samples, said = [], []
     for k in range(n):
         texts = captions(make_scene(k), rng)
-        samples.append(CaptionSample(str(k), str(k), Path(f"{k}.jpg"), tuple(texts[1:])))
+        samples.append(
+            CaptionSample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),), tuple(texts[1:]))
+        )
         said.append(texts[0])
     said[3], said[4], said[5] = "", "|||", "a dog, isn't it? “quoted”"
     return samples, said
@@ -68,7 +70,9 @@ def test_scores_equal_pycocoevalcaps_own(scored, monkeypatch):
 
 def test_line_breaks_inside_references_shift_nothing():
     texts = [("a red\rdog", "b\u2028cat"), ("third\x0bone",), ("fourth\none",)]
-    samples = [CaptionSample(str(k), str(k), Path("x"), t) for k, t in enumerate(texts)]
+    samples = [
+        CaptionSample(str(k), str(k), (FileImage(Path("x")),), t) for k, t in enumerate(texts)
+    ]
     scorer = CaptionScorer(samples)
     assert scorer._references == {
         "0": ["a red dog", "b cat"], "1": ["third one"], "2": ["fourth one"],
@@ -116,7 +120,7 @@ def test_a_java_that_fails_is_reported(monkeypatch, tmp_path):
 
 def caption_samples(*references):
     return [
-        CaptionSample(str(k), str(k), Path(f"{k}.jpg"), tuple(texts))
+        CaptionSample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),), tuple(texts))
         for k, texts in enumerate(references)
     ]
 
@@ -147,7 +151,7 @@ def test_pictures_that_say_only_what_all_say_are_refused_alone_and_reported_amon
 
 @pytest.mark.parametrize("texts", [[""], ["...", " ? "], ["\U0001f600"], ["\x00\u2028"], ["|||"]])
 def test_a_picture_without_a_word_in_its_references_is_refused_by_its_id(texts):
-    samples = [*TWO, CaptionSample("pic 7", "7", Path("7.jpg"), tuple(texts))]
+    samples = [*TWO, CaptionSample("pic 7", "7", (FileImage(Path("7.jpg")),), tuple(texts))]
     with pytest.raises(InputError, match="1 of 3 pictures have no reference.*'pic 7'"):
         Captioning().check_samples(samples, samples)
     Captioning().check_samples(TWO, samples)

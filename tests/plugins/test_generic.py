@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from asking import ask, picture, scores, silent
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.generic import Generic
 from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, save_tiny, tiny_config
@@ -16,6 +15,7 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
 from mmq.contracts import GenerationConfig, Request
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import read_config
@@ -113,14 +113,14 @@ def model(request, tmp_path_factory):
 
 def test_it_is_asked_through_its_own_processor(model):
     assert isinstance(model.family, Generic)
-    samples = Scenes().samples("vqa", Path())[:4]
+    samples = find_source("vqa", "scenes").samples()[:4]
     evaluation = scores(Vqa(batch_size=4, min_new_tokens=3, max_new_tokens=5), model, samples)
     assert evaluation.score.n == 4
     assert not any("Answer the" in p.text for p in evaluation.predictions)
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
-    samples = Scenes().samples("vqa", Path())[:4]
+    samples = find_source("vqa", "scenes").samples()[:4]
     images = [sample.image.open() for sample in samples]
     questions = [sample.question * (1 + k) for k, sample in enumerate(samples)]
     together = ask(model, images, questions, min_new_tokens=4)
@@ -133,7 +133,7 @@ def test_an_answer_does_not_depend_on_its_batch(model):
 
 
 def test_two_pictures_are_shown_in_their_order(model):
-    first, second = (picture(s.image.open()) for s in Scenes().samples("gqa", Path())[:8:7])
+    first, second = (picture(s.image.open()) for s in find_source("gqa", "scenes").samples()[:8:7])
     config = GenerationConfig(max_new_tokens=6, min_new_tokens=6)
 
     def outputs(*images):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from asking import ask, picture, requests_for, scores, silent
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.embedded import scenes
 from mmq_plugins.embedded.build import build_tokenizer
 from mmq_plugins.evaluators.retrieval import Retrieval
@@ -19,6 +18,7 @@ from mmq_plugins.models.llava import Llava
 from safetensors.torch import load_file
 
 from mmq.contracts import AnswerFormat, GenerationConfig, Request
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import load_model, read_config
@@ -53,7 +53,7 @@ def test_an_answer_holds_nothing_of_its_prompt(blip2):
 
 @pytest.mark.parametrize("beams", [1, 5])
 def test_answers_are_those_of_transformers_own_generation(blip2, beams):
-    samples = Scenes().samples("vqa", Path())[:48]
+    samples = find_source("vqa", "scenes").samples()[:48]
     images = [sample.image.open() for sample in samples]
     questions = [sample.question for sample in samples]
     prompts = [blip2.render(r) for r in requests_for(blip2, images, questions)]
@@ -83,7 +83,7 @@ def test_checkpoints_load_and_answer_in_half_precision(name, dtype):
     assert found == {getattr(torch, dtype)}
     assert model.fingerprint != load_model(name).fingerprint
     evaluator = Retrieval() if model.family.matches else Vqa()
-    samples = Scenes().samples(evaluator.task, Path())[:10]
+    samples = find_source(evaluator.task, "scenes").samples()[:10]
     assert scores(evaluator, model, samples).score.value >= 60
 
 
@@ -221,7 +221,7 @@ def test_a_family_of_one_picture_refuses_two(blip2):
 def test_llava_is_scored_through_the_same_path(llava):
     assert isinstance(llava.family, Llava)
     assert {n: len(c.layers) for n, c in llava.components.items()} == {"vit": 18, "llm": 14}
-    samples = Scenes().samples("vqa", Path())[:5]
+    samples = find_source("vqa", "scenes").samples()[:5]
     evaluation = scores(Vqa(batch_size=2), llava, samples)
     assert evaluation.score.n == 5
     assert not any("USER" in p.text for p in evaluation.predictions)

@@ -2,13 +2,11 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from asking import scores
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.recall import (
     WAYS,
     image_ranks,
@@ -20,7 +18,7 @@ from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_ca
 from mmq_plugins.evaluators.vqa import Vqa
 
 from mmq.config import QuestionOptions
-from mmq.data.images import open_image
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.evaluation.generating import protocol_for
 from mmq.models.loading import load_model
@@ -36,7 +34,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def pool():
-    return Scenes().samples("retrieval", Path())[:24]
+    return find_source("retrieval", "scenes").samples()[:24]
 
 
 class TestRetrieval(EvaluatorContract):
@@ -171,7 +169,7 @@ def test_how_many_words_are_read_is_an_option(model, pool):
 def brute_force(model, samples):
     """Everything ranked again by the model's own forward, pair by pair."""
     texts = [normalize_caption(t) for s in samples for t in s.references]
-    images = [open_image(s.image) for s in samples]
+    images = [s.image.open() for s in samples]
     pixels = model.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
     scores = np.empty((len(samples), len(texts)))
     contrast = np.empty_like(scores)
@@ -221,7 +219,7 @@ def test_too_few_candidates_and_models_without_a_matching_head_are_refused():
 
 
 def test_the_matching_head_helps_clearly(model):
-    samples = Scenes().samples("retrieval", Path())
+    samples = find_source("retrieval", "scenes").samples()
     metrics = scores(Retrieval(k=16), model, samples).metrics
     for way in ("image_to_text", "text_to_image"):
         ranked, contrast = (

@@ -13,7 +13,7 @@ from mmq_plugins.evaluators.vqa import Vqa, score_answers
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
 from mmq.config import QuestionOptions
-from mmq.contracts import QuestionSample
+from mmq.contracts import FileImage, QuestionSample
 from mmq.errors import InputError
 from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
@@ -174,7 +174,7 @@ def test_the_rule_is_an_option_and_a_param_of_every_run():
 
 
 def asked(answers, k=0, kind="other"):
-    return QuestionSample(str(k), str(k), Path("x.jpg"), "?", tuple(answers), kind)
+    return QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", tuple(answers), kind)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -281,7 +281,7 @@ def test_answers_are_normalized(answer, reference):
 
 def test_accuracy_comes_overall_and_per_answer_type():
     samples = [
-        QuestionSample(str(k), str(k), Path("x.jpg"), "?", ("yes",) * 10, kind)
+        QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", ("yes",) * 10, kind)
         for k, kind in enumerate(["yes/no", "yes/no", "number", "other"])
     ]
     evaluation = score_answers(samples, ["yes", "no", "yes", "no"])
@@ -297,7 +297,7 @@ def test_accuracy_comes_overall_and_per_answer_type():
 
 def test_answer_types_with_any_characters_are_counted_under_names_that_can_be_logged():
     samples = [
-        QuestionSample(str(k), str(k), Path("x.jpg"), "?", ("yes",) * 10, kind)
+        QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", ("yes",) * 10, kind)
         for k, kind in enumerate(["other (x)", "other [x]", "Größe/%"])
     ]
     metrics = score_answers(samples, ["yes", "no", "yes"]).metrics

@@ -12,7 +12,7 @@ from mmq_search.study import Asked, SearchStudy
 from optuna.trial import TrialState
 
 from mmq.analysis.budgets import Budget
-from mmq.contracts import Evaluation, Metric, Prediction, QuantReport
+from mmq.contracts import Evaluation, FileImage, Metric, Prediction, QuantReport
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.models.size import Size
@@ -34,7 +34,9 @@ def record(asked):
     bpw = (bits["vit"] + 3 * bits["llm"]) / 4
     score = 80 * min(1, bits["llm"] / 4) * min(1, bits["vit"] / 3)
     name, metric = "vqa/accuracy", Metric(score, 2, score - 1, score + 1)
-    said = [Prediction(str(k), Path("x.jpg"), "?", "yes", "yes", score) for k in range(2)]
+    said = [
+        Prediction(str(k), (FileImage(Path("x.jpg")),), "?", "yes", "yes", score) for k in range(2)
+    ]
     evaluation = Evaluation(name, {name: metric}, {name: [score, score]}, said)
     return TrialRecord(
         TrialSpec(QUESTION, asked.allocation), evaluation, QuantReport(), Size(10, bpw, bpw), {}

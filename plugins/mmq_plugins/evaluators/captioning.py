@@ -56,7 +56,7 @@ class Captioning(GeneratingEvaluator):
         self, samples: Sequence[CaptionSample], protocol: AnswerProtocol
     ) -> list[Request]:
         """The same prompt for every picture."""
-        return [Request((s.image,), protocol.template, s.id) for s in samples]
+        return [Request(s.images, protocol.template, s.id) for s in samples]
 
     def scorer(self, samples: Sequence[CaptionSample]) -> "CaptionScorer":
         """All four scores; METEOR's Java process runs until the scorer is closed."""
@@ -159,7 +159,7 @@ class CaptionScorer(Scorer):
             metrics=metrics,
             per_sample=each,
             predictions=[
-                Prediction(s.id, s.image, "", text, s.references[0], value)
+                Prediction(s.id, s.images, "", text, s.references[0], value)
                 for s, text, value in zip(samples, outputs, cider_each, strict=True)
             ],
             undefined=undefined,

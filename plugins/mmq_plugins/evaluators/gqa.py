@@ -108,7 +108,7 @@ def score_answers(
         metrics=metrics,
         per_sample={"gqa/accuracy": [100 * score for score in scores]},
         predictions=[
-            Prediction(s.id, s.image, s.question, answer, s.answers[0], 100 * score)
+            Prediction(s.id, s.images, s.question, answer, s.answers[0], 100 * score)
             for s, answer, score in zip(samples, answers, scores, strict=True)
         ],
     )

@@ -117,7 +117,7 @@ class Retrieval(RankingEvaluator):
             metrics=metrics,
             per_sample=each,
             predictions=[
-                Prediction(s.id, s.image, "", texts[best[k]], s.references[0], score)
+                Prediction(s.id, s.images, "", texts[best[k]], s.references[0], score)
                 for k, (s, score) in enumerate(
                     zip(samples, each["retrieval/mean_recall"], strict=True)
                 )

@@ -126,7 +126,7 @@ def score_answers(
         },
         per_sample={primary: [100 * score for score in scores]},
         predictions=[
-            Prediction(s.id, s.image, s.question, answer, most_common(s.answers), 100 * score)
+            Prediction(s.id, s.images, s.question, answer, most_common(s.answers), 100 * score)
             for s, answer, score in zip(samples, answers, scores, strict=True)
         ],
     )

@@ -11,13 +11,16 @@ from mmq.contracts import (
     GENERAL_PROTOCOLS,
     AnswerFormat,
     CaptionSample,
+    FileImage,
     QuestionSample,
     VisionLanguageModel,
 )
 from mmq.evaluation.generating import generate_outputs
 
 GENERAL = GENERAL_PROTOCOLS[AnswerFormat.SHORT_ANSWER]
-SAMPLE = QuestionSample("1", "1", Path("x.jpg"), "a {q} {0} {}?", ("yes",) * 10, "other")
+SAMPLE = QuestionSample(
+    "1", "1", (FileImage(Path("x.jpg")),), "a {q} {0} {}?", ("yes",) * 10, "other"
+)
 
 
 @pytest.mark.parametrize("prompt", ["{q}_{}", "{{}} Short answer:", "}{}{0}", "{}"])

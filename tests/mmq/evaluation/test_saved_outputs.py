@@ -10,14 +10,14 @@ from mmq_plugins.evaluators.captioning import Captioning
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
-from mmq.contracts import Sample, VisionLanguageModel
+from mmq.contracts import FileImage, Sample, VisionLanguageModel
 from mmq.evaluation.generating import generate_outputs
 from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
 
-SAMPLES = [Sample(str(k), str(k), Path(f"{k}.jpg")) for k in range(4)]
+SAMPLES = [Sample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),)) for k in range(4)]
 
 
 class Talker(VisionLanguageModel):

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from asking import scores, silent
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.evaluators.captioning import Captioning
 from mmq_plugins.evaluators.gqa import Gqa
 from mmq_plugins.evaluators.retrieval import Retrieval
@@ -20,6 +19,7 @@ from mmq_plugins.evaluators.vqa import Vqa
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import QuestionOptions
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.loading import load_model
 from mmq.models.stages import StageCache, cache_limit, encode
@@ -190,7 +190,7 @@ def test_answers_are_the_same_without_with_an_empty_and_with_a_warm_cache(
     name, task, evaluator, tmp_path
 ):
     model = load_model(name)
-    samples = Scenes().samples(task, Path())[:20]
+    samples = find_source(task, "scenes").samples()[:20]
     evaluator = replace(evaluator, batch_size=8)
     plain = scores(evaluator, model, samples)
     model.stage_cache = StageCache(tmp_path, 10**9)
@@ -244,7 +244,7 @@ def test_weights_of_unknown_origin_are_not_cached(tmp_path):
     model.stage_cache = StageCache(tmp_path / "stages", 10**9)
     layer = model.components["vit"].layers[0]
     model.write_("vit", {layer.name: layer.module.weight * 0})
-    images = [sample.image for sample in Scenes().samples("vqa", Path())[:4]]
+    images = [sample.image for sample in find_source("vqa", "scenes").samples()[:4]]
     encode(model, images, "vision", 4, silent)(images)
     assert not (tmp_path / "stages").exists()
     model.restore_()
@@ -254,7 +254,7 @@ def test_weights_of_unknown_origin_are_not_cached(tmp_path):
 
 def test_outputs_that_would_fill_the_cache_are_computed_when_they_are_asked_for(tmp_path):
     model = load_model("embedded-blip2")
-    images = list(dict.fromkeys(s.image for s in Scenes().samples("vqa", Path())[:12]))
+    images = list(dict.fromkeys(s.image for s in find_source("vqa", "scenes").samples()[:12]))
     plain = encode(model, images, "connector", 4, silent)(images[:4])
     model.stage_cache = StageCache(tmp_path / "stages", 30_000)
     found = encode(model, images, "connector", 4, silent)(images[:4])

@@ -20,6 +20,7 @@ from mmq.config import QuestionOptions
 from mmq.contracts import (
     AnswerFormat,
     Evaluation,
+    FileImage,
     GeneratingEvaluator,
     Metric,
     Prediction,
@@ -163,7 +164,9 @@ class Talker(VisionLanguageModel):
         return [str(self.score_of[request.sample_id]) for request in requests]
 
 
-SAMPLES = [Sample(str(k), f"picture {k // 2}", Path(f"{k // 2}.jpg")) for k in range(200)]
+SAMPLES = [
+    Sample(str(k), f"picture {k // 2}", (FileImage(Path(f"{k // 2}.jpg")),)) for k in range(200)
+]
 GOOD = [100.0 * (k % 10 > 0) for k in range(200)]
 RIVAL = Point("vit=4 llm=4", 4.0, 90.0, stored_bpw=4.5)
 LLM2, LLM2_SIZE = BitAllocation.parse("vit=16,llm=2"), Size(10, 6.0, 6.5)
