@@ -81,6 +81,11 @@ class ModelFamily(ABC):
     reading: ClassVar[Mapping[str, Any]] = {}  # how texts become tokens, to be logged
     stages: ClassVar[tuple[Stage, ...]] = ()
 
+    @classmethod
+    def identity(cls) -> tuple[str, int]:
+        """Name and version of the class: what it computed is reused as long as they stay."""
+        return f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}", cls.version
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """What its models can be scored on."""

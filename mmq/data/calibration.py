@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmq.contracts.family import with_answer
 from mmq.data.images import content_hash, open_image
 from mmq.system.hashing import digest
-from mmq.system.source_hash import code_hash
+from mmq.system.versions import room_versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
 
 BATCH = 16
-CODE = (  # what runs the pairs
-    __name__,
-    "mmq.quantization.blocks",
-    "mmq.tensors.layer_inputs",
-    "mmq.quantization.sequential",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +29,11 @@ class Calibration:
     texts: tuple[tuple[str, str], ...]
 
     def fingerprint(self, family: "ModelFamily") -> str:
-        """A hash of the pairs and of the code that runs them."""
-        code = [code_hash(name) for name in (type(family).__module__, *CODE)]
+        """A hash of the pairs and of the versions of what runs them."""
+        rooms = room_versions("data", "models", "quantization", "tensors")
         packages = [version(name) for name in ("torch", "transformers")]
         pictures = [content_hash(path) for path in self.images]
-        return digest([pictures, self.texts, packages, code])
+        return digest([pictures, self.texts, packages, family.identity(), rooms])
 
     def forwards(
         self, model: "LoadedModel", padded: bool = False

@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 
 class SavedAnswers:
-    """The answers of one allocation to one question, by sample id."""
+    """The answers of one allocation to one eval spec, by sample id."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
-    def of(cls, question: EvalSpec, allocation: BitAllocation) -> "SavedAnswers":
+    def of(cls, eval_spec: EvalSpec, allocation: BitAllocation) -> "SavedAnswers":
         """Those of a trial, whatever study it belongs to."""
-        return cls(home() / "answers" / f"{question.key}-{digest(str(allocation))}.json")
+        return cls(home() / "answers" / f"{eval_spec.key}-{digest(str(allocation))}.json")
 
     def get(self, samples: Sequence[Any]) -> list[str] | None:
         """The answers to these samples; None where one of them is not there."""

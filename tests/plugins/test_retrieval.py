@@ -17,13 +17,13 @@ from mmq_plugins.evaluators.recall import (
 )
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
 
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.data.images import open_image
 from mmq.errors import InputError
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
-from mmq.tracking.params import question_params
+from mmq.tracking.params import eval_spec_params
 
 
 def silent(items, description):
@@ -154,8 +154,8 @@ def test_captions_are_read_as_blip2_reads_them():
 
 
 def test_the_limits_and_the_padding_of_texts_are_logged():
-    options = QuestionOptions(model="embedded-retrieval", task="retrieval", limit="4")
-    params = question_params(prepare(options, {"max-words": "7"}, lambda parts: []).question)
+    options = EvalOptions(model="embedded-retrieval", task="retrieval", limit="4")
+    params = eval_spec_params(prepare(options, {"max-words": "7"}, lambda parts: []).question)
     assert params["evaluator.max_words"] == 7
     assert (params["model.padding_side"], params["model.max_tokens"]) == ("right", 35)
 

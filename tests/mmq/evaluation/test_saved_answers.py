@@ -9,7 +9,7 @@ import pytest
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import Sample
 from mmq.evaluation.generating import answers_of
 from mmq.evaluation.saved_answers import SavedAnswers
@@ -77,7 +77,7 @@ def test_damaged_answers_are_reported_and_generated_again(model, damage, caplog)
 
 @pytest.fixture(scope="module")
 def prepared():
-    chosen = QuestionOptions(model="embedded-llava", task="gqa", limit="4")
+    chosen = EvalOptions(model="embedded-llava", task="gqa", limit="4")
     return prepare(chosen, {"num-beams": "1"}, lambda parts: [])
 
 
@@ -95,7 +95,7 @@ def test_a_trial_whose_scoring_fails_is_scored_again_without_asking(
         raise RuntimeError("the scorer died")
 
     def trial(name):
-        spec = TrialSpec(prepared.question, BitAllocation.parse(name))
+        spec = TrialSpec(prepared.eval_spec, BitAllocation.parse(name))
         artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
         return run_trial(spec, loaded, artifacts, prepared.evaluator, prepared.samples, True)
 
@@ -106,7 +106,7 @@ def test_a_trial_whose_scoring_fails_is_scored_again_without_asking(
     monkeypatch.setattr(kind, "score", score)
     record = trial("vit=16,llm=16")
     assert len(predicted) == 1
-    assert [p.text for p in record.evaluation.predictions] == predicted[0]
+    assert [p.text for p in record.details.predictions] == predicted[0]
     trial("vit=16,llm=16")  # scored, so that nothing is saved any more
     assert len(predicted) == 2
     assert loaded.saved_answers is None
