@@ -1,13 +1,15 @@
 # make search   build .venv, run the bit-allocation search on the embedded model
 # make test     build .venv, run all checks and tests
 # make test-5   build .venv-5, run the tests that touch transformers with transformers 5
+# make identity record the hashes of what computes, once its results are known to be the same
+# make docs     generate docs/cli.md from the commands
 # make ui       browse what was logged
 # make clean    remove .venv and .venv-5
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-5 ui clean lint
+.PHONY: search test test-5 identity docs ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -53,6 +55,12 @@ test-5: .venv-5/installed
 	$(PYTHON) -m venv .venv-5
 	.venv-5/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-transformers-5.txt --editable '.[dev]'
 	touch $@
+
+identity: .venv/installed
+	$(BIN)/python tests/identity.py --record
+
+docs: .venv/installed
+	$(BIN)/python tests/help_pages.py --write
 
 ui: .venv/installed
 	$(BIN)/mlflow ui

@@ -15,8 +15,9 @@ from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.analysis.fronts import Point
-from mmq.analysis.selection import Budget, answers
+from mmq.analysis.selection import Budget, select
+from mmq.record import TrialRecord
+from mmq.studies.study import point_of
 
 SIZES = (0.15, 0.25, 0.35, 0.5)  # how far between the smallest and the largest
 DROPS = ("0.5%", "1%", "2%", "5%", "10%")
@@ -26,22 +27,20 @@ def read(folder):
     """Points by allocation, model's parameters and the space."""
     found = {}
     for path in folder.glob("*.json"):
-        facts = json.loads(path.read_text())
-        if any("." in name for name in facts["allocation"]):
+        record = TrialRecord.from_json(json.loads(path.read_text()))
+        if any("." in name for name, _ in record.allocation.bits):
             continue
-        name = str(BitAllocation.of(facts["allocation"]))
-        size, score = facts["size"], facts["metrics"][facts["primary"]]["value"]
-        found[name] = Point(name, size["bpw"], score, stored_bpw=size["stored_bpw"], nominal=True)
-        asked = facts["question"]
-    components = tuple(BitAllocation.parse(name).components)
+        found[str(record.allocation)] = point_of(record, "nominal")
+        size, spec = record.size, record.spec.eval_spec
+    components = tuple(BitAllocation.parse(next(iter(found))).components)
     widths = sorted({b for each in found for _, b in BitAllocation.parse(each).bits})
     space = Space(components, tuple(widths))
     assert len(found) == len(space), f"{folder}: {len(found)} of {len(space)} allocations"
     return (
         found,
-        size["parameters"],
+        size.parameters,
         space,
-        f"{asked['model']} {asked['task']} {asked['quantizer']}",
+        f"{spec.model} {spec.task} {spec.quantizer}",
     )
 
 
@@ -61,7 +60,7 @@ def steering(table, parameters, space, budget):
 
 def replay(table, parameters, space, budget, n_trials):
     """After which evaluation the answer is the true one and stays it; None: never."""
-    (true,) = answers(list(table.values()), budget, parameters, lambda name: None, [])
+    (true,) = select(list(table.values()), budget, parameters, lambda name: None, [])
     steered = steering(table, parameters, space, budget)
     study = optuna.create_study(directions=["minimize", "maximize"])
     for allocation in steered.diagonal():
@@ -73,7 +72,7 @@ def replay(table, parameters, space, budget, n_trials):
         point = table[str(space.suggest(trial))]
         study.tell(trial, [point.bpw, point.score])
         seen.append(point)
-        (now,) = answers(seen, budget, parameters, lambda name: None, [])
+        (now,) = select(seen, budget, parameters, lambda name: None, [])
         right = now.point is not None and true.point is not None
         right = right and (now.point.bpw, now.point.score) == (true.point.bpw, true.point.score)
         since = (since or count) if right else None

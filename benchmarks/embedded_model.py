@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import Metric
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
@@ -54,7 +54,7 @@ def abilities(name: str, limit: int) -> list[str]:
     """Right and wrong pictures, trained and held-out pairs, every task of a model."""
     lines = ["| task | metric | right pictures | wrong pictures |", "|---|---|---|---|"]
     for task in TASKS[name]:
-        options = QuestionOptions(model=name, task=task, limit=str(limit))
+        options = EvalOptions(model=name, task=task, limit=str(limit))
         prepared = prepare(options, {}, lambda parts: [])
         model = prepared.load()
         right = prepared.evaluator.evaluate(model, prepared.samples, silent)
@@ -86,25 +86,24 @@ def response(model_name: str, limit: int, folder: Path) -> list[str]:
         ("rtn", {"group-size": "64"}),
     ]
     for name, extra in choices:
-        options = QuestionOptions(
+        options = EvalOptions(
             model=model_name, task=TASKS[model_name][0], quantizer=name, limit=str(limit)
         )
         prepared = prepare(options, extra, lambda parts: [])
-        model, question = prepared.load(), prepared.question
+        model, spec = prepared.load(), prepared.eval_spec
         parts = list(model.components)
         for chosen in [[part] for part in parts] + [parts]:
             cells = []
             for bits in tqdm(WIDTHS, desc=f"{name} {extra} {chosen}", leave=False):
                 allocation = BitAllocation.uniform(chosen, bits).over(parts)
-                record = run_trial(
-                    TrialSpec(question, allocation),
+                result = run_trial(
+                    TrialSpec(spec, allocation),
                     model,
                     prepared.artifacts(Store(folder), quiet=True),
-                    prepared.evaluator,
-                    prepared.samples,
+                    prepared.task,
                     quiet=True,
                 )
-                cells.append(f"{record.evaluation.score.value:.1f}")
+                cells.append(f"{result.record.score.value:.1f}")
             label = name + "".join(f", {k} {v}" for k, v in extra.items())
             lines.append(f"| {label} | {'+'.join(chosen)} | {' | '.join(cells)} |")
     return lines

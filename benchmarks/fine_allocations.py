@@ -17,9 +17,8 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mmq_search.sampler_setup import SamplerSetup
@@ -34,12 +33,13 @@ from mmq.analysis.selection import Budget
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.models.loading import LoadedModel
 from mmq.prepare import Prepared, prepare
-from mmq.record import TrialSpec
+from mmq.record import TrialRecord, TrialSpec
 from mmq.studies.designs import grid
-from mmq.studies.records import Records, primary_samples
+from mmq.studies.records import Records
+from mmq.studies.study import point_of
 from mmq.system.home import home
 from mmq.trial import run_trial
 
@@ -59,30 +59,27 @@ class Bench:
     @classmethod
     def of(cls, case: str, limit: str, quantizer: str, bits: Sequence[int], seed: int) -> "Bench":
         name, task = case.split("/")
-        options = QuestionOptions(
-            model=name, task=task, limit=limit, quantizer=quantizer, seed=seed
-        )
+        options = EvalOptions(model=name, task=task, limit=limit, quantizer=quantizer, seed=seed)
         prepared = prepare(
             options, {}, lambda parts: [BitAllocation.uniform(parts, b) for b in bits], pairs=True
         )
         artifacts = prepared.artifacts(Store(home() / "store"), quiet=True)
-        return cls(prepared, prepared.load(), artifacts, Records.of(prepared.question))
+        return cls(prepared, prepared.load(), artifacts, Records.of(prepared.eval_spec))
 
     def evaluate(self, allocation: BitAllocation) -> None:
         """Run a trial, unless it was recorded."""
         if self.records.get(allocation) is None:
-            spec = TrialSpec(self.prepared.question, allocation)
+            spec = TrialSpec(self.prepared.eval_spec, allocation)
             found = run_trial(
                 spec,
                 self.model,
                 self.artifacts,
-                self.prepared.evaluator,
-                self.prepared.samples,
+                self.prepared.task,
                 quiet=True,
             )
-            self.records.keep(found, "")
+            self.records.put(found.record)
 
-    def facts(self, allocation: str) -> dict[str, Any]:
+    def record(self, allocation: str) -> TrialRecord:
         """What was recorded."""
         found = self.records.get(allocation)
         assert found is not None
@@ -90,11 +87,7 @@ class Bench:
 
     def point(self, allocation: BitAllocation) -> Point:
         """An evaluated allocation on the size-score plane."""
-        facts = self.facts(str(allocation))
-        score = facts["metrics"][facts["primary"]]
-        return Point(
-            str(allocation), facts["size"]["bpw"], score["value"], score["low"], score["high"]
-        )
+        return replace(point_of(self.record(str(allocation)), "nominal"), stored_bpw=None)
 
     def grid(self, bits: Sequence[int]) -> list[Point]:
         """All allocations over components."""
@@ -116,8 +109,8 @@ class Bench:
         space = Space(tuple(self.model.components), bits, grain)
         steering = self.steering(space)
         with tempfile.TemporaryDirectory() as folder:
-            facts = self.prepared.question.facts()
-            study = SearchStudy("fine", facts, space, Path(folder), seed, steering)
+            identity = self.prepared.eval_spec.identity()
+            study = SearchStudy("fine", identity, space, Path(folder), seed, steering)
             study.records = self.records
             for _ in tqdm(range(count), desc=grain, leave=False):
                 asked = study.ask()
@@ -132,7 +125,7 @@ class Bench:
         points = []
         for point in (new, old):
             self.evaluate(BitAllocation.parse(point.allocation))
-            every = primary_samples(self.facts(point.allocation))
+            every = self.record(point.allocation).sample_scores
             assert every is not None
             values[point.allocation] = [every[k] for k in kept]
             mean = float(np.mean(values[point.allocation]))
@@ -193,7 +186,7 @@ def row(case: str, chosen: argparse.Namespace) -> str:
     if chosen.figure:
         chosen.figure.mkdir(parents=True, exist_ok=True)
         studies = {"grid of components": old, f"search, {chosen.grain} parts": new}
-        score = bench.facts(new[0].allocation)["primary"]
+        score = bench.record(new[0].allocation).primary
         title = f"{case}, {chosen.quantizer}: {len(old)} evaluations each"
         path = chosen.figure / f"{case.replace('/', '-')}-{chosen.quantizer}.png"
         fronts_figure(studies, score, title).savefig(path, bbox_inches="tight", dpi=110)

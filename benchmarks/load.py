@@ -34,9 +34,21 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.importance import Settings
 from mmq.analysis.report import analyze
 from mmq.analysis.table import Table
+from mmq.contracts import Metric
+from mmq.eval_spec import EvalSpec
+from mmq.models.size import Size
+from mmq.record import TrialRecord, TrialSpec
 
 BITS = (2, 3, 4, 5, 6, 8, 16)
 REPEATS = 3
+
+SPEC = EvalSpec(
+    model="m", model_fingerprint="f", dtype="float32", family="f", family_distribution="mmq",
+    family_version=1, family_origin="", task="vqa", data="d", data_fingerprint="f", samples=100,
+    quantizer="rtn", quantizer_distribution="mmq", quantizer_version=1, quantizer_origin="",
+    quantizer_options={}, evaluator="vqa", evaluator_distribution="mmq", evaluator_version=1,
+    evaluator_origin="", evaluator_options={}, environment="", versions={}, seed=0,
+)  # fmt: skip
 
 
 def made_up(space: Space, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,11 +154,10 @@ def asking(study: SearchStudy) -> tuple[str, str]:
 
     def tell() -> None:
         trial = asked.pop()
-        record = {
-            "allocation": trial.allocation.as_dict(), "primary": "s", "run_id": "r",
-            "metrics": {"s": {"value": 50.0, "n": 100, "low": 49.0, "high": 51.0}},
-            "per_sample": {"s": [50.0] * 100}, "size": {"bpw": 5.0, "stored_bpw": 5.0},
-        }  # fmt: skip
+        record = TrialRecord(
+            TrialSpec(SPEC, trial.allocation), Size(10, 5.0, 5.0), "s",
+            {"s": Metric(50.0, 100, 49.0, 51.0)}, {"s": (50.0,) * 100}, {}, {}, run_id="r",
+        )  # fmt: skip
         study.records.put(record)
         study.tell(trial)
 

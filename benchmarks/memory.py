@@ -87,7 +87,7 @@ def child(folder: str, images: int, bits: int) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from mmq.allocation.allocation import BitAllocation
     from mmq.artifacts.store import Store
-    from mmq.config import QuestionOptions
+    from mmq.config import EvalOptions
     from mmq.prepare import prepare
     from mmq.record import TrialSpec
     from mmq.trial import run_trial
@@ -95,7 +95,7 @@ def child(folder: str, images: int, bits: int) -> None:
     def report(step: str, started: float) -> None:
         print(json.dumps([step, peak(), time.perf_counter() - started]), flush=True)
 
-    options = QuestionOptions(model=folder, task="captioning", limit=images, dtype="bfloat16")
+    options = EvalOptions(model=folder, task="captioning", limit=images, dtype="bfloat16")
     prepared = prepare(options, {}, lambda parts: [])
     asked: Any = prepared.evaluator
     print(json.dumps(f"{asked.num_beams} beams, at most {asked.max_new_tokens} tokens"))
@@ -106,11 +106,10 @@ def child(folder: str, images: int, bits: int) -> None:
     def trial(width: int) -> Any:
         allocation = BitAllocation.uniform(model.components, width)
         return run_trial(
-            TrialSpec(prepared.question, allocation),
+            TrialSpec(prepared.eval_spec, allocation),
             model,
             prepared.artifacts(Store(Path(folder) / "store")),
-            prepared.evaluator,
-            prepared.samples,
+            prepared.task,
         )
 
     for width in (16, bits):

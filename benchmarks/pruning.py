@@ -26,7 +26,6 @@ from mmq_search.space import Space
 from mmq_search.study import SearchStudy
 from optuna.samplers import RandomSampler, TPESampler
 
-from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.config import TaskOptions
 from mmq.contracts import Evaluation, Metric, Prediction, QuantReport, Sample
@@ -35,8 +34,7 @@ from mmq.data.draw import draw_data
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.evaluation.generating import InParts
-from mmq.models.size import Size
-from mmq.record import TrialRecord, TrialSpec
+from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.studies.pruning import Pruner
 
 SAMPLERS = {
@@ -83,28 +81,28 @@ class Recorded(InParts):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The records of a question's allocations, and the samples that they scored."""
+    """The records of an eval spec's allocations, and the samples that they scored."""
 
-    question: EvalSpec
-    records: dict[str, dict[str, Any]]
+    eval_spec: EvalSpec
+    records: dict[str, TrialRecord]
     samples: Sequence[Sample]
 
     @classmethod
     def read(cls, folder: Path) -> "Grid":
         """All of a folder; InputError where the samples are not the bundled ones."""
-        found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-        question = EvalSpec(**found[0]["question"])
-        chosen = TaskOptions(limit=str(question.samples), seed=question.seed)
-        drawn = draw_data(chosen, question.task, question.calibrated)
-        if drawn.fingerprint != question.data_fingerprint:
-            raise InputError(f"{folder}: the samples are not {question.samples} of the scenes")
-        names = {str(BitAllocation.of(facts["allocation"])): facts for facts in found}
-        return cls(question, names, drawn.samples)
+        texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
+        records = [TrialRecord.from_json(json.loads(text)) for text in texts]
+        spec = records[0].spec.eval_spec
+        options = TaskOptions(limit=str(spec.samples), seed=spec.seed)
+        drawn = draw_data(options, spec.task, spec.calibrated)
+        if drawn.fingerprint != spec.data_fingerprint:
+            raise InputError(f"{folder}: the samples are not {spec.samples} of the scenes")
+        return cls(spec, {str(r.allocation): r for r in records}, drawn.samples)
 
     @property
     def space(self) -> Space:
         """The space whose allocations were recorded."""
-        rows = [facts["allocation"] for facts in self.records.values()]
+        rows = [record.allocation.as_dict() for record in self.records.values()]
         bits = sorted({bits for row in rows for bits in row.values()})
         space = Space(tuple(rows[0]), tuple(bits))
         missing = [str(each) for each in space if str(each) not in self.records]
@@ -114,10 +112,10 @@ class Grid:
 
     def evaluator(self, allocation: str) -> Recorded:
         """What knows the scores of one trial."""
-        facts = self.records[allocation]
-        values = facts["per_sample"][facts["primary"]]
-        known = {s.id: v for s, v in zip(self.samples, values, strict=True)}
-        return Recorded(facts["primary"], known)
+        record = self.records[allocation]
+        assert record.sample_scores is not None
+        known = {s.id: v for s, v in zip(self.samples, record.sample_scores, strict=True)}
+        return Recorded(record.primary, known)
 
 
 def search(
@@ -126,17 +124,17 @@ def search(
     """A search over the grid, kept in a folder of its own."""
     folder.mkdir()
     steering = Steered(grid.space, name=sampler)
-    study = SearchStudy("replay", grid.question.facts(), grid.space, folder, seed, steering)
+    study = SearchStudy("replay", grid.eval_spec.identity(), grid.space, folder, seed, steering)
     while len(study.settled()) < n_trials and (asked := study.ask()) is not None:
         name = str(asked.allocation)
-        facts, evaluator = grid.records[name], grid.evaluator(name)
-        size = Size(*(facts["size"][key] for key in ("parameters", "bpw", "stored_bpw")))
+        size, evaluator = grid.records[name].size, grid.evaluator(name)
         points = study.points() if pruner else []
         evaluation, pruned = Pruner(seed, points, study.per_sample).evaluate(
             evaluator, None, grid.samples, lambda batches, _: batches, asked.allocation, size
         )
-        spec = TrialSpec(grid.question, asked.allocation)
-        study.records.keep(TrialRecord(spec, evaluation, QuantReport(), size, {}, pruned), name)
+        spec = TrialSpec(grid.eval_spec, asked.allocation)
+        result = TrialResult.of(spec, evaluation, QuantReport(), size, {}, pruned)
+        study.records.put(result.record.in_run(name))
         study.tell(asked)
     return study
 
@@ -174,7 +172,7 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
         same += fronts[0] == fronts[1]
         areas.append(area(raced.points()) / area(plain.points()) - 1)
         print(f"{sampler} {seed}: saved {saved[-1]:.1%}, {areas[-1]:+.3%}", file=sys.stderr)
-    asked = grid.question
+    asked = grid.eval_spec
     return (
         f"| {asked.model} {asked.task} {asked.quantizer} | {len(grid.records)} | {sampler} "
         f"| {pruned / seeds:.1f} of {n_trials} | {np.mean(saved):.1%} ({min(saved):.1%} to "
@@ -195,7 +193,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for folder in options.records:
         grid = Grid.read(folder)
-        Recorded.bounds = load("evaluator", grid.question.evaluator).bounds
+        Recorded.bounds = load("evaluator", grid.eval_spec.evaluator).bounds
         for sampler in options.samplers:
             with tempfile.TemporaryDirectory() as name:
                 found = row(Path(name), grid, sampler, options.seeds, options.n_trials)

@@ -40,7 +40,7 @@ from memory import write_checkpoint_apart
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts import artifacts
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.models.loading import read_config
@@ -57,7 +57,7 @@ BATCH = 16  # pairs a forward, as in mmq.data.calibration
 # --- whole embedded models -----------------------------------------------------------------------
 def prepared_for(options: argparse.Namespace, quantizer: str, model: str, task: str) -> Prepared:
     """A question whose trials may ask for all widths."""
-    chosen = QuestionOptions(model, task, quantizer=quantizer, limit="4")
+    chosen = EvalOptions(model, task, quantizer=quantizer, limit="4")
     chosen = replace(chosen, calibration_samples=options.pairs)
     uniform = BitAllocation.uniform
     return prepare(chosen, {}, lambda parts: [uniform(parts, b) for b in options.widths])

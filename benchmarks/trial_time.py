@@ -21,7 +21,7 @@ import mlflow
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.models.loading import LoadedModel
 from mmq.models.stages import StageCache
 from mmq.prepare import Prepared, prepare
@@ -68,29 +68,29 @@ def run_allocations(
     started = time.perf_counter()
     for k in range(trials):
         allocation = BitAllocation.uniform(model.components, WIDTHS[k % len(WIDTHS)])
-        spec = TrialSpec(prepared.question, allocation)
+        spec = TrialSpec(prepared.eval_spec, allocation)
         with run.trial_run(spec) as trial:
-            record = run_trial(
+            result = run_trial(
                 spec,
                 model,
                 prepared.artifacts(store, quiet=True),
                 prepared.task,
                 quiet=True,
             )
-            trial.finish(record)
+            trial.finish(result)
     return time.perf_counter() - started
 
 
 def measure(case: str, limit: int, trials: int, folder: Path) -> list[str]:
     """A row for each state of the cache."""
     name, task = case.split("/")
-    prepared = prepare(QuestionOptions(model=name, task=task, limit=limit), {}, lambda parts: [])
+    prepared = prepare(EvalOptions(model=name, task=task, limit=limit), {}, lambda parts: [])
     model = prepared.load()
     seconds: dict[str, float] = defaultdict(float)
     time_stages(model, seconds)
     store = Store(folder / "store")
     rows, plain = [], 0.0
-    with study_run("benchmark", case.replace("/", "-"), [prepared.question], None) as run:
+    with study_run("benchmark", case.replace("/", "-"), [prepared.eval_spec], None) as run:
         model.stage_cache = None
         run_allocations(prepared, model, store, run, min(trials, len(WIDTHS)))  # fill the store
         cache = StageCache(folder / f"stages-{name}-{task}", 10 * 2**30)

@@ -35,7 +35,7 @@ class TaskOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionOptions(TaskOptions):
+class EvalOptions(TaskOptions):
     """What to quantize, on which task, with which quantizer."""
 
     quantizer: str = option("rtn", QUANTIZER_HELP)

@@ -10,7 +10,7 @@ from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import finest
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions, TaskOptions
+from mmq.config import EvalOptions, TaskOptions
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
 from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
@@ -31,6 +31,7 @@ from mmq.models.stages import default_cache
 from mmq.system.device import resolve_device
 from mmq.system.disk import check_writable
 from mmq.system.home import home
+from mmq.system.versions import room_versions
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers")  # whose version can change a score
@@ -38,9 +39,9 @@ PACKAGES = ("torch", "transformers")  # whose version can change a score
 
 @dataclass(slots=True)
 class Prepared:
-    """A checked question with its plugins and samples; the model is loaded on demand."""
+    """A checked eval_spec with its plugins and samples; the model is loaded on demand."""
 
-    question: EvalSpec
+    eval_spec: EvalSpec
     device: str
     skeleton: Skeleton
     quantizer: Quantizer
@@ -66,17 +67,17 @@ class Prepared:
         return self.task.samples
 
     def artifacts(self, store: Store, quiet: bool = False) -> Artifacts:
-        """The quantized blocks that the trials of this question are assembled from."""
+        """The quantized blocks that the trials of this eval spec are assembled from."""
         calibration = self.pairs() if self.quantizer.calibrated else None
-        return Artifacts(self.question, self.quantizer, store, calibration, self.widths, quiet)
+        return Artifacts(self.eval_spec, self.quantizer, store, calibration, self.widths, quiet)
 
     def load(self) -> LoadedModel:
         """The model, after what scores it is open; InputError if mmq's home takes no file."""
         check_writable(home())
         self.task.open()
-        if self.question.rendered_prompt:
-            log.info("The first prompt as the model reads it:\n%s", self.question.rendered_prompt)
-        asked = self.question
+        if self.eval_spec.rendered_prompt:
+            log.info("The first prompt as the model reads it:\n%s", self.eval_spec.rendered_prompt)
+        asked = self.eval_spec
         model = load_model(
             asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed
         )
@@ -88,7 +89,7 @@ Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 
 def prepare(
-    chosen: QuestionOptions,
+    chosen: EvalOptions,
     extra: Mapping[str, str],
     allocations: Allocations,
     pairs: bool = False,
@@ -137,7 +138,7 @@ def prepare_quantizers(
 
     return [
         Prepared(
-            question=_question(
+            eval_spec=_eval_spec(
                 chosen, evaluator, protocol, prompt, seen, drawn, found, dtype, name, quantizer
             ),
             device=device,
@@ -163,7 +164,7 @@ def check_settings(chosen: TaskOptions) -> tuple[str, str]:
     return resolve_device(chosen.device, chosen.dtype)
 
 
-def _question(
+def _eval_spec(
     chosen: TaskOptions,
     evaluator: Evaluator,
     protocol: AnswerProtocol | None,
@@ -175,23 +176,35 @@ def _question(
     name: str,
     quantizer: Quantizer,
 ) -> EvalSpec:
-    """All that scores depend on; name: the quantizer plugin's."""
+    """Everything that scores depend on; name: the quantizer plugin's."""
+    quantizer_id = registry.identity("quantizer", type(quantizer))
+    evaluator_id = registry.identity("evaluator", type(evaluator))
+    family_id = registry.identity("model family", type(seen.family))
     return EvalSpec(
         model=chosen.model,
         model_fingerprint=model_fingerprint,
         dtype=dtype,
+        family=family_id.name,
+        family_distribution=family_id.distribution,
+        family_version=family_id.version,
+        family_origin=family_id.origin,
         task=evaluator.task,
         data=chosen.data,
         data_fingerprint=drawn.fingerprint,
         samples=len(drawn.samples),
         quantizer=name,
-        quantizer_origin=registry.origin("quantizer", name),
+        quantizer_distribution=quantizer_id.distribution,
+        quantizer_version=quantizer_id.version,
+        quantizer_origin=quantizer_id.origin,
         quantizer_options=plugin_options.values(quantizer),
         evaluator=chosen.task,
-        evaluator_origin=registry.origin("evaluator", chosen.task),
+        evaluator_distribution=evaluator_id.distribution,
+        evaluator_version=evaluator_id.version,
+        evaluator_origin=evaluator_id.origin,
         evaluator_options=evaluator.effective_options(protocol),
         rendered_prompt=prompt,
         environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        versions=room_versions(),
         seed=chosen.seed,
         tokenization=seen.family.tokenization,
         calibrated=quantizer.calibrated,
@@ -217,9 +230,7 @@ def rendered_prompt(
     return family.chat(processor, first.prompt, len(first.images))
 
 
-def build_plugins(
-    chosen: QuestionOptions, extra: Mapping[str, str]
-) -> tuple[Quantizer, Evaluator]:
+def build_plugins(chosen: EvalOptions, extra: Mapping[str, str]) -> tuple[Quantizer, Evaluator]:
     """Quantizer and evaluator with their options."""
     classes = {
         "quantizer": registry.load_class("quantizer", chosen.quantizer, Quantizer),

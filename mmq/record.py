@@ -1,27 +1,40 @@
-"""What a trial is asked and what it found."""
+"""What a trial evaluates, and what it found: the one record that everything else reads.
+
+    TrialSpec -> run_trial -> TrialResult = TrialRecord + TrialDetails
+
+A record is small and travels: to disk, to MLflow, to the search and to the analysis. The details
+(what happened to each layer, what the model said to each sample) are logged once, as files.
+"""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.contracts import Evaluation, QuantReport
+from mmq.contracts import Evaluation, LayerReport, Metric, Prediction, QuantReport
 from mmq.eval_spec import EvalSpec as EvalSpec
 from mmq.models.size import Size
+from mmq.system.sealed import Damaged, Unusable
+
+SCHEMA = 2  # of record.json; raise it with every change of the fields below
+
+
+class OtherSchema(Unusable):
+    """A record that another version of mmq wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSpec:
-    """One allocation within a question."""
+    """What one trial evaluates: an allocation within an eval spec."""
 
-    question: EvalSpec
+    eval_spec: EvalSpec
     allocation: BitAllocation
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Why a trial was stopped: what its rival is ahead by, on the samples seen and at least."""
+    """Why a trial was stopped: by how much its rival leads, measured and at least."""
 
     samples: int
     of: int
@@ -39,29 +52,133 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialDetails:
+    """What a trial logs as files of its own: one report per layer, one prediction per sample."""
+
+    layers: tuple[LayerReport, ...]
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """All that a trial found."""
+    """What a trial found. `TrialRecord.from_json(record.to_json())` is the record.
+
+    primary: name of the metric that a search maximizes. per_sample: one value per sample for every
+    metric that has them. layer_errors: means over the layers. seconds: by stage. undefined: why a
+    metric has no score. pruned: set if the trial was stopped on a part of its samples. run_id: the
+    MLflow run that it is logged to.
+    """
 
     spec: TrialSpec
-    evaluation: Evaluation
-    report: QuantReport
     size: Size
-    seconds: Mapping[str, float]  # by stage: quantize, evaluate
-    pruned: Pruned | None = None  # not None: lost its race, evaluated on a part of the samples
+    primary: str
+    metrics: Mapping[str, Metric]
+    per_sample: Mapping[str, tuple[float, ...]]
+    layer_errors: Mapping[str, float | None]
+    seconds: Mapping[str, float]
+    undefined: Mapping[str, str] = field(default_factory=dict)
+    pruned: Pruned | None = None
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.primary not in self.metrics:
+            raise ValueError(f"primary: {self.primary!r} is not one of {sorted(self.metrics)}")
+
+    @property
+    def allocation(self) -> BitAllocation:
+        """Which part gets how many bits."""
+        return self.spec.allocation
+
+    @property
+    def score(self) -> Metric:
+        """The metric that a search maximizes."""
+        return self.metrics[self.primary]
+
+    @property
+    def sample_scores(self) -> Sequence[float] | None:
+        """The score of every sample; None if the metric has none."""
+        return self.per_sample.get(self.primary)
+
+    def in_run(self, run_id: str) -> "TrialRecord":
+        """The same record, logged to this MLflow run."""
+        return dataclasses.replace(self, run_id=run_id)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for record.json; predictions and layers go to files of their own."""
+        """Plain data for record.json."""
+        size = dataclasses.asdict(self.size)
         return {
-            "question": dataclasses.asdict(self.spec.question),
+            "schema": SCHEMA,
+            "eval_spec": dataclasses.asdict(self.spec.eval_spec),
             "allocation": self.spec.allocation.as_dict(),
-            "size": dataclasses.asdict(self.size)
-            | {"gib": self.size.gib, "stored_gib": self.size.stored_gib},
-            "primary": self.evaluation.primary,
-            "metrics": {k: dataclasses.asdict(m) for k, m in self.evaluation.metrics.items()},
-            "per_sample": {
-                k: [float(x) for x in v] for k, v in self.evaluation.per_sample.items()
-            },
-            "errors": self.report.mean_errors(),
+            "size": size | {"gib": self.size.gib, "stored_gib": self.size.stored_gib},
+            "primary": self.primary,
+            "metrics": {name: dataclasses.asdict(m) for name, m in self.metrics.items()},
+            "per_sample": {name: list(values) for name, values in self.per_sample.items()},
+            "layer_errors": dict(self.layer_errors),
             "seconds": dict(self.seconds),
-            **({"undefined": dict(undefined)} if (undefined := self.evaluation.undefined) else {}),
-        } | ({"pruned": dataclasses.asdict(self.pruned)} if self.pruned else {})
+            "undefined": dict(self.undefined),
+            "pruned": None if self.pruned is None else dataclasses.asdict(self.pruned),
+            "run_id": self.run_id,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
+        """The record that `to_json` wrote.
+
+        OtherSchema for a record of another version, Damaged for one that lacks something.
+        """
+        if (schema := data.get("schema")) != SCHEMA:
+            age = "a newer" if isinstance(schema, int) and schema > SCHEMA else "an earlier"
+            raise OtherSchema(
+                f"{age} version of mmq wrote it, with schema {schema}; this one reads {SCHEMA}"
+            )
+        try:
+            size, pruned = data["size"], data["pruned"]
+            return cls(
+                spec=TrialSpec(
+                    EvalSpec(**data["eval_spec"]), BitAllocation.of(data["allocation"])
+                ),
+                size=Size(size["parameters"], size["bpw"], size["stored_bpw"]),
+                primary=data["primary"],
+                metrics={name: Metric(**each) for name, each in data["metrics"].items()},
+                per_sample={name: tuple(each) for name, each in data["per_sample"].items()},
+                layer_errors=data["layer_errors"],
+                seconds=data["seconds"],
+                undefined=data["undefined"],
+                pruned=None if pruned is None else Pruned(**pruned),
+                run_id=data["run_id"],
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise Damaged(f"it is not a whole record ({error!r})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """A trial's record and its details."""
+
+    record: TrialRecord
+    details: TrialDetails
+
+    @classmethod
+    def of(
+        cls,
+        spec: TrialSpec,
+        evaluation: Evaluation,
+        report: QuantReport,
+        size: Size,
+        seconds: Mapping[str, float],
+        pruned: Pruned | None = None,
+    ) -> "TrialResult":
+        """From what the evaluation found and the layers' report."""
+        record = TrialRecord(
+            spec=spec,
+            size=size,
+            primary=evaluation.primary,
+            metrics=dict(evaluation.metrics),
+            per_sample={k: tuple(map(float, v)) for k, v in evaluation.per_sample.items()},
+            layer_errors=report.mean_errors(),
+            seconds=dict(seconds),
+            undefined=dict(evaluation.undefined),
+            pruned=pruned,
+        )
+        return cls(record, TrialDetails(report.layers, tuple(evaluation.predictions)))

@@ -1,6 +1,6 @@
 """One trial: an allocation is quantized, scored and recorded. A newcomer starts here.
 
-    TrialSpec -> run_trial(spec, model, ...) -> TrialRecord
+    TrialSpec -> run_trial(spec, model, ...) -> TrialResult
 
 The grid, the search, the single-run command and the ablations all go through `run_trial`.
 Quantization is simulated: codes are dequantized into the model's own linear layers, so that an
@@ -21,7 +21,7 @@ from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.models.components import count_parameters
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size, measure_size
-from mmq.record import TrialRecord, TrialSpec
+from mmq.record import TrialResult, TrialSpec
 from mmq.system.memory import trim
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run_trial(
     quiet: bool = False,
     pruner: "Pruner | None" = None,
     check_size: Callable[[Size], None] | None = None,
-) -> TrialRecord:
+) -> TrialResult:
     """Quantize every component at its width, score the model, and leave it as it was.
 
     pruner: ends the trial once a finished one dominates it beyond doubt. check_size: gets the size
@@ -58,7 +58,7 @@ def run_trial(
                 bar.update(size)
 
     started = time.perf_counter()
-    saved = SavedOutputs.of(spec.question, allocation)
+    saved = SavedOutputs.of(spec.eval_spec, allocation)
     try:
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
         size = measure_size(report, count_parameters(model.module))
@@ -74,24 +74,24 @@ def run_trial(
     finally:
         model.restore_()
         trim()
-    _report_doubts(evaluation, spec.question.key)
-    return TrialRecord(
-        spec=TrialSpec(spec.question, allocation),
-        evaluation=evaluation,
-        report=report,
-        size=size,
+    _report_doubts(evaluation, spec.eval_spec.key)
+    return TrialResult.of(
+        TrialSpec(spec.eval_spec, allocation),
+        evaluation,
+        report,
+        size,
         seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
         pruned=pruned,
     )
 
 
-def _report_doubts(evaluation: Evaluation, question: str) -> None:
-    """Warn, once per question, of metrics without a score and of right answers worth nothing."""
+def _report_doubts(evaluation: Evaluation, eval_spec: str) -> None:
+    """Warn, once per eval spec, of metrics without a score and of right answers worth nothing."""
     for name, why in evaluation.undefined.items():
-        if _is_new(question, name):
+        if _is_new(eval_spec, name):
             log.warning("%s is undefined: %s", name, why)
     right = evaluation.right_but_worthless()
-    if right and _is_new(question, "right answers"):
+    if right and _is_new(eval_spec, "right answers"):
         example = right[0]
         log.warning(
             "%d of %d predictions equal the expected answer and score 0, e.g. %r on sample %s: "
@@ -100,8 +100,8 @@ def _report_doubts(evaluation: Evaluation, question: str) -> None:
         )  # fmt: skip
 
 
-def _is_new(question: str, subject: str) -> bool:
-    """Whether this was not reported before: all trials of a question have the same to report."""
-    known = (question, subject) in _reported
-    _reported.add((question, subject))
+def _is_new(eval_spec: str, subject: str) -> bool:
+    """Whether this was not reported before: all trials of an eval spec have the same to report."""
+    known = (eval_spec, subject) in _reported
+    _reported.add((eval_spec, subject))
     return not known

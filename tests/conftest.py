@@ -50,12 +50,12 @@ def store_uri(empty_store, tmp_path, monkeypatch):
 @pytest.fixture
 def evaluated(monkeypatch):
     """The allocations that were really evaluated, each with its quantizer."""
-    from mmq.studies import run as running
+    from mmq.studies import session as running
 
     seen, real = [], running.run_trial
 
     def watched(spec, *rest, **options):
-        seen.append((spec.question.quantizer, str(spec.allocation)))
+        seen.append((spec.eval_spec.quantizer, str(spec.allocation)))
         return real(spec, *rest, **options)
 
     monkeypatch.setattr(running, "run_trial", watched)

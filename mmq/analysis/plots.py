@@ -6,47 +6,47 @@ from typing import Any
 
 from mmq.analysis import theme
 from mmq.analysis.fronts import AXIS_LABELS, Point, axis_of, baseline, pareto_front
-from mmq.analysis.selection import Answer
+from mmq.analysis.selection import Selection
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
-MARKS = ("*", "D")  # of the first answer and of the second
+MARKS = ("*", "D")  # of the first selection and of the second
 SYMBOLS = ("star", "diamond")  # the same in plotly
 FORBIDDEN = 0.12  # opacity
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the figure has to show beside the front: the bounds that were asked, and the answers.
+class Highlights:
+    """What a figure shows beside the front: the bounds of the budget and the selections.
 
-    most: the largest size (bpw), least: the lowest score; None: not asked.
+    most: the largest size (bpw), least: the lowest score; None: unbounded.
     """
 
-    answers: Sequence[Answer] = field(default=())
+    selections: Sequence[Selection] = field(default=())
     most: float | None = None
     least: float | None = None
 
     @property
-    def marked(self) -> list[tuple[Answer, Point]]:
-        """The answers that there are, with their points; each point once."""
-        found: dict[str, tuple[Answer, Point]] = {}
-        for answer in self.answers:
-            if answer.point is not None:
-                found.setdefault(answer.point.allocation, (answer, answer.point))
-        return list(found.values())
+    def marked(self) -> list[tuple[Selection, Point]]:
+        """The selections that have a point, with their points; each point once."""
+        marked: dict[str, tuple[Selection, Point]] = {}
+        for selection in self.selections:
+            if selection.point is not None:
+                marked.setdefault(selection.point.allocation, (selection, selection.point))
+        return list(marked.values())
 
     def label(self, point: Point) -> str:
-        """What the legend says of a point: the questions that it answers."""
-        asked = ",\n".join(a.question for a in self.answers if a.point == point)
-        return f"{asked}:\n{point.size:.3f} {point.unit}, {point.allocation}"
+        """The legend of a point: the criteria that it was selected by."""
+        criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
+        return f"{criteria}:\n{point.size:.3f} {point.unit}, {point.allocation}"
 
 
 def front_figure(
-    points: Sequence[Point], score_name: str, title: str, asked: Asked | None = None
+    points: Sequence[Point], score_name: str, title: str, highlights: Highlights | None = None
 ) -> Any:
-    """A matplotlib figure: every trial, the front with 95% intervals, the bounds, the answers."""
+    """A matplotlib figure: all trials, the front with 95% intervals, bounds and selections."""
     from matplotlib.figure import Figure
 
-    asked = asked or Asked()
+    highlights = highlights or Highlights()
     figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     front = pareto_front(points)
@@ -83,11 +83,11 @@ def front_figure(
             color=INK,
             fontsize=9,
         )
-    _draw_bounds(axes, asked)
-    for (_, point), mark in zip(asked.marked, MARKS, strict=False):
+    _draw_bounds(axes, highlights)
+    for (_, point), mark in zip(highlights.marked, MARKS, strict=False):
         axes.scatter(
             [point.size], [point.score], marker=mark, s=220 if mark == "*" else 90, color=CHOSEN,
-            zorder=5, label=asked.label(point),
+            zorder=5, label=highlights.label(point),
         )  # fmt: skip
     axes.set_xlabel(AXIS_LABELS[axis_of(points)])
     axes.set_ylabel(score_name)
@@ -97,20 +97,20 @@ def front_figure(
     return figure
 
 
-def _draw_bounds(axes: Any, asked: Asked) -> None:
+def _draw_bounds(axes: Any, highlights: Highlights) -> None:
     """A line at each bound, and what lies beyond it shaded."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     look = {"color": CHOSEN, "linewidth": 1.2, "linestyle": ":"}
-    if asked.most is not None:
-        right = max(right, asked.most + 0.05 * (right - left))
-        left = min(left, asked.most - 0.05 * (right - left))
-        axes.axvline(asked.most, label=f"at most {asked.most:.4g} bpw", **look)
-        axes.axvspan(asked.most, right, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
-    if asked.least is not None:
-        bottom = min(bottom, asked.least - 0.05 * (top - bottom))
-        top = max(top, asked.least + 0.05 * (top - bottom))
-        axes.axhline(asked.least, label=f"at least {asked.least:.4g}", **look)
-        axes.axhspan(bottom, asked.least, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
+    if highlights.most is not None:
+        right = max(right, highlights.most + 0.05 * (right - left))
+        left = min(left, highlights.most - 0.05 * (right - left))
+        axes.axvline(highlights.most, label=f"at most {highlights.most:.4g} bpw", **look)
+        axes.axvspan(highlights.most, right, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
+    if highlights.least is not None:
+        bottom = min(bottom, highlights.least - 0.05 * (top - bottom))
+        top = max(top, highlights.least + 0.05 * (top - bottom))
+        axes.axhline(highlights.least, label=f"at least {highlights.least:.4g}", **look)
+        axes.axhspan(bottom, highlights.least, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
 
@@ -122,12 +122,12 @@ def _errors(points: Sequence[Point]) -> list[list[float]]:
 
 
 def front_plot(
-    points: Sequence[Point], score_name: str, title: str, asked: Asked | None = None
+    points: Sequence[Point], score_name: str, title: str, highlights: Highlights | None = None
 ) -> Any:
     """The same as a plotly figure: hovering a point shows its allocation."""
     import plotly.graph_objects as go
 
-    asked = asked or Asked()
+    highlights = highlights or Highlights()
     front = pareto_front(points)
     lower, upper = _errors(front)
     plot = go.Figure()
@@ -157,13 +157,13 @@ def front_plot(
             annotation_text=f"unquantized: {reference.score:.3g}",
             annotation_position="bottom right",
         )
-    _add_bounds(plot, points, asked)
-    for (_, point), symbol in zip(asked.marked, SYMBOLS, strict=False):
+    _add_bounds(plot, points, highlights)
+    for (_, point), symbol in zip(highlights.marked, SYMBOLS, strict=False):
         plot.add_scatter(
             x=[point.size],
             y=[point.score],
             mode="markers",
-            name=asked.label(point).replace("\n", " "),
+            name=highlights.label(point).replace("\n", " "),
             marker={"color": CHOSEN, "size": 16, "symbol": symbol},
             hoverinfo="skip",
         )
@@ -177,22 +177,24 @@ def front_plot(
     return plot
 
 
-def _add_bounds(plot: Any, points: Sequence[Point], asked: Asked) -> None:
+def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> None:
     """A line at each bound, and what lies beyond it shaded."""
     line = {"color": CHOSEN, "dash": "dot", "width": 1.5}
     shade = {"fillcolor": CHOSEN, "opacity": FORBIDDEN, "line_width": 0, "layer": "below"}
-    if asked.most is not None:
-        end = max([p.size for p in points] + [asked.most]) * 1.05
-        plot.add_vline(asked.most, line=line, annotation_text=f"at most {asked.most:.4g} bpw")
-        plot.add_vrect(asked.most, end, **shade)
-    if asked.least is not None:
+    if highlights.most is not None:
+        end = max([p.size for p in points] + [highlights.most]) * 1.05
+        plot.add_vline(
+            highlights.most, line=line, annotation_text=f"at most {highlights.most:.4g} bpw"
+        )
+        plot.add_vrect(highlights.most, end, **shade)
+    if highlights.least is not None:
         lows = [p.score if p.low is None else min(p.low, p.score) for p in points]
-        least = min([*lows, asked.least])
+        least = min([*lows, highlights.least])
         end = least - 0.05 * (max(p.score for p in points) - least)
         plot.add_hline(
-            asked.least,
+            highlights.least,
             line=line,
-            annotation_text=f"at least {asked.least:.4g}",
+            annotation_text=f"at least {highlights.least:.4g}",
             annotation_position="top left",
         )
-        plot.add_hrect(end, asked.least, **shade)
+        plot.add_hrect(end, highlights.least, **shade)

@@ -1,4 +1,4 @@
-"""What a budget allows: the best under a size, the smallest with a score, and how sure that is."""
+"""Selections by a budget: the best under a size, the smallest with a score, each with a chance."""
 
 import re
 from collections.abc import Sequence
@@ -21,87 +21,91 @@ DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A question in words, the point that answers it (None: none does), and how sure that is.
+class Selection:
+    """A criterion in words, the point that it selects (None: nothing fits), and how sure that is.
 
-    chance: that other pictures give the same answer, None where that is not known.
+    chance: that other pictures select the same point; None if that is unknown.
     """
 
-    question: str
+    criterion: str
     point: Point | None
     sureness: str
     chance: float | None = None
 
     @property
     def sure(self) -> bool:
-        """Whether the samples settle it."""
+        """Whether the samples are enough to be sure."""
         return self.chance is not None and self.chance >= SURE
 
     @property
     def alias(self) -> str:
-        """The question as a name, like best-under-4-bpw."""
-        words = self.question.replace("%", " percent").replace(".", "-").replace("e+", "e")
+        """The criterion as a name, like best-under-4-bpw."""
+        words = self.criterion.replace("%", " percent").replace(".", "-").replace("e+", "e")
         return re.sub(r"[^a-z0-9-]+", "-", words.lower()).strip("-")
 
     @property
     def headline(self) -> str:
-        """The answer in one line, without how sure it is."""
+        """The selection in one line, without how sure it is."""
         if self.point is None:
-            return f"{self.question}: none"
+            return f"{self.criterion}: none"
         point = self.point
-        return f"{self.question}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
+        return f"{self.criterion}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
 
     @property
     def text(self) -> str:
-        """The whole answer; the first line stands alone."""
+        """The whole selection; the first line stands alone."""
         return f"{self.headline}{'. ' if self.point is None else chr(10)}{self.sureness}"
 
 
-def answers(
+def select(
     points: Sequence[Point],
     budget: Budget,
     parameters: int,
     per_sample: PerSample,
     clusters: Sequence[str],
     floor: float | None = None,
-) -> list[Answer]:
-    """The best under the size, then the smallest with the score, as far as they are asked.
+) -> list[Selection]:
+    """The best under the size, then the smallest with the score, as far as the budget has them.
 
-    Where nothing is asked, the smallest within 1%. clusters: the picture of every sample. floor:
-    the least score there is; what cannot be told from it answers nothing. Chances are shares of
-    paired resamples: all allocations are scored on the same drawn pictures.
+    Without any bound, the smallest within 1%. clusters: the picture of every sample. floor: the
+    lowest possible score; a point that is not significantly above it is never selected. Chances
+    are shares of paired resamples: all allocations are scored on the same drawn pictures.
     """
     if not budget.sized and not budget.scored:
         budget = DEFAULT
     fitting = [p for p in points if budget.fits(p, parameters)]
     usable = [p for p in fitting if not at_floor(p, floor)]
     least, reference = budget.least_score(points), baseline(points)
-    known = [
+    compared = [
         *fitting,
         *([reference] if reference is not None and reference not in fitting else []),
     ]
-    evidence = Evidence(reference, PairedScores.of(known, per_sample, clusters), budget)
-    found = []
+    evidence = Evidence(reference, PairedScores.of(compared, per_sample, clusters), budget)
+    selections = []
     if budget.sized:
-        asked = f"best under {budget.size_text}"
-        asked += f" {budget.score_text}" if budget.scored else ""
+        criterion = f"best under {budget.size_text}"
+        criterion += f" {budget.score_text}" if budget.scored else ""
         enough = [p for p in usable if least is None or p.score >= least]
         best = max(enough, key=lambda p: (p.score, -p.size), default=None)
         if best is None or (budget.scored and least is None):
-            found.append(Answer(asked, None, _nothing(fitting, points, floor, least, budget)))
+            selections.append(
+                Selection(criterion, None, _nothing(fitting, points, floor, least, budget))
+            )
         else:
-            found.append(Answer(asked, best, *evidence.of_best(best, fitting)))
+            selections.append(Selection(criterion, best, *evidence.of_best(best, fitting)))
     if budget.scored:
-        asked = f"smallest {budget.score_text}"
-        asked += f" under {budget.size_text}" if budget.sized else ""
+        criterion = f"smallest {budget.score_text}"
+        criterion += f" under {budget.size_text}" if budget.sized else ""
         quantized = [p for p in usable if not p.is_unquantized]
         enough = [p for p in quantized if least is not None and p.score >= least]
         small = min(enough, key=lambda p: (p.size, -p.score), default=None)
         if small is None:
-            found.append(Answer(asked, None, _nothing(fitting, points, floor, least, budget)))
+            selections.append(
+                Selection(criterion, None, _nothing(fitting, points, floor, least, budget))
+            )
         else:
-            found.append(Answer(asked, small, *evidence.of_smallest(small, usable)))
-    return found
+            selections.append(Selection(criterion, small, *evidence.of_smallest(small, usable)))
+    return selections
 
 
 def _nothing(
@@ -171,13 +175,13 @@ class Evidence:
             start += f"As small, with the same score: {', '.join(p.allocation for p in equals)}. "
         if not self.paired.has(chosen):
             return f"{start}{UNSURE}", None
-        asked, (chance, seen) = self.budget.score_text, self.chance(chosen)
+        criterion, (chance, seen) = self.budget.score_text, self.chance(chosen)
         if seen:
-            text = f"It is {asked} in {chance:.0%} of resamples"
+            text = f"It is {criterion} in {chance:.0%} of resamples"
         else:
             text = (
                 f"{self.paired.pictures} pictures, none of them worse, show with {chance:.0%} "
-                f"confidence that it is {asked}"
+                f"confidence that it is {criterion}"
             )
         if chance < SURE:
             sure = [p for p in fitting if not p.is_unquantized and self.paired.has(p)

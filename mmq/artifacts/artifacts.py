@@ -1,4 +1,4 @@
-"""Quantized blocks of a question: taken from the store, or computed for all widths and stored."""
+"""Quantized blocks of an eval spec: taken from the store, or computed and stored."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import Part
 from mmq.artifacts.snapshot import Snapshot
-from mmq.artifacts.store import ArtifactKey, Store
+from mmq.artifacts.store import CODE_ROOMS, ArtifactKey, Store
 from mmq.contracts import LayerReport
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
 from mmq.data.calibration import Calibration
@@ -30,6 +30,7 @@ from mmq.quantization.sequential import (
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.memory import trim
+from mmq.system.versions import room_versions
 from mmq.tensors.quantized_weight import QuantizedLayer
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,13 @@ class NotStoredError(RuntimeError):
 
 @dataclass(slots=True)
 class Artifacts:
-    """The quantized blocks that the trials of a question are assembled from.
+    """The quantized blocks that the trials of an eval spec are assembled from.
 
     widths: those that trials may ask for, by component. A quantizer whose calibration inputs do
     not depend on the width computes all of them as soon as it computes one.
     """
 
-    question: EvalSpec
+    eval_spec: EvalSpec
     quantizer: Quantizer
     store: Store
     calibration: Calibration | None = None
@@ -172,9 +173,11 @@ class Artifacts:
             (number, bits): ArtifactKey(
                 model=model.fingerprint,
                 component=component.name,
-                quantizer=self.question.quantizer,
-                quantizer_origin=self.question.quantizer_origin,
-                options=tuple(sorted(self.question.quantizer_options.items())),
+                quantizer=self.eval_spec.quantizer,
+                quantizer_distribution=self.eval_spec.quantizer_distribution,
+                quantizer_version=self.eval_spec.quantizer_version,
+                versions=tuple(room_versions(*CODE_ROOMS).items()),
+                options=tuple(sorted(self.eval_spec.quantizer_options.items())),
                 bits=bits,
                 block=number,
                 layers=inside.get(number, ()),
@@ -194,7 +197,7 @@ class Artifacts:
         if all(self.store.has(key) for key in keys.values()):
             return
         self._check_unquantized(model, name)
-        with self.store.locked(f"{name}-{self.question.quantizer}"):
+        with self.store.locked(f"{name}-{self.eval_spec.quantizer}"):
             if not all(self.store.has(key) for key in keys.values()):
                 self._compute(model, name, widths, keys)
 

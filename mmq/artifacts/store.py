@@ -13,6 +13,7 @@ from mmq.system.hashing import digest
 from mmq.system.sealed import Unusable
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
+CODE_ROOMS = ("tensors", "quantization")  # whose versions decide whether codes are reused
 MEASURED = ("relative_error", "output_error", "note")
 
 
@@ -23,7 +24,9 @@ class ArtifactKey:
     model: str
     component: str
     quantizer: str
-    quantizer_origin: str
+    quantizer_distribution: str
+    quantizer_version: int
+    versions: tuple[tuple[str, int], ...]  # of the rooms of mmq that compute codes
     options: tuple[tuple[str, Any], ...]
     bits: int
     block: int

@@ -14,15 +14,15 @@ from mmq.analysis.report import analyze as run_analysis
 from mmq.analysis.report import table_rows
 from mmq.analysis.results_file import parse_pairs, read_results
 from mmq.analysis.table import Table, make_table
+from mmq.analysis.tables import aligned, markdown
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.cli.analysis_text import text
-from mmq.cli.figures import path_to_write, save_figure
 from mmq.cli.import_results import FileOptions
 from mmq.cli.options import no_leftovers, options_from
-from mmq.cli.places import say_how_to_browse
-from mmq.cli.tables import aligned, markdown
+from mmq.cli.places import print_how_to_browse
 from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
+from mmq.studies.figures import path_to_write, save_figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class AnalyzeOptions(FileOptions):
     file: str = option("", "CSV or JSON files to analyse instead of studies, separated by commas.")
     score: str = option("", "Metric, or the files' column, of the score; score if empty.")
     study: str = option("", "Studies, separated by commas; all of the experiment if empty.")
-    tag: str = option("", "Only trials with this tag, like mmq.question=1a2b.")
+    tag: str = option("", "Only trials with this tag, like mmq.eval_spec=1a2b.")
     filter: str = option("", "Only trials that an MLflow filter finds.")
     samples: bool = option(True, "Resample the evaluation's pictures, too, where they are known.")
     trees: int = option(DEFAULTS.trees, "Trees of a forest.")
@@ -87,7 +87,7 @@ def analyze(context: click.Context, chosen: AnalyzeOptions, extra: Mapping[str, 
     if report is not None:
         _write_report(report, text(found, markdown), figures)
     click.echo(f"\n{text(found, aligned)}\n")
-    say_how_to_browse()
+    print_how_to_browse()
     click.echo(f"Open:      {run.run_link()}")
 
 

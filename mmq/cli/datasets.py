@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
+from mmq.analysis.tables import aligned
 from mmq.cli.options import no_leftovers
-from mmq.cli.tables import aligned
 from mmq.contracts.dataset import Dataset
 from mmq.data.source import dataset_readers
 from mmq.data.subsets import has_pictures

@@ -9,7 +9,7 @@ import click
 from mmq.analysis.fronts import Point
 from mmq.analysis.results_file import ResultTable, parse_pairs, parse_sizes, read_results
 from mmq.cli.options import no_leftovers, options_from
-from mmq.cli.places import say_how_to_browse
+from mmq.cli.places import print_how_to_browse
 from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
 from mmq.studies.front import Results, description, log_front
@@ -120,7 +120,7 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
         click.echo(f"{len(table.problems)} bad rows skipped:\n{table.problem_text}")
     click.echo(said)
     click.echo(f"Study:     {study}")
-    say_how_to_browse()
+    print_how_to_browse()
     click.echo(f"Open:      {run.link()}")
 
 

@@ -5,13 +5,13 @@ import click
 from mmq.system.home import home
 
 
-def say_where_saved() -> None:
-    """Print the folder that has the records and the quantized weights."""
+def print_where_saved() -> None:
+    """Print the folder with the records and the quantized weights."""
     click.echo(f"Saved in:  {home()}")
 
 
-def say_how_to_browse() -> None:
-    """Print how to start the UI, where no server runs it already."""
+def print_how_to_browse() -> None:
+    """Print how to start the MLflow UI, unless a server runs it already."""
     from mmq.tracking import ui_command
 
     if command := ui_command():

@@ -7,23 +7,22 @@ from dataclasses import dataclass
 import click
 
 from mmq.allocation.allocation import BitAllocation, parse_widths
+from mmq.analysis.tables import aligned, number
 from mmq.artifacts.artifacts import Artifacts
-from mmq.artifacts.store import Store
 from mmq.cli.options import options_from
-from mmq.cli.tables import aligned, number
-from mmq.cli.trial import BaselineOptions
 from mmq.config import option
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.models.loading import LoadedModel
 from mmq.prepare import prepare
-from mmq.system.home import home
+from mmq.studies.session import opened
+from mmq.studies.single import BaselineOptions
 
 MIB = 8 * 1024**2  # bits
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions(BaselineOptions):
-    """A question, and the widths that its trials will be assembled from."""
+    """An eval spec, and the widths that its trials will be assembled from."""
 
     bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at.")
 
@@ -37,32 +36,30 @@ def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
     from the quantized model, each component is quantized behind unquantized ones and behind those
     of its own width; trials of other allocations quantize what they lack.
     """
-    from mmq.tracking import connect, plain_run
-    from mmq.tracking.params import question_params
+    from mmq.tracking import plain_run
+    from mmq.tracking.params import eval_spec_params
 
     widths = parse_widths(chosen.bits)
     prepared = prepare(
         chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
     )
-    connect(chosen.experiment)
-    model = prepared.load()
-    artifacts = prepared.artifacts(Store(home() / "store"))
-    params = question_params(prepared.question) | {"quantize.bits": chosen.bits}
-    try:
-        with plain_run(chosen.experiment, f"quantize {chosen.quantizer}", params) as run:
-            rows: list[LayerReport] = []
-            for name in model.components:
-                started = time.perf_counter()
-                artifacts.fill(model, name, widths)
-                run.log(metrics={f"seconds/{name}": time.perf_counter() - started})
-                for bits in widths:
-                    rows += artifacts.reports(model, name, bits)
-            if artifacts.behind_quantized:
-                _fill_uniform(model, artifacts, widths)
-            run.log_layers(rows)
-            click.echo(table(rows))
-    finally:
-        prepared.task.close()
+    params = eval_spec_params(prepared.eval_spec) | {"quantize.bits": chosen.bits}
+    with (
+        opened([prepared], chosen.experiment) as (session,),
+        plain_run(chosen.experiment, f"quantize {chosen.quantizer}", params) as run,
+    ):
+        model, artifacts = session.model, session.artifacts
+        rows: list[LayerReport] = []
+        for name in model.components:
+            started = time.perf_counter()
+            artifacts.fill(model, name, widths)
+            run.log(metrics={f"seconds/{name}": time.perf_counter() - started})
+            for bits in widths:
+                rows += artifacts.reports(model, name, bits)
+        if artifacts.behind_quantized:
+            _fill_uniform(model, artifacts, widths)
+        run.log_layers(rows)
+        click.echo(table(rows))
     for note in notes(rows):
         click.echo(note)
     click.echo(f"\nStored in {artifacts.store.root}; `mmq store` lists what is there.")

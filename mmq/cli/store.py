@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
+from mmq.analysis.tables import aligned
 from mmq.artifacts import unlogged
 from mmq.artifacts.inventory import items
 from mmq.artifacts.inventory import remove as remove_kept
-from mmq.artifacts.store import Entry, Store
+from mmq.artifacts.store import CODE_ROOMS, Entry, Store
 from mmq.cli.options import no_leftovers
-from mmq.cli.tables import aligned
 from mmq.contracts import registry
 from mmq.errors import InputError
 from mmq.system.home import home
 from mmq.system.sealed import NotReadable
+from mmq.system.versions import room_versions
 
 MIB = 1024**2
 DAY = 24 * 3600
@@ -184,9 +185,16 @@ def _is_current(entry: Entry) -> bool:
     """Whether the installed quantizer is the one that made it."""
     name = entry.key.get("quantizer", "")
     try:
-        return bool(entry.key["quantizer_origin"] == registry.origin("quantizer", name))
-    except (InputError, KeyError):
+        found = registry.identity("quantizer", registry.load("quantizer", name))
+    except InputError:
         return False
+    own = (
+        found.distribution,
+        found.version,
+        [list(pair) for pair in room_versions(*CODE_ROOMS).items()],
+    )
+    stored = ("quantizer_distribution", "quantizer_version", "versions")
+    return own == tuple(entry.key.get(field) for field in stored)
 
 
 def table(entries: Sequence[Entry]) -> str:

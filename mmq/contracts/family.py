@@ -74,6 +74,11 @@ class ModelFamily(ABC):
     tokenization: ClassVar[Mapping[str, Any]] = {}  # how texts become tokens, to be logged
     stages: ClassVar[tuple[Stage, ...]] = ()
 
+    @classmethod
+    def identity(cls) -> tuple[str, int]:
+        """Name and version of the class: what it computed is reused as long as they stay."""
+        return f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}", cls.version
+
     def supports(self, config: Any) -> bool:
         """Whether this configuration's architecture is one of this family's."""
         return architecture_of(config) in self.architectures

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mmq.errors import InputError, unknown
-from mmq.system.source_hash import code_hash
+from mmq.system.source_hash import source_hash
 
 GROUPS = {
     "quantizer": "mmq.quantizers",
@@ -16,6 +16,7 @@ GROUPS = {
     "checkpoint": "mmq.checkpoints",  # functions that return the folder of a bundled model
     "command": "mmq.commands",
     "target": "mmq.targets",
+    "function": "mmq.api",  # what `import mmq` offers and another package implements
 }
 
 
@@ -80,10 +81,34 @@ def load_class(kind: str, name: str, base: type) -> Any:
     return plugin
 
 
-def origin(kind: str, name: str) -> str:
-    """Distribution, version and a hash of the plugin's module: other code, other origin."""
-    found = _table(kind)[name]
-    return f"{found.distribution} {found.version} {code_hash(load(kind, name).__module__)[:8]}"
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What decides whether two results come from the same plugin.
+
+    version: the class's own (`Quantizer.version` and so on), raised when its results change.
+    origin: the distribution's version and a hash of the source that ran; it decides nothing.
+    """
+
+    name: str
+    distribution: str
+    version: int
+    origin: str
+
+
+def identity(kind: str, plugin: type) -> Identity:
+    """The identity of an installed plugin's class; InputError for one that is not installed."""
+    value = f"{plugin.__module__}:{plugin.__qualname__}"
+    for each in installed(kind):
+        if each.entry_point.value.partition(" ")[0] == value:
+            version: int = getattr(plugin, "version", 1)
+            origin = f"{each.distribution} {each.version} {source_hash(plugin.__module__)[:8]}"
+            return Identity(each.name, each.distribution, version, origin)
+    names = ", ".join(each.name for each in installed(kind)) or "none"
+    raise InputError(
+        f"The {kind} {plugin.__qualname__} of {plugin.__module__} is not installed as a plugin. "
+        f"Declare it as an entry point of {GROUPS[kind]!r} and install its distribution. "
+        f"Installed: {names}."
+    )
 
 
 def refresh() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mmq.contracts.family import with_answer
 from mmq.contracts.vlm import Request
 from mmq.system.hashing import digest
-from mmq.system.source_hash import code_hash
+from mmq.system.versions import room_versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
 
 BATCH = 16
-CODE = (  # what runs the pairs
-    __name__,
-    "mmq.quantization.blocks",
-    "mmq.tensors.layer_inputs",
-    "mmq.quantization.sequential",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +27,12 @@ class Calibration:
     pairs: tuple[tuple[Request, str], ...]
 
     def fingerprint(self, family: "ModelFamily") -> str:
-        """A hash of the pairs and of the code that runs them."""
-        code = [code_hash(name) for name in (type(family).__module__, *CODE)]
+        """A hash of the pairs and of the versions of what runs them."""
+        rooms = room_versions("data", "models", "quantization", "tensors")
         packages = [version(name) for name in ("torch", "transformers")]
         pictures = [[image.digest() for image in r.images] for r, _ in self.pairs]
         texts = [[request.prompt, answer] for request, answer in self.pairs]
-        return digest([pictures, texts, packages, code])
+        return digest([pictures, texts, packages, family.identity(), rooms])
 
     def forwards(
         self, model: "LoadedModel", padded: bool = False

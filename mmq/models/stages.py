@@ -26,7 +26,7 @@ from mmq.errors import InputError
 from mmq.system import sealed
 from mmq.system.hashing import digest
 from mmq.system.home import home
-from mmq.system.source_hash import code_hash
+from mmq.system.versions import room_versions
 
 if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
@@ -178,9 +178,9 @@ def _keys(
                 return None
             states.append((component, state))
         facts.append([stage.name, list(states)])
-    family = code_hash(type(model.family).__module__)  # how stages compute
     packages = [version(name) for name in ("torch", "transformers")]
-    common = [model.fingerprint, model.device, packages, family]
+    computed_by = [packages, model.family.identity(), room_versions("data", "models")]
+    common = [model.fingerprint, model.device, computed_by]
     keys = []
     for chunk in chunks:
         pictures = [image.digest() for image in chunk]

@@ -1,9 +1,8 @@
-"""Whether the unquantized model scores anything that quantized ones can be compared with."""
+"""Check that the unquantized model scores above the floor: otherwise no loss can be measured."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
+from mmq.contracts import Metric
 from mmq.errors import InputError
 
 ADVICE = (
@@ -13,29 +12,28 @@ ADVICE = (
 )
 
 
-def check_baseline(
-    score: Mapping[str, Any], name: str, bounds: tuple[float, float] | None
-) -> None:
-    """InputError where no loss could be seen: the unquantized score is the least there is.
+def check_baseline(score: Metric, name: str, bounds: tuple[float, float] | None) -> None:
+    """InputError if no loss could be measured: the unquantized score is the lowest possible.
 
-    score: value, low, high and n of the metric with this name. bounds: between which values it
-    lies; where they are not known, it only has to be a number.
+    name: of the metric. bounds: between which values it lies; if they are unknown, it only has to
+    be a number.
     """
-    value, low, n = score["value"], score.get("low"), score.get("n")
-    on = f"{name} of {n} samples" if n else name
-    if value is None or not math.isfinite(value):
+    value, low = score.value, score.low
+    on = f"{name} of {score.n} samples" if score.n else name
+    if not math.isfinite(value):
         raise InputError(f"The unquantized model has no score: {on} is undefined. {ADVICE}")
     if bounds is None:
         return
     floor = bounds[0]
     if value <= floor:
         raise InputError(
-            f"The unquantized model scores {value:.4g} ({on}), the least there is: no quantized "
-            f"model can be compared with it. {ADVICE}"
+            f"The unquantized model scores {value:.4g} ({on}), the lowest possible score: no "
+            f"quantized model can be compared with it. {ADVICE}"
         )
     if low is not None and low <= floor:
-        interval = f"95% interval {low:.4g} to {score['high']:.4g}"
+        interval = f"95% interval {low:.4g} to {score.high:.4g}"
         raise InputError(
-            f"The unquantized model scores {value:.4g} ({on}; {interval}), which cannot be told "
-            f"from {floor:g}, the least there is. Score more samples (--limit). {ADVICE}"
+            f"The unquantized model scores {value:.4g} ({on}; {interval}), which is not "
+            f"significantly above {floor:g}, the lowest possible score. Score more samples "
+            f"(--limit). {ADVICE}"
         )

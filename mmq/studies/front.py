@@ -1,4 +1,4 @@
-"""What a study hands back: the verdict, the front as table and figures, the way to look at it."""
+"""The results of a study: the verdict, and the front as table and figures."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point, baseline, pareto_front, verdict
-from mmq.analysis.plots import Asked, front_figure, front_plot
-from mmq.analysis.selection import Answer, answers
+from mmq.analysis.plots import Highlights, front_figure, front_plot
+from mmq.analysis.selection import Selection, select
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -21,8 +21,8 @@ TABLE = "front.json"
 class Results:
     """A study's evaluated trials. clusters: the picture of every sample.
 
-    per_sample: a trial's score of every sample, by its allocation, where its metric has one.
-    floor: the least score there is, where that is known.
+    per_sample: the score of every sample by allocation, None if the metric has none. floor: the
+    lowest possible score, None if unknown.
     """
 
     name: str
@@ -31,14 +31,14 @@ class Results:
     per_sample: Callable[[str], Sequence[float] | None]
     clusters: Sequence[str]
     budget: Budget = field(default_factory=Budget)
-    parameters: int = 0  # of the model; needed where the budget is in GiB
+    parameters: int = 0  # of the model; needed if the budget is in GiB
     floor: float | None = None
 
-    def answers(self) -> list[Answer]:
-        """What the budget asks for, or the smallest within 1%."""
-        return answers(
+    def selections(self, budget: Budget | None = None) -> list[Selection]:
+        """The selections by this budget, the study's own if None; see `select`."""
+        return select(
             self.points,
-            self.budget,
+            budget or self.budget,
             self.parameters,
             self.per_sample,
             self.clusters,
@@ -47,36 +47,37 @@ class Results:
 
     @property
     def bounded(self) -> bool:
-        """Whether something was asked, other than the smallest within 1%."""
+        """Whether the budget has a bound, or is the default: the smallest within 1%."""
         return self.budget.sized or self.budget.scored
 
 
-def conclusion(results: Results, found: Sequence[Answer] | None = None) -> str:
-    """The verdict, or the answers to what was asked, and how sure they are.
+def conclusion(results: Results, selections: Sequence[Selection] | None = None) -> str:
+    """The verdict, or the selections by the budget, and how sure they are.
 
-    found: the results' answers, where they are there already.
+    selections: those of the results, if they were computed already.
     """
-    found = results.answers() if found is None else found
+    selections = results.selections() if selections is None else selections
     if results.bounded:
-        return "\n\n".join(answer.text for answer in found)
-    said = verdict(results.points, found[0].chance, results.floor)
-    if baseline(results.points) is None or (found[0].point is None and not found[0].sureness):
-        return said
-    return f"{said}\n\n{found[0].sureness}"
+        return "\n\n".join(each.text for each in selections)
+    first = selections[0]
+    line = verdict(results.points, first.chance, results.floor)
+    if baseline(results.points) is None or (first.point is None and not first.sureness):
+        return line
+    return f"{line}\n\n{first.sureness}"
 
 
-def title(results: Results, found: Sequence[Answer]) -> str:
-    """What the figure of a study is called: the answers, then the study's name."""
+def title(results: Results, selections: Sequence[Selection]) -> str:
+    """The title of a study's figure: the selections, then the study's name."""
     if results.bounded:
-        lines = [answer.headline for answer in found]
+        lines = [each.headline for each in selections]
     else:
-        lines = [verdict(results.points, found[0].chance, results.floor)]
+        lines = [verdict(results.points, selections[0].chance, results.floor)]
     return "\n".join([*lines, results.name])
 
 
-def description(results: Results, found: Sequence[Answer] | None = None) -> str:
+def description(results: Results, selections: Sequence[Selection] | None = None) -> str:
     """The conclusion, then the front; Markdown."""
-    lines = [conclusion(results, found)]
+    lines = [conclusion(results, selections)]
     front = pareto_front(results.points)
     lines.append(f"\n{len(results.points)} allocations evaluated, {len(front)} on the front:\n")
     lines.append(
@@ -119,10 +120,10 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
     points, score_name = results.points, results.score_name
     if not points:
         return
-    found = results.answers()
-    front, heading = pareto_front(points), title(results, found)
-    shown = Asked(
-        found,
+    selections = results.selections()
+    front, heading = pareto_front(points), title(results, selections)
+    highlights = Highlights(
+        selections,
         results.budget.largest(points[0].nominal, results.parameters),
         results.budget.least_score(points),
     )
@@ -141,13 +142,13 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
     run.log_table(TABLE, rows)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        front_figure(points, score_name, heading, shown).savefig(folder / "front.png")
+        front_figure(points, score_name, heading, highlights).savefig(folder / "front.png")
         if interactive:
-            plot = front_plot(points, score_name, heading.replace("\n", "<br>"), shown)
+            plot = front_plot(points, score_name, heading.replace("\n", "<br>"), highlights)
             plot.write_html(folder / "front.html")
         run.log_folder(folder)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
-    chosen = next((answer.point for answer in found if answer.point is not None), None)
+    chosen = next((each.point for each in selections if each.point is not None), None)
     if chosen is not None:
         metrics |= {"chosen_bpw": round(chosen.bpw, 4), "chosen_score": round(chosen.score, 4)}
         if chosen.stored_bpw is not None:

@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, parse_bits, parse_widths
-from mmq.artifacts.artifacts import Artifacts
-from mmq.artifacts.store import Store
 from mmq.config import EXPERIMENT_HELP, TaskOptions, option
 from mmq.errors import InputError
-from mmq.models.loading import LoadedModel, locate
+from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import Prepared, prepare_quantizers, tried_widths
+from mmq.prepare import prepare_quantizers, tried_widths
+from mmq.record import TrialRecord
+from mmq.studies import session
 from mmq.studies.baseline import check_baseline
 from mmq.studies.quantizer_choices import build, fitting
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
+from mmq.studies.session import Session
 from mmq.system.hashing import digest
-from mmq.system.home import home
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -43,35 +43,32 @@ class QuantizerStudyOptions(PlannedOptions):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a quantizer's trial found; the unquantized model's has no quantizer."""
+    """A quantizer's trial; the unquantized model's has no quantizer ("")."""
 
     quantizer: str
     allocation: BitAllocation
-    facts: Mapping[str, Any]
-
-    @property
-    def score(self) -> Mapping[str, Any]:
-        """value, n, low and high of the metric that counts."""
-        found: Mapping[str, Any] = self.facts["metrics"][self.facts["primary"]]
-        return found
+    record: TrialRecord
 
 
 @dataclass(slots=True)
 class QuantizerStudy:
-    """An open study. prepared, artifacts, problems: by quantizer, as it was written."""
+    """An open study. sessions, problems: by quantizer, as it was written."""
 
     name: str
     run: "StudyRun"
-    model: LoadedModel
     bits: Sequence[int]
-    prepared: Mapping[str, Prepared]
-    artifacts: Mapping[str, Artifacts]
+    sessions: Mapping[str, Session]
     problems: Mapping[str, str]
+
+    @property
+    def first(self) -> Session:
+        """The session that evaluates the unquantized model."""
+        return next(iter(self.sessions.values()))
 
     @property
     def components(self) -> list[str]:
         """The model's components."""
-        return list(self.model.components)
+        return list(self.first.model.components)
 
     @property
     def widths(self) -> list[int]:
@@ -81,50 +78,52 @@ class QuantizerStudy:
     @property
     def clusters(self) -> list[str]:
         """The picture of every sample."""
-        return [sample.image_id for sample in next(iter(self.prepared.values())).samples]
+        return [sample.image_id for sample in self.first.prepared.samples]
 
     @property
     def problem_text(self) -> str:
-        """Which quantizers were not used, and why; "" where all were."""
+        """Which quantizers were not used, and why; "" if all were."""
         return "".join(f"\n\n{name}: not used. {why}" for name, why in self.problems.items())
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between which values scores lie, if the evaluator says so."""
+        return self.first.prepared.evaluator.bounds
+
+    @property
+    def floor(self) -> float | None:
+        """The lowest possible score, if the evaluator says so."""
+        return None if self.bounds is None else self.bounds[0]
 
     def trials(self, allocations: Iterable[BitAllocation]) -> list[Trial]:
         """The unquantized model, then every allocation with every quantizer.
 
-        What is on disk is not evaluated again. RuntimeError where some of them failed: what was
-        evaluated is kept, and the next call tries the others again.
+        What is on disk is not evaluated again. RuntimeError if some trials failed: completed ones
+        are saved, and the next call retries the others.
         """
-        untouched = BitAllocation.uniform(self.components, UNQUANTIZED)
-        first = Planned(next(iter(self.prepared)), untouched)
-        found = self._run([first])
-        self._check_baseline(found)
+        unquantized = BitAllocation.uniform(self.components, UNQUANTIZED)
+        baseline = Planned(next(iter(self.sessions)), unquantized)
+        records = run_planned(self.run, [baseline], self.sessions)
+        self._check_baseline(records)
         planned = [
             Planned(label, each)
             for each in dict.fromkeys(allocations)
-            for label in self.prepared
-            if each != untouched
+            for label in self.sessions
+            if each != unquantized
         ]
-        found |= self._run(planned)
-        if missing := len(planned) + 1 - len(found):
-            raise RuntimeError(f"{missing} trials failed; the same command tries them again")
+        records |= run_planned(self.run, planned, self.sessions)
+        if missing := len(planned) + 1 - len(records):
+            raise RuntimeError(f"{missing} trials failed; run the same command to retry them")
         return [
-            Trial("" if each.allocation == untouched else each.label, each.allocation, facts)
-            for each, facts in found.items()
+            Trial("" if each.allocation == unquantized else each.label, each.allocation, record)
+            for each, record in records.items()
         ]
 
-    def _run(self, planned: Sequence[Planned]) -> dict[Planned, Mapping[str, Any]]:
-        return run_planned(self.run, self.model, planned, self.prepared, self.artifacts)
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Between which values scores lie, where that is known."""
-        return next(iter(self.prepared.values())).evaluator.bounds
-
-    def _check_baseline(self, found: Mapping[Planned, Mapping[str, Any]]) -> None:
-        """InputError where the unquantized model scores nothing: the others have no sense then."""
-        for facts in found.values():
+    def _check_baseline(self, records: Mapping[Planned, TrialRecord]) -> None:
+        """InputError if the unquantized model scores nothing: there is nothing to compare then."""
+        for record in records.values():
             try:
-                check_baseline(facts["metrics"][facts["primary"]], facts["primary"], self.bounds)
+                check_baseline(record.score, record.primary, self.bounds)
             except InputError as error:
                 self.run.describe(str(error))
                 raise
@@ -135,7 +134,7 @@ def reporting() -> Iterator[None]:
     """Around logging what a finished study found: a disk or store that refuses ends nothing."""
     from mmq.tracking import optional
 
-    with optional("The results are printed but not logged; the same command logs them later"):
+    with optional("The results are not logged; run the same command to log them later"):
         yield
 
 
@@ -165,27 +164,18 @@ def opened(
     if not usable:
         reasons = "".join(f"\n  {label}: {problem}" for label, problem in problems.items())
         raise InputError(f"quantizers: none of them can be used here{reasons}")
-    prepared = dict(
-        zip(
-            [choice.label for choice in usable],
-            prepare_quantizers(
-                chosen, evaluator, [(c.name, c.quantizer) for c in usable], allocations
-            ),
-            strict=True,
-        )
+    prepared = prepare_quantizers(
+        chosen, evaluator, [(c.name, c.quantizer) for c in usable], allocations
     )
-    questions = [each.question for each in prepared.values()]
-    name = chosen.study or study_name(kind, chosen, [question.key for question in questions])
-    asked = asked_of(questions, kind)
-    parent = known_study(chosen.experiment, name, asked)  # before the model is loaded
-    model = next(iter(prepared.values())).load()
-    store = Store(home() / "store")
-    artifacts = {label: each.artifacts(store) for label, each in prepared.items()}
-    try:
-        with study_run(chosen.experiment, name, questions, parent, kind) as run:
-            yield QuantizerStudy(name, run, model, bits, prepared, artifacts, problems)
-    finally:
-        next(iter(prepared.values())).task.close()
+    eval_specs = [each.eval_spec for each in prepared]
+    name = chosen.study or study_name(kind, chosen, [spec.key for spec in eval_specs])
+    parent = known_study(chosen.experiment, name, asked_of(eval_specs, kind))
+    with (
+        session.opened(prepared, chosen.experiment) as sessions,
+        study_run(chosen.experiment, name, eval_specs, parent, kind) as run,
+    ):
+        labels = [choice.label for choice in usable]
+        yield QuantizerStudy(name, run, bits, dict(zip(labels, sessions, strict=True)), problems)
 
 
 def study_name(kind: str, chosen: PlannedOptions, keys: Sequence[str]) -> str:

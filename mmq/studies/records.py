@@ -1,11 +1,9 @@
-"""What trials found, on disk: a file a trial, written whole before anything else is told.
+"""Records of trials on disk: one file per trial, written whole before anything else happens.
 
-A trial that was stopped has a file of another name: whoever wants its record gets none.
+The record of a pruned trial has another suffix: whoever asks for a full record does not get it.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.eval_spec import EvalSpec
@@ -13,14 +11,9 @@ from mmq.record import TrialRecord
 from mmq.system import sealed
 from mmq.system.hashing import digest
 from mmq.system.home import home
+from mmq.system.sealed import Unusable
 
 LONGEST = 120  # characters of an allocation in a file's name
-
-
-def primary_samples(facts: Mapping[str, Any]) -> Sequence[float] | None:
-    """A record's score of every sample, where its metric has one."""
-    found: Sequence[float] | None = facts["per_sample"].get(facts["primary"])
-    return found
 
 
 class Records:
@@ -31,40 +24,52 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
-    def of(cls, question: EvalSpec) -> "Records":
-        """Those of a question, whatever study asked it."""
-        return cls(home() / "records" / question.key)
+    def of(cls, eval_spec: EvalSpec) -> "Records":
+        """Those of an eval spec, whichever study ran them."""
+        return cls(home() / "records" / eval_spec.key)
 
     def path(self, allocation: BitAllocation | str) -> Path:
-        """Where a trial's record is kept."""
+        """Where the record of a trial is, or would be."""
         name = str(allocation).replace(" ", "_")
         if len(name) > LONGEST:
             name = f"{name[:LONGEST]}-{digest(name)}"
         return self.folder / f"{name}.json"
 
     def path_of_pruned(self, allocation: BitAllocation | str) -> Path:
-        """Where the record of a stopped trial is kept."""
+        """Where the record of a pruned trial is, or would be."""
         return self.path(allocation).with_suffix(".pruned")
 
-    def keep(self, record: TrialRecord, run_id: str) -> dict[str, Any]:
-        """Write a record with its MLflow run; from here on the trial cannot be lost."""
-        return self.put(record.to_json() | {"run_id": run_id})
+    def put(self, record: TrialRecord) -> TrialRecord:
+        """Write a record; from here on the trial cannot be lost."""
+        place = self.path if record.pruned is None else self.path_of_pruned
+        sealed.write_json(place(record.allocation), record.to_json())
+        return record
 
-    def put(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write a record that is plain data already."""
-        place = self.path_of_pruned if "pruned" in facts else self.path
-        path = place(BitAllocation.of(facts["allocation"]))
-        sealed.write_json(path, facts)
-        return facts
+    def get(self, allocation: BitAllocation | str) -> TrialRecord | None:
+        """A trial's record; None if it was never evaluated on all samples."""
+        return _read(self.path(allocation))
 
-    def get(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
-        """A trial's record; None where it was never evaluated on all samples."""
-        return sealed.read_json(self.path(allocation))
+    def get_pruned(self, allocation: BitAllocation | str) -> TrialRecord | None:
+        """The record of a pruned trial; None if it was never pruned."""
+        return _read(self.path_of_pruned(allocation))
 
-    def get_pruned(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
-        """The record of a stopped trial; None where it was never stopped."""
-        return sealed.read_json(self.path_of_pruned(allocation))
-
-    def get_any(self, allocation: BitAllocation | str) -> dict[str, Any] | None:
-        """A trial's record, evaluated on all samples or stopped."""
+    def get_any(self, allocation: BitAllocation | str) -> TrialRecord | None:
+        """A trial's record, evaluated on all samples or pruned."""
         return self.get(allocation) or self.get_pruned(allocation)
+
+    def all(self) -> list[TrialRecord]:
+        """Every record of a trial that was evaluated on all samples."""
+        found = (_read(path) for path in sorted(self.folder.glob("*.json")))
+        return [record for record in found if record is not None]
+
+
+def _read(path: Path) -> TrialRecord | None:
+    """The record in a file; None without one or, with a warning, if it cannot be used."""
+    data = sealed.read_json(path)
+    if data is None:
+        return None
+    try:
+        return TrialRecord.from_json(data)
+    except Unusable as problem:
+        sealed.report(path, problem)
+        return None

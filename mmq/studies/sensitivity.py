@@ -22,11 +22,10 @@ from mmq.prepare import Prepared
 from mmq.system import sealed
 from mmq.system.hashing import digest
 from mmq.system.home import home
-from mmq.system.source_hash import code_hash
 
 log = logging.getLogger(__name__)
 PAIRS = 64
-CODE = (__name__, "mmq.models.transformers_family", "mmq.data.calibration")  # that measures
+VERSION = 1  # raise it with every change that gives other losses
 Profile = dict[str, dict[int, float]]  # part -> width -> loss, not negative, 0 at 16 bits
 
 
@@ -47,14 +46,13 @@ def profile(
 
     A part at fewer bits never counts as less of a loss than at more: that would be noise.
     """
-    question = prepared.question
-    code = [code_hash(name) for name in (type(model.family).__module__, *CODE)]
-    facts = [question.key, question.calibration, list(parts), sorted(widths), code]
-    path = home() / "profiles" / f"{digest(facts)}.json"
-    if (known := sealed.read_json(path)) is not None:
+    eval_spec = prepared.eval_spec
+    key = [eval_spec.key, eval_spec.calibration, list(parts), sorted(widths), VERSION]
+    path = home() / "profiles" / f"{digest(key)}.json"
+    if (cached := sealed.read_json(path)) is not None:
         return {
             part: {int(bits): float(loss) for bits, loss in row.items()}
-            for part, row in known.items()
+            for part, row in cached.items()
         }
     try:
         measured = _moved(model, artifacts, _few(prepared.pairs()), parts, widths)
@@ -128,7 +126,7 @@ def divergence(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     for old, new in zip(before, after, strict=True):
         lost = torch.isnan(new).any(-1, keepdim=True)
         new = torch.where(lost, -math.log(new.shape[-1]), new)
-        # a choice that was out of question has no weight, however far it moves
+        # a choice that was out of the question has no weight, however far it moves
         losses.append(torch.where(old.exp() > 0, old.exp() * (old - new), 0.0).sum(-1))
     return max(float(torch.cat(losses).double().mean()), 0.0)
 

@@ -1,4 +1,4 @@
-"""The code that a result depends on, as a hash."""
+"""A hash of the source that runs: provenance, which is logged and decides nothing."""
 
 import hashlib
 import inspect
@@ -7,7 +7,7 @@ from importlib import import_module
 
 
 @cache
-def code_hash(module: str) -> str:
+def source_hash(module: str) -> str:
     """A hash of a loaded module's source, as it was when this process first asked for it.
 
     What is edited later is not what runs here.

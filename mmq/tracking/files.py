@@ -1,7 +1,7 @@
 """What a run keeps as files: the record, the layer report, the predictions with their pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,13 @@ from typing import Any
 from PIL import Image
 
 from mmq.contracts import LayerReport, Prediction
-from mmq.record import TrialRecord
+from mmq.record import TrialDetails, TrialRecord
 from mmq.system import sealed
-from mmq.system.sealed import Unusable
 
 PREDICTIONS = "predictions.json"
 LAYERS = "layers.json"
 RECORD = "record.json"
 ALL_PREDICTIONS = "all_predictions.json"
-UNSEALED_NEEDED = {
-    "question", "allocation", "size", "primary", "metrics", "per_sample", "errors", "seconds",
-}  # fmt: skip
-UNSEALED_KEYS = UNSEALED_NEEDED | {"pruned", "run_id"}
 SHOWN_PREDICTIONS = 24  # in the UI's table; all of them are in all_predictions.json
 THUMBNAIL = 160  # pixels
 
@@ -37,40 +32,25 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps({"columns": columns, "data": data}))
 
 
-def write_record(folder: Path, record: TrialRecord, run_id: str) -> None:
-    """record.json, the layer table, the predictions table and all predictions."""
-    write_facts(folder, record.to_json(), run_id)
-    write_layers(folder, record.report.layers)
-    predictions = record.evaluation.predictions
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """record.json, sealed with the id of the record's run."""
+    (folder / RECORD).write_text(sealed.dump_json(record.to_json(), record.run_id, indent=1))
+
+
+def read_record(path: Path, run_id: str) -> TrialRecord:
+    """What `write_record` wrote; FileNotFoundError or Unusable for anything else."""
+    return TrialRecord.from_json(sealed.load_json(sealed.read_bytes(path), run_id))
+
+
+def write_details(folder: Path, details: TrialDetails) -> None:
+    """The layer table, the predictions table and all predictions."""
+    write_layers(folder, details.layers)
+    predictions = details.predictions
     everything = [_prediction_facts(p) for p in predictions]
     (folder / ALL_PREDICTIONS).write_text(json.dumps(everything))
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)
     shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
     write_table(folder / PREDICTIONS, [_prediction_row(folder, k, p) for k, p in enumerate(shown)])
-
-
-def write_facts(folder: Path, facts: Mapping[str, Any], run_id: str) -> None:
-    """record.json, sealed with its run's id."""
-    (folder / RECORD).write_text(sealed.dump_json(facts, run_id, indent=1))
-
-
-def read_facts(path: Path, run_id: str) -> dict[str, Any]:
-    """What `write_facts` wrote; FileNotFoundError or Unusable where it is not that.
-
-    Runs of earlier versions have records without a seal. One that lost its seal through damage
-    has a member that no record had then, or is not JSON any more.
-    """
-    data = sealed.read_bytes(path)
-    try:
-        return sealed.load_json(data, run_id)
-    except Unusable:
-        try:
-            facts = json.loads(data)
-        except (ValueError, RecursionError):
-            facts = None
-        if not isinstance(facts, dict) or not UNSEALED_NEEDED <= facts.keys() <= UNSEALED_KEYS:
-            raise
-        return facts
 
 
 def write_layers(folder: Path, layers: Sequence[LayerReport]) -> None:

@@ -42,7 +42,7 @@ def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> tuple[
             f"study: {study!r} has trials that mmq ran; choose another --study for results of "
             f"elsewhere"
         )
-    if tags.get("mmq.question") != question_key(facts):
+    if tags.get("mmq.eval_spec") != question_key(facts):
         raise InputError(
             f"study: {study!r} has results of another model, task, data or quantizer; give the "
             f"same names again, or choose another --study"
@@ -72,7 +72,7 @@ def open_import(experiment: str, study: str, facts: Mapping[str, str]) -> StudyR
     """The study's parent run, made or found. facts: params such as model.name."""
     parent = check_study(experiment, study, facts)
     run = open_study(experiment, study, parent, f"imported {study}")
-    tags = {IMPORTED: "true", "mmq.question": question_key(facts)}
+    tags = {IMPORTED: "true", "mmq.eval_spec": question_key(facts)}
     run.log(params=facts if parent is None else None, tags=tags)
     return run
 

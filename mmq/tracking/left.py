@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mmq.record import TrialRecord
 from mmq.studies.records import Records
 from mmq.system.home import home
 from mmq.system.sealed import Unusable
@@ -48,23 +48,23 @@ def _log_one(client: MlflowClient, run_id: str, folder: Path) -> None:
         if status != "KILLED":
             trial.finish_staged(folder)
     except (FileNotFoundError, Unusable) as problem:
-        if not (facts := _recorded(client, run_id)):
+        if not (record := _recorded(client, run_id)):
             raise
         log.warning("%s is damaged (%s): the run has its record alone", folder, problem)
-        trial.log_facts(facts)
+        trial.log_record(record)
         trial.end(trial.ended_well)
     outage.unstage(run_id)
 
 
-def _recorded(client: MlflowClient, run_id: str) -> dict[str, Any] | None:
+def _recorded(client: MlflowClient, run_id: str) -> TrialRecord | None:
     """The record that mmq's home has of a run."""
     tags = client.get_run(run_id).data.tags
     allocation = tags.get("mmq.allocation", "")
-    for folder in (Path("records") / tags.get("mmq.question", "-"),
+    for folder in (Path("records") / tags.get("mmq.eval_spec", "-"),
                    Path("studies") / tags.get("mmq.study", "-")):  # fmt: skip
-        facts = Records(home() / folder).get_any(allocation)
-        if facts is not None and facts["run_id"] == run_id:
-            return facts
+        record = Records(home() / folder).get_any(allocation)
+        if record is not None and record.run_id == run_id:
+            return record
     return None
 
 

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.analysis.selection import Answer
+from mmq.analysis.selection import Selection
 from mmq.errors import InputError
 from mmq.tracking.connection import shown_uri
 from mmq.tracking.contact import contacting, open_client
@@ -25,35 +25,35 @@ log = logging.getLogger(__name__)
 FILE = "allocation.json"
 
 
-def register(run: StudyRun, answer: Answer) -> str:
-    """Register what answers a question as a version of the study's model; its address.
+def register(run: StudyRun, selection: Selection) -> str:
+    """Register a selection as a version of the study's model; its address.
 
-    The version's source is the trial's run, which gets the allocation as JSON; the question is its
-    alias. The same answer again makes no second version. Where the store has no registry, or is
-    away, a warning says so, and the address is the run's id.
+    The version's source is the trial's run, which gets the allocation as JSON; the criterion is
+    its alias. The same selection again makes no second version. Without a registry in the store,
+    or while it is away, a warning is logged and the address is the run's id.
     """
-    assert answer.point is not None
-    assert answer.point.run_id is not None
+    assert selection.point is not None
+    assert selection.point.run_id is not None
     try:
         with hasty():
-            return _register(run, answer, answer.point.run_id)
+            return _register(run, selection, selection.point.run_id)
     except STORE_ERRORS as error:
-        log.warning("%s: not registered (%s)", answer.question, error)
-        return answer.point.run_id
+        log.warning("%s: not registered (%s)", selection.criterion, error)
+        return selection.point.run_id
 
 
-def _register(run: StudyRun, answer: Answer, run_id: str) -> str:
-    point, client, name = answer.point, run.client, run.study
+def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
+    point, client, name = selection.point, run.client, run.study
     assert point is not None
-    address = f"models:/{name}@{answer.alias}"
+    address = f"models:/{name}@{selection.alias}"
     try:
         client.create_registered_model(name, description=f"Allocations chosen in study {name}.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    known = _version(client, name, answer.alias)
+    known = _version(client, name, selection.alias)
     if known is not None and known.run_id == run_id:
-        client.update_model_version(name, known.version, description=answer.text)
+        client.update_model_version(name, known.version, description=selection.text)
         return address
     bits = json.dumps(BitAllocation.parse(point.allocation).as_dict())
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +65,9 @@ def _register(run: StudyRun, answer: Answer, run_id: str) -> str:
         source=f"runs:/{run_id}/{FILE}",
         run_id=run_id,
         tags={"allocation": bits, "bpw": f"{point.bpw:.4f}", "score": f"{point.score:.6g}"},
-        description=answer.text,
+        description=selection.text,
     )
-    client.set_registered_model_alias(name, answer.alias, version.version)
+    client.set_registered_model_alias(name, selection.alias, version.version)
     return address
 
 
@@ -117,7 +117,7 @@ def applied(address: str) -> Applied:
         name: value
         for name, value in params.items()
         if name.startswith(("quantizer.", "evaluator."))
-        and name.partition(".")[2] not in ("name", "origin")
+        and name.partition(".")[2] not in ("name", "version", "origin")
         and value != "None"
     }
     return Applied(

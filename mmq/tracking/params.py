@@ -1,4 +1,4 @@
-"""What a run's params say: the question, and the versions it was answered with."""
+"""What a run's params say: the eval spec, and the versions it was answered with."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -20,28 +20,34 @@ def versions() -> dict[str, str]:
     return found
 
 
-def question_params(question: EvalSpec) -> dict[str, Any]:
-    """A question as params; dotted names never clash with those of the MLproject."""
+def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
+    """An eval spec as params; dotted names never clash with those of the MLproject."""
     params = {
-        "model.name": question.model,
-        "model.fingerprint": question.model_fingerprint,
-        "model.dtype": question.dtype,
-        "data.name": question.data,
-        "data.fingerprint": question.data_fingerprint,
-        "data.samples": question.samples,
-        "data.limit": question.limit,
-        "calibration.fingerprint": question.calibration or "none",
-        "calibration.samples": question.calibration_samples,
-        "calibration.used": question.calibrated,
-        "quantizer.name": question.quantizer,
-        "quantizer.origin": question.quantizer_origin,
-        "evaluator.name": question.evaluator,
-        "evaluator.origin": question.evaluator_origin,
-        "run.seed": question.seed,
+        "model.name": eval_spec.model,
+        "model.fingerprint": eval_spec.model_fingerprint,
+        "model.dtype": eval_spec.dtype,
+        "data.name": eval_spec.data,
+        "data.fingerprint": eval_spec.data_fingerprint,
+        "data.samples": eval_spec.samples,
+        "data.limit": eval_spec.limit,
+        "calibration.fingerprint": eval_spec.calibration or "none",
+        "calibration.samples": eval_spec.calibration_samples,
+        "calibration.used": eval_spec.calibrated,
+        "quantizer.name": eval_spec.quantizer,
+        "quantizer.version": eval_spec.quantizer_version,
+        "quantizer.origin": eval_spec.quantizer_origin,
+        "evaluator.name": eval_spec.evaluator,
+        "evaluator.version": eval_spec.evaluator_version,
+        "evaluator.origin": eval_spec.evaluator_origin,
+        "family.name": eval_spec.family,
+        "family.version": eval_spec.family_version,
+        "family.origin": eval_spec.family_origin,
+        "run.seed": eval_spec.seed,
     }
-    if question.allow_unread_weights:
+    params |= {f"version.mmq.{room}": number for room, number in eval_spec.versions.items()}
+    if eval_spec.allow_unread_weights:
         params["model.allow_unread_weights"] = True
-    params |= {f"model.{k}": v for k, v in question.tokenization.items()}
-    params |= {f"quantizer.{k}": v for k, v in question.quantizer_options.items()}
-    params |= {f"evaluator.{k}": v for k, v in question.evaluator_options.items()}
+    params |= {f"model.{k}": v for k, v in eval_spec.tokenization.items()}
+    params |= {f"quantizer.{k}": v for k, v in eval_spec.quantizer_options.items()}
+    params |= {f"evaluator.{k}": v for k, v in eval_spec.evaluator_options.items()}
     return params | versions()

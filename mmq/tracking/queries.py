@@ -136,7 +136,7 @@ def find_answers(
     try:
         for text in filters:
             for run in all_runs(client, [experiment_id], f"{text} and {query}" if query else text):
-                question = str(run.data.tags.get("mmq.question", ""))
+                question = str(run.data.tags.get("mmq.eval_spec", ""))
                 answers = found.setdefault(question, Answers(question, []))
                 answers.trials.append(_trial(run, score))
     except MlflowException as error:

@@ -19,7 +19,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mmq.contracts import LayerReport
 from mmq.errors import TakenOver, TooLarge
 from mmq.eval_spec import EvalSpec
-from mmq.record import Pruned, TrialRecord, TrialSpec
+from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.system import checksums
 from mmq.system.process import owner
 from mmq.system.secrets import redact
@@ -28,7 +28,7 @@ from mmq.tracking import offline as outage
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
-from mmq.tracking.params import question_params, versions
+from mmq.tracking.params import eval_spec_params, versions
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
@@ -91,11 +91,11 @@ class Run:
         """The description that the UI shows first."""
         self.client.set_tag(self.run_id, "mlflow.note.content", redact(text))
 
-    def log_question(self, question: EvalSpec) -> None:
+    def log_eval_spec(self, eval_spec: EvalSpec) -> None:
         """The evaluation set as a dataset input."""
-        source = CodeDatasetSource({"mlflow.source.name": question.data})
+        source = CodeDatasetSource({"mlflow.source.name": eval_spec.data})
         dataset = MetaDataset(
-            source, name=f"{question.data} ({question.task})", digest=question.data_fingerprint
+            source, name=f"{eval_spec.data} ({eval_spec.task})", digest=eval_spec.data_fingerprint
         )
         tags = [InputTag("mlflow.data.context", "evaluation")]
         inputs = [DatasetInput(dataset._to_mlflow_entity(), tags)]
@@ -117,41 +117,46 @@ class TrialRun(Run):
         """Log what will be done; parts: what gets a width each, the components if empty."""
         allocation = spec.allocation
         bits = {f"bits.{name}": allocation.within(name) for name in parts or allocation.components}
-        params = bits | question_params(spec.question)
+        params = bits | eval_spec_params(spec.eval_spec)
         self.log(params=params, tags={"mmq.allocation": str(allocation)})
-        self.log_question(spec.question)
+        self.log_eval_spec(spec.eval_spec)
 
-    def finish(self, record: TrialRecord) -> None:
-        """Log a trial's scores, sizes, seconds and files, which stay on disk until they are."""
-        started = time.perf_counter()
+    def finish(self, result: TrialResult) -> TrialRecord:
+        """Log a trial's scores, sizes, seconds and files, which stay on disk until they are.
+
+        Returns the record as it was logged, with the seconds that logging took.
+        """
+        started, record = time.perf_counter(), result.record.in_run(self.run_id)
         with outage.staging(self.run_id) as folder:
-            files.write_record(folder, record, self.run_id)
+            files.write_record(folder, record)
+            files.write_details(folder, result.details)
         self.log_folder(outage.staged(self.run_id))
-        facts = record.to_json()
-        facts["seconds"] |= {"log": time.perf_counter() - started}
-        self._log_result(facts)
+        self._log_result(record, {"seconds/log": time.perf_counter() - started})
+        return record
 
-    def _log_result(self, facts: Mapping[str, Any]) -> None:
-        self.log(metrics=trial_metrics(facts))
-        if "pruned" in facts:  # KILLED: whoever reads finished trials does not take it for one
-            pruned = Pruned(**facts["pruned"])
+    def _log_result(self, record: TrialRecord, more: Mapping[str, float] | None = None) -> None:
+        self.log(metrics=trial_metrics(record) | {k: round(v, 6) for k, v in (more or {}).items()})
+        if record.pruned is not None:  # KILLED: no query for finished trials finds it
             self.ended_well = "KILLED"
-            self.log(metrics={"partial/samples": pruned.samples}, tags={"mmq.state": "PRUNED"})
-            self.describe(str(pruned))
+            partial = {"partial/samples": record.pruned.samples}
+            self.log(metrics=partial, tags={"mmq.state": "PRUNED"})
+            self.describe(str(record.pruned))
 
-    def finish_copy(self, facts: Mapping[str, Any]) -> None:
-        """Log what another run recorded of the same trial; its predictions stay there."""
+    def finish_copy(self, record: TrialRecord) -> None:
+        """Log the record of a trial that another run evaluated; its details stay there."""
+        record = record.in_run(self.run_id)
         with outage.staging(self.run_id) as folder:
-            files.write_facts(folder, facts, self.run_id)
+            files.write_record(folder, record)
         self.log_folder(outage.staged(self.run_id))
-        self._log_result(facts)
+        self._log_result(record)
 
-    def log_facts(self, facts: Mapping[str, Any]) -> None:
-        """Log a trial's record, without predictions and layers."""
+    def log_record(self, record: TrialRecord) -> None:
+        """Log a trial's record without its details."""
+        record = record.in_run(self.run_id)
         with tempfile.TemporaryDirectory() as folder:
-            files.write_facts(Path(folder), facts, self.run_id)
+            files.write_record(Path(folder), record)
             self.log_folder(Path(folder))
-        self._log_result(facts)
+        self._log_result(record)
 
     def finish_staged(self, folder: Path) -> None:
         """Log and end what `finish` began and an outage, or a kill, cut off.
@@ -164,7 +169,7 @@ class TrialRun(Run):
             raise damaged[files.RECORD]
         for name, problem in damaged.items():
             log.warning("%s is damaged (%s): not logged", folder / name, problem)
-        facts = files.read_facts(folder / files.RECORD, self.run_id)
+        record = files.read_record(folder / files.RECORD, self.run_id)
         with tempfile.TemporaryDirectory() as other:
             if damaged:
                 folder = Path(shutil.copytree(
@@ -175,26 +180,24 @@ class TrialRun(Run):
                     ],
                 ))  # fmt: skip
             self.log_folder(folder)
-        self._log_result(facts)
+        self._log_result(record)
         self.end(self.ended_well)
 
 
-def trial_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
-    """A trial's metrics from its record as plain data; scores of a stopped one are partial/*."""
-    prefix = "partial/" if "pruned" in facts else ""
-    size = facts["size"]
+def trial_metrics(record: TrialRecord) -> dict[str, float]:
+    """A trial's metrics; the scores of a pruned one are partial/*."""
+    prefix = "" if record.pruned is None else "partial/"
     values: dict[str, float | None] = {
-        "bpw": size["bpw"],
-        "stored_bpw": size["stored_bpw"],
-        "size_gib": size["gib"],
-        "stored_gib": size["stored_gib"],
+        "bpw": record.size.bpw,
+        "stored_bpw": record.size.stored_bpw,
+        "size_gib": record.size.gib,
+        "stored_gib": record.size.stored_gib,
     }
-    scores = {"score": facts["metrics"][facts["primary"]], **facts["metrics"]}
-    for name, metric in scores.items():
-        found = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
-        values |= {prefix + key: metric[part] for key, part in found.items()}
-    values |= facts["errors"]
-    values |= {f"seconds/{stage}": spent for stage, spent in facts["seconds"].items()}
+    for name, metric in {"score": record.score, **record.metrics}.items():
+        bounds = {f"{name}_low": metric.low, f"{name}_high": metric.high}
+        values |= {prefix + key: value for key, value in ({name: metric.value} | bounds).items()}
+    values |= record.layer_errors
+    values |= {f"seconds/{stage}": spent for stage, spent in record.seconds.items()}
     return {name: round(value, 6) for name, value in values.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mmq.system import checksums
 from mmq.system.sealed import Unusable
-from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_facts
+from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_record
 from mmq.tracking.queries import THREADS, Answers, LoggedTrial
 
 log = logging.getLogger(__name__)
@@ -71,14 +71,11 @@ def _values(client: MlflowClient, run_id: str, folder: Path, score: str) -> Sequ
     if path is None:
         return None
     try:
-        record = read_facts(path, run_id)
+        record = read_record(path, run_id)
     except (FileNotFoundError, Unusable) as problem:
-        log.warning("The record of run %s is damaged (%s): left out", run_id, problem)
+        log.warning("The record of run %s cannot be used (%s): left out", run_id, problem)
         return None
-    found: Sequence[float] | None = record["per_sample"].get(
-        record["primary"] if score == "score" else score
-    )
-    return found
+    return record.sample_scores if score == "score" else record.per_sample.get(score)
 
 
 def _pictures(

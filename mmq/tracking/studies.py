@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mmq.allocation.allocation import BitAllocation
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
-from mmq.record import TrialSpec
+from mmq.record import TrialRecord, TrialSpec
 from mmq.system.hashing import digest
 from mmq.system.process import owner
 from mmq.system.secrets import redact
@@ -23,7 +23,7 @@ from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.contact import AGAIN, ending_cleanly, explained
 from mmq.tracking.launched import VARIABLE, adopt
 from mmq.tracking.left import log_left
-from mmq.tracking.params import question_params
+from mmq.tracking.params import eval_spec_params
 from mmq.tracking.queries import all_runs
 from mmq.tracking.runs import Run, TrialRun, closing, create, own_run, status_of
 from mmq.tracking.trials import fetch_record
@@ -54,7 +54,7 @@ class StudyRun(Run):
 
         Where the store goes away after the trial was recorded, it is logged by a later one.
         """
-        own = self.trial_tags(spec.question.key, spec.allocation)
+        own = self.trial_tags(spec.eval_spec.key, spec.allocation)
         run = create(self.client, self.experiment_id, str(spec.allocation), own | tags)
         trial = TrialRun(self.client, self.experiment_id, run)
         try:
@@ -68,25 +68,25 @@ class StudyRun(Run):
         else:
             log_left(self.client)
 
-    def trial_tags(self, question: str, allocation: BitAllocation) -> dict[str, str]:
-        """What tells a nested run as a trial of this study; question: its key."""
+    def trial_tags(self, eval_spec: str, allocation: BitAllocation) -> dict[str, str]:
+        """What tells a nested run as a trial of this study; eval_spec: its key."""
         return {
             "mmq.kind": "trial",
             "mmq.study": self.study,
-            "mmq.question": question,
+            "mmq.eval_spec": eval_spec,
             "mmq.allocation": str(allocation),
             "mlflow.parentRunId": self.run_id,
         }
 
     def finished(self) -> dict[tuple[str, str], str]:
-        """Ids of this study's finished runs, by the question's key and the allocation."""
+        """Ids of this study's finished runs, by the eval spec's key and the allocation."""
         query = f"{views.trial_filter(self.study)} and attributes.status = 'FINISHED'"
         return {
-            (run.data.tags["mmq.question"], run.data.tags["mmq.allocation"]): run.info.run_id
+            (run.data.tags["mmq.eval_spec"], run.data.tags["mmq.allocation"]): run.info.run_id
             for run in all_runs(self.client, [self.experiment_id], query)
         }
 
-    def record(self, run_id: str) -> dict[str, Any] | None:
+    def record(self, run_id: str) -> TrialRecord | None:
         """The record that one of this study's runs was logged with, if it can be had."""
         return fetch_record(run_id)
 
@@ -148,7 +148,7 @@ class StudyRun(Run):
 def study_run(
     experiment: str,
     study: str,
-    questions: Sequence[EvalSpec],
+    eval_specs: Sequence[EvalSpec],
     parent: tuple[str, str] | None,
     kind: str = "search",
 ) -> StudyRun:
@@ -159,8 +159,8 @@ def study_run(
     """
     run = open_study(experiment, study, parent, f"{kind} {study}")
     if parent is None:
-        run.log(params=shared_params(questions), tags={"mmq.asked": asked_of(questions, kind)})
-        run.log_question(questions[0])
+        run.log(params=shared_params(eval_specs), tags={"mmq.asked": asked_of(eval_specs, kind)})
+        run.log_eval_spec(eval_specs[0])
     return run
 
 
@@ -168,7 +168,7 @@ def study_run(
 def open_study(
     experiment: str, study: str, parent: tuple[str, str] | None, title: str
 ) -> StudyRun:
-    """As `study_run`, without a question."""
+    """As `study_run`, without an eval spec."""
     client, experiment_id = connect(experiment)
     log_left(client)
     tags = {"mmq.kind": "study", "mmq.study": study, "mmq.owner": owner()}
@@ -189,9 +189,9 @@ def open_study(
     return run
 
 
-def shared_params(questions: Sequence[EvalSpec]) -> dict[str, Any]:
-    """The questions' params; where they differ, all values in a row."""
-    params = [question_params(question) for question in questions]
+def shared_params(eval_specs: Sequence[EvalSpec]) -> dict[str, Any]:
+    """The eval specs' params; where they differ, all values in a row."""
+    params = [eval_spec_params(eval_spec) for eval_spec in eval_specs]
     names = dict.fromkeys(name for each in params for name in each)
     return {
         name: ", ".join(dict.fromkeys(str(each[name]) for each in params if name in each))
@@ -199,9 +199,9 @@ def shared_params(questions: Sequence[EvalSpec]) -> dict[str, Any]:
     }
 
 
-def asked_of(questions: Sequence[EvalSpec], kind: str) -> str:
+def asked_of(eval_specs: Sequence[EvalSpec], kind: str) -> str:
     """What tells one study from another of the same name."""
-    return f"{kind} {digest(sorted(question.key for question in questions))}"
+    return f"{kind} {digest(sorted(eval_spec.key for eval_spec in eval_specs))}"
 
 
 @ending_cleanly()
@@ -217,7 +217,7 @@ def known_study(experiment: str, study: str, asked: str | None = None) -> tuple[
         return None
     if asked is not None and found[0].data.tags.get("mmq.asked") != asked:
         raise InputError(
-            f"study: {study!r} is there already, of another kind or with other questions (model, "
+            f"study: {study!r} is there already, of another kind or with other options (model, "
             f"data, quantizers, their options). Choose another --study, or leave it empty."
         )
     return shown_uri(client.tracking_uri), found[0].info.run_id

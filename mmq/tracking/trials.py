@@ -2,15 +2,14 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 
+from mmq.record import TrialRecord
 from mmq.system.sealed import Unusable
-from mmq.tracking.files import RECORD, read_facts
+from mmq.tracking.files import RECORD, read_record
 from mmq.tracking.offline import STORE_ERRORS, hasty, unreachable
 from mmq.tracking.runs import TrialRun
 
@@ -25,7 +24,7 @@ def _runs(client: MlflowClient, parent: str, number: int) -> list[MlflowRun]:
     return list(client.search_runs([experiment], query))
 
 
-def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> bool:
+def settle_trial(parent: str, number: int, record: TrialRecord | None) -> bool:
     """End the runs of an abandoned trial: FINISHED with its record, KILLED without one.
 
     False where the store cannot be reached now.
@@ -35,11 +34,11 @@ def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> b
         with hasty():
             for run in _runs(client, parent, number):
                 run_id, status = run.info.run_id, run.info.status
-                if facts is not None and facts["run_id"] == run_id:
+                if record is not None and record.run_id == run_id:
                     if status != "FINISHED":  # KILLED, too: others took it for lost
                         trial = TrialRun(client, run.info.experiment_id, run_id)
-                        trial.log_facts(facts)
-                        trial.end("KILLED" if "pruned" in facts else "FINISHED")
+                        trial.log_record(record)
+                        trial.end(trial.ended_well)
                 elif status == "RUNNING":
                     client.set_terminated(run_id, "KILLED")
     except STORE_ERRORS as error:
@@ -48,7 +47,7 @@ def settle_trial(parent: str, number: int, facts: Mapping[str, Any] | None) -> b
     return True
 
 
-def trial_record(parent: str, number: int) -> dict[str, Any] | None:
+def trial_record(parent: str, number: int) -> TrialRecord | None:
     """The record of a trial that was logged whole; None where there is no such run."""
     client = MlflowClient()
     try:
@@ -60,13 +59,12 @@ def trial_record(parent: str, number: int) -> dict[str, Any] | None:
     return fetch_record(found[0].info.run_id) if found else None
 
 
-def fetch_record(run_id: str) -> dict[str, Any] | None:
+def fetch_record(run_id: str) -> TrialRecord | None:
     """A trial's record from its run; None where it cannot be had."""
     try:
         with hasty(), tempfile.TemporaryDirectory() as folder:
             path = MlflowClient().download_artifacts(run_id, RECORD, folder)
-            facts = read_facts(Path(path), run_id)
+            return read_record(Path(path), run_id)
     except (*STORE_ERRORS, OSError, Unusable) as error:
         log.warning("The record of run %s cannot be had: %s", run_id, error)
         return None
-    return facts | {"run_id": run_id}

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import click
@@ -11,13 +12,14 @@ from mmq.allocation.parts import GRAINS
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
 from mmq.cli.options import options_from
-from mmq.cli.places import say_how_to_browse, say_where_saved
-from mmq.config import EXPERIMENT_HELP, QuestionOptions, option
+from mmq.cli.places import print_how_to_browse, print_where_saved
+from mmq.config import EXPERIMENT_HELP, EvalOptions, option
 from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
 from mmq.prepare import prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.run import check_name, safe_name
+from mmq.studies.session import opened
 from mmq.system.home import home
 from mmq.tracking import StudyRun, connect, optional, register, study_run
 from mmq_search.deadline import Deadline
@@ -31,8 +33,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SearchOptions(QuestionOptions):
-    """A question, and how long to search for its front."""
+class SearchOptions(EvalOptions):
+    """An eval spec, and how long to search for its front."""
 
     bits: str = option("2,3,4,5,6,8,16", "Widths to choose from, for every component.")
     grain: str = option(
@@ -51,7 +53,7 @@ class SearchOptions(QuestionOptions):
     prune: bool = option(
         True, "Stop a trial that is dominated beyond doubt on a part of its samples."
     )
-    study: str = option("", "Name of the study; made from the question if empty.")
+    study: str = option("", "Name of the study; made from the eval_spec if empty.")
     experiment: str = option("", EXPERIMENT_HELP)
 
 
@@ -83,44 +85,46 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
     space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
     bounds = prepared.evaluator.bounds
     steering = SamplerSetup.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
-    question = prepared.question
-    name = chosen.study or study_name(question, space, axis)
+    eval_spec = prepared.eval_spec
+    name = chosen.study or study_name(eval_spec, space, axis)
     connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
-    study = SearchStudy(name, question.facts(), space, home(), chosen.seed, steering, is_worker())
-    model = prepared.load() if chosen.workers == 1 else None
-    if model is None:
-        prepared.task.close()  # what it checked with; the workers have their own
-    run = open_run(study, chosen.experiment, question)
-    if is_worker():
-        end_with_overseer()
-    else:
-        study.remember(chosen.n_trials, deadline.until)
-    log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
-    found = Search(study, run, prepared, chosen.n_trials, deadline, chosen.prune)
-    try:
-        with run:
-            if model is not None:
-                artifacts = found.artifacts()
-                steering.measure(model, prepared, artifacts)
-                found.alone(model, artifacts)
-            else:
-                left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
-                fixed = {"study": name, "experiment": run.experiment, "timeout": left}
-                device, count = prepared.device, chosen.workers
-                found.together(command_lines(chosen, extra, device, count, **fixed))
-    finally:
-        prepared.task.close()
+    study = SearchStudy(
+        name, eval_spec.identity(), space, home(), chosen.seed, steering, is_worker()
+    )
+    with ExitStack() as stack:
+        session = None
+        if chosen.workers == 1:
+            sessions = opened([prepared], chosen.experiment, quiet=is_worker())
+            (session,) = stack.enter_context(sessions)
+        else:
+            prepared.task.close()  # what it checked with; the workers have their own
+        run = open_run(study, chosen.experiment, eval_spec)
+        if is_worker():
+            end_with_overseer()
+        else:
+            study.remember(chosen.n_trials, deadline.until)
+        log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
+        found = Search(study, run, prepared, chosen.n_trials, deadline, chosen.prune)
+        stack.enter_context(run)
+        if session is not None:
+            steering.measure(session.model, prepared, session.artifacts)
+            found.alone(session)
+        else:
+            left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
+            fixed = {"study": name, "experiment": run.experiment, "timeout": left}
+            device, count = prepared.device, chosen.workers
+            found.together(command_lines(chosen, extra, device, count, **fixed))
     if not is_worker():
         _say_what_was_found(found)
 
 
-def open_run(study: SearchStudy, experiment: str, question: EvalSpec) -> StudyRun:
+def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyRun:
     """The study's parent run, shared by all that work on it: the first one makes it."""
     made: list[StudyRun] = []  # before the database went away, if it does
 
     def open_once() -> StudyRun:
         if not made or study.parent not in (None, made[0].address):
-            made[:] = [study_run(experiment, study.name, [question], study.parent)]
+            made[:] = [study_run(experiment, study.name, [eval_spec], study.parent)]
         study.log_to(made[0].address)
         return made[0]
 
@@ -129,21 +133,21 @@ def open_run(study: SearchStudy, experiment: str, question: EvalSpec) -> StudyRu
     return run
 
 
-def study_name(question: EvalSpec, space: Space, axis: SizeAxis = "stored") -> str:
-    """A readable name that tells two questions, or two spaces, apart."""
-    model = question.model.rstrip("/").split("/")[-1]
-    readable = f"{model}-{question.evaluator}-{question.quantizer}"
+def study_name(eval_spec: EvalSpec, space: Space, axis: SizeAxis = "stored") -> str:
+    """A readable name that tells two eval specs, or two spaces, apart."""
+    model = eval_spec.model.rstrip("/").split("/")[-1]
+    readable = f"{model}-{eval_spec.evaluator}-{eval_spec.quantizer}"
     widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
     grain = "" if space.grain == "component" else f"-{space.grain}"
     nominal = "" if axis == "stored" else f"-{axis}"
-    return safe_name(f"{readable}{grain}-{widths}{nominal}-{question.key[:8]}")
+    return safe_name(f"{readable}{grain}-{widths}{nominal}-{eval_spec.key[:8]}")
 
 
 def _say_what_was_found(found: Search) -> None:
     """The front, the answers, where they are registered and where to look."""
     study, run, results = found.study, found.run, found.results()
-    answers = results.answers()
-    said = conclusion(results, answers)
+    selections = results.selections()
+    said = conclusion(results, selections)
     if not study.space.has_baseline:
         said += "\n\nThe unquantized model was evaluated to compare with; it is no trial."
     if exceeding := len(study.steering.weighed):
@@ -151,11 +155,11 @@ def _say_what_was_found(found: Search) -> None:
     if pruned := len(study.pruned()):
         said += f"\n\n{pruned} allocations were stopped early: they are dominated for sure."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
-    for answer in answers:
-        if answer.point is not None:
-            with optional(f"{answer.question}: the model is not registered"):
-                click.echo(f"{answer.question}: mmq trial --run {register(run, answer)}")
-    say_where_saved()
-    say_how_to_browse()
+    for selection in selections:
+        if selection.point is not None:
+            with optional(f"{selection.criterion}: the model is not registered"):
+                click.echo(f"{selection.criterion}: mmq trial --run {register(run, selection)}")
+    print_where_saved()
+    print_how_to_browse()
     click.echo(f"Open:      {run.link()}")
     click.echo(f"Front:     {run.run_link()}")

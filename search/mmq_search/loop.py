@@ -2,26 +2,24 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import click
 from tqdm import tqdm
 
 from mmq.analysis.fronts import baseline
-from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.contracts import Metric
 from mmq.errors import InputError, TakenOver, TooLarge
-from mmq.models.loading import LoadedModel
 from mmq.models.size import Size
 from mmq.prepare import Prepared
-from mmq.record import TrialRecord, TrialSpec
+from mmq.record import TrialRecord
 from mmq.studies.baseline import check_baseline
 from mmq.studies.front import Results
 from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
-from mmq.studies.run import copy_trial, ends_study, record_trial
+from mmq.studies.run import copy_trial, ends_study
+from mmq.studies.session import Session
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.tracking import StudyRun, hasty, optional, unreachable
@@ -86,7 +84,7 @@ class Search:
                 oversee(commands, lambda: self.done, target)
                 self.check_baseline()
 
-    def alone(self, model: LoadedModel, artifacts: Artifacts) -> None:
+    def alone(self, session: Session) -> None:
         """Ask, run and tell in this process; the front is logged however it ends."""
         target, live = self._target(), ProgressRun(self.run, self.results)
         failures, idle = 0, False
@@ -97,7 +95,7 @@ class Search:
         ):
             bar.update(self.done)
             if not self.study.space.has_baseline:
-                self.evaluate_aside(model, artifacts)
+                self.evaluate_aside(session)
             while self.done < target and not self.deadline.passed:
                 first = None if self.check_baseline() else self.study.space.baseline
                 if (asked := self.study.ask(target, first)) is None:
@@ -108,7 +106,7 @@ class Search:
                     continue
                 idle = False
                 try:
-                    self.run_one(asked, model, artifacts)
+                    self.run_one(asked, session)
                 except StorageError:  # it was waited for long enough
                     raise
                 except (TakenOver, TooLarge) as error:
@@ -130,12 +128,7 @@ class Search:
             return True
         if (point := baseline(self.study.points())) is None:
             return False
-        score = {
-            "value": point.score,
-            "low": point.low,
-            "high": point.high,
-            "n": len(self.prepared.samples),
-        }
+        score = Metric(point.score, len(self.prepared.samples), point.low, point.high)
         try:
             check_baseline(score, self.study.score_name, self.prepared.evaluator.bounds)
         except InputError as error:
@@ -146,43 +139,38 @@ class Search:
         self._compared = True
         return True
 
-    def evaluate_aside(self, model: LoadedModel, artifacts: Artifacts) -> None:
+    def evaluate_aside(self, session: Session) -> None:
         """Evaluate the unquantized model, which the space does not have, once per study.
 
         It is no trial of Optuna's, and not counted: the others are compared with it.
         """
-        study, prepared = self.study, self.prepared
-        allocation = study.space.baseline
+        study, allocation = self.study, self.study.space.baseline
         store = Store(home() / "store")
         with store.locked(f"baseline-{digest(study.name)}"):  # the other workers wait for it
             if baseline(study.points()) is not None:
                 return
-            spec, shared = TrialSpec(prepared.question, allocation), Records.of(prepared.question)
+            shared = Records.of(self.prepared.eval_spec)
+
+            def save(record: TrialRecord) -> None:
+                study.tell_aside(study.records.put(record))
+
+            def save_and_share(record: TrialRecord) -> None:
+                study.records.put(record)
+                study.tell_aside(shared.put(record))
+
             if (own := study.records.get(allocation)) is not None:  # it was killed before the end
                 study.tell_aside(own)
-            elif (known := shared.get(allocation)) is not None:
-
-                def keep_copy(run_id: str) -> None:
-                    study.tell_aside(study.records.put(known | {"run_id": run_id}))
-
-                copy_trial(self.run, spec, known, keep_copy)
+            elif (cached := shared.get(allocation)) is not None:
+                copy_trial(self.run, session.spec(allocation), cached, save)
             else:
+                session.record(self.run, allocation, save_and_share)
 
-                def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
-                    facts = study.records.keep(record, run_id)
-                    shared.put(facts)
-                    study.tell_aside(facts)
-                    return facts
-
-                quiet = is_worker()
-                record_trial(self.run, spec, model, artifacts, prepared, keep, quiet=quiet)
-
-    def run_one(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
+    def run_one(self, asked: Asked, session: Session) -> None:
         """One trial through mmq's path; what ends it early is told to Optuna too."""
         study = self.study
         try:
             with study.working(asked):
-                self._settle(asked, model, artifacts)
+                self._settle(asked, session)
         except TooLarge:
             raise  # it is settled
         except BaseException as error:
@@ -193,65 +181,44 @@ class Search:
                 log.warning("Trial %s is settled by the next command: %s", asked.allocation, away)
             raise
 
-    def _settle(self, asked: Asked, model: LoadedModel, artifacts: Artifacts) -> None:
-        """Evaluate, unless a grid or another search has; keep, log and tell."""
-        study, prepared = self.study, self.prepared
-        spec = TrialSpec(prepared.question, asked.allocation)
-        shared = Records.of(prepared.question)
+    def _settle(self, asked: Asked, session: Session) -> None:
+        """Evaluate, unless a grid or another search has; save, log and tell."""
+        study, eval_spec = self.study, self.prepared.eval_spec
+        shared = Records.of(eval_spec)
         tags = {"mmq.optuna_trial": str(asked.trial.number)}
 
         def tell() -> None:
             study.tell(asked)
 
         def check_size(size: Size) -> None:
-            self._check_size(asked, size.bpw, size.stored_bpw)
+            self._check_size(asked, size)
 
-        if (known := shared.get(asked.allocation)) is not None:
-            self._check_size(asked, known["size"]["bpw"], known["size"]["stored_bpw"])
-
-            def keep_copy(run_id: str) -> None:
-                study.check_claim(asked)
-                study.records.put(known | {"run_id": run_id})
-
-            copy_trial(self.run, spec, known, keep_copy, tell, **tags)
-            return
-
-        def keep(record: TrialRecord, run_id: str) -> Mapping[str, Any]:
+        def save(record: TrialRecord) -> None:
             study.check_claim(asked)
-            facts = study.records.keep(record, run_id)
-            if record.pruned is None:
-                shared.put(facts)
-            return facts
+            study.records.put(record)
 
-        seed = prepared.question.seed
-        pruner = Pruner(seed, study.points(), study.per_sample) if self.prune else None
-        quiet = is_worker()
-        record_trial(
-            self.run,
-            spec,
-            model,
-            artifacts,
-            prepared,
-            keep,
-            tell,
-            pruner,
-            quiet,
-            check_size,
-            **tags,
+        def save_and_share(record: TrialRecord) -> None:
+            save(record)
+            if record.pruned is None:
+                shared.put(record)
+
+        if (cached := shared.get(asked.allocation)) is not None:
+            check_size(cached.size)
+            copy_trial(self.run, session.spec(asked.allocation), cached, save, tell, **tags)
+            return
+        pruner = Pruner(eval_spec.seed, study.points(), study.per_sample) if self.prune else None
+        session.record(
+            self.run, asked.allocation, save_and_share, tell, pruner, check_size, **tags
         )
 
-    def _check_size(self, asked: Asked, bpw: float, stored_bpw: float | None) -> None:
+    def _check_size(self, asked: Asked, size: Size) -> None:
         """TooLarge where what was quantized takes more than was planned, and than is allowed."""
-        steering = self.study.steering
+        steering, stored_bpw = self.study.steering, size.stored_bpw
         if asked.allocation == self.study.space.baseline or stored_bpw is None:
             return
-        if not steering.fits(bpw, stored_bpw):
+        if not steering.fits(size.bpw, stored_bpw):
             self.study.exceeds(asked, stored_bpw)
             raise TooLarge(
                 f"not evaluated: it takes {stored_bpw:.4f} stored bits per weight, more than "
                 f"planned and than {steering.budget.size_text}"
             )
-
-    def artifacts(self) -> Artifacts:
-        """The quantized blocks that trials are assembled from."""
-        return self.prepared.artifacts(Store(home() / "store"), quiet=is_worker())

@@ -1,28 +1,28 @@
-"""What a trial's record says to Optuna: attributes of the trial, and its two objectives."""
+"""What Optuna stores of a trial's record: attributes of the trial, and its two objectives."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import SizeAxis
+from mmq.record import TrialRecord
 
 SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}
 
 
-def trial_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+def trial_attributes(record: TrialRecord) -> dict[str, Any]:
     """The attributes of a recorded trial; a pruned one has a partial score."""
-    score, size = record["metrics"][record["primary"]], record["size"]
-    facts = {
-        "allocation": str(BitAllocation.of(record["allocation"])),
-        "run_id": record["run_id"],
-        "bpw": size["bpw"],
-        "stored_bpw": size["stored_bpw"],
+    score, size = record.score, record.size
+    attributes = {
+        "allocation": str(record.allocation),
+        "run_id": record.run_id,
+        "bpw": size.bpw,
+        "stored_bpw": size.stored_bpw,
     }
-    if "pruned" in record:
-        return facts | {"partial": {"score": score["value"], "samples": score["n"]}}
-    return facts | {"low": score["low"], "high": score["high"]}
+    if record.pruned is not None:
+        return attributes | {"partial": {"score": score.value, "samples": score.n}}
+    return attributes | {"low": score.low, "high": score.high}
 
 
-def objectives(record: Mapping[str, Any], axis: SizeAxis) -> list[float]:
+def objectives(record: TrialRecord, axis: SizeAxis) -> list[float]:
     """Size on this axis, to be minimized, and score, to be maximized."""
-    return [record["size"][SIZE_NAMES[axis]], record["metrics"][record["primary"]]["value"]]
+    return [getattr(record.size, SIZE_NAMES[axis]), record.score.value]

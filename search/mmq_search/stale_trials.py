@@ -2,10 +2,11 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
+from mmq.record import TrialRecord
 from mmq.system.process import is_gone, is_here
 from mmq.tracking import settle_trial, trial_record
 from mmq_search.storage import HEARTBEAT
@@ -22,7 +23,7 @@ class StaleTrials:
 
     def __init__(self, study: "SearchStudy") -> None:
         self.study = study
-        self._runs: list[tuple[int, dict[str, Any] | None]] = []  # trial's number, its record
+        self._runs: list[tuple[int, TrialRecord | None]] = []  # trial's number, its record
         self._silent: dict[int, float] = {}  # trial's id: since when, by this process's clock
         self._outages = 0
 
@@ -58,7 +59,7 @@ class StaleTrials:
         """Complete or fail a trial that nobody works on. The caller has the lock."""
         self._runs.append((trial.number, self._settle(trial)))
 
-    def _settle(self, trial: FrozenTrial) -> dict[str, Any] | None:
+    def _settle(self, trial: FrozenTrial) -> TrialRecord | None:
         params = trial.params or trial.system_attrs.get("fixed_params", {})
         if not self.study.space.holds(params):
             self.study.study.tell(trial.number, state=TrialState.FAIL)

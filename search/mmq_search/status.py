@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmq.artifacts import unlogged
 from mmq.cli.options import options_from
-from mmq.cli.places import say_where_saved
+from mmq.cli.places import print_where_saved
 from mmq.config import option
 from mmq.errors import InputError, unknown
 from mmq.studies.front import front_text
@@ -49,10 +49,10 @@ def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> No
     study = StudyReader(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
     if points := study.points():
-        found = "\n".join(study.short_answers())
+        found = "\n".join(study.short_selections())
         click.echo(f"\n{front_text(points, study.score_name)}\n\n{found}")
     click.echo()
-    say_where_saved()
+    print_where_saved()
     if study.parent:
         click.echo("\n".join(places(study.name, *study.parent)))
     if waiting := unlogged.summary():

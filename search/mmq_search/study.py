@@ -13,10 +13,11 @@ from optuna.trial import Trial, TrialState
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.errors import TakenOver
+from mmq.record import TrialRecord
 from mmq.system.process import owner
+from mmq_search.eval_spec_check import check_eval_spec
 from mmq_search.patience import StorageError
-from mmq_search.question import check_question
-from mmq_search.record_facts import SIZE_NAMES, objectives, trial_facts
+from mmq_search.record_facts import SIZE_NAMES, objectives, trial_attributes
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
@@ -37,7 +38,7 @@ class Asked:
 
 
 class SearchStudy(StudyReader):
-    """Optuna's study of a question, with the records of its trials beside it.
+    """Optuna's study of an eval spec, with the records of its trials beside it.
 
     A record is written before Optuna is told: a trial that was killed in between is completed from
     its record by whoever asks next. Any number of processes may have the study open: they ask one
@@ -47,7 +48,7 @@ class SearchStudy(StudyReader):
     def __init__(
         self,
         name: str,
-        facts: dict[str, Any],
+        identity: dict[str, Any],
         space: Space,
         folder: Path,
         seed: int,
@@ -59,10 +60,10 @@ class SearchStudy(StudyReader):
         self.steering = steering or SamplerSetup(space)
         storage, self.abandoned = Storage(folder, patient=patient), StaleTrials(self)
         self._half_asked: set[int] = set()  # numbers: the database went away meanwhile
-        storage.exclusively(name, lambda: self._make(name, storage, facts))
+        storage.exclusively(name, lambda: self._make(name, storage, identity))
         self.abandoned.end_runs()
 
-    def _make(self, name: str, storage: Storage, facts: dict[str, Any]) -> None:
+    def _make(self, name: str, storage: Storage, identity: dict[str, Any]) -> None:
         """Make the study, or open it, with its lock held."""
         study = optuna.create_study(
             study_name=name,
@@ -71,7 +72,7 @@ class SearchStudy(StudyReader):
             load_if_exists=True,
         )
         self._open(name, storage, study)
-        check_question(self.study, facts, self.space, self.steering.axis)
+        check_eval_spec(self.study, identity, self.space, self.steering.axis)
         self.study.set_metric_names([SIZE_NAMES[self.steering.axis], "score"])
         self.steering.weighed |= self._weighed()
         self.abandoned.settle()
@@ -96,7 +97,7 @@ class SearchStudy(StudyReader):
         """Do what no other process may do in this study meanwhile; see `Storage.exclusively`."""
         return self.storage.exclusively(self.name, work)
 
-    def _settle(self, number: int, allocation: BitAllocation) -> dict[str, Any] | None:
+    def _settle(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
         """End a trial as its record says; without one, fail it and ask again."""
         record = self.records.get_any(allocation)
         if record is not None and str(allocation) not in self.settled():
@@ -254,26 +255,26 @@ class SearchStudy(StudyReader):
         if self._state(asked) == TrialState.RUNNING:
             self._close(asked.trial.number, record)
 
-    def _close(self, number: int, record: dict[str, Any]) -> None:
+    def _close(self, number: int, record: TrialRecord) -> None:
         storage = self.study._storage  # a Trial of another process can be written in no other way
         trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-        for name, value in trial_facts(record).items():
+        for name, value in trial_attributes(record).items():
             storage.set_trial_user_attr(trial_id, name, value)
         self._name_score(record)
-        if "pruned" in record:
+        if record.pruned is not None:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, objectives(record, self.axis))
 
-    def _name_score(self, record: dict[str, Any]) -> None:
+    def _name_score(self, record: TrialRecord) -> None:
         if "score_name" not in self.study.user_attrs:
-            self.study.set_user_attr("score_name", record["primary"])
+            self.study.set_user_attr("score_name", record.primary)
 
-    def tell_aside(self, record: dict[str, Any]) -> None:
+    def tell_aside(self, record: TrialRecord) -> None:
         """Keep what the unquantized model scores where the space does not have it."""
         self._name_score(record)
-        facts = trial_facts(record) | {"values": objectives(record, self.axis)}
-        self.study.set_user_attr(BASELINE, facts)
+        values = {"values": objectives(record, self.axis)}
+        self.study.set_user_attr(BASELINE, trial_attributes(record) | values)
 
     def log_to(self, parent: tuple[str, str]) -> None:
         """Keep tracking store and id of the parent run that this study is logged to."""

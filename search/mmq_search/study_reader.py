@@ -12,10 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point, SizeAxis, parse_axis
-from mmq.analysis.selection import answers
+from mmq.analysis.selection import select
 from mmq.errors import InputError, unknown
 from mmq.studies.front import Results
-from mmq.studies.records import Records, primary_samples
+from mmq.studies.records import Records
 from mmq.tracking import fetch_record
 from mmq_search.storage import Storage
 
@@ -47,8 +47,8 @@ class StudyReader:
         if list(self.study.directions) != DIRECTIONS:
             shown = ", ".join(d.name.lower() for d in self.study.directions)
             why = f"its directions are {shown}, not minimize, maximize"
-        elif trials and "question" not in self.study.user_attrs:
-            why = "it has trials, and no question"
+        elif trials and "eval_spec" not in self.study.user_attrs:
+            why = "it has trials, and no eval spec"
         if why:
             raise InputError(
                 f"study: {self.name!r} in {self.storage.address} was not made by mmq search: "
@@ -116,13 +116,13 @@ class StudyReader:
         """The size that is minimized; studies from before there was a choice have the nominal."""
         return parse_axis(self.study.user_attrs.get("size_axis") or "nominal")
 
-    def short_answers(self) -> list[str]:
-        """The answers to what was asked, one line each, without how sure they are."""
+    def short_selections(self) -> list[str]:
+        """The selections by the last budget, one line each, without how sure they are."""
         asked, parameters = self.asked, self.asked.get("parameters", 0)
-        found = answers(
+        selections = select(
             self.points(), self.budget(), parameters, lambda _: None, [], asked.get("floor")
         )
-        return [answer.text.splitlines()[0] for answer in found]
+        return [each.text.splitlines()[0] for each in selections]
 
     def points(self) -> list[Point]:
         """Every evaluated trial on the size-score plane, and the unquantized model."""
@@ -153,7 +153,7 @@ class StudyReader:
             record = None if run_id is None else fetch_record(run_id)
             if record is not None:
                 self.records.put(record)
-        return None if record is None else primary_samples(record)
+        return None if record is None else record.sample_scores
 
     def results(
         self,

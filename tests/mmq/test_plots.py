@@ -4,8 +4,8 @@ import pytest
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point, on_axis
-from mmq.analysis.plots import Asked, front_figure, front_plot
-from mmq.analysis.selection import answers
+from mmq.analysis.plots import Highlights, front_figure, front_plot
+from mmq.analysis.selection import select
 from mmq.studies.front import Results, description, log_front, title
 
 GIB = 8 * 1024**3
@@ -38,8 +38,8 @@ class Run:
 
 
 def drawn(most=None, least=None, **budget):
-    found = answers(POINTS, Budget(**budget), GIB, lambda _: None, [])
-    return Asked(found, most, least)
+    found = select(POINTS, Budget(**budget), GIB, lambda _: None, [])
+    return Highlights(found, most, least)
 
 
 def labels(figure):
@@ -47,8 +47,8 @@ def labels(figure):
 
 
 def test_the_bounds_and_the_answers_asked_are_drawn():
-    asked = drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0)
-    figure = front_figure(POINTS, "score", "title", asked)
+    highlights = drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0)
+    figure = front_figure(POINTS, "score", "title", highlights)
     (axes,) = figure.axes
     assert "at most 6 bpw" in labels(figure)
     assert "at least 70" in labels(figure)
@@ -64,10 +64,10 @@ def test_the_bounds_and_the_answers_asked_are_drawn():
 
 
 def test_two_answers_have_two_marks():
-    asked = drawn(9.0, 50.0, max_bpw=9.0, min_score=50.0)
-    figure = front_figure(POINTS, "score", "title", asked)
+    highlights = drawn(9.0, 50.0, max_bpw=9.0, min_score=50.0)
+    figure = front_figure(POINTS, "score", "title", highlights)
     assert len([label for label in labels(figure) if "vit=" in label]) == 2
-    plot = front_plot(POINTS, "score", "title", asked)
+    plot = front_plot(POINTS, "score", "title", highlights)
     symbols = [trace.marker.symbol for trace in plot.data if trace.name.startswith(("b", "sm"))]
     assert symbols == ["star", "diamond"]
 
@@ -97,25 +97,25 @@ def test_title_figure_description_and_metrics_answer_one_question(
 ):
     seen = []
 
-    def watched(points, score_name, heading, asked):
-        seen.append((heading, asked))
-        return front_figure(points, score_name, heading, asked)
+    def watched(points, score_name, heading, highlights):
+        seen.append((heading, highlights))
+        return front_figure(points, score_name, heading, highlights)
 
     monkeypatch.setattr("mmq.studies.front.front_figure", watched)
     found, run = results(**budget), Run()
     log_front(run, found, interactive=False)
-    ((heading, asked),) = seen
-    assert (asked.most, asked.least) == (pytest.approx(most), pytest.approx(least))
-    (best, *_) = found.answers()
+    ((heading, highlights),) = seen
+    assert (highlights.most, highlights.least) == (pytest.approx(most), pytest.approx(least))
+    (best, *_) = found.selections()
     assert best.point.allocation in heading
     assert best.point.allocation in description(found).partition("\n")[0]
-    assert heading == title(found, found.answers())
+    assert heading == title(found, found.selections())
     assert run.metrics["chosen_stored_bpw"] == best.point.stored_bpw
     assert run.files["front.png"][:4] == b"\x89PNG"
 
 
 def test_what_nothing_answers_is_titled_so():
-    assert title(results(max_bpw=2.0), results(max_bpw=2.0).answers()) == (
+    assert title(results(max_bpw=2.0), results(max_bpw=2.0).selections()) == (
         "best under 2 bpw: none\ns"
     )
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.prepare import prepare
 from mmq.system.home import home
 
@@ -78,7 +78,7 @@ def tensors(path):
 
 def uninterrupted(root):
     """A store that the same question fills at once, in this process."""
-    chosen = QuestionOptions(quantizer="gptq", limit="8", calibration_samples=PAIRS)
+    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=PAIRS)
     prepared = prepare(
         chosen,
         {"num-beams": "1"},

@@ -7,13 +7,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mmq_plugins.quantizers.rtn import Rtn
-from test_store import KEY, layer
+from stored_layers import KEY, layer
+from trial_records import record_of
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts import unlogged
 from mmq.artifacts.store import Store
 from mmq.cli.store import store
 from mmq.models.stages import StageCache
+from mmq.record import Pruned
 from mmq.studies.records import Records
 from mmq.system import checksums, sealed
 from mmq.system.home import home
@@ -31,24 +33,25 @@ def kinds(tmp_path, monkeypatch):
     sealed.write_tensors(path := root / "calibration" / "a.safetensors", {"x": torch.ones(9)}, "a")
     StageCache(root / "stages", 10_000).put("vision-1", torch.ones(40))
     sealed.write_json(root / "profiles" / "p.json", {"vit": {"4": 0.5}})
-    facts = {"allocation": {"vit": 4}}
-    for folder in ("records/question", "studies/s"):
-        Records(root / folder).put(facts)
-    Records(root / "studies/s").put(facts | {"pruned": {}})
+    record = record_of("vit=4")
+    for folder in ("records/spec", "studies/s"):
+        Records(root / folder).put(record)
+    pruned = Pruned(2, 8, "vit=3", True, 4.0, 1.5)
+    Records(root / "studies/s").put(dataclasses.replace(record, pruned=pruned))
     with unlogged.staging("run") as folder:
         (folder / "layers.json").write_text("{}")
     (root / "data" / "set").mkdir(parents=True)
     (root / "data" / "set" / "1.jpg").write_bytes(b"picture")
     checksums.seal_folder(root / "data" / "set", "set")
-    record = Records(root / "records/question").path(BitAllocation.parse("vit=4"))
+    path_of_record = Records(root / "records/spec").path(BitAllocation.parse("vit=4"))
     return {
         "blocks": Store(root / "store").path(KEY),
         "snapshots": path,
         "stage outputs": root / "stages" / "vision-1.safetensors",
         "sensitivity profiles": root / "profiles" / "p.json",
-        "records": record,
-        "records of studies": root / "studies" / "s" / record.name,
-        "records of pruned trials": root / "studies" / "s" / f"{record.stem}.pruned",
+        "records": path_of_record,
+        "records of studies": root / "studies" / "s" / path_of_record.name,
+        "records of pruned trials": root / "studies" / "s" / f"{path_of_record.stem}.pruned",
         "unlogged runs": unlogged.staged("run") / "layers.json",
         "embedded data files": root / "data" / "set" / "1.jpg",
     }

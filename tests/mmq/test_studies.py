@@ -14,7 +14,7 @@ from mmq.config import TaskOptions
 from mmq.errors import InputError
 from mmq.studies import designs
 from mmq.studies import quantizer_choices as choices
-from mmq.studies import run as running
+from mmq.studies import session as running
 from mmq.studies.quantizer_choices import build, parse
 from mmq.system.home import home
 

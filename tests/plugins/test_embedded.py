@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mmq_plugins.embedded import outliers
 
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.evaluation.generating import evaluate
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
@@ -39,7 +39,7 @@ def test_the_shipped_models_have_the_outliers_that_were_published(name, componen
 
 
 def score(model_name, task, exchange_pictures=False, limit=160):
-    options = QuestionOptions(model=model_name, task=task, limit=limit)
+    options = EvalOptions(model=model_name, task=task, limit=limit)
     prepared = prepare(options, {"num-beams": "1"}, lambda parts: [])
     samples = list(prepared.samples)
     if exchange_pictures:

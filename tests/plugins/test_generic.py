@@ -13,7 +13,7 @@ from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import GenerationConfig, Request
 from mmq.data.source import find_source
 from mmq.errors import InputError
@@ -146,17 +146,16 @@ def test_two_pictures_are_shown_in_their_order(model):
 
 def test_it_is_quantized_and_restored(model, tmp_path):
     before = {name: weight.clone() for name, weight in model.module.state_dict().items()}
-    chosen = QuestionOptions(model=model.source, limit="4")
+    chosen = EvalOptions(model=model.source, limit="4")
     allocation = BitAllocation.parse("vit=4,llm=4")
     prepared = prepare(chosen, {"group-size": "16"}, lambda parts: [allocation])
-    record = run_trial(
-        TrialSpec(prepared.question, allocation), model,
-        prepared.artifacts(Store(tmp_path), quiet=True), prepared.evaluator,
-        prepared.samples, quiet=True,
+    result = run_trial(
+        TrialSpec(prepared.eval_spec, allocation), model,
+        prepared.artifacts(Store(tmp_path), quiet=True), prepared.task, quiet=True,
     )  # fmt: skip
-    assert {layer.bits for layer in record.report.layers} == {4}
-    assert all(0 < layer.relative_error < 0.3 for layer in record.report.layers)
-    assert record.evaluation.score.n == 4
+    assert {layer.bits for layer in result.details.layers} == {4}
+    assert all(0 < layer.relative_error < 0.3 for layer in result.details.layers)
+    assert result.record.score.n == 4
     assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
 
 

@@ -9,7 +9,7 @@ from tiny_models import PROCESSORS, TINY, random_module, save_tiny, tiny_config
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
@@ -28,7 +28,7 @@ def source(request, tmp_path_factory):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("task", ["vqa", "captioning"])
 def test_every_layer_is_solved_from_the_models_own_forwards(source, task, order, tmp_path):
-    chosen = QuestionOptions(
+    chosen = EvalOptions(
         model=source, task=task, quantizer="gptq", limit="4", calibration_samples=6
     )
     prepared = prepare(

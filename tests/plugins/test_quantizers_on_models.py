@@ -12,7 +12,7 @@ from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.prepare import prepare
 from mmq.quantization.blocks import advance_, capture
@@ -40,7 +40,7 @@ class Nearest(CalibratedQuantizer):
 def blocks(request, tmp_path_factory):
     """Every block of a model with its component, its number and the calls that reach it."""
     name = request.param
-    chosen = QuestionOptions(
+    chosen = EvalOptions(
         model=name, task=MODELS[name], quantizer="gptq", limit="8", calibration_samples=10
     )
     prepared = prepare(chosen, {}, lambda parts: [])

@@ -17,14 +17,14 @@ from mmq_plugins.evaluators.recall import (
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
 from mmq_plugins.evaluators.vqa import Vqa
 
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.evaluation.generating import protocol_for
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
-from mmq.tracking.params import question_params
+from mmq.tracking.params import eval_spec_params
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,8 @@ def test_captions_are_read_as_blip2_reads_them():
 
 
 def test_the_limits_and_the_padding_of_texts_are_logged():
-    options = QuestionOptions(model="embedded-retrieval", task="retrieval", limit="4")
-    params = question_params(prepare(options, {"max-words": "7"}, lambda parts: []).question)
+    options = EvalOptions(model="embedded-retrieval", task="retrieval", limit="4")
+    params = eval_spec_params(prepare(options, {"max-words": "7"}, lambda parts: []).eval_spec)
     assert params["evaluator.max_words"] == 7
     assert (params["model.padding_side"], params["model.max_tokens"]) == ("right", 35)
 

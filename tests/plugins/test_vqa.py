@@ -12,12 +12,12 @@ from mmq_plugins.evaluators.gqa import Gqa
 from mmq_plugins.evaluators.vqa import Vqa, score_answers
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import FileImage, QuestionSample
 from mmq.errors import InputError
 from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
-from mmq.tracking.params import question_params
+from mmq.tracking.params import eval_spec_params
 
 
 class TestVqa(EvaluatorContract):
@@ -163,10 +163,10 @@ def test_the_rules_differ_where_the_official_code_changed(answer, annotators, la
 
 
 def test_the_rule_is_an_option_and_a_param_of_every_run():
-    options = QuestionOptions(model="embedded-llava", task="vqa", limit="4")
+    options = EvalOptions(model="embedded-llava", task="vqa", limit="4")
     for extra, expected in [({}, "lavis"), ({"rule": "official"}, "official")]:
-        question = prepare(options, extra, lambda parts: []).question
-        assert question_params(question)["evaluator.rule"] == expected
+        question = prepare(options, extra, lambda parts: []).eval_spec
+        assert eval_spec_params(question)["evaluator.rule"] == expected
     with pytest.raises(InputError, match="rule: 'vqa' is not one of"):
         prepare(options, {"rule": "vqa"}, lambda parts: [])
     with pytest.raises(ValueError, match="rule: 'old' is not one of"):

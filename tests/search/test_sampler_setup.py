@@ -18,7 +18,7 @@ from mmq.analysis.budgets import Budget
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
 from mmq.cli.main import cli
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import QuantReport
 from mmq.errors import InputError
 from mmq.models.loading import locate
@@ -60,10 +60,10 @@ def test_sizes_are_those_of_the_plan(seen, grain, axis):
 
 @pytest.mark.parametrize("options", [{"group-size": "32"}, {"symmetric": "true"}, {}])
 def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
-    chosen = QuestionOptions(model="embedded-llava", limit="4", quantizer="rtn")
+    chosen = EvalOptions(model="embedded-llava", limit="4", quantizer="rtn")
     prepared = prepare(chosen, options, lambda parts: [BitAllocation.uniform(parts, 3)])
     model = prepared.load()
-    artifacts = Artifacts(prepared.question, prepared.quantizer, Store(tmp_path), None, {}, True)
+    artifacts = Artifacts(prepared.eval_spec, prepared.quantizer, Store(tmp_path), None, {}, True)
     allocation = BitAllocation.parse("vit.attn=3,llm.ff=5").over(model.components)
     report = QuantReport(tuple(artifacts.write_(model, allocation)))
     size = measure_size(report, prepared.skeleton.parameters)
@@ -121,7 +121,7 @@ def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path
     study = open_study(tmp_path, space=steered.space, steering=steered)
     asked = []
     while (trial := study.ask()) is not None:
-        study.records.keep(record(trial), "r")
+        study.records.put(record(trial).in_run("r"))
         study.tell(trial)
         asked.append(str(trial.allocation))
     small = {name for name, bpw in sizes.items() if bpw <= 5}
@@ -142,9 +142,9 @@ def test_the_smallest_within_a_drop_is_found_in_a_few_trials(tmp_path):
     study = open_study(tmp_path, space=steered.space, steering=steered)
     for _ in range(14):
         trial = study.ask()
-        study.records.keep(record(trial), "r")
+        study.records.put(record(trial).in_run("r"))
         study.tell(trial)
-    (answer,) = study.results(["a", "b"], steered.budget, 4).answers()
+    (answer,) = study.results(["a", "b"], steered.budget, 4).selections()
     assert answer.point.allocation == "vit=3 llm=4"  # of `record`: 80 from these widths on
 
 
@@ -165,7 +165,7 @@ def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
     assert "samples" not in said  # the same ones as in the search
     assert "n = 12" in said
     said = said_by("trial", "--run", "models:/bounded@best-under-6-bpw", "--limit", "6")
-    assert "These are other samples than those of that run" in said
+    assert "The samples differ from those of that run" in said
     said = said_by("trial", "--run", trial.info.run_id, "--bits", "vit=4,llm=4", "--limit", "6")
     assert "vit=4 llm=4\n5." in said  # what is given counts
 

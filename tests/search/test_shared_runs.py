@@ -15,7 +15,7 @@ from mmq_search.progress_run import ProgressRun
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.status import status
 from PIL import Image
-from test_study import QUESTION, SPACE, open_study, record
+from test_study import EVAL_SPEC, SPACE, open_study, record, result
 
 from mmq.analysis.selection import Budget
 from mmq.errors import InputError
@@ -42,8 +42,8 @@ def work(study, run, count=1, tell=True):
         asked = study.ask()
         spec, number = record(asked).spec, str(asked.trial.number)
         with run.trial_run(spec, **{"mmq.optuna_trial": number}) as trial:
-            study.records.keep(record(asked), trial.run_id)
-            trial.finish(record(asked))
+            study.records.put(record(asked).in_run(trial.run_id))
+            trial.finish(result(asked))
         if tell:
             study.tell(asked)
 
@@ -66,7 +66,7 @@ def in_a_process(work):
 
 def test_the_parent_run_is_made_once_by_all_that_start_at_the_same_moment(store_uri, tmp_path):
     def start():
-        open_run(open_study(tmp_path), "e", QUESTION)
+        open_run(open_study(tmp_path), "e", EVAL_SPEC)
 
     for child in [in_a_process(start) for _ in range(3)]:
         child.join()
@@ -77,11 +77,11 @@ def test_the_parent_run_is_made_once_by_all_that_start_at_the_same_moment(store_
 def test_the_last_that_leaves_ends_the_parent_run(store_uri, tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
     running = first.ask()
-    with open_run(second, "e", QUESTION):
+    with open_run(second, "e", EVAL_SPEC):
         pass
     assert statuses(store_uri, "study") == ["RUNNING"]
     first.give_up(running, retry=True)
-    with open_run(first, "e", QUESTION):
+    with open_run(first, "e", EVAL_SPEC):
         pass
     assert statuses(store_uri, "study") == ["FINISHED"]
 
@@ -91,7 +91,7 @@ def killed_in_a_trial(tmp_path, whole):
 
     def die():
         study = open_study(tmp_path)
-        run = open_run(study, "e", QUESTION)
+        run = open_run(study, "e", EVAL_SPEC)
         if whole:
             work(study, run, tell=False)
         else:
@@ -118,14 +118,14 @@ def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_asked_again(st
 def test_a_copy_that_is_killed_knows_its_original(store_uri, tmp_path):
     def take_over():
         study = open_study(tmp_path)
-        run, asked = open_run(study, "e", QUESTION), study.ask()
-        facts = record(asked).to_json() | {"run_id": "original"}
+        run, asked = open_run(study, "e", EVAL_SPEC), study.ask()
+        original = record(asked).in_run("original")
 
-        def keep(run_id):
-            study.records.put(facts | {"run_id": run_id})
+        def save(copy):
+            study.records.put(copy)
             os.kill(os.getpid(), 9)
 
-        copy_trial(run, record(asked).spec, facts, keep, **{"mmq.optuna_trial": "0"})
+        copy_trial(run, record(asked).spec, original, save, **{"mmq.optuna_trial": "0"})
 
     child = in_a_process(take_over)
     child.join()
@@ -140,7 +140,7 @@ def test_a_copy_that_is_killed_knows_its_original(store_uri, tmp_path):
 
 def test_two_studies_on_one_store_do_not_disturb_each_other(store_uri, tmp_path):
     other = open_study(tmp_path, "t")
-    asked, run = other.ask(), open_run(other, "e", QUESTION)
+    asked, run = other.ask(), open_run(other, "e", EVAL_SPEC)
     with run.trial_run(record(asked).spec, **{"mmq.optuna_trial": str(asked.trial.number)}):
         killed_in_a_trial(tmp_path, whole=False)
         open_study(tmp_path)
@@ -161,15 +161,15 @@ def test_what_another_machine_logged_but_could_not_tell_is_complete(store_uri, t
 
 def test_values_of_samples_that_another_machine_has_come_from_the_store(store_uri, tmp_path):
     study = open_study(tmp_path)
-    work(study, open_run(study, "e", QUESTION))
+    work(study, open_run(study, "e", EVAL_SPEC))
     study.records.path("vit=16 llm=16").unlink()
     assert study.per_sample("vit=16 llm=16") == [80, 80]
-    assert study.records.get("vit=16 llm=16")["run_id"] == study.points()[0].run_id
+    assert study.records.get("vit=16 llm=16").run_id == study.points()[0].run_id
 
 
 def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
     study = open_study(tmp_path)
-    run = open_run(study, "e", QUESTION)
+    run = open_run(study, "e", EVAL_SPEC)
     live = ProgressRun(run, lambda: study.results(["a", "b"]))
     client = MlflowClient(store_uri)
 
@@ -198,7 +198,7 @@ def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
 def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
     study = open_study(tmp_path, steering=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
-    run = open_run(study, "e", QUESTION)
+    run = open_run(study, "e", EVAL_SPEC)
     study.remember(10, None)
     work(study, run, 3)
     study.give_up(study.ask(), retry=False)
@@ -226,12 +226,12 @@ def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkey
     monkeypatch.setenv(RETRIES, "0")  # else MLflow's client waits 4 minutes
     try:
         study = open_study(tmp_path)
-        run = study_run("e", "s", [QUESTION], None)
+        run = study_run("e", "s", [EVAL_SPEC], None)
         asked, known, later = (study.ask() for _ in range(3))
-        facts = record(known).to_json() | {"run_id": "original"}
+        original = record(known).in_run("original")
         with run.trial_run(record(asked).spec) as trial:
-            copy_trial(run, record(known).spec, facts, keep=lambda _: server.kill())
-            trial.finish(record(asked))
+            copy_trial(run, record(known).spec, original, save=lambda _: server.kill())
+            trial.finish(result(asked))
         waiting = [path.name.partition("@")[0] for path in (tmp_path / "unlogged").iterdir()]
         assert len(waiting) == 2
         assert trial.run_id in waiting

@@ -95,7 +95,7 @@ def test_processes_that_start_at_once_share_the_work_and_double_nothing(tmp_path
         study = open_study(tmp_path, tmp_path.name)
         while (asked := study.ask(9)) is not None:
             time.sleep(0.05)
-            study.records.keep(record(asked), "r")
+            study.records.put(record(asked).in_run("r"))
             study.tell(asked)
 
     for child in [process(work) for _ in range(3)]:
@@ -223,7 +223,7 @@ def test_a_trial_that_ends_while_it_is_counted_counts(tmp_path, monkeypatch):
         found = read(*states)
         reads.append(states)
         if len(reads) == 2:  # the first one looks for the dead, the next two count
-            first.records.keep(record(running), "r")
+            first.records.put(record(running).in_run("r"))
             first.tell(running)
         return found
 
@@ -259,7 +259,7 @@ def study(tmp_path, monkeypatch, server):
 def test_every_read_and_write_waits_for_a_database_that_is_away(study, server):
     with away(server):
         asked = study.ask()
-    study.records.keep(record(asked), "r")
+    study.records.put(record(asked).in_run("r"))
     with away(server), study.working(asked):
         study.tell(asked)
     with away(server):
@@ -320,7 +320,7 @@ def test_asking_that_was_broken_off_leaves_no_trial_behind(
 
 def test_an_end_whose_answer_was_lost_is_written_once(study, server, monkeypatch):
     asked = study.ask()
-    study.records.keep(record(asked), "r")
+    study.records.put(record(asked).in_run("r"))
     real, calls = RDBStorage.set_trial_state_values, []
 
     def lost(self, *args, **kwargs):
@@ -404,7 +404,7 @@ def test_a_file_that_is_removed_in_the_middle_is_reported(tmp_path):
 def test_a_study_that_is_deleted_in_the_middle_is_reported(tmp_path):
     study = open_study(tmp_path)
     asked = study.ask()
-    study.records.keep(record(asked), "r")
+    study.records.put(record(asked).in_run("r"))
     optuna.delete_study(study_name="s", storage=open_study(tmp_path, "t").storage.optuna)
     with pytest.raises(StorageError, match="somebody deleted it"):
         study.tell(asked)

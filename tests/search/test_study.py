@@ -10,37 +10,35 @@ from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.study import Asked, SearchStudy
 from optuna.trial import TrialState
+from trial_records import eval_spec, record_of
 
 from mmq.analysis.budgets import Budget
-from mmq.contracts import Evaluation, FileImage, Metric, Prediction, QuantReport
+from mmq.contracts import FileImage, Prediction
 from mmq.errors import InputError
-from mmq.eval_spec import EvalSpec
 from mmq.models.size import Size
-from mmq.record import Pruned, TrialRecord, TrialSpec
+from mmq.record import Pruned, TrialDetails, TrialResult
 from mmq.system.process import owner
 
 SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
-QUESTION = EvalSpec(
-    "m", "f", "float32", "vqa", "d", "df", 2, "rtn", "1", {}, "vqa", "1", {}, "torch", 0
-)  # fmt: skip
+EVAL_SPEC = eval_spec(samples=2)
 
 
-def open_study(folder, name="s", facts=None, space=SPACE, steering=None):
-    return SearchStudy(name, facts or QUESTION.facts(), space, folder, 0, steering)
+def open_study(folder, name="s", identity=None, space=SPACE, steering=None):
+    return SearchStudy(name, identity or EVAL_SPEC.identity(), space, folder, 0, steering)
 
 
 def record(asked):
     bits = asked.allocation.as_dict()
     bpw = (bits["vit"] + 3 * bits["llm"]) / 4
     score = 80 * min(1, bits["llm"] / 4) * min(1, bits["vit"] / 3)
-    name, metric = "vqa/accuracy", Metric(score, 2, score - 1, score + 1)
-    said = [
-        Prediction(str(k), (FileImage(Path("x.jpg")),), "?", "yes", "yes", score) for k in range(2)
-    ]
-    evaluation = Evaluation(name, {name: metric}, {name: [score, score]}, said)
-    return TrialRecord(
-        TrialSpec(QUESTION, asked.allocation), evaluation, QuantReport(), Size(10, bpw, bpw), {}
+    return record_of(asked.allocation, score, size=Size(10, bpw, bpw))
+
+
+def result(asked):
+    said = tuple(
+        Prediction(str(k), (FileImage(Path("x.jpg")),), "?", "yes", "yes", 1.0) for k in range(2)
     )
+    return TrialResult(record(asked), TrialDetails((), said))
 
 
 def finish(study, count):
@@ -49,7 +47,7 @@ def finish(study, count):
         asked = study.ask()
         if asked is None:
             break
-        study.records.keep(record(asked), f"run{asked.trial.number}")
+        study.records.put(record(asked).in_run(f"run{asked.trial.number}"))
         study.tell(asked)
         done.append(str(asked.allocation))
     return done
@@ -105,7 +103,7 @@ def test_an_interrupted_trial_is_asked_again_first(tmp_path):
 def stop(study, asked):
     whole = record(asked)
     why = Pruned(1, 2, "vit=4 llm=4", True, 30.0, 12.0)
-    study.records.keep(replace(whole, pruned=why), "pruned")
+    study.records.put(replace(whole, pruned=why).in_run("pruned"))
 
 
 def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):
@@ -117,7 +115,7 @@ def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):
     again, name = open_study(tmp_path), str(asked.allocation)
     assert list(again.pruned()) == [name]
     assert again.pruned()[name].state == TrialState.PRUNED
-    score = record(asked).evaluation.score.value
+    score = record(asked).score.value
     assert again.pruned()[name].user_attrs["partial"] == {"score": score, "samples": 2}
     assert len(again.settled()) == 7
     assert sorted(p.allocation for p in again.points()) == sorted(done)
@@ -143,7 +141,8 @@ def test_a_trial_killed_after_it_was_stopped_is_pruned(tmp_path):
 def killed_process(folder, work):
     """Run `work` on the study in a process that kills itself; what it printed."""
     code = (
-        "import sys, os; sys.path.insert(0, sys.argv[1]); from test_study import *; "
+        "import sys, os; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']; "
+        "from test_study import *; "
         f"from pathlib import Path; study = open_study(Path(sys.argv[2])); {work}; "
         "os.kill(os.getpid(), 9)"
     )
@@ -179,7 +178,7 @@ def test_a_trial_killed_before_its_allocation_was_known_is_asked_again(tmp_path)
 def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
     said = killed_process(
         tmp_path,
-        "finish(study, 5); asked = study.ask(); study.records.keep(record(asked), 'kept'); "
+        "finish(study, 5); asked = study.ask(); study.records.put(record(asked).in_run('kept')); "
         "print(asked.allocation, flush=True)",
     )
     study = open_study(tmp_path)
@@ -190,7 +189,7 @@ def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
 def test_an_interrupt_after_the_end_changes_nothing(tmp_path):
     study = open_study(tmp_path)
     asked = study.ask()
-    study.records.keep(record(asked), "r")
+    study.records.put(record(asked).in_run("r"))
     study.tell(asked)
     study.give_up(asked, retry=True)
     assert list(study.evaluated()) == ["vit=16 llm=16"]
@@ -222,7 +221,7 @@ def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
 def test_another_question_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
     with pytest.raises(InputError, match="what differs: samples, seed"):
-        open_study(tmp_path, facts=replace(QUESTION, samples=3, seed=1).facts())
+        open_study(tmp_path, identity=replace(EVAL_SPEC, samples=3, seed=7).identity())
 
 
 def test_another_space_under_the_same_name_is_refused(tmp_path):
@@ -258,7 +257,7 @@ def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
             asked = study.ask()
             found = record(asked)
             larger = replace(found.size, stored_bpw=found.size.bpw + 0.5)
-            study.records.keep(replace(found, size=larger), "r")
+            study.records.put(replace(found, size=larger).in_run("r"))
             study.tell(asked)
         points = study.points()
         assert [p.size for p in points] == sizes
@@ -288,7 +287,7 @@ def test_nothing_is_asked_before_the_unquantized_model_is_known(tmp_path):
     first.give_up(asked, retry=False)  # it failed: the others still wait in the queue
     asked = second.ask(first=wanted)
     assert asked.allocation == wanted
-    second.records.keep(record(asked), "r")
+    second.records.put(record(asked).in_run("r"))
     second.tell(asked)
     assert set(finish(second, 3)) == {str(a) for a in SPACE.diagonal()[1:]}
 
@@ -296,11 +295,11 @@ def test_nothing_is_asked_before_the_unquantized_model_is_known(tmp_path):
 def test_an_unquantized_model_that_the_space_lacks_is_a_point_and_no_trial(tmp_path):
     space = Space(("vit", "llm"), (3, 4))
     study = open_study(tmp_path, space=space)
-    facts = record(Asked(None, space.baseline)).to_json() | {"run_id": "aside"}
-    study.tell_aside(study.records.put(facts))
+    aside = record(Asked(None, space.baseline)).in_run("aside")
+    study.tell_aside(study.records.put(aside))
     done = finish(study, 100)
     assert len(done) == 4
     assert sorted(p.allocation for p in study.points()) == sorted([*done, "vit=16 llm=16"])
     assert study.per_sample("vit=16 llm=16") == [80, 80]
-    (answer,) = study.results(["a", "b"], Budget(), 4).answers()
+    (answer,) = study.results(["a", "b"], Budget(), 4).selections()
     assert answer.point.allocation == "vit=3 llm=4"

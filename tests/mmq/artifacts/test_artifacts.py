@@ -9,7 +9,7 @@ from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.errors import InputError
 from mmq.prepare import prepare
 from mmq.quantization.modules import quantize_module, write_
@@ -18,7 +18,7 @@ WIDTHS = (3, 8)
 
 
 def prepared_for(order):
-    chosen = QuestionOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
     return prepare(
         chosen,
         {"calibration-inputs": order, "num-beams": "1"},
@@ -162,7 +162,7 @@ def test_a_finer_allocation_takes_each_parts_codes_from_the_store(model, tmp_pat
 
 
 def test_a_part_without_layers_is_refused_before_the_work():
-    chosen = QuestionOptions(model="embedded-blip2", limit="8")
+    chosen = EvalOptions(model="embedded-blip2", limit="8")
     with pytest.raises(InputError, match="no part"):
         prepare(chosen, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
 

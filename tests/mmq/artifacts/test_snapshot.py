@@ -5,7 +5,7 @@ from safetensors import safe_open
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.prepare import prepare
 from mmq.system.home import home
 
@@ -14,7 +14,7 @@ WIDTHS = (3, 8)
 
 @pytest.fixture(scope="module", params=["full_precision", "quantized"])
 def prepared(request):
-    chosen = QuestionOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
     found = prepare(
         chosen,
         {"calibration-inputs": request.param, "num-beams": "1"},

@@ -5,18 +5,9 @@ import shutil
 
 import torch
 from mmq_plugins.quantizers.rtn import Rtn
+from stored_layers import KEY, layer
 
 from mmq.artifacts.store import ArtifactKey, Store
-from mmq.tensors.quantized_weight import QuantizedLayer
-
-
-def layer(weight):
-    return QuantizedLayer(weight, 0.25, 0.125, "a note")
-
-
-KEY = ArtifactKey(
-    "model", "vit", "rtn", "1", (("group_size", 64), ("symmetric", False)), 4, 0, ("a",)
-)
 
 
 def test_what_was_stored_comes_back_the_same(tmp_path):
@@ -33,7 +24,8 @@ def test_what_was_stored_comes_back_the_same(tmp_path):
 def test_every_part_of_the_key_counts(tmp_path):
     Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     others = {
-        "model": "m2", "component": "llm", "quantizer": "q", "quantizer_origin": "2",
+        "model": "m2", "component": "llm", "quantizer": "q", "quantizer_distribution": "x",
+        "quantizer_version": 2, "versions": (("tensors", 2),),
         "options": (("group_size", 32),), "bits": 3, "block": 1, "layers": ("b",),
         "calibration": "c",
     }  # fmt: skip

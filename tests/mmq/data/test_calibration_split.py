@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.cli import main
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.data.calibration_split import check_apart, draw_calibration
 from mmq.data.source import find_source
 from mmq.data.subsets import subset
@@ -95,7 +95,7 @@ def test_a_quantizer_that_looks_at_nothing_reads_no_training_split(tmp_path):
     """Nor does it cost samples where there is none."""
     root = official.gqa(tmp_path)
     cut(root)
-    options = QuestionOptions(task="gqa", data=str(root))
+    options = EvalOptions(task="gqa", data=str(root))
     prepared = prepare(options, {}, lambda parts: [])
     assert len(prepared.samples) == 6
     assert prepared.calibration == []
@@ -123,7 +123,7 @@ def test_an_evaluated_picture_under_another_name_is_refused(source):
     shutil.copy(
         evaluated / "COCO_val2014_000000000007.jpg", train / "COCO_train2014_000000000103.jpg"
     )
-    options = QuestionOptions(data=str(source.root), quantizer="gptq")
+    options = EvalOptions(data=str(source.root), quantizer="gptq")
     with pytest.raises(InputError, match="000000000103.jpg is evaluated too, as .*000000000007"):
         prepare(options, {}, lambda parts: [])
     prepare(replace(options, quantizer="rtn"), {}, lambda parts: [])
@@ -138,21 +138,21 @@ def test_an_evaluated_sample_itself_is_refused(source):
 
 
 def test_pairs_that_nothing_looks_at_make_no_other_question(source):
-    options = QuestionOptions(data=str(source.root), calibration_samples=8)
+    options = EvalOptions(data=str(source.root), calibration_samples=8)
     alone = prepare(options, {}, lambda parts: [])
     both = [("rtn", Rtn()), ("gptq", Looking())]
     beside, _ = prepare_quantizers(options, build_plugins(options, {})[1], both, lambda parts: [])
-    assert alone.question.key == beside.question.key
-    assert alone.question.calibration == "" != beside.question.calibration
-    assert len(beside.calibration) == beside.question.calibration_samples == 8
+    assert alone.eval_spec.key == beside.eval_spec.key
+    assert alone.eval_spec.calibration == "" != beside.eval_spec.calibration
+    assert len(beside.calibration) == beside.eval_spec.calibration_samples == 8
     assert alone.calibration == []
 
 
 def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source, monkeypatch):
     monkeypatch.setattr("mmq.prepare.build_plugins", with_quantizer(Looking()))
-    options = QuestionOptions(data=str(source.root), calibration_samples=8)
+    options = EvalOptions(data=str(source.root), calibration_samples=8)
     questions = [
-        prepare(o, {}, lambda parts: []).question
+        prepare(o, {}, lambda parts: []).eval_spec
         for o in (options, options, replace(options, calibration_samples=9))
     ]
     assert questions[0].key == questions[1].key != questions[2].key

@@ -9,7 +9,7 @@ from mmq_plugins.evaluators.captioning import Captioning
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import FileImage, Sample, VisionLanguageModel
 from mmq.evaluation.generating import generate_outputs
 from mmq.evaluation.saved_outputs import SavedOutputs
@@ -78,7 +78,7 @@ def test_damaged_outputs_are_reported_and_generated_again(saved, damage, caplog)
 
 @pytest.fixture(scope="module")
 def prepared():
-    chosen = QuestionOptions(model="embedded-llava", task="gqa", limit="4")
+    chosen = EvalOptions(model="embedded-llava", task="gqa", limit="4")
     return prepare(chosen, {"num-beams": "1"}, lambda parts: [])
 
 
@@ -96,7 +96,7 @@ def test_a_trial_whose_scoring_fails_is_scored_again_without_generating(
         raise RuntimeError("the scorer died")
 
     def trial(name):
-        spec = TrialSpec(prepared.question, BitAllocation.parse(name))
+        spec = TrialSpec(prepared.eval_spec, BitAllocation.parse(name))
         artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
         return run_trial(spec, loaded, artifacts, prepared.task, True)
 
@@ -105,8 +105,8 @@ def test_a_trial_whose_scoring_fails_is_scored_again_without_generating(
     with pytest.raises(RuntimeError, match="the scorer died"):
         trial("vit=16,llm=16")
     monkeypatch.setattr(scorer, "score", score)
-    record = trial("vit=16,llm=16")
+    result = trial("vit=16,llm=16")
     assert len(generated) == 1
-    assert [p.text for p in record.evaluation.predictions] == generated[0]
+    assert [p.text for p in result.details.predictions] == generated[0]
     trial("vit=16,llm=16")  # scored, so that nothing is saved any more
     assert len(generated) == 2

@@ -18,7 +18,7 @@ from mmq_plugins.evaluators.vqa import Vqa
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.loading import load_model
@@ -210,9 +210,7 @@ def calls(model, module):
 
 
 def test_trials_that_share_bits_upstream_run_only_what_lies_downstream(tmp_path):
-    prepared = prepare(
-        QuestionOptions(limit=6), {"batch-size": "4", "num-beams": "1"}, lambda p: []
-    )
+    prepared = prepare(EvalOptions(limit=6), {"batch-size": "4", "num-beams": "1"}, lambda p: [])
     model = prepared.load()
     model.stage_cache = StageCache(tmp_path / "stages", 10**9)
     vit, qformer = calls(model, "vision_model"), calls(model, "qformer")
@@ -220,12 +218,12 @@ def test_trials_that_share_bits_upstream_run_only_what_lies_downstream(tmp_path)
     def run(bits):
         vit[0] = qformer[0] = 0
         allocation = BitAllocation.parse(bits).over(model.components)
-        record = run_trial(
-            TrialSpec(prepared.question, allocation), model,
+        result = run_trial(
+            TrialSpec(prepared.eval_spec, allocation), model,
             prepared.artifacts(Store(tmp_path / "store"), quiet=True),
             prepared.task, quiet=True,
         )  # fmt: skip
-        return [p.text for p in record.evaluation.predictions]
+        return [p.text for p in result.details.predictions]
 
     first = run("vit=4,qformer=4,llm=4")
     assert (vit[0], qformer[0]) == (2, 2)

@@ -5,7 +5,7 @@ import torch
 
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.prepare import prepare
 from mmq.quantization.blocks import capture, read
 from mmq.tensors.layer_inputs import LayerInputs
@@ -15,7 +15,7 @@ MODELS = {"embedded-blip2": "vqa", "embedded-llava": "gqa", "embedded-retrieval"
 
 @pytest.fixture(scope="module", params=MODELS)
 def loaded(request, tmp_path_factory):
-    chosen = QuestionOptions(
+    chosen = EvalOptions(
         model=request.param,
         task=MODELS[request.param],
         quantizer="gptq",

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.data.calibration import Calibration
 from mmq.errors import InputError
 from mmq.models.components import find_components
@@ -152,7 +152,7 @@ def overflow_(layer):
 
 
 def prepared_for(quantizer):
-    chosen = QuestionOptions(quantizer=quantizer, limit="8", calibration_samples=8)
+    chosen = EvalOptions(quantizer=quantizer, limit="8", calibration_samples=8)
     return prepare(
         chosen, {"num-beams": "1"}, lambda parts: [BitAllocation.uniform(parts, b) for b in WIDTHS]
     )

@@ -9,7 +9,7 @@ import torch
 from mmq.allocation.parts import names
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.data.calibration import Calibration
 from mmq.prepare import prepare
 from mmq.studies.sensitivity import divergence, profile
@@ -19,7 +19,7 @@ WIDTHS = (2, 4, 16)
 
 
 def ready(model, task, pairs):
-    options = QuestionOptions(model=model, task=task, limit="8", calibration_samples=pairs)
+    options = EvalOptions(model=model, task=task, limit="8", calibration_samples=pairs)
     prepared = prepare(options, {}, lambda parts: [], pairs=True)
     return prepared, prepared.load(), prepared.artifacts(Store(home() / "store"), quiet=True)
 
@@ -65,7 +65,7 @@ def test_a_profile_that_was_changed_is_measured_again(llava, caplog):
 def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog):
     _, model, artifacts = llava
     prepared = replace(llava[0], calibration=[])
-    prepared.question = replace(prepared.question, calibration="")
+    prepared.eval_spec = replace(prepared.eval_spec, calibration="")
     found = measure((prepared, model, artifacts), "type")
     assert "no calibration pairs; the layers' own errors are taken" in caplog.text
     assert all(row[2] > row[4] > row[16] == 0 for row in found.values())

@@ -8,7 +8,7 @@ import pytest
 from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import UNSURE, about, pictures_to_tell
 from mmq.analysis.fronts import Point, axis_of, comparable, on_axis, pareto_front, verdict
-from mmq.analysis.selection import answers
+from mmq.analysis.selection import select
 from mmq.errors import InputError
 
 N = 400
@@ -35,7 +35,7 @@ POINTS = [Point(n, bpw, 100 * s, stored_bpw=bpw + 0.1) for n, (bpw, s) in SCORES
 
 
 def asked(**options):
-    return answers(POINTS, Budget.parse(**options), PARAMETERS, SAMPLES.get, PICTURES)
+    return select(POINTS, Budget.parse(**options), PARAMETERS, SAMPLES.get, PICTURES)
 
 
 def test_the_best_under_a_size_comes_with_its_rival():
@@ -54,7 +54,7 @@ def test_the_best_of_one_is_not_called_sure():
 
 def test_where_no_picture_changed_it_is_told_how_many_may():
     name = "vit=4 llm=4"
-    (answer,) = answers(
+    (answer,) = select(
         [Point("vit=16 llm=16", 16, 80), Point(name, 4.2, 80)],
         Budget.parse(),
         PARAMETERS,
@@ -73,7 +73,7 @@ def test_allocations_without_scores_of_samples_are_not_counted_in_chances():
 
     def best(*names):
         budget = Budget.parse(max_bpw="4")
-        return answers(POINTS, budget, PARAMETERS, known(*names), PICTURES)[0].text
+        return select(POINTS, budget, PARAMETERS, known(*names), PICTURES)[0].text
 
     assert "Of 3 evaluated that fit it is the best" in best(*SAMPLES)
     two = best("vit=4 llm=3", "vit=3 llm=3")
@@ -116,7 +116,7 @@ def test_a_drop_in_points_and_a_score_are_other_ways_to_ask():
 
 def test_both_bounds_give_both_answers():
     best, smallest = asked(max_bpw="4", max_drop="10%")
-    assert best.question == "best under 4 bpw within 10%"
+    assert best.criterion == "best under 4 bpw within 10%"
     assert (best.point.allocation, smallest.point.allocation) == ("vit=4 llm=3", "vit=3 llm=3")
 
 
@@ -131,7 +131,7 @@ def test_what_nothing_answers_is_said():
 
 
 def test_a_score_without_samples_is_answered_without_chances():
-    (answer,) = answers(POINTS, Budget(max_bpw=4), PARAMETERS, lambda name: None, PICTURES)
+    (answer,) = select(POINTS, Budget(max_bpw=4), PARAMETERS, lambda name: None, PICTURES)
     assert "It is the best of 3 evaluated" in answer.text
 
 
@@ -161,7 +161,7 @@ def test_what_every_picture_keeps_is_sure():
     old = np.random.default_rng(2).uniform(0.1, 1, N)
     samples = {"vit=16": old.tolist(), "vit=4": (0.9 * old).tolist()}
     points = [Point(n, b, 100 * np.mean(samples[n])) for n, b in (("vit=16", 16), ("vit=4", 4))]
-    (answer,) = answers(points, Budget.parse(max_drop="10.1%"), 1, samples.get, PICTURES)
+    (answer,) = select(points, Budget.parse(max_drop="10.1%"), 1, samples.get, PICTURES)
     assert "90.0% of the unquantized score kept (95% interval 90.0% to 90.0%" in answer.text
     assert "in 100% of resamples" in answer.text
 
@@ -169,13 +169,13 @@ def test_what_every_picture_keeps_is_sure():
 def test_of_equals_the_smaller_one_is_chosen_and_the_tie_is_called_one():
     points = [Point("vit=8", 8, 80), Point("vit=4", 4, 80), Point("vit=2", 2, 10)]
     same = {"vit=8": right(0.8), "vit=4": right(0.8), "vit=2": right(0.1)}
-    (answer,) = answers(points, Budget(max_bpw=9), 1, same.get, PICTURES)
+    (answer,) = select(points, Budget(max_bpw=9), 1, same.get, PICTURES)
     assert answer.point.allocation == "vit=4"
     assert "1 other that fits scores the same and is not smaller: vit=8." in answer.text
     assert "one of them is the best in 100% of resamples" in answer.text
     assert "it is the best" not in answer.text
     more = [*points, Point("vit=6", 6, 80)]
-    (answer,) = answers(more, Budget(max_bpw=9), 1, lambda _: None, PICTURES)
+    (answer,) = select(more, Budget(max_bpw=9), 1, lambda _: None, PICTURES)
     assert "2 others that fit score the same and are not smaller." in answer.text
 
 
@@ -192,7 +192,7 @@ def few(n, changed=0):
 @pytest.mark.parametrize("n", [20, 50, 200])
 def test_samples_too_few_to_show_one_percent_are_called_so(n):
     points, per_sample, pictures = few(n)
-    (answer,) = answers(points, Budget(), 1, per_sample, pictures)
+    (answer,) = select(points, Budget(), 1, per_sample, pictures)
     assert not answer.sure
     assert answer.chance == pytest.approx(1 - 0.99**n)
     assert "in 100% of resamples" not in answer.text
@@ -206,7 +206,7 @@ def test_samples_too_few_to_show_one_percent_are_called_so(n):
 
 def test_as_many_unchanged_pictures_as_are_needed_settle_it():
     points, per_sample, pictures = few(299)
-    (answer,) = answers(points, Budget(), 1, per_sample, pictures)
+    (answer,) = select(points, Budget(), 1, per_sample, pictures)
     assert answer.sure
     assert "299 pictures are enough to show a loss of 1%." in answer.text
     assert verdict(points, answer.chance) == "4.2 bpw keeps 99% of the score: vit=4"
@@ -217,7 +217,7 @@ def test_where_only_gains_were_seen_a_loss_is_not_ruled_out():
     better = [replace(p, allocation=a) for p, a in zip(points, ("vit=4", "vit=16"), strict=True)]
     swapped = {"vit=16": samples("vit=4"), "vit=4": samples("vit=16")}
     better = [replace(p, bpw=4.2 if p.allocation == "vit=4" else 16) for p in better]
-    (answer,) = answers(better, Budget(), 1, swapped.get, pictures)
+    (answer,) = select(better, Budget(), 1, swapped.get, pictures)
     assert "105.6% of the unquantized score (95% interval 86.1% to" in answer.text
     assert "No picture lost; of other pictures up to 13.9% may." in answer.text
     assert not answer.sure
@@ -227,22 +227,22 @@ def test_a_score_that_all_pictures_reach_is_not_sure_for_other_pictures():
     samples = {"vit=16": [1.0] * 20, "vit=4": [1.0] * 20}
     points = [Point("vit=16", 16, 100), Point("vit=4", 4, 100)]
     pictures = [str(k) for k in range(20)]
-    (answer,) = answers(points, Budget(min_score=90), 1, samples.get, pictures)
+    (answer,) = select(points, Budget(min_score=90), 1, samples.get, pictures)
     assert answer.chance == pytest.approx(1 - 0.9**20)
 
 
 def test_what_cannot_be_told_from_the_floor_answers_nothing():
     points = [Point("vit=16", 16, 80, 70, 90), Point("vit=3", 3, 2, 0, 5), Point("vit=2", 2, 0)]
-    (answer,) = answers(points, Budget(max_bpw=4), 1, lambda _: None, [], floor=0)
+    (answer,) = select(points, Budget(max_bpw=4), 1, lambda _: None, [], floor=0)
     assert answer.point is None
     assert "the best scores 2, which cannot be told from 0: vit=3" in answer.text
-    (answer,) = answers(points, Budget(max_bpw=4), 1, lambda _: None, [])
+    (answer,) = select(points, Budget(max_bpw=4), 1, lambda _: None, [])
     assert answer.point.allocation == "vit=3"  # of a metric whose least score is not known
 
 
 def test_metrics_below_zero_have_no_shares():
     points = [Point("vit=16", 16, -2.0), Point("vit=4", 4, -2.01), Point("vit=3", 3, -2.5)]
-    (answer,) = answers(points, Budget(), 1, lambda _: None, [])
+    (answer,) = select(points, Budget(), 1, lambda _: None, [])
     assert answer.point.allocation == "vit=4"
     assert "It scores -0.01 against unquantized." in answer.text
 

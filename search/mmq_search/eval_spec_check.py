@@ -1,4 +1,4 @@
-"""What a study asks: written once, and compared whenever the study is opened again."""
+"""What a study evaluates: written once, and compared whenever the study is opened again."""
 
 import json
 from collections.abc import Mapping
@@ -13,23 +13,23 @@ from mmq_search.space import Space
 ANOTHER = "Choose another --study, or leave it empty."
 
 
-def check_question(
-    study: optuna.Study, facts: Mapping[str, Any], space: Space, axis: SizeAxis
+def check_eval_spec(
+    study: optuna.Study, identity: Mapping[str, Any], space: Space, axis: SizeAxis
 ) -> None:
-    """Write question, space and size axis into a new study; InputError where one has others."""
+    """Write eval spec, space and size axis into a new study; InputError where one has others."""
     attrs, name = study.user_attrs, study.study_name
-    known = attrs.get("question")
-    given = json.loads(json.dumps(facts, default=str))  # as the database gives it back
+    known = attrs.get("eval_spec")
+    given = json.loads(json.dumps(identity, default=str))  # as the database gives it back
     own = {"bits": list(space.bits), "grain": space.grain}
-    if known is None:  # the question last: whoever finds it finds all
-        for key, value in (own | {"size_axis": axis, "question": given}).items():
+    if known is None:  # the eval spec last: whoever reads it finds all
+        for key, value in (own | {"size_axis": axis, "eval_spec": given}).items():
             study.set_user_attr(key, value)
         return
     if known != given:
         known = known if isinstance(known, dict) else {}
         differs = ", ".join(key for key in given if known.get(key) != given[key])
         raise InputError(
-            f"study: {name!r} answers another question; what differs: {differs}. {ANOTHER}"
+            f"study: {name!r} evaluates something else; what differs: {differs}. {ANOTHER}"
         )
     for key, value in own.items():
         if attrs.get(key) != value:

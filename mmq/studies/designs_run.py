@@ -1,0 +1,94 @@
+"""Sweep, ablation and grid: studies whose allocations are known beforehand."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.allocation.parts import names
+from mmq.analysis.fronts import SIZE_AXIS_HELP, Point, parse_axis
+from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
+from mmq.config import QUANTIZER_HELP, option
+from mmq.studies import designs
+from mmq.studies.figures import FIGURE_HELP, path_to_write, save_figure
+from mmq.studies.front import description, log_front
+from mmq.studies.quantizer_study import PlannedOptions, opened, reporting
+from mmq.studies.study import Study, study_of
+
+Enumerate = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
+Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions(PlannedOptions):
+    """What to evaluate in a sweep over all subsets of parts."""
+
+    quantizer: str = option("uniform", QUANTIZER_HELP)
+    bits: str = option("2,4,6,8", "Widths to try on all subsets of parts (e.g. 4,8).")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
+    figure: str = option("", FIGURE_HELP)
+
+
+@dataclass(frozen=True, slots=True)
+class AblateOptions(PlannedOptions):
+    """What to evaluate in an ablation of single components and pairs."""
+
+    quantizer: str = option("gptq", QUANTIZER_HELP)
+    bits: str = option("2,3,4,5,6,8", "Widths of single components and of pairs (e.g. 3,4,8).")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
+    figure: str = option("", FIGURE_HELP)
+
+
+@dataclass(frozen=True, slots=True)
+class GridOptions(PlannedOptions):
+    """What to evaluate on the full grid."""
+
+    quantizer: str = option("gptq", QUANTIZER_HELP)
+    bits: str = option("2,3,4,5,6,8,16", "Widths of every component (e.g. 3,4,16).")
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
+    figure: str = option("", FIGURE_HELP)
+
+
+DesignOptions = SweepOptions | AblateOptions | GridOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A kind of study: its allocations, its figure, and the parts that it tells apart."""
+
+    kind: str
+    allocations: Enumerate
+    draw: Draw
+    granularity: str = "component"
+
+
+SWEEP = Design("sweep", designs.sweep, sweep_figure, "fine")
+ABLATION = Design("ablate", designs.ablation, pairs_figure)
+GRID = Design("grid", designs.grid, pairs_figure)
+
+
+def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[str, Any]) -> Study:
+    """Evaluate all allocations of a design and log the front and the design's own figure."""
+    path = path_to_write("figure", options.figure, ".png")
+    axis = parse_axis(options.size_axis)
+    with opened(options, options.quantizer, plugin_options, design.kind) as study:
+        study.run.parts = list(names(study.components, design.granularity))
+        trials = study.trials(design.allocations(study.components, study.bits))
+        found = study_of(
+            study.name,
+            [trial.record for trial in trials],
+            study.clusters,
+            study.run,
+            axis,
+            study.floor,
+        )
+        results = found.results
+        with reporting():
+            study.run.describe(description(results))
+            study.run.save_view(study.run.parts, results.score_name)
+            log_front(study.run, results)
+            samples = f"n = {len(study.clusters)}"
+            about = ", ".join((options.model, options.task, options.quantizer, samples))
+            figure = design.draw(results.points, study.components, results.score_name, about)
+            save_figure(study.run, figure, f"{design.kind}.png", path)
+    return found

@@ -1,0 +1,98 @@
+"""A loaded model and its evaluator, ready to run trials: opened once, closed however it ends."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.store import Store
+from mmq.models.loading import LoadedModel
+from mmq.models.size import Size
+from mmq.prepare import Prepared
+from mmq.record import TrialRecord, TrialResult, TrialSpec
+from mmq.studies.pruning import Pruner
+from mmq.system.home import home
+from mmq.system.signals import signals_deferred
+from mmq.trial import run_trial
+
+if TYPE_CHECKING:
+    from mmq.tracking import StudyRun
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One eval spec with its loaded model and the store of its quantized blocks."""
+
+    prepared: Prepared
+    model: LoadedModel
+    artifacts: Artifacts
+    quiet: bool = False
+
+    def spec(self, allocation: BitAllocation) -> TrialSpec:
+        """The trial of an allocation, written in the model's order of components."""
+        return TrialSpec(self.prepared.eval_spec, allocation.over(self.model.components))
+
+    def run(
+        self,
+        spec: TrialSpec,
+        pruner: Pruner | None = None,
+        check_size: Callable[[Size], None] | None = None,
+    ) -> TrialResult:
+        """One trial, unlogged; see `run_trial`."""
+        return run_trial(
+            spec,
+            self.model,
+            self.artifacts,
+            self.prepared.task,
+            self.quiet,
+            pruner,
+            check_size,
+        )
+
+    def record(
+        self,
+        run: "StudyRun",
+        allocation: BitAllocation,
+        save: Callable[[TrialRecord], object],
+        tell: Callable[[], None] | None = None,
+        pruner: Pruner | None = None,
+        check_size: Callable[[Size], None] | None = None,
+        **tags: str,
+    ) -> TrialRecord:
+        """One trial in a nested run of a study: evaluated, saved on disk, logged, told.
+
+        From the end of the evaluation on, SIGINT and SIGTERM wait.
+        """
+        spec = self.spec(allocation)
+        with ExitStack() as stack:
+            with run.trial_run(spec, **tags) as trial:
+                result = self.run(spec, pruner, check_size)
+                stack.enter_context(signals_deferred())
+                record = result.record.in_run(trial.run_id)
+                save(record)
+                trial.finish(result)
+            if tell is not None:
+                tell()
+        return record
+
+
+@contextmanager
+def opened(
+    prepared: Sequence[Prepared], experiment: str = "", quiet: bool = False
+) -> Iterator[list[Session]]:
+    """Contact the MLflow store, load the model once for all, and release everything at the end.
+
+    prepared: eval specs that share model, evaluator and samples; each becomes a session. The store
+    is contacted first: one that cannot be used is reported before a large model is loaded.
+    """
+    from mmq.tracking import connect
+
+    first, store = prepared[0], Store(home() / "store")
+    try:
+        connect(experiment)
+        model = first.load()
+        yield [Session(each, model, each.artifacts(store, quiet), quiet) for each in prepared]
+    finally:
+        first.task.close()
