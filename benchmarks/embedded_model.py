@@ -21,6 +21,7 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.contracts import Metric
+from mmq.evaluation.generating import evaluate
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
@@ -57,8 +58,9 @@ def abilities(name: str, limit: int) -> list[str]:
         options = EvalOptions(model=name, task=task, limit=str(limit))
         prepared = prepare(options, {}, lambda parts: [])
         model = prepared.load()
-        right = prepared.evaluator.evaluate(model, prepared.samples, silent)
-        blind = prepared.evaluator.evaluate(model, rotated(prepared.samples), silent)
+        right = evaluate(prepared.task, model, silent)
+        rotation = replace(prepared.task, samples=rotated(prepared.samples))
+        blind = evaluate(rotation, model, silent)
         for metric_name, metric in right.metrics.items():
             cells = f"{text(metric)} | {text(blind.metrics[metric_name])}"
             lines.append(f"| {task} | {metric_name} | {cells} |")
