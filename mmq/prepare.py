@@ -75,8 +75,6 @@ class Prepared:
         """The model, after what scores it is open; InputError if mmq's home takes no file."""
         check_writable(home())
         self.task.open()
-        if self.eval_spec.rendered_prompt:
-            log.info("The first prompt as the model reads it:\n%s", self.eval_spec.rendered_prompt)
         asked = self.eval_spec
         model = load_model(
             asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed

@@ -1,9 +1,12 @@
 """A loaded model and its evaluator, ready to run trials: opened once, closed however it ends."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
@@ -92,6 +95,8 @@ def opened(
     first, store = prepared[0], Store(home() / "store")
     try:
         connect(experiment)
+        if not quiet and (prompt := first.eval_spec.rendered_prompt):
+            tqdm.write(f"The first prompt as the model reads it: {prompt!r}", file=sys.stderr)
         model = first.load()
         yield [Session(each, model, each.artifacts(store, quiet), quiet) for each in prepared]
     finally:
