@@ -1,13 +1,13 @@
-"""What racing saves and whether it loses anything: searches replayed over recorded grids.
+"""How much pruning saves, and whether it changes the front: searches replayed over recorded grids.
 
     python benchmarks/pruning.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
 
 RECORDS: the folder with the records of a grid (`$MMQ_HOME/records/...`) on the bundled scenes.
-Each search asks a sampler (the search's own, TPE, or random) as `mmq search` does, first the
-uniform allocations, and looks its scores up; once to the end of every trial, once with racing.
-`saved` is the share of samples that were not evaluated, `seconds` the same weighed with the
-seconds that each trial took when it was recorded (the looks themselves cost nothing here). `wrong`
-counts trials stopped though their rival is not better on all samples, `area` compares the fronts'
+Each search asks a sampler (FrontSampler, TPE, or random) as `mmq search` does, first for the
+uniform allocations, and reads the scores from the records: once with complete trials, once with
+pruning. `saved` is the share of samples that were not evaluated, `seconds` the same weighted by
+the seconds that each trial took when it was recorded (comparisons cost nothing here).
+`wrong` counts pruned trials whose rival is not better on all samples; `area` compares the fronts'
 hypervolumes.
 """
 
@@ -40,27 +40,27 @@ from mmq.record import TrialRecord, TrialSpec
 from mmq.studies.pruning import Pruner
 
 SAMPLERS = {
-    "front": None,  # the search's own
+    "front": None,  # FrontSampler, as `mmq search` sets it up
     "TPE": lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=10),
     "random": lambda seed: RandomSampler(seed=seed),
 }
 
 
 @dataclass(slots=True)
-class Steered(SamplerSetup):
-    """A steering that takes one of these samplers."""
+class FixedSampler(SamplerSetup):
+    """A setup with one of these samplers."""
 
     name: str = "front"
 
     def sampler(self, seed: int, points: Sequence[Point]) -> Any:
         """The sampler of this name."""
-        made = SAMPLERS[self.name]
-        return SamplerSetup.sampler(self, seed, points) if made is None else made(seed)
+        make = SAMPLERS[self.name]
+        return SamplerSetup.sampler(self, seed, points) if make is None else make(seed)
 
 
 @dataclass
 class Recorded(InParts):
-    """An evaluator that knows what one trial scored on every sample."""
+    """An evaluator that returns a recorded trial's scores."""
 
     task: ClassVar[str] = "recorded"
 
@@ -125,19 +125,19 @@ def search(
 ) -> SearchStudy:
     """A search over the grid, kept in a folder of its own."""
     folder.mkdir()
-    steering = Steered(grid.space, name=sampler)
-    study = SearchStudy("replay", grid.question.facts(), grid.space, folder, seed, steering)
-    while len(study.settled()) < n_trials and (asked := study.ask()) is not None:
-        name = str(asked.allocation)
+    setup = FixedSampler(grid.space, name=sampler)
+    study = SearchStudy("replay", grid.question.facts(), grid.space, folder, seed, setup)
+    while len(study.finished()) < n_trials and (pending := study.ask()) is not None:
+        name = str(pending.allocation)
         facts, evaluator = grid.records[name], grid.evaluator(name)
         size = Size(*(facts["size"][key] for key in ("parameters", "bpw", "stored_bpw")))
         points = study.points() if pruner else []
         evaluation, pruned = Pruner(seed, points, study.per_sample).evaluate(
-            evaluator, None, grid.samples, lambda batches, _: batches, asked.allocation, size
+            evaluator, None, grid.samples, lambda batches, _: batches, pending.allocation, size
         )
-        spec = TrialSpec(grid.question, asked.allocation)
+        spec = TrialSpec(grid.question, pending.allocation)
         study.records.keep(TrialRecord(spec, evaluation, QuantReport(), size, {}, pruned), name)
-        study.tell(asked)
+        study.tell(pending)
     return study
 
 
@@ -149,16 +149,16 @@ def area(points: Iterable[Point]) -> float:
 
 
 def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> str:
-    """Racing against not racing, over all seeds."""
+    """Searches with pruning against searches without, over all seeds."""
     saved, seconds, pruned, wrong, same, areas = [], [], 0, 0, 0, []
     for seed in range(seeds):
-        plain, raced = (
+        plain, pruning = (
             search(folder / f"{seed}-{pruner}", grid, sampler, seed, n_trials, pruner)
             for pruner in (False, True)
         )
-        shares = dict.fromkeys(raced.evaluated(), 0.0)
-        for name in raced.pruned():
-            why = raced.records.get_pruned(name)["pruned"]
+        shares = dict.fromkeys(pruning.evaluated(), 0.0)
+        for name in pruning.pruned():
+            why = pruning.records.get_pruned(name)["pruned"]
             shares[name] = 1 - why["samples"] / why["of"]
             scores = [grid.records[each]["metrics"] for each in (name, why["rival"])]
             worse, better = (each[grid.records[name]["primary"]]["value"] for each in scores)
@@ -169,10 +169,10 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
         seconds.append(sum(shares[n] * cost[n] for n in shares) / sum(cost.values()))
         fronts = [
             [(p.allocation, p.score) for p in pareto_front(each.points())]
-            for each in (plain, raced)
+            for each in (plain, pruning)
         ]
         same += fronts[0] == fronts[1]
-        areas.append(area(raced.points()) / area(plain.points()) - 1)
+        areas.append(area(pruning.points()) / area(plain.points()) - 1)
         print(f"{sampler} {seed}: saved {saved[-1]:.1%}, {areas[-1]:+.3%}", file=sys.stderr)
     asked = grid.question
     return (
@@ -184,14 +184,14 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
 
 
 def main() -> None:
-    """Print a table row a grid and sampler."""
+    """Print one table row per grid and sampler."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=Path, nargs="+")
     parser.add_argument("--n-trials", type=int, default=25)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     options = parser.parse_args()
-    print("| grid | size | sampler | stopped | saved | seconds | wrong | same front | area |")
+    print("| grid | size | sampler | pruned | saved | seconds | wrong | same front | area |")
     print("|---|---|---|---|---|---|---|---|---|")
     for folder in options.records:
         grid = Grid.read(folder)

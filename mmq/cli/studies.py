@@ -89,13 +89,13 @@ def run_design(
     kind: str,
     design: Design,
     draw: Draw,
-    grain: str = "component",
+    granularity: str = "component",
 ) -> None:
     """Run all allocations of a design and hand back the front, and the design's own figure."""
     figure = path_to_write("figure", chosen.figure, ".png")
     axis = parse_axis(chosen.size_axis)
     with opened(chosen, chosen.quantizer, extra, kind) as study:
-        study.run.parts = list(names(study.components, grain))
+        study.run.parts = list(names(study.components, granularity))
         trials = study.trials(design(study.components, study.bits))
         results = _results(study, trials, axis)
         found = results.answers()

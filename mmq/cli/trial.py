@@ -58,12 +58,12 @@ def as_in_run(
 
     With `mlflow run` all options are given: one that has its default's value counts as not given.
     """
-    from mmq.tracking import applied, by_mlflow_run
+    from mmq.tracking import started_by_mlflow_run, trial_options
 
-    found = applied(chosen.run)
+    found = trial_options(chosen.run)
     names = {f.name: f for f in dataclasses.fields(chosen)}
     had: dict[str, Any] = {**found.options, "bits": found.allocation}
-    context, launched = click.get_current_context(), by_mlflow_run()
+    context, launched = click.get_current_context(), started_by_mlflow_run()
 
     def given_here(name: str) -> bool:
         typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
@@ -98,8 +98,7 @@ def run_single(
     allocate: Callable[[Sequence[str]], BitAllocation],
 ) -> EvalSpec:
     """One trial in a run of its own; what it answered."""
-    from mmq.tracking import connect, server_address, single_run
-    from mmq.tracking.views import run_link
+    from mmq.tracking import connect, run_link, server_address, single_run
 
     prepared = prepare(chosen, extra, lambda parts: [allocate(parts)])
     connect(chosen.experiment)

@@ -133,9 +133,9 @@ class QuantizerStudy:
 @contextmanager
 def reporting() -> Iterator[None]:
     """Around logging what a finished study found: a disk or store that refuses ends nothing."""
-    from mmq.tracking import optional
+    from mmq.tracking import best_effort
 
-    with optional("The results are printed but not logged; the same command logs them later"):
+    with best_effort("The results are printed but not logged; the same command logs them later"):
         yield
 
 
@@ -147,7 +147,7 @@ def opened(
 
     quantizers: as in `SeveralOptions`. InputError where none of them can be used.
     """
-    from mmq.tracking import asked_of, known_study, study_run
+    from mmq.tracking import find_study, signature, study_run
 
     check_name(chosen.study)
     bits = parse_bits(chosen.bits)
@@ -176,8 +176,8 @@ def opened(
     )
     questions = [each.question for each in prepared.values()]
     name = chosen.study or study_name(kind, chosen, [question.key for question in questions])
-    asked = asked_of(questions, kind)
-    parent = known_study(chosen.experiment, name, asked)  # before the model is loaded
+    asked = signature(questions, kind)
+    parent = find_study(chosen.experiment, name, asked)  # before the model is loaded
     model = next(iter(prepared.values())).load()
     store = Store(home() / "store")
     artifacts = {label: each.artifacts(store) for label, each in prepared.items()}

@@ -1,4 +1,4 @@
-"""What a run keeps as files: the record, the layer report, the predictions with their pictures."""
+"""A run's files: the record, the layer report, and the predictions with their images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,24 @@ UNSEALED_NEEDED = {
     "question", "allocation", "size", "primary", "metrics", "per_sample", "errors", "seconds",
 }  # fmt: skip
 UNSEALED_KEYS = UNSEALED_NEEDED | {"pruned", "run_id"}
-SHOWN_PREDICTIONS = 24  # in the UI's table; all of them are in all_predictions.json
+SHOWN_PREDICTIONS = 24  # in the UI's table; all_predictions.json has all of them
 THUMBNAIL = 160  # pixels
 
 
 def table_tag(*names: str) -> str:
-    """Value of the tag that makes the UI render artifacts as tables."""
+    """Value of the tag that makes the UI render these artifacts as tables."""
     return json.dumps([{"path": name, "type": "table"} for name in names])
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A table as the UI reads it: columns and data."""
+    """Write a table in the UI's format: columns and data."""
     columns = list(rows[0]) if rows else []
     data = [[row[column] for column in columns] for row in rows]
     path.write_text(json.dumps({"columns": columns, "data": data}))
 
 
 def write_record(folder: Path, record: TrialRecord, run_id: str) -> None:
-    """record.json, the layer table, the predictions table and all predictions."""
+    """Write record.json, the layer table, the predictions table and all predictions."""
     write_facts(folder, record.to_json(), run_id)
     write_layers(folder, record.report.layers)
     predictions = record.evaluation.predictions
@@ -49,15 +49,15 @@ def write_record(folder: Path, record: TrialRecord, run_id: str) -> None:
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any], run_id: str) -> None:
-    """record.json, sealed with its run's id."""
+    """Write record.json, sealed with its run's id."""
     (folder / RECORD).write_text(sealed.dump_json(facts, run_id, indent=1))
 
 
 def read_facts(path: Path, run_id: str) -> dict[str, Any]:
-    """What `write_facts` wrote; FileNotFoundError or Unusable where it is not that.
+    """What `write_facts` wrote; FileNotFoundError or Unusable if it is missing or damaged.
 
-    Runs of earlier versions have records without a seal. One that lost its seal through damage
-    has a member that no record had then, or is not JSON any more.
+    Records of earlier versions have no seal. A record that lost its seal through damage has a key
+    that those did not have, or is no longer JSON.
     """
     data = sealed.read_bytes(path)
     try:
@@ -73,7 +73,7 @@ def read_facts(path: Path, run_id: str) -> dict[str, Any]:
 
 
 def write_layers(folder: Path, layers: Sequence[LayerReport]) -> None:
-    """The layer table."""
+    """Write the layer table."""
     write_table(folder / LAYERS, [_layer_row(asdict(layer)) for layer in layers])
 
 
@@ -88,7 +88,7 @@ def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
 def _prediction_row(folder: Path, index: int, prediction: Prediction) -> dict[str, Any]:
     images = Path("table_images") / Path(PREDICTIONS).stem
     (folder / images).mkdir(parents=True, exist_ok=True)
-    name = images / f"{index}.png"  # ids come from files and may hold anything
+    name = images / f"{index}.png"  # sample ids come from files and may contain any character
     image = open_image(prediction.image)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     image.save(folder / name)

@@ -1,4 +1,4 @@
-"""What a trial's record says to Optuna: attributes of the trial, and its two objectives."""
+"""A trial's record as Optuna's user attributes and objective values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}
 
 
 def trial_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a recorded trial; a pruned one has a partial score."""
+    """The user attributes of a recorded trial; a pruned one has a partial score."""
     score, size = record["metrics"][record["primary"]], record["size"]
     facts = {
         "allocation": str(BitAllocation.of(record["allocation"])),

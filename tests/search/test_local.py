@@ -72,7 +72,7 @@ def test_workers_end_together_and_a_killed_one_costs_nothing(tmp_path):
     os.kill(int(victim.data.tags["mmq.owner"].split(":")[1]), signal.SIGKILL)
     said, _ = command.communicate(timeout=300)
     assert command.returncode == 0, said
-    assert "was ended by signal 9; 1 others go on." in said
+    assert "was ended by signal 9; 1 others continue." in said
     whole = [t for t in trials(tmp_path) if t.info.status == "FINISHED"]
     assert len({t.data.tags["mmq.allocation"] for t in whole}) == len(whole) == finished + 6
     assert not running(tmp_path)
@@ -148,7 +148,7 @@ def test_a_timeout_is_written_in_seconds_minutes_or_hours():
     assert Deadline.parse("").left is None
     assert not Deadline.parse("").passed
     assert [Deadline.parse(t).seconds for t in ("90", "90m", "1.5h")] == [90, 5400, 5400]
-    assert Deadline(10, began=time.monotonic() - 11).passed
+    assert Deadline(10, start=time.monotonic() - 11).passed
     assert in_words(3600 * 8) == "8 h 0 min"
     for text in ("0", "soon", "-5", "5 weeks"):
         with pytest.raises(InputError, match="timeout"):

@@ -30,32 +30,32 @@ BITS = (2, 3, 4, 5, 6, 8, 16)
 
 
 @pytest.fixture(scope="module")
-def seen():
+def blip2():
     return skeleton(locate("embedded-blip2"))
 
 
-def steering(seen, grain="component", axis="stored", quantizer=None, **budget):
-    space = Space(tuple(seen.components), BITS, grain)
-    return SamplerSetup.of(space, seen, Budget.parse(**budget), quantizer or Rtn(), axis=axis)
+def make_setup(skeleton, granularity="component", axis="stored", quantizer=None, **budget):
+    space = Space(tuple(skeleton.components), BITS, granularity)
+    return SamplerSetup.of(space, skeleton, Budget.parse(**budget), quantizer or Rtn(), axis=axis)
 
 
-@pytest.mark.parametrize("grain", ["component", "fine"])
+@pytest.mark.parametrize("granularity", ["component", "fine"])
 @pytest.mark.parametrize("axis", ["stored", "nominal"])
-def test_sizes_are_those_of_the_plan(seen, grain, axis):
-    steered = steering(seen, grain, axis, Rtn(group_size=16))
+def test_sizes_are_those_of_the_plan(blip2, granularity, axis):
+    setup = make_setup(blip2, granularity, axis, Rtn(group_size=16))
     rng = np.random.default_rng(0)
     for _ in range(5):
-        params = {name: int(rng.integers(0, len(BITS))) for name in steered.space.parts}
-        allocation = steered.space.allocation(params)
-        planned = planned_size(allocation, seen.components, seen.parameters, Rtn(group_size=16))
-        assert steered.bpw(params) == planned.bpw
-        assert steered.stored_bpw(params) == planned.stored_bpw
-        assert steered.size(params) == (
+        params = {name: int(rng.integers(0, len(BITS))) for name in setup.space.parts}
+        allocation = setup.space.allocation(params)
+        planned = planned_size(allocation, blip2.components, blip2.parameters, Rtn(group_size=16))
+        assert setup.bpw(params) == planned.bpw
+        assert setup.stored_bpw(params) == planned.stored_bpw
+        assert setup.size(params) == (
             planned.stored_bpw
             if axis == "stored"
-            else planned_bpw(allocation, seen.components, seen.parameters)
+            else planned_bpw(allocation, blip2.components, blip2.parameters)
         )
-        assert steered.gib(params) == planned.stored_gib
+        assert setup.gib(params) == planned.stored_gib
 
 
 @pytest.mark.parametrize("options", [{"group-size": "32"}, {"symmetric": "true"}, {}])
@@ -67,58 +67,59 @@ def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
     allocation = BitAllocation.parse("vit.attn=3,llm.ff=5").over(model.components)
     report = QuantReport(tuple(artifacts.write_(model, allocation)))
     size = measure_size(report, prepared.skeleton.parameters)
-    seen = prepared.skeleton
-    assert planned_size(allocation, seen.components, seen.parameters, prepared.quantizer) == size
-    space = Space(tuple(seen.components), (3, 5, 16), "type")
-    steered = SamplerSetup.of(space, seen, Budget(), prepared.quantizer)
-    assert steered.size(space.params(allocation)) == size.stored_bpw
+    llava = prepared.skeleton
+    planned = planned_size(allocation, llava.components, llava.parameters, prepared.quantizer)
+    assert planned == size
+    space = Space(tuple(llava.components), (3, 5, 16), "type")
+    setup = SamplerSetup.of(space, llava, Budget(), prepared.quantizer)
+    assert setup.size(space.params(allocation)) == size.stored_bpw
 
 
-def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(seen):
+def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(blip2):
     with pytest.raises(InputError, match="max-bpw: 2 cannot be reached; the smallest allocation"):
-        steering(seen, max_bpw="2")
+        make_setup(blip2, max_bpw="2")
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
-        steering(seen, max_gib="0.00001")
-    space = Space(tuple(seen.components), (2, 4))
-    for score, said in (("101", "cannot be reached"), ("0", "asks for nothing")):
+        make_setup(blip2, max_gib="0.00001")
+    space = Space(tuple(blip2.components), (2, 4))
+    for score, said in (("101", "cannot be reached"), ("0", "is met by every model")):
         with pytest.raises(InputError, match=f"min-score: {score} {said}; .* between 0 and 100"):
-            SamplerSetup.of(space, seen, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
+            SamplerSetup.of(space, blip2, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
 
 
-def test_the_size_that_a_refusal_names_can_be_reached(seen):
+def test_the_size_that_a_refusal_names_can_be_reached(blip2):
     with pytest.raises(InputError) as error:
-        steering(seen, max_bpw="2")
+        make_setup(blip2, max_bpw="2")
     named = str(error.value).split(" has ")[1].split()[0]
-    assert steering(seen, max_bpw=named).diagonal()
+    assert make_setup(blip2, max_bpw=named).diagonal()
 
 
-def test_a_bound_counts_scales_unless_the_nominal_axis_is_asked(seen):
+def test_a_bound_counts_scales_unless_the_nominal_axis_is_asked(blip2):
     small = Rtn(group_size=16)
-    stored = {str(a) for a in steering(seen, quantizer=small, max_bpw="5.5").diagonal()}
-    nominal = steering(seen, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
+    stored = {str(a) for a in make_setup(blip2, quantizer=small, max_bpw="5.5").diagonal()}
+    nominal = make_setup(blip2, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
     assert stored < {str(a) for a in nominal}
-    for allocation in stored - {str(BitAllocation.uniform(seen.components, 16))}:
+    for allocation in stored - {str(BitAllocation.uniform(blip2.components, 16))}:
         parsed = BitAllocation.parse(allocation)
-        size = planned_size(parsed, seen.components, seen.parameters, small)
+        size = planned_size(parsed, blip2.components, blip2.parameters, small)
         assert size.stored_bpw <= 5.5
 
 
 def made_up():
-    """A steering whose sizes are those of `record`, and the whole table."""
+    """A setup whose sizes are those of `record`, and the whole table."""
     space = Space(("vit", "llm"), BITS)
-    steered = SamplerSetup(space, Budget(), (1, 3), 4)
+    setup = SamplerSetup(space, Budget(), (1, 3), 4)
     table = {}
     for bits in itertools.product(BITS, repeat=2):
         allocation = BitAllocation.of(dict(zip(("vit", "llm"), bits, strict=True)))
         params = space.params(allocation)
-        table[str(allocation)] = steered.bpw(params)
-    return steered, table
+        table[str(allocation)] = setup.bpw(params)
+    return setup, table
 
 
 def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path):
-    steered, sizes = made_up()
-    steered.budget = Budget.parse(max_bpw="5")
-    study = open_study(tmp_path, space=steered.space, steering=steered)
+    setup, sizes = made_up()
+    setup.budget = Budget.parse(max_bpw="5")
+    study = open_study(tmp_path, space=setup.space, setup=setup)
     asked = []
     while (trial := study.ask()) is not None:
         study.records.keep(record(trial), "r")
@@ -130,21 +131,21 @@ def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path
 
 
 def test_how_much_is_left_counts_what_is_allowed():
-    steered, sizes = made_up()
-    steered.budget = Budget.parse(max_bpw="5")
-    assert steered.left(set()) == 1 + sum(bpw <= 5 for bpw in sizes.values())
-    assert steered.left(set(sizes)) == 0
+    setup, sizes = made_up()
+    setup.budget = Budget.parse(max_bpw="5")
+    assert setup.count_new(set()) == 1 + sum(bpw <= 5 for bpw in sizes.values())
+    assert setup.count_new(set(sizes)) == 0
 
 
 def test_the_smallest_within_a_drop_is_found_in_a_few_trials(tmp_path):
-    steered, _ = made_up()
-    steered.budget = Budget.parse(max_drop="1%")
-    study = open_study(tmp_path, space=steered.space, steering=steered)
+    setup, _ = made_up()
+    setup.budget = Budget.parse(max_drop="1%")
+    study = open_study(tmp_path, space=setup.space, setup=setup)
     for _ in range(14):
         trial = study.ask()
         study.records.keep(record(trial), "r")
         study.tell(trial)
-    (answer,) = study.results(["a", "b"], steered.budget, 4).answers()
+    (answer,) = study.results(["a", "b"], setup.budget, 4).answers()
     assert answer.point.allocation == "vit=3 llm=4"  # of `record`: 80 from these widths on
 
 
@@ -225,7 +226,7 @@ def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(
     said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
     assert evaluated[0][1] == "vit=16 llm=16"
     assert len(evaluated) == 3
-    assert "The unquantized model was evaluated to compare with; it is no trial." in said
+    assert "The unquantized model was evaluated for comparison; it is not a trial." in said
     assert "none of them unquantized" not in said
     said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "3", "--study", "aside")
     assert "2 of 3 allocations are evaluated" in said

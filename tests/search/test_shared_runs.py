@@ -17,7 +17,7 @@ from mmq_search.status import status
 from PIL import Image
 from test_study import QUESTION, SPACE, open_study, record
 
-from mmq.analysis.selection import Budget
+from mmq.analysis.budgets import Budget
 from mmq.errors import InputError
 from mmq.studies.run import copy_trial
 from mmq.tracking import study_run, unreachable
@@ -197,7 +197,7 @@ def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
 
 def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
-    study = open_study(tmp_path, steering=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
+    study = open_study(tmp_path, setup=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
     run = open_run(study, "e", QUESTION)
     study.remember(10, None)
     work(study, run, 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.study import Asked, SearchStudy
+from mmq_search.study import PendingTrial, SearchStudy
 from optuna.trial import TrialState
 
 from mmq.analysis.budgets import Budget
@@ -25,8 +25,8 @@ QUESTION = EvalSpec(
 )  # fmt: skip
 
 
-def open_study(folder, name="s", facts=None, space=SPACE, steering=None):
-    return SearchStudy(name, facts or QUESTION.facts(), space, folder, 0, steering)
+def open_study(folder, name="s", facts=None, space=SPACE, setup=None):
+    return SearchStudy(name, facts or QUESTION.facts(), space, folder, 0, setup)
 
 
 def record(asked):
@@ -117,7 +117,7 @@ def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):
     assert again.pruned()[name].state == TrialState.PRUNED
     score = record(asked).evaluation.score.value
     assert again.pruned()[name].user_attrs["partial"] == {"score": score, "samples": 2}
-    assert len(again.settled()) == 7
+    assert len(again.finished()) == 7
     assert sorted(p.allocation for p in again.points()) == sorted(done)
     again.study.enqueue_trial(SPACE.params(asked.allocation))
     rest = finish(again, 100)
@@ -219,7 +219,7 @@ def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
 
 def test_another_question_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
-    with pytest.raises(InputError, match="what differs: samples, seed"):
+    with pytest.raises(InputError, match="these differ: samples, seed"):
         open_study(tmp_path, facts=replace(QUESTION, samples=3, seed=1).facts())
 
 
@@ -227,31 +227,31 @@ def test_another_space_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
     with pytest.raises(InputError, match="another space, with bits"):
         open_study(tmp_path, space=Space(("vit", "llm"), (2, 4)))
-    with pytest.raises(InputError, match="another space, with grain component"):
+    with pytest.raises(InputError, match="another space, with granularity component"):
         open_study(tmp_path, space=Space(("vit", "llm"), SPACE.bits, "fine"))
 
 
 def test_a_study_of_another_size_axis_is_never_mixed_in(tmp_path):
     finish(open_study(tmp_path), 2)
-    with pytest.raises(InputError, match="measures stored sizes.*--size-axis stored"):
-        open_study(tmp_path, steering=SamplerSetup(SPACE, axis="nominal"))
+    with pytest.raises(InputError, match="compares stored sizes.*--size-axis stored"):
+        open_study(tmp_path, setup=SamplerSetup(SPACE, axis="nominal"))
 
 
 def test_a_study_from_before_there_were_axes_has_nominal_sizes(tmp_path):
-    study = open_study(tmp_path, steering=SamplerSetup(SPACE, axis="nominal"))
+    study = open_study(tmp_path, setup=SamplerSetup(SPACE, axis="nominal"))
     finish(study, 2)
     storage = study.study._storage
-    attrs = storage.get_study_user_attrs(study.study._study_id)
-    old = open_study(tmp_path, "old", steering=SamplerSetup(SPACE, axis="nominal"))
+    attrs = storage.get_study_user_attrs(study.study_id)
+    old = open_study(tmp_path, "old", setup=SamplerSetup(SPACE, axis="nominal"))
     assert old.axis == attrs["size_axis"] == "nominal"
     study.exclusively(lambda: study.study.set_user_attr("size_axis", None))
-    with pytest.raises(InputError, match="measures nominal sizes"):
+    with pytest.raises(InputError, match="compares nominal sizes"):
         open_study(tmp_path)
 
 
 def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
     for axis, sizes in (("stored", [16.5, 4.5]), ("nominal", [16.0, 4.0])):
-        study = open_study(tmp_path, axis, steering=SamplerSetup(SPACE, axis=axis))
+        study = open_study(tmp_path, axis, setup=SamplerSetup(SPACE, axis=axis))
         for _ in range(2):
             asked = study.ask()
             found = record(asked)
@@ -264,13 +264,13 @@ def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
 
 
 def test_what_is_larger_than_planned_is_asked_again_only_where_it_fits(tmp_path):
-    study = open_study(tmp_path, steering=bounded(5.0))
+    study = open_study(tmp_path, setup=bounded(5.0))
     finish(study, 2)
     asked = study.ask()
-    study.exceeds(asked, 5.5)
-    again = open_study(tmp_path, steering=bounded(5.0))
+    study.reject_too_large(asked, 5.5)
+    again = open_study(tmp_path, setup=bounded(5.0))
     assert str(asked.allocation) not in finish(again, 100)
-    assert str(asked.allocation) in finish(open_study(tmp_path, steering=bounded(6.0)), 100)
+    assert str(asked.allocation) in finish(open_study(tmp_path, setup=bounded(6.0)), 100)
 
 
 def bounded(most):
@@ -294,8 +294,8 @@ def test_nothing_is_asked_before_the_unquantized_model_is_known(tmp_path):
 def test_an_unquantized_model_that_the_space_lacks_is_a_point_and_no_trial(tmp_path):
     space = Space(("vit", "llm"), (3, 4))
     study = open_study(tmp_path, space=space)
-    facts = record(Asked(None, space.baseline)).to_json() | {"run_id": "aside"}
-    study.tell_aside(study.records.put(facts))
+    facts = record(PendingTrial(None, space.baseline)).to_json() | {"run_id": "aside"}
+    study.save_baseline(study.records.put(facts))
     done = finish(study, 100)
     assert len(done) == 4
     assert sorted(p.allocation for p in study.points()) == sorted([*done, "vit=16 llm=16"])
