@@ -34,13 +34,14 @@ log = logging.getLogger(__name__)
 class SearchOptions(QuestionOptions):
     """What to evaluate, over which search space, for how long."""
 
-    bits: str = option("2,3,4,5,6,8,16", "Bit widths to choose from, e.g. 3,4,8.")
+    bits: str = option("2,3,4,5,6,8,16", "Search these bit widths (e.g. 3,4,8).")
     granularity: str = option(
         "component",
-        "Give each component, group of blocks, type of layer, or both (fine) its own width.",
+        "Search one width per component, group (third of its blocks), type (attn, ff), or both "
+        "(fine).",
     )
     n_trials: int = option(
-        40, "Evaluate this many allocations in all, earlier runs of the study included (e.g. 40)."
+        40, "Evaluate this many allocations in all, those of earlier commands included (e.g. 40)."
     )
     size_axis: str = option("stored", SIZE_AXIS_HELP)
     max_bpw: str = option(
@@ -51,7 +52,8 @@ class SearchOptions(QuestionOptions):
     )
     min_score: str = option("", "Select the smallest model with at least this score (e.g. 75).")
     max_drop: str = option(
-        "", "Select the smallest model within this loss of the unquantized score (e.g. 1% or 0.5)."
+        "",
+        "Select the smallest model that loses at most this much score (e.g. 1% or 0.5).",
     )
     timeout: str = option("", "Stop starting new trials after this long (e.g. 5400, 90m, 8h).")
     workers: int = option(
@@ -61,7 +63,7 @@ class SearchOptions(QuestionOptions):
         True, "Stop a trial early once a smaller model is certain to score better."
     )
     study: str = option(
-        "", "Name of the study to start or resume; empty: derived from the other options."
+        "", "Start or resume the study of this name; empty: named after the other options."
     )
     experiment: str = option("", EXPERIMENT_HELP)
 
@@ -160,9 +162,7 @@ def _print_results(running: Search) -> None:
     if not study.space.has_baseline:
         text += "\n\nThe unquantized model was evaluated for comparison; it is not a trial."
     if too_large := len(study.setup.measured_sizes):
-        text += (
-            f"\n\nNot evaluated: {too_large} allocations larger than planned and than the bound."
-        )
+        text += f"\n\nNot evaluated: {too_large}, larger than planned and than the bound."
     if pruned := len(study.pruned()):
         text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{text}\n")

@@ -1,4 +1,4 @@
-"""Budgets in studies: what is asked keeps to them, and the answer is the table's true one."""
+"""Budgets in studies: trials are within them, and the selection is the table's true one."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def test_sizes_are_those_of_the_plan(blip2, granularity, axis):
 
 
 @pytest.mark.parametrize("options", [{"group-size": "32"}, {"symmetric": "true"}, {}])
-def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
+def test_the_planned_size_is_the_measured_one_to_the_digit(tmp_path, options):
     chosen = QuestionOptions(model="embedded-llava", limit="4", quantizer="rtn")
     prepared = prepare(chosen, options, lambda parts: [BitAllocation.uniform(parts, 3)])
     model = prepared.load()
@@ -75,7 +75,7 @@ def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
     assert setup.size(space.params(allocation)) == size.stored_bpw
 
 
-def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(blip2):
+def test_a_budget_that_no_allocation_meets_is_refused_before_the_model_is_loaded(blip2):
     with pytest.raises(InputError, match="max-bpw: 2 cannot be reached; the smallest allocation"):
         make_setup(blip2, max_bpw="2")
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
@@ -93,7 +93,7 @@ def test_the_size_that_a_refusal_names_can_be_reached(blip2):
     assert make_setup(blip2, max_bpw=named).diagonal()
 
 
-def test_a_bound_counts_scales_unless_the_nominal_axis_is_asked(blip2):
+def test_a_bound_counts_scales_unless_the_axis_is_nominal(blip2):
     small = Rtn(group_size=16)
     stored = {str(a) for a in make_setup(blip2, quantizer=small, max_bpw="5.5").diagonal()}
     nominal = make_setup(blip2, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
@@ -116,21 +116,21 @@ def made_up():
     return setup, table
 
 
-def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path):
+def test_a_bounded_search_evaluates_nothing_larger_but_the_unquantized_model(tmp_path):
     setup, sizes = made_up()
     setup.budget = Budget.parse(max_bpw="5")
     study = open_study(tmp_path, space=setup.space, setup=setup)
-    asked = []
+    evaluated = []
     while (trial := study.ask()) is not None:
         study.records.keep(record(trial), "r")
         study.tell(trial)
-        asked.append(str(trial.allocation))
+        evaluated.append(str(trial.allocation))
     small = {name for name, bpw in sizes.items() if bpw <= 5}
-    assert set(asked) == small | {"vit=16 llm=16"}
-    assert len(asked) == len(set(asked))
+    assert set(evaluated) == small | {"vit=16 llm=16"}
+    assert len(evaluated) == len(set(evaluated))
 
 
-def test_how_much_is_left_counts_what_is_allowed():
+def test_only_allocations_within_the_budget_are_counted():
     setup, sizes = made_up()
     setup.budget = Budget.parse(max_bpw="5")
     assert setup.count_new(set()) == 1 + sum(bpw <= 5 for bpw in sizes.values())
@@ -153,7 +153,7 @@ def said_by(*arguments):
     return CliRunner().invoke(cli, arguments, catch_exceptions=False).output
 
 
-def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
+def test_a_search_registers_its_selection_and_a_trial_evaluates_it(store_uri):
     options = ["--model", "embedded-llava", "--limit", "12", "--bits", "3,4,16"]
     options += ["--study", "bounded"]
     said = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
@@ -171,7 +171,7 @@ def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
     assert "vit=4 llm=4\n5." in said  # what is given counts
 
 
-def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_uri, evaluated):
+def test_trials_of_a_grid_or_another_search_are_reused(store_uri, evaluated):
     options = ["--model", "embedded-llava", "--limit", "9", "--bits", "4,16", "--quantizer", "rtn"]
     said_by("grid", *options, "--study", "before")
     assert len(evaluated) == 4
@@ -233,7 +233,7 @@ def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(
     assert len(evaluated) == 4
 
 
-def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, monkeypatch):
+def test_a_model_larger_than_planned_and_allowed_is_not_evaluated(store_uri, monkeypatch):
     scored, real = [], Vqa.predict
 
     def watched(self, *arguments):
@@ -249,7 +249,7 @@ def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, mo
     said = said_by("search", *options, "--study", "larger", "--prune", "false")
     assert len(scored) == 1  # the unquantized model: 4 bits in groups of 16 are 5.25
     assert "best under 5.5 bpw: none" in said
-    assert "Not evaluated: 1 that took more than planned and than the bound" in said
+    assert "Not evaluated: 1, larger than planned and than the bound" in said
     client = MlflowClient()
     (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
     query = "tags.`mmq.study` = 'larger' and tags.`mmq.kind` = 'trial'"

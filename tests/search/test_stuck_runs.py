@@ -32,11 +32,11 @@ def waiting(store_uri, tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / "artifacts", ignore_errors=True)
         (tmp_path / "artifacts").write_text("a file, where the artifacts should go")
         for _ in range(2):
-            asked = study.ask()
-            with run.trial_run(record(asked).spec) as trial:
-                study.records.keep(record(asked), trial.run_id)
-                trial.finish(record(asked))
-            study.tell(asked)
+            pending = study.ask()
+            with run.trial_run(record(pending).spec) as trial:
+                study.records.keep(record(pending), trial.run_id)
+                trial.finish(record(pending))
+            study.tell(pending)
         (tmp_path / "artifacts").unlink()
     first, second = (path for _, path in unlogged.waiting())
     return MlflowClient(store_uri), first, second
@@ -55,7 +55,7 @@ def is_finished(client, path):
     return found.info.status == "FINISHED" and found.data.metrics["score"] == 80
 
 
-def test_a_place_for_files_that_is_away_delays_logging_and_loses_nothing(waiting):
+def test_an_unavailable_artifact_store_delays_logging_and_loses_nothing(waiting):
     client, first, second = waiting
     assert len(unlogged.waiting()) == 2
     assert client.get_run(run_id(first)).info.status == "RUNNING"
@@ -66,7 +66,7 @@ def test_a_place_for_files_that_is_away_delays_logging_and_loses_nothing(waiting
     assert unlogged.summary() == ""
 
 
-def test_a_run_that_was_deleted_is_set_aside_and_can_be_tried_again(waiting, caplog):
+def test_a_deleted_run_becomes_stuck_and_can_be_retried(waiting, caplog):
     client, first, second = waiting
     client.delete_run(run_id(first))
     log_unlogged(client)
@@ -81,7 +81,7 @@ def test_a_run_that_was_deleted_is_set_aside_and_can_be_tried_again(waiting, cap
     assert is_finished(client, first)
 
 
-def test_what_is_stuck_can_be_removed(waiting):
+def test_stuck_runs_can_be_removed(waiting):
     client, first, _ = waiting
     client.delete_run(run_id(first))
     log_unlogged(client)
@@ -126,7 +126,7 @@ DAMAGES = [empty, cut, other_digit, no_checksums, a_file, nothing_in_it, a_loop]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record_is_taken_from_the_study_instead(waiting, caplog, damage):
+def test_a_damaged_record_is_replaced_by_that_of_the_study(waiting, caplog, damage):
     client, first, second = waiting
     damage(first)
     log_unlogged(client)
@@ -137,7 +137,7 @@ def test_a_damaged_record_is_taken_from_the_study_instead(waiting, caplog, damag
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record_that_nobody_else_has_is_set_aside(waiting, tmp_path, damage):
+def test_a_run_with_a_damaged_record_and_no_other_becomes_stuck(waiting, tmp_path, damage):
     client, first, second = waiting
     shutil.rmtree(tmp_path / "home" / "studies" / "s")
     damage(first)

@@ -87,7 +87,7 @@ def test_a_file_in_the_homes_place_is_refused(tmp_path):
         Storage(tmp_path / "home")
 
 
-def test_looking_makes_nothing(tmp_path, monkeypatch):
+def test_status_creates_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
     with pytest.raises(InputError, match="no studies in"):
         CliRunner().invoke(status, [], catch_exceptions=False)
@@ -141,7 +141,7 @@ def test_running_trials_of_others_are_failed(tmp_path):
 
 
 @pytest.mark.parametrize("value", [{"strange": 1}, None])
-def test_bounds_of_another_mmq_are_refused_or_none(tmp_path, monkeypatch, value):
+def test_bounds_of_a_newer_mmq_are_refused(tmp_path, monkeypatch, value):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
     study = open_study(tmp_path)
     finish(study, 2)
