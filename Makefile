@@ -42,9 +42,9 @@ UNMOVED := $(addprefix tests/,search test_readme.py test_mlproject.py test_bench
 		line_process.py meteor.py) \
 	mmq/test_answers.py mmq/test_importance.py mmq/test_comparison.py mmq/test_analyze.py \
 	mmq/test_import_results.py mmq/test_tradeoffs.py mmq/test_designs.py \
-	mmq/test_quantize_process.py mmq/test_contact.py mmq/system/test_disk.py \
+	mmq/test_quantize_process.py mmq/tracking/test_contact.py mmq/system/test_disk.py \
 	mmq/system/test_home.py mmq/data/test_images.py mmq/data/test_json_stream.py \
-	mmq/test_launched.py mmq/test_moved.py mmq/system/test_process.py mmq/test_plots.py \
+	mmq/tracking/test_launched.py mmq/tracking/test_moved.py mmq/system/test_process.py mmq/test_plots.py \
 	mmq/system/test_regular_file.py mmq/system/test_sealed.py mmq/system/test_secrets.py \
 	mmq/test_store_command.py mmq/system/test_strict_json.py mmq/test_study_names.py)
 

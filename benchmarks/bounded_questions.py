@@ -15,7 +15,8 @@ from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.analysis.selection import Budget, select
+from mmq.analysis.budgets import Budget
+from mmq.analysis.selection import select
 from mmq.record import TrialRecord
 from mmq.studies.study import point_of
 
@@ -44,7 +45,7 @@ def read(folder):
     )
 
 
-def steering(table, parameters, space, budget):
+def make_setup(table, parameters, space, budget):
     """Sizes from the table: each component's weights, from what it saves alone."""
     low, top = space.bits[0], space.bits[-1]
     weights = []
@@ -61,13 +62,13 @@ def steering(table, parameters, space, budget):
 def replay(table, parameters, space, budget, n_trials):
     """After which evaluation the answer is the true one and stays it; None: never."""
     (true,) = select(list(table.values()), budget, parameters, lambda name: None, [])
-    steered = steering(table, parameters, space, budget)
+    setup = make_setup(table, parameters, space, budget)
     study = optuna.create_study(directions=["minimize", "maximize"])
-    for allocation in steered.diagonal():
+    for allocation in setup.diagonal():
         study.enqueue_trial(space.params(allocation))
     seen, since = [], None
     for count in range(1, n_trials + 1):
-        study.sampler = steered.sampler(0, seen)
+        study.sampler = setup.sampler(0, seen)
         trial = study.ask()
         point = table[str(space.suggest(trial))]
         study.tell(trial, [point.bpw, point.score])

@@ -20,7 +20,7 @@ from pathlib import Path
 from drill_ground import QUESTION, Ground, warm_up
 
 GRID = ["grid", *QUESTION, "--bits", "4,16"]
-SEARCH = ["search", *QUESTION, "--bits", "4,16", "--grain", "type", "--n-trials", "3"]
+SEARCH = ["search", *QUESTION, "--bits", "4,16", "--granularity", "type", "--n-trials", "3"]
 
 
 # --- damages: of a file, with another one of its kind --------------------------------------------
@@ -141,11 +141,11 @@ def keep_snapshots() -> None:
 
 def keep_unlogged() -> None:
     """Record trials, and find no place for their files."""
-    from mmq.tracking import offline as outage
+    from mmq.tracking.offline import writing_artifacts
     from mmq.tracking.runs import TrialRun
 
     def away(self, folder):
-        with outage.files_of_store():
+        with writing_artifacts():
             raise OSError(28, "No space left on device", str(folder))
 
     TrialRun.log_folder = away  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
 """Whether finer allocations pay: a search over fine parts against the full grid of components.
 
     python benchmarks/fine_allocations.py [--case embedded-llava/gqa ...] [--limit 600]
-                                          [--grain fine] [--figure FOLDER]
+                                          [--granularity fine] [--figure FOLDER]
 
 Both get equally many real evaluations on the same samples: the grid one for each of its
 allocations, the search the same number. Trials that were recorded in $MMQ_HOME are not run again.
@@ -27,9 +27,9 @@ from mmq_search.study import SearchStudy
 from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation, parse_bits
+from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import PairedScores
 from mmq.analysis.fronts import Point, pareto_front
-from mmq.analysis.selection import Budget
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
@@ -96,7 +96,7 @@ class Bench:
             self.evaluate(allocation)
         return [self.point(allocation) for allocation in chosen]
 
-    def steering(self, space: Space) -> SamplerSetup:
+    def setup(self, space: Space) -> SamplerSetup:
         """Exact sizes and the measured profile."""
         found = SamplerSetup.of(
             space, self.prepared.skeleton, Budget(), self.prepared.quantizer, axis="nominal"
@@ -104,15 +104,17 @@ class Bench:
         found.measure(self.model, self.prepared, self.artifacts)
         return found
 
-    def search(self, bits: tuple[int, ...], grain: str, count: int, seed: int) -> list[Point]:
+    def search(
+        self, bits: tuple[int, ...], granularity: str, count: int, seed: int
+    ) -> list[Point]:
         """What the search evaluates over finer parts."""
-        space = Space(tuple(self.model.components), bits, grain)
-        steering = self.steering(space)
+        space = Space(tuple(self.model.components), bits, granularity)
+        setup = self.setup(space)
         with tempfile.TemporaryDirectory() as folder:
             identity = self.prepared.eval_spec.identity()
-            study = SearchStudy("fine", identity, space, Path(folder), seed, steering)
+            study = SearchStudy("fine", identity, space, Path(folder), seed, setup)
             study.records = self.records
-            for _ in tqdm(range(count), desc=grain, leave=False):
+            for _ in tqdm(range(count), desc=granularity, leave=False):
                 asked = study.ask()
                 assert asked is not None
                 self.evaluate(asked.allocation)
@@ -178,14 +180,14 @@ def row(case: str, chosen: argparse.Namespace) -> str:
     bench = Bench.of(case, chosen.limit, chosen.quantizer, bits, chosen.seed)
     old = bench.grid(bits)
     started = time.process_time()
-    space = Space(tuple(bench.model.components), bits, chosen.grain)
-    bench.steering(space)
+    space = Space(tuple(bench.model.components), bits, chosen.granularity)
+    bench.setup(space)
     seconds = time.process_time() - started
-    new = bench.search(bits, chosen.grain, len(old), chosen.seed)
+    new = bench.search(bits, chosen.granularity, len(old), chosen.seed)
     bench.prepared.task.close()
     if chosen.figure:
         chosen.figure.mkdir(parents=True, exist_ok=True)
-        studies = {"grid of components": old, f"search, {chosen.grain} parts": new}
+        studies = {"grid of components": old, f"search, {chosen.granularity} parts": new}
         score = bench.record(new[0].allocation).primary
         title = f"{case}, {chosen.quantizer}: {len(old)} evaluations each"
         path = chosen.figure / f"{case.replace('/', '-')}-{chosen.quantizer}.png"
@@ -211,7 +213,7 @@ def main() -> None:
     parser.add_argument("--limit", default="600")
     parser.add_argument("--quantizer", default="rtn")
     parser.add_argument("--bits", default="2,3,4,5,6,8,16")
-    parser.add_argument("--grain", default="fine")
+    parser.add_argument("--granularity", default="fine")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="folder for the figures")
     chosen = parser.parse_args()

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import optuna
 from click.testing import CliRunner
+from mmq_search.optuna_internals import models
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.status import status
 from mmq_search.study import SearchStudy
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import insert
 
@@ -111,7 +111,7 @@ def _add(study: SearchStudy, trials: list[optuna.trial.FrozenTrial]) -> None:
     for k, trial in enumerate(trials):
         own = {"trial_id": first + k}
         rows[models.TrialModel].append(
-            own | {"number": begun + k, "study_id": study.study._study_id, "state": trial.state,
+            own | {"number": begun + k, "study_id": study.study_id, "state": trial.state,
                    "datetime_start": now, "datetime_complete": now}
         )  # fmt: skip
         for name, value in trial.params.items():
@@ -188,8 +188,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             os.environ["MMQ_HOME"] = name
             weights = [10_000_000] * len(space.parts)
-            steering = SamplerSetup(space, weights=weights, parameters=sum(weights))
-            study = SearchStudy("load", {"seed": 0}, space, Path(name), 0, steering)
+            setup = SamplerSetup(space, weights=weights, parameters=sum(weights))
+            study = SearchStudy("load", {"seed": 0}, space, Path(name), 0, setup)
             fill(study, count)
             cells: list[str] = []
             cells += asking(study) if "ask" in options.only else ("-", "-")

@@ -1,13 +1,13 @@
-"""What pruning saves and whether it loses anything: searches replayed over recorded grids.
+"""How much pruning saves, and whether it changes the front: searches replayed over recorded grids.
 
     python benchmarks/pruning.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
 
 RECORDS: the folder with the records of a grid (`$MMQ_HOME/records/...`) on the bundled scenes.
-Each search asks a sampler (the search's own, TPE, or random) as `mmq search` does, first the
-uniform allocations, and looks its scores up; once to the end of every trial, once with pruning.
-`saved` is the share of samples that were not evaluated, `seconds` the same weighed with the
-seconds that each trial took when it was recorded (the looks themselves cost nothing here). `wrong`
-counts trials pruned though their rival is not better on all samples, `area` compares the fronts'
+Each search asks a sampler (FrontSampler, TPE, or random) as `mmq search` does, first for the
+uniform allocations, and reads the scores from the records: once with complete trials, once with
+pruning. `saved` is the share of samples that were not evaluated, `seconds` the same weighted by
+the seconds that each trial took when it was recorded (comparisons cost nothing here).
+`wrong` counts pruned trials whose rival is not better on all samples; `area` compares the fronts'
 hypervolumes.
 """
 
@@ -52,27 +52,27 @@ from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.studies.pruning import Pruner
 
 SAMPLERS = {
-    "front": None,  # the search's own
+    "front": None,  # FrontSampler, as `mmq search` sets it up
     "TPE": lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=10),
     "random": lambda seed: RandomSampler(seed=seed),
 }
 
 
 @dataclass(slots=True)
-class Steered(SamplerSetup):
-    """A steering that takes one of these samplers."""
+class FixedSampler(SamplerSetup):
+    """A setup with one of these samplers."""
 
     name: str = "front"
 
     def sampler(self, seed: int, points: Sequence[Point]) -> Any:
         """The sampler of this name."""
-        made = SAMPLERS[self.name]
-        return SamplerSetup.sampler(self, seed, points) if made is None else made(seed)
+        make = SAMPLERS[self.name]
+        return SamplerSetup.sampler(self, seed, points) if make is None else make(seed)
 
 
 @dataclass(frozen=True)
 class Recorded(GeneratingEvaluator):
-    """An evaluator of outputs that are scores already."""
+    """An evaluator whose outputs are a recorded trial's scores."""
 
     task: ClassVar[str] = "recorded"
     answer_format: ClassVar[AnswerFormat] = AnswerFormat.FREE
@@ -161,20 +161,20 @@ def search(
 ) -> SearchStudy:
     """A search over the grid, kept in a folder of its own."""
     folder.mkdir()
-    steering = Steered(grid.space, name=sampler)
-    study = SearchStudy("replay", grid.eval_spec.identity(), grid.space, folder, seed, steering)
-    while len(study.settled()) < n_trials and (asked := study.ask()) is not None:
-        name = str(asked.allocation)
+    setup = FixedSampler(grid.space, name=sampler)
+    study = SearchStudy("replay", grid.eval_spec.identity(), grid.space, folder, seed, setup)
+    while len(study.finished()) < n_trials and (pending := study.ask()) is not None:
+        name = str(pending.allocation)
         size, (task, model) = grid.records[name].size, grid.replay(name)
         points = study.points() if pruner else []
         with task:
             evaluation, pruned = Pruner(seed, points, study.per_sample).evaluate(
-                task, model, lambda batches, _: batches, asked.allocation, size
+                task, model, lambda batches, _: batches, pending.allocation, size
             )
-        spec = TrialSpec(grid.eval_spec, asked.allocation)
+        spec = TrialSpec(grid.eval_spec, pending.allocation)
         result = TrialResult.of(spec, evaluation, QuantReport(), size, {}, pruned)
         study.records.put(result.record.in_run(name))
-        study.tell(asked)
+        study.tell(pending)
     return study
 
 
@@ -186,16 +186,16 @@ def area(points: Iterable[Point]) -> float:
 
 
 def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> str:
-    """With pruning against without, over all seeds."""
+    """Searches with pruning against searches without, over all seeds."""
     saved, seconds, pruned, wrong, same, areas = [], [], 0, 0, 0, []
     for seed in range(seeds):
-        plain, raced = (
+        plain, pruning = (
             search(folder / f"{seed}-{pruner}", grid, sampler, seed, n_trials, pruner)
             for pruner in (False, True)
         )
-        shares = dict.fromkeys(raced.evaluated(), 0.0)
-        for name in raced.pruned():
-            why = raced.records.get_pruned(name).pruned
+        shares = dict.fromkeys(pruning.evaluated(), 0.0)
+        for name in pruning.pruned():
+            why = pruning.records.get_pruned(name).pruned
             shares[name] = 1 - why.samples / why.of
             worse, better = (grid.records[each].score.value for each in (name, why.rival))
             wrong += worse > better
@@ -205,10 +205,10 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
         seconds.append(sum(shares[n] * cost[n] for n in shares) / sum(cost.values()))
         fronts = [
             [(p.allocation, p.score) for p in pareto_front(each.points())]
-            for each in (plain, raced)
+            for each in (plain, pruning)
         ]
         same += fronts[0] == fronts[1]
-        areas.append(area(raced.points()) / area(plain.points()) - 1)
+        areas.append(area(pruning.points()) / area(plain.points()) - 1)
         print(f"{sampler} {seed}: saved {saved[-1]:.1%}, {areas[-1]:+.3%}", file=sys.stderr)
     asked = grid.eval_spec
     return (

@@ -33,11 +33,12 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
                 "4",
                 "--bits",
                 "4,16",
-                "--grain",
+                "--granularity",
                 "type",
             ],
             "| embedded-llava/gqa | rtn | 4 | 4 | ",
         ),
+        (["bulk_import.py", "--rows", "3", "--threads", "1"], "| client, 1 threads | "),
         (["loading.py", "--questions", "2000"], "| mmq, all samples | "),
         (
             ["embedded_model.py", "--limit", "4", "--model", "embedded-blip2"],

@@ -180,4 +180,7 @@ def test_the_wheel_brings_the_embedded_model_and_every_package(tmp_path):
         folder = f"mmq_plugins/embedded/assets/{model}"
         assert {f"{folder}/{file}" for file in files} <= names
     assert not any(name.endswith(".pt") for name in names)
+    (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    assert metadata.replace("METADATA", "licenses/LICENSE") in names
+    assert "License-Expression: Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
     assert wheel.stat().st_size < 60e6

@@ -1,6 +1,6 @@
-"""Parts of a model finer than its components: block groups and layer types.
+"""Parts of a model that are finer than its components: block groups and layer types.
 
-A part's name is a component's, with a block group or a layer type or both behind it: `vit`,
+A part is named after its component, followed by a block group, a layer type, or both: `vit`,
 `vit.front`, `vit.attn`, `vit.front.attn`.
 """
 
@@ -10,13 +10,13 @@ from mmq.errors import InputError, unknown
 
 GROUPS = ("front", "middle", "end")  # equal contiguous thirds of a component's blocks
 TYPES = ("attn", "ff")
-GRAINS = ("component", "group", "type", "fine")
+GRANULARITIES = ("component", "group", "type", "fine")
 
 Part = tuple[str, str, str]  # component, group, layer type: the finest part
 
 
 def block_group(block: int, blocks: int) -> str:
-    """Which third of a component a block is in (paper, section 3.1).
+    """The third of a component that a block is in (paper, section 3.1).
 
     >>> [block_group(block, 8) for block in range(8)]
     ['front', 'front', 'front', 'middle', 'middle', 'middle', 'end', 'end']
@@ -33,22 +33,22 @@ def finest(name: str, components: Iterable[str]) -> list[Part]:
     types = [q for q in qualifiers if q in TYPES]
     if groups + types != qualifiers or len(groups) > 1 or len(types) > 1:
         raise InputError(
-            f"allocation: {name!r} is no part; write {component}, {component}.front (or middle, "
-            f"end), {component}.attn (or ff), or {component}.front.attn"
+            f"allocation: {name!r} is not a valid part; write {component}, {component}.front (or "
+            f"middle, end), {component}.attn (or ff), or {component}.front.attn"
         )
     return [(component, g, t) for g in groups or GROUPS for t in types or TYPES]
 
 
-def names(components: Iterable[str], grain: str) -> Iterator[str]:
-    """All parts of a grain: component, group, type, or fine (both).
+def names(components: Iterable[str], granularity: str) -> Iterator[str]:
+    """All parts at a granularity: component, group, type, or fine (both).
 
     >>> list(names(["vit"], "group"))
     ['vit.front', 'vit.middle', 'vit.end']
     """
-    if grain not in GRAINS:
-        raise unknown("grain", grain, GRAINS)
-    groups = GROUPS if grain in ("group", "fine") else ("",)
-    types = TYPES if grain in ("type", "fine") else ("",)
+    if granularity not in GRANULARITIES:
+        raise unknown("granularity", granularity, GRANULARITIES)
+    groups = GROUPS if granularity in ("group", "fine") else ("",)
+    types = TYPES if granularity in ("type", "fine") else ("",)
     for component in components:
         for group in groups:
             for layer_type in types:

@@ -10,7 +10,7 @@ KEEP = 0.99  # the share of the unquantized score that a verdict asks for
 SURE = 0.95  # the chance from which on an answer is called sure
 SizeAxis = Literal["stored", "nominal"]
 SIZE_AXES: tuple[SizeAxis, ...] = ("stored", "nominal")
-SIZE_AXIS_HELP = "What sizes count: stored (scales, zero points and all) or nominal (bits alone)."
+SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits alone)."
 AXIS_LABELS = {
     "stored": "stored bits per weight over all parameters (bpw)",
     "nominal": "nominal bits per weight over all parameters (bpw)",

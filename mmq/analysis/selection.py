@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmq.analysis.budgets import Budget as Budget
+from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import (
     UNSURE,
     PairedScores,

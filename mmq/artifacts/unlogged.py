@@ -1,8 +1,8 @@
-"""Files of runs that wait to be logged, and of those that could not be.
+"""Files of runs that wait to be logged, and of runs that cannot be logged.
 
-unlogged/RUN@OWNER    whole, sealed, waiting for MLflow
-unlogged/unfinished/  being written
-unlogged/stuck/RUN    set aside: MLflow refuses them, or they are damaged; reason.txt says why
+unlogged/RUN@OWNER    complete and sealed, waiting for MLflow
+unlogged/*.part       being written
+unlogged/stuck/RUN    MLflow refuses the run, or its files are damaged: see RUN.reason.txt
 """
 
 import logging
@@ -27,18 +27,18 @@ STUCK = "stuck"
 
 
 def root() -> Path:
-    """The folder of all that is not logged yet."""
+    """The folder of runs that are not logged yet."""
     return home() / "unlogged"
 
 
 def staged(run_id: str) -> Path:
-    """The folder in which this process keeps a run's files until they are logged."""
+    """The folder of a run's files, owned by this process, until they are logged."""
     return root() / f"{run_id}@{owner()}"
 
 
 @contextmanager
 def staging(run_id: str) -> Iterator[Path]:
-    """A folder to write a run's files into; it is staged when the block ends, whole and sealed."""
+    """A folder to write a run's files into, which is sealed and staged when the block ends."""
     root().mkdir(parents=True, exist_ok=True)
     _sweep()
     aside = root() / f"{os.getpid()}-{run_id}{PART}"
@@ -56,41 +56,41 @@ def staging(run_id: str) -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Remove what killed processes left half written, an hour after they did."""
+    """Remove incomplete folders of killed processes, an hour after the last write."""
     for old in root().glob(f"*{PART}"):
-        with suppress(OSError):  # another process was quicker
+        with suppress(OSError):  # another process was faster
             if time.time() - old.lstat().st_mtime > ABANDONED and not has_writer(old.name):
                 _discard(old)
 
 
 def is_staged(run_id: str) -> bool:
-    """Whether a run has files, of whichever process, that were not logged yet."""
+    """Whether a run has files, of any process, that are not logged yet."""
     return any(root().glob(f"{run_id}@*"))
 
 
 def unstage(run_id: str) -> None:
-    """The run's files are logged."""
+    """Remove a run's files, which are logged now."""
     _discard(staged(run_id))
 
 
-def left() -> Iterator[tuple[str, Path]]:
-    """Runs and their staged files that are this process's, or from now on are: theirs died."""
+def claim_staged() -> Iterator[tuple[str, Path]]:
+    """Runs and their staged files, after claiming those of dead processes."""
     for path in sorted(root().glob("*@*")):
-        run_id, _, who = path.name.partition("@")
-        if who != owner():
-            if not is_gone(who):
+        run_id, _, process = path.name.partition("@")
+        if process != owner():
+            if not is_gone(process):
                 continue
             try:
                 path.rename(staged(run_id))
-            except OSError as error:  # another process was quicker, or this one has it already
-                log.debug("%s was not taken over: %s", path, error)
+            except OSError as error:  # another process was faster, or this one has it already
+                log.debug("%s was not claimed: %s", path, error)
                 continue
         yield run_id, staged(run_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A run's files that were set aside."""
+    """A run that cannot be logged, with its files."""
 
     run_id: str
     path: Path
@@ -98,7 +98,7 @@ class Stuck:
 
 
 def set_aside(run_id: str, reason: str) -> None:
-    """Take a run's files out of the way of all others, with a warning that names them."""
+    """Move a run's files to the stuck ones, so that they do not block others, with a warning."""
     path, place = staged(run_id), root() / STUCK / run_id
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists() or place.is_symlink():  # of an earlier attempt
@@ -107,15 +107,15 @@ def set_aside(run_id: str, reason: str) -> None:
         path.rename(place)
         place.with_name(f"{place.name}.{REASON}").write_text(reason)
         log.warning(
-            "The run %s could not be logged and is set aside in %s: %s. `mmq store stuck` lists "
-            "such runs, tries them again or removes them.",
+            "The run %s cannot be logged and was moved to %s: %s. List, retry or remove such runs "
+            "with `mmq store stuck`.",
             run_id, place, reason,
         )  # fmt: skip
 
 
 def stuck() -> list[Stuck]:
-    """All that was set aside."""
-    found = []
+    """All runs that cannot be logged."""
+    runs = []
     for path in sorted((root() / STUCK).glob("*")):
         if path.name.endswith(f".{REASON}"):
             continue
@@ -123,36 +123,36 @@ def stuck() -> list[Stuck]:
         text = "unknown reason"
         with suppress(OSError, ValueError):
             text = reason.read_text()
-        found.append(Stuck(path.name.partition(".")[0], path, text))
-    return found
+        runs.append(Stuck(path.name.partition(".")[0], path, text))
+    return runs
 
 
 def waiting() -> list[tuple[str, Path]]:
-    """Runs and their files, of whichever process, that wait to be logged."""
+    """Runs and their files, of any process, that wait to be logged."""
     return [(path.name.partition("@")[0], path) for path in sorted(root().glob("*@*"))]
 
 
-def try_again(each: Stuck) -> None:
-    """Put a run's files back among those that the next command logs."""
-    _discard(each.path.with_name(f"{each.path.name}.{REASON}"))
-    each.path.rename(staged(each.run_id))
+def retry(run: Stuck) -> None:
+    """Stage a run's files again, so that the next command logs them."""
+    _discard(run.path.with_name(f"{run.path.name}.{REASON}"))
+    run.path.rename(staged(run.run_id))
 
 
-def drop(each: Stuck) -> None:
+def remove(run: Stuck) -> None:
     """Remove a run's files for good."""
-    _discard(each.path.with_name(f"{each.path.name}.{REASON}"))
-    _discard(each.path)
+    _discard(run.path.with_name(f"{run.path.name}.{REASON}"))
+    _discard(run.path)
 
 
 def summary() -> str:
-    """One line about runs that wait or are stuck; "" without any."""
-    kinds = ((len(waiting()), "wait to be logged"), (len(stuck()), "could not be logged"))
+    """One line about waiting and stuck runs; "" if there are none."""
+    kinds = ((len(waiting()), "wait to be logged"), (len(stuck()), "cannot be logged"))
     text = ", ".join(f"{count} {what}" for count, what in kinds if count)
     return f"Runs: {text}; see `mmq store stuck`." if text else ""
 
 
 def _discard(path: Path) -> None:
-    """Remove a folder, or a file in its place."""
+    """Remove a folder, or a file of that name."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

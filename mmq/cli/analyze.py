@@ -151,17 +151,17 @@ def _from_studies(
     """Tables, the studies' links, and the trials whose size is known, by table."""
     import pandas
 
-    from mmq.tracking.queries import find_answers, quoted
+    from mmq.tracking.queries import check_quotes, find_trials
     from mmq.tracking.sample_scores import read_samples
 
     studies = [name.strip() for name in chosen.study.split(",") if name.strip()]
     clauses = [
-        f"tags.`{quoted(key)}` = '{quoted(value)}'"
+        f"tags.`{check_quotes(key)}` = '{check_quotes(value)}'"
         for key, value in parse_pairs("tag", chosen.tag).items()
     ]
     query = " and ".join([*clauses, *([chosen.filter] if chosen.filter else [])])
     score = chosen.score or "score"
-    answers, links = find_answers(chosen.experiment, studies, query, score)
+    answers, links = find_trials(chosen.experiment, studies, query, score)
     if chosen.samples:
         read_samples(answers, score)
     tables = []

@@ -108,7 +108,7 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
             for row, run_id in imported.rows
             if "bpw" in row.metrics
         ]
-        said = _said(table, imported.new, imported.known)
+        said = _said(table, imported.new, imported.duplicates)
         if points:
             results = Results(study, table.columns.score, points, lambda _: None, [])
             log_front(run, results)

@@ -117,11 +117,11 @@ def stuck(context: click.Context, retry: bool, remove: bool) -> None:
         raise InputError("stuck: give either --retry or --remove")
     if retry:
         for each in unlogged.stuck():
-            unlogged.try_again(each)
+            unlogged.retry(each)
         _log_now()
     elif remove:
         for each in unlogged.stuck():
-            unlogged.drop(each)
+            unlogged.remove(each)
             click.echo(f"{each.path}: removed")
     for run_id, path in unlogged.waiting():
         click.echo(f"Run {run_id} waits to be logged: {path}")
@@ -132,9 +132,9 @@ def stuck(context: click.Context, retry: bool, remove: bool) -> None:
 
 
 def _log_now() -> None:
-    from mmq.tracking import log_waiting
+    from mmq.tracking import log_unlogged
 
-    log_waiting()
+    log_unlogged()
 
 
 @store.command("prune")

@@ -64,12 +64,12 @@ def as_in_run(
 
     `mlflow run` gives every option: there, one with its default value counts as not given.
     """
-    from mmq.tracking import applied, by_mlflow_run
+    from mmq.tracking import started_by_mlflow_run, trial_options
 
-    applied_run = applied(options.run)
+    applied_run = trial_options(options.run)
     fields = {f.name: f for f in dataclasses.fields(options)}
     had: dict[str, Any] = {**applied_run.options, "bits": applied_run.allocation}
-    context, launched = click.get_current_context(), by_mlflow_run()
+    context, launched = click.get_current_context(), started_by_mlflow_run()
 
     def given_here(name: str) -> bool:
         typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE

@@ -132,9 +132,9 @@ class QuantizerStudy:
 @contextmanager
 def reporting() -> Iterator[None]:
     """Around logging what a finished study found: a disk or store that refuses ends nothing."""
-    from mmq.tracking import optional
+    from mmq.tracking import best_effort
 
-    with optional("The results are not logged; run the same command to log them later"):
+    with best_effort("The results are not logged; run the same command to log them later"):
         yield
 
 
@@ -146,7 +146,7 @@ def opened(
 
     quantizers: as in `SeveralOptions`. InputError where none of them can be used.
     """
-    from mmq.tracking import asked_of, known_study, study_run
+    from mmq.tracking import find_study, signature, study_run
 
     check_name(chosen.study)
     bits = parse_bits(chosen.bits)
@@ -169,7 +169,7 @@ def opened(
     )
     eval_specs = [each.eval_spec for each in prepared]
     name = chosen.study or study_name(kind, chosen, [spec.key for spec in eval_specs])
-    parent = known_study(chosen.experiment, name, asked_of(eval_specs, kind))
+    parent = find_study(chosen.experiment, name, signature(eval_specs, kind))
     with (
         session.opened(prepared, chosen.experiment) as sessions,
         study_run(chosen.experiment, name, eval_specs, parent, kind) as run,

@@ -1,4 +1,4 @@
-"""The tracking store: which one, which experiment, which runs of a study are in it."""
+"""The tracking store in use: its address, its experiment, and stale runs in it."""
 
 import logging
 import os
@@ -10,30 +10,33 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mmq.artifacts.unlogged import is_staged
 from mmq.errors import InputError
 from mmq.system.process import is_gone
 from mmq.system.secrets import redact
-from mmq.tracking import views
 from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.database import ensure_database, store_file
 from mmq.tracking.launched import experiment_name
+from mmq.tracking.mlflow_internals import STORE_LOGGER
 from mmq.tracking.moved import MARK, RUNS
-from mmq.tracking.offline import PATIENCE, TIMEOUT, WithoutTraceback, is_staged
+from mmq.tracking.offline import LONG_TIMEOUT, TIMEOUT, WithoutTraceback
+
+DEFAULT_SERVER = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 
 
 def server_address() -> str:
-    """The tracking server if there is one, else where `mlflow ui` will listen."""
+    """The tracking server, or the address where `mlflow ui` will listen."""
     uri = str(mlflow.get_tracking_uri())
-    return shown_uri(uri).rstrip("/") if uri.startswith("http") else views.DEFAULT_SERVER
+    return shown_uri(uri).rstrip("/") if uri.startswith("http") else DEFAULT_SERVER
 
 
 def shown_uri(uri: str) -> str:
-    """A store's address without its password: what may be printed or kept."""
+    """A store's address without its password, which may be printed and stored."""
     return redact(uri)
 
 
 def ui_command() -> str | None:
-    """How to start the UI for the store in use; None where a server runs already."""
+    """The command that starts the UI for the store in use; None if a server runs already."""
     uri = str(mlflow.get_tracking_uri())
     if uri.startswith("http"):
         return None
@@ -41,38 +44,38 @@ def ui_command() -> str | None:
     return f"{program} ui --backend-store-uri {shown_uri(uri)}"
 
 
-def _experiment(client: MlflowClient, asked: str) -> str:
-    """Id of an experiment, made where there is none; InputError if a deleted one has the name."""
-    name = experiment_name(client, asked)
-    found = client.get_experiment_by_name(name)
-    if found is None:
+def _experiment(client: MlflowClient, name: str) -> str:
+    """Id of an experiment, created if missing; InputError if a deleted one has the name."""
+    name = experiment_name(client, name)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
-            return str(client.create_experiment(name, _place(), tags=_mark()))
+            return str(client.create_experiment(name, _artifact_location(), tags=_mark()))
         except MlflowException:
-            found = client.get_experiment_by_name(name)
-            if found is None:  # nor was it made by another process meanwhile
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:  # nor did another process create it at the same moment
                 raise
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise InputError(
             f"experiment: {name!r} was deleted. Choose another name, restore it with `mlflow "
-            f"experiments restore -x {found.experiment_id}`, or remove it with `mlflow gc`."
+            f"experiments restore -x {experiment.experiment_id}`, or remove it with `mlflow gc`."
         )
     for key, value in _mark().items():
-        if found.tags.get(key) != value:
-            client.set_experiment_tag(found.experiment_id, key, value)
-    return str(found.experiment_id)
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    return str(experiment.experiment_id)
 
 
 def _mark() -> dict[str, str]:
-    """Tags that show later whether the experiment's database was moved."""
+    """Tags by which a later command notices that the experiment's database was moved."""
     path = store_file()
     return {} if path is None else {MARK: str(path.resolve())}
 
 
-def _place() -> str | None:
-    """Where a new experiment's artifacts go: beside a local store; None for MLflow's own choice.
+def _artifact_location() -> str | None:
+    """Location of a new experiment's artifacts: next to a local store; None for MLflow's default.
 
-    MLflow takes the current folder, which is a temporary one for a fetched project.
+    MLflow's default is the current folder, which is temporary for a project that it fetched.
     """
     path = store_file()
     if path is None or path.resolve().parent == Path.cwd():
@@ -83,34 +86,36 @@ def _place() -> str | None:
 def connect(experiment: str) -> tuple[MlflowClient, str]:
     """A client and the experiment's id; InputError if the store cannot be used.
 
-    experiment: its name; "" for the default (see `experiment_name`). Runs that a killed process
-    left open are ended on the way.
+    experiment: its name; "" for the default (see `experiment_name`). Runs that killed processes
+    left open are ended.
     """
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new database is no news
-    os.environ.setdefault(TIMEOUT, PATIENCE)
-    errors = logging.getLogger("mlflow.store.db.utils")
-    if not any(isinstance(each, WithoutTraceback) for each in errors.filters):
+    logging.getLogger("alembic").setLevel(
+        logging.WARNING
+    )  # it reports every table of a new database
+    os.environ.setdefault(TIMEOUT, LONG_TIMEOUT)
+    errors = logging.getLogger(STORE_LOGGER)
+    if not any(isinstance(filter_, WithoutTraceback) for filter_ in errors.filters):
         errors.addFilter(WithoutTraceback())
     ensure_database()
     client = open_client()
     with contacting():
         experiment_id = _experiment(client, experiment)
-        reap(client, experiment_id)
+        end_stale_runs(client, experiment_id)
     return client, experiment_id
 
 
-def reap(client: MlflowClient, experiment_id: str) -> int:
-    """End mmq's runs whose process on this host is gone; how many there were.
+def end_stale_runs(client: MlflowClient, experiment_id: str) -> int:
+    """End mmq's runs whose process on this host is gone, and return how many there were.
 
-    Those that only wait to be logged are no loss and are left alone.
+    Runs that are complete and wait to be logged are left open.
     """
     count = 0
     running = client.search_runs(
         [experiment_id], "attributes.status = 'RUNNING'", max_results=1000
     )
     for run in running:
-        run_id, who = run.info.run_id, run.data.tags.get("mmq.owner", "")
-        if is_gone(who) and not is_staged(run_id):
+        run_id, process = run.info.run_id, run.data.tags.get("mmq.owner", "")
+        if is_gone(process) and not is_staged(run_id):
             client.set_terminated(run_id, "KILLED")
             count += 1
     return count

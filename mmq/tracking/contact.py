@@ -1,4 +1,4 @@
-"""The first contact with a store, and the last: what it answers becomes a sentence."""
+"""Errors of the tracking store as messages with advice, at the start and the end of a command."""
 
 import logging
 import os
@@ -13,23 +13,32 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mmq.errors import InputError
 from mmq.system.secrets import redact
-from mmq.tracking.offline import HASTE, STORE_ERRORS, TIMEOUT, hasty, refuses, unreachable
+from mmq.tracking.offline import (
+    SHORT_TIMEOUT,
+    STORE_ERRORS,
+    TIMEOUT,
+    refuses,
+    short_timeouts,
+    unreachable,
+)
 
 log = logging.getLogger(__name__)
-SILENCE = 4.0  # seconds after which a line says what is waited for
-SHOWN = 300  # characters of an answer
-AGAIN = "Completed trials are saved. When the store is back, the same command logs and resumes."
+REPORT_AFTER = 4.0  # seconds of waiting until that is reported
+MAX_SHOWN = 300  # characters of a store's message
+RESUME_HINT = "Completed trials are saved. When the store is back, the same command resumes."
 
 
 @contextmanager
 def contacting() -> Iterator[None]:
-    """The first calls to the store in use: seconds, not minutes, and InputError if they fail."""
+    """Around the first calls to the store: wait seconds, not minutes; InputError if they fail."""
     uri = redact(str(mlflow.get_tracking_uri()))
-    waiting = threading.Timer(SILENCE, log.warning, ("Waiting for the MLflow store %s ...", uri))
+    waiting = threading.Timer(
+        REPORT_AFTER, log.warning, ("Waiting for the MLflow store %s ...", uri)
+    )
     waiting.daemon = True
     waiting.start()
     try:
-        with hasty():
+        with short_timeouts():
             yield
     except STORE_ERRORS as error:
         raise InputError(explained(error)) from error
@@ -38,37 +47,37 @@ def contacting() -> Iterator[None]:
 
 
 def open_client() -> MlflowClient:
-    """A client of the store in use; InputError where its address cannot be used."""
+    """A client of the store in use; InputError if its address cannot be used."""
     uri = redact(str(mlflow.get_tracking_uri()))
     try:
         return MlflowClient()
     except (MlflowException, SQLAlchemyError, ImportError, ValueError, OSError) as error:
-        said = " ".join(str(error).split())[:SHOWN]
+        message = " ".join(str(error).split())[:MAX_SHOWN]
         raise InputError(
-            f"MLFLOW_TRACKING_URI: {uri!r} cannot be used ({said}). Give a server, like "
+            f"MLFLOW_TRACKING_URI: {uri!r} cannot be used ({message}). Give a server, like "
             f"http://HOST:5000, or a file, like sqlite:////ABSOLUTE/PATH/mlflow.db."
         ) from error
 
 
 @contextmanager
 def ending_cleanly() -> Iterator[None]:
-    """Around a command's work: a store that goes away ends it with a sentence, not a traceback."""
+    """Around a command's work: a store that becomes unavailable ends it with an InputError."""
     try:
         yield
     except STORE_ERRORS as error:
         if not unreachable(error):
             raise
-        raise InputError(f"{explained(error)} {AGAIN}") from error
+        raise InputError(f"{explained(error)} {RESUME_HINT}") from error
 
 
 def explained(error: BaseException) -> str:
-    """What the store said, and what to do about it."""
+    """The store's message, and what to do about it."""
     uri = redact(str(mlflow.get_tracking_uri()))
-    said = " ".join(str(getattr(error, "message", error)).split())
-    if "timed out" in said.lower() or "timeout" in said.lower():
-        seconds = os.environ.get(TIMEOUT) or HASTE
+    message = " ".join(str(getattr(error, "message", error)).split())
+    if "timed out" in message.lower() or "timeout" in message.lower():
+        seconds = os.environ.get(TIMEOUT) or SHORT_TIMEOUT
         hint = (
-            f"It does not answer. Check that the server runs; if it is slow, give it more than "
+            f"It does not respond. Check that the server runs; if it is slow, give it more than "
             f"{seconds} s with {TIMEOUT}."
         )
     elif getattr(error, "error_code", "") in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED",
@@ -78,8 +87,8 @@ def explained(error: BaseException) -> str:
             "MLFLOW_TRACKING_TOKEN."
         )
     elif refuses(error):
-        hint = "No MLflow server answers there. Check the address and its path."
+        hint = "There is no MLflow server at this address. Check the host, the port and the path."
     else:
         hint = "Check that it runs."
-    shown = said if len(said) <= SHOWN else f"{said[:SHOWN]} ..."
-    return f"MLflow store {uri}: {shown} {hint} Another store is set with MLFLOW_TRACKING_URI."
+    shown = message if len(message) <= MAX_SHOWN else f"{message[:MAX_SHOWN]} ..."
+    return f"MLflow store {uri}: {shown} {hint} Set MLFLOW_TRACKING_URI to use another store."

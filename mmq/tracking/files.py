@@ -1,4 +1,4 @@
-"""What a run keeps as files: the record, the layer report, the predictions with their pictures."""
+"""A run's files: the record, the layer report, and the predictions with their images."""
 
 import json
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ PREDICTIONS = "predictions.json"
 LAYERS = "layers.json"
 RECORD = "record.json"
 ALL_PREDICTIONS = "all_predictions.json"
-SHOWN_PREDICTIONS = 24  # in the UI's table; all of them are in all_predictions.json
+SHOWN_PREDICTIONS = 24  # in the UI's table; all_predictions.json has all of them
 THUMBNAIL = 160  # pixels
 
 
 def table_tag(*names: str) -> str:
-    """Value of the tag that makes the UI render artifacts as tables."""
+    """Value of the tag that makes the UI render these artifacts as tables."""
     return json.dumps([{"path": name, "type": "table"} for name in names])
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A table as the UI reads it: columns and data."""
+    """Write a table in the UI's format: columns and data."""
     columns = list(rows[0]) if rows else []
     data = [[row[column] for column in columns] for row in rows]
     path.write_text(json.dumps({"columns": columns, "data": data}))
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
-    """record.json, sealed with the id of the record's run."""
+    """Write record.json, sealed with the id of the record's run."""
     (folder / RECORD).write_text(sealed.dump_json(record.to_json(), record.run_id, indent=1))
 
 
@@ -43,7 +43,7 @@ def read_record(path: Path, run_id: str) -> TrialRecord:
 
 
 def write_details(folder: Path, details: TrialDetails) -> None:
-    """The layer table, the predictions table and all predictions."""
+    """Write the layer table, the predictions table and all predictions."""
     write_layers(folder, details.layers)
     predictions = details.predictions
     everything = [_prediction_facts(p) for p in predictions]
@@ -54,7 +54,7 @@ def write_details(folder: Path, details: TrialDetails) -> None:
 
 
 def write_layers(folder: Path, layers: Sequence[LayerReport]) -> None:
-    """The layer table."""
+    """Write the layer table."""
     write_table(folder / LAYERS, [_layer_row(asdict(layer)) for layer in layers])
 
 
@@ -90,7 +90,7 @@ def _thumbnail(prediction: Prediction) -> Image.Image:
 def _prediction_row(folder: Path, index: int, prediction: Prediction) -> dict[str, Any]:
     images = Path("table_images") / Path(PREDICTIONS).stem
     (folder / images).mkdir(parents=True, exist_ok=True)
-    name = images / f"{index}.png"  # ids come from files and may hold anything
+    name = images / f"{index}.png"  # sample ids come from files and may contain any character
     image = _thumbnail(prediction)
     image.save(folder / name)
     return {

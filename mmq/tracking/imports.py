@@ -1,4 +1,4 @@
-"""Results of elsewhere as a study: a parent run, a nested run a row, none of them twice."""
+"""Imported results as a study: a parent run with one nested run per row, without duplicates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from mmq.analysis.results_file import ResultRow, ResultTable
 from mmq.errors import InputError
 from mmq.system.hashing import digest
-from mmq.tracking.bulk import FinishedRun, create_finished
 from mmq.tracking.connection import connect
-from mmq.tracking.queries import all_runs, quoted
+from mmq.tracking.finished_runs import FinishedRun, log_finished
+from mmq.tracking.queries import all_runs, check_quotes, trial_filter
 from mmq.tracking.runs import user
-from mmq.tracking.studies import StudyRun, known_study, open_study
-from mmq.tracking.views import trial_filter
+from mmq.tracking.studies import StudyRun, find_study, open_study
 
 IMPORTED = "mmq.imported"  # tag of runs whose scores come from a file
 CONTENT = "mmq.content"  # tag of a study with the hash of all rows of its last import
@@ -20,27 +19,27 @@ ROW = "mmq.row"  # tag with the hash of a row's content
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did. rows: all of the study's rows that the file has, with their runs."""
+    """What an import did: how many rows were new, and all rows of the file with their runs."""
 
     new: int
-    known: int
+    duplicates: int
     rows: Sequence[tuple[ResultRow, str]]
 
 
 def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> tuple[str, str] | None:
-    """The study's parent run, as `known_study` says it.
+    """The study's parent run, as `find_study` returns it.
 
-    InputError where it has trials that were run here, or results of something else.
+    InputError if it has trials that mmq ran, or results of another eval spec.
     """
-    parent = known_study(experiment, study)
+    parent = find_study(experiment, study)
     if parent is None:
         return None
     client, _ = connect(experiment)
     tags = client.get_run(parent[1]).data.tags
     if IMPORTED not in tags:
         raise InputError(
-            f"study: {study!r} has trials that mmq ran; choose another --study for results of "
-            f"elsewhere"
+            f"study: {study!r} has trials that mmq ran; choose another --study for imported "
+            f"results"
         )
     if tags.get("mmq.eval_spec") != question_key(facts):
         raise InputError(
@@ -51,25 +50,25 @@ def check_study(experiment: str, study: str, facts: Mapping[str, str]) -> tuple[
 
 
 def content_key(table: ResultTable, facts: Mapping[str, str]) -> str:
-    """A hash of all rows and of what they are of, in whatever order."""
+    """A hash of the rows, in any order, and of their eval spec."""
     return digest([question_key(facts), sorted({row.key for row in table.rows})])
 
 
 def study_with(experiment: str, content: str) -> str | None:
-    """The study that was imported from exactly these rows, if there is one."""
+    """Name of the study that was imported from exactly these rows, if there is one."""
     client, experiment_id = connect(experiment)
     query = f"tags.`{CONTENT}` = '{content}' and tags.`mmq.kind` = 'study'"
-    found = client.search_runs([experiment_id], query, max_results=1)
-    return str(found[0].data.tags["mmq.study"]) if found else None
+    runs = client.search_runs([experiment_id], query, max_results=1)
+    return str(runs[0].data.tags["mmq.study"]) if runs else None
 
 
 def question_key(facts: Mapping[str, str]) -> str:
-    """A hash of the names that results are of."""
+    """A hash of the names of model, task, data and quantizer."""
     return digest(["imported", dict(facts)])
 
 
 def open_import(experiment: str, study: str, facts: Mapping[str, str]) -> StudyRun:
-    """The study's parent run, made or found. facts: params such as model.name."""
+    """The study's parent run, created if missing. facts: params such as model.name."""
     parent = check_study(experiment, study, facts)
     run = open_study(experiment, study, parent, f"imported {study}")
     tags = {IMPORTED: "true", "mmq.eval_spec": question_key(facts)}
@@ -81,17 +80,19 @@ def log_rows(
     run: StudyRun, table: ResultTable, facts: Mapping[str, str], quiet: bool = False
 ) -> Imported:
     """Log the rows that the study does not have yet."""
-    known = {
-        each.data.tags[ROW]: str(each.info.run_id)
-        for each in all_runs(run.client, [run.experiment_id], trial_filter(quoted(run.study)))
-        if ROW in each.data.tags
+    logged = {
+        child.data.tags[ROW]: str(child.info.run_id)
+        for child in all_runs(
+            run.client, [run.experiment_id], trial_filter(check_quotes(run.study))
+        )
+        if ROW in child.data.tags
     }
     wanted = {row.key: row for row in table.rows}
-    new = [row for key, row in wanted.items() if key not in known]
+    new = [row for key, row in wanted.items() if key not in logged]
     runs = [_run(run, row, facts) for row in new]
-    ids = create_finished(run.client, run.experiment_id, runs, quiet)
-    found = known | {row.key: run_id for row, run_id in zip(new, ids, strict=True)}
-    rows = [(row, found[key]) for key, row in wanted.items()]
+    ids = log_finished(run.client, run.experiment_id, runs, quiet)
+    run_ids = logged | {row.key: run_id for row, run_id in zip(new, ids, strict=True)}
+    rows = [(row, run_ids[key]) for key, row in wanted.items()]
     run.log(tags={CONTENT: content_key(table, facts)})
     return Imported(len(new), len(wanted) - len(new), rows)
 

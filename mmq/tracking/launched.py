@@ -1,4 +1,4 @@
-"""The run that MLFLOW_RUN_ID names: one of `mlflow run`, adopted once, or a job's, linked to."""
+"""The run in MLFLOW_RUN_ID: one of `mlflow run` is adopted once, one of a job is linked to."""
 
 import logging
 import os
@@ -11,13 +11,13 @@ from mlflow.exceptions import MlflowException
 
 from mmq.errors import InputError
 from mmq.system.process import owner
-from mmq.tracking.offline import hasty, unreachable
+from mmq.tracking.offline import short_timeouts, unreachable
 
 log = logging.getLogger(__name__)
 VARIABLE = "MLFLOW_RUN_ID"
-DEFAULT = "mmq"  # the experiment where none is asked for
-CLAIM = "mmq.adopted_by"  # a param: unlike a tag, it is written once, whoever else tries
-LAUNCHED_BY = "mmq.launched_by"  # tag with the run that MLFLOW_RUN_ID named
+DEFAULT = "mmq"  # the experiment if none is given
+CLAIM = "mmq.adopted_by"  # a param: unlike a tag, it can be written only once
+LAUNCHED_BY = "mmq.launched_by"  # tag: the run in MLFLOW_RUN_ID
 _warned: set[str] = set()
 
 
@@ -28,7 +28,7 @@ def _warn_once(text: str) -> None:
 
 
 def launching_run(client: MlflowClient) -> MlflowRun | None:
-    """The run that MLFLOW_RUN_ID names; None, with a warning, where the store has no such run."""
+    """The run in MLFLOW_RUN_ID; None, with a warning, if the store has no such run."""
     run_id = os.environ.get(VARIABLE)
     if not run_id:
         return None
@@ -45,21 +45,21 @@ def launching_run(client: MlflowClient) -> MlflowRun | None:
     relative = re.match(r"sqlite(\+\w+)?:///[^/:]", uri)
     hint = f" {uri} is a relative path: write sqlite:////ABSOLUTE/PATH." if relative else ""
     _warn_once(
-        f"{VARIABLE}: the run {run_id} {problem}. This command logs to a run of its own; `unset "
-        f"{VARIABLE}` ends this warning.{hint}"
+        f"{VARIABLE}: the run {run_id} {problem}. This command logs to its own run; `unset "
+        f"{VARIABLE}` stops this warning.{hint}"
     )
     return None
 
 
 def is_project(run: MlflowRun) -> bool:
-    """Whether `mlflow run` made it, for the command that it starts."""
+    """Whether `mlflow run` created the run."""
     return bool(run.data.tags.get("mlflow.source.type") == "PROJECT")
 
 
-def by_mlflow_run() -> bool:
-    """Whether `mlflow run` started this process; False where the store is away."""
+def started_by_mlflow_run() -> bool:
+    """Whether `mlflow run` started this process; False if the store is unavailable."""
     try:
-        with hasty():
+        with short_timeouts():
             run = launching_run(MlflowClient())
     except MlflowException:
         return False
@@ -67,14 +67,14 @@ def by_mlflow_run() -> bool:
 
 
 def _used(run: MlflowRun) -> bool:
-    """Whether mmq has logged to it: it is a study's parent, a trial or another command's run."""
+    """Whether mmq has logged to the run: a study's parent, a trial or another command's run."""
     return CLAIM in run.data.params or any(tag.startswith("mmq.") for tag in run.data.tags)
 
 
 def adopt(client: MlflowClient, experiment_id: str) -> str | None:
-    """The id of the run that `mlflow run` made for this command; None where there is none.
+    """The id of the run that `mlflow run` created for this command; None if there is none.
 
-    It is adopted once, by the first command, while it runs. Other commands get None and a warning.
+    The first command adopts it, while it is running. Other commands get None and a warning.
     """
     run = launching_run(client)
     if run is None or not is_project(run) or run.info.experiment_id != experiment_id:
@@ -93,14 +93,14 @@ def adopt(client: MlflowClient, experiment_id: str) -> str | None:
                 raise
             problem = "was adopted by another mmq command at the same moment"
     _warn_once(
-        f"{VARIABLE}: the run {run_id} {problem}; this command logs to a run of its own. `unset "
-        f"{VARIABLE}` ends this warning."
+        f"{VARIABLE}: the run {run_id} {problem}; this command logs to its own run. `unset "
+        f"{VARIABLE}` stops this warning."
     )
     return None
 
 
 def link_tags(client: MlflowClient, experiment_id: str) -> Mapping[str, str]:
-    """Tags of a run of our own: which run launched it; a job's run has it nested."""
+    """Tags of a command's own run: the run that launched it, and a job's run as its parent."""
     run = launching_run(client)
     if run is None:
         return {}
@@ -110,22 +110,21 @@ def link_tags(client: MlflowClient, experiment_id: str) -> Mapping[str, str]:
     return tags
 
 
-def experiment_name(client: MlflowClient, asked: str) -> str:
+def experiment_name(client: MlflowClient, requested: str) -> str:
     """The name of the experiment to use.
 
-    The one asked for; else that of the run in MLFLOW_RUN_ID; else MLFLOW_EXPERIMENT_NAME's or
-    MLFLOW_EXPERIMENT_ID's; else "mmq". Where --experiment overrules MLFLOW_RUN_ID, a warning says
-    so.
+    The requested one; else that of the run in MLFLOW_RUN_ID; else MLFLOW_EXPERIMENT_NAME or
+    MLFLOW_EXPERIMENT_ID; else "mmq". A warning reports that --experiment overrides MLFLOW_RUN_ID.
     """
     run = launching_run(client)
     launching = None if run is None else client.get_experiment(run.info.experiment_id).name
-    if asked:
-        if launching not in (None, asked):
+    if requested:
+        if launching not in (None, requested):
             _warn_once(
-                f"experiment: {VARIABLE} names a run of the experiment {launching!r}, but "
-                f"--experiment asks for {asked!r}: this command logs to a run of its own there."
+                f"experiment: {VARIABLE} is a run of the experiment {launching!r}, but "
+                f"--experiment is {requested!r}: this command logs to its own run there."
             )
-        return asked
+        return requested
     if launching is not None:
         return str(launching)
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):

@@ -1,4 +1,4 @@
-"""What a study chose, in MLflow's model registry; and what a run was, to apply it again."""
+"""Selected allocations in MLflow's model registry, and the options of a logged trial."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from mmq.analysis.selection import Selection
 from mmq.errors import InputError
 from mmq.tracking.connection import shown_uri
 from mmq.tracking.contact import contacting, open_client
-from mmq.tracking.offline import STORE_ERRORS, hasty, unreachable
+from mmq.tracking.offline import STORE_ERRORS, short_timeouts, unreachable
 from mmq.tracking.studies import StudyRun
 
 log = logging.getLogger(__name__)
@@ -26,16 +26,16 @@ FILE = "allocation.json"
 
 
 def register(run: StudyRun, selection: Selection) -> str:
-    """Register a selection as a version of the study's model; its address.
+    """Register a selected allocation as a version of the study's model, and return its address.
 
-    The version's source is the trial's run, which gets the allocation as JSON; the criterion is
-    its alias. The same selection again makes no second version. Without a registry in the store,
-    or while it is away, a warning is logged and the address is the run's id.
+    The version's source is the trial's run, which gets the allocation as JSON; its alias is named
+    after the bounds. The same allocation is not registered twice. If the store has no registry or
+    is unavailable, a warning reports that, and the address is the run's id.
     """
     assert selection.point is not None
     assert selection.point.run_id is not None
     try:
-        with hasty():
+        with short_timeouts():
             return _register(run, selection, selection.point.run_id)
     except STORE_ERRORS as error:
         log.warning("%s: not registered (%s)", selection.criterion, error)
@@ -47,13 +47,13 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
     assert point is not None
     address = f"models:/{name}@{selection.alias}"
     try:
-        client.create_registered_model(name, description=f"Allocations chosen in study {name}.")
+        client.create_registered_model(name, description=f"Allocations selected in study {name}.")
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    known = _version(client, name, selection.alias)
-    if known is not None and known.run_id == run_id:
-        client.update_model_version(name, known.version, description=selection.text)
+    current = _version(client, name, selection.alias)
+    if current is not None and current.run_id == run_id:
+        client.update_model_version(name, current.version, description=selection.text)
         return address
     bits = json.dumps(BitAllocation.parse(point.allocation).as_dict())
     with tempfile.TemporaryDirectory() as folder:
@@ -81,8 +81,8 @@ def _version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What a trial was asked, as command options. plugins: options of quantizer and evaluator."""
+class TrialOptions:
+    """A trial's command options. plugins: those of quantizer and evaluator."""
 
     allocation: str
     options: Mapping[str, str]
@@ -90,7 +90,7 @@ class Applied:
     data_fingerprint: str
 
 
-# which option each param of a question is
+# command option of each param
 OPTIONS = {
     "model.name": "model",
     "model.dtype": "dtype",
@@ -103,16 +103,19 @@ OPTIONS = {
 }
 
 
-def applied(address: str) -> Applied:
-    """What the trial of a run id, or of models:/NAME@ALIAS or models:/NAME/VERSION, was asked.
+def trial_options(address: str) -> TrialOptions:
+    """The options of a trial, from its run id, models:/NAME@ALIAS or models:/NAME/VERSION.
 
-    InputError where there is none.
+    InputError if there is no such trial.
     """
     with contacting():
         run = _find(address)
     params, tags = run.data.params, run.data.tags
     if "mmq.allocation" not in tags or "quantizer.name" not in params:
-        raise InputError(f"run: {address} is no trial of mmq; give the id of a trial's run")
+        raise InputError(
+            f"run: {address} is not a trial of mmq; give the id of a trial's run, or "
+            f"models:/NAME@ALIAS"
+        )
     plugins = {
         name: value
         for name, value in params.items()
@@ -120,7 +123,7 @@ def applied(address: str) -> Applied:
         and name.partition(".")[2] not in ("name", "version", "origin")
         and value != "None"
     }
-    return Applied(
+    return TrialOptions(
         tags["mmq.allocation"],
         {option: params[name] for name, option in OPTIONS.items() if name in params},
         plugins,
@@ -137,7 +140,9 @@ def _find(address: str) -> MlflowRun:
         elif address.startswith("models:/"):
             name, _, version = name.partition("/")
             if not version:
-                raise InputError(f"run: {address} names no version; write {address}@ALIAS or /1")
+                raise InputError(
+                    f"run: {address} has no version; write {address}@ALIAS or {address}/1"
+                )
             address = client.get_model_version(name, version).run_id
         return client.get_run(address)
     except MlflowException as error:
@@ -145,6 +150,6 @@ def _find(address: str) -> MlflowRun:
             raise
         raise InputError(
             f"run: {address!r} is not in the MLflow store {shown_uri(mlflow.get_tracking_uri())} "
-            f"({error.message}). Give a run's id, or models:/NAME@ALIAS; another store is set "
-            f"with MLFLOW_TRACKING_URI."
+            f"({error.message}). Give a run's id, or models:/NAME@ALIAS; set "
+            f"MLFLOW_TRACKING_URI to use another store."
         ) from error

@@ -1,4 +1,4 @@
-"""What a run's params say: the eval spec, and the versions it was answered with."""
+"""A run's params: the eval spec, and the versions of the packages."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -10,18 +10,18 @@ PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that a result can depend on, as params."""
-    found = {"version.python": platform.python_version()}
+    """Versions of Python and of the packages that results depend on, as params."""
+    params = {"version.python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[f"version.{package}"] = version(package)
+            params[f"version.{package}"] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return params
 
 
 def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
-    """An eval spec as params; dotted names never clash with those of the MLproject."""
+    """An eval spec as params; dotted names cannot clash with those of the MLproject."""
     params = {
         "model.name": eval_spec.model,
         "model.fingerprint": eval_spec.model_fingerprint,

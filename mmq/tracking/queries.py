@@ -1,4 +1,4 @@
-"""Results in the tracking store: trials found, read, and gathered by what they answer."""
+"""Trials in the tracking store, grouped by what they evaluate."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ PAGE = 1000
 THREADS = 8
 TRIALS = "tags.`mmq.kind` = 'trial' and attributes.status = 'FINISHED'"
 NAMES = ("quantizer.name", "evaluator.name", "model.name", "data.name", "run.seed")
-# what an unquantized model's score depends on; quantizers share it
+# params that an unquantized model's score depends on
 SHARED = ("model.fingerprint", "model.dtype", "data.fingerprint", "run.seed", "evaluator.")
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedTrial:
-    """A finished trial. recorded_by: the run that has its predictions."""
+    """A finished trial. recorded_by: the run with its predictions."""
 
     run_id: str
     study: str
@@ -40,10 +40,10 @@ class LoggedTrial:
 
 
 @dataclass(slots=True)
-class Answers:
-    """All trials that answer one question. samples: by run, where they are asked for and known."""
+class StudyTrials:
+    """All trials with the same eval spec. samples: scores by run, if they were read."""
 
-    question: str
+    eval_spec: str
     trials: list[LoggedTrial]
     name: str = ""
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -52,11 +52,11 @@ class Answers:
 
     @property
     def params(self) -> Mapping[str, str]:
-        """The first trial's params: bits aside, all have the same."""
+        """The first trial's params; apart from the bits, all trials have the same."""
         return self.trials[0].params
 
     def points(self, score: str) -> list[Point]:
-        """Trials on the plane of size and this metric; those without a size are left out."""
+        """Trials on the plane of size and this metric, without those that have no size."""
         return [
             Point(
                 allocation=str(trial.allocation),
@@ -72,20 +72,20 @@ class Answers:
         ]
 
     def rows(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """Parts, and a row a trial: bits by part, "score".
+        """Names of the parts, and one row per trial: bits by part, and "score".
 
-        Where trials do not name the same parts, or a part has several widths, all have the finest.
+        The finest parts, if trials name different parts or a part has several widths.
         """
         components = list(dict.fromkeys(c for t in self.trials for c in t.allocation.components))
-        named = [
+        by_part = [
             {k.removeprefix("bits."): v for k, v in t.params.items() if k.startswith("bits.")}
             for t in self.trials
         ]
         parts = list(dict.fromkeys(n for t in self.trials for n, _ in t.allocation.bits))
-        same = all(set(each) == set(named[0]) for each in named)
-        if same and all(value.isdecimal() for each in named for value in each.values()):
-            parts = sorted(named[0], key=lambda n: parts.index(n) if n in parts else len(parts))
-            widths: list[dict[str, int]] = [{k: int(v) for k, v in e.items()} for e in named]
+        same = all(set(bits) == set(by_part[0]) for bits in by_part)
+        if same and all(value.isdecimal() for bits in by_part for value in bits.values()):
+            parts = sorted(by_part[0], key=lambda n: parts.index(n) if n in parts else len(parts))
+            widths: list[dict[str, int]] = [{k: int(v) for k, v in b.items()} for b in by_part]
         else:
             widths = [
                 {".".join(part): bits for part, bits in t.allocation.widths(components).items()}
@@ -97,7 +97,7 @@ class Answers:
 
 
 def all_runs(client: MlflowClient, experiment_ids: Sequence[str], query: str) -> Iterator[Any]:
-    """Every run that a filter finds, page by page."""
+    """Every run that matches a filter, page by page."""
     token = None
     while True:
         page = client.search_runs(list(experiment_ids), query, max_results=PAGE, page_token=token)
@@ -107,20 +107,26 @@ def all_runs(client: MlflowClient, experiment_ids: Sequence[str], query: str) ->
             return
 
 
-def quoted(name: str) -> str:
-    """A name that may stand in a filter; InputError where it holds a quote."""
+def trial_filter(study: str) -> str:
+    """MLflow search filter for the trials of a study, without the parent run."""
+    return f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'trial'"
+
+
+def check_quotes(name: str) -> str:
+    """The same name; InputError if it contains a quote, which MLflow's filters cannot escape."""
     if "'" in name or "`" in name:
-        raise InputError(f"{name!r} holds a quote, which no filter of MLflow can ask for")
+        raise InputError(f"{name!r} contains a quote, which MLflow cannot search for")
     return name
 
 
-def find_answers(
+def find_trials(
     experiment: str, studies: Sequence[str] = (), query: str = "", score: str = "score"
-) -> tuple[list[Answers], dict[str, str]]:
-    """Finished trials by question, and the parent runs of their studies as links.
+) -> tuple[list[StudyTrials], dict[str, str]]:
+    """Finished trials by eval spec, and links to the parent runs of their studies.
 
-    studies: all of the experiment if empty. query: an MLflow filter beside that. score: a metric;
-    trials without it have None. InputError where a study is unknown or nothing is found.
+    studies: their names; empty for all of the experiment. query: an additional MLflow filter.
+    score: a metric; trials without it have None. InputError for an unknown study, or if no trial
+    is finished.
     """
     experiment = _existing(experiment)
     client, experiment_id = connect(experiment)
@@ -131,48 +137,50 @@ def find_answers(
     for study in studies:
         if study not in parents:
             raise unknown("study", study, parents)
-    filters = [f"{TRIALS} and tags.`mmq.study` = '{quoted(s)}'" for s in studies] or [TRIALS]
-    found: dict[str, Answers] = {}
+    filters = [f"{TRIALS} and tags.`mmq.study` = '{check_quotes(s)}'" for s in studies] or [TRIALS]
+    groups: dict[str, StudyTrials] = {}
     try:
         for text in filters:
             for run in all_runs(client, [experiment_id], f"{text} and {query}" if query else text):
-                question = str(run.data.tags.get("mmq.eval_spec", ""))
-                answers = found.setdefault(question, Answers(question, []))
-                answers.trials.append(_trial(run, score))
+                eval_spec = str(run.data.tags.get("mmq.eval_spec", ""))
+                group = groups.setdefault(eval_spec, StudyTrials(eval_spec, []))
+                group.trials.append(_trial(run, score))
     except MlflowException as error:
         if unreachable(error):
             raise InputError(explained(error)) from error
-        raise InputError(f"filter: {query!r} is none of MLflow's: {error.message}") from error
-    if not found:
+        raise InputError(
+            f"filter: {query!r} is not a valid MLflow filter: {error.message}"
+        ) from error
+    if not groups:
         where = f"studies {', '.join(studies)}" if studies else f"experiment {experiment!r}"
         raise InputError(
             f"no finished trials in {where}{f' with {query}' if query else ''}; studies there: "
             f"{', '.join(sorted(parents)) or 'none'}"
         )
-    every = list(found.values())
-    if all(trial.score is None for each in every for trial in each.trials):
-        raise InputError(f"score: no trial found has the metric {score!r}")
-    for each in every:
-        each.trials = _once(each.trials)
-    _share_unquantized(every)
-    _name(every)
-    used = {trial.study for each in every for trial in each.trials}
+    trials = list(groups.values())
+    if all(trial.score is None for group in trials for trial in group.trials):
+        raise InputError(f"score: no trial has the metric {score!r}")
+    for group in trials:
+        group.trials = _once(group.trials)
+    _share_unquantized(trials)
+    _name(trials)
+    used = {trial.study for group in trials for trial in group.trials}
     links = {
         name: f"#/experiments/{experiment_id}/runs/{run_id}"
         for name, run_id in parents.items()
         if name in used
     }
-    return every, links
+    return trials, links
 
 
-def _existing(asked: str) -> str:
-    """The name of an experiment to read from; InputError where it is not there."""
+def _existing(experiment: str) -> str:
+    """The name of an experiment to read from; InputError if it does not exist."""
     client = open_client()
     with contacting():
-        name = experiment_name(client, asked)
+        name = experiment_name(client, experiment)
         if client.get_experiment_by_name(name) is None:
-            known = [each.name for each in client.search_experiments()]
-            raise unknown("experiment", name, known)
+            names = [experiment.name for experiment in client.search_experiments()]
+            raise unknown("experiment", name, names)
     return name
 
 
@@ -192,12 +200,12 @@ def _trial(run: Any, score: str) -> LoggedTrial:
 
 
 def _once(trials: Iterable[LoggedTrial]) -> list[LoggedTrial]:
-    """Without the copies of a trial that several studies asked for."""
+    """The trials without copies in several studies."""
     return list({trial.recorded_by: trial for trial in trials}.values())
 
 
-def _share_unquantized(every: Sequence[Answers]) -> None:
-    """A study of several quantizers has the unquantized model once: all of them get it."""
+def _share_unquantized(groups: Sequence[StudyTrials]) -> None:
+    """Add the unquantized model, which a study of several quantizers has once, to all of them."""
 
     def key(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         return tuple(sorted((k, v) for k, v in params.items() if k.startswith(SHARED)))
@@ -205,32 +213,29 @@ def _share_unquantized(every: Sequence[Answers]) -> None:
     def unquantized(trial: LoggedTrial) -> bool:
         return all(bits == UNQUANTIZED for _, bits in trial.allocation.bits)
 
-    known = {
+    baselines = {
         key(t.params): t
-        for each in every
-        for t in each.trials
+        for group in groups
+        for t in group.trials
         if unquantized(t) and "model.fingerprint" in t.params
     }
-    for each in every:
-        if not any(map(unquantized, each.trials)) and key(each.params) in known:
-            each.trials.append(known[key(each.params)])
+    for group in groups:
+        if not any(map(unquantized, group.trials)) and key(group.params) in baselines:
+            group.trials.append(baselines[key(group.params)])
 
 
-def _name(every: Sequence[Answers]) -> None:
-    """Names that say what differs: quantizer, task, model; else the study; else a number."""
-    telling = [n for n in NAMES if len({each.params.get(n, "") for each in every}) > 1]
-    if not telling:
-        telling = [n for n in NAMES[:1] if n in every[0].params]
-    for each in every:
-        each.name = " ".join(each.params[n] for n in telling if each.params.get(n))
-    names = [each.name for each in every]
-    for each in every:
-        if not each.name or names.count(each.name) > 1:
-            each.name = f"{each.name} {each.trials[0].study}".strip()
-    names = [each.name for each in every]
-    for number, each in enumerate(every, start=1):
-        if names.count(each.name) > 1:
-            each.name = f"{each.name} #{number}"
-
-
-# --- samples -------------------------------------------------------------------------------------
+def _name(groups: Sequence[StudyTrials]) -> None:
+    """Name groups after what differs: quantizer, task, model; else the study; else a number."""
+    differing = [n for n in NAMES if len({group.params.get(n, "") for group in groups}) > 1]
+    if not differing:
+        differing = [n for n in NAMES[:1] if n in groups[0].params]
+    for group in groups:
+        group.name = " ".join(group.params[n] for n in differing if group.params.get(n))
+    names = [group.name for group in groups]
+    for group in groups:
+        if not group.name or names.count(group.name) > 1:
+            group.name = f"{group.name} {group.trials[0].study}".strip()
+    names = [group.name for group in groups]
+    for number, group in enumerate(groups, start=1):
+        if names.count(group.name) > 1:
+            group.name = f"{group.name} #{number}"

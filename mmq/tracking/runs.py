@@ -1,6 +1,7 @@
-"""Runs: opened before the work, closed with what came of it, reaped where a process died."""
+"""MLflow runs: opened before the work, ended with its results or its error."""
 
 import getpass
+import json
 import logging
 import shutil
 import tempfile
@@ -12,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from mmq.artifacts import unlogged
 from mmq.contracts import LayerReport
 from mmq.errors import TakenOver, TooLarge
 from mmq.eval_spec import EvalSpec
@@ -23,11 +23,12 @@ from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.system import checksums
 from mmq.system.process import owner
 from mmq.system.secrets import redact
-from mmq.tracking import files, views
-from mmq.tracking import offline as outage
+from mmq.tracking import files
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
+from mmq.tracking.mlflow_internals import run_link
+from mmq.tracking.offline import best_effort, short_timeouts, unreachable, writing_artifacts
 from mmq.tracking.params import eval_spec_params, versions
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ def _now() -> int:
 
 
 class Run:
-    """A run of the tracking store, written to without MLflow's global state."""
+    """A run in the tracking store, written without MLflow's global state."""
 
-    ended_well = "FINISHED"  # its status where its block ends without an error
+    ended_well = "FINISHED"  # its status if its block ends without an error
 
     def __init__(self, client: MlflowClient, experiment_id: str, run_id: str) -> None:
         self.client, self.experiment_id, self.run_id = client, experiment_id, run_id
@@ -54,7 +55,7 @@ class Run:
         tags: Mapping[str, str] | None = None,
         step: int = 0,
     ) -> None:
-        """Everything in one call: on SQLite a call a value costs a second a trial."""
+        """Log everything in one call: on SQLite, one call per value costs a second per trial."""
         now = _now()
         self.client.log_batch(
             self.run_id,
@@ -64,23 +65,23 @@ class Run:
         )
 
     def log_folder(self, folder: Path) -> None:
-        """All files of a folder as artifacts."""
-        with outage.files_of_store():
+        """Log all files of a folder as artifacts."""
+        with writing_artifacts():
             self.client.log_artifacts(self.run_id, str(folder))
 
     def log_layers(self, layers: Sequence[LayerReport]) -> None:
-        """The layer table, shown by the UI."""
+        """Log the layer table, which the UI renders."""
         with tempfile.TemporaryDirectory() as folder:
             files.write_layers(Path(folder), layers)
             self.log_folder(Path(folder))
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.LAYERS)})
 
     def log_table(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """A table, shown by the UI."""
+        """Log a table, which the UI renders."""
         self.log_tables({name: rows})
 
     def log_tables(self, tables: Mapping[str, list[dict[str, Any]]]) -> None:
-        """Tables by the names of their files, shown by the UI."""
+        """Log tables by file name, which the UI renders."""
         with tempfile.TemporaryDirectory() as folder:
             for name, rows in tables.items():
                 files.write_table(Path(folder) / name, rows)
@@ -88,22 +89,23 @@ class Run:
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(*tables)})
 
     def describe(self, text: str) -> None:
-        """The description that the UI shows first."""
+        """Set the description, which the UI shows first."""
         self.client.set_tag(self.run_id, "mlflow.note.content", redact(text))
 
     def log_eval_spec(self, eval_spec: EvalSpec) -> None:
-        """The evaluation set as a dataset input."""
-        source = CodeDatasetSource({"mlflow.source.name": eval_spec.data})
-        dataset = MetaDataset(
-            source, name=f"{eval_spec.data} ({eval_spec.task})", digest=eval_spec.data_fingerprint
+        """Log the evaluation set as a dataset input."""
+        dataset = Dataset(
+            name=f"{eval_spec.data} ({eval_spec.task})",
+            digest=eval_spec.data_fingerprint,
+            source_type="code",
+            source=json.dumps({"tags": {"mlflow.source.name": eval_spec.data}}),
         )
         tags = [InputTag("mlflow.data.context", "evaluation")]
-        inputs = [DatasetInput(dataset._to_mlflow_entity(), tags)]
-        self.client.log_inputs(self.run_id, inputs)
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
     def run_link(self) -> str:
         """Address of this run's page in the UI."""
-        return views.run_link(server_address(), self.experiment_id, self.run_id)
+        return run_link(server_address(), self.experiment_id, self.run_id)
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
@@ -114,7 +116,7 @@ class TrialRun(Run):
     """The run of one trial."""
 
     def start(self, spec: TrialSpec, parts: Sequence[str] = ()) -> None:
-        """Log what will be done; parts: what gets a width each, the components if empty."""
+        """Log what the trial evaluates. parts: names of the parts; the components if empty."""
         allocation = spec.allocation
         bits = {f"bits.{name}": allocation.within(name) for name in parts or allocation.components}
         params = bits | eval_spec_params(spec.eval_spec)
@@ -122,32 +124,32 @@ class TrialRun(Run):
         self.log_eval_spec(spec.eval_spec)
 
     def finish(self, result: TrialResult) -> TrialRecord:
-        """Log a trial's scores, sizes, seconds and files, which stay on disk until they are.
+        """Log a trial's scores, sizes, seconds and files; the files stay on disk until then.
 
         Returns the record as it was logged, with the seconds that logging took.
         """
         started, record = time.perf_counter(), result.record.in_run(self.run_id)
-        with outage.staging(self.run_id) as folder:
+        with unlogged.staging(self.run_id) as folder:
             files.write_record(folder, record)
             files.write_details(folder, result.details)
-        self.log_folder(outage.staged(self.run_id))
+        self.log_folder(unlogged.staged(self.run_id))
         self._log_result(record, {"seconds/log": time.perf_counter() - started})
         return record
 
     def _log_result(self, record: TrialRecord, more: Mapping[str, float] | None = None) -> None:
         self.log(metrics=trial_metrics(record) | {k: round(v, 6) for k, v in (more or {}).items()})
-        if record.pruned is not None:  # KILLED: no query for finished trials finds it
+        if record.pruned is not None:  # KILLED: it must not count as a finished trial
             self.ended_well = "KILLED"
             partial = {"partial/samples": record.pruned.samples}
             self.log(metrics=partial, tags={"mmq.state": "PRUNED"})
             self.describe(str(record.pruned))
 
     def finish_copy(self, record: TrialRecord) -> None:
-        """Log the record of a trial that another run evaluated; its details stay there."""
+        """Log the record of the same trial from another run, which has the details."""
         record = record.in_run(self.run_id)
-        with outage.staging(self.run_id) as folder:
+        with unlogged.staging(self.run_id) as folder:
             files.write_record(folder, record)
-        self.log_folder(outage.staged(self.run_id))
+        self.log_folder(unlogged.staged(self.run_id))
         self._log_result(record)
 
     def log_record(self, record: TrialRecord) -> None:
@@ -159,10 +161,10 @@ class TrialRun(Run):
         self._log_result(record)
 
     def finish_staged(self, folder: Path) -> None:
-        """Log and end what `finish` began and an outage, or a kill, cut off.
+        """Log and end a run from the files of an interrupted `finish`.
 
-        FileNotFoundError or Unusable where the record is damaged. Other damaged files are left
-        out, with a warning.
+        FileNotFoundError or Unusable if the record is damaged. Other damaged files are left out,
+        with a warning.
         """
         damaged = checksums.check_folder(folder, self.run_id)
         if files.RECORD in damaged:
@@ -185,7 +187,7 @@ class TrialRun(Run):
 
 
 def trial_metrics(record: TrialRecord) -> dict[str, float]:
-    """A trial's metrics; the scores of a pruned one are partial/*."""
+    """A trial's metrics from its record; those of a pruned one are named partial/*."""
     prefix = "" if record.pruned is None else "partial/"
     values: dict[str, float | None] = {
         "bpw": record.size.bpw,
@@ -202,7 +204,7 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
 
 
 def status_of(error: BaseException | None) -> str:
-    """The status of a run whose block ended like this."""
+    """The status of a run whose block ended with this error, or without one."""
     if error is None:
         return "FINISHED"
     ended = isinstance(error, KeyboardInterrupt | SystemExit | TakenOver | TooLarge)
@@ -211,35 +213,37 @@ def status_of(error: BaseException | None) -> str:
 
 @contextmanager
 def closing(run: Run) -> Iterator[None]:
-    """End a run with the status that fits how its block ended."""
+    """End a run when its block ends, with the matching status."""
     try:
         yield
     except BaseException as error:
-        if not (outage.unreachable(error) and outage.is_staged(run.run_id)):
+        if not (unreachable(error) and unlogged.is_staged(run.run_id)):
             _end_quickly(run, error)
         raise
     run.end(run.ended_well)
-    outage.unstage(run.run_id)
+    unlogged.unstage(run.run_id)
 
 
 def _end_quickly(run: Run, error: BaseException) -> None:
-    """End a run that failed; where the store is away, the run stays open until it is reaped."""
-    with outage.optional(f"The run {run.run_id} was not ended"), outage.hasty():
+    """End a failed run; if the store is unavailable, a later command ends it."""
+    with best_effort(f"The run {run.run_id} was not ended"), short_timeouts():
         if status_of(error) == "FAILED":
             run.log(tags={"mmq.error": redact(traceback.format_exc())[-4000:]})
         run.end(status_of(error))
 
 
 def user() -> str:
-    """Who runs this; "unknown" where the system has no name."""
+    """The user's name; "unknown" if the system has none."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may have no user for its number
+    except (KeyError, OSError):  # in a container, the user id may have no name
         return "unknown"
 
 
-def create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-    """A new run with its user, owner and tables; its id."""
+def create_run(
+    client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
+) -> str:
+    """Create a run with its user, owner and tables, and return its id."""
     source = {"mlflow.user": user(), "mlflow.source.name": "mmq"}
     run = client.create_run(
         experiment_id, run_name=name, tags={**source, **OWN_TABLES, "mmq.owner": owner(), **tags}
@@ -247,24 +251,26 @@ def create(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[st
     return str(run.info.run_id)
 
 
-def own_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-    """The id of a command's own run: that of `mlflow run` under this name, or a new one."""
+def command_run(
+    client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
+) -> str:
+    """The id of a command's run: that of `mlflow run`, adopted and renamed, or a new one."""
     if run_id := adopt(client, experiment_id):
         client.update_run(run_id, name=name)
         run = Run(client, experiment_id, run_id)
         run.log(tags={**OWN_TABLES, "mmq.owner": owner(), **tags})
         return run_id
-    return create(client, experiment_id, name, {**link_tags(client, experiment_id), **tags})
+    return create_run(client, experiment_id, name, {**link_tags(client, experiment_id), **tags})
 
 
 @contextmanager
 def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
-    """A run of its own for one trial; adopts the run of `mlflow run`."""
-    from mmq.tracking.left import log_left  # it logs runs of this module
+    """A run for a single trial; adopts the run of `mlflow run`."""
+    from mmq.tracking.late_logging import log_unlogged  # it logs runs of this module
 
     client, experiment_id = connect(experiment)
-    log_left(client)
-    run_id = own_run(client, experiment_id, str(spec.allocation), {"mmq.kind": "single"})
+    log_unlogged(client)
+    run_id = command_run(client, experiment_id, str(spec.allocation), {"mmq.kind": "single"})
     run = TrialRun(client, experiment_id, run_id)
     with ending_cleanly(), closing(run):
         run.start(spec)
@@ -275,9 +281,10 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
 def plain_run(
     experiment: str, name: str, params: Mapping[str, Any], kind: str = "plain"
 ) -> Iterator[Run]:
-    """A run that is no trial, such as a training; adopts the run of `mlflow run`."""
+    """A run of a command without trials, such as a training; adopts the run of `mlflow run`."""
     client, experiment_id = connect(experiment)
-    run = Run(client, experiment_id, own_run(client, experiment_id, name, {"mmq.kind": kind}))
+    run_id = command_run(client, experiment_id, name, {"mmq.kind": kind})
+    run = Run(client, experiment_id, run_id)
     with ending_cleanly(), closing(run):
         run.log(params={**params, **versions()})
         yield run

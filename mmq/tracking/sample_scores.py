@@ -1,4 +1,4 @@
-"""Scores of single samples, read from the artifacts of logged trials."""
+"""Scores per sample, read from the artifacts of logged trials."""
 
 import json
 import logging
@@ -15,16 +15,16 @@ from tqdm import tqdm
 from mmq.system import checksums
 from mmq.system.sealed import Unusable
 from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_record
-from mmq.tracking.queries import THREADS, Answers, LoggedTrial
+from mmq.tracking.queries import THREADS, LoggedTrial, StudyTrials
 
 log = logging.getLogger(__name__)
 
 
-def read_samples(every: Sequence[Answers], score: str = "score", quiet: bool = False) -> None:
-    """Fill in samples' values and pictures, where every trial of a question has them."""
+def read_samples(groups: Sequence[StudyTrials], score: str = "score", quiet: bool = False) -> None:
+    """Read the samples' scores and images, for groups in which every trial has them."""
     client = MlflowClient()
-    wanted = [each for each in every if not any(trial.imported for trial in each.trials)]
-    trials = {trial.run_id: trial for each in wanted for trial in each.trials}
+    own = [group for group in groups if not any(trial.imported for trial in group.trials)]
+    trials = {trial.run_id: trial for group in own for trial in group.trials}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(THREADS) as pool:
 
         def read(run_id: str) -> Any:
@@ -37,27 +37,29 @@ def read_samples(every: Sequence[Answers], score: str = "score", quiet: bool = F
             unit="trial",
             disable=quiet or not trials,
         )
-        found = dict(zip(trials, bar, strict=True))
-        for each in wanted:
-            values = {t.run_id: found[t.run_id] for t in each.trials}
+        scores = dict(zip(trials, bar, strict=True))
+        for group in own:
+            values = {t.run_id: scores[t.run_id] for t in group.trials}
             lengths = {None if v is None else len(v) for v in values.values()}
             if None in lengths or len(lengths) > 1:
                 lacking = sum(v is None for v in values.values())
-                each.notes.append(
+                group.notes.append(
                     f"uncertainty from samples is left out: {lacking} of {len(values)} trials "
-                    f"have no values of samples"
+                    f"have no scores per sample"
                     if lacking
                     else "uncertainty from samples is left out: trials scored different samples"
                 )
                 continue
-            each.samples = values
-            each.pictures = _pictures(client, each.trials, Path(folder), lengths.pop() or 0)
-            if each.pictures is None:
-                each.notes.append("samples count as pictures of their own: pictures not known")
+            group.samples = values
+            group.pictures = _pictures(client, group.trials, Path(folder), lengths.pop() or 0)
+            if group.pictures is None:
+                group.notes.append(
+                    "every sample counts as an image of its own: the images are unknown"
+                )
 
 
 def _download(client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
-    """A downloaded artifact; None where the run has none."""
+    """A downloaded artifact; None if the run does not have it."""
     own = folder / run_id
     own.mkdir(exist_ok=True)
     try:
@@ -81,26 +83,26 @@ def _values(client: MlflowClient, run_id: str, folder: Path, score: str) -> Sequ
 def _pictures(
     client: MlflowClient, trials: Sequence[LoggedTrial], folder: Path, count: int
 ) -> Sequence[str] | None:
-    """Names of the samples' pictures, from the first run that kept its predictions."""
+    """Names of the samples' images, from the first run that has its predictions."""
     for trial in trials:
         for run_id in dict.fromkeys((trial.run_id, trial.recorded_by)):
-            found = _predictions(client, run_id, folder)
-            if found is not None and len(found) == count:
-                return found
+            images = _predictions(client, run_id, folder)
+            if images is not None and len(images) == count:
+                return images
     return None
 
 
 def _predictions(client: MlflowClient, run_id: str, folder: Path) -> Sequence[str] | None:
-    """The picture of every prediction of a run; None where they are not known, or damaged."""
+    """The image of every prediction of a run; None if they are missing or damaged."""
     path = _download(client, run_id, ALL_PREDICTIONS, folder)
     if path is None:
         return None
     sums = _download(client, run_id, checksums.NAME, folder)
     try:
         if sums is not None:  # runs of earlier versions have none
-            known = checksums.expected(sums.parent, run_id)
-            checksums.check_file(path, known[ALL_PREDICTIONS])
-        return [str(each["image"]) for each in json.loads(path.read_bytes())]
+            expected = checksums.expected(sums.parent, run_id)
+            checksums.check_file(path, expected[ALL_PREDICTIONS])
+        return [str(prediction["image"]) for prediction in json.loads(path.read_bytes())]
     except (OSError, Unusable, ValueError, TypeError, LookupError, RecursionError) as problem:
         log.warning("%s of run %s is damaged (%s)", ALL_PREDICTIONS, run_id, problem)
         return None

@@ -1,4 +1,4 @@
-"""Runs of a search's trials, whichever process or machine opened them."""
+"""Runs of a search's trials, of any process or machine."""
 
 import logging
 import tempfile
@@ -10,32 +10,32 @@ from mlflow.entities import Run as MlflowRun
 from mmq.record import TrialRecord
 from mmq.system.sealed import Unusable
 from mmq.tracking.files import RECORD, read_record
-from mmq.tracking.offline import STORE_ERRORS, hasty, unreachable
+from mmq.tracking.offline import STORE_ERRORS, short_timeouts, unreachable
 from mmq.tracking.runs import TrialRun
 
 log = logging.getLogger(__name__)
-NUMBER = "mmq.optuna_trial"  # tag with the number that Optuna gave a trial
+OPTUNA_TRIAL = "mmq.optuna_trial"  # tag: a trial's number in Optuna
 
 
 def _runs(client: MlflowClient, parent: str, number: int) -> list[MlflowRun]:
-    """Those of one trial. Several: a request that the server had served was sent again."""
+    """The runs of one trial: several if a request whose response was lost was repeated."""
     experiment = client.get_run(parent).info.experiment_id
-    query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`{NUMBER}` = '{number}'"
+    query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`{OPTUNA_TRIAL}` = '{number}'"
     return list(client.search_runs([experiment], query))
 
 
-def settle_trial(parent: str, number: int, record: TrialRecord | None) -> bool:
-    """End the runs of an abandoned trial: FINISHED with its record, KILLED without one.
+def end_trial_runs(parent: str, number: int, record: TrialRecord | None) -> bool:
+    """End the runs of a stale trial: FINISHED with its record, KILLED without one.
 
-    False where the store cannot be reached now.
+    False if the store is unavailable.
     """
     client = MlflowClient()
     try:
-        with hasty():
+        with short_timeouts():
             for run in _runs(client, parent, number):
                 run_id, status = run.info.run_id, run.info.status
                 if record is not None and record.run_id == run_id:
-                    if status != "FINISHED":  # KILLED, too: others took it for lost
+                    if status != "FINISHED":  # KILLED, too: another process took it for lost
                         trial = TrialRun(client, run.info.experiment_id, run_id)
                         trial.log_record(record)
                         trial.end(trial.ended_well)
@@ -48,23 +48,23 @@ def settle_trial(parent: str, number: int, record: TrialRecord | None) -> bool:
 
 
 def trial_record(parent: str, number: int) -> TrialRecord | None:
-    """The record of a trial that was logged whole; None where there is no such run."""
+    """The record of a trial that was logged completely; None if there is no such run."""
     client = MlflowClient()
     try:
-        with hasty():
-            found = [r for r in _runs(client, parent, number) if r.info.status == "FINISHED"]
+        with short_timeouts():
+            runs = [r for r in _runs(client, parent, number) if r.info.status == "FINISHED"]
     except STORE_ERRORS as error:
-        log.warning("The run of trial %d could not be looked for: %s", number, error)
+        log.warning("The run of trial %d cannot be read: %s", number, error)
         return None
-    return fetch_record(found[0].info.run_id) if found else None
+    return fetch_record(runs[0].info.run_id) if runs else None
 
 
 def fetch_record(run_id: str) -> TrialRecord | None:
-    """A trial's record from its run; None where it cannot be had."""
+    """A trial's record from its run; None, with a warning, if it cannot be read."""
     try:
-        with hasty(), tempfile.TemporaryDirectory() as folder:
+        with short_timeouts(), tempfile.TemporaryDirectory() as folder:
             path = MlflowClient().download_artifacts(run_id, RECORD, folder)
             return read_record(Path(path), run_id)
     except (*STORE_ERRORS, OSError, Unusable) as error:
-        log.warning("The record of run %s cannot be had: %s", run_id, error)
+        log.warning("The record of run %s cannot be read: %s", run_id, error)
         return None

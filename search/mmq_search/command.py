@@ -1,4 +1,4 @@
-"""`mmq search`: the bit-allocation search from options to the printed front."""
+"""`mmq search`: search bit allocations, from the options to the printed front."""
 
 import logging
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from mmq.allocation.allocation import BitAllocation, parse_bits
-from mmq.allocation.parts import GRAINS
+from mmq.allocation.parts import GRANULARITIES
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
 from mmq.cli.options import options_from
@@ -18,10 +18,10 @@ from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
 from mmq.prepare import prepare
 from mmq.studies.front import conclusion, front_text
-from mmq.studies.run import check_name, safe_name
+from mmq.studies.names import check_name, safe_name
 from mmq.studies.session import opened
 from mmq.system.home import home
-from mmq.tracking import StudyRun, connect, optional, register, study_run
+from mmq.tracking import StudyRun, best_effort, connect, register, study_run
 from mmq_search.deadline import Deadline
 from mmq_search.launchers.local import command_lines, end_with_overseer, is_worker
 from mmq_search.loop import Search
@@ -34,130 +34,145 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions(EvalOptions):
-    """An eval spec, and how long to search for its front."""
+    """What to evaluate, over which search space, for how long."""
 
-    bits: str = option("2,3,4,5,6,8,16", "Widths to choose from, for every component.")
-    grain: str = option(
-        "component", "What gets a width: component, group (thirds), type (attn, ff), or fine."
+    bits: str = option("2,3,4,5,6,8,16", "Search these bit widths (e.g. 3,4,8).")
+    granularity: str = option(
+        "component",
+        "Search one width per component, group (third of its blocks), type (attn, ff), or both "
+        "(fine).",
     )
-    n_trials: int = option(40, "Allocations to try, those of earlier calls included.")
+    n_trials: int = option(
+        40, "Evaluate this many allocations in all, those of earlier commands included (e.g. 40)."
+    )
     size_axis: str = option("stored", SIZE_AXIS_HELP)
-    max_bpw: str = option("", "Answer: the best under so many bits per weight (of --size-axis).")
-    max_size_gib: str = option("", "Answer: the best under so many GiB, scales counted.")
-    min_score: str = option("", "Answer: the smallest with at least this score.")
-    max_drop: str = option("", "Answer: the smallest within 1% (or 0.5 points) of unquantized.")
-    timeout: str = option(
-        "", "Ask no more so long after the start: seconds, 90m or 8h; empty: no limit."
+    max_bpw: str = option(
+        "", "Select the best model of at most this many bits per weight (e.g. 4.5)."
     )
-    workers: int = option(1, "Processes on this machine that search together.")
+    max_size_gib: str = option(
+        "", "Select the best model of at most this many GiB, scales included (e.g. 1.5)."
+    )
+    min_score: str = option("", "Select the smallest model with at least this score (e.g. 75).")
+    max_drop: str = option(
+        "",
+        "Select the smallest model that loses at most this much score (e.g. 1% or 0.5).",
+    )
+    timeout: str = option("", "Stop starting new trials after this long (e.g. 5400, 90m, 8h).")
+    workers: int = option(
+        1, "Run this many processes on this machine, each with its own model (e.g. 4)."
+    )
     prune: bool = option(
-        True, "Stop a trial that is dominated beyond doubt on a part of its samples."
+        True, "Stop a trial early once a smaller model is certain to score better."
     )
-    study: str = option("", "Name of the study; made from the eval_spec if empty.")
+    study: str = option(
+        "", "Start or resume the study of this name; empty: named after the other options."
+    )
     experiment: str = option("", EXPERIMENT_HELP)
 
 
 @click.command("search")
 @options_from(SearchOptions)
-def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
-    """Search the Pareto front of size against score over per-component bits.
+def search(options: SearchOptions, plugin_options: Mapping[str, str]) -> None:
+    """Search per-component bit widths for the Pareto front of size against score.
 
-    The same command again goes on where the last one stopped; on another machine, with the same
-    MMQ_STORAGE and MLFLOW_TRACKING_URI, it joins in.
+    Run the same command again to resume. Run it on another machine with the same MMQ_STORAGE and
+    MLFLOW_TRACKING_URI to join the search.
     """
     for option_name in ("n_trials", "workers"):
-        if getattr(chosen, option_name) < 1:
+        if getattr(options, option_name) < 1:
             shown = option_name.replace("_", "-")
-            raise InputError(f"{shown}: {getattr(chosen, option_name)} is not at least 1")
-    deadline = Deadline.parse(chosen.timeout)
-    budget = Budget.parse(chosen.max_bpw, chosen.max_size_gib, chosen.min_score, chosen.max_drop)
-    axis = parse_axis(chosen.size_axis)
-    check_name(chosen.study)
-    if chosen.grain not in GRAINS:
-        raise unknown("grain", chosen.grain, GRAINS)
-    bits = parse_bits(chosen.bits)
-    prepared = prepare(
-        chosen,
-        extra,
-        lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
-        pairs=chosen.grain != "component",
+            raise InputError(f"{shown}: {getattr(options, option_name)} is not at least 1")
+    deadline = Deadline.parse(options.timeout)
+    budget = Budget.parse(
+        options.max_bpw, options.max_size_gib, options.min_score, options.max_drop
     )
-    space = Space(tuple(prepared.skeleton.components), bits, chosen.grain)
+    axis = parse_axis(options.size_axis)
+    check_name(options.study)
+    if options.granularity not in GRANULARITIES:
+        raise unknown("granularity", options.granularity, GRANULARITIES)
+    bits = parse_bits(options.bits)
+    prepared = prepare(
+        options,
+        plugin_options,
+        lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
+        pairs=options.granularity != "component",
+    )
+    space = Space(tuple(prepared.skeleton.components), bits, options.granularity)
     bounds = prepared.evaluator.bounds
-    steering = SamplerSetup.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
+    setup = SamplerSetup.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
     eval_spec = prepared.eval_spec
-    name = chosen.study or study_name(eval_spec, space, axis)
-    connect(chosen.experiment)  # a store that cannot be used shows before the model is loaded
+    name = options.study or study_name(eval_spec, space, axis)
+    connect(options.experiment)  # an unusable store is reported before the model is loaded
     study = SearchStudy(
-        name, eval_spec.identity(), space, home(), chosen.seed, steering, is_worker()
+        name, eval_spec.identity(), space, home(), options.seed, setup, is_worker()
     )
     with ExitStack() as stack:
         session = None
-        if chosen.workers == 1:
-            sessions = opened([prepared], chosen.experiment, quiet=is_worker())
+        if options.workers == 1:
+            sessions = opened([prepared], options.experiment, quiet=is_worker())
             (session,) = stack.enter_context(sessions)
         else:
-            prepared.task.close()  # what it checked with; the workers have their own
-        run = open_run(study, chosen.experiment, eval_spec)
+            prepared.task.close()  # the workers open their own
+        run = open_run(study, options.experiment, eval_spec)
         if is_worker():
             end_with_overseer()
         else:
-            study.remember(chosen.n_trials, deadline.until)
-        log.info("Study %s: %s, %d trials", name, space.describe(), chosen.n_trials)
-        found = Search(study, run, prepared, chosen.n_trials, deadline, chosen.prune)
+            study.save_request(options.n_trials, deadline.until)
+        log.info("Study %s: %s, %d trials", name, space.describe(), options.n_trials)
+        running = Search(study, run, prepared, options.n_trials, deadline, options.prune)
         stack.enter_context(run)
         if session is not None:
-            steering.measure(session.model, prepared, session.artifacts)
-            found.alone(session)
+            setup.measure(session.model, prepared, session.artifacts)
+            running.alone(session)
         else:
             left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
             fixed = {"study": name, "experiment": run.experiment, "timeout": left}
-            device, count = prepared.device, chosen.workers
-            found.together(command_lines(chosen, extra, device, count, **fixed))
+            device, count = prepared.device, options.workers
+            running.together(command_lines(options, plugin_options, device, count, **fixed))
     if not is_worker():
-        _say_what_was_found(found)
+        _print_results(running)
 
 
 def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyRun:
-    """The study's parent run, shared by all that work on it: the first one makes it."""
-    made: list[StudyRun] = []  # before the database went away, if it does
+    """The study's parent run, which all its processes share: the first one creates it."""
+    created: list[StudyRun] = []  # by an attempt that an outage of the database interrupted
 
     def open_once() -> StudyRun:
-        if not made or study.parent not in (None, made[0].address):
-            made[:] = [study_run(experiment, study.name, [eval_spec], study.parent)]
-        study.log_to(made[0].address)
-        return made[0]
+        if not created or study.parent not in (None, created[0].address):
+            created[:] = [study_run(experiment, study.name, [eval_spec], study.parent)]
+        study.save_parent(created[0].address)
+        return created[0]
 
     run = study.exclusively(open_once)
-    run.parts, run.others = study.space.parts, study.may_have_company
+    run.parts, run.has_others = study.space.parts, study.may_have_others
     return run
 
 
 def study_name(eval_spec: EvalSpec, space: Space, axis: SizeAxis = "stored") -> str:
-    """A readable name that tells two eval specs, or two spaces, apart."""
+    """A readable name, different for every eval spec and space."""
     model = eval_spec.model.rstrip("/").split("/")[-1]
     readable = f"{model}-{eval_spec.evaluator}-{eval_spec.quantizer}"
     widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
-    grain = "" if space.grain == "component" else f"-{space.grain}"
+    granularity = "" if space.granularity == "component" else f"-{space.granularity}"
     nominal = "" if axis == "stored" else f"-{axis}"
-    return safe_name(f"{readable}{grain}-{widths}{nominal}-{eval_spec.key[:8]}")
+    return safe_name(f"{readable}{granularity}-{widths}{nominal}-{eval_spec.key[:8]}")
 
 
-def _say_what_was_found(found: Search) -> None:
-    """The front, the answers, where they are registered and where to look."""
-    study, run, results = found.study, found.run, found.results()
+def _print_results(running: Search) -> None:
+    """Print the front, the selected allocations, where they are registered and where to look."""
+    study, run, results = running.study, running.run, running.results()
     selections = results.selections()
-    said = conclusion(results, selections)
+    text = conclusion(results, selections)
     if not study.space.has_baseline:
-        said += "\n\nThe unquantized model was evaluated to compare with; it is no trial."
-    if exceeding := len(study.steering.weighed):
-        said += f"\n\nNot evaluated: {exceeding} that took more than planned and than the bound."
+        text += "\n\nThe unquantized model was evaluated for comparison; it is not a trial."
+    if too_large := len(study.setup.measured_sizes):
+        text += f"\n\nNot evaluated: {too_large}, larger than planned and than the bound."
     if pruned := len(study.pruned()):
-        said += f"\n\n{pruned} allocations were stopped early: they are dominated for sure."
-    click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{said}\n")
+        text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
+    click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{text}\n")
     for selection in selections:
         if selection.point is not None:
-            with optional(f"{selection.criterion}: the model is not registered"):
+            with best_effort(f"{selection.criterion}: the model is not registered"):
                 click.echo(f"{selection.criterion}: mmq trial --run {register(run, selection)}")
     print_where_saved()
     print_how_to_browse()

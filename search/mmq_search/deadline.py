@@ -1,4 +1,4 @@
-"""When a search stops asking."""
+"""When a search stops starting trials."""
 
 import re
 import time
@@ -11,41 +11,43 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """So many seconds from now on; None: never."""
+    """A time limit that starts now. seconds: None for no limit."""
 
     seconds: float | None
-    began: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=time.monotonic)
 
     @classmethod
     def parse(cls, text: str) -> "Deadline":
-        """From "5400", "90m" or "1.5h"; empty: none. InputError for anything else."""
+        """From "5400", "90m" or "1.5h"; empty for no limit. InputError for anything else."""
         if not text:
             return cls(None)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-        if found is None or not float(found[1]):
-            raise InputError(f"timeout: {text!r} is not a time; write seconds, 90m or 8h")
-        return cls(float(found[1]) * UNITS[found[2]])
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+        if match is None or not float(match[1]):
+            raise InputError(
+                f"timeout: {text!r} is not a duration; write it like 5400 (seconds), 90m or 8h"
+            )
+        return cls(float(match[1]) * UNITS[match[2]])
 
     @property
     def left(self) -> float | None:
-        """Seconds left; None without a deadline."""
+        """Seconds left; None without a limit."""
         if self.seconds is None:
             return None
-        return max(0.0, self.began + self.seconds - time.monotonic())
+        return max(0.0, self.start + self.seconds - time.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Whether it is over."""
+        """Whether the time is up."""
         return self.left == 0
 
     @property
     def until(self) -> float | None:
-        """The same on the clock, in seconds of the epoch."""
+        """The end in seconds since the epoch; None without a limit."""
         return None if self.left is None else time.time() + self.left
 
 
 def in_words(seconds: float) -> str:
-    """A time to read.
+    """A duration for the screen.
 
     >>> in_words(42), in_words(312), in_words(7600)
     ('42 s', '5 min', '2 h 7 min')

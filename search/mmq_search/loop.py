@@ -1,4 +1,4 @@
-"""The search itself: ask, run, tell, until enough is tried; alone, or among other processes."""
+"""The search loop: ask, run, tell until enough allocations are evaluated, alone or with others."""
 
 import logging
 import time
@@ -22,20 +22,20 @@ from mmq.studies.run import copy_trial, ends_study
 from mmq.studies.session import Session
 from mmq.system.hashing import digest
 from mmq.system.home import home
-from mmq.tracking import StudyRun, hasty, optional, unreachable
+from mmq.tracking import OPTUNA_TRIAL, StudyRun, best_effort, short_timeouts, unreachable
 from mmq_search.deadline import Deadline
 from mmq_search.launchers.local import is_worker, oversee
-from mmq_search.patience import StorageError
 from mmq_search.progress_run import ProgressRun
-from mmq_search.study import Asked, SearchStudy
+from mmq_search.retries import StorageError
+from mmq_search.study import PendingTrial, SearchStudy
 
 log = logging.getLogger(__name__)
-POLL = 1.0  # seconds between two looks at what the others do
+POLL = 1.0  # seconds between two looks at the other processes
 
 
 @dataclass(slots=True)
 class Search:
-    """A study that is searched, with its parent run, up to a number of allocations or a time."""
+    """A search of a study, logged to its parent run, up to a number of allocations or a time."""
 
     study: SearchStudy
     run: StudyRun
@@ -43,77 +43,79 @@ class Search:
     n_trials: int
     deadline: Deadline
     prune: bool = True
-    _compared: bool = False  # the unquantized model is evaluated, and scores something
+    _has_valid_baseline: bool = False  # the unquantized model is evaluated, and scores something
 
     @property
     def done(self) -> int:
-        """How many allocations are settled, by whichever process."""
-        return len(self.study.settled())
+        """How many allocations are completed or pruned, by all processes."""
+        return len(self.study.finished())
 
     def results(self) -> Results:
-        """What was found so far."""
-        pictures = [sample.image_id for sample in self.prepared.samples]
-        steering = self.study.steering
-        return self.study.results(pictures, steering.budget, steering.parameters, steering.floor)
+        """The trials evaluated so far."""
+        images = [sample.image_id for sample in self.prepared.samples]
+        setup = self.study.setup
+        return self.study.results(images, setup.budget, setup.parameters, setup.floor)
 
     def _target(self) -> int:
-        """How many allocations to try; says so where some are already."""
-        settled = self.study.settled()
-        done = len(settled)
-        target = min(self.n_trials, done + self.study.steering.left(settled))
+        """How many allocations to evaluate in all; reports how many are done already."""
+        finished = self.study.finished()
+        done = len(finished)
+        target = min(self.n_trials, done + self.study.setup.count_new(finished))
         if is_worker():
             return target
         if done:
-            state = "is done" if done >= target else "goes on"
+            state = "is complete" if done >= target else "resumes"
             name = self.study.name
             click.echo(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
         if target < self.n_trials:
-            click.echo(f"There are {target} allocations (within the budget) in all.")
+            click.echo(f"The search space has {target} allocations (within the budget) in all.")
         return target
 
     def together(self, commands: list[list[str]]) -> None:
-        """Let workers search, and log the front when they have."""
+        """Run workers that search, then log the front."""
         target, live = self._target(), ProgressRun(self.run, self.results)
         self.check_baseline()
-        # looking for others settles what a killed worker left
+        # looking for others also releases the trials of killed workers
         with (
             live.finishing(last=lambda: not self.study.others_at_work()),
-            self.study.storage.door.hurrying(),
+            self.study.storage.retries.short_after_interrupt(),
         ):
             if self.done < target:
                 oversee(commands, lambda: self.done, target)
                 self.check_baseline()
 
     def alone(self, session: Session) -> None:
-        """Ask, run and tell in this process; the front is logged however it ends."""
+        """Ask, run and tell in this process; the front is logged however the loop ends."""
         target, live = self._target(), ProgressRun(self.run, self.results)
         failures, idle = 0, False
         with (
             live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),
-            self.study.storage.door.hurrying(),
+            self.study.storage.retries.short_after_interrupt(),
             tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
         ):
             bar.update(self.done)
+            # one rendered prompt of the study is to be shown and logged here
             if not self.study.space.has_baseline:
-                self.evaluate_aside(session)
+                self.evaluate_baseline(session)
             while self.done < target and not self.deadline.passed:
                 first = None if self.check_baseline() else self.study.space.baseline
-                if (asked := self.study.ask(target, first)) is None:
-                    if idle:  # nothing is left, and nobody's trial can come back
+                if (pending := self.study.ask(target, first)) is None:
+                    if idle:  # nothing is left, and no running trial can be re-queued
                         break
                     idle = not self.study.others_at_work()
                     time.sleep(0 if idle else POLL)
                     continue
                 idle = False
                 try:
-                    self.run_one(asked, session)
-                except StorageError:  # it was waited for long enough
+                    self.run_one(pending, session)
+                except StorageError:  # the database was retried for long enough
                     raise
                 except (TakenOver, TooLarge) as error:
-                    tqdm.write(f"Trial {asked.allocation}: {error}")
+                    tqdm.write(f"Trial {pending.allocation}: {error}")
                 except Exception as error:
                     failures += 1
-                    tqdm.write(f"Trial {asked.allocation} failed: {type(error).__name__}: {error}")
+                    kind = type(error).__name__
+                    tqdm.write(f"Trial {pending.allocation} failed: {kind}: {error}")
                     if ends_study(error, failures):
                         raise
                 else:
@@ -123,8 +125,8 @@ class Search:
                 bar.update(self.done - bar.n)
 
     def check_baseline(self) -> bool:
-        """Whether the unquantized model was evaluated; InputError where it scores nothing."""
-        if self._compared:
+        """Whether the unquantized model is evaluated; InputError if it scores nothing."""
+        if self._has_valid_baseline:
             return True
         if (point := baseline(self.study.points())) is None:
             return False
@@ -133,16 +135,16 @@ class Search:
             check_baseline(score, self.study.score_name, self.prepared.evaluator.bounds)
         except InputError as error:
             if not is_worker():
-                with optional("The run's description is not brought up to date"), hasty():
+                with best_effort("The run's description is not up to date"), short_timeouts():
                     self.run.describe(str(error))
             raise
-        self._compared = True
+        self._has_valid_baseline = True
         return True
 
-    def evaluate_aside(self, session: Session) -> None:
-        """Evaluate the unquantized model, which the space does not have, once per study.
+    def evaluate_baseline(self, session: Session) -> None:
+        """Evaluate the unquantized model once per study, if the space does not have it.
 
-        It is no trial of Optuna's, and not counted: the others are compared with it.
+        It is no trial of Optuna's and does not count; the others are compared with it.
         """
         study, allocation = self.study, self.study.space.baseline
         store = Store(home() / "store")
@@ -152,49 +154,49 @@ class Search:
             shared = Records.of(self.prepared.eval_spec)
 
             def save(record: TrialRecord) -> None:
-                study.tell_aside(study.records.put(record))
+                study.save_baseline(study.records.put(record))
 
             def save_and_share(record: TrialRecord) -> None:
                 study.records.put(record)
-                study.tell_aside(shared.put(record))
+                study.save_baseline(shared.put(record))
 
-            if (own := study.records.get(allocation)) is not None:  # it was killed before the end
-                study.tell_aside(own)
+            if (own := study.records.get(allocation)) is not None:  # killed before it was saved
+                study.save_baseline(own)
             elif (cached := shared.get(allocation)) is not None:
                 copy_trial(self.run, session.spec(allocation), cached, save)
             else:
                 session.record(self.run, allocation, save_and_share)
 
-    def run_one(self, asked: Asked, session: Session) -> None:
-        """One trial through mmq's path; what ends it early is told to Optuna too."""
+    def run_one(self, pending: PendingTrial, session: Session) -> None:
+        """Run one trial; Optuna is told also if it ends early."""
         study = self.study
         try:
-            with study.working(asked):
-                self._settle(asked, session)
+            with study.working(pending):
+                self._evaluate(pending, session)
         except TooLarge:
-            raise  # it is settled
+            raise  # Optuna is told already
         except BaseException as error:
             retry = isinstance(error, KeyboardInterrupt | StorageError) or unreachable(error)
             try:
-                study.give_up(asked, retry)
-            except StorageError as away:
-                log.warning("Trial %s is settled by the next command: %s", asked.allocation, away)
+                study.give_up(pending, retry)
+            except StorageError as problem:
+                log.warning("The next command releases trial %s: %s", pending.allocation, problem)
             raise
 
-    def _settle(self, asked: Asked, session: Session) -> None:
-        """Evaluate, unless a grid or another search has; save, log and tell."""
+    def _evaluate(self, pending: PendingTrial, session: Session) -> None:
+        """Evaluate, record, log and tell; a trial that another study recorded is copied."""
         study, eval_spec = self.study, self.prepared.eval_spec
         shared = Records.of(eval_spec)
-        tags = {"mmq.optuna_trial": str(asked.trial.number)}
+        tags = {OPTUNA_TRIAL: str(pending.trial.number)}
 
         def tell() -> None:
-            study.tell(asked)
+            study.tell(pending)
 
         def check_size(size: Size) -> None:
-            self._check_size(asked, size)
+            self._check_size(pending, size)
 
         def save(record: TrialRecord) -> None:
-            study.check_claim(asked)
+            study.check_claim(pending)
             study.records.put(record)
 
         def save_and_share(record: TrialRecord) -> None:
@@ -202,23 +204,23 @@ class Search:
             if record.pruned is None:
                 shared.put(record)
 
-        if (cached := shared.get(asked.allocation)) is not None:
+        if (cached := shared.get(pending.allocation)) is not None:
             check_size(cached.size)
-            copy_trial(self.run, session.spec(asked.allocation), cached, save, tell, **tags)
+            copy_trial(self.run, session.spec(pending.allocation), cached, save, tell, **tags)
             return
         pruner = Pruner(eval_spec.seed, study.points(), study.per_sample) if self.prune else None
         session.record(
-            self.run, asked.allocation, save_and_share, tell, pruner, check_size, **tags
+            self.run, pending.allocation, save_and_share, tell, pruner, check_size, **tags
         )
 
-    def _check_size(self, asked: Asked, size: Size) -> None:
-        """TooLarge where what was quantized takes more than was planned, and than is allowed."""
-        steering, stored_bpw = self.study.steering, size.stored_bpw
-        if asked.allocation == self.study.space.baseline or stored_bpw is None:
+    def _check_size(self, pending: PendingTrial, size: Size) -> None:
+        """TooLarge if the quantized model is larger than planned and than the budget allows."""
+        setup, stored_bpw = self.study.setup, size.stored_bpw
+        if pending.allocation == self.study.space.baseline or stored_bpw is None:
             return
-        if not steering.fits(size.bpw, stored_bpw):
-            self.study.exceeds(asked, stored_bpw)
+        if not setup.fits(size.bpw, stored_bpw):
+            self.study.reject_too_large(pending, stored_bpw)
             raise TooLarge(
                 f"not evaluated: it takes {stored_bpw:.4f} stored bits per weight, more than "
-                f"planned and than {steering.budget.size_text}"
+                f"planned and than {setup.budget.size_text}"
             )

@@ -1,4 +1,4 @@
-"""The parent run while the search goes on: what the UI shows is what is known."""
+"""The parent run while a search is running: the UI shows the front so far."""
 
 import logging
 import time
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 
 from mmq.analysis.fronts import pareto_front
 from mmq.studies.front import Results, description, log_front
-from mmq.tracking import StudyRun, hasty, optional
-from mmq_search.patience import StorageError
+from mmq.tracking import StudyRun, best_effort, short_timeouts
+from mmq_search.retries import StorageError
 
 log = logging.getLogger(__name__)
-EVERY = 5.0  # seconds at least between two updates
+MIN_INTERVAL = 5.0  # seconds between two updates
 
 
 class ProgressRun:
-    """Description, table, picture and chart view of a study's run, brought up to date cheaply.
+    """Updates description, table, figure and chart view of a study's run when the front changes.
 
-    Every process that works on the study has one; whoever finished a trial updates the run.
+    Every process of the study has one, and updates the run after each of its trials.
     """
 
     def __init__(self, run: StudyRun, results: Callable[[], Results]) -> None:
@@ -27,36 +27,39 @@ class ProgressRun:
         self.size = 0  # of the front
 
     def update(self) -> None:
-        """After a trial: where the front changed, show it. A store that is away costs nothing."""
+        """Show the front after a trial if it changed. An unavailable store is only a warning."""
         results = self._results()
         count = len(results.points)
         self.size = len(front := [point.allocation for point in pareto_front(results.points)])
-        with optional("The front is not shown yet"), hasty():
+        with best_effort("The front in MLflow is not up to date"), short_timeouts():
             self.run.log(metrics={"trials": count}, step=count)
-            if front == self._shown or time.monotonic() < self._last + EVERY:
+            if front == self._shown or time.monotonic() < self._last + MIN_INTERVAL:
                 return
             self._show(results, interactive=False)
-            self.run.keep_open()
+            self.run.reopen()
             self._shown, self._last = front, time.monotonic()
 
     @contextmanager
     def finishing(self, last: Callable[[], bool]) -> Iterator[None]:
-        """Around the whole search: at its end everything is logged, by the last that leaves."""
+        """Around the whole search: log the final front at the end.
+
+        last: whether this process is the last one; others leave it to the last one.
+        """
         try:
             yield
         except BaseException:
             try:
-                with hasty():  # nobody waits minutes after an interrupt
+                with short_timeouts():  # after an interrupt the user waits
                     self._finish(last)
             except StorageError as error:
-                log.warning("The front is not logged; the same command does it later: %s", error)
+                log.warning("The front is not logged yet; the same command logs it: %s", error)
             raise
         self._finish(last)
 
     def _finish(self, last: Callable[[], bool]) -> None:
         results = self._results()
         if results.points and last():
-            with optional("The front is not logged; the same command does it later"):
+            with best_effort("The front is not logged yet; the same command logs it"):
                 self._show(results, interactive=True)
 
     def _show(self, results: Results, interactive: bool) -> None:

@@ -1,4 +1,4 @@
-"""What Optuna stores of a trial's record: attributes of the trial, and its two objectives."""
+"""A trial's record as Optuna's user attributes and objective values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}
 
 
 def trial_attributes(record: TrialRecord) -> dict[str, Any]:
-    """The attributes of a recorded trial; a pruned one has a partial score."""
+    """The user attributes of a recorded trial; a pruned one has a partial score."""
     score, size = record.score, record.size
     attributes = {
         "allocation": str(record.allocation),

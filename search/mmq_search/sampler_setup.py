@@ -1,4 +1,4 @@
-"""What a search is told beforehand: exact sizes, a budget, and what each part loses alone."""
+"""What the sampler knows beforehand: exact sizes, a budget, and the loss of each part alone."""
 
 import math
 import random
@@ -20,17 +20,17 @@ from mmq.studies.sensitivity import profile
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.space import Space
 
-COUNTED = 5000  # allocations: those of larger spaces are not gone through
+MAX_COUNTED = 5000  # allocations; larger spaces are not enumerated
 
 
 @dataclass(slots=True)
 class SamplerSetup:
-    """How the sampler of a study is made.
+    """What a study's sampler is made from.
 
-    weights: how many each of the space's parts has, where sizes are known; parameters: of the
-    whole model. stored: bits of each part by width with everything that is stored. axis: the size
-    that the study minimizes. weighed: stored bits per weight of allocations whose size turned out
-    to be another one than planned. profile: a loss of every part by level.
+    weights: how many each part has, if sizes are known. parameters: of the whole model. stored:
+    the stored bits of each part by width, scales and zero points included. axis: the size that the
+    study minimizes. measured_sizes: stored bits per weight of allocations that turned out larger
+    than planned. profile: the loss of every part by level. floor: the lowest possible score.
     """
 
     space: Space
@@ -40,38 +40,43 @@ class SamplerSetup:
     stored: Mapping[tuple[str, int], float] | None = None
     axis: SizeAxis = "stored"
     profile: Mapping[str, Sequence[float]] | None = None
-    weighed: dict[str, float] = field(default_factory=dict)
+    measured_sizes: dict[str, float] = field(default_factory=dict)
     floor: float | None = None
 
     @classmethod
     def of(
         cls,
         space: Space,
-        seen: Skeleton,
+        skeleton: Skeleton,
         budget: Budget,
         quantizer: Quantizer,
         bounds: tuple[float, float] | None = None,
         axis: SizeAxis = "stored",
     ) -> "SamplerSetup":
-        """Before any weight is loaded; InputError for a budget that nothing can keep to.
+        """From the model's skeleton, before weights are loaded.
 
-        bounds: between which values scores lie, where that is known.
+        bounds: the lowest and the highest possible score, if known. InputError for a budget that
+        no allocation meets.
         """
-        weights = part_weights(space.parts, seen.components)
-        stored = part_bits(space.parts, seen.components, quantizer, space.bits)
+        weights = part_weights(space.parts, skeleton.components)
+        stored = part_bits(space.parts, skeleton.components, quantizer, space.bits)
         floor = None if bounds is None else bounds[0]
-        self = cls(space, budget, weights, seen.parameters, stored, axis, floor=floor)
+        self = cls(space, budget, weights, skeleton.parameters, stored, axis, floor=floor)
         self._check_budget()
         if budget.min_score is not None and bounds is not None:
-            lie = f"scores lie between {bounds[0]:g} and {bounds[1]:g}"
+            interval = f"scores lie between {bounds[0]:g} and {bounds[1]:g}"
             if budget.min_score > bounds[1]:
-                raise InputError(f"min-score: {budget.min_score:.10g} cannot be reached; {lie}")
+                raise InputError(
+                    f"min-score: {budget.min_score:.10g} cannot be reached; {interval}"
+                )
             if budget.min_score <= bounds[0]:
-                raise InputError(f"min-score: {budget.min_score:.10g} asks for nothing; {lie}")
+                raise InputError(
+                    f"min-score: {budget.min_score:.10g} is met by every model; {interval}"
+                )
         return self
 
     def _check_budget(self) -> None:
-        """InputError for a size that is below the smallest there is."""
+        """InputError if the smallest allocation exceeds the budget."""
         least = dict.fromkeys(self.space.parts, 0)
         for name in self.space.parts:
             sizes = [self.size(least | {name: level}) for level in range(len(self.space.bits))]
@@ -89,23 +94,23 @@ class SamplerSetup:
             )
 
     def measure(self, model: LoadedModel, prepared: Prepared, artifacts: Artifacts) -> None:
-        """See what only a loaded model shows: what each part loses alone."""
-        if self.space.grain != "component":
+        """Measure the loss of each part alone, which needs the loaded model."""
+        if self.space.granularity != "component":
             bits = self.space.bits
-            found = profile(model, prepared, artifacts, self.space.parts, bits)
+            losses = profile(model, prepared, artifacts, self.space.parts, bits)
             self.profile = {
-                name: [row[b] for b in self._ascending(name)] for name, row in found.items()
+                name: [row[b] for b in self._ascending(name)] for name, row in losses.items()
             }
 
     def _ascending(self, part: str) -> list[int]:
-        """The widths by the size that they give a part: small groups can outweigh their codes."""
+        """The widths by the stored size of a part: scales of small groups can outweigh codes."""
         if self.stored is None or self.axis == "nominal":
             return list(self.space.bits)
         stored = self.stored
         return sorted(self.space.bits, key=lambda bits: stored[part, bits])
 
     def size(self, params: Mapping[str, Any]) -> float:
-        """Bits per weight of Optuna's parameters, on the study's axis."""
+        """Bits per weight of Optuna's parameters, on the study's size axis."""
         nominal = self.axis == "nominal" or self.stored is None
         return self.bpw(params) if nominal else self.stored_bpw(params)
 
@@ -117,7 +122,7 @@ class SamplerSetup:
         return float(UNQUANTIZED - saved / self.parameters)
 
     def stored_bpw(self, params: Mapping[str, Any]) -> float:
-        """Bits per weight with everything that is stored, as planned."""
+        """Planned bits per weight, scales and zero points included."""
         assert self.weights is not None
         assert self.stored is not None
         saved = 0.0
@@ -126,44 +131,44 @@ class SamplerSetup:
         return float(UNQUANTIZED - saved / self.parameters)
 
     def gib(self, params: Mapping[str, Any]) -> float:
-        """Size in GiB with everything that is stored, as planned."""
+        """Planned size in GiB, scales and zero points included."""
         return self.stored_bpw(params) * self.parameters / GIB
 
     def allows(self, allocation: BitAllocation) -> bool:
-        """Whether an allocation is small enough; the unquantized model always is: it is compared
-        with.
+        """Whether an allocation is within the budget; the unquantized model, which all others are
+        compared with, always is.
         """
         if self.weights is None or allocation == self.space.baseline:
             return True
         params = self.space.params(allocation)
-        if str(allocation) in self.weighed:
-            return self.fits(self.bpw(params), self.weighed[str(allocation)])
+        if str(allocation) in self.measured_sizes:
+            return self.fits(self.bpw(params), self.measured_sizes[str(allocation)])
         most_bpw, most_gib = self.budget.max_bpw, self.budget.max_gib
         return (most_bpw is None or self.size(params) <= most_bpw) and (
             most_gib is None or self.gib(params) <= most_gib
         )
 
     def fits(self, bpw: float, stored_bpw: float | None) -> bool:
-        """Whether the size of what was really quantized is within the budget."""
+        """Whether the size of a quantized model is within the budget."""
         point = Point("", bpw, 0, stored_bpw=stored_bpw, nominal=self.axis == "nominal")
         return self.budget.fits(point, self.parameters)
 
     def diagonal(self) -> list[BitAllocation]:
-        """The same width everywhere, as far as that is allowed."""
+        """The uniform allocations within the budget, widest first."""
         return [a for a in self.space.diagonal() if self.allows(a)]
 
-    def left(self, settled: Container[str]) -> int:
-        """How many allocations may still be asked; of a large space, all that there are."""
-        if len(self.space) > COUNTED:
+    def count_new(self, finished: Container[str]) -> int:
+        """How many allocations within the budget are not finished; of a large space, its size."""
+        if len(self.space) > MAX_COUNTED:
             return len(self.space)
-        return sum(str(a) not in settled and self.allows(a) for a in self.space)
+        return sum(str(a) not in finished and self.allows(a) for a in self.space)
 
-    def unseen(self, seen: Container[str], rng: random.Random) -> BitAllocation | None:
-        """A random allocation that is allowed and was not seen; None where there is none."""
-        return self.space.unseen(seen, rng, self.allows)
+    def random_new(self, excluded: Container[str], rng: random.Random) -> BitAllocation | None:
+        """A random allocation within the budget that is not excluded; None if there is none."""
+        return self.space.random_new(excluded, rng, self.allows)
 
     def sampler(self, seed: int, points: Sequence[Point]) -> FrontSampler:
-        """A sampler that knows all this; points: what was evaluated so far."""
+        """The sampler. points: the evaluated trials."""
         most = self.budget.max_gib
         limits = [] if self.stored is None or most is None else [(self.gib, most)]
         return FrontSampler(
@@ -177,7 +182,7 @@ class SamplerSetup:
 
 
 def _up(size: float) -> str:
-    """A size rounded up to four digits: as a bound it can be kept to.
+    """A size rounded up to four digits, so that it can be given as a bound.
 
     >>> _up(2.85801), _up(0.00012341)
     ('2.859', '0.0001235')

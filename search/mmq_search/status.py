@@ -1,4 +1,4 @@
-"""`mmq status`: how far a search is, without disturbing it."""
+"""`mmq status`: the progress of a search, read without disturbing it."""
 
 import statistics
 import time
@@ -16,58 +16,58 @@ from mmq.config import option
 from mmq.errors import InputError, unknown
 from mmq.studies.front import front_text
 from mmq.system.home import home
-from mmq.tracking import places
+from mmq.tracking import browse_lines
 from mmq_search.deadline import in_words
 from mmq_search.storage import Storage
 from mmq_search.study_reader import StudyReader
 
-RECENT = 10  # trials whose seconds tell how long the next ones take
+RECENT = 10  # trials that the remaining time is estimated from
 
 
 @dataclass(frozen=True, slots=True)
 class StatusOptions:
-    """Which search to look at."""
+    """Which search to show."""
 
-    study: str = option("", "Name of the study; may be left out where there is only one.")
+    study: str = option("", "Name of the study to show; empty: the only one there is.")
 
 
 @click.command("status")
 @click.argument("name", required=False, metavar="[STUDY]")
 @options_from(StatusOptions)
-def status(chosen: StatusOptions, extra: dict[str, str], name: str | None) -> None:
-    """Print a search's front, the trials and the time used, and where to look.
+def status(options: StatusOptions, plugin_options: dict[str, str], name: str | None) -> None:
+    """Print a search's front, its trials, the time used and left, and where to look.
 
-    It reads what MMQ_HOME, or MMQ_STORAGE, holds, whichever machines work on it.
+    Reads the database in MMQ_HOME, or at MMQ_STORAGE, whichever machines are searching.
     """
-    if extra:
-        raise unknown("option", next(iter(extra)), ["study"])
+    if plugin_options:
+        raise unknown("option", next(iter(plugin_options)), ["study"])
     storage = Storage(home(), reading=True)
-    known = get_all_study_names(storage.optuna)
-    wanted = name or chosen.study or (known[0] if len(known) == 1 else "")
-    if not wanted and known:
-        raise InputError(f"study: there are several, name one of {', '.join(known)}")
+    names = get_all_study_names(storage.optuna)
+    wanted = name or options.study or (names[0] if len(names) == 1 else "")
+    if not wanted and names:
+        raise InputError(f"study: there are several; choose from {', '.join(names)}")
     study = StudyReader(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
     if points := study.points():
-        found = "\n".join(study.short_selections())
-        click.echo(f"\n{front_text(points, study.score_name)}\n\n{found}")
+        headlines = "\n".join(study.headlines())
+        click.echo(f"\n{front_text(points, study.score_name)}\n\n{headlines}")
     click.echo()
     print_where_saved()
     if study.parent:
-        click.echo("\n".join(places(study.name, *study.parent)))
+        click.echo("\n".join(browse_lines(study.name, *study.parent)))
     if waiting := unlogged.summary():
         click.echo(f"\n{waiting}")
 
 
 def _count(study: StudyReader, *states: TrialState) -> int:
-    """Trials in these states; those that only repeat another one do not count."""
+    """How many trials are in these states, without duplicates."""
     return sum("duplicate_of" not in t.user_attrs for t in study.trials(*states))
 
 
 def progress(study: StudyReader) -> str:
-    """Trials by what became of them, against what was asked."""
-    asked = study.asked.get("n_trials")
-    of = f" of {asked}" if asked else ""
+    """How many trials are evaluated, running, failed and pruned."""
+    requested = study.request.get("n_trials")
+    of = f" of {requested}" if requested else ""
     return (
         f"{len(study.evaluated())}{of} allocations evaluated, "
         f"{_count(study, TrialState.RUNNING)} running, "
@@ -81,26 +81,26 @@ def _seconds(trial: FrozenTrial) -> float:
 
 
 def times(study: StudyReader) -> str:
-    """The time since the first trial, and what the asked ones still take."""
+    """The time since the first trial, and an estimate for the remaining ones."""
     trials = [t for t in study.study.get_trials(deepcopy=False) if t.datetime_start is not None]
     if not trials:
-        return "Nothing was begun yet."
+        return "No trial has started yet."
     running = _count(study, TrialState.RUNNING)
-    begun = min(t.datetime_start for t in trials if t.datetime_start)
+    start = min(t.datetime_start for t in trials if t.datetime_start)
     ends = [t.datetime_complete for t in trials if t.datetime_complete]
     end = datetime.now() if running or not ends else max(ends)
-    elapsed = in_words(max(0.0, (end - begun).total_seconds()))  # clocks may be set back
+    elapsed = in_words(max(0.0, (end - start).total_seconds()))  # clocks may be set back
     evaluated = sorted(study.evaluated().values(), key=lambda t: t.number)
-    rest = study.asked.get("n_trials", 0) - len(study.settled())
+    rest = study.request.get("n_trials", 0) - len(study.finished())
     if rest <= 0:
-        return f"Elapsed: {elapsed}; all that was asked is done."
+        return f"Elapsed: {elapsed}; the search is complete."
     if not running:
-        return f"Elapsed: {elapsed}; nobody works on it: the same command goes on."
+        return f"Elapsed: {elapsed}; not running. Run the same command to resume."
     if not evaluated:
-        return f"Elapsed: {elapsed}; the first trial runs."
-    each = statistics.median(_seconds(t) for t in evaluated[-RECENT:])
-    left = each * rest / running
-    until = study.asked.get("until")
+        return f"Elapsed: {elapsed}; the first trial is running."
+    seconds = statistics.median(_seconds(t) for t in evaluated[-RECENT:])
+    left = seconds * rest / running
+    until = study.request.get("until")
     if until is not None:
         left = min(left, max(0.0, until - time.time()))
-    return f"Elapsed: {elapsed}; about {in_words(left)} left ({running} at once)."
+    return f"Elapsed: {elapsed}; about {in_words(left)} left ({running} running)."

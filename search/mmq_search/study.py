@@ -1,4 +1,4 @@
-"""A study on disk: trials asked, told, and never lost."""
+"""A study in the database: which allocation is next, and what came of each."""
 
 import logging
 import random
@@ -15,22 +15,23 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.errors import TakenOver
 from mmq.record import TrialRecord
 from mmq.system.process import owner
-from mmq_search.eval_spec_check import check_eval_spec
-from mmq_search.patience import StorageError
+from mmq_search.optuna_internals import enqueued_params
 from mmq_search.record_facts import SIZE_NAMES, objectives, trial_attributes
+from mmq_search.retries import StorageError
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
 from mmq_search.storage import Storage, heartbeat
-from mmq_search.study_reader import BASELINE, StudyReader
+from mmq_search.study_identity import check_identity
+from mmq_search.study_reader import BASELINE, REQUEST, StudyReader
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-MAX_DUPLICATES = 3  # repeats in a row before a fresh allocation is drawn
+MAX_DUPLICATES = 3  # duplicates in a row before a random new allocation is enqueued
 
 
 @dataclass(slots=True)
-class Asked:
+class PendingTrial:
     """A trial to run."""
 
     trial: Trial
@@ -40,9 +41,9 @@ class Asked:
 class SearchStudy(StudyReader):
     """Optuna's study of an eval spec, with the records of its trials beside it.
 
-    A record is written before Optuna is told: a trial that was killed in between is completed from
-    its record by whoever asks next. Any number of processes may have the study open: they ask one
-    after the other, so that none evaluates what another one does.
+    A record is written before Optuna is told, so a trial that is killed in between is completed
+    from its record by the next process that asks. Any number of processes may open the study: they
+    ask one after the other, and no two evaluate the same allocation.
     """
 
     def __init__(
@@ -52,19 +53,19 @@ class SearchStudy(StudyReader):
         space: Space,
         folder: Path,
         seed: int,
-        steering: SamplerSetup | None = None,
+        setup: SamplerSetup | None = None,
         patient: bool = False,
     ) -> None:
-        """patient: wait for a database that is away already at the start."""
+        """patient: wait for a database that is unavailable at the start."""
         self.space, self.seed = space, seed
-        self.steering = steering or SamplerSetup(space)
-        storage, self.abandoned = Storage(folder, patient=patient), StaleTrials(self)
-        self._half_asked: set[int] = set()  # numbers: the database went away meanwhile
-        storage.exclusively(name, lambda: self._make(name, storage, identity))
-        self.abandoned.end_runs()
+        self.setup = setup or SamplerSetup(space)
+        storage, self.stale_trials = Storage(folder, patient=patient), StaleTrials(self)
+        self._interrupted_asks: set[int] = set()  # numbers: the database became unavailable
+        storage.exclusively(name, lambda: self._create(name, storage, identity))
+        self.stale_trials.end_runs()
 
-    def _make(self, name: str, storage: Storage, identity: dict[str, Any]) -> None:
-        """Make the study, or open it, with its lock held."""
+    def _create(self, name: str, storage: Storage, identity: dict[str, Any]) -> None:
+        """Create or open the study; its lock is held."""
         study = optuna.create_study(
             study_name=name,
             storage=storage.optuna,
@@ -72,36 +73,39 @@ class SearchStudy(StudyReader):
             load_if_exists=True,
         )
         self._open(name, storage, study)
-        check_eval_spec(self.study, identity, self.space, self.steering.axis)
-        self.study.set_metric_names([SIZE_NAMES[self.steering.axis], "score"])
-        self.steering.weighed |= self._weighed()
-        self.abandoned.settle()
-        self.lead(self.steering.diagonal())
+        check_identity(self.study, identity, self.space, self.setup.axis)
+        self.study.set_metric_names([SIZE_NAMES[self.setup.axis], "score"])
+        self.setup.measured_sizes |= self._measured_sizes()
+        self.stale_trials.release()
+        self.enqueue(self.setup.diagonal())
 
-    def _weighed(self) -> dict[str, float]:
-        """Stored sizes of allocations that were larger than planned, and than was allowed."""
+    def _measured_sizes(self) -> dict[str, float]:
+        """Stored sizes of allocations that were larger than planned and than the bound."""
         return {
             trial.user_attrs["allocation"]: trial.user_attrs["stored_bpw"]
             for trial in self.trials(TrialState.FAIL)
             if "stored_bpw" in trial.user_attrs
         }
 
-    def exceeds(self, asked: Asked, stored_bpw: float) -> None:
-        """Settle a trial that is larger than planned, and too large: it is not asked again."""
-        storage = self.study._storage
-        storage.set_trial_user_attr(asked.trial._trial_id, "stored_bpw", stored_bpw)
-        self.steering.weighed[str(asked.allocation)] = stored_bpw
-        self.study.tell(asked.trial, state=TrialState.FAIL)
+    def reject_too_large(self, pending: PendingTrial, stored_bpw: float) -> None:
+        """Fail a trial that is larger than planned and than the bound; it is not re-queued."""
+        trial_id = self._trial_id(pending.trial.number)
+        self.storage.optuna.set_trial_user_attr(trial_id, "stored_bpw", stored_bpw)
+        self.setup.measured_sizes[str(pending.allocation)] = stored_bpw
+        self.study.tell(pending.trial, state=TrialState.FAIL)
 
     def exclusively(self, work: Callable[[], T]) -> T:
-        """Do what no other process may do in this study meanwhile; see `Storage.exclusively`."""
+        """Do what no other process may do in this study at once; see `Storage.exclusively`."""
         return self.storage.exclusively(self.name, work)
 
-    def _settle(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
-        """End a trial as its record says; without one, fail it and ask again."""
+    def _trial_id(self, number: int) -> int:
+        return self.storage.optuna.get_trial_id_from_study_id_trial_number(self.study_id, number)
+
+    def release(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
+        """Complete a trial from its record, or fail and re-queue it; the lock is held."""
         record = self.records.get_any(allocation)
-        if record is not None and str(allocation) not in self.settled():
-            self._close(number, record)
+        if record is not None and str(allocation) not in self.finished():
+            self._finish(number, record)
             return record
         self.study.tell(number, state=TrialState.FAIL)
         self._enqueue(allocation)
@@ -109,115 +113,129 @@ class SearchStudy(StudyReader):
 
     def _enqueue(self, allocation: BitAllocation) -> None:
         params = self.space.params(allocation)
-        waiting = [t.system_attrs.get("fixed_params") for t in self.trials(TrialState.WAITING)]
-        if params not in waiting and str(allocation) not in self.settled():
+        waiting = [enqueued_params(trial) for trial in self.trials(TrialState.WAITING)]
+        if params not in waiting and str(allocation) not in self.finished():
             self.study.enqueue_trial(params)
 
-    def lead(self, allocations: Sequence[BitAllocation]) -> None:
-        """Ask for these next, in this order, before the sampler chooses again.
+    def enqueue(self, allocations: Sequence[BitAllocation]) -> None:
+        """Evaluate these next, in this order, before the sampler proposes again.
 
-        Those that were evaluated, are being evaluated or are waiting already are left out.
+        Those that are finished, running or enqueued already are left out.
         """
 
-        def lead() -> None:
+        def enqueue() -> None:
             running = {t.user_attrs.get("allocation") for t in self.trials(TrialState.RUNNING)}
             for allocation in allocations:
                 if str(allocation) not in running:
                     self._enqueue(allocation)
 
-        self.exclusively(lead)
+        self.exclusively(enqueue)
 
-    def ask(self, limit: int | None = None, first: BitAllocation | None = None) -> Asked | None:
-        """The next allocation that was not tried yet; None where there is none left.
+    def ask(
+        self, limit: int | None = None, first: BitAllocation | None = None
+    ) -> PendingTrial | None:
+        """The next new allocation; None if there is none left.
 
-        None, too, where `limit` allocations are settled or running, by whichever process. With
+        None, too, if `limit` allocations are finished or running, in whichever process. With
         `first` it is that one, or None while another process evaluates it.
         """
 
-        def ask() -> Asked | None:
-            self._give_back()
-            self.abandoned.settle()
+        def ask() -> PendingTrial | None:
+            self._release_interrupted()
+            self.stale_trials.release()
             # in this order: a trial that ends in between counts twice, not never
-            begun = len(self.trials(TrialState.RUNNING)) + len(self.settled())
-            return None if limit is not None and begun >= limit else self._ask(first)
+            started = len(self.trials(TrialState.RUNNING)) + len(self.finished())
+            return None if limit is not None and started >= limit else self._ask(first)
 
-        asked = self.exclusively(ask)
-        self._half_asked.clear()
-        self.abandoned.end_runs()
-        return asked
+        pending = self.exclusively(ask)
+        self._interrupted_asks.clear()
+        self.stale_trials.end_runs()
+        return pending
 
-    def _give_back(self) -> None:
-        """Settle what this process was about to ask when the database went away."""
+    def _release_interrupted(self) -> None:
+        """Release what this process was asking for when the database became unavailable."""
         for trial in self.trials(TrialState.RUNNING):
-            if trial.number in self._half_asked:
-                self.abandoned.settle_one(trial)
-        self._half_asked.clear()
+            if trial.number in self._interrupted_asks:
+                self.stale_trials.release_one(trial)
+        self._interrupted_asks.clear()
 
-    def _running(self) -> set[str]:
-        """Allocations that are being evaluated."""
-        return {str(t.user_attrs.get("allocation")) for t in self.trials(TrialState.RUNNING)}
+    def _running(self) -> dict[str, int]:
+        """Numbers of running trials by allocation."""
+        return {
+            str(trial.user_attrs.get("allocation")): trial.number
+            for trial in self.trials(TrialState.RUNNING)
+        }
 
-    def _ask(self, first: BitAllocation | None) -> Asked | None:
-        """The next allocation, with the lock held.
+    def _ask(self, first: BitAllocation | None) -> PendingTrial | None:
+        """The next allocation; the lock is held.
 
-        Repeats (of what was enqueued, or where nothing is left) are answered from what was found.
-        What another process is evaluating is passed over.
+        Duplicates (enqueued ones, or if nothing is left) get the result of the original. What
+        another process evaluates is skipped.
         """
-        repeats = 0
-        self.steering.weighed |= self._weighed()
+        duplicates = 0
+        self.setup.measured_sizes |= self._measured_sizes()
         if first is not None:
             if str(first) in self._running():
                 return None
             self._enqueue(first)
-        # random numbers of its own a session: the same seed would propose the same again
-        begun = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = self.steering.sampler(self.seed + begun, self.points())
+        # other random numbers in each session: the same seed would propose the same again
+        started = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = self.setup.sampler(self.seed + started, self.points())
         while True:
-            trial = self.study.ask()
-            self._half_asked.add(trial.number)
-            self.storage.optuna.record_heartbeat(trial._trial_id)
-            trial.set_user_attr("owner", owner())
-            with self.storage.optuna.parameters_at_once():
-                allocation = self.space.suggest(trial)
-            others = {
-                str(t.user_attrs.get("allocation")): t.number
-                for t in self.trials(TrialState.RUNNING)
-                if t.number != trial.number
-            }
-            trial.set_user_attr("allocation", str(allocation))
-            if first not in (None, allocation) and str(first) not in self.settled():
+            others, (trial, allocation) = self._running(), self._suggest()
+            if first not in (None, allocation) and str(first) not in self.finished():
                 self.study.tell(trial, state=TrialState.FAIL)  # it was enqueued before the first
                 self._enqueue(allocation)
                 continue
-            known = self.settled()
-            new = str(allocation) not in known and str(allocation) not in others
-            if new and self.steering.allows(allocation):
-                return Asked(trial, allocation)
-            if str(allocation) in known:
-                twin = known[str(allocation)]
-                trial.set_user_attr("duplicate_of", twin.number)
-                self.study.tell(trial, twin.values, state=twin.state)
-            elif new:  # it was enqueued under another budget, or nothing is left that fits
-                self.study.tell(trial, state=TrialState.FAIL)
-                if "fixed_params" in self.storage.optuna.get_trial(trial._trial_id).system_attrs:
-                    continue
-            else:
-                trial.set_user_attr("duplicate_of", others[str(allocation)])
-                self.study.tell(trial, state=TrialState.FAIL)
-            repeats += 1
-            if repeats >= MAX_DUPLICATES:
-                seen = {*known, *others}
-                fresh = self.steering.unseen(seen, random.Random(self.seed + trial.number))
+            finished = self.finished()
+            new = str(allocation) not in finished and str(allocation) not in others
+            if new and self.setup.allows(allocation):
+                return PendingTrial(trial, allocation)
+            if self._close_duplicate(trial, allocation, others):
+                continue
+            duplicates += 1
+            if duplicates >= MAX_DUPLICATES:
+                excluded = {*finished, *others}
+                rng = random.Random(self.seed + trial.number)
+                fresh = self.setup.random_new(excluded, rng)
                 if fresh is None:
                     return None
                 self._enqueue(fresh)
 
+    def _suggest(self) -> tuple[Trial, BitAllocation]:
+        """Optuna's next trial, marked as this process's, and its allocation."""
+        trial = self.study.ask()
+        self._interrupted_asks.add(trial.number)
+        self.storage.optuna.record_heartbeat(self._trial_id(trial.number))
+        trial.set_user_attr("owner", owner())
+        with self.storage.optuna.batched_params():
+            allocation = self.space.suggest(trial)
+        trial.set_user_attr("allocation", str(allocation))
+        return trial, allocation
+
+    def _close_duplicate(
+        self, trial: Trial, allocation: BitAllocation, others: dict[str, int]
+    ) -> bool:
+        """End a trial without evaluating it; True if it was enqueued under another budget."""
+        original = self.finished().get(str(allocation))
+        if original is not None:
+            trial.set_user_attr("duplicate_of", original.number)
+            self.study.tell(trial, original.values, state=original.state)
+            return False
+        if str(allocation) in others:
+            trial.set_user_attr("duplicate_of", others[str(allocation)])
+            self.study.tell(trial, state=TrialState.FAIL)
+            return False
+        # it exceeds the budget: it was enqueued under another one, or nothing is left that fits
+        self.study.tell(trial, state=TrialState.FAIL)
+        return bool(enqueued_params(self.study.get_trials(deepcopy=False)[trial.number]))
+
     @contextmanager
-    def working(self, asked: Asked) -> Iterator[None]:
-        """Around a trial's work: other machines see that it is alive."""
+    def working(self, pending: PendingTrial) -> Iterator[None]:
+        """Around a trial's work: a heartbeat shows other machines that it is alive."""
         with (
-            self.storage.door.hurrying(),
-            heartbeat(self.storage.optuna, asked.trial._trial_id),
+            self.storage.retries.short_after_interrupt(),
+            heartbeat(self.storage.optuna, self._trial_id(pending.trial.number)),
         ):
             yield
 
@@ -225,41 +243,42 @@ class SearchStudy(StudyReader):
         """Whether a living process has a trial running."""
 
         def look() -> bool:
-            self.abandoned.settle()
+            self.stale_trials.release()
             return bool(self.trials(TrialState.RUNNING))
 
         others = self.exclusively(look)
-        self.abandoned.end_runs()
+        self.stale_trials.end_runs()
         return others
 
-    def may_have_company(self) -> bool:
-        """As `others_at_work`, and True where the database does not say."""
+    def may_have_others(self) -> bool:
+        """As `others_at_work`, and True if the database is unavailable."""
         try:
             return self.others_at_work()
         except StorageError as error:
             log.warning("The study's run stays open: %s", error)
             return True
 
-    def check_claim(self, asked: Asked) -> None:
-        """TakenOver where the trial was given to others, who took this process for dead."""
-        if self._state(asked) != TrialState.RUNNING:
-            raise TakenOver(f"trial {asked.trial.number} was silent and is settled by others")
+    def check_claim(self, pending: PendingTrial) -> None:
+        """TakenOver if another process, which took this one for dead, released the trial."""
+        if self._state(pending) != TrialState.RUNNING:
+            raise TakenOver(
+                f"trial {pending.trial.number} had no heartbeat, and another process released it"
+            )
 
-    def _state(self, asked: Asked) -> TrialState:
-        return self.study._storage.get_trial(asked.trial._trial_id).state
+    def _state(self, pending: PendingTrial) -> TrialState:
+        return self.storage.optuna.get_trial(self._trial_id(pending.trial.number)).state
 
-    def tell(self, asked: Asked) -> None:
-        """Tell Optuna what the kept record says: completed, or pruned where it was stopped."""
-        record = self.records.get_any(asked.allocation)
-        assert record is not None, f"{asked.allocation} was never kept"
-        if self._state(asked) == TrialState.RUNNING:
-            self._close(asked.trial.number, record)
+    def tell(self, pending: PendingTrial) -> None:
+        """Report a recorded trial to Optuna: completed, or pruned if it was stopped."""
+        record = self.records.get_any(pending.allocation)
+        assert record is not None, f"{pending.allocation} was not recorded"
+        if self._state(pending) == TrialState.RUNNING:
+            self._finish(pending.trial.number, record)
 
-    def _close(self, number: int, record: TrialRecord) -> None:
-        storage = self.study._storage  # a Trial of another process can be written in no other way
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+    def _finish(self, number: int, record: TrialRecord) -> None:
+        trial_id = self._trial_id(number)
         for name, value in trial_attributes(record).items():
-            storage.set_trial_user_attr(trial_id, name, value)
+            self.storage.optuna.set_trial_user_attr(trial_id, name, value)
         self._name_score(record)
         if record.pruned is not None:
             self.study.tell(number, state=TrialState.PRUNED)
@@ -270,39 +289,38 @@ class SearchStudy(StudyReader):
         if "score_name" not in self.study.user_attrs:
             self.study.set_user_attr("score_name", record.primary)
 
-    def tell_aside(self, record: TrialRecord) -> None:
-        """Keep what the unquantized model scores where the space does not have it."""
+    def save_baseline(self, record: TrialRecord) -> None:
+        """Save the unquantized model's result in the study, if the space does not have it."""
         self._name_score(record)
         values = {"values": objectives(record, self.axis)}
         self.study.set_user_attr(BASELINE, trial_attributes(record) | values)
 
-    def log_to(self, parent: tuple[str, str]) -> None:
-        """Keep tracking store and id of the parent run that this study is logged to."""
+    def save_parent(self, parent: tuple[str, str]) -> None:
+        """Save the tracking store and the id of the parent run that this study is logged to."""
         self.study.set_user_attr("parent", list(parent))
 
-    def remember(self, n_trials: int, until: float | None) -> None:
-        """Keep what a command asks for."""
-        steering = self.steering
+    def save_request(self, n_trials: int, until: float | None) -> None:
+        """Save what this command requests, for `mmq status` and for workers."""
         bounds = {
-            "budget": asdict(steering.budget),
-            "parameters": steering.parameters,
-            "floor": steering.floor,
+            "budget": asdict(self.setup.budget),
+            "parameters": self.setup.parameters,
+            "floor": self.setup.floor,
         }
-        self.study.set_user_attr("asked", {"n_trials": n_trials, "until": until} | bounds)
+        self.study.set_user_attr(REQUEST, {"n_trials": n_trials, "until": until} | bounds)
 
-    def give_up(self, asked: Asked, retry: bool) -> None:
-        """Settle a trial that ended early; with `retry` its allocation is asked again.
+    def give_up(self, pending: PendingTrial, retry: bool) -> None:
+        """End a trial that stopped early; with `retry` its allocation is re-queued.
 
-        A trial whose record was kept is complete all the same. Nothing happens where Optuna was
-        told already: the interrupt came after the end.
+        A recorded trial is completed all the same. A trial that is finished already, because the
+        interrupt came after its end, is left as it is.
         """
-        if self._state(asked).is_finished():
+        if self._state(pending).is_finished():
             return
-        if retry or self.records.get_any(asked.allocation) is not None:
-            self.exclusively(lambda: self._give_up(asked))
+        if retry or self.records.get_any(pending.allocation) is not None:
+            self.exclusively(lambda: self._give_up(pending))
         else:
-            self.study.tell(asked.trial, state=TrialState.FAIL)
+            self.study.tell(pending.trial, state=TrialState.FAIL)
 
-    def _give_up(self, asked: Asked) -> None:
-        if self._state(asked) == TrialState.RUNNING:
-            self._settle(asked.trial.number, asked.allocation)
+    def _give_up(self, pending: PendingTrial) -> None:
+        if self._state(pending) == TrialState.RUNNING:
+            self.release(pending.trial.number, pending.allocation)

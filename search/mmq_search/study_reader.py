@@ -1,4 +1,4 @@
-"""What a search has found so far, read from its storage."""
+"""What a search has evaluated so far, read from its database."""
 
 import logging
 from array import array
@@ -21,130 +21,141 @@ from mmq_search.storage import Storage
 
 log = logging.getLogger(__name__)
 DIRECTIONS = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
-BASELINE = "baseline"  # the study's attribute with the unquantized model, where no trial has it
+BASELINE = "baseline"  # study attribute: the unquantized model's result, if no trial has it
+REQUEST = "request"  # study attribute: what the last command requested
 
 
 class StudyReader:
-    """A study to read from: nothing is settled, nor made."""
+    """A study opened for reading: nothing is created or changed."""
 
     def __init__(self, name: str, storage: Storage) -> None:
         """InputError for an unknown study."""
-        known = optuna.get_all_study_names(storage.optuna)
-        if name not in known:
-            raise unknown("study", name, known)
+        names = optuna.get_all_study_names(storage.optuna)
+        if name not in names:
+            raise unknown("study", name, names)
         self._open(name, storage, optuna.load_study(study_name=name, storage=storage.optuna))
 
     def _open(self, name: str, storage: Storage, study: optuna.Study) -> None:
         self.name, self.storage, self.study = name, storage, study
+        self.study_id = storage.optuna.get_study_id_from_name(name)
         self.records = Records(storage.folder / "studies" / name)
         self._samples: dict[str, array[float]] = {}  # records do not change
         self._check_origin()
 
     def _check_origin(self) -> None:
-        """InputError for a study that `mmq search` did not make."""
+        """InputError for a study that `mmq search` did not create."""
         trials = self.study.get_trials(deepcopy=False)
         why = ""
         if list(self.study.directions) != DIRECTIONS:
             shown = ", ".join(d.name.lower() for d in self.study.directions)
             why = f"its directions are {shown}, not minimize, maximize"
         elif trials and "eval_spec" not in self.study.user_attrs:
-            why = "it has trials, and no eval spec"
+            why = "it has trials, but no eval spec"
         if why:
             raise InputError(
-                f"study: {self.name!r} in {self.storage.address} was not made by mmq search: "
+                f"study: mmq search did not create {self.name!r} in {self.storage.address}: "
                 f"{why}. Choose another --study, or another storage."
             )
-        others = [t.number for t in trials if t.state.is_finished() and not _is_known(t)]
+        others = [t.number for t in trials if t.state.is_finished() and not _is_valid(t)]
         if others:
             shown = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
-            log.warning("Trials %s of study %s were not made by mmq: ignored", shown, self.name)
+            log.warning(
+                "Ignoring trials %s of study %s, which mmq did not create", shown, self.name
+            )
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Optuna's trials in these states."""
         return self.study.get_trials(deepcopy=False, states=states)
 
     def evaluated(self) -> dict[str, FrozenTrial]:
-        """Finished trials that were really evaluated, by allocation."""
+        """Completed trials by allocation, without duplicates."""
         return self._originals(TrialState.COMPLETE)
 
     def pruned(self) -> dict[str, FrozenTrial]:
-        """Trials that lost their race, by allocation; `partial` in their attributes says more."""
+        """Pruned trials by allocation; their attribute `partial` has the score so far."""
         return self._originals(TrialState.PRUNED)
 
-    def settled(self) -> dict[str, FrozenTrial]:
-        """What is never asked again: evaluated or pruned."""
+    def finished(self) -> dict[str, FrozenTrial]:
+        """Completed and pruned trials by allocation: none of them is evaluated again."""
         return self._originals(TrialState.COMPLETE, TrialState.PRUNED)
 
     def _originals(self, *states: TrialState) -> dict[str, FrozenTrial]:
         return {
             trial.user_attrs["allocation"]: trial
             for trial in self.trials(*states)
-            if "duplicate_of" not in trial.user_attrs and _is_known(trial)
+            if "duplicate_of" not in trial.user_attrs and _is_valid(trial)
         }
 
     @property
     def parent(self) -> tuple[str, str] | None:
         """Tracking store and id of the parent run that this study is logged to."""
-        known = self.study.user_attrs.get("parent")
-        return None if known is None else (known[0], known[1])
+        parent = self.study.user_attrs.get("parent")
+        return None if parent is None else (parent[0], parent[1])
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What the last command asked for: n_trials, until when (seconds of the epoch), what
-        bounds, and of how many parameters.
+    def request(self) -> dict[str, Any]:
+        """What the last command requested.
+
+        n_trials, until (seconds since the epoch), budget; the model's parameters and the metric's
+        floor.
         """
-        return dict(self.study.user_attrs.get("asked") or {})
+        return dict(self.study.user_attrs.get(REQUEST) or {})
 
     def budget(self) -> Budget:
-        """The bounds that the last command asked for; InputError for those of a newer mmq."""
-        given = dict(self.asked.get("budget") or {})
-        known = {field.name for field in fields(Budget)}
-        if strange := sorted(given.keys() - known):
+        """The bounds of the last command; InputError for those of a newer mmq."""
+        bounds = dict(self.request.get("budget") or {})
+        names = {field.name for field in fields(Budget)}
+        if strange := sorted(bounds.keys() - names):
             raise InputError(
-                f"study: {self.name!r} was searched by a newer mmq, with the bounds "
+                f"study: a newer mmq searched {self.name!r}, with the bounds "
                 f"{', '.join(strange)}. Use that version."
             )
-        return Budget(**given)
+        return Budget(**bounds)
 
     @property
     def score_name(self) -> str:
-        """The metric that is maximized, as the evaluator calls it."""
+        """The metric that is maximized, as the evaluator names it."""
         return str(self.study.user_attrs.get("score_name", "score"))
 
     @property
     def axis(self) -> SizeAxis:
-        """The size that is minimized; studies from before there was a choice have the nominal."""
+        """The size that is minimized; nominal in studies that are older than the option."""
         return parse_axis(self.study.user_attrs.get("size_axis") or "nominal")
 
-    def short_selections(self) -> list[str]:
-        """The selections by the last budget, one line each, without how sure they are."""
-        asked, parameters = self.asked, self.asked.get("parameters", 0)
+    def headlines(self) -> list[str]:
+        """The selected allocations, one line each, without their uncertainty."""
+        request = self.request
         selections = select(
-            self.points(), self.budget(), parameters, lambda _: None, [], asked.get("floor")
+            self.points(),
+            self.budget(),
+            request.get("parameters", 0),
+            lambda _: None,
+            [],
+            request.get("floor"),
         )
-        return [each.text.splitlines()[0] for each in selections]
+        return [selection.headline for selection in selections]
 
     def points(self) -> list[Point]:
         """Every evaluated trial on the size-score plane, and the unquantized model."""
-        known = self.study.user_attrs
-        nominal = (known.get("size_axis") or "nominal") == "nominal"
-        found = {
+        attrs = self.study.user_attrs
+        nominal = (attrs.get("size_axis") or "nominal") == "nominal"
+        points = {
             allocation: _point(allocation, trial.values, trial.user_attrs, nominal)
             for allocation, trial in self.evaluated().items()
         }
-        if (aside := known.get(BASELINE)) is not None:
-            name = aside["allocation"]
-            found.setdefault(name, _point(name, aside["values"], aside, nominal))
-        return list(found.values())
+        if (result := attrs.get(BASELINE)) is not None:
+            name = result["allocation"]
+            points.setdefault(name, _point(name, result["values"], result, nominal))
+        return list(points.values())
 
     def per_sample(self, allocation: str) -> Sequence[float] | None:
-        """A finished trial's score of every sample, where its metric has one."""
-        if (known := self._samples.get(allocation)) is None:
-            found = self._read_samples(allocation)
-            if found is None:
+        """A completed trial's score of every sample; None if its metric has none."""
+        if (cached := self._samples.get(allocation)) is None:
+            scores = self._read_samples(allocation)
+            if scores is None:
                 return None
-            known = self._samples[allocation] = array("d", found)
-        return known.tolist()
+            cached = self._samples[allocation] = array("d", scores)
+        return cached.tolist()
 
     def _read_samples(self, allocation: str) -> Sequence[float] | None:
         record = self.records.get(allocation)
@@ -162,8 +173,8 @@ class StudyReader:
         parameters: int = 0,
         floor: float | None = None,
     ) -> Results:
-        """What was evaluated; clusters: the picture of every sample; parameters: of the model;
-        floor: the least score there is.
+        """The evaluated trials. clusters: the image of every sample; parameters: of the model;
+        floor: the lowest possible score.
         """
         return Results(
             self.name,
@@ -177,8 +188,8 @@ class StudyReader:
         )
 
 
-def _is_known(trial: FrozenTrial) -> bool:
-    """Whether a finished trial has the allocation and the values that it has to have."""
+def _is_valid(trial: FrozenTrial) -> bool:
+    """Whether a finished trial has the allocation and the values that mmq writes."""
     if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return True
     valued = trial.state == TrialState.PRUNED or len(trial.values or ()) == len(DIRECTIONS)

@@ -9,7 +9,7 @@ from known_tables import additive, grid
 from mlflow import MlflowClient
 
 from mmq.cli import main
-from mmq.tracking.queries import find_answers
+from mmq.tracking.queries import find_trials
 from mmq.tracking.sample_scores import read_samples
 
 QUICK = ["--bootstrap", "4", "--trees", "10", "--repeats", "5", "--jobs", "1"]
@@ -106,9 +106,9 @@ def test_what_cannot_be_ranked_is_said_and_logged(store_uri, capsys):
     [
         (["--study", "gtpq"], "Unknown study 'gtpq'. Did you mean 'gptq'?"),
         (["--experiment", "mqm"], "Unknown experiment 'mqm'. Did you mean 'mmq'?"),
-        (["--score", "cider"], "score: no trial found has the metric 'cider'"),
+        (["--score", "cider"], "score: no trial has the metric 'cider'"),
         (["--tag", "mmq.study=x"], "no finished trials in experiment 'mmq' with tags.`mmq.study`"),
-        (["--filter", "x y z"], "filter: 'x y z' is none of MLflow's"),
+        (["--filter", "x y z"], "filter: 'x y z' is not a valid MLflow filter"),
         (["--filter", "params.`bits.llm` = '2'"], "gptq: one configuration only"),
         (["--bootstrap", "1"], "bootstrap: 1 is less than 2"),
         (["--file", "gptq.csv", "--study", "gptq"], "not both"),
@@ -128,7 +128,7 @@ def test_real_trials_bring_their_samples_and_share_the_unquantized_model(store_u
     main(["grid", *tiny, "--quantizer", "uniform", "--bits", "2,3,4,16", "--study", "grid"])
     main(["compare-quantizers", *tiny, "--quantizers", "uniform,rtn", "--bits", "4"])
     capsys.readouterr()
-    answers, links = find_answers("mmq")
+    answers, links = find_trials("mmq")
     by_name = {each.name: each for each in answers}
     assert {name: len(each.trials) for name, each in by_name.items()} == {"uniform": 16, "rtn": 2}
     assert len(links) == 2

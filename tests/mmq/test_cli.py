@@ -217,7 +217,7 @@ def test_a_search_goes_on_where_it_stopped_and_is_quick_when_done(mmq, tmp_path)
     assert first.returncode == 0, first.stderr
     again = search(mmq, 6)
     assert again.returncode == 0, again.stderr
-    assert "goes on: 4 of 6" in again.stdout
+    assert "resumes: 4 of 6" in again.stdout
     found = runs(tmp_path)
     parents = [r for r in found if r.data.tags["mmq.kind"] == "study"]
     trials = [r for r in found if r.data.tags["mmq.kind"] == "trial"]
@@ -243,7 +243,7 @@ def test_a_study_is_never_spread_over_two_stores(mmq, tmp_path):
     (tmp_path / "mlflow.db").unlink()
     gone = search(mmq, 2)
     assert gone.returncode == 2
-    assert "is gone" in gone.stderr
+    assert "which does not exist" in gone.stderr
 
 
 def damaged(folder, damage):
@@ -311,7 +311,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, t
     assert statuses(tmp_path, "study") == ["KILLED"]
     finished = found.count("FINISHED")
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16")
-    assert f"goes on: {finished} of 7" in process.stdout
+    assert f"resumes: {finished} of 7" in process.stdout
     assert statuses(tmp_path, "trial").count("FINISHED") == 7
     assert statuses(tmp_path, "study") == ["FINISHED"]
 

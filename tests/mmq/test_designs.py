@@ -75,7 +75,7 @@ def test_another_study_under_the_same_name_is_refused(store_uri, capsys):
     for command in (["grid", *own], ["ablate", *own, "--group-size", "64"]):
         with pytest.raises(SystemExit):
             main(command)
-        assert "study: 'mine' is there already" in capsys.readouterr().err
+        assert "study: 'mine' exists already" in capsys.readouterr().err
     main(["ablate", *own, "--bits", "4,8"])  # more widths of the same question
     client = MlflowClient(store_uri)
     experiment = client.get_experiment_by_name("mmq").experiment_id

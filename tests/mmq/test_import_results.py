@@ -10,7 +10,6 @@ from mlflow import MlflowClient
 from mmq.analysis.results_file import parse_sizes, read_results
 from mmq.cli import main
 from mmq.errors import InputError
-from mmq.tracking import bulk
 
 HEAD = "vit_bits,llm_bits,cider,meteor,bpw"
 ROWS = ("16,16,1.3,0.3,16", "4,16,1.2,0.28,9", "16,4,1.25,0.29,8", "4,4,1.1,0.27,4")
@@ -236,37 +235,3 @@ def test_bad_options_end_before_anything_is_logged(store_uri, option):
     with pytest.raises(SystemExit):
         main(["import-results", *given])
     assert not Path("mlflow.db").exists()
-
-
-def test_runs_filled_in_at_once_are_those_that_the_client_makes(store_uri):
-    client = MlflowClient(store_uri)
-    experiment = client.create_experiment("x")
-    tags = {"mlflow.user": "someone", "mmq.kind": "trial"}
-    run = bulk.FinishedRun("vit=4", {"bits.vit": "4"}, {"score": 0.5, "bpw": 3}, tags)
-    assert bulk._engine(client) is not None
-    (fast,) = bulk.create_finished(client, experiment, [run], quiet=True)
-    slow = bulk._create(client, experiment, run)
-
-    def facts(run_id):
-        found = client.get_run(run_id).to_dictionary()
-        for name in ("run_id", "run_uuid", "start_time", "end_time"):
-            found["info"].pop(name, None)
-        found["info"]["artifact_uri"] = found["info"]["artifact_uri"].replace(run_id, "")
-        return found
-
-    assert facts(fast) == facts(slow)
-    assert [m.value for m in client.get_metric_history(fast, "score")] == [0.5]
-    assert {r.info.run_id for r in client.search_runs([experiment], "metrics.score > 0.4")} == {
-        fast, slow
-    }  # fmt: skip
-    client.log_metric(fast, "later", 1.0)
-
-
-def test_a_server_is_asked_run_by_run(store_uri, monkeypatch):
-    client = MlflowClient(store_uri)
-    experiment = client.create_experiment("x")
-    monkeypatch.setattr(bulk, "_engine", lambda client: None)
-    monkeypatch.setattr(bulk, "THREADS", 1)
-    made = [bulk.FinishedRun(f"r{k}", {}, {"score": k}, {}) for k in range(3)]
-    ids = bulk.create_finished(client, experiment, made, quiet=True)
-    assert [client.get_run(each).info.run_name for each in ids] == ["r0", "r1", "r2"]

@@ -192,12 +192,6 @@ def test_scores_that_are_losses_equal_or_one_for_all_are_borne():
         assert len(set(allocations(study))) == 12
 
 
-def test_a_study_of_one_objective_is_refused():
-    study = optuna.create_study(sampler=FrontSampler())
-    with pytest.raises(ValueError, match="two objectives, size and score, not 1"):
-        study.optimize(lambda t: t.suggest_int("a", 0, 3), n_trials=2)
-
-
 def test_the_documented_example_runs():
     page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -50,7 +50,7 @@ def test_sizes_that_are_a_sum_are_learned_exactly_and_order_the_levels():
 
 def test_a_known_size_that_is_no_sum_is_asked_point_by_point():
     grid = Grid({"a": [1, 2, 3], "b": [5, 3, 1]})
-    known = Sizes.known(grid, lambda p: p["a"] * p["b"], np.random.default_rng(0))
+    known = Sizes.tabulated(grid, lambda p: p["a"] * p["b"], np.random.default_rng(0))
     ordered, sizes = by_size(grid, known)
     points = ordered.everything()
     assert ordered.levels["b"] == [1, 3, 5]
@@ -63,7 +63,7 @@ def test_a_handful_of_trials_tells_what_saturates():
     grid = Grid(dict.fromkeys(WEIGHTS, WIDTHS))
     points = grid.random(15, np.random.default_rng(1))
     told = np.array([score(grid.decode(p.tolist())) for p in points])
-    sizes = Sizes.known(grid, size, np.random.default_rng(0))
+    sizes = Sizes.tabulated(grid, size, np.random.default_rng(0))
     model = ScoreModel(Shape.plain(grid.counts.tolist()), points, told, 0.0, sizes)
     everything = grid.everything()
     true = np.array([score(grid.decode(p.tolist())) for p in everything])
@@ -89,7 +89,7 @@ def test_a_constraint_of_many_trials_is_fitted_to_those_near_what_breaks_it(monk
     values = np.where(broken, 1.0, -1.0)
     found = {}
     for most in (1000, 200):
-        monkeypatch.setattr(proposal, "MOST_LIMITS", most)
+        monkeypatch.setattr(proposal, "MAX_LIMIT_TRIALS", most)
         found[most] = proposal._constraint(grid, points, values)
     assert len(found[200]._process.values) == 200
     some = grid.random(200, rng)

@@ -54,7 +54,7 @@ def running(folder, count=1):
     return found if len(found) >= count else None
 
 
-def test_workers_end_together_and_a_killed_one_costs_nothing(tmp_path):
+def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path):
     command = start(tmp_path, "--n-trials", "25")
     wait_for(lambda: running(tmp_path))
     workers = psutil.Process(command.pid).children()
@@ -72,7 +72,7 @@ def test_workers_end_together_and_a_killed_one_costs_nothing(tmp_path):
     os.kill(int(victim.data.tags["mmq.owner"].split(":")[1]), signal.SIGKILL)
     said, _ = command.communicate(timeout=300)
     assert command.returncode == 0, said
-    assert "was ended by signal 9; 1 others go on." in said
+    assert "was ended by signal 9; 1 others continue." in said
     whole = [t for t in trials(tmp_path) if t.info.status == "FINISHED"]
     assert len({t.data.tags["mmq.allocation"] for t in whole}) == len(whole) == finished + 6
     assert not running(tmp_path)
@@ -81,7 +81,7 @@ def test_workers_end_together_and_a_killed_one_costs_nothing(tmp_path):
     assert parent.info.status == "FINISHED"
 
 
-def test_a_worker_ends_when_its_overseer_was_killed():
+def test_a_worker_ends_when_its_overseer_is_killed():
     work = "from mmq_search.launchers.local import *; end_with_overseer(); time.sleep(60)"
     worker = subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE)
     time.sleep(0.1)
@@ -102,7 +102,7 @@ def program(tmp_path, monkeypatch):
     return instead
 
 
-def test_an_overseer_passes_on_what_is_said_and_who_ended(monkeypatch, capfd):
+def test_an_overseer_relays_output_and_reports_how_workers_ended(monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_RUN_ID", "of-the-command")
     done = iter([0, 1, 1, 1])  # the other one has evaluated something
     codes = oversee([["plugins"], ["no-such-command"]], lambda: next(done, 1), 1)
@@ -148,7 +148,7 @@ def test_a_timeout_is_written_in_seconds_minutes_or_hours():
     assert Deadline.parse("").left is None
     assert not Deadline.parse("").passed
     assert [Deadline.parse(t).seconds for t in ("90", "90m", "1.5h")] == [90, 5400, 5400]
-    assert Deadline(10, began=time.monotonic() - 11).passed
+    assert Deadline(10, start=time.monotonic() - 11).passed
     assert in_words(3600 * 8) == "8 h 0 min"
     for text in ("0", "soon", "-5", "5 weeks"):
         with pytest.raises(InputError, match="timeout"):

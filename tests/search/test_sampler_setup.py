@@ -1,4 +1,4 @@
-"""Budgets in studies: what is asked keeps to them, and the answer is the table's true one."""
+"""Budgets in studies: trials are within them, and the selection is the table's true one."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from mmq_plugins.evaluators.vqa import Vqa
+from mmq_plugins.evaluators.vqa import Vqa, VqaScorer
 from mmq_plugins.quantizers.rtn import Rtn
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
@@ -30,36 +30,36 @@ BITS = (2, 3, 4, 5, 6, 8, 16)
 
 
 @pytest.fixture(scope="module")
-def seen():
+def blip2():
     return skeleton(locate("embedded-blip2"))
 
 
-def steering(seen, grain="component", axis="stored", quantizer=None, **budget):
-    space = Space(tuple(seen.components), BITS, grain)
-    return SamplerSetup.of(space, seen, Budget.parse(**budget), quantizer or Rtn(), axis=axis)
+def make_setup(skeleton, granularity="component", axis="stored", quantizer=None, **budget):
+    space = Space(tuple(skeleton.components), BITS, granularity)
+    return SamplerSetup.of(space, skeleton, Budget.parse(**budget), quantizer or Rtn(), axis=axis)
 
 
-@pytest.mark.parametrize("grain", ["component", "fine"])
+@pytest.mark.parametrize("granularity", ["component", "fine"])
 @pytest.mark.parametrize("axis", ["stored", "nominal"])
-def test_sizes_are_those_of_the_plan(seen, grain, axis):
-    steered = steering(seen, grain, axis, Rtn(group_size=16))
+def test_sizes_are_those_of_the_plan(blip2, granularity, axis):
+    setup = make_setup(blip2, granularity, axis, Rtn(group_size=16))
     rng = np.random.default_rng(0)
     for _ in range(5):
-        params = {name: int(rng.integers(0, len(BITS))) for name in steered.space.parts}
-        allocation = steered.space.allocation(params)
-        planned = planned_size(allocation, seen.components, seen.parameters, Rtn(group_size=16))
-        assert steered.bpw(params) == planned.bpw
-        assert steered.stored_bpw(params) == planned.stored_bpw
-        assert steered.size(params) == (
+        params = {name: int(rng.integers(0, len(BITS))) for name in setup.space.parts}
+        allocation = setup.space.allocation(params)
+        planned = planned_size(allocation, blip2.components, blip2.parameters, Rtn(group_size=16))
+        assert setup.bpw(params) == planned.bpw
+        assert setup.stored_bpw(params) == planned.stored_bpw
+        assert setup.size(params) == (
             planned.stored_bpw
             if axis == "stored"
-            else planned_bpw(allocation, seen.components, seen.parameters)
+            else planned_bpw(allocation, blip2.components, blip2.parameters)
         )
-        assert steered.gib(params) == planned.stored_gib
+        assert setup.gib(params) == planned.stored_gib
 
 
 @pytest.mark.parametrize("options", [{"group-size": "32"}, {"symmetric": "true"}, {}])
-def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
+def test_the_planned_size_is_the_measured_one_to_the_digit(tmp_path, options):
     chosen = EvalOptions(model="embedded-llava", limit="4", quantizer="rtn")
     prepared = prepare(chosen, options, lambda parts: [BitAllocation.uniform(parts, 3)])
     model = prepared.load()
@@ -67,84 +67,85 @@ def test_the_plan_is_what_a_trial_weighs_to_the_digit(tmp_path, options):
     allocation = BitAllocation.parse("vit.attn=3,llm.ff=5").over(model.components)
     report = QuantReport(tuple(artifacts.write_(model, allocation)))
     size = measure_size(report, prepared.skeleton.parameters)
-    seen = prepared.skeleton
-    assert planned_size(allocation, seen.components, seen.parameters, prepared.quantizer) == size
-    space = Space(tuple(seen.components), (3, 5, 16), "type")
-    steered = SamplerSetup.of(space, seen, Budget(), prepared.quantizer)
-    assert steered.size(space.params(allocation)) == size.stored_bpw
+    llava = prepared.skeleton
+    planned = planned_size(allocation, llava.components, llava.parameters, prepared.quantizer)
+    assert planned == size
+    space = Space(tuple(llava.components), (3, 5, 16), "type")
+    setup = SamplerSetup.of(space, llava, Budget(), prepared.quantizer)
+    assert setup.size(space.params(allocation)) == size.stored_bpw
 
 
-def test_a_budget_that_nothing_keeps_to_is_refused_before_the_model_is_loaded(seen):
+def test_a_budget_that_no_allocation_meets_is_refused_before_the_model_is_loaded(blip2):
     with pytest.raises(InputError, match="max-bpw: 2 cannot be reached; the smallest allocation"):
-        steering(seen, max_bpw="2")
+        make_setup(blip2, max_bpw="2")
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
-        steering(seen, max_gib="0.00001")
-    space = Space(tuple(seen.components), (2, 4))
-    for score, said in (("101", "cannot be reached"), ("0", "asks for nothing")):
+        make_setup(blip2, max_gib="0.00001")
+    space = Space(tuple(blip2.components), (2, 4))
+    for score, said in (("101", "cannot be reached"), ("0", "is met by every model")):
         with pytest.raises(InputError, match=f"min-score: {score} {said}; .* between 0 and 100"):
-            SamplerSetup.of(space, seen, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
+            SamplerSetup.of(space, blip2, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
 
 
-def test_the_size_that_a_refusal_names_can_be_reached(seen):
+def test_the_size_that_a_refusal_names_can_be_reached(blip2):
     with pytest.raises(InputError) as error:
-        steering(seen, max_bpw="2")
+        make_setup(blip2, max_bpw="2")
     named = str(error.value).split(" has ")[1].split()[0]
-    assert steering(seen, max_bpw=named).diagonal()
+    assert make_setup(blip2, max_bpw=named).diagonal()
 
 
-def test_a_bound_counts_scales_unless_the_nominal_axis_is_asked(seen):
+def test_a_bound_counts_scales_unless_the_axis_is_nominal(blip2):
     small = Rtn(group_size=16)
-    stored = {str(a) for a in steering(seen, quantizer=small, max_bpw="5.5").diagonal()}
-    nominal = steering(seen, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
+    stored = {str(a) for a in make_setup(blip2, quantizer=small, max_bpw="5.5").diagonal()}
+    nominal = make_setup(blip2, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
     assert stored < {str(a) for a in nominal}
-    for allocation in stored - {str(BitAllocation.uniform(seen.components, 16))}:
+    for allocation in stored - {str(BitAllocation.uniform(blip2.components, 16))}:
         parsed = BitAllocation.parse(allocation)
-        size = planned_size(parsed, seen.components, seen.parameters, small)
+        size = planned_size(parsed, blip2.components, blip2.parameters, small)
         assert size.stored_bpw <= 5.5
 
 
 def made_up():
-    """A steering whose sizes are those of `record`, and the whole table."""
+    """A setup whose sizes are those of `record`, and the whole table."""
     space = Space(("vit", "llm"), BITS)
-    steered = SamplerSetup(space, Budget(), (1, 3), 4)
+    setup = SamplerSetup(space, Budget(), (1, 3), 4)
     table = {}
     for bits in itertools.product(BITS, repeat=2):
         allocation = BitAllocation.of(dict(zip(("vit", "llm"), bits, strict=True)))
         params = space.params(allocation)
-        table[str(allocation)] = steered.bpw(params)
-    return steered, table
+        table[str(allocation)] = setup.bpw(params)
+    return setup, table
 
 
-def test_a_bounded_search_asks_nothing_larger_but_the_unquantized_model(tmp_path):
-    steered, sizes = made_up()
-    steered.budget = Budget.parse(max_bpw="5")
-    study = open_study(tmp_path, space=steered.space, steering=steered)
-    asked = []
+def test_a_bounded_search_evaluates_nothing_larger_but_the_unquantized_model(tmp_path):
+    setup, sizes = made_up()
+    setup.budget = Budget.parse(max_bpw="5")
+    study = open_study(tmp_path, space=setup.space, setup=setup)
+    evaluated = []
     while (trial := study.ask()) is not None:
         study.records.put(record(trial).in_run("r"))
         study.tell(trial)
-        asked.append(str(trial.allocation))
+        evaluated.append(str(trial.allocation))
     small = {name for name, bpw in sizes.items() if bpw <= 5}
-    assert set(asked) == small | {"vit=16 llm=16"}
-    assert len(asked) == len(set(asked))
+    assert set(evaluated) == small | {"vit=16 llm=16"}
+    assert len(evaluated) == len(set(evaluated))
 
 
-def test_how_much_is_left_counts_what_is_allowed():
-    steered, sizes = made_up()
-    steered.budget = Budget.parse(max_bpw="5")
-    assert steered.left(set()) == 1 + sum(bpw <= 5 for bpw in sizes.values())
-    assert steered.left(set(sizes)) == 0
+def test_only_allocations_within_the_budget_are_counted():
+    setup, sizes = made_up()
+    setup.budget = Budget.parse(max_bpw="5")
+    assert setup.count_new(set()) == 1 + sum(bpw <= 5 for bpw in sizes.values())
+    assert setup.count_new(set(sizes)) == 0
 
 
 def test_the_smallest_within_a_drop_is_found_in_a_few_trials(tmp_path):
-    steered, _ = made_up()
-    steered.budget = Budget.parse(max_drop="1%")
-    study = open_study(tmp_path, space=steered.space, steering=steered)
+    setup, _ = made_up()
+    setup.budget = Budget.parse(max_drop="1%")
+    study = open_study(tmp_path, space=setup.space, setup=setup)
     for _ in range(14):
         trial = study.ask()
         study.records.put(record(trial).in_run("r"))
         study.tell(trial)
-    (answer,) = study.results(["a", "b"], steered.budget, 4).selections()
+    (answer,) = study.results(["a", "b"], setup.budget, 4).selections()
     assert answer.point.allocation == "vit=3 llm=4"  # of `record`: 80 from these widths on
 
 
@@ -152,7 +153,7 @@ def said_by(*arguments):
     return CliRunner().invoke(cli, arguments, catch_exceptions=False).output
 
 
-def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
+def test_a_search_registers_its_selection_and_a_trial_evaluates_it(store_uri):
     options = ["--model", "embedded-llava", "--limit", "12", "--bits", "3,4,16"]
     options += ["--study", "bounded"]
     said = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
@@ -170,7 +171,7 @@ def test_a_search_registers_its_answer_and_a_trial_applies_it(store_uri):
     assert "vit=4 llm=4\n5." in said  # what is given counts
 
 
-def test_what_a_grid_or_another_search_evaluated_is_not_evaluated_again(store_uri, evaluated):
+def test_trials_of_a_grid_or_another_search_are_reused(store_uri, evaluated):
     options = ["--model", "embedded-llava", "--limit", "9", "--bits", "4,16", "--quantizer", "rtn"]
     said_by("grid", *options, "--study", "before")
     assert len(evaluated) == 4
@@ -225,15 +226,15 @@ def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(
     said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
     assert evaluated[0][1] == "vit=16 llm=16"
     assert len(evaluated) == 3
-    assert "The unquantized model was evaluated to compare with; it is no trial." in said
+    assert "The unquantized model was evaluated for comparison; it is not a trial." in said
     assert "none of them unquantized" not in said
     said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "3", "--study", "aside")
     assert "2 of 3 allocations are evaluated" in said
     assert len(evaluated) == 4
 
 
-def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, monkeypatch):
-    scored, real = [], Vqa.predict
+def test_a_model_larger_than_planned_and_allowed_is_not_evaluated(store_uri, monkeypatch):
+    scored, real = [], VqaScorer.score
 
     def watched(self, *arguments):
         scored.append(1)
@@ -243,12 +244,12 @@ def test_what_takes_more_than_planned_and_allowed_is_not_evaluated(store_uri, mo
         return shape[0] * shape[1] * bits
 
     monkeypatch.setattr(Rtn, "stored_bits", codes_alone)
-    monkeypatch.setattr(Vqa, "predict", watched)
+    monkeypatch.setattr(VqaScorer, "score", watched)
     options = [*ASKED, "--bits", "4,16", "--group-size", "16", "--max-bpw", "5.5"]
     said = said_by("search", *options, "--study", "larger", "--prune", "false")
     assert len(scored) == 1  # the unquantized model: 4 bits in groups of 16 are 5.25
     assert "best under 5.5 bpw: none" in said
-    assert "Not evaluated: 1 that took more than planned and than the bound" in said
+    assert "Not evaluated: 1, larger than planned and than the bound" in said
     client = MlflowClient()
     (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
     query = "tags.`mmq.study` = 'larger' and tags.`mmq.kind` = 'trial'"

@@ -17,7 +17,7 @@ from mmq_search.status import status
 from PIL import Image
 from test_study import EVAL_SPEC, SPACE, open_study, record, result
 
-from mmq.analysis.selection import Budget
+from mmq.analysis.budgets import Budget
 from mmq.errors import InputError
 from mmq.studies.run import copy_trial
 from mmq.tracking import study_run, unreachable
@@ -39,13 +39,13 @@ def _picture(tmp_path, monkeypatch):
 def work(study, run, count=1, tell=True):
     """Trials as the search does them."""
     for _ in range(count):
-        asked = study.ask()
-        spec, number = record(asked).spec, str(asked.trial.number)
+        pending = study.ask()
+        spec, number = record(pending).spec, str(pending.trial.number)
         with run.trial_run(spec, **{"mmq.optuna_trial": number}) as trial:
-            study.records.put(record(asked).in_run(trial.run_id))
-            trial.finish(result(asked))
+            study.records.put(record(pending).in_run(trial.run_id))
+            trial.finish(result(pending))
         if tell:
-            study.tell(asked)
+            study.tell(pending)
 
 
 def found(store_uri, kind="trial"):
@@ -64,7 +64,7 @@ def in_a_process(work):
     return child
 
 
-def test_the_parent_run_is_made_once_by_all_that_start_at_the_same_moment(store_uri, tmp_path):
+def test_processes_that_start_at_once_create_one_parent_run(store_uri, tmp_path):
     def start():
         open_run(open_study(tmp_path), "e", EVAL_SPEC)
 
@@ -74,7 +74,7 @@ def test_the_parent_run_is_made_once_by_all_that_start_at_the_same_moment(store_
     assert len(found(store_uri, "study")) == 1
 
 
-def test_the_last_that_leaves_ends_the_parent_run(store_uri, tmp_path):
+def test_the_last_process_to_leave_ends_the_parent_run(store_uri, tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
     running = first.ask()
     with open_run(second, "e", EVAL_SPEC):
@@ -95,9 +95,9 @@ def killed_in_a_trial(tmp_path, whole):
         if whole:
             work(study, run, tell=False)
         else:
-            asked = study.ask()
-            number = str(asked.trial.number)
-            block = run.trial_run(record(asked).spec, **{"mmq.optuna_trial": number})
+            pending = study.ask()
+            number = str(pending.trial.number)
+            block = run.trial_run(record(pending).spec, **{"mmq.optuna_trial": number})
             block.__enter__()
         os.kill(os.getpid(), 9)
 
@@ -106,7 +106,7 @@ def killed_in_a_trial(tmp_path, whole):
     assert child.exitcode == -9
 
 
-def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_asked_again(store_uri, tmp_path):
+def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_requeued(store_uri, tmp_path):
     mid = open_study(tmp_path)
     killed_in_a_trial(tmp_path, whole=False)
     assert statuses(store_uri) == ["RUNNING"]
@@ -115,17 +115,17 @@ def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_asked_again(st
     assert "vit=16 llm=16" in allocations
 
 
-def test_a_copy_that_is_killed_knows_its_original(store_uri, tmp_path):
+def test_a_killed_copy_still_names_its_original(store_uri, tmp_path):
     def take_over():
         study = open_study(tmp_path)
-        run, asked = open_run(study, "e", EVAL_SPEC), study.ask()
-        original = record(asked).in_run("original")
+        run, pending = open_run(study, "e", EVAL_SPEC), study.ask()
+        original = record(pending).in_run("original")
 
         def save(copy):
             study.records.put(copy)
             os.kill(os.getpid(), 9)
 
-        copy_trial(run, record(asked).spec, original, save, **{"mmq.optuna_trial": "0"})
+        copy_trial(run, record(pending).spec, original, save, **{"mmq.optuna_trial": "0"})
 
     child = in_a_process(take_over)
     child.join()
@@ -140,8 +140,8 @@ def test_a_copy_that_is_killed_knows_its_original(store_uri, tmp_path):
 
 def test_two_studies_on_one_store_do_not_disturb_each_other(store_uri, tmp_path):
     other = open_study(tmp_path, "t")
-    asked, run = other.ask(), open_run(other, "e", EVAL_SPEC)
-    with run.trial_run(record(asked).spec, **{"mmq.optuna_trial": str(asked.trial.number)}):
+    pending, run = other.ask(), open_run(other, "e", EVAL_SPEC)
+    with run.trial_run(record(pending).spec, **{"mmq.optuna_trial": str(pending.trial.number)}):
         killed_in_a_trial(tmp_path, whole=False)
         open_study(tmp_path)
         by_study = {r.data.tags["mmq.study"]: r.info.status for r in found(store_uri)}
@@ -150,7 +150,7 @@ def test_two_studies_on_one_store_do_not_disturb_each_other(store_uri, tmp_path)
     assert len(found(store_uri, "study")) == 2
 
 
-def test_what_another_machine_logged_but_could_not_tell_is_complete(store_uri, tmp_path):
+def test_a_trial_that_another_machine_logged_but_did_not_report_is_complete(store_uri, tmp_path):
     killed_in_a_trial(tmp_path, whole=True)
     for path in (tmp_path / "studies" / "s").glob("*.json"):
         path.unlink()  # it is on the other machine
@@ -159,7 +159,7 @@ def test_what_another_machine_logged_but_could_not_tell_is_complete(store_uri, t
     assert statuses(store_uri) == ["FINISHED"]
 
 
-def test_values_of_samples_that_another_machine_has_come_from_the_store(store_uri, tmp_path):
+def test_sample_scores_of_another_machine_are_read_from_the_store(store_uri, tmp_path):
     study = open_study(tmp_path)
     work(study, open_run(study, "e", EVAL_SPEC))
     study.records.path("vit=16 llm=16").unlink()
@@ -167,7 +167,7 @@ def test_values_of_samples_that_another_machine_has_come_from_the_store(store_ur
     assert study.records.get("vit=16 llm=16").run_id == study.points()[0].run_id
 
 
-def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
+def test_the_parent_run_shows_the_front_during_the_search(store_uri, tmp_path):
     study = open_study(tmp_path)
     run = open_run(study, "e", EVAL_SPEC)
     live = ProgressRun(run, lambda: study.results(["a", "b"]))
@@ -195,9 +195,9 @@ def test_the_parent_run_shows_the_front_while_trials_end(store_uri, tmp_path):
     assert "front.html" in files()
 
 
-def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_path, monkeypatch):
+def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
-    study = open_study(tmp_path, steering=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
+    study = open_study(tmp_path, setup=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
     run = open_run(study, "e", EVAL_SPEC)
     study.remember(10, None)
     work(study, run, 3)
@@ -218,7 +218,7 @@ def test_status_tells_what_a_study_has_done_and_where_to_look(store_uri, tmp_pat
         CliRunner().invoke(status, ["nowhere"], catch_exceptions=False)
 
 
-def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkeypatch):
+def test_a_trial_is_logged_when_the_server_is_back(tmp_path, monkeypatch):
     server = MlflowServer(tmp_path)
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
@@ -227,11 +227,11 @@ def test_what_a_server_could_not_take_is_logged_when_it_is_back(tmp_path, monkey
     try:
         study = open_study(tmp_path)
         run = study_run("e", "s", [EVAL_SPEC], None)
-        asked, known, later = (study.ask() for _ in range(3))
+        pending, known, later = (study.ask() for _ in range(3))
         original = record(known).in_run("original")
-        with run.trial_run(record(asked).spec) as trial:
+        with run.trial_run(record(pending).spec) as trial:
             copy_trial(run, record(known).spec, original, save=lambda _: server.kill())
-            trial.finish(result(asked))
+            trial.finish(result(pending))
         waiting = [path.name.partition("@")[0] for path in (tmp_path / "unlogged").iterdir()]
         assert len(waiting) == 2
         assert trial.run_id in waiting

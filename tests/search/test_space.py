@@ -25,18 +25,18 @@ def test_params_are_indices_of_widths():
 
 def test_unseen_finds_the_last_one_and_then_nothing():
     seen = {str(a) for a in SPACE} - {"vit=4 llm=8"}
-    assert str(SPACE.unseen(seen, random.Random(0))) == "vit=4 llm=8"
-    assert SPACE.unseen(seen | {"vit=4 llm=8"}, random.Random(0)) is None
+    assert str(SPACE.random_new(seen, random.Random(0))) == "vit=4 llm=8"
+    assert SPACE.random_new(seen | {"vit=4 llm=8"}, random.Random(0)) is None
 
 
-@pytest.mark.parametrize(("grain", "count"), [("group", 6), ("type", 4), ("fine", 12)])
-def test_finer_spaces_give_every_part_a_width(grain, count):
-    space = Space(("vit", "llm"), (2, 8, 16), grain)
+@pytest.mark.parametrize(("granularity", "count"), [("group", 6), ("type", 4), ("fine", 12)])
+def test_finer_spaces_give_every_part_a_width(granularity, count):
+    space = Space(("vit", "llm"), (2, 8, 16), granularity)
     assert len(space) == 3**count
     params = {name: k % 3 for k, name in enumerate(space.parts)}
     allocation = space.allocation(params)
     assert space.params(allocation) == params
     assert space.diagonal()[0] == space.allocation(dict.fromkeys(space.parts, 2))
-    fresh = space.unseen({str(allocation)}, random.Random(0))
+    fresh = space.random_new({str(allocation)}, random.Random(0))
     assert fresh is not None
     assert fresh != allocation

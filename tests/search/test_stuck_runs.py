@@ -14,7 +14,7 @@ from mmq.artifacts import unlogged
 from mmq.cli.store import store
 from mmq.tracking import study_run
 from mmq.tracking.connection import connect
-from mmq.tracking.left import log_left
+from mmq.tracking.late_logging import log_unlogged
 
 
 @pytest.fixture
@@ -27,15 +27,15 @@ def waiting(store_uri, tmp_path, monkeypatch):
     study = open_study(tmp_path / "home")
     run = study_run("e", "s", [EVAL_SPEC], None)
     with monkeypatch.context() as patch:
-        patch.setattr("mmq.tracking.studies.log_left", lambda client: None)
+        patch.setattr("mmq.tracking.studies.log_unlogged", lambda client: None)
         shutil.rmtree(tmp_path / "artifacts", ignore_errors=True)
         (tmp_path / "artifacts").write_text("a file, where the artifacts should go")
         for _ in range(2):
-            asked = study.ask()
-            with run.trial_run(record(asked).spec) as trial:
-                study.records.put(record(asked).in_run(trial.run_id))
-                trial.finish(result(asked))
-            study.tell(asked)
+            pending = study.ask()
+            with run.trial_run(record(pending).spec) as trial:
+                study.records.put(record(pending).in_run(trial.run_id))
+                trial.finish(result(pending))
+            study.tell(pending)
         (tmp_path / "artifacts").unlink()
     first, second = (path for _, path in unlogged.waiting())
     return MlflowClient(store_uri), first, second
@@ -54,36 +54,36 @@ def is_finished(client, path):
     return found.info.status == "FINISHED" and found.data.metrics["score"] == 80
 
 
-def test_a_place_for_files_that_is_away_delays_logging_and_loses_nothing(waiting):
+def test_an_unavailable_artifact_store_delays_logging_and_loses_nothing(waiting):
     client, first, second = waiting
     assert len(unlogged.waiting()) == 2
     assert client.get_run(run_id(first)).info.status == "RUNNING"
     connect("e")  # a run that waits is not reaped
-    log_left(client)
+    log_unlogged(client)
     assert is_finished(client, first)
     assert is_finished(client, second)
     assert unlogged.summary() == ""
 
 
-def test_a_run_that_was_deleted_is_set_aside_and_can_be_tried_again(waiting, caplog):
+def test_a_deleted_run_becomes_stuck_and_can_be_retried(waiting, caplog):
     client, first, second = waiting
     client.delete_run(run_id(first))
-    log_left(client)
+    log_unlogged(client)
     assert is_finished(client, second)
-    assert f"The run {run_id(first)} could not be logged and is set aside" in caplog.text
+    assert f"The run {run_id(first)} cannot be logged and was moved" in caplog.text
     assert "mlflow runs restore" in ask("stuck")
-    assert "Runs: 1 could not be logged" in ask("list")
-    assert "Runs: 1 could not be logged" in CliRunner().invoke(status, ["s"]).output
+    assert "Runs: 1 cannot be logged" in ask("list")
+    assert "Runs: 1 cannot be logged" in CliRunner().invoke(status, ["s"]).output
     assert "could not be logged" in ask("stuck", "--retry")  # still deleted
     client.restore_run(run_id(first))
     assert "No run waits" in ask("stuck", "--retry")
     assert is_finished(client, first)
 
 
-def test_what_is_stuck_can_be_removed(waiting):
+def test_stuck_runs_can_be_removed(waiting):
     client, first, _ = waiting
     client.delete_run(run_id(first))
-    log_left(client)
+    log_unlogged(client)
     assert "removed" in ask("stuck", "--remove")
     assert "No run waits" in ask("stuck")
 
@@ -125,10 +125,10 @@ DAMAGES = [empty, cut, other_digit, no_checksums, a_file, nothing_in_it, a_loop]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record_is_taken_from_the_study_instead(waiting, caplog, damage):
+def test_a_damaged_record_is_replaced_by_that_of_the_study(waiting, caplog, damage):
     client, first, second = waiting
     damage(first)
-    log_left(client)
+    log_unlogged(client)
     assert is_finished(client, first)
     assert is_finished(client, second)
     assert "is damaged" in caplog.text
@@ -136,22 +136,22 @@ def test_a_damaged_record_is_taken_from_the_study_instead(waiting, caplog, damag
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record_that_nobody_else_has_is_set_aside(waiting, tmp_path, damage):
+def test_a_run_with_a_damaged_record_and_no_other_becomes_stuck(waiting, tmp_path, damage):
     client, first, second = waiting
     shutil.rmtree(tmp_path / "home" / "studies" / "s")
     damage(first)
-    log_left(client)
+    log_unlogged(client)
     assert "score" not in client.get_run(run_id(first)).data.metrics
     assert is_finished(client, second)
     assert [each.run_id for each in unlogged.stuck()] == [run_id(first)]
     connect("e")
-    log_left(client)  # and nothing comes of it later
+    log_unlogged(client)  # and nothing comes of it later
 
 
 def test_a_damaged_file_beside_the_record_is_left_out(waiting, caplog):
     client, first, _ = waiting
     (first / "layers.json").write_text("{")
-    log_left(client)
+    log_unlogged(client)
     assert is_finished(client, first)
     assert "layers.json is damaged" in caplog.text
     files = {each.path for each in client.list_artifacts(run_id(first))}
@@ -163,7 +163,7 @@ def test_a_stray_file_among_them_harms_nothing(waiting, tmp_path):
     client, first, second = waiting
     (tmp_path / "home" / "unlogged" / "notes.txt").write_text("mine")
     os.mkfifo(tmp_path / "home" / "unlogged" / "pipe")
-    log_left(client)
+    log_unlogged(client)
     assert is_finished(client, first)
     assert is_finished(client, second)
 
@@ -172,7 +172,7 @@ def test_a_record_in_mlflow_that_was_changed_is_not_used(waiting, tmp_path):
     from mmq.tracking import fetch_record
 
     client, first, _ = waiting
-    log_left(client)
+    log_unlogged(client)
     assert fetch_record(run_id(first)).metrics
     (path,) = (tmp_path / "artifacts").glob(f"{run_id(first)}/**/record.json")
     text = path.read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.study import Asked, SearchStudy
+from mmq_search.study import PendingTrial, SearchStudy
 from optuna.trial import TrialState
 from trial_records import eval_spec, record_of
 
@@ -23,56 +23,56 @@ SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
 EVAL_SPEC = eval_spec(samples=2)
 
 
-def open_study(folder, name="s", identity=None, space=SPACE, steering=None):
-    return SearchStudy(name, identity or EVAL_SPEC.identity(), space, folder, 0, steering)
+def open_study(folder, name="s", identity=None, space=SPACE, setup=None):
+    return SearchStudy(name, identity or EVAL_SPEC.identity(), space, folder, 0, setup)
 
 
-def record(asked):
-    bits = asked.allocation.as_dict()
+def record(pending):
+    bits = pending.allocation.as_dict()
     bpw = (bits["vit"] + 3 * bits["llm"]) / 4
     score = 80 * min(1, bits["llm"] / 4) * min(1, bits["vit"] / 3)
-    return record_of(asked.allocation, score, size=Size(10, bpw, bpw))
+    return record_of(pending.allocation, score, size=Size(10, bpw, bpw))
 
 
-def result(asked):
-    said = tuple(
+def result(pending):
+    predictions = tuple(
         Prediction(str(k), (FileImage(Path("x.jpg")),), "?", "yes", "yes", 1.0) for k in range(2)
     )
-    return TrialResult(record(asked), TrialDetails((), said))
+    return TrialResult(record(pending), TrialDetails((), predictions))
 
 
 def finish(study, count):
     done = []
     for _ in range(count):
-        asked = study.ask()
-        if asked is None:
+        pending = study.ask()
+        if pending is None:
             break
-        study.records.put(record(asked).in_run(f"run{asked.trial.number}"))
-        study.tell(asked)
-        done.append(str(asked.allocation))
+        study.records.put(record(pending).in_run(f"run{pending.trial.number}"))
+        study.tell(pending)
+        done.append(str(pending.allocation))
     return done
 
 
-def test_the_diagonal_comes_first_and_nothing_twice(tmp_path):
+def test_uniform_allocations_come_first_and_none_twice(tmp_path):
     study = open_study(tmp_path)
     done = finish(study, 14)
     assert done[:4] == [str(a) for a in SPACE.diagonal()]
     assert len(set(done)) == 14
 
 
-def test_the_whole_space_is_exhausted_and_then_it_ends(tmp_path):
+def test_a_search_ends_when_the_space_is_exhausted(tmp_path):
     study = open_study(tmp_path)
     done = finish(study, 100)
     assert sorted(done) == sorted(str(a) for a in SPACE)
     assert study.ask() is None
 
 
-def test_duplicates_are_answered_from_what_was_evaluated(tmp_path):
+def test_duplicates_get_the_result_of_the_original(tmp_path):
     study = open_study(tmp_path)
     finish(study, 5)
     study.study.enqueue_trial(SPACE.params(SPACE.diagonal()[2]))
-    asked = study.ask()
-    assert str(asked.allocation) not in {str(a) for a in SPACE.diagonal()}
+    pending = study.ask()
+    assert str(pending.allocation) not in {str(a) for a in SPACE.diagonal()}
     twins = [t for t in study.study.trials if "duplicate_of" in t.user_attrs]
     known = study.evaluated()
     assert twins
@@ -80,7 +80,7 @@ def test_duplicates_are_answered_from_what_was_evaluated(tmp_path):
     assert len(study.points()) == 5
 
 
-def test_a_study_goes_on_with_what_it_had(tmp_path):
+def test_a_study_resumes_with_its_completed_trials(tmp_path):
     first = finish(open_study(tmp_path), 6)
     study = open_study(tmp_path)
     assert sorted(study.evaluated()) == sorted(first)
@@ -91,35 +91,35 @@ def test_a_study_goes_on_with_what_it_had(tmp_path):
     assert study.score_name == "vqa/accuracy"
 
 
-def test_an_interrupted_trial_is_asked_again_first(tmp_path):
+def test_an_interrupted_trial_is_requeued_first(tmp_path):
     study = open_study(tmp_path)
     finish(study, 6)
-    asked = study.ask()
-    study.give_up(asked, retry=True)
+    pending = study.ask()
+    study.give_up(pending, retry=True)
     again = open_study(tmp_path).ask()
-    assert again.allocation == asked.allocation
+    assert again.allocation == pending.allocation
 
 
-def stop(study, asked):
-    whole = record(asked)
+def stop(study, pending):
+    whole = record(pending)
     why = Pruned(1, 2, "vit=4 llm=4", True, 30.0, 12.0)
     study.records.put(replace(whole, pruned=why).in_run("pruned"))
 
 
-def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):
+def test_a_pruned_trial_is_not_evaluated_again_after_a_restart(tmp_path):
     study = open_study(tmp_path)
     done = finish(study, 6)
-    asked = study.ask()
-    stop(study, asked)
-    study.tell(asked)
-    again, name = open_study(tmp_path), str(asked.allocation)
+    pending = study.ask()
+    stop(study, pending)
+    study.tell(pending)
+    again, name = open_study(tmp_path), str(pending.allocation)
     assert list(again.pruned()) == [name]
     assert again.pruned()[name].state == TrialState.PRUNED
-    score = record(asked).score.value
+    score = record(pending).score.value
     assert again.pruned()[name].user_attrs["partial"] == {"score": score, "samples": 2}
-    assert len(again.settled()) == 7
+    assert len(again.finished()) == 7
     assert sorted(p.allocation for p in again.points()) == sorted(done)
-    again.study.enqueue_trial(SPACE.params(asked.allocation))
+    again.study.enqueue_trial(SPACE.params(pending.allocation))
     rest = finish(again, 100)
     assert name not in rest
     assert sorted([*done, *rest, name]) == sorted(str(a) for a in SPACE)
@@ -130,8 +130,8 @@ def test_a_pruned_trial_is_remembered_and_never_asked_again(tmp_path):
 def test_a_trial_killed_after_it_was_stopped_is_pruned(tmp_path):
     said = killed_process(
         tmp_path,
-        "finish(study, 5); asked = study.ask(); stop(study, asked); "
-        "print(asked.allocation, flush=True)",
+        "finish(study, 5); pending = study.ask(); stop(study, pending); "
+        "print(pending.allocation, flush=True)",
     )
     study = open_study(tmp_path)
     assert list(study.pruned()) == [said]
@@ -156,30 +156,31 @@ def killed_process(folder, work):
 
 def test_a_record_that_cannot_be_read_is_evaluated_again(tmp_path, caplog):
     study = open_study(tmp_path)
-    asked = study.ask()
-    study.records.path(asked.allocation).write_text("")  # as a power cut can leave it
-    study.give_up(asked, retry=True)
+    pending = study.ask()
+    study.records.path(pending.allocation).write_text("")  # as a power cut can leave it
+    study.give_up(pending, retry=True)
     assert "cannot be read" in caplog.text
-    assert asked.allocation in [study.ask().allocation for _ in range(5)]
+    assert pending.allocation in [study.ask().allocation for _ in range(5)]
 
 
-def test_a_trial_of_a_dead_process_is_failed_and_asked_again(tmp_path):
+def test_a_trial_of_a_dead_process_is_failed_and_requeued(tmp_path):
     said = killed_process(tmp_path, "finish(study, 5); print(study.ask().allocation, flush=True)")
     study = open_study(tmp_path)
     assert TrialState.RUNNING not in [t.state for t in study.study.trials]
     assert str(study.ask().allocation) == said
 
 
-def test_a_trial_killed_before_its_allocation_was_known_is_asked_again(tmp_path):
+def test_a_trial_killed_before_it_had_an_allocation_is_requeued(tmp_path):
     killed_process(tmp_path, "t = study.study.ask(); t.set_user_attr('owner', owner())")
     assert "vit=16 llm=16" in finish(open_study(tmp_path), 4)
 
 
-def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
+def test_a_trial_killed_after_it_was_recorded_is_complete(tmp_path):
     said = killed_process(
         tmp_path,
-        "finish(study, 5); asked = study.ask(); study.records.put(record(asked).in_run('kept')); "
-        "print(asked.allocation, flush=True)",
+        "finish(study, 5); pending = study.ask(); "
+        "study.records.put(record(pending).in_run('kept')); "
+        "print(pending.allocation, flush=True)",
     )
     study = open_study(tmp_path)
     assert study.evaluated()[said].user_attrs["run_id"] == "kept"
@@ -188,21 +189,21 @@ def test_a_trial_killed_after_its_record_was_kept_is_complete(tmp_path):
 
 def test_an_interrupt_after_the_end_changes_nothing(tmp_path):
     study = open_study(tmp_path)
-    asked = study.ask()
-    study.records.put(record(asked).in_run("r"))
-    study.tell(asked)
-    study.give_up(asked, retry=True)
+    pending = study.ask()
+    study.records.put(record(pending).in_run("r"))
+    study.tell(pending)
+    study.give_up(pending, retry=True)
     assert list(study.evaluated()) == ["vit=16 llm=16"]
 
 
-def test_a_baseline_that_failed_is_asked_again_when_the_study_goes_on(tmp_path):
+def test_a_failed_baseline_is_evaluated_when_the_study_resumes(tmp_path):
     study = open_study(tmp_path)
     for _ in range(3):
         study.give_up(study.ask(), retry=False)
     assert set(finish(open_study(tmp_path), 4)) == {str(a) for a in SPACE.diagonal()}
 
 
-def test_what_another_process_evaluates_is_passed_over(tmp_path):
+def test_an_allocation_that_another_process_evaluates_is_skipped(tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
     running = [first.ask().allocation for _ in range(8)]
     found = second.ask().allocation
@@ -218,9 +219,9 @@ def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
     assert study.study.trials[other.number].state == TrialState.RUNNING
 
 
-def test_another_question_under_the_same_name_is_refused(tmp_path):
+def test_another_eval_spec_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
-    with pytest.raises(InputError, match="what differs: samples, seed"):
+    with pytest.raises(InputError, match="these differ: samples, seed"):
         open_study(tmp_path, identity=replace(EVAL_SPEC, samples=3, seed=7).identity())
 
 
@@ -228,75 +229,75 @@ def test_another_space_under_the_same_name_is_refused(tmp_path):
     open_study(tmp_path)
     with pytest.raises(InputError, match="another space, with bits"):
         open_study(tmp_path, space=Space(("vit", "llm"), (2, 4)))
-    with pytest.raises(InputError, match="another space, with grain component"):
+    with pytest.raises(InputError, match="another space, with granularity component"):
         open_study(tmp_path, space=Space(("vit", "llm"), SPACE.bits, "fine"))
 
 
 def test_a_study_of_another_size_axis_is_never_mixed_in(tmp_path):
     finish(open_study(tmp_path), 2)
-    with pytest.raises(InputError, match="measures stored sizes.*--size-axis stored"):
-        open_study(tmp_path, steering=SamplerSetup(SPACE, axis="nominal"))
+    with pytest.raises(InputError, match="compares stored sizes.*--size-axis stored"):
+        open_study(tmp_path, setup=SamplerSetup(SPACE, axis="nominal"))
 
 
-def test_a_study_from_before_there_were_axes_has_nominal_sizes(tmp_path):
-    study = open_study(tmp_path, steering=SamplerSetup(SPACE, axis="nominal"))
+def test_a_study_without_a_size_axis_has_nominal_sizes(tmp_path):
+    study = open_study(tmp_path, setup=SamplerSetup(SPACE, axis="nominal"))
     finish(study, 2)
     storage = study.study._storage
-    attrs = storage.get_study_user_attrs(study.study._study_id)
-    old = open_study(tmp_path, "old", steering=SamplerSetup(SPACE, axis="nominal"))
+    attrs = storage.get_study_user_attrs(study.study_id)
+    old = open_study(tmp_path, "old", setup=SamplerSetup(SPACE, axis="nominal"))
     assert old.axis == attrs["size_axis"] == "nominal"
     study.exclusively(lambda: study.study.set_user_attr("size_axis", None))
-    with pytest.raises(InputError, match="measures nominal sizes"):
+    with pytest.raises(InputError, match="compares nominal sizes"):
         open_study(tmp_path)
 
 
 def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
     for axis, sizes in (("stored", [16.5, 4.5]), ("nominal", [16.0, 4.0])):
-        study = open_study(tmp_path, axis, steering=SamplerSetup(SPACE, axis=axis))
+        study = open_study(tmp_path, axis, setup=SamplerSetup(SPACE, axis=axis))
         for _ in range(2):
-            asked = study.ask()
-            found = record(asked)
+            pending = study.ask()
+            found = record(pending)
             larger = replace(found.size, stored_bpw=found.size.bpw + 0.5)
             study.records.put(replace(found, size=larger).in_run("r"))
-            study.tell(asked)
+            study.tell(pending)
         points = study.points()
         assert [p.size for p in points] == sizes
         assert [(p.stored_bpw - p.bpw) for p in points] == [0.5, 0.5]
 
 
-def test_what_is_larger_than_planned_is_asked_again_only_where_it_fits(tmp_path):
-    study = open_study(tmp_path, steering=bounded(5.0))
+def test_a_trial_larger_than_planned_is_evaluated_only_under_a_larger_budget(tmp_path):
+    study = open_study(tmp_path, setup=bounded(5.0))
     finish(study, 2)
-    asked = study.ask()
-    study.exceeds(asked, 5.5)
-    again = open_study(tmp_path, steering=bounded(5.0))
-    assert str(asked.allocation) not in finish(again, 100)
-    assert str(asked.allocation) in finish(open_study(tmp_path, steering=bounded(6.0)), 100)
+    pending = study.ask()
+    study.reject_too_large(pending, 5.5)
+    again = open_study(tmp_path, setup=bounded(5.0))
+    assert str(pending.allocation) not in finish(again, 100)
+    assert str(pending.allocation) in finish(open_study(tmp_path, setup=bounded(6.0)), 100)
 
 
 def bounded(most):
     return SamplerSetup(SPACE, Budget(max_bpw=most), (1, 3), 4)
 
 
-def test_nothing_is_asked_before_the_unquantized_model_is_known(tmp_path):
+def test_the_unquantized_model_is_evaluated_before_anything_else(tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
     wanted = SPACE.baseline
-    asked = first.ask(first=wanted)
-    assert asked.allocation == wanted
+    pending = first.ask(first=wanted)
+    assert pending.allocation == wanted
     assert second.ask(first=wanted) is None  # another process evaluates it
-    first.give_up(asked, retry=False)  # it failed: the others still wait in the queue
-    asked = second.ask(first=wanted)
-    assert asked.allocation == wanted
-    second.records.put(record(asked).in_run("r"))
-    second.tell(asked)
+    first.give_up(pending, retry=False)  # it failed: the others still wait in the queue
+    pending = second.ask(first=wanted)
+    assert pending.allocation == wanted
+    second.records.put(record(pending).in_run("r"))
+    second.tell(pending)
     assert set(finish(second, 3)) == {str(a) for a in SPACE.diagonal()[1:]}
 
 
-def test_an_unquantized_model_that_the_space_lacks_is_a_point_and_no_trial(tmp_path):
+def test_a_baseline_outside_the_space_is_a_point_but_not_a_trial(tmp_path):
     space = Space(("vit", "llm"), (3, 4))
     study = open_study(tmp_path, space=space)
-    aside = record(Asked(None, space.baseline)).in_run("aside")
-    study.tell_aside(study.records.put(aside))
+    aside = record(PendingTrial(None, space.baseline)).in_run("aside")
+    study.save_baseline(study.records.put(aside))
     done = finish(study, 100)
     assert len(done) == 4
     assert sorted(p.allocation for p in study.points()) == sorted([*done, "vit=16 llm=16"])

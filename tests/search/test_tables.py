@@ -87,9 +87,9 @@ def test_a_file_in_the_homes_place_is_refused(tmp_path):
         Storage(tmp_path / "home")
 
 
-def test_looking_makes_nothing(tmp_path, monkeypatch):
+def test_status_creates_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
-    with pytest.raises(InputError, match="none in"):
+    with pytest.raises(InputError, match="no studies in"):
         CliRunner().invoke(status, [], catch_exceptions=False)
     assert not (tmp_path / "home").exists()
 
@@ -98,7 +98,7 @@ def test_looking_makes_nothing(tmp_path, monkeypatch):
     ("directions", "trials", "words"),
     [(["maximize", "minimize"], 0, "directions are maximize, minimize"),
      (["minimize"], 0, "directions are minimize"),
-     (["minimize", "maximize"], 1, "has trials, and no question")],
+     (["minimize", "maximize"], 1, "has trials, but no eval spec")],
 )  # fmt: skip
 def test_a_study_that_mmq_did_not_make_is_refused_and_left_as_it_is(
     tmp_path, looks, directions, trials, words
@@ -123,7 +123,7 @@ def test_trials_that_mmq_did_not_make_are_reported_and_ignored(tmp_path, caplog)
         optuna.trial.create_trial(values=values, user_attrs={"allocation": ["vit", 3]})
     )
     again = open_study(tmp_path)
-    assert "Trials 4, 5 of study s were not made by mmq" in caplog.text
+    assert "Ignoring trials 4, 5 of study s" in caplog.text
     assert len(again.points()) == 2
     assert len(finish(again, 3)) == 3
 
@@ -141,16 +141,16 @@ def test_running_trials_of_others_are_failed(tmp_path):
 
 
 @pytest.mark.parametrize("value", [{"strange": 1}, None])
-def test_bounds_of_another_mmq_are_refused_or_none(tmp_path, monkeypatch, value):
+def test_bounds_of_a_newer_mmq_are_refused(tmp_path, monkeypatch, value):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
     study = open_study(tmp_path)
     finish(study, 2)
-    study.study.set_user_attr("asked", {"n_trials": 3, "until": None, "budget": value})
+    study.study.set_user_attr("request", {"n_trials": 3, "until": None, "budget": value})
     if value is None:
         said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
         assert "2 of 3 allocations evaluated" in said
         return
-    with pytest.raises(InputError, match="newer mmq, with the bounds strange"):
+    with pytest.raises(InputError, match="a newer mmq searched .s., with the bounds strange"):
         CliRunner().invoke(status, ["s"], catch_exceptions=False)
 
 
@@ -175,4 +175,4 @@ def test_values_that_are_missing_leave_their_trials_out(tmp_path, caplog):
     finish(open_study(tmp_path), 2)
     change(tmp_path, "delete from trial_values where trial_id = 1 and objective = 1")
     assert open_study(tmp_path).points()[0].allocation == "vit=4 llm=4"
-    assert "Trials 0 of study s" in caplog.text
+    assert "Ignoring trials 0 of study s" in caplog.text

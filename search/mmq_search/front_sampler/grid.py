@@ -1,4 +1,4 @@
-"""Optuna's parameters as levels of a grid, and what is known of a grid point's size."""
+"""Optuna's parameters as levels of a grid, and the sizes of its points."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-MOST_LEVELS = 64  # of a wide or continuous range
-EXACT = 1e-9  # relative: what a size may differ from a sum over parameters and still be one
+MAX_LEVELS = 64  # of a wide or continuous range
+EXACT = 1e-9  # relative tolerance for a size that is a sum over parameters
 
 Points = NDArray[np.int64]  # (points, parameters): indices of levels
 Size = Callable[[Mapping[str, Any]], float]
@@ -29,7 +29,7 @@ class Grid:
 
     @classmethod
     def of(cls, space: Mapping[str, BaseDistribution]) -> "Grid":
-        """From Optuna's distributions; wide and continuous ranges are thinned out."""
+        """From Optuna's distributions; of wide and continuous ranges, 64 values."""
         return cls({name: _values(distribution) for name, distribution in space.items()})
 
     @property
@@ -43,11 +43,11 @@ class Grid:
         return math.prod(len(values) for values in self.levels.values())
 
     def encode(self, params: Mapping[str, Any]) -> tuple[int, ...]:
-        """Indices of the levels of a trial's parameters, the nearest ones between levels."""
+        """Indices of the nearest levels to a trial's parameters."""
         return tuple(self.index(name, params[name]) for name in self.levels)
 
     def index(self, name: str, value: Any) -> int:
-        """The level of a parameter's value, the nearest one where it is between levels."""
+        """Index of the nearest level to a parameter's value."""
         values = self.levels[name]
         if value in values:
             return values.index(value)
@@ -65,18 +65,18 @@ class Grid:
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
     def random(self, count: int, rng: np.random.Generator) -> Points:
-        """Points drawn evenly."""
+        """Points drawn uniformly."""
         return rng.integers(0, self.counts, (count, len(self.levels)))
 
     def numbers(self) -> list[NDArray[np.float64]]:
-        """Levels as numbers between 0 and 1: their values, or ranks where they are no numbers."""
-        found = []
+        """Levels as numbers between 0 and 1: their values, or ranks if they are not numbers."""
+        columns = []
         for values in self.levels.values():
-            given = [_number(value) for value in values]
+            numbers = [_number(value) for value in values]
             ranks = [float(k) for k in range(len(values))]
-            column = np.array(ranks if None in given else given, dtype=float)
-            found.append((column - column.min()) / max(np.ptp(column), 1e-12))
-        return found
+            column = np.array(ranks if None in numbers else numbers, dtype=float)
+            columns.append((column - column.min()) / max(np.ptp(column), 1e-12))
+        return columns
 
 
 def _number(value: Any) -> float | None:
@@ -97,11 +97,11 @@ def _values(distribution: BaseDistribution) -> list[Any]:
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log or step is None:
         space = np.geomspace if distribution.log else np.linspace
-        values = [min(max(float(v), low), high) for v in space(low, high, MOST_LEVELS)]
+        values = [min(max(float(v), low), high) for v in space(low, high, MAX_LEVELS)]
     else:
         count = round((high - low) / step) + 1
-        kept = np.unique(np.linspace(0, count - 1, min(count, MOST_LEVELS)).round())
-        values = [min(low + int(k) * step, high) for k in kept]
+        steps = np.unique(np.linspace(0, count - 1, min(count, MAX_LEVELS)).round())
+        values = [min(low + int(k) * step, high) for k in steps]
     if isinstance(distribution, IntDistribution):
         return sorted({round(value) for value in values})
     return sorted(set(values))
@@ -109,10 +109,10 @@ def _values(distribution: BaseDistribution) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes of grid points: a sum over parameters, or a function where they are no sum."""
+    """Sizes of grid points: a sum over parameters, or a function if they are not a sum."""
 
     offset: float
-    table: Sequence[NDArray[np.float64]]  # by parameter: what each level adds
+    table: Sequence[NDArray[np.float64]]  # by parameter: the share of each level
     exact: Callable[[Points], NDArray[np.float64]] | None = None
 
     def __call__(self, points: Points) -> NDArray[np.float64]:
@@ -124,17 +124,17 @@ class Sizes:
 
     @property
     def largest(self) -> float:
-        """The largest size, as far as sizes are a sum."""
+        """The largest size of the sum."""
         return float(self.offset + sum(column.max() for column in self.table))
 
     @property
     def least(self) -> float:
-        """The smallest size, as far as sizes are a sum."""
+        """The smallest size of the sum."""
         return float(self.offset + sum(column.min() for column in self.table))
 
     @classmethod
-    def known(cls, grid: Grid, size: Size, rng: np.random.Generator) -> "Sizes":
-        """From a function of the parameters; where it is a sum, it is tabulated."""
+    def tabulated(cls, grid: Grid, size: Size, rng: np.random.Generator) -> "Sizes":
+        """From a function of the parameters, which becomes a table if it is a sum."""
 
         def exact(points: Points) -> NDArray[np.float64]:
             return np.array([size(grid.decode(point)) for point in points.tolist()], dtype=float)
@@ -146,18 +146,18 @@ class Sizes:
             steps = np.repeat(top[None], count, axis=0)
             steps[:, d] = np.arange(count)
             table.append(exact(steps) - offset)
-        found = cls(offset, table)
-        some = grid.random(16, rng)
-        is_sum = np.allclose(found(some), exact(some), rtol=EXACT, atol=EXACT * abs(offset))
-        return found if is_sum else cls(offset, table, exact)
+        total = cls(offset, table)
+        probes = grid.random(16, rng)
+        is_sum = np.allclose(total(probes), exact(probes), rtol=EXACT, atol=EXACT * abs(offset))
+        return total if is_sum else cls(offset, table, exact)
 
     @classmethod
     def fitted(cls, grid: Grid, points: Points, sizes: NDArray[np.float64]) -> "Sizes":
-        """From sizes that were seen; exact where they are a sum and enough of them were seen.
+        """From measured sizes; exact if sizes are a sum and there are enough of them.
 
-        Where sizes are linear in the levels' numbers, that is it. Else what all parameters share
-        is more probable than what is each one's own: a slope, and levels that bend it. Where none
-        was seen, the mean of the levels' numbers stands in.
+        If sizes are linear in the levels' numbers, that fit is used. Otherwise a ridge regression
+        prefers what all parameters share, a slope and a bend per level, to what is each one's own.
+        Without any measured size, the mean of the levels' numbers is used.
         """
         numbers = grid.numbers()
         if not len(sizes):
@@ -174,7 +174,7 @@ class Sizes:
         bent = [np.eye(n)[points[:, d]] for d, n in enumerate(grid.counts)]
         shared = np.sum(bent, axis=0) if len(set(grid.counts.tolist())) == 1 else plain[:, :0]
         features = np.hstack([linear.sum(1, keepdims=True), shared, linear, *bent])
-        skipped = features.shape[1] - len(numbers) - grid.counts.sum()  # what all share
+        skipped = features.shape[1] - len(numbers) - grid.counts.sum()  # shared by all parameters
         variance = np.r_[
             np.ones(1), np.full(skipped - 1, 0.1), np.full(len(numbers), 0.1),
             np.full(grid.counts.sum(), 1e-2),
@@ -193,7 +193,7 @@ class Sizes:
 
 
 def by_size(grid: Grid, sizes: Sizes) -> tuple[Grid, Sizes]:
-    """The same grid with the levels of every parameter in ascending order of what they add."""
+    """The same grid, with every parameter's levels in ascending order of size."""
     order = [np.argsort(column, kind="stable") for column in sizes.table]
     levels = {
         name: [values[k] for k in ranks]

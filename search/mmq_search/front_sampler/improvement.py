@@ -1,4 +1,4 @@
-"""Expected hypervolume improvement where the size is known and the score is not."""
+"""Expected hypervolume improvement of points with a known size and an uncertain score."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 def steps(
     sizes: Array, scores: Array, reference: tuple[float, float]
 ) -> tuple[Array, Array, Array]:
-    """The front as a staircase: from which size on, up to which, what score is reached.
+    """The front as a staircase: first and last size of every step, and its score.
 
     reference: the largest size and the lowest score that count. The first step has that score.
     """
@@ -36,7 +36,7 @@ def expected_improvement(
     deviation: Array,
     front: tuple[Array, Array, Array],
 ) -> Array:
-    """Expected gain in hypervolume of points of known size and normally distributed score.
+    """Expected gain in hypervolume from points with known sizes and normally distributed scores.
 
     With h(t) the score that the front reaches at size t, a point of size s and score y gains the
     integral of max(0, y - h(t)) over t from s on. h is a staircase, so the expectation is a sum

@@ -1,4 +1,4 @@
-"""What a study tells a sampler: its trials as points of a grid, in one direction."""
+"""A study's trials as points of a grid, with sizes to minimize and scores to maximize."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq_search.front_sampler.grid import Grid, Points
+from mmq_search.optuna_internals import enqueued_params, proposal, set_proposal
 
 Array = NDArray[np.float64]
-PROPOSED = "mmq:proposed"  # system attribute: what a trial's parameters will be
 
 
 def _additive(study: Study, grid: Grid) -> int:
-    """Which of two objectives is nearer to a sum of the levels' numbers."""
+    """Index of the objective that is closer to a sum over the levels' numbers."""
     trials = [
         t
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -29,17 +29,17 @@ def _additive(study: Study, grid: Grid) -> int:
     points = np.array([grid.encode(trial.params) for trial in trials])
     numbers = [column[points[:, d]] for d, column in enumerate(grid.numbers())]
     features = np.stack([np.ones(len(points)), *numbers], axis=1)
-    missed = []
+    errors = []
     for k in range(2):
         values = np.array([trial.values[k] for trial in trials], dtype=float)
         weights = np.linalg.lstsq(features, values, rcond=None)[0]
-        missed.append(np.std(features @ weights - values) / max(np.std(values), 1e-300))
-    return int(np.argmin(missed))
+        errors.append(np.std(features @ weights - values) / max(np.std(values), 1e-300))
+    return int(np.argmin(errors))
 
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """Which objective is the size, and the factors that make small sizes, high scores good."""
+    """Index of the size, and the signs that make small sizes and high scores good."""
 
     size: int
     size_sign: float
@@ -47,10 +47,10 @@ class Objectives:
 
     @classmethod
     def of(cls, study: Study, size: int | None, grid: Grid) -> "Objectives":
-        """ValueError for a study that has not two objectives.
+        """ValueError for a study without exactly two objectives.
 
-        The size is the only one that is minimized; of two in one direction, the one that is more
-        of a sum over the parameters.
+        size: its index; by default the only objective that is minimized or, of two in one
+        direction, the one that is closer to a sum over the parameters.
         """
         if len(study.directions) != 2:
             raise ValueError(
@@ -64,69 +64,72 @@ class Objectives:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Points that were evaluated, with sizes (small is good), scores (high is good), constraints.
+class Observations:
+    """Evaluated points with their sizes (small is good), scores (high is good) and constraints.
 
-    points: each once, scores of repeats averaged; size nan where no trial told it. pending: those
-    that others are evaluating. failed: that ended without a score and do not wait to be tried
-    again. tried: all of these, and those that failed; seen: and that wait.
+    points: without duplicates, whose scores are averaged; the size is nan if no trial returned it.
+    pending: points that other processes are evaluating. failed: points that ended without a score
+    and are not enqueued again. attempts: all points that were started. excluded: all points that
+    are not proposed again, which are the attempts and the enqueued points.
     """
 
     points: Points
     sizes: Array
     scores: Array
-    constraints: dict[str, Array]  # nan where a trial did not set it
+    constraints: dict[str, Array]  # nan if a trial did not set it
     pending: Points
     failed: Points
-    tried: set[tuple[int, ...]]
-    seen: set[tuple[int, ...]]
+    attempts: set[tuple[int, ...]]
+    excluded: set[tuple[int, ...]]
 
     @classmethod
-    def by(cls, trials: Iterable[FrozenTrial], grid: Grid, aims: Objectives) -> "Told":
+    def of(
+        cls, trials: Iterable[FrozenTrial], grid: Grid, objectives: Objectives
+    ) -> "Observations":
         """From a study's trials."""
         values: dict[tuple[int, ...], list[tuple[float, float]]] = {}
         limits: dict[tuple[int, ...], dict[str, float]] = {}
-        pending, tried, seen, waiting = (set[tuple[int, ...]]() for _ in range(4))
+        pending, attempts, excluded, waiting = (set[tuple[int, ...]]() for _ in range(4))
         for trial in trials:
             params = _expected(trial)
             if not grid.levels.keys() <= params.keys():
                 continue
             point = grid.encode(params)
-            seen.add(point)
-            (waiting if trial.state == TrialState.WAITING else tried).add(point)
+            excluded.add(point)
+            (waiting if trial.state == TrialState.WAITING else attempts).add(point)
             if trial.state == TrialState.RUNNING:
                 pending.add(point)
-            elif (found := _values(trial, aims)) is not None:
-                values.setdefault(point, []).append(found)
+            elif (pair := _values(trial, objectives)) is not None:
+                values.setdefault(point, []).append(pair)
                 limits[point] = trial.constraints
         points = list(values)
-        told = np.array([np.mean(values[p], axis=0) for p in points]).reshape(-1, 2)
-        names = sorted({name for found in limits.values() for name in found})
+        means = np.array([np.mean(values[p], axis=0) for p in points]).reshape(-1, 2)
+        names = sorted({name for limit in limits.values() for name in limit})
         return cls(
             _array(points, grid),
-            told[:, 0],
-            told[:, 1],
+            means[:, 0],
+            means[:, 1],
             {n: np.array([limits[p].get(n, np.nan) for p in points]) for n in names},
             _array(sorted(pending - values.keys()), grid),
-            _array(sorted(tried - values.keys() - pending - waiting), grid),
-            tried,
-            seen,
+            _array(sorted(attempts - values.keys() - pending - waiting), grid),
+            attempts,
+            excluded,
         )
 
     @property
     def feasible(self) -> NDArray[np.bool_]:
-        """Which points keep to all constraints that were set for them."""
-        kept = np.ones(len(self.points), dtype=bool)
+        """Which points satisfy all their constraints."""
+        feasible = np.ones(len(self.points), dtype=bool)
         for column in self.constraints.values():
-            kept &= ~(column > 0)
-        return kept
+            feasible &= ~(column > 0)
+        return feasible
 
 
 def claim(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> bool:
-    """Let other processes see what a trial's parameters will be; False where one has the same.
+    """Show other processes what a trial's parameters will be; False if one has the same.
 
-    They choose at the same time: whoever looks last, after its own are written, sees the others'.
-    Two that see each other choose again, both.
+    Processes propose at the same time. Each looks again after it has written its own proposal, so
+    at least the last one sees a conflict; two that see each other both propose again.
     """
 
     def taken() -> bool:
@@ -135,12 +138,12 @@ def claim(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> bool:
 
     if taken():
         return False
-    study._storage.set_trial_system_attr(trial._trial_id, PROPOSED, dict(params))
+    set_proposal(study, trial, params)
     return not taken()
 
 
 def suggested(study: Study) -> dict[str, BaseDistribution]:
-    """The parameters of the trials with most of them, finished or not."""
+    """The search space of the trials with the most parameters, finished or not."""
     spaces = [trial.distributions for trial in study.get_trials(deepcopy=False)]
     most = max((len(space) for space in spaces), default=0)
     first, *others = [space for space in spaces if len(space) == most] or [{}]
@@ -148,9 +151,8 @@ def suggested(study: Study) -> dict[str, BaseDistribution]:
 
 
 def _expected(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's parameters: what was proposed or enqueued is among them only once suggested."""
-    expected = trial.system_attrs.get(PROPOSED, {})
-    return {**expected, **trial.system_attrs.get("fixed_params", {}), **trial.params}
+    """A trial's parameters, with those that are proposed or enqueued but not suggested yet."""
+    return {**proposal(trial), **enqueued_params(trial), **trial.params}
 
 
 def _has(trial: FrozenTrial, params: Mapping[str, Any]) -> bool:
@@ -161,10 +163,10 @@ def _array(points: list[tuple[int, ...]], grid: Grid) -> Points:
     return np.array(points, dtype=np.int64).reshape(-1, len(grid.levels))
 
 
-def _values(trial: FrozenTrial, aims: Objectives) -> tuple[float, float] | None:
-    """Size and score of a finished trial; of a pruned one what it says of them."""
+def _values(trial: FrozenTrial, objectives: Objectives) -> tuple[float, float] | None:
+    """Size and score of a finished trial; the partial score, without a size, of a pruned one."""
     if trial.state == TrialState.COMPLETE:
-        size, score = trial.values[aims.size], trial.values[1 - aims.size]
+        size, score = trial.values[objectives.size], trial.values[1 - objectives.size]
     elif trial.state == TrialState.PRUNED:
         partial = trial.user_attrs.get("partial")
         score = partial.get("score") if isinstance(partial, dict) else None
@@ -173,4 +175,4 @@ def _values(trial: FrozenTrial, aims: Objectives) -> tuple[float, float] | None:
         return None
     if not isinstance(score, int | float) or not np.isfinite(score):
         return None
-    return aims.size_sign * size, aims.score_sign * score
+    return objectives.size_sign * size, objectives.score_sign * score

@@ -1,4 +1,4 @@
-"""The next point, from what is told: the largest expected improvement of the hypervolume."""
+"""The next point to evaluate: the one with the largest expected improvement of the hypervolume."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mmq_search.front_sampler.candidates import Fix, best, least_losses, unseen
+from mmq_search.front_sampler.candidates import Fix, best, least_losses, new_points
 from mmq_search.front_sampler.grid import Grid, Points, Sizes
 from mmq_search.front_sampler.improvement import expected_excess, expected_improvement, steps
-from mmq_search.front_sampler.observations import Told
+from mmq_search.front_sampler.observations import Observations
 from mmq_search.front_sampler.surrogate import Constraint, ScoreModel, Shape
 
 Array = NDArray[np.float64]
-MOST_TRIALS = 200  # that the model is fitted to: those nearest to the front
-MOST_LIMITS = 400  # trials that a constraint is fitted to
-TAIL = 10.0  # scores lower below the best than this many times what the median is, count as that
+MAX_TRIALS = 200  # that the model is fitted to: those nearest to the front
+MAX_LIMIT_TRIALS = 400  # that a constraint is fitted to
+TAIL = 10.0  # scores are clipped at this many times the median's distance below the best
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What an answer has to keep to; None: nothing.
+    """Bounds on the selected allocation; None for no bound.
 
-    limits: of sizes of other kinds that are known beforehand, with their largest values.
+    limits: other sizes that are known beforehand, with their largest values.
     """
 
     max_size: float | None = None
@@ -31,78 +31,81 @@ class Bounds:
     limits: Sequence[tuple[Sizes, float]] = ()
 
     def allow(self, points: Points, sizes: Sizes) -> NDArray[np.bool_]:
-        """Which points keep to all that is known of them before they are evaluated."""
-        kept = np.ones(len(points), dtype=bool)
-        for known, most in (*self.limits, (sizes, self.max_size)):
+        """Which points are within the bounds on sizes."""
+        allowed = np.ones(len(points), dtype=bool)
+        for size, most in (*self.limits, (sizes, self.max_size)):
             if most is not None:
-                kept &= known(points) <= most
-        return kept
+                allowed &= size(points) <= most
+        return allowed
 
 
 def propose(
     grid: Grid,
-    told: Told,
+    observations: Observations,
     sizes: Sizes,
     shape: Shape,
     bounds: Bounds,
     fix: Fix,
     rng: np.random.Generator,
 ) -> Points | None:
-    """The unseen point whose expected improvement is largest; None where all were seen.
+    """The new point with the largest expected improvement; None if there is none.
 
-    grid: levels in ascending order of their sizes. sizes: small is good. fix: sets what is given.
+    grid: levels in ascending order of size. sizes: small is good. fix: sets enqueued parameters.
     """
     top = fix((grid.counts - 1)[None])
-    alike = not np.ptp(told.scores)  # maybe all are ruined: the largest tells
-    if alike and len(unseen(top, told.seen)) and bounds.allow(top, sizes).all():
+    alike = not np.ptp(observations.scores)  # all may have collapsed: the largest shows it
+    if alike and len(new_points(top, observations.excluded)) and bounds.allow(top, sizes).all():
         return np.asarray(top[0])
-    floor = _floor(told.scores)
-    near = _nearest(sizes(told.points), told.scores)
-    ruined = float(told.scores.min()) if _narrow(told.scores) else floor
-    model = ScoreModel(shape, told.points[near], told.scores[near], ruined, sizes)
-    if len(told.pending):
-        model.believe(told.pending)
+    floor = _floor(observations.scores)
+    near = _nearest(sizes(observations.points), observations.scores)
+    collapsed = float(observations.scores.min()) if _narrow(observations.scores) else floor
+    model = ScoreModel(
+        shape, observations.points[near], observations.scores[near], collapsed, sizes
+    )
+    if len(observations.pending):
+        model.believe(observations.pending)
     limits = [
-        _constraint(grid, told.points[was_set], values[was_set])
-        for values in told.constraints.values()
-        for was_set in [~np.isnan(values)]
+        _constraint(grid, observations.points[is_set], values[is_set])
+        for values in observations.constraints.values()
+        for is_set in [~np.isnan(values)]
     ]
-    if len(told.failed):  # where trials fail, others near by may fail, too
-        ended = np.vstack([told.points, told.failed])
-        ends = np.repeat([-1.0, 1.0], [len(told.points), len(told.failed)])
-        limits.append(_constraint(grid, ended, ends))
-    known = np.vstack([told.points[told.feasible], told.pending])
-    scores = np.r_[told.scores[told.feasible], model.predict(told.pending)[0]]
-    height = max(float(told.scores.max()) - floor, 1e-12)
-    allowed = bounds.allow(known, sizes)
-    wanted = Wanted.of(sizes(known), scores, allowed, bounds, sizes, floor, height)
+    if len(observations.failed):  # points near failed ones may fail, too
+        points = np.vstack([observations.points, observations.failed])
+        outcomes = np.repeat([-1.0, 1.0], [len(observations.points), len(observations.failed)])
+        limits.append(_constraint(grid, points, outcomes))
+    feasible, pending = observations.feasible, observations.pending
+    base = np.vstack([observations.points[feasible], pending])
+    scores = np.r_[observations.scores[feasible], model.predict(pending)[0]]
+    height = max(float(observations.scores.max()) - floor, 1e-12)
+    allowed = bounds.allow(base, sizes)
+    acquisition = Acquisition.of(sizes(base), scores, allowed, bounds, sizes, floor, height)
 
     def value(points: Points) -> Array:
         size, (mean, deviation) = sizes(points), model.predict(points)
-        gain = wanted.gain(size, mean, deviation)
+        gain = acquisition.gain(size, mean, deviation)
         for limit in limits:
             gain = gain * limit.probability(points)
-        reached = wanted.reached(size)
-        hope = (mean + deviation - reached) / model.scale  # tells apart what gains nothing
-        found = np.log(gain + 1e-300) + 1e-3 * hope
-        return np.where(bounds.allow(points, sizes), found, -1e9 - size)
+        reached = acquisition.reached(size)
+        hope = (mean + deviation - reached) / model.scale  # ranks points without a gain
+        utility = np.log(gain + 1e-300) + 1e-3 * hope
+        return np.where(bounds.allow(points, sizes), utility, -1e9 - size)
 
     def starts() -> Points:
-        return np.vstack([known[wanted.on_front], least_losses(model.losses(), sizes.table)])
+        return np.vstack([base[acquisition.on_front], least_losses(model.losses(), sizes.table)])
 
-    return best(grid, value, told.seen, starts, fix, rng)
+    return best(grid, value, observations.excluded, starts, fix, rng)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is hoped for: more hypervolume, and better answers where bounds ask for some."""
+class Acquisition:
+    """The expected improvement of the front, and of the best allocation within the bounds."""
 
     front: tuple[Array, Array, Array]
-    on_front: NDArray[np.bool_]  # of the known points
+    on_front: NDArray[np.bool_]  # of the evaluated and pending points
     spread: tuple[float, float]  # of sizes and scores that count
     bounds: Bounds
     best_score: float | None  # under a bound of the size
-    least_size: float | None  # with the score that is asked for
+    least_size: float | None  # with the minimum score
 
     @classmethod
     def of(
@@ -114,8 +117,8 @@ class Wanted:
         sizes: Sizes,
         floor: float,
         height: float,
-    ) -> "Wanted":
-        """From what is known: sizes and scores, and which points are allowed.
+    ) -> "Acquisition":
+        """From sizes and scores of evaluated and pending points, and which of them are allowed.
 
         floor, height: the lowest score that counts, and how far above it scores reach.
         """
@@ -135,7 +138,7 @@ class Wanted:
         )
 
     def gain(self, size: Array, mean: Array, deviation: Array) -> Array:
-        """Expected improvement, each as a share of what there is."""
+        """Expected improvements, as shares of the ranges of sizes and scores."""
         span, height = self.spread
         gain = expected_improvement(size, mean, deviation, self.front) / (span * height)
         if self.best_score is not None:
@@ -152,23 +155,25 @@ class Wanted:
 
 
 def _constraint(grid: Grid, points: Points, values: Array) -> Constraint:
-    """Of many trials, those that break it (the latest half), and those nearest to them."""
-    if len(points) > MOST_LIMITS:
-        broken = np.flatnonzero(~(values <= 0))[-MOST_LIMITS // 2 :]
+    """The model of a constraint, fitted to the latest trials that break it and those nearest to
+    them.
+    """
+    if len(points) > MAX_LIMIT_TRIALS:
+        broken = np.flatnonzero(~(values <= 0))[-MAX_LIMIT_TRIALS // 2 :]
         scale = np.maximum(grid.counts - 1, 1)
         rest = np.setdiff1d(np.arange(len(points)), broken)
         near = np.zeros(len(rest))
         if len(broken):
             some = points[rest, None] / scale - points[None, broken] / scale
             near = np.abs(some).sum(-1).min(1)
-        room = MOST_LIMITS - len(broken)
-        chosen = np.sort(np.r_[broken, rest[np.argsort(near, kind="stable")[:room]]])
-        points, values = points[chosen], values[chosen]
+        room = MAX_LIMIT_TRIALS - len(broken)
+        selected = np.sort(np.r_[broken, rest[np.argsort(near, kind="stable")[:room]]])
+        points, values = points[selected], values[selected]
     return Constraint(grid.counts, points, values)
 
 
 def _floor(scores: Array) -> float:
-    """About what a ruined model scores: zero, or the lowest score where some are negative."""
+    """About the score of a collapsed model: zero, or the lowest score if some are negative."""
     lowest, top = float(scores.min()), float(scores.max())
     if lowest >= 0:
         return 0.0
@@ -177,14 +182,14 @@ def _floor(scores: Array) -> float:
 
 
 def _narrow(scores: Array) -> bool:
-    """Whether scores differ by little of what they are: zero then is not what ruin looks like."""
+    """Whether scores are so close that zero is no estimate of a collapsed model's score."""
     return bool(len(scores) > 8 and 0 < np.ptp(scores) < 0.2 * scores.max())
 
 
 def _nearest(sizes: Array, scores: Array) -> NDArray[np.int64]:
-    """The points that the fewest others, or the closest, dominate."""
-    if len(sizes) <= MOST_TRIALS:
+    """Indices of the points that are nearest to the front."""
+    if len(sizes) <= MAX_TRIALS:
         return np.arange(len(sizes))
     order = np.lexsort((-scores, sizes))
     reached = np.maximum.accumulate(scores[order])
-    return np.asarray(order[np.argsort(reached - scores[order], kind="stable")[:MOST_TRIALS]])
+    return np.asarray(order[np.argsort(reached - scores[order], kind="stable")[:MAX_TRIALS]])

@@ -1,9 +1,11 @@
 """An Optuna sampler that finds the front of size against score in few evaluations."""
 
 import functools
+import logging
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,42 +17,47 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mmq_search.front_sampler.candidates import Fix, farthest
 from mmq_search.front_sampler.grid import Grid, Points, Size, Sizes, by_size
-from mmq_search.front_sampler.observations import Objectives, Told, claim, suggested
+from mmq_search.front_sampler.observations import Objectives, Observations, claim, suggested
 from mmq_search.front_sampler.proposal import Bounds, propose
 from mmq_search.front_sampler.surrogate import Shape
+from mmq_search.optuna_internals import enqueued_params
+
+log = logging.getLogger(__name__)
 
 
 class FrontSampler(BaseSampler):
-    """Proposes what is expected to enlarge the front most, for studies of size against score.
+    """Proposes the point with the largest expected improvement of the size-score front.
 
-    Made for two objectives of which one, the size, is known before the evaluation (or learned
-    within a few trials: it is a sum over the parameters), while the other, the score, rises with
-    what every parameter adds to the size, in a saturating way: bit widths of a model's parts, but
-    also ranks or widths. Scores are modelled by a product of saturating curves with a Gaussian
-    process behind; the expected improvement of the hypervolume is then a closed form. Nothing is
-    proposed twice; where everything was, `optimize` stops.
+    For two objectives. One, the size, is known before the evaluation or learned from a few trials,
+    as it is a sum over the parameters. The other, the score, rises with every parameter's share of
+    the size and saturates: bit widths of a model's parts, but also ranks or layer widths. Scores
+    are modelled by a product of saturating curves and a Gaussian process, so that the expected
+    improvement of the hypervolume has a closed form. No point is proposed twice; `optimize` stops
+    when all points have been.
 
         study = optuna.create_study(
             directions=["minimize", "maximize"], sampler=FrontSampler(seed=0)
         )
 
-    Parameters may be categorical, integer or float (wide ranges are searched on 64 values);
-    directions are free. What failed is not proposed again, and what is near it less; what others
-    are evaluating is taken to end as expected; of a pruned trial with the user attribute
-    `partial` ({"score": ...}), that score is learned. Constraints set by `trial.set_constraint`
-    are learned; those on size and score are better given here, in the units of the study's
-    objectives.
+    Parameters may be categorical, integer or float (wide ranges are searched on 64 values), and
+    each objective may be minimized or maximized. Failed points are not proposed again, and points
+    near them less often. Points that other processes are evaluating are assumed to score as
+    expected. A pruned trial with the user attribute `partial` ({"score": ...}) counts with that
+    score. Constraints set by `trial.set_constraint` are learned; bounds on size and score are
+    better given here, in the units of the study's objectives. A study with one objective is
+    sampled at random, with a warning.
 
-    seed: of the little that is random.
-    size: size of a trial's parameters; without it, the sizes that trials return are learned.
-    size_objective: index of that objective; by itself the only one that is minimized, else 0.
-    profile: by parameter, a loss for every level in ascending order of sizes, known beforehand up
-        to a common power: the curves have its shape.
-    max_size: nothing larger is proposed while something smaller is left, from the second trial on
-        (the first one is random), or from when sizes are learned.
-    min_score: what scores less earns nothing; the smallest that does not is looked for.
-    limits: functions of the parameters with their largest values, like `max_size`.
-    n_startup_trials: spread over the space before the model is asked.
+    seed: of the random choices.
+    size: returns the size of a trial's parameters; without it, sizes are learned from the trials.
+    size_objective: index of the size among the objectives; by default the only one that is
+        minimized, else the one that is closer to a sum over the parameters.
+    profile: by parameter, one loss per level in ascending order of sizes, known beforehand up to a
+        common power; it gives the curves their shape.
+    max_size: propose nothing larger while something smaller is left, from the second trial on (the
+        first one is random), or from when sizes are learned.
+    min_score: scores below it do not count; the smallest point that reaches it is searched for.
+    limits: functions of the parameters, each with its largest value, like `max_size`.
+    n_startup_trials: how many points to spread over the space before the model is used.
     """
 
     def __init__(
@@ -74,24 +81,26 @@ class FrontSampler(BaseSampler):
         self._entropy = np.random.SeedSequence(seed).generate_state(4).tolist()
         self._space = IntersectionSearchSpace()
         self._lock = threading.Lock()
-        self._known: tuple[dict[str, BaseDistribution], Grid, Sizes] | None = None
+        self._cached: tuple[dict[str, BaseDistribution], Grid, Sizes] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what cannot be pickled: it is made again."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_known")}
+        """Everything but the lock and the cached sizes, which cannot be pickled."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_cached")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_lock": threading.Lock(), "_known": None}
+        self.__dict__ |= state | {"_lock": threading.Lock(), "_cached": None}
 
     def reseed_rng(self) -> None:
-        """New random numbers: for the copies of parallel workers."""
+        """Draw new random numbers, for the copies of parallel workers."""
         self._rng = np.random.default_rng()
         self._entropy = np.random.SeedSequence().generate_state(4).tolist()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all finished trials share; before that, what was suggested."""
+        """The parameters that all finished trials share; before that, the suggested ones."""
+        if _has_one_objective(study):
+            return {}
         return self._space.calculate(study) or suggested(study)
 
     def sample_independent(
@@ -101,9 +110,10 @@ class FrontSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """At random: the first trial, and parameters that not all trials have.
+        """A random value: in the first trial, and for parameters that not all trials have.
 
-        By the trial's number: processes of one seed that begin together begin differently.
+        The trial's number goes into the seed: processes that start together with the same seed
+        start with different points.
         """
         words = [*self._entropy, trial.number, zlib.crc32(param_name.encode())]
         seed = int(np.random.SeedSequence(words).generate_state(1)[0])
@@ -113,50 +123,60 @@ class FrontSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The parameters to evaluate next; ValueError for a study without two objectives."""
-        with self._lock:  # threads of one study: each sees what the others were given
-            while found := self._next(study, trial, search_space):
-                if claim(study, trial, found):
+        """The parameters to evaluate next; ValueError for more than two objectives."""
+        if _has_one_objective(study):
+            return {
+                name: self.sample_independent(study, trial, name, distribution)
+                for name, distribution in search_space.items()
+            }
+        with self._lock:  # of threads in one study, each sees the others' proposals
+            while params := self._next(study, trial, search_space):
+                if claim(study, trial, params):
                     break
-        return found
+        return params
 
     def _next(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        aims = Objectives.of(study, self.size_objective, Grid.of(search_space))
+        objectives = Objectives.of(study, self.size_objective, Grid.of(search_space))
         if not search_space:
             return {}
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        grid, sizes = self._sized(search_space, others, aims)
-        told = Told.by(others, grid, aims)
+        grid, sizes = self._sized(search_space, others, objectives)
+        observations = Observations.of(others, grid, objectives)
         bounds = Bounds(
-            None if self.max_size is None else aims.size_sign * self.max_size,
-            None if self.min_score is None else aims.score_sign * self.min_score,
-            [(Sizes.known(grid, known, self._rng), most) for known, most in self.limits],
+            None if self.max_size is None else objectives.size_sign * self.max_size,
+            None if self.min_score is None else objectives.score_sign * self.min_score,
+            [(Sizes.tabulated(grid, size, self._rng), most) for size, most in self.limits],
         )
-        fix = _fixing(grid, trial.system_attrs.get("fixed_params", {}))
-        if len(told.points) >= max(self.n_startup_trials, 2):
-            point = propose(grid, told, sizes, self._shape(grid), bounds, fix, self._rng)
+        fix = _fixing(grid, enqueued_params(trial))
+        if len(observations.points) >= max(self.n_startup_trials, 2):
+            shape = self._shape(grid)
+            point = propose(grid, observations, sizes, shape, bounds, fix, self._rng)
         else:
             allowed = functools.partial(bounds.allow, sizes=sizes)
-            point = farthest(grid, allowed, told.seen, fix, self._rng)
-        return {} if point is None else grid.decode(point.tolist())  # {}: nothing is left
+            point = farthest(grid, allowed, observations.excluded, fix, self._rng)
+        return {} if point is None else grid.decode(point.tolist())  # {}: no point is left
 
     def _sized(
-        self, space: dict[str, BaseDistribution], trials: Sequence[FrozenTrial], aims: Objectives
+        self,
+        space: dict[str, BaseDistribution],
+        trials: Sequence[FrozenTrial],
+        objectives: Objectives,
     ) -> tuple[Grid, Sizes]:
-        """The grid, its levels in ascending order of size, and all sizes, small ones good."""
+        """The grid with levels in ascending order of size, and all sizes; small is good."""
         if self.size is None:
             grid = Grid.of(space)
-            told = Told.by(trials, grid, aims)
-            known = np.isfinite(told.sizes)
-            return by_size(grid, Sizes.fitted(grid, told.points[known], told.sizes[known]))
-        if self._known is None or self._known[0] != space:
-            size, sign = self.size, aims.size_sign
+            observations = Observations.of(trials, grid, objectives)
+            measured = np.isfinite(observations.sizes)
+            points, values = observations.points[measured], observations.sizes[measured]
+            return by_size(grid, Sizes.fitted(grid, points, values))
+        if self._cached is None or self._cached[0] != space:
+            size, sign = self.size, objectives.size_sign
             grid = Grid.of(space)
-            sizes = Sizes.known(grid, lambda params: sign * size(params), self._rng)
-            self._known = space, *by_size(grid, sizes)
-        return self._known[1], self._known[2]
+            sizes = Sizes.tabulated(grid, lambda params: sign * size(params), self._rng)
+            self._cached = space, *by_size(grid, sizes)
+        return self._cached[1], self._cached[2]
 
     def _shape(self, grid: Grid) -> Shape:
         if self.profile is None:
@@ -165,7 +185,7 @@ class FrontSampler(BaseSampler):
             losses = self.profile.get(name, ())
             if len(losses) != len(values) or not all(0 <= loss < np.inf for loss in losses):
                 raise ValueError(
-                    f"profile: {name!r} needs {len(values)} losses of zero or more, one for each "
+                    f"profile: {name!r} needs {len(values)} losses of zero or more, one per level "
                     f"of {values}, not {losses}"
                 )
         return Shape.profiled([np.asarray(self.profile[n], dtype=float) for n in grid.levels])
@@ -177,26 +197,43 @@ class FrontSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Stop `optimize` where everything was tried, unless some trial had other parameters."""
-        space = self._space.calculate(study)
-        if not space or not study._thread_local.in_optimize_loop:
+        """Stop `optimize` when all points are evaluated, unless a trial had other parameters."""
+        space = {} if _has_one_objective(study) else self._space.calculate(study)
+        trials, grid = study.get_trials(deepcopy=False), Grid.of(space)
+        if not space or len(trials) < grid.total:
             return
-        trials = study.get_trials(deepcopy=False)
         if any(t.params.keys() - space.keys() for t in trials):
             return
-        grid = Grid.of(space)
-        told = Told.by(trials, grid, Objectives.of(study, self.size_objective, grid))
-        if len(told.tried) >= grid.total:
-            study.stop()
+        objectives = Objectives.of(study, self.size_objective, grid)
+        if len(Observations.of(trials, grid, objectives).attempts) >= grid.total:
+            with suppress(RuntimeError):  # Optuna's own where `ask` and `tell` are called directly
+                study.stop()
 
 
-def _fixing(grid: Grid, given: Mapping[str, Any]) -> Fix:
-    """Sets the parameters that were enqueued for a trial, where not all of them were."""
-    levels = {d: n for d, n in enumerate(grid.levels) if n in given}
-    chosen = {d: grid.index(name, given[name]) for d, name in levels.items()}
+def _has_one_objective(study: Study) -> bool:
+    """Whether there is no front to search, which the log reports once per study."""
+    if len(study.directions) != 1:
+        return False
+    _warn_of_one_objective(study.study_name)
+    return True
+
+
+@functools.cache
+def _warn_of_one_objective(name: str) -> None:
+    log.warning(
+        "FrontSampler needs two objectives, size and score. Study %s has one: its parameters are "
+        "sampled at random. Choose another sampler for it, such as TPESampler.",
+        name,
+    )
+
+
+def _fixing(grid: Grid, params: Mapping[str, Any]) -> Fix:
+    """A function that sets a trial's enqueued parameters in points, if only some are enqueued."""
+    levels = {d: n for d, n in enumerate(grid.levels) if n in params}
+    fixed = {d: grid.index(name, params[name]) for d, name in levels.items()}
 
     def fix(points: Points) -> Points:
-        for d, level in chosen.items():
+        for d, level in fixed.items():
             points[:, d] = level
         return points
 

@@ -1,14 +1,14 @@
-"""What scores are to be expected: saturating curves multiplied, and a Gaussian process behind.
+"""A model of the scores: a product of saturating curves, and a Gaussian process on the rest.
 
-Quantization errors fall exponentially with the bits, and a model that is hurt in several places
-loses by their product. With `l` the level of parameter `d`,
+Quantization errors fall exponentially with the bits, and losses of several parts multiply. With
+`l` the level of parameter `d`,
 
     score = floor + (top - floor) * prod_d exp(-exp(a_d + k_d * h_d(l)))
 
 where `h_d(l) = -rank of l`, or the log of a loss that is known beforehand. The curves are fitted
 with priors on all of their parameters (maximum a posteriori), so that a handful of trials suffices
-in any number of dimensions. What they cannot say is left to a Gaussian process, whose covariance
-also carries the uncertainty of the curves (they enter it linearized, with their priors).
+in any number of dimensions. A Gaussian process models what they miss; its covariance also carries
+the uncertainty of the curves (they enter it linearized, with their priors).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,20 +22,20 @@ from scipy.special import ndtr
 from mmq_search.front_sampler.grid import Points
 
 Array = NDArray[np.float64]
-STEEP = 30.0  # exponents beyond it change nothing
-OUTLIER = 2.0  # standard deviations from which on errors count less
+STEEP = 30.0  # larger exponents change nothing
+OUTLIER = 2.0  # standard deviations beyond which errors count less
 STEPS = 40
 LENGTHS = (0.15, 0.3, 0.6, 1.2)
 ROUGHNESS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 NOISE = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
 TREND = (0.005, 0.05, 0.1, 0.2, 0.4)
 LIKELY, SPREAD = (0.4, 0.03, 0.02, 0.02), (1.0, 0.7, 1.0, 1.5)  # priors of their logarithms
-WIDE = 0.3  # length of what depends on the size alone, as a share of all sizes
+WIDE = 0.3  # length scale of the residual over sizes, as a share of their range
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The exponents h (by parameter, a value a level) and the priors of the curves over them."""
+    """The exponents h (by parameter, one value per level) and the priors of their curves."""
 
     exponents: Sequence[Array]
     height: float  # prior mean of a_d
@@ -45,16 +45,15 @@ class Shape:
 
     @classmethod
     def plain(cls, counts: Sequence[int]) -> "Shape":
-        """Where nothing is known; counts: of the levels, by parameter."""
+        """Without prior knowledge; counts: how many levels each parameter has."""
         ranks = [np.arange(n, dtype=float) * min(1.0, 7 / max(n - 1, 1)) for n in counts]
         return cls([-rank for rank in ranks], np.log(2.5 / len(ranks)), 1.2, 0.3, 0.5)
 
     @classmethod
     def profiled(cls, losses: Sequence[Array]) -> "Shape":
-        """From losses known beforehand, up to a common power and factors near one.
+        """From losses that are known beforehand, up to a common power and factors near one.
 
-        The power is about 0.75: scores fall ever more slowly with the divergence of a model's
-        decisions.
+        The power is about 0.75: scores fall ever more slowly as a model's decisions diverge.
         """
         most = max(max(float(column.max()) for column in losses), 1e-300)
         shares = [np.maximum(column / most, 1e-7) for column in losses]
@@ -93,17 +92,17 @@ class Curves:
         for d, column in enumerate(self.losses(theta)):
             loss[:, d] = column[points[:, d]]
             bend[:, d] = loss[:, d] * slopes[d] * self.shape.exponents[d][points[:, d]]
-        kept = np.exp(-loss.sum(1))
-        fall = -(theta[0] - theta[1]) * kept[:, None]
+        retained = np.exp(-loss.sum(1))
+        fall = -(theta[0] - theta[1]) * retained[:, None]
         gradient = np.hstack([
-            kept[:, None], 1 - kept[:, None],
+            retained[:, None], 1 - retained[:, None],
             fall * loss.sum(1, keepdims=True), fall * bend.sum(1, keepdims=True),
             fall * loss, fall * bend,
         ])  # fmt: skip
-        return theta[1] + (theta[0] - theta[1]) * kept, gradient
+        return theta[1] + (theta[0] - theta[1]) * retained, gradient
 
     def fit(self, points: Points, scores: Array) -> Array:
-        """The most probable parameters, outliers weighed down."""
+        """The most probable parameters; outliers count less."""
         theta: Array = self.mean
         noise = 0.1
         for _ in range(2):
@@ -113,7 +112,7 @@ class Curves:
         return theta
 
     def _descend(self, theta: Array, points: Points, scores: Array, noise: float) -> Array:
-        """Levenberg and Marquardt's method from theta on, with a soft absolute error."""
+        """Levenberg-Marquardt from theta, with a soft absolute error."""
         precision, damping = self.deviation**-2, 1e-2
 
         def state(at: Array) -> tuple[float, Array, Array]:
@@ -128,14 +127,14 @@ class Curves:
         cost, slope, bend = state(theta)
         for _ in range(STEPS):
             trial = theta - np.linalg.solve(bend + damping * np.diag(np.diag(bend)), slope)
-            found = state(trial)
-            if found[0] >= cost:
+            next_state = state(trial)
+            if next_state[0] >= cost:
                 damping *= 5
                 continue
-            gained = cost - found[0]
-            theta, (cost, slope, bend) = np.asarray(trial, dtype=float), found
+            gain = cost - next_state[0]
+            theta, (cost, slope, bend) = np.asarray(trial, dtype=float), next_state
             damping /= 5
-            if gained < 1e-4 * (1 + cost):
+            if gain < 1e-4 * (1 + cost):
                 break
         return theta
 
@@ -143,44 +142,44 @@ class Curves:
 class Process:
     """A Gaussian process: linear features with a prior, Matérn residuals, and noise.
 
-    One residual depends on all coordinates, one on the last of them, the size, alone. The scales
-    are those of the highest marginal likelihood on a coarse grid.
+    One residual depends on all coordinates, the other on the last one, the size, alone. The scales
+    have the highest marginal likelihood on a coarse grid.
     """
 
     def __init__(self, features: Array, coordinates: Array, values: Array) -> None:
         """features: (n, f), scaled to unit prior variance; coordinates: (n, d); values: (n,)."""
         self.features, self.coordinates, self.values = features, coordinates, values
-        self._compare()
-        self._choose()
+        self._update_distances()
+        self._fit_scales()
 
-    def _compare(self) -> None:
+    def _update_distances(self) -> None:
         self._linear = self.features @ self.features.T
-        self._apart = _distances(self.coordinates, self.coordinates)
-        self._larger = _of_size(self.coordinates, self.coordinates)
+        self._distances = _distances(self.coordinates, self.coordinates)
+        self._over_sizes = _of_size(self.coordinates, self.coordinates)
 
-    def _choose(self) -> None:
+    def _fit_scales(self) -> None:
         options = (LENGTHS, ROUGHNESS, NOISE, TREND)
-        chosen: tuple[float, ...] = (0.3, 0.02, 0.02, 0.005)
-        seen: dict[tuple[float, ...], float] = {}
+        best: tuple[float, ...] = (0.3, 0.02, 0.02, 0.005)
+        cache: dict[tuple[float, ...], float] = {}
 
         def likelihood(scales: tuple[float, ...]) -> float:
-            if scales not in seen:
-                seen[scales] = self._likelihood(*scales)
-            return seen[scales]
+            if scales not in cache:
+                cache[scales] = self._likelihood(*scales)
+            return cache[scales]
 
         for _ in range(2):
             for k, values in enumerate(options):
-                tried = [(*chosen[:k], value, *chosen[k + 1 :]) for value in values]
-                chosen = max(tried, key=likelihood)
-        self._scales = chosen
-        self.length, self.roughness, self.noise, self.trend = chosen
+                candidates = [(*best[:k], value, *best[k + 1 :]) for value in values]
+                best = max(candidates, key=likelihood)
+        self._scales = best
+        self.length, self.roughness, self.noise, self.trend = best
         self._condition()
 
     def _covariance(self, length: float, roughness: float, noise: float, trend: float) -> Array:
-        found = self._linear + roughness**2 * _matern(self._apart / length)
-        found += trend**2 * self._larger
-        found[np.diag_indices_from(found)] += noise**2 + 1e-8
-        return found
+        matrix = self._linear + roughness**2 * _matern(self._distances / length)
+        matrix += trend**2 * self._over_sizes
+        matrix[np.diag_indices_from(matrix)] += noise**2 + 1e-8
+        return matrix
 
     def _likelihood(self, *scales: float) -> float:
         factor, _ = cho_factor(self._covariance(*scales), lower=True)
@@ -196,7 +195,7 @@ class Process:
         self._weights = cho_solve(self._factor, self.values)
 
     def predict(self, features: Array, coordinates: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of what is behind the noise."""
+        """Mean and standard deviation of the values without noise."""
         cross = features @ self.features.T + self.roughness**2 * _matern(
             _distances(coordinates, self.coordinates) / self.length
         )
@@ -208,12 +207,14 @@ class Process:
         return mean, np.asarray(np.sqrt(np.maximum(variance, 1e-12)), dtype=float)
 
     def believe(self, features: Array, coordinates: Array) -> None:
-        """Take the expected values at these points for seen: others are evaluating them."""
+        """Condition on the expected values at points that other processes are evaluating
+        (the "kriging believer" of Ginsbourger et al. 2010).
+        """
         values, _ = self.predict(features, coordinates)
         self.features = np.vstack([self.features, features])
         self.coordinates = np.vstack([self.coordinates, coordinates])
         self.values = np.r_[self.values, values]
-        self._compare()
+        self._update_distances()
         self._condition()
 
 
@@ -233,7 +234,7 @@ def _matern(distance: Array) -> Array:
 
 
 class ScoreModel:
-    """Scores of grid points, given those that were seen."""
+    """Predicts the scores of grid points from those of evaluated ones."""
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class ScoreModel:
         floor: float,
         sizes: Callable[[Points], Array],
     ) -> None:
-        """scores: higher is better; floor: about what a ruined model scores."""
+        """scores: higher is better; floor: about the score of a collapsed model."""
         self._sizes = sizes
         self._span = sizes(
             np.array([[0] * points.shape[1], [len(h) - 1 for h in shape.exponents]])
@@ -253,7 +254,7 @@ class ScoreModel:
         self.scale = max(float(scores.max()) - floor, 1e-12)
         values = (np.maximum(scores, floor) - floor) / self.scale
         self.theta = self.curves.fit(points, values)
-        self._kept = [np.exp(-loss) for loss in self.curves.losses(self.theta)]
+        self._retained = [np.exp(-loss) for loss in self.curves.losses(self.theta)]
         expected, features = self._linearized(points)
         self._process = Process(features, self._coordinates(points), values - expected)
 
@@ -265,10 +266,10 @@ class ScoreModel:
         return np.asarray(expected, dtype=float), gradient * curves.deviation
 
     def _coordinates(self, points: Points) -> Array:
-        """Levels, warped by their curves: those that score alike are near each other."""
+        """Levels, warped by their curves so that levels with similar scores are close."""
         columns = [
-            kept[points[:, d]] + 0.3 * points[:, d] / max(len(kept) - 1, 1)
-            for d, kept in enumerate(self._kept)
+            retained[points[:, d]] + 0.3 * points[:, d] / max(len(retained) - 1, 1)
+            for d, retained in enumerate(self._retained)
         ]
         few = max(1.0, len(columns) / 3)
         warped = np.stack(columns, axis=1) / np.sqrt(few)
@@ -283,33 +284,33 @@ class ScoreModel:
         return self.low + self.scale * (expected + mean), self.scale * deviation
 
     def believe(self, points: Points) -> None:
-        """Take the expected scores of these points for seen."""
+        """Condition on the expected scores of points that other processes are evaluating."""
         _, features = self._linearized(points)
         self._process.believe(features, self._coordinates(points))
 
     def losses(self) -> list[Array]:
-        """What each level costs, by parameter: the smaller the sum, the higher the score."""
+        """The loss of each level by parameter: the smaller the sum, the higher the score."""
         return self.curves.losses(self.theta)
 
 
 class Constraint:
-    """Whether points keep to a constraint, given its values at those that were seen."""
+    """Predicts whether points satisfy a constraint, from its values at evaluated points."""
 
     def __init__(self, counts: NDArray[np.int64], points: Points, values: Array) -> None:
-        """Values (n,): zero or less where the constraint is kept."""
+        """values: (n,), zero or less if the constraint is satisfied."""
         self._scale = np.maximum(counts - 1, 1)
         features = self._features(points)
         finite = np.abs(values[np.isfinite(values)])
         typical = max(float(np.median(finite)) if len(finite) else 1.0, 1e-12)
-        bounded = np.clip(values, -3 * typical, 3 * typical) / typical  # outliers tell the sign
+        bounded = np.clip(values, -3 * typical, 3 * typical) / typical  # outliers: signs
         self._process = Process(features, features, bounded)
 
     def _features(self, points: Points) -> Array:
-        """Levels, and a constant in the size's place."""
+        """Levels, with a constant in place of the size."""
         return np.hstack([points / self._scale, np.ones((len(points), 1))])
 
     def probability(self, points: Points) -> Array:
-        """Probability (points,) that it is kept."""
+        """Probability (points,) that the constraint is satisfied."""
         features = self._features(points)
         mean, deviation = self._process.predict(features, features)
         return np.asarray(ndtr(-mean / deviation), dtype=float)

@@ -1,4 +1,4 @@
-"""Several processes on one machine: each an ordinary participant of the study, one overseer."""
+"""Several processes on one machine: workers, which search like any other, and an overseer."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ from mmq.cli.options import flag
 from mmq.errors import InputError
 from mmq.system.home import home
 
-VARIABLE = "MMQ_WORKER"  # tells a process that it is one
+VARIABLE = "MMQ_WORKER"  # set in the environment of workers: their number
 POLL = 0.5  # seconds
-ERROR, BAD_INPUT = "Error: ", 2  # how a command ends where its input is wrong
-PATIENCE = 90  # seconds for the workers to end after an interrupt
+ERROR, BAD_INPUT = "Error: ", 2  # prefix and exit code of a command with bad input
+END_TIMEOUT = 90  # seconds for the workers to end after an interrupt
 
 
 def is_worker() -> bool:
@@ -28,7 +28,7 @@ def is_worker() -> bool:
 
 
 def end_with_overseer() -> None:
-    """Interrupt this process when its overseer is gone: even kill -9 closes the pipe to it."""
+    """Interrupt this process when its overseer ends: even `kill -9` closes the pipe."""
 
     def watch() -> None:
         with suppress(OSError):
@@ -39,7 +39,7 @@ def end_with_overseer() -> None:
 
 
 def devices(device: str, count: int) -> list[str]:
-    """A device for every worker: the GPUs in turn where there are several."""
+    """A device for every worker: the GPUs in turn, if there are several."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -50,16 +50,16 @@ def devices(device: str, count: int) -> list[str]:
 
 @dataclass(slots=True)
 class Worker:
-    """A process and the thread that passes on what it says."""
+    """A worker process, and the thread that relays its output."""
 
     number: int
     process: subprocess.Popen[str]
     relay: threading.Thread
-    errors: list[str]  # that it ended with, not passed on yet
+    errors: list[str]  # that it ended with, not reported yet
 
     @classmethod
     def start(cls, number: int, command: Sequence[str], threads: int) -> "Worker":
-        """One more `mmq search`; threads: of the processor that are its share."""
+        """Start one more `mmq search`; threads: its share of the processor's."""
         env = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
         env |= {VARIABLE: str(number), "TQDM_DISABLE": "1", "MMQ_HOME": str(home())}
         env.setdefault("OMP_NUM_THREADS", str(threads))
@@ -72,18 +72,18 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # the terminal's Ctrl-C reaches it through the overseer
+                start_new_session=True,  # Ctrl-C in the terminal reaches it through the overseer
             )
         except OSError as error:
             raise InputError(
-                f"workers: worker {number} cannot be started: {error}. Choose fewer --workers"
+                f"workers: worker {number} cannot be started: {error}. Choose fewer --workers."
             ) from error
         errors: list[str] = []
         relay = threading.Thread(target=_relay, args=(number, process, errors), daemon=True)
         relay.start()
         return cls(number, process, relay, errors)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line with the worker's number."""
         tqdm.write(f"worker {self.number}{text}", file=sys.stderr)
 
@@ -97,29 +97,29 @@ def _relay(number: int, process: subprocess.Popen[str], errors: list[str]) -> No
             tqdm.write(f"worker {number}: {line.rstrip()}", file=sys.stderr)
 
 
-def arguments(options: Mapping[str, object], extra: Mapping[str, str]) -> list[str]:
-    """The command line that gives these options."""
+def arguments(options: Mapping[str, object], plugin_options: Mapping[str, str]) -> list[str]:
+    """The command line with these options."""
     own = [text for name, value in options.items() for text in (flag(name), str(value))]
-    return ["search", *own, *(f"--{name}={value}" for name, value in extra.items())]
+    return ["search", *own, *(f"--{name}={value}" for name, value in plugin_options.items())]
 
 
 def oversee(
     commands: Sequence[Sequence[str]], done: Callable[[], int], target: int
 ) -> Sequence[int]:
-    """Run a worker for every command until all have ended; their exit codes.
+    """Run one worker per command until all have ended; returns their exit codes.
 
-    A worker that dies is reported, and the others continue. Bad input, which the first worker to
-    find it reports before anything is evaluated, ends them all with an InputError; so does the
-    end of the last one where none ended well. done: how many allocations are evaluated. An
-    interrupt ends them all, each with its trial asked again the next time.
+    A worker that dies is reported, and the others continue. Bad input that a worker reports before
+    anything is evaluated ends all of them with an InputError, and so does the failure of all
+    workers. An interrupt ends them all, and their trials are re-queued. done: returns how many
+    allocations are evaluated.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // len(commands))
     workers: list[Worker] = []
     reported: set[str] = set()
     try:
         workers += [Worker.start(k + 1, each, threads) for k, each in enumerate(commands)]
-        begun = done()
-        with tqdm(total=target, initial=begun, desc="search", unit="trial") as bar:
+        initial = done()
+        with tqdm(total=target, initial=initial, desc="search", unit="trial") as bar:
             alive = list(workers)
             while alive:
                 time.sleep(POLL)
@@ -129,7 +129,7 @@ def oversee(
                     worker.relay.join(1)
                 now = done()
                 for worker in ended:
-                    if worker.process.returncode == BAD_INPUT and worker.errors and now == begun:
+                    if worker.process.returncode == BAD_INPUT and worker.errors and now == initial:
                         raise InputError(worker.errors[-1])
                     _report(worker, len(alive), reported)
                 bar.update(now - bar.n)
@@ -146,34 +146,33 @@ def _how(code: int) -> str:
 
 
 def _report(worker: Worker, others: int, reported: set[str]) -> None:
-    """Say how a worker ended, and its error if no other one has reported that."""
+    """Report how a worker ended, and its errors unless another worker reported the same."""
     if code := worker.process.returncode:
         for text in worker.errors:
             if text not in reported:
-                worker.say(f": {ERROR}{text}")
+                worker.print(f": {ERROR}{text}")
         reported.update(worker.errors)
-        worker.say(f" {_how(code)}; {others} others go on.")
+        worker.print(f" {_how(code)}; {others} others continue.")
 
 
 def _all_failed(workers: Sequence[Worker]) -> str:
-    """One message for all workers: each kind of end once."""
+    """One message for all workers, with each exit code or signal once."""
     ends: dict[str, list[str]] = {}
     for worker in workers:
-        why = _how(worker.process.returncode)
-        ends.setdefault(why, []).append(str(worker.number))
-    texts = [f"{why.rstrip('.')} (worker {', '.join(who)})" for why, who in ends.items()]
+        ends.setdefault(_how(worker.process.returncode), []).append(str(worker.number))
+    texts = [f"{how} (worker {', '.join(numbers)})" for how, numbers in ends.items()]
     return (
-        f"workers: all of them ended early: {'; '.join(texts)}. Every trial that was evaluated is "
+        f"workers: all of them ended early: {'; '.join(texts)}. Completed trials are "
         f"saved; the same command resumes."
     )
 
 
 def _end(workers: Sequence[Worker]) -> None:
-    """Interrupt all workers, and wait until they have given their trials back."""
+    """Interrupt all workers, and wait until they have re-queued their trials."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.terminate()
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + END_TIMEOUT
     for worker in workers:
         try:
             worker.process.wait(max(0.1, until - time.monotonic()))
@@ -183,8 +182,8 @@ def _end(workers: Sequence[Worker]) -> None:
 
 
 def command_lines(
-    chosen: object, extra: Mapping[str, str], device: str, count: int, **fixed: object
+    options: object, plugin_options: Mapping[str, str], device: str, count: int, **fixed: object
 ) -> list[list[str]]:
-    """The command of every worker: what was chosen, with what is fixed for all of them."""
-    options = asdict(chosen) | fixed | {"workers": 1}  # type: ignore[call-overload]
-    return [arguments({**options, "device": own}, extra) for own in devices(device, count)]
+    """The command of every worker: the options, with those that are fixed for all workers."""
+    values = asdict(options) | fixed | {"workers": 1}  # type: ignore[call-overload]
+    return [arguments({**values, "device": own}, plugin_options) for own in devices(device, count)]

@@ -29,9 +29,9 @@ def llava():
     return ready("embedded-llava", "gqa", 16)
 
 
-def measure(found, grain, widths=WIDTHS):
+def measure(found, granularity, widths=WIDTHS):
     prepared, model, artifacts = found
-    return profile(model, prepared, artifacts, list(names(model.components, grain)), widths)
+    return profile(model, prepared, artifacts, list(names(model.components, granularity)), widths)
 
 
 def test_fewer_bits_move_decisions_further_and_untouched_parts_not_at_all(llava):

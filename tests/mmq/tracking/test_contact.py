@@ -13,8 +13,8 @@ from mmq.errors import InputError
 from mmq.tracking import contact, refuses, unreachable
 from mmq.tracking.connection import connect
 from mmq.tracking.contact import ending_cleanly
-from mmq.tracking.offline import HASTE, PATIENCE, RETRIES, TIMEOUT, hasty
-from mmq.tracking.queries import find_answers
+from mmq.tracking.offline import LONG_TIMEOUT, RETRIES, SHORT_TIMEOUT, TIMEOUT, short_timeouts
+from mmq.tracking.queries import find_trials
 
 
 @pytest.fixture
@@ -35,15 +35,15 @@ def server(monkeypatch):
         each.stop()
 
 
-@pytest.mark.parametrize("call", [connect, find_answers])
+@pytest.mark.parametrize("call", [connect, find_trials])
 @pytest.mark.parametrize(
     ("fault", "hint"),
     [
         ("401", "MLFLOW_TRACKING_USERNAME"),
         ("403", "MLFLOW_TRACKING_USERNAME"),
-        ("404", "No MLflow server answers there"),
+        ("404", "There is no MLflow server at this address"),
         ("404 json", "Check that it runs"),
-        ("html", "No MLflow server answers there"),
+        ("html", "There is no MLflow server at this address"),
         ("500", "Check that it runs"),
         ("hang", f"more than 1 s with {TIMEOUT}"),
     ],
@@ -70,18 +70,23 @@ def test_an_address_that_is_none_is_refused(monkeypatch, tmp_path, uri):
 
 def test_a_long_wait_is_announced(server, monkeypatch, caplog):
     made = server("hang")
-    monkeypatch.setattr(contact, "SILENCE", 0.05)
+    monkeypatch.setattr(contact, "REPORT_AFTER", 0.05)
     with caplog.at_level(logging.WARNING), pytest.raises(InputError):
         connect("e")
     assert f"Waiting for the MLflow store {made.uri}" in caplog.text
 
 
 def test_haste_shortens_our_timeout_and_leaves_the_users(monkeypatch):
-    for before, within in ((None, HASTE), (PATIENCE, HASTE), ("300", "300"), ("1", "1")):
+    for before, within in (
+        (None, SHORT_TIMEOUT),
+        (LONG_TIMEOUT, SHORT_TIMEOUT),
+        ("300", "300"),
+        ("1", "1"),
+    ):
         monkeypatch.delenv(TIMEOUT, raising=False)
         if before:
             monkeypatch.setenv(TIMEOUT, before)
-        with hasty():
+        with short_timeouts():
             assert os.environ[TIMEOUT] == within
         assert os.environ.get(TIMEOUT) == before
 

@@ -1,0 +1,45 @@
+"""What a study evaluates: written when it is created, and compared whenever it is opened."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from mmq.analysis.fronts import SizeAxis
+from mmq.errors import InputError
+from mmq_search.space import Space
+
+ANOTHER = "Choose another --study, or leave it empty."
+
+
+def check_identity(
+    study: optuna.Study, identity: Mapping[str, Any], space: Space, axis: SizeAxis
+) -> None:
+    """Write eval spec, space and size axis into a new study; InputError if it has others."""
+    attrs, name = study.user_attrs, study.study_name
+    stored = attrs.get("eval_spec")
+    given = json.loads(json.dumps(identity, default=str))  # as the database returns it
+    own = {"bits": list(space.bits), "granularity": space.granularity}
+    if stored is None:  # the eval spec last: a study that has it has everything
+        for key, value in (own | {"size_axis": axis, "eval_spec": given}).items():
+            study.set_user_attr(key, value)
+        return
+    if stored != given:
+        stored = stored if isinstance(stored, dict) else {}
+        differs = ", ".join(key for key in given if stored.get(key) != given[key])
+        raise InputError(
+            f"study: {name!r} has another eval spec; these differ: {differs}. {ANOTHER}"
+        )
+    for key, value in own.items():
+        if attrs.get(key) != value:
+            raise InputError(
+                f"study: {name!r} searches another space, with {key} {attrs.get(key)}. {ANOTHER}"
+            )
+    measured = attrs.get("size_axis") or "nominal"  # of studies that are older than the option
+    if measured != axis:
+        raise InputError(
+            f"study: {name!r} compares {measured} sizes, not {axis} ones. Resume it with --study "
+            f"{name} --size-axis {measured}, or choose another --study, which reuses "
+            f"completed trials."
+        )

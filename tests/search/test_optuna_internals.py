@@ -1,0 +1,105 @@
+"""Optuna's private API is what mmq expects, in the versions that it names."""
+
+import optuna
+import pytest
+from mmq_search import optuna_internals
+from mmq_search.optuna_internals import (
+    enqueued_params,
+    proposal,
+    set_proposal,
+    stale_trial_numbers,
+)
+from mmq_search.storage import Storage
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import text
+
+
+def test_the_installed_optuna_is_a_version_that_its_internals_were_checked_with():
+    minor = ".".join(optuna.__version__.split(".")[:2])
+    assert minor in optuna_internals.VERSIONS, (
+        f"Optuna {optuna.__version__}: its private API was checked with "
+        f"{', '.join(optuna_internals.VERSIONS)}. Run tests/search, compare each use in "
+        f"search/mmq_search/optuna_internals.py, then add {minor!r} to VERSIONS."
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    return optuna.create_study(
+        storage=Storage(tmp_path).optuna, directions=["minimize", "maximize"]
+    )
+
+
+def test_enqueued_parameters_are_read_before_and_after_the_trial_starts(study):
+    study.enqueue_trial({"x": 3})
+    study.add_trial(create_trial(values=[1, 2]))
+    assert [enqueued_params(trial) for trial in study.trials] == [{"x": 3}, {}]
+    study.ask()
+    assert enqueued_params(study.trials[0]) == {"x": 3}
+
+
+def test_a_proposal_is_read_by_other_processes(study):
+    trial = study.ask()
+    set_proposal(study, study.trials[trial.number], {"x": 3})
+    assert proposal(study.trials[trial.number]) == {"x": 3}
+
+
+def test_parameters_of_a_batch_are_written_at_its_end(study, tmp_path):
+    storage, other = study._storage._backend, optuna.load_study(
+        study_name=study.study_name, storage=Storage(tmp_path).optuna
+    )  # fmt: skip
+    trial = study.ask()
+    with storage.batched_params():
+        params = {name: trial.suggest_int(name, 0, 9) for name in "xyz"}
+        assert other.trials[0].params == {}
+    assert other.trials[0].params == params
+
+
+def test_a_trial_is_stale_when_its_heartbeat_is_older_than_the_grace_period(study):
+    storage = study._storage._backend
+    silent, alive = study.ask(), study.ask()
+    for trial in (silent, alive):
+        storage.record_heartbeat(trial._trial_id)
+    with storage.engine.begin() as connection:
+        connection.execute(
+            text("update trial_heartbeats set heartbeat = '2020-01-01' where trial_id = :id"),
+            {"id": silent._trial_id},
+        )
+    assert stale_trial_numbers(storage, study._study_id, study.trials) == {silent.number}
+
+
+def test_trials_read_at_once_are_those_that_optuna_reads(tmp_path, monkeypatch):
+    storage = Storage(tmp_path).optuna
+    study = optuna.create_study(
+        study_name="s", storage=storage, directions=["minimize", "maximize"]
+    )
+    space = {
+        "int": IntDistribution(0, 9), "float": FloatDistribution(1e-3, 1, log=True),
+        "category": CategoricalDistribution(["a", None, 3]),
+    }  # fmt: skip
+    params = {"int": 3, "float": 0.5, "category": None}
+    study.add_trials([
+        create_trial(params=params, distributions=space, values=[1.0, float("inf")]),
+        create_trial(state=TrialState.PRUNED, user_attrs={"partial": {"score": [1, None]}},
+                     intermediate_values={0: 0.5, 7: float("nan"), 9: float("-inf")}),
+        create_trial(state=TrialState.FAIL, params=params, distributions=space),
+    ])  # fmt: skip
+    study.ask(space)
+    running = study.ask()
+    for k in range(3):
+        study.add_trial(create_trial(values=[k, -k]))
+    study.enqueue_trial(params)
+
+    def both(*arguments):
+        ours = storage._get_trials(study._study_id, *arguments)
+        assert repr(ours) == repr(RDBStorage._get_trials(storage, study._study_id, *arguments))
+        return ours
+
+    monkeypatch.setattr("mmq_search.optuna_internals.BATCH", 2)
+    assert len(both(None, set(), -1)) == 9
+    assert len(both((TrialState.COMPLETE,), set(), -1)) == 4
+    first = study.trials[0]._trial_id
+    assert len(both(None, {first, first + 4, running._trial_id, first + 8}, first + 6)) == 4
+    assert both(None, set(), first + 99) == []
