@@ -5,7 +5,8 @@ class TestMyQuantizer(QuantizerContract):
         return MyQuantizer(group_size=32)
 """
 
+from mmq.testing.datasets import DatasetContract
 from mmq.testing.evaluators import EvaluatorContract
 from mmq.testing.quantizers import QuantizerContract
 
-__all__ = ["EvaluatorContract", "QuantizerContract"]
+__all__ = ["DatasetContract", "EvaluatorContract", "QuantizerContract"]
