@@ -1,4 +1,4 @@
-"""The pairs that a calibrated quantizer looks at, run through the model's own forwards."""
+"""Calibration pairs, run through the model's own forwards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ CODE = (  # what runs the pairs
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Pictures and, for each, a text of the task and its right answer ("" where it has none)."""
+    """Pictures and, for each, a text of the task and its right answer ("" if it has none)."""
 
     images: tuple[ImageRef, ...]
     texts: tuple[tuple[str, str], ...]

@@ -302,7 +302,7 @@ def test_malformed_files_are_refused_with_the_place(tmp_path, layout, file, edit
     ("text", "message"),
     [
         ("1007129816.jpg#0\ta man\nno tab\n", "line 2 is not NAME.jpg#K, tab, caption"),
-        ("1007129816.jpg#0\ta man\n", "has no captions of the picture 100712981[78]"),
+        ("1007129816.jpg#0\ta man\n", "has no captions for the picture 100712981[78]"),
         (b"1007129816.jpg#0\t\xff\n", "is not UTF-8"),
     ],
 )

@@ -20,9 +20,7 @@ READERS = {
 
 @dataclass(frozen=True)
 class Scenes(Dataset):
-    """500 unseen scenes with captions and questions, and a pool of minimal pairs; written on first
-    use.
-    """
+    """500 scenes with captions and questions, and minimal pairs; written on first use."""
 
     task: str = "captioning"
 

@@ -44,7 +44,7 @@ def test_a_limit_beyond_the_set_is_reported_with_both_numbers(caplog):
         ("-10%", "limit: -10% is negative"),
         ("0%", "'0%' is not more than 0% and at most 100%"),
         ("101%", "at most 100%"),
-        ("many", "'many' is neither a number of samples nor a share; write 500, 10%"),
+        ("many", "'many' is neither a number of samples nor a percentage; write 500, 10%"),
         ("", "'' is neither"),
         ("%", "'%' is neither"),
         ("10.5", "'10.5' is neither"),
@@ -88,7 +88,7 @@ def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):
 def test_a_sample_that_comes_twice_is_refused(tmp_path):
     root = official.vqav2(tmp_path, {"val2014": [1, 2, 1]})
     places = r"annotations\[0\] .*; annotations\[4\]"
-    with pytest.raises(InputError, match=f"the question_id 1000 comes twice: {places}"):
+    with pytest.raises(InputError, match=f"the question_id 1000 appears twice: {places}"):
         find_source("vqa", str(root)).samples()
 
 
