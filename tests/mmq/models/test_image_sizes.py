@@ -4,6 +4,7 @@ import logging
 
 import official_files as official
 import pytest
+from model_folders import copied
 from PIL import Image
 
 from mmq.config import QuestionOptions
@@ -65,11 +66,13 @@ def test_a_processor_that_refuses_every_picture_says_nothing_about_sizes(tmp_pat
 
 
 @pytest.mark.parametrize("split", ["val2014", "train2014"])
-def test_a_strip_is_refused_with_its_sample_before_the_model_is_loaded(tmp_path, split):
-    root = official.vqav2(tmp_path)
+def test_a_strip_is_refused_with_its_sample_before_the_model_is_loaded(tmp_path, qwen, split):
+    model = copied(tmp_path / "model", "embedded-llava")
+    qwen.save_pretrained(model)
+    root = official.vqav2(tmp_path / "data")
     number = {"val2014": 2, "train2014": 103}[split]
     path = root / split / f"COCO_{split}_{number:012d}.jpg"
     Image.new("RGB", (5000, 1)).save(path)
-    options = QuestionOptions(data=str(root), quantizer="gptq")
+    options = QuestionOptions(model=str(model), data=str(root), quantizer="gptq")
     with pytest.raises(InputError, match=rf"{path.name} \(5000 x 1 .*the sample {number}00\d\."):
         prepare(options, {}, lambda parts: [])
