@@ -1,4 +1,4 @@
-"""The pairs that a calibrated quantizer reads, run through the model's own forwards."""
+"""Calibration pairs, run through the model's own forwards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

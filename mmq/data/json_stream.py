@@ -1,4 +1,4 @@
-"""JSON files of any size read entry by entry, with errors that say where the trouble is."""
+"""JSON files of any size, read entry by entry, with errors that name the place."""
 
 import codecs
 import re
@@ -14,7 +14,7 @@ from mmq.system.regular_file import MIB, not_utf8, open_regular
 from mmq.system.strict_json import NEARLY_THE_END, JsonError, decode, scan
 
 CHUNK = MIB // 2  # bytes read at once
-ENTRY_LIMIT = 16 * MIB  # characters of one entry, and of one value that nobody reads
+ENTRY_LIMIT = 16 * MIB  # characters of one entry, or of one skipped value
 COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -24,7 +24,7 @@ class _Readable(Protocol):
 
 
 class JsonStream:
-    """The text of a JSON file from front to back; never more of it in memory than one entry."""
+    """The text of a JSON file from front to back, with at most one entry in memory."""
 
     def __init__(self, file: _Readable, path: Path, role: str) -> None:
         self.file, self.path, self.role = file, path, role
@@ -32,7 +32,7 @@ class JsonStream:
         self.text, self.place, self.ended = "", 0, False
         self.begins = 0  # the place where the value that was read last begins
         self._dropped_lines = 0
-        self._dropped = 0  # characters before the text that is held
+        self._dropped = 0  # characters before the text in memory
         self._first = b""
 
     @property
@@ -41,7 +41,7 @@ class JsonStream:
         return self._dropped_lines + self.text.count("\n", 0, self.begins) + 1
 
     def peek(self) -> str:
-        """The next character that is no white space, left where it is; "" at the end."""
+        """The next character that is not white space, without reading it; "" at the end."""
         while True:
             found = SPACE.match(self.text, self.place)
             self.place = found.end() if found else self.place
@@ -62,7 +62,7 @@ class JsonStream:
             else:
                 found = SPACE.match(self.text, end)
                 end = found.end() if found else end
-                # what follows must be seen: a number may be longer than the text that is held
+                # look at what follows: a number may be longer than the text in memory
                 if self.text[end : end + 1] in (",", "]", "}", ":"):
                     self.place = end
                     return value
@@ -76,11 +76,11 @@ class JsonStream:
                 self.fail(reason, *at)
 
     def starts(self, bracket: str) -> bool:
-        """Whether a list ("[") or an object ("{") starts here, and not the other of them."""
-        found = self.peek()
-        if found not in ("[", "{"):
-            self.fail("a list or an object should start" if found else "there is nothing")
-        return found == bracket
+        """Whether a list ("[") or an object ("{") starts here; an error if neither does."""
+        first = self.peek()
+        if first not in ("[", "{"):
+            self.fail("a list or an object should start" if first else "the file is empty")
+        return first == bracket
 
     def items(self) -> Iterator[Any]:
         """The elements of the list that starts here."""
@@ -141,12 +141,12 @@ class JsonStream:
             self.value()
 
     def finish(self) -> None:
-        """InputError where something stands behind the value."""
+        """InputError if anything follows the value."""
         if self.peek():
-            self.fail("there is more behind the end of the value")
+            self.fail("there is text after the end of the value")
 
     def fail(self, reason: str, *at: int) -> NoReturn:
-        """InputError for what is wrong here, or at these places of the text that is held."""
+        """InputError for what is wrong here, or at these places of the text in memory."""
         places = " and ".join(self._line_and_column(each) for each in at or (self.place,))
         raise InputError(
             f"{self.role}: {self.path} is not readable JSON: {reason} ({places})"
@@ -154,19 +154,19 @@ class JsonStream:
 
     def _next(self, closing: str) -> bool:
         """Step over a comma (False) or the closing bracket (True)."""
-        found = self.peek()
-        if found not in (",", closing):
+        character = self.peek()
+        if character not in (",", closing):
             self.fail(f"Expecting ',' delimiter or {closing!r}")
         self.place += 1
-        return found == closing
+        return character == closing
 
     def _more(self) -> bool:
-        """Hold more of the file's text; False at its end."""
+        """Read more of the file; False at its end."""
         if self.ended:
             return False
-        held = self.text[self.place :]
+        rest = self.text[self.place :]
         try:
-            chunk = self.file.read(max(CHUNK, len(held)))  # twice as much each time
+            chunk = self.file.read(max(CHUNK, len(rest)))  # twice as much each time
         except OSError as error:
             raise InputError(
                 f"{self.role}: {self.path} cannot be read ({error.strerror})"
@@ -178,7 +178,7 @@ class JsonStream:
             return False
         self._dropped += self.place
         self._dropped_lines += self.text.count("\n", 0, self.place)
-        self.text, self.place, self.begins = held + text, 0, 0
+        self.text, self.place, self.begins = rest + text, 0, 0
         return True
 
     def _decoded(self, chunk: bytes) -> str:
@@ -201,8 +201,8 @@ class JsonStream:
 
 @contextmanager
 def json_stream(path: Path, role: str) -> Iterator[JsonStream]:
-    """The file's text to read from; InputError if it is missing, no regular file or no JSON."""
-    # the bar shows only where a file takes longer than two seconds
+    """The file's text; InputError if it is missing, not a regular file or not JSON."""
+    # the bar appears only if a file takes longer than two seconds
     options: dict[str, Any] = {"leave": False, "delay": 2}
     with open_regular(path, role) as file:
         size = path.stat().st_size

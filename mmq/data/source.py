@@ -158,7 +158,7 @@ def _reader(name: str) -> Dataset:
 
 
 def limited(limit: str | int, total: int) -> int:
-    """How many of `total` samples --limit asks for: 500, or 10% (rounded down, at least one).
+    """The number of samples that --limit selects: 500, or 10% (rounded down, at least one).
 
     >>> limited("10%", 214354), limited("500", 214354), limited("0", 214354)
     (21435, 500, 214354)
@@ -169,7 +169,7 @@ def limited(limit: str | int, total: int) -> int:
     match = LIMIT.fullmatch(text)
     if match is None:
         raise InputError(
-            f"limit: {text!r} is neither a number of samples nor a share; write 500, 10%, "
+            f"limit: {text!r} is neither a number of samples nor a percentage; write 500, 10%, "
             f"or 0 for all samples"
         )
     if match[1]:
@@ -188,10 +188,10 @@ def fingerprint_samples(
     """A hash of the drawn samples' pictures and texts, and of all texts.
 
     All texts count, since an evaluator may look at the whole set (CIDEr's document frequencies).
-    Of the pictures that are not scored only the file names count, without their folders.
+    For pictures that are not scored, only the file name counts, without its folder.
     """
     hashed = hashlib.sha256()
-    for sample in everything:  # one by one: together they would stand in memory twice
+    for sample in everything:  # one by one: together they would be in memory twice
         values = [getattr(sample, field.name) for field in fields(sample)]
         plain = [_base_names(value) if value is sample.images else value for value in values]
         hashed.update(json.dumps(plain, default=str).encode())

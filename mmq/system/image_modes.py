@@ -1,4 +1,4 @@
-"""What a viewer shows of a decoded picture, whatever its file stores, as 8-bit RGB."""
+"""A decoded picture as a viewer shows it, in 8-bit RGB, whatever its file stores."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from mmq.errors import InputError
 
-# Raise it whenever a picture that is not `plain` becomes other pixels than before
+# raise it with every change that gives other pixels for a picture that is not `plain`
 RULE = "1"
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 GRAY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -31,8 +31,8 @@ Gray = NDArray[Any]
 def as_shown(image: Image.Image) -> tuple[Image.Image, bool]:
     """The first frame upright, without transparency, as RGB; and whether the file was plain.
 
-    Of a plain file all pixels are those of Pillow's own conversion. InputError for pixels whose
-    range is unknown: numbers below 0, floats beyond 1, integers beyond 65535.
+    A file is plain if Pillow's own conversion gives the same pixels. InputError if the range of
+    the pixels is unknown: numbers below 0, floats above 1, integers above 65535.
     """
     raw = _raw_mode(image)
     image.load()
@@ -51,14 +51,14 @@ def as_shown(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file stores its pixels, like "RGB;16B"; known only until they are loaded."""
+    """How the file stores its pixels, like "RGB;16B"; Pillow forgets it when it loads them."""
     tiles = getattr(image, "tile", None) or [(None, None, None, "")]
     found = tiles[0][3]
     return str(found[0] if isinstance(found, tuple) and found else found)
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation; 1, upright, where there is none or it cannot be read."""
+    """EXIF's orientation; 1, upright, if there is none or it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow raises whatever damaged EXIF leads to; viewers ignore that, too

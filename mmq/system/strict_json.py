@@ -1,4 +1,4 @@
-"""JSON without surprises: a key that comes twice is an error, and every error has its place."""
+"""Strict JSON: a repeated key is an error, and every error names its place."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def decode(text: str, start: int = 0) -> tuple[Any, int]:
         raise JsonError(error.msg, [error.pos], final=not cut) from error
     except _KeyTwiceError as error:
         key, *at = _twice(text, start)
-        raise JsonError(f"the key {key} comes twice", at, final=True) from error
+        raise JsonError(f"the key {key} appears twice", at, final=True) from error
     except RecursionError as error:
         raise JsonError("it is nested too deeply", [start], final=True) from error
     except ValueError as error:  # thousands of digits
@@ -74,7 +74,7 @@ def _twice(text: str, start: int) -> tuple[str, int, int]:
             if key in objects[-1]:
                 return written, objects[-1][key], token.start()
             objects[-1][key] = token.start()
-    raise AssertionError("no key comes twice")
+    raise AssertionError("no key appears twice")
 
 
 def line_and_column(text: str, offset: int) -> str:
@@ -105,7 +105,7 @@ def parse_json(text: str, path: Path, role: str) -> Any:
 def load_json(path: Path, role: str, limit: int = DEFAULT_LIMIT) -> Any:
     """The value in a JSON file of at most `limit` bytes; InputError naming file and place.
 
-    Refused: what is no regular file, other encodings than UTF-8, a key that comes twice in one
+    Refused: what is no regular file, other encodings than UTF-8, a key that appears twice in one
     object, too deep nesting. role: what the file is, as errors begin ("model", "annotations").
     """
     return parse_json(read_text(path, role, limit), path, role)

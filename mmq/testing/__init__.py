@@ -5,8 +5,9 @@ class TestMyQuantizer(QuantizerContract):
         return MyQuantizer(group_size=32)
 """
 
+from mmq.testing.datasets import DatasetContract
 from mmq.testing.evaluators import EvaluatorContract
 from mmq.testing.families import FamilyContract
 from mmq.testing.quantizers import QuantizerContract
 
-__all__ = ["EvaluatorContract", "FamilyContract", "QuantizerContract"]
+__all__ = ["DatasetContract", "EvaluatorContract", "FamilyContract", "QuantizerContract"]

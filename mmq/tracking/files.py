@@ -45,7 +45,11 @@ def read_record(path: Path, run_id: str) -> TrialRecord:
 def write_details(folder: Path, details: TrialDetails) -> None:
     """Write the layer table, the predictions table and all predictions."""
     write_layers(folder, details.layers)
-    predictions = details.predictions
+    write_predictions(folder, details.predictions)
+
+
+def write_predictions(folder: Path, predictions: Sequence[Prediction]) -> None:
+    """Write all predictions, and a table of some of them with their pictures."""
     everything = [_prediction_facts(p) for p in predictions]
     (folder / ALL_PREDICTIONS).write_text(json.dumps(everything))
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)

@@ -1,4 +1,4 @@
-"""Annotation files in which something comes twice, or that hold what nobody expects."""
+"""Annotation files in which something appears twice, or with unexpected content."""
 
 import json
 import os
@@ -65,41 +65,41 @@ def again(section, source, **changes):
     ("layout", "file", "edit", "message"),
     [
         ("coco", CAPTIONS, again("images", 0, file_name="b.jpg"),
-         r'the id 1 comes twice: images\[0\] in line 5 \("COCO_val2014_0+1.jpg"\); '
+         r'the id 1 appears twice: images\[0\] in line 5 \("COCO_val2014_0+1.jpg"\); '
          r'images\[3\] in line 35 \("b.jpg"\)'),
-        ("coco", CAPTIONS, again("images", 0, id="1", file_name="b.jpg"), "the id 1 comes twice"),
-        ("coco", CAPTIONS, again("images", 0, id=77), 'the file_name "COCO_.*1.jpg" comes twice'),
+        ("coco", CAPTIONS, again("images", 0, id="1", file_name="b.jpg"), "the id 1 appears"),
+        ("coco", CAPTIONS, again("images", 0, id=77), 'the file_name "COCO_.*1.jpg" appears'),
         ("coco", CAPTIONS, again("annotations", 6),
-         r'image_id 2 with the caption "a cat .*" comes twice: annotations\[6\] in line .*; '
+         r'image_id 2 with the caption "a cat .*" appears twice: annotations\[6\] in line .*; '
          r'annotations\[15\] in line'),
         ("coco", CAPTIONS, anonymous,
-         r"image_id 1 with the caption .* comes twice: annotations\[0\]"),
-        ("karpathy coco", COCO, again("images", 1, cocoid=5), r'the filename ".*" comes twice: '
+         r"image_id 1 with the caption .* appears twice: annotations\[0\]"),
+        ("karpathy coco", COCO, again("images", 1, cocoid=5), r'the filename ".*" appears twice: '
          r'images\[1\] in line \d+ \("test"\); images\[9\]'),
         ("karpathy coco", COCO, again("images", 1, filename="b.jpg", split="train"),
-         r'the cocoid 391896 comes twice'),
-        ("karpathy flickr", FLICKR, again("images", 0), 'the filename "1007129816.jpg" comes'),
+         r'the cocoid 391896 appears twice'),
+        ("karpathy flickr", FLICKR, again("images", 0), 'the filename "1007129816.jpg" appears'),
         ("karpathy flickr", FLICKR, lambda c: again("sentences", 2)(c["images"][1]),
-         r"the sentid 7 of images\[1\] comes twice: sentences\[2\]; sentences\[5\]"),
+         r"the sentid 7 of images\[1\] appears twice: sentences\[2\]; sentences\[5\]"),
         ("karpathy flickr", FLICKR,
          lambda c: c["images"][1].update(sentences=[{"raw": "a"}, {"raw": "b"}] * 2),
-         "every caption of 1007129817.jpg comes more than once"),
+         "every caption of 1007129817.jpg appears more than once"),
         ("lavis coco", LAVIS, again("", 1),
          r"\[3\] has captions of val2014/COCO_\S+ again; \[1\] has them"),
         ("lavis coco", LAVIS, again("", 1, caption="another"), r"\[3\] has captions of .* again"),
         ("lavis coco", LAVIS, lambda c: c[0].update(caption=2 * c[0]["caption"]),
-         "every caption of .*COCO_val2014_000000000000.jpg comes more than once"),
+         "every caption of .*COCO_val2014_000000000000.jpg appears more than once"),
         ("token flickr", "results_20130124.token", lambda text: text + text.splitlines()[1],
-         "1007129816.jpg#1 comes twice: line 2; line 36"),
+         "1007129816.jpg#1 appears twice: line 2; line 36"),
         ("token flickr", "test.txt", lambda text: text + b"\n\n1007129817.jpg\n",
-         "the picture 1007129817 comes twice: line 2; line 5"),
+         "the picture 1007129817 appears twice: line 2; line 5"),
         ("vqav2", QUESTIONS, again("questions", 3, question="Another?"),
-         r'the question_id 2001 comes twice: questions\[3\] .*"What is this 1.*questions.*"Ano'),
-        ("vqav2", QUESTIONS, again("questions", 3, question_id="2001"), "question_id 2001 comes"),
-        ("vqav2", ANSWERS, again("annotations", 3), r"the question_id 2001 comes twice: anno"),
+         r'the question_id 2001 appears twice: questions\[3\] .*"What is this 1.*questions.*"Ano'),
+        ("vqav2", QUESTIONS, again("questions", 3, question_id="2001"), "question_id 2001 app"),
+        ("vqav2", ANSWERS, again("annotations", 3), r"the question_id 2001 appears twice: anno"),
     ],
 )  # fmt: skip
-def test_what_comes_twice_is_refused_with_both_places(tmp_path, layout, file, edit, message):
+def test_what_appears_twice_is_refused_with_both_places(tmp_path, layout, file, edit, message):
     with pytest.raises(InputError, match=message):
         read(tmp_path, layout, file, edit, indent=1)
 
@@ -107,18 +107,18 @@ def test_what_comes_twice_is_refused_with_both_places(tmp_path, layout, file, ed
 @pytest.mark.parametrize(
     ("layout", "file", "old", "new", "message"),
     [
-        ("coco", CAPTIONS, b'"info": {}', b'"annotations": []', "the key 'annotations' comes tw"),
-        ("coco", CAPTIONS, b'"id": 2', b'"id": 2, "id": 3', 'the key "id" comes twice'),
-        ("coco", CAPTIONS, b'"info": {}', b'"info": {"a": 1, "a": 2}', 'the key "a" comes twice'),
+        ("coco", CAPTIONS, b'"info": {}', b'"annotations": []', "the key 'annotations' appears"),
+        ("coco", CAPTIONS, b'"id": 2', b'"id": 2, "id": 3', 'the key "id" appears twice'),
+        ("coco", CAPTIONS, b'"info": {}', b'"info": {"a": 1, "a": 2}', 'the key "a" appears'),
         ("gqa", GQA, b'"20131613131"', b'"20131613130"',
-         "the key '20131613130' comes twice: entry 1; entry 2"),
+         "the key '20131613130' appears twice: entry 1; entry 2"),
         ("gqa", GQA, b'"answer": "yes"', b'"answer": "yes", "answer": "no"',
-         'the key "answer" comes twice'),
+         'the key "answer" appears twice'),
         ("vqav2", ANSWERS, b'"answer": "net"', b'"answer": "net", "\\u0061nswer": "x"',
-         'the key "."?u0061nswer" comes twice'),
+         'the key "."?u0061nswer" appears twice'),
     ],
 )  # fmt: skip
-def test_a_json_key_that_comes_twice_is_refused(tmp_path, layout, file, old, new, message):
+def test_a_json_key_that_appears_twice_is_refused(tmp_path, layout, file, old, new, message):
     write, reader, task = LAYOUTS[layout]
     path = write(tmp_path) / file
     content = path.read_bytes()
@@ -135,7 +135,7 @@ def test_training_rows_that_come_twice_are_refused_whatever_is_drawn(tmp_path):
     again("questions", 0, question="Another?")(content)
     path.write_text(json.dumps(content))
     for seed in range(3):
-        with pytest.raises(InputError, match="the question_id 100000 comes twice"):
+        with pytest.raises(InputError, match="the question_id 100000 appears twice"):
             official.pairs_of(VqaV2(), root, 1, seed)
 
 
@@ -179,13 +179,13 @@ def whole(content):
         ("coco", CAPTIONS, lambda c: c["annotations"][2].update(caption=" \n"),
          r"the caption of annotations\[2\] is empty"),
         ("coco", CAPTIONS, lambda c: c["annotations"][2].update(caption="a\0b"),
-         r"annotations\[2\] has characters that are no text"),
+         r"annotations\[2\] has invalid characters"),
         ("coco", CAPTIONS, lambda c: c["annotations"][2].update(caption="a \ud83d b"),
-         r"annotations\[2\] has no 'caption' of type str that is text, but \"a .ud83d b"),
+         r"annotations\[2\] has no 'caption' of type str in valid Unicode, but \"a .ud83d b"),
         ("coco", CAPTIONS, whole(["a"]), "has no list 'images'"),
         ("karpathy coco", COCO, lambda c: c["images"][0]["sentences"][1].update(raw=""),
          r"sentences\[1\] of images\[0\] is empty"),
-        ("lavis coco", LAVIS, whole({"a": 1}), "is no list"),
+        ("lavis coco", LAVIS, whole({"a": 1}), "is not a list"),
         ("lavis coco", LAVIS, lambda c: c[1].update(caption=["a", ""]), r"caption of \[1\] is e"),
         ("vqav2", QUESTIONS, lambda c: c["questions"][1].update(question=""),
          r"the question of questions\[1\] is empty"),
@@ -196,7 +196,7 @@ def whole(content):
         ("gqa", GQA, whole("text"), "a list or an object should start"),
         ("gqa", GQA, lambda c: c["20131613132"].update(question="\0"), "the question of entry"),
         ("token flickr", "results_20130124.token", lambda text: text + b"a.jpg#1\tx\0y\n",
-         "line 36 has characters that are no text"),
+         "line 36 has invalid characters"),
         ("token flickr", "results_20130124.token", lambda text: text + b"a" * 2**21,
          "line 36 has more than 1048576 bytes"),
         ("token flickr", "test.txt", lambda text: "a\n".encode("utf-16"), "is UTF-16 text"),
@@ -212,9 +212,9 @@ def test_odd_content_is_refused_with_its_place(tmp_path, layout, file, edit, mes
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "there is nothing"),
+        (b"", "the file is empty"),
         (b"[" * 2**20, "(nested too deeply|has no list|has no entries)"),
-        (b'{"a":' * 200_000, "(nested too deeply|is no list|has no '(question|answer)')"),
+        (b'{"a":' * 200_000, "(nested too deeply|is not a list|has no '(question|answer)')"),
         ('{"a": "ä"}'.encode("latin-1"), "line 1 is not UTF-8 text"),
         (json.dumps({"a": []}).encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
     ],

@@ -43,10 +43,10 @@ def score(model_name, task, exchange_pictures=False, limit=160):
     prepared = prepare(options, {"num-beams": "1"}, lambda parts: [])
     samples = list(prepared.samples)
     if exchange_pictures:
-        images = [s.image for s in samples]
+        images = [s.images for s in samples]
         half = len(images) // 2
         others = images[half:] + images[:half]
-        samples = [replace(s, image=i) for s, i in zip(samples, others, strict=True)]
+        samples = [replace(s, images=i) for s, i in zip(samples, others, strict=True)]
     model = prepared.load()
     task = replace(prepared.task, samples=samples)
     evaluation = evaluate(task, model, lambda items, text: items)

@@ -1,1 +1,1 @@
-"""Built-in datasets, one file a plugin."""
+"""Built-in datasets, one file per plugin."""

@@ -1,6 +1,6 @@
-"""Streaming annotation files: every entry is checked, and no key comes twice.
+"""Streaming annotation files: every entry is checked, and no key appears twice.
 
-Files of hundreds of megabytes are read object by object: none ever stands in memory whole.
+Files of hundreds of megabytes are read object by object and are never in memory as a whole.
 """
 
 import json
@@ -23,10 +23,10 @@ SHOWN = 60  # characters of a value in an error
 
 @dataclass(slots=True)
 class Unique:
-    """Notices entries that have the same values of some keys; holds 8 bytes per entry.
+    """Detects entries that have the same values of some keys; takes 8 bytes per entry.
 
-    optional: keys that may be missing; entries without one of the others are left alone. shown:
-    the key whose values show the two entries in the error.
+    optional: keys that may be missing; entries without one of the others are ignored. shown: the
+    key whose values identify the two entries in the error.
     """
 
     keys: tuple[str, ...]
@@ -35,7 +35,7 @@ class Unique:
     hashes: "array[int]" = field(default_factory=lambda: array("q"))
 
     def value(self, row: Any) -> str | None:
-        """What must not come again; 1 and "1" are the same, since both name one thing."""
+        """What must not be repeated; 1 and "1" are the same, because both name one thing."""
         values = [None if row.get(key) is None else str(row[key]) for key in self.keys]
         if None in values:
             return None
@@ -43,7 +43,7 @@ class Unique:
         return values[0] if len(values) == 1 and type(values[0]) is str else repr(values)
 
     def add(self, row: Any) -> None:
-        """Take note of the next entry."""
+        """Record the next entry."""
         value = self.value(row)
         self.hashes.append(hash(value if value is not None else (len(self.hashes), None)))
 
@@ -62,25 +62,25 @@ def first_repeated(hashes: "array[int]") -> tuple[int, int] | None:
 def entries(
     path: Path, section: str, wanted: Wanted, unique: Sequence[Unique] = ()
 ) -> Iterator[tuple[int, Any]]:
-    """Position and object of every entry of a section ("" is a file that is one list), each with
-    the wanted keys and types; InputError naming the first that lacks one.
+    """Position and object of every entry of a section; "" is a file that is one list.
 
-    unique: keys of which no two entries may have the same values; checked at the end.
+    InputError naming the first entry without the wanted keys and types. unique: keys whose values
+    no two entries may share; checked at the end.
     """
     index = -1
     with json_stream(path, ROLE) as stream:
         for index, row in enumerate(_section(stream, section)):
             if _unfit(row, wanted) is not None:
                 check_entry(row, wanted, path, f"{section}[{index}]", stream.line)
-            for each in unique:
-                each.add(row)
+            for keys in unique:
+                keys.add(row)
             yield index, row
     if index < 0:
         text = f": the list {section!r} is empty" if section else " is an empty list"
         raise InputError(f"{ROLE}: {path}{text}")
-    for each in unique:
-        if pair := first_repeated(each.hashes):
-            _refuse_repeated(path, section, each, pair)
+    for keys in unique:
+        if pair := first_repeated(keys.hashes):
+            _refuse_repeated(path, section, keys, pair)
 
 
 def keyed_entries(path: Path, wanted: Wanted) -> Iterator[tuple[str, Any]]:
@@ -97,17 +97,17 @@ def keyed_entries(path: Path, wanted: Wanted) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{ROLE}: {path} has no entries; it should be one object of them")
     if pair := first_repeated(hashes):
         with json_stream(path, ROLE) as stream:
-            found: list[tuple[str, str]] = []
+            places: list[tuple[str, str]] = []
             for number, key in enumerate(_keys(stream)):
-                found.append((key, f"entry {number + 1}{_in_line(stream.line)}"))
+                places.append((key, f"entry {number + 1}{_in_line(stream.line)}"))
                 stream.skip()
-        (key, first), (other, second) = (found[k] for k in pair)
+        (key, first), (other, second) = (places[k] for k in pair)
         if key == other:  # not only their hashes
             raise twice(path, f"the key {key!r}", first, second)
 
 
 def check_entry(row: Any, wanted: Wanted, path: Path, place: str, line: int = 0) -> None:
-    """InputError where an entry lacks a wanted key or has it with another type."""
+    """InputError if an entry lacks a wanted key or has it with another type."""
     if (key := _unfit(row, wanted)) is None:
         return
     kinds = wanted[key]
@@ -115,12 +115,12 @@ def check_entry(row: Any, wanted: Wanted, path: Path, place: str, line: int = 0)
     given = row[key] if type(row) is dict and key in row else row
     text = f"{ROLE}: {path}: {place} has no {key!r} of type {names}"
     if isinstance(given, str) and not writable(given):
-        text += " that is text"
+        text += " in valid Unicode"
     raise InputError(f"{text}, but {shortened(given)}{_in_line(line)}")
 
 
 def _unfit(row: Any, wanted: Wanted) -> str | None:
-    """The first wanted key whose value is missing, of another type or no text."""
+    """The first wanted key whose value is missing, has another type or cannot be encoded."""
     if type(row) is not dict:
         return next(iter(wanted))
     for key, kinds in wanted.items():
@@ -134,17 +134,17 @@ def _unfit(row: Any, wanted: Wanted) -> str | None:
 
 
 def check_text(text: str, path: Path, place: str) -> str:
-    """The text without space around it; InputError where nothing is left, or what is no text."""
-    found = text.strip()
-    if not found:
+    """The text without space around it; InputError if it is empty or cannot be encoded."""
+    stripped = text.strip()
+    if not stripped:
         raise InputError(f"{ROLE}: {path}: {place} is empty; correct it or leave it out")
-    if "\0" in found or not writable(found):
-        raise InputError(f"{ROLE}: {path}: {place} has characters that are no text: {found!r:.60}")
-    return found
+    if "\0" in stripped or not writable(stripped):
+        raise InputError(f"{ROLE}: {path}: {place} has invalid characters: {stripped!r:.60}")
+    return stripped
 
 
 def writable(text: str) -> bool:
-    r"""Whether a text can be written down; half of a surrogate pair (\ud83d alone) cannot."""
+    r"""Whether a text can be encoded; half of a surrogate pair (\ud83d alone) cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -153,17 +153,17 @@ def writable(text: str) -> bool:
 
 
 def shortened(value: Any) -> str:
-    """A value as it stands in the file, cut after a few words."""
+    """A value as the file has it, cut after a few words."""
     text = json.dumps(value, ensure_ascii=False)
     text = text if writable(text) else json.dumps(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def twice(path: Path, what: str, first: str, second: str) -> InputError:
-    """The error for what must be there once, with both places."""
+    """The error for what must appear only once, with both places."""
     return InputError(
-        f"{ROLE}: {path}: {what} comes twice: {first}; {second}. Correct the file, so that "
-        f"each is there once"
+        f"{ROLE}: {path}: {what} appears twice: {first}; {second}. Correct the file so that "
+        f"each appears once"
     )
 
 
@@ -171,7 +171,7 @@ def _section(stream: JsonStream, section: str) -> Iterator[Any]:
     """The elements of one list of a file, which is read to its end."""
     if not section:
         if not stream.starts("["):
-            raise InputError(f"{ROLE}: {stream.path} is no list")
+            raise InputError(f"{ROLE}: {stream.path} is not a list")
         yield from stream.items()
         stream.finish()
         return
@@ -199,19 +199,19 @@ def _keys(stream: JsonStream) -> Iterator[str]:
 
 
 def _refuse_repeated(path: Path, section: str, unique: Unique, pair: tuple[int, int]) -> None:
-    """InputError naming two entries, unless only their hashes are the same."""
-    found: list[tuple[Any, str]] = []
+    """InputError naming two entries, unless only their hashes agree."""
+    places: list[tuple[Any, str]] = []
     with json_stream(path, ROLE) as stream:
         for index, row in enumerate(_section(stream, section)):
             if index in pair:
                 shown = f" ({shortened(row.get(unique.shown))})" if unique.shown else ""
-                found.append((row, f"{section}[{index}]{_in_line(stream.line)}{shown}"))
-    (row, first), (other, second) = found
+                places.append((row, f"{section}[{index}]{_in_line(stream.line)}{shown}"))
+    (row, first), (other, second) = places
     if unique.value(row) == unique.value(other):
         what = " with the ".join(f"{key} {shortened(row[key])}" for key in unique.keys)
         raise twice(path, f"the {what}", first, second)
 
 
 def _in_line(line: int) -> str:
-    """Where in a file; in a file of one line that says nothing."""
+    """Where in a file; "" in a file of one line."""
     return f" in line {line}" if line > 1 else ""

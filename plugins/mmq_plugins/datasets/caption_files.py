@@ -1,4 +1,4 @@
-"""The formats that captioned pictures come in: Karpathy's, LAVIS's and Flickr30k's own."""
+"""The file formats of captions: Karpathy's, LAVIS's and Flickr30k's own."""
 
 import logging
 import re
@@ -36,15 +36,16 @@ class Captioned:
     captions: tuple[str, ...]
 
     def sample(self, folder: Path) -> CaptionSample:
-        """The picture in the folder that really holds it."""
+        """The sample, with the picture in this folder."""
         inside(folder, self.file)  # refuses names that lead elsewhere
         path = inside(folder, PurePosixPath(self.file).name)
         return CaptionSample(self.id, self.id, (FileImage(path),), self.captions)
 
 
 def check_repeats(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
-    """A warning for captions that a picture has more than once: annotators may agree, but rows
-    may have been copied, too.
+    """Warn about captions that a picture has more than once.
+
+    Annotators may agree, but rows may also have been copied.
     """
     repeated = {key: texts for key, texts in captions.items() if len({*texts}) < len(texts)}
     if repeated:
@@ -52,17 +53,17 @@ def check_repeats(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
         count = sum(len(texts) - len({*texts}) for texts in repeated.values())
         log.warning(
             "captions: %d captions of %d pictures in %s repeat another one of their picture word "
-            "for word, first of %s; each counts as a reference of its own",
+            "for word, first of %s; each counts as a separate reference",
             count, len(repeated), path, key,
         )  # fmt: skip
 
 
 def _refuse_doubled(path: Path, key: str, texts: Sequence[str]) -> None:
-    """InputError where all captions of a picture come more than once: its rows were copied."""
+    """InputError if every caption of a picture is repeated: its rows were copied."""
     if len(texts) > 1 and min(Counter(texts).values()) > 1:
         raise InputError(
-            f"annotations: {path}: every caption of {key} comes more than once; rows seem to have "
-            f"been copied. Leave each in once"
+            f"annotations: {path}: every caption of {key} appears more than once; rows seem to "
+            f"have been copied. Keep one row per caption"
         )
 
 
@@ -100,25 +101,25 @@ def _karpathy_row(path: Path, place: str, row: Any) -> Captioned:
     file = "/".join(filter(None, (row.get("filepath"), row["filename"])))
     if not numbers:
         _refuse_doubled(path, file, texts)
-    known = type(row.get("cocoid")) in IDENTIFIER
-    return Captioned(str(row["cocoid"]) if known else _identifier(file), file, texts)
+    has_id = type(row.get("cocoid")) in IDENTIFIER
+    return Captioned(str(row["cocoid"]) if has_id else _identifier(file), file, texts)
 
 
 def read_lavis(path: Path) -> Iterator[Captioned]:
     """coco_karpathy_test.json, flickr30k_train.json: pictures in the order of their first rows.
 
-    Test files have one row per picture with all its captions, training files one per caption: of
-    these the captions (90 MB of COCO's) are held until the last row was seen.
+    Test files have one row per picture with all its captions, training files one per caption, so
+    that all captions (90 MB for COCO) are in memory until the last row is read.
     """
     captions: dict[str, list[str]] = {}
-    complete: dict[str, int] = {}  # pictures that a row gave all captions of
+    complete: dict[str, int] = {}  # pictures with a row that has all their captions
     for index, row in entries(path, "", {"image": str, "caption": (str, list)}):
         file, given = row["image"], row["caption"]
         if file in complete or (type(given) is list and file in captions):
             first = f"; [{complete[file]}] has them already" if file in complete else ""
             raise InputError(
-                f"annotations: {path}: [{index}] has captions of {file} again{first}. Correct the "
-                f"file: all would count"
+                f"annotations: {path}: [{index}] has captions of {file} again{first}. Remove one "
+                f"of the rows: both would count"
             )
         if type(given) is list:
             complete[file] = index
@@ -150,9 +151,9 @@ def read_tokens(path: Path, names: Collection[str]) -> Iterator[Captioned]:
             raise twice(path, f"{file}#{key}", *places)
         texts[key] = number, caption
     if missing := set(names) - {Path(file).stem for file in captions}:
-        raise InputError(f"annotations: {path} has no captions of the picture {min(missing)}")
-    for file, found in captions.items():
-        yield Captioned(Path(file).stem, file, tuple(text for _, text in found.values()))
+        raise InputError(f"annotations: {path} has no captions for the picture {min(missing)}")
+    for file, texts in captions.items():
+        yield Captioned(Path(file).stem, file, tuple(text for _, text in texts.values()))
 
 
 def _token(path: Path, number: int, line: str) -> tuple[str, str, str]:
@@ -195,7 +196,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _identifier(file: str) -> str:
-    """COCO's number where the name has one, as Karpathy gives it; else the name."""
+    """COCO's number if the name has one, as in Karpathy's files; else the name."""
     stem = Path(file).stem
     match = COCO_NAME.fullmatch(stem)
     return match[1] if match else stem

@@ -10,6 +10,7 @@ from mmq.contracts.dataset import Choose
 from mmq.system.home import home
 from mmq_plugins.embedded.scene_files import VERSION, write_scenes
 
+_written: set[Path] = set()  # in this process
 READERS = {
     "captioning": ("coco-captions", "coco"),
     "vqa": ("vqav2", "coco"),
@@ -20,9 +21,7 @@ READERS = {
 
 @dataclass(frozen=True)
 class Scenes(Dataset):
-    """500 unseen scenes with captions and questions, and a pool of minimal pairs; written on first
-    use.
-    """
+    """500 scenes with captions and questions, and minimal pairs; written on first use."""
 
     task: str = "captioning"
 
@@ -51,7 +50,9 @@ class Scenes(Dataset):
 
     def _reader(self) -> tuple[Dataset, Path]:
         folder = home() / "data" / f"scenes-{VERSION}"
-        write_scenes(folder)
+        if folder not in _written or not folder.is_dir():
+            write_scenes(folder)  # which compares checksums
+            _written.add(folder)
         name, part = READERS[self.task]
         reader: Dataset = registry.load("dataset", name)()
         return reader, folder / part

@@ -55,14 +55,14 @@ def test_entries_are_those_of_json_wherever_the_text_is_cut(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"a": 1},\n{"a": 1, "a": 2}]', r'the key "a" comes twice .line 2.* and line 2'),
+        ('[{"a": 1},\n{"a": 1, "a": 2}]', r'the key "a" appears twice .line 2.* and line 2'),
         ('[{"a": 1},\n{"a": 1, "b": }]', r"Expecting value .line 2"),
         ('[{"a": 1},\n{"a": 1} {"b": 2}]', r"Expecting ',' delimiter.* .line 2"),
         ('[{"a": 1},\n]', r"Expecting value .line 2"),
         ('[{"a": 1},\n{"a": "1', r"Unterminated string starting at .line 2"),
         ('[{"a": 1}', r"Expecting ',' delimiter.* .line 1, column 10"),
-        ("[1] [2]", "more behind the end"),
-        ("", "there is nothing"),
+        ("[1] [2]", "text after the end"),
+        ("", "the file is empty"),
         ("<html>", "a list or an object should start .line 1, column 1"),
         ("[" * 5000, "nested too deeply"),
         ("[" + "9" * 5000 + "]", "Exceeds the limit"),

@@ -4,19 +4,10 @@ from pathlib import Path
 import official_files as official
 import pytest
 
-from mmq.contracts import BytesImage, CaptionSample, Dataset, Splits
+from mmq.contracts import BytesImage, CaptionSample, Dataset, FileImage, QuestionSample, Splits
 from mmq.data.image_checks import check_images
 from mmq.data.source import Source, find_source, fingerprint_samples, limited
-from mmq.data.subsets import subset
 from mmq.errors import InputError
-
-
-def test_a_limit_is_a_seeded_random_part_in_order():
-    part = subset(list(range(100)), 20, seed=1)
-    assert part == subset(list(range(100)), 20, seed=1) == sorted(part)
-    assert part != list(range(20))
-    assert part != subset(list(range(100)), 20, seed=2)
-    assert subset([1, 2], 5, seed=0) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +44,7 @@ def test_a_limit_beyond_the_set_is_reported_with_both_numbers(caplog):
         ("-10%", "limit: -10% is negative"),
         ("0%", "'0%' is not more than 0% and at most 100%"),
         ("101%", "at most 100%"),
-        ("many", "'many' is neither a number of samples nor a share; write 500, 10%"),
+        ("many", "'many' is neither a number of samples nor a percentage; write 500, 10%"),
         ("", "'' is neither"),
         ("%", "'%' is neither"),
         ("10.5", "'10.5' is neither"),
@@ -97,7 +88,7 @@ def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):
 def test_a_sample_that_comes_twice_is_refused(tmp_path):
     root = official.vqav2(tmp_path, {"val2014": [1, 2, 1]})
     places = r"annotations\[0\] .*; annotations\[4\]"
-    with pytest.raises(InputError, match=f"the question_id 1000 comes twice: {places}"):
+    with pytest.raises(InputError, match=f"the question_id 1000 appears twice: {places}"):
         find_source("vqa", str(root)).samples()
 
 
@@ -146,3 +137,45 @@ def test_a_fingerprint_changes_with_every_text_and_every_chosen_picture(tmp_path
     moved = find_source("vqa", str(official.vqav2(tmp_path / "elsewhere"))).samples()
     images = check_images(moved)
     assert first == fingerprint_samples(moved, moved[:2], images)
+
+
+def test_fingerprints_of_earlier_versions_stay_valid():
+    """Recorded when a sample had the path of one picture."""
+    images = [FileImage(Path(f"/data/p{k}.jpg")) for k in range(2)]
+    samples = [
+        QuestionSample(
+            str(k), f"p{k // 2}", (images[k // 2],), "what is this?", ("net", "a net"), "other",
+            (("structural", "query"),),
+        )
+        for k in range(4)
+    ]  # fmt: skip
+    digests = dict(zip(images, ("digest of p0", "digest of p1"), strict=True))
+    assert fingerprint_samples(samples, samples[1:3], digests) == "8d2a0160787958e3c342"
+
+
+def test_an_unusable_plugin_is_an_input_error(monkeypatch):
+    class Half(Dataset):
+        tasks = ("vqa",)
+        layout = ""
+
+        def splits(self, root):
+            return Splits("test")
+
+    monkeypatch.setattr("mmq.contracts.registry.load_class", lambda *arguments: Half)
+    with pytest.raises(InputError, match="'half' cannot be used: .*abstract method '?read"):
+        find_source("vqa", ".", dataset="half")
+
+
+def test_a_reader_that_misses_its_file_is_an_input_error_with_the_layout(tmp_path):
+    class Plain(Dataset):
+        tasks = ("vqa",)
+        layout = "FOLDER/questions.txt"
+
+        def splits(self, root):
+            return Splits("test")
+
+        def read(self, root, split):
+            yield from (root / "questions.txt").open()
+
+    with pytest.raises(InputError, match=r"questions.txt.\). The expected layout:\n\nFOLDER"):
+        Source("plain", Plain(), tmp_path).samples()

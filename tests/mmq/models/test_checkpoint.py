@@ -160,7 +160,7 @@ DAMAGES = [
     (write(WEIGHTS, POINTER), "model.safetensors is a Git LFS pointer"),
     (write("config.json", "[" * 1_000_000), "config.json is not readable JSON: it is nested"),
     (write("config.json", "[]"), "config.json holds a JSON list"),
-    (write("config.json", '{"a": 1, "a": 2}'), 'the key "a" comes twice'),
+    (write("config.json", '{"a": 1, "a": 2}'), 'the key "a" appears twice'),
     (write("config.json", ""), "config.json is not readable JSON"),
     (write("tokenizer_config.json", "{"), "tokenizer_config.json is not readable JSON"),
     (write("preprocessor_config.json", "7"), "preprocessor_config.json holds a JSON int"),
@@ -336,7 +336,7 @@ def test_a_hub_model_of_unknown_commit_is_refused(monkeypatch):
     [
         ('{"protocol": {"retreival": {"k": 16}}}', "Did you mean 'retrieval'"),
         ('{"protocols": {}}', "should look like"),
-        ('{"protocol": {}, "protocol": {}}', "comes twice"),
+        ('{"protocol": {}, "protocol": {}}', "appears twice"),
         ('{"protocol": {"retrieval": [16]}}', "should look like"),
         ("[]", "should look like"),
     ],

@@ -23,9 +23,9 @@ def test_numbers_of_any_size_and_nan_are_read(tmp_path):
     ("text", "message"),
     [
         ('{"a": 1,\n "b": 2,\n "a": 3}',
-         r'the key "a" comes twice \(line 1, column 2 and line 3, column 2\)'),
+         r'the key "a" appears twice \(line 1, column 2 and line 3, column 2\)'),
         ('[{"a": {"x": "}", "a": 1}},\n{"y": [{"é": 1, "\\u00e9": 1}]}]',
-         r'the key "\\u00e9" comes twice \(line 2, column 9 and line 2, column 17\)'),
+         r'the key "\\u00e9" appears twice \(line 2, column 9 and line 2, column 17\)'),
         ('{"a": "b\nc"}', r"Invalid control character at \(line 1, column 9\)"),
         ('{"a": }', r"Expecting value \(line 1, column 7\)"),
         ("[1] 2", r"more behind the end of the value \(line 1, column 4\)"),
