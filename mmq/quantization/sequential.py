@@ -17,8 +17,9 @@ from torch import nn
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
 from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
+from mmq.tensors.affine import SCALE_DTYPES
 from mmq.tensors.layer_inputs import merged, output_error, output_square
-from mmq.tensors.quantized_weight import QuantizedLayer, relative_error
+from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
 
 Layers = dict[str, QuantizedLayer]  # a block's, by name
 Known = Callable[[int], Mapping[str, QuantizedLayer] | None]  # width -> a block's layers, if known
@@ -53,7 +54,7 @@ def initial_states(
 def quantize_plainly(block: Block, quantizer: Quantizer, bits: int) -> Layers:
     """A block's layers by a quantizer that looks at nothing but the weights."""
     return {
-        name: _measured(layer, Solved(quantizer.quantize(layer.weight.detach(), bits)))
+        name: _measured(layer, quantizer, Solved(quantizer.quantize(layer.weight.detach(), bits)))
         for name, layer in block.layers.items()
     }
 
@@ -145,14 +146,16 @@ def _solve_(
             for bits in widths:
                 for name, layer in zip(names, layers, strict=True):
                     plain = Solved(quantizer.quantize(layer.weight.detach(), bits), note)
-                    found[bits][name] = _measured(layer, plain)
+                    found[bits][name] = _measured(layer, quantizer, plain)
             continue
         lost = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
         solved = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
         for name, layer, by_width in zip(names, layers, solved, strict=True):
             whole = output_square(layer.weight.detach(), inputs.gram)
             for bits in widths:
-                found[bits][name] = _measured(layer, by_width[bits], inputs.gram, whole, lost)
+                found[bits][name] = _measured(
+                    layer, quantizer, by_width[bits], inputs.gram, whole, lost
+                )
         unsolved -= set(names)
         for group in [group for group in groups if not group & unsolved]:
             del groups[group]
@@ -161,17 +164,19 @@ def _solve_(
 
 def _measured(
     layer: nn.Linear,
+    quantizer: Quantizer,
     solved: Solved,
     gram: torch.Tensor | None = None,
     whole: float | None = None,
     lost: str = "",
 ) -> QuantizedLayer:
     weight, plain = layer.weight.detach(), solved.weight.dequantize().to(layer.weight.device)
+    notes = (solved.note, lost, _zeroed(weight, plain, gram), _widened(quantizer, solved.weight))
     return QuantizedLayer(
         weight=solved.weight,
         relative_error=relative_error(weight, plain),
         output_error=None if gram is None else output_error(weight, plain, gram, whole),
-        note="; ".join(part for part in (solved.note, lost, _zeroed(weight, plain, gram)) if part),
+        note="; ".join(filter(None, notes)),
     )
 
 
@@ -181,6 +186,14 @@ def _zeroed(weight: torch.Tensor, plain: torch.Tensor, gram: torch.Tensor | None
         return ""
     gone = int((weight[:, dead].any(0) & ~plain[:, dead].any(0)).sum())
     return f"weights of {gone} inputs that were always zero became zero" if gone else ""
+
+
+def _widened(quantizer: Quantizer, weight: QuantizedWeight) -> str:
+    """A note on scales that do not fit the dtype that the quantizer stores them in."""
+    wanted = getattr(quantizer, "scale_dtype", None)
+    if wanted is None or weight.scale.dtype == SCALE_DTYPES[wanted]:
+        return ""
+    return f"some scales do not fit {wanted}: all are stored in float32"
 
 
 @torch.no_grad()

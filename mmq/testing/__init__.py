@@ -6,6 +6,6 @@ class TestMyQuantizer(QuantizerContract):
 """
 
 from mmq.testing.evaluators import EvaluatorContract
-from mmq.testing.quantizers import QuantizerContract
+from mmq.testing.quantizers import CalibratedQuantizerContract, QuantizerContract
 
-__all__ = ["EvaluatorContract", "QuantizerContract"]
+__all__ = ["CalibratedQuantizerContract", "EvaluatorContract", "QuantizerContract"]
