@@ -83,13 +83,13 @@ class CalibratedQuantizer(Quantizer):
     """A quantizer that reads a layer's inputs; `quantize` is for layers that read none.
 
     calibration_inputs: with full_precision every layer's inputs come from the unquantized model;
-    with quantized they come from a model that is quantized, at the same width, up to that layer.
+    with sequential they come from a model that is quantized, at the same width, up to that layer.
     """
 
     calibrated: ClassVar[bool] = True
     sampled_inputs: ClassVar[int] = 0  # inputs that `solve` needs beside their sums
 
-    calibration_inputs: Literal["full_precision", "quantized"] = "full_precision"
+    calibration_inputs: Literal["full_precision", "sequential"] = "full_precision"
 
     @abstractmethod
     def solve(

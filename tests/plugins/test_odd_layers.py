@@ -34,7 +34,7 @@ INPUTS = {
 }
 NO_INFORMATION = {"none", "zero", "all NaN", "overflowing"}
 WEIGHTS = {"normal": NORMAL.flip(0), "zero": torch.zeros(64, 64)}
-ORDERS = ("full_precision", "quantized")
+ORDERS = ("full_precision", "sequential")
 
 
 def quantized(kind, weight, inputs, group_size=32, **options):

@@ -20,7 +20,7 @@ from mmq.prepare import prepare
 from mmq.quantization.modules import quantize_module
 from mmq.quantization.sequential import UNREACHED, check_finite
 
-ORDERS = ("full_precision", "quantized")
+ORDERS = ("full_precision", "sequential")
 WIDTHS = [2, 4]
 
 
