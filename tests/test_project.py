@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lanes import MARKERS
 from mmq_plugins.embedded.command import TrainOptions
 from mmq_search.command import SearchOptions
 from mmq_search.status import StatusOptions
@@ -87,6 +88,12 @@ def test_both_lanes_have_the_same_packages_but_for_transformers():
     assert differ == {"transformers", "huggingface-hub", "tokenizers"}
     assert main["transformers"].startswith("5.")
     assert second["transformers"].startswith("4.")
+
+
+def test_every_module_that_lanes_lists_is_there():
+    for name, paths in MARKERS.items():
+        missing = [path for path in paths if not (ROOT / "tests" / path).exists()]
+        assert not missing, f"{name} in tests/lanes.py"
 
 
 def test_the_lanes_are_targets_of_the_makefile_and_ci_runs_both():

@@ -58,6 +58,11 @@ def test_negative_group_size_is_refused():
         Rtn(group_size=-1)
 
 
+def test_an_unknown_scale_dtype_lists_the_valid_ones():
+    with pytest.raises(ValueError, match="'int8' is not valid; choose from float16, bfloat16, f"):
+        Rtn(scale_dtype="int8")
+
+
 def test_uniform_stores_one_scale_a_tensor():
     quantized = Uniform().quantize(torch.randn(32, 64), 4)
     assert quantized.scale.shape == (1, 1)
