@@ -1,15 +1,16 @@
 # make search   build .venv, run the bit-allocation search on the embedded model
 # make test     build .venv, run all checks and tests
-# make test-5   build .venv-5, run the tests that touch transformers with transformers 5
+# make test-fast  run the tests that take under two minutes together, without the checks
+# make test-4   build .venv-4, run the tests that depend on transformers with transformers 4.55
 # make identity record the hashes of what computes, once its results are known to be the same
 # make docs     generate docs/cli.md from the commands
 # make ui       browse what was logged
-# make clean    remove .venv and .venv-5
+# make clean    remove .venv and .venv-4
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-5 identity docs ui clean lint
+.PHONY: search test test-fast test-4 identity docs ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -18,10 +19,10 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# the packages that ours is held against; where they cannot be had, those tests are skipped
+# the packages that the solvers are compared with; without them, those tests are skipped
 .venv/compared: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,all]' \
-		|| echo 'auto-gptq, autoawq or shap cannot be installed here: what compares with them is skipped'
+		|| echo 'auto-gptq, autoawq or shap cannot be installed here: the comparisons with them are skipped'
 	touch $@
 
 search: .venv/installed
@@ -35,25 +36,17 @@ lint: .venv/installed
 test: lint .venv/compared
 	$(BIN)/python -m pytest --numprocesses 2
 
-# what no transformers version can change stays out: the UI, documents, fresh processes, benchmarks,
-# solvers on bare matrices, tables of results, searches
-UNMOVED := $(addprefix tests/,search test_readme.py test_mlproject.py test_benchmarks.py test_project.py \
-	$(addprefix plugins/test_,gptq.py auto_gptq.py awq.py odd_layers.py annotations.py caption_text.py \
-		line_process.py meteor.py) \
-	mmq/test_answers.py mmq/test_importance.py mmq/test_comparison.py mmq/test_analyze.py \
-	mmq/test_import_results.py mmq/test_tradeoffs.py mmq/test_designs.py \
-	mmq/test_quantize_process.py mmq/tracking/test_contact.py mmq/system/test_disk.py \
-	mmq/system/test_home.py mmq/data/test_images.py mmq/data/test_json_stream.py \
-	mmq/tracking/test_launched.py mmq/tracking/test_moved.py mmq/system/test_process.py mmq/test_plots.py \
-	mmq/system/test_regular_file.py mmq/system/test_sealed.py mmq/system/test_secrets.py \
-	mmq/test_store_command.py mmq/system/test_strict_json.py mmq/test_study_names.py)
+# for whoever edits a line: no loaded model, no process, no server
+test-fast: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not browser" tests/mmq tests/plugins tests/search
 
-test-5: .venv-5/installed
-	.venv-5/bin/python -m pytest --numprocesses 2 -m "not browser" $(addprefix --ignore ,$(UNMOVED))
+# the second lane: what depends on transformers, with 4.55
+test-4: .venv-4/installed
+	.venv-4/bin/python -m pytest --numprocesses 2 -m "transformers"
 
-.venv-5/installed: pyproject.toml constraints-transformers-5.txt
-	$(PYTHON) -m venv .venv-5
-	.venv-5/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-transformers-5.txt --editable '.[dev]'
+.venv-4/installed: pyproject.toml constraints-transformers-4.txt
+	$(PYTHON) -m venv .venv-4
+	.venv-4/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-transformers-4.txt --editable '.[dev]'
 	touch $@
 
 identity: .venv/installed
@@ -66,4 +59,4 @@ ui: .venv/installed
 	$(BIN)/mlflow ui
 
 clean:
-	rm -rf .venv .venv-5
+	rm -rf .venv .venv-4

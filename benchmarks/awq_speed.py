@@ -12,7 +12,6 @@ many times autoawq's seconds they are. Needs `pip install 'mmq[legacy]'`.
 """
 
 import argparse
-import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -28,9 +27,10 @@ from mmq_plugins.quantizers.awq import (
     relative_magnitude,
     rounding_errors,
 )
+from mmq_plugins.quantizers.legacy import load_solver
 from torch import Tensor, nn
 
-from mmq.tensors.affine import grouped
+from mmq.tensors.affine import MappingType, grouped
 from mmq.tensors.layer_inputs import LayerInputs
 
 SIX = (2, 3, 4, 5, 6, 8)
@@ -49,7 +49,7 @@ def layer(rows: int, columns: int, tokens: int) -> tuple[Tensor, Tensor]:
 
 def autoawq(group_size: int) -> Any:
     """Its quantizer, made without loading a model or calibration data."""
-    kind = importlib.import_module("awq.quantize.quantizer").AwqQuantizer
+    kind = load_solver("awq.quantize.quantizer").AwqQuantizer
     search = object.__new__(kind)
     search.w_bit, search.group_size, search.zero_point = BITS, group_size, True
     search.duo_scaling, search.max_chunk_memory, search.n_parallel_calib_samples = (
@@ -78,7 +78,7 @@ def ours(weight: Tensor, inputs: Tensor, group_size: int, widths: tuple[int, ...
 def same_clips(search: Any, weight: Tensor, inputs: Tensor, gram: Tensor) -> float:
     """The share of equal clips; the others must be ties: errors equal but for rounding."""
     size = search.group_size
-    rounding = Rounding(BITS, size, symmetric=False)
+    rounding = Rounding(BITS, size, MappingType.ASYMMETRIC)
     clips = best_clips(weight, gram, rounding)
     expected = search._compute_best_clip(weight, inputs)[..., 0]
     row, group = (clips != expected).nonzero(as_tuple=True)
@@ -124,7 +124,7 @@ def main() -> None:
         gram = taken.T @ taken
         for group_size in options.group_size:
             search = autoawq(group_size or columns)
-            rounding = Rounding(BITS, group_size or columns, symmetric=False)
+            rounding = Rounding(BITS, group_size or columns, MappingType.ASYMMETRIC)
             for threads in options.threads:
                 torch.set_num_threads(threads)
                 same = same_clips(search, weight, inputs, gram)

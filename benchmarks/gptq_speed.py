@@ -10,7 +10,6 @@ auto_gptq. Needs `pip install 'mmq[legacy]'`.
 """
 
 import argparse
-import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from unittest import mock
 import torch
 from mmq_plugins.quantizers.gptq import Ranges, solve
 from mmq_plugins.quantizers.gptq_factor import factorize
+from mmq_plugins.quantizers.legacy import load_solver
 from torch import Tensor, nn
 
 from mmq.tensors.layer_inputs import LayerInputs
@@ -37,7 +37,7 @@ def layer(rows: int, columns: int, tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def theirs(weight: Tensor, inputs: Tensor, group_size: int) -> None:
-    solver = importlib.import_module("auto_gptq.quantization.gptq").GPTQ
+    solver = load_solver("auto_gptq.quantization.gptq").GPTQ
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight.data = weight.clone()
     gptq = solver(linear)

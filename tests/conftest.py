@@ -1,10 +1,21 @@
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+from lanes import markers_of
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the modules that lanes.py lists."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(tests):
+            for name in markers_of(item.path.relative_to(tests).as_posix()):
+                item.add_marker(name)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lanes import MARKERS
 from mmq_plugins.embedded.command import TrainOptions
 from mmq_search.command import SearchOptions
 from mmq_search.status import StatusOptions
@@ -80,12 +81,29 @@ def test_constraints_pin_every_requirement():
     assert {requirement_name(text) for text in wanted} <= set(pins())
 
 
-def test_both_transformers_are_tested_with_the_same_packages():
-    pinned, with_5 = pins(), pins("constraints-transformers-5.txt")
-    moved = {"transformers", "huggingface-hub", "tokenizers"}  # they come with a version of it
-    below_5 = {"auto-gptq", "autoawq", "peft"}  # they need transformers below 5
-    assert set(pinned) - set(with_5) == below_5
-    assert {name for name in with_5 if with_5[name] != pinned.get(name)} == moved
+def test_both_lanes_have_the_same_packages_but_for_transformers():
+    main, second = pins(), pins("constraints-transformers-4.txt")
+    assert set(main) == set(second)
+    differ = {name for name in main if main[name] != second[name]}
+    assert differ == {"transformers", "huggingface-hub", "tokenizers"}
+    assert main["transformers"].startswith("5.")
+    assert second["transformers"].startswith("4.")
+
+
+def test_every_module_that_lanes_lists_is_there():
+    for name, paths in MARKERS.items():
+        missing = [path for path in paths if not (ROOT / "tests" / path).exists()]
+        assert not missing, f"{name} in tests/lanes.py"
+
+
+def test_the_lanes_are_targets_of_the_makefile_and_ci_runs_both():
+    makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert re.findall(r"^make (.+)$", ci, re.MULTILINE) == ["test", "test-4"]
+    for target in ("test", "test-fast", "test-4"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert f"make {target} " in makefile, "the list at the top"
+    for name in re.findall(r"--constraint (\S+)", makefile):
+        assert (ROOT / name).exists()
 
 
 def test_conda_yaml_holds_the_requirements_at_their_pins():
@@ -104,9 +122,6 @@ def test_all_design_packages_are_in_the_extra_all():
     wanted = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
               "pycocoevalcap", "scikit-learn", "shap"}  # fmt: skip
     assert wanted <= {requirement_name(text) for text in texts}
-    limits = [text for text in extras["legacy"] if text.startswith(("transformers", "peft"))]
-    assert all("<" in text for text in limits)
-    assert len(limits) == 2
 
 
 def test_every_entry_point_can_be_imported():

@@ -25,7 +25,7 @@ from mmq.quantization.sequential import (
     check_finite,
     initial_states,
     quantize_block,
-    quantize_plainly,
+    quantize_data_free,
 )
 from mmq.system.hashing import digest
 from mmq.system.home import home
@@ -60,7 +60,7 @@ class Artifacts:
         """Whether a component's codes depend on how the components before it are quantized."""
         return (
             isinstance(self.quantizer, CalibratedQuantizer)
-            and self.quantizer.calibration_inputs == "quantized"
+            and self.quantizer.calibration_inputs == "sequential"
         )
 
     def write_(self, model: LoadedModel, allocation: BitAllocation) -> list[LayerReport]:
@@ -247,7 +247,7 @@ class Artifacts:
                 for bits in widths:
                     if not self.store.has(keys[number, bits]):
                         started = time.perf_counter()
-                        layers = quantize_plainly(block, self.quantizer, bits)
+                        layers = quantize_data_free(block, self.quantizer, bits)
                         spent = time.perf_counter() - started
                         self.store.put(keys[number, bits], layers, spent)
                 trim()

@@ -19,6 +19,8 @@ from mmq.models.size import planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.prepare import check_layers, tried_widths
 
+SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
+
 
 @dataclass(frozen=True, slots=True)
 class SizeOptions:
@@ -88,7 +90,7 @@ def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:
 def described(name: str, quantizer: Quantizer) -> str:
     """A quantizer with the options that its sizes may depend on."""
     shown = plugin_options.values(quantizer)
-    options = [f"{key} {shown[key]}" for key in ("group_size", "symmetric") if key in shown]
+    options = [f"{key} {shown[key]}" for key in SIZE_OPTIONS if key in shown]
     return ", ".join([name, *options])
 
 

@@ -9,30 +9,38 @@ import torch
 from torch import Tensor
 
 from mmq.errors import InputError
+from mmq.tensors.affine import SCALE_DTYPES
 from mmq.tensors.quantized_weight import QuantizedWeight
 
 if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
 
 
-PROBED = 64  # rows of a random weight that is quantized to see what is stored
+PROBED = 64  # rows of a random weight that is quantized to measure what is stored
+ScaleDtype = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
 class Quantizer(ABC):
     """Turns a weight into codes. Subclasses are frozen dataclasses; fields are options.
 
-    What a quantizer computed is used again for the same options, distribution version and module
-    source: raise the distribution's version when code outside that module changes the codes.
+    Codes are reused for the same quantizer, version and options: raise `version` with every
+    change that produces other codes. An option named `group_size` or `scale_dtype` is checked
+    here; `symmetric` means `MappingType.SYMMETRIC` in every quantizer.
     """
 
-    version: ClassVar[int] = 1  # raise it with every change that gives other codes
-    calibrated: ClassVar[bool] = False  # True: looks at calibration pairs
+    version: ClassVar[int] = 1
+    calibrated: ClassVar[bool] = False  # True: reads calibration pairs
 
     def __post_init__(self) -> None:
         group_size = getattr(self, "group_size", 0)
         if group_size < 0:
-            raise ValueError(f"group_size: {group_size} is negative; 0 is one group a row")
+            raise ValueError(f"group_size: {group_size} is negative; 0 is one group per row")
+        scale_dtype = getattr(self, "scale_dtype", "float16")
+        if scale_dtype not in SCALE_DTYPES:
+            raise ValueError(
+                f"scale_dtype: {scale_dtype!r} is not valid; choose from {', '.join(SCALE_DTYPES)}"
+            )
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
         """Refuse a layer that cannot be quantized, by InputError, before any model is loaded."""
@@ -40,7 +48,7 @@ class Quantizer(ABC):
         if group_size > 0 and shape[1] % group_size:
             raise InputError(
                 f"group_size: {group_size} does not divide the {shape[1]} inputs of {name}; "
-                f"choose a divisor, or 0 for one group a row"
+                f"choose a divisor, or 0 for one group per row"
             )
 
     @abstractmethod
@@ -50,9 +58,9 @@ class Quantizer(ABC):
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
         """Bits that a weight (out, in) will take, scales and the like included, before it is read.
 
-        Budgets are planned with it. Override it where there is a formula: here two random weights
-        with a few rows are quantized, and the size is extrapolated, as it is linear in the rows.
-        Where the size depends on the weights, it is that of ordinary ones.
+        Budgets are planned with it. Override it if there is a formula: the default quantizes two
+        small random weights and extrapolates, as the size is linear in the rows. If the size
+        depends on the weights, plan for ordinary ones.
         """
         generator = torch.Generator().manual_seed(0)
         few, more = (
@@ -64,7 +72,7 @@ class Quantizer(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A weight's codes, and what there is to say about how they were found ("": nothing)."""
+    """A weight's codes, and a note on anything unusual about the solution ("": nothing)."""
 
     weight: QuantizedWeight
     note: str = ""
@@ -72,19 +80,23 @@ class Solved:
 
 @dataclass(frozen=True)
 class CalibratedQuantizer(Quantizer):
-    """A quantizer that looks at what its layers read; `quantize` serves those that read nothing.
+    """A quantizer that reads a layer's inputs; `quantize` is for layers that read none.
 
     calibration_inputs: with full_precision every layer's inputs come from the unquantized model;
-    with quantized they come from a model that is quantized, at the same width, up to that layer.
+    with sequential they come from a model that is quantized, at the same width, up to that layer.
     """
 
     calibrated: ClassVar[bool] = True
-    sampled_inputs: ClassVar[int] = 0  # how many inputs `solve` wants to see, beside their sums
+    sampled_inputs: ClassVar[int] = 0  # inputs that `solve` needs beside their sums
 
-    calibration_inputs: Literal["full_precision", "quantized"] = "full_precision"
+    calibration_inputs: Literal["full_precision", "sequential"] = "full_precision"
 
     @abstractmethod
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
-        """Codes for every width, a dict a weight (out, in): all of them read these inputs."""
+        """Codes for every width, one dict per weight (out, in); all weights read these inputs.
+
+        ValueError for weights that are not finite; inputs that tell nothing (all zero, or squares
+        that overflow) are handled, with a note.
+        """

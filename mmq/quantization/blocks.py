@@ -1,4 +1,4 @@
-"""Transformer blocks one after another: what goes into them is captured once, then handed on.
+"""Transformer blocks in sequence: the first one's inputs are captured, the others' computed.
 
 Only one block's inputs are held at a time. The first block's come from the model's own forwards;
 what leaves a block is what the next one reads, which is checked on the first forward.
@@ -70,14 +70,14 @@ def capture(blocks: Sequence[Block], forwards: Iterable[Callable[[], object]]) -
     calls: list[Call] = []
     same: bool | None = None
     for forward in forwards:
-        seen = _watch(blocks, forward, stop_at=0 if same else len(blocks) - 1)
-        if seen and not same:
-            alike = all(_alike(call.rest[0], rest) for call in seen for rest in call.rest)
+        captured = _watch(blocks, forward, stop_at=0 if same else len(blocks) - 1)
+        if captured and not same:
+            alike = all(_alike(call.rest[0], rest) for call in captured for rest in call.rest)
             same = alike if same is None else same and alike
         if same:
-            for call in seen:
+            for call in captured:
                 call.rest = call.rest[:1]
-        calls += seen
+        calls += captured
     return calls
 
 
@@ -136,14 +136,14 @@ def _alike(one: Any, other: Any) -> bool:
 @contextmanager
 def _listening(layers: Mapping[str, nn.Linear]) -> Iterator[list[tuple[str, Tensor]]]:
     """A list that fills with (layer, input) while the layers are called."""
-    heard: list[tuple[str, Tensor]] = []
+    inputs_read: list[tuple[str, Tensor]] = []
 
     def listen(name: str) -> Callable[..., None]:
-        return lambda module, given: heard.append((name, given[0]))
+        return lambda module, given: inputs_read.append((name, given[0]))
 
     handles = [layer.register_forward_pre_hook(listen(name)) for name, layer in layers.items()]
     try:
-        yield heard
+        yield inputs_read
     finally:
         for handle in handles:
             handle.remove()
@@ -166,11 +166,11 @@ def read(
     layers = {name: m for name, m in block.layers.items() if only is None or name in only}
     groups: Groups = {}
     for call in calls:
-        with _listening(layers) as heard:
+        with _listening(layers) as inputs_read:
             hidden = call.through(block, number)
         readers: dict[int, list[str]] = {}
-        tensors = {id(tensor): tensor for _, tensor in heard}
-        for name, tensor in heard:
+        tensors = {id(tensor): tensor for _, tensor in inputs_read}
+        for name, tensor in inputs_read:
             readers.setdefault(id(tensor), []).append(name)
         for key, names in readers.items():
             group, tensor = frozenset(names), tensors[key]
@@ -187,17 +187,17 @@ def reading_order(block: Block, calls: Sequence[Call], number: int) -> list[froz
     """The layers of a block in the order in which they are called; those that read the same
     tensors in all calls make one set.
     """
-    seen: dict[str, list[tuple[int, int]]] = {}
+    positions: dict[str, list[tuple[int, int]]] = {}
     for k, call in enumerate(calls):
-        with _listening(block.layers) as heard:
+        with _listening(block.layers) as inputs_read:
             call.through(block, number)
         tensors: list[Tensor] = []
-        for name, tensor in heard:
+        for name, tensor in inputs_read:
             place = next((i for i, t in enumerate(tensors) if t is tensor), len(tensors))
             tensors += [tensor] if place == len(tensors) else []
-            seen.setdefault(name, []).append((k, place))
+            positions.setdefault(name, []).append((k, place))
     sets: dict[tuple[tuple[int, int], ...], list[str]] = {}
-    for name, places in seen.items():
+    for name, places in positions.items():
         sets.setdefault(tuple(places), []).append(name)
     return [frozenset(names) for names in sets.values()]
 

@@ -22,7 +22,7 @@ from mmq.quantization.sequential import (
     check_finite,
     initial_states,
     quantize_block,
-    quantize_plainly,
+    quantize_data_free,
 )
 from mmq.quantization.unquantized_weights import (
     UnquantizedWeight,
@@ -56,14 +56,14 @@ def quantize_module(
     blocks: str = "",
     quiet: bool = False,
 ) -> dict[int, dict[str, QuantizedLayer]]:
-    """The linear layers of a module at every width, by name; the module stays as it is.
+    """The linear layers of a module at every width, by name; the module is left unchanged.
 
     forwards: functions that run the module on calibration inputs; each is called once or, without
-    `blocks`, once a set of layers. blocks: path of the `nn.ModuleList` of transformer blocks whose
-    linears are quantized, one block's inputs in memory at a time; "" quantizes every linear, with
-    the sums of all of them in memory. Other weights are left alone, with a warning that names
-    them; `unquantized_weights` lists them. InputError for a path that is none, where nothing can
-    be quantized, and for weights that are not finite.
+    `blocks`, once per set of layers. blocks: path of the `nn.ModuleList` of transformer blocks;
+    only their linears are quantized, with the inputs of one block in memory at a time. ""
+    quantizes every linear, with the sums over all inputs in memory. Other weights are left alone,
+    with a warning that names them; `unquantized_weights` lists them. InputError for an invalid
+    path, if nothing can be quantized, and for weights that are not finite.
     """
     parts, rest = _blocks(module, blocks)
     if rest:
@@ -72,23 +72,23 @@ def quantize_module(
         for name, layer in part.layers.items():
             quantizer.check(name, (layer.out_features, layer.in_features))
         check_finite(part.layers)
-    found: dict[int, dict[str, QuantizedLayer]] = {bits: {} for bits in widths}
+    solved: dict[int, dict[str, QuantizedLayer]] = {bits: {} for bits in widths}
     bar = tqdm(parts, desc="quantize", unit="block", leave=False, disable=quiet)
     if not isinstance(quantizer, CalibratedQuantizer):
         for part in bar:
             for bits in widths:
-                found[bits] |= quantize_plainly(part, quantizer, bits)
-        return found
+                solved[bits] |= quantize_data_free(part, quantizer, bits)
+        return solved
     none = torch.zeros(0)
     calls: list[Any] = (
         capture(parts, forwards) if blocks else [WholeCall(none, [((), {})], f) for f in forwards]
     )
     states = initial_states(calls, quantizer, widths)
     for number, part in enumerate(bar):
-        solved = quantize_block(part, number, states, quantizer, widths, lambda bits: None)
-        for bits, layers in solved.items():
-            found[bits] |= layers
-    return found
+        new = quantize_block(part, number, states, quantizer, widths, lambda bits: None)
+        for bits, layers in new.items():
+            solved[bits] |= layers
+    return solved
 
 
 def unquantized_weights(module: nn.Module, blocks: str = "") -> tuple[UnquantizedWeight, ...]:

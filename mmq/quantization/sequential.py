@@ -1,10 +1,10 @@
 """Blocks quantized one after another, every width in one pass over the calibration inputs.
 
 Two orders. full_precision: every layer's inputs come from the unquantized model; they do not
-depend on the width, so all widths share them, and what a quantizer derives from them. quantized,
+depend on the width, so all widths share them, and what a quantizer derives from them. sequential,
 the order of the original GPTQ: a layer's inputs come from the model quantized, at the same width,
-up to that layer; layers that read the same tensors go together, in the order in which their block
-calls them.
+up to that layer; layers that read the same tensors are solved together, in the order in which
+their block calls them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,18 +17,21 @@ from torch import nn
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
 from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
+from mmq.tensors.affine import SCALE_DTYPES
 from mmq.tensors.layer_inputs import merged, output_error, output_square
-from mmq.tensors.quantized_weight import QuantizedLayer, relative_error
+from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
 
 Layers = dict[str, QuantizedLayer]  # a block's, by name
-Known = Callable[[int], Mapping[str, QuantizedLayer] | None]  # width -> a block's layers, if known
+Cached = Callable[
+    [int], Mapping[str, QuantizedLayer] | None
+]  # width -> a block's layers, if cached
 States = dict[int, list[Call]]  # by width; 0: of the unquantized model
 UNREACHED = "calibration never reached it: rounded to nearest"
 ALL_LOST = "all of its {} inputs were not finite: rounded to nearest"
 
 
 def check_finite(layers: Mapping[str, nn.Linear]) -> None:
-    """InputError for the first of these layers, by name, that has weights which are not finite."""
+    """InputError that names the first of these layers with weights that are not finite."""
     for name, layer in layers.items():
         weight = layer.weight.detach()
         if bool(torch.isfinite(weight.sum(dtype=torch.float32))):
@@ -36,24 +39,24 @@ def check_finite(layers: Mapping[str, nn.Linear]) -> None:
         if broken := int((~torch.isfinite(weight)).sum()):
             are = "is not a finite number" if broken == 1 else "are not finite numbers"
             raise InputError(
-                f"{name}: {broken} of its {weight.numel()} weights {are}; none can be quantized. "
-                f"Mend the checkpoint, or load it in a dtype that its weights do not overflow"
+                f"{name}: {broken} of its {weight.numel()} weights {are}: it cannot be quantized. "
+                f"Repair the checkpoint, or load it in a dtype that its weights do not overflow"
             )
 
 
 def initial_states(
     calls: list[Call], quantizer: CalibratedQuantizer, widths: Sequence[int]
 ) -> States:
-    """The calls as they go into the first block, for every model that there will be."""
+    """The calls that go into the first block, by width; one entry if all widths share them."""
     if quantizer.calibration_inputs == "full_precision":
         return {0: calls}
     return {bits: [copy(call) for call in calls] for bits in widths}
 
 
-def quantize_plainly(block: Block, quantizer: Quantizer, bits: int) -> Layers:
-    """A block's layers by a quantizer that looks at nothing but the weights."""
+def quantize_data_free(block: Block, quantizer: Quantizer, bits: int) -> Layers:
+    """A block's layers by a quantizer that reads nothing but the weights."""
     return {
-        name: _measured(layer, Solved(quantizer.quantize(layer.weight.detach(), bits)))
+        name: _measured(layer, quantizer, Solved(quantizer.quantize(layer.weight.detach(), bits)))
         for name, layer in block.layers.items()
     }
 
@@ -64,22 +67,22 @@ def quantize_block(
     states: States,
     quantizer: CalibratedQuantizer,
     widths: Sequence[int],
-    known: Known,
+    cached: Cached,
 ) -> dict[int, Layers]:
-    """A block's layers at those widths that are not known; the model stays as it is.
+    """A block's layers at those widths that are not cached; the model is left unchanged.
 
-    The states, which hold what goes into this block, hold what goes into the next one then.
+    states: what goes into this block; afterwards, what goes into the next one.
     """
-    missing = [bits for bits in widths if known(bits) is None]
-    if quantizer.calibration_inputs == "quantized":
-        found = _behind_quantized(block, number, states, quantizer, missing)
+    missing = [bits for bits in widths if cached(bits) is None]
+    if quantizer.calibration_inputs == "sequential":
+        solved = _solve_sequential(block, number, states, quantizer, missing)
         for bits in widths:
-            layers = found[bits] if bits in found else known(bits)
+            layers = solved[bits] if bits in solved else cached(bits)
             assert layers is not None
-            with weights_kept(block):
+            with weights_restored(block):
                 write_(block, layers)
                 advance_(block, states[bits], number)
-        return found
+        return solved
     if not missing:
         advance_(block, states[0], number)
         return {}
@@ -87,20 +90,20 @@ def quantize_block(
     return _solve_(block, groups, quantizer, missing)
 
 
-def _behind_quantized(
+def _solve_sequential(
     block: Block,
     number: int,
     states: States,
     quantizer: CalibratedQuantizer,
     widths: Sequence[int],
 ) -> dict[int, Layers]:
-    """Set after set of layers, each behind those before it at its width.
+    """One set of layers after another; each reads what those before it, quantized, give.
 
-    Before the first set, and before the first block, the widths do not differ yet: they share.
+    Before the first set of the first block the widths do not differ yet: they share one solution.
     """
     if not widths:
         return {}
-    found: dict[int, Layers] = {bits: {} for bits in widths}
+    solved: dict[int, Layers] = {bits: {} for bits in widths}
     first = states[widths[0]]
     sets = reading_order(block, first, number)
     shared = all(
@@ -111,28 +114,28 @@ def _behind_quantized(
     for place, names in enumerate(sets):
         together = shared and place == 0
         for some in [list(widths)] if together else [[bits] for bits in widths]:
-            with weights_kept(block):
-                write_(block, found[some[0]])
+            with weights_restored(block):
+                write_(block, solved[some[0]])
                 groups = read(block, states[some[0]], number, quantizer.sampled_inputs, names)
             part = Block(block.module, {name: block.layers[name] for name in names})
             for bits, layers in _solve_(part, groups, quantizer, some).items():
-                found[bits] |= layers
+                solved[bits] |= layers
     reached = frozenset().union(*sets)
     rest = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
     for bits, layers in _solve_(rest, {}, quantizer, widths).items():
-        found[bits] |= layers
-    return found
+        solved[bits] |= layers
+    return solved
 
 
 @torch.no_grad()
 def _solve_(
     block: Block, groups: Groups, quantizer: CalibratedQuantizer, widths: Sequence[int]
 ) -> dict[int, Layers]:
-    """Layers that read the same are solved together; those that read nothing are rounded.
+    """Layers that read the same inputs are solved together; those that read none are rounded.
 
-    The groups are dropped as soon as no layer that is left read them.
+    Groups are dropped as soon as no remaining layer needs them.
     """
-    found: dict[int, Layers] = {bits: {} for bits in widths}
+    solved: dict[int, Layers] = {bits: {} for bits in widths}
     together: dict[tuple[frozenset[str], ...], list[str]] = {}
     for name in block.layers:
         together.setdefault(tuple(g for g in groups if name in g), []).append(name)
@@ -145,42 +148,54 @@ def _solve_(
             for bits in widths:
                 for name, layer in zip(names, layers, strict=True):
                     plain = Solved(quantizer.quantize(layer.weight.detach(), bits), note)
-                    found[bits][name] = _measured(layer, plain)
+                    solved[bits][name] = _measured(layer, quantizer, plain)
             continue
         lost = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
-        solved = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
-        for name, layer, by_width in zip(names, layers, solved, strict=True):
+        by_layer = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
+        for name, layer, by_width in zip(names, layers, by_layer, strict=True):
             whole = output_square(layer.weight.detach(), inputs.gram)
             for bits in widths:
-                found[bits][name] = _measured(layer, by_width[bits], inputs.gram, whole, lost)
+                solved[bits][name] = _measured(
+                    layer, quantizer, by_width[bits], inputs.gram, whole, lost
+                )
         unsolved -= set(names)
         for group in [group for group in groups if not group & unsolved]:
             del groups[group]
-    return found
+    return solved
 
 
 def _measured(
     layer: nn.Linear,
+    quantizer: Quantizer,
     solved: Solved,
     gram: torch.Tensor | None = None,
     whole: float | None = None,
     lost: str = "",
 ) -> QuantizedLayer:
     weight, plain = layer.weight.detach(), solved.weight.dequantize().to(layer.weight.device)
+    notes = (solved.note, lost, _zeroed(weight, plain, gram), _widened(quantizer, solved.weight))
     return QuantizedLayer(
         weight=solved.weight,
         relative_error=relative_error(weight, plain),
         output_error=None if gram is None else output_error(weight, plain, gram, whole),
-        note="; ".join(part for part in (solved.note, lost, _zeroed(weight, plain, gram)) if part),
+        note="; ".join(filter(None, notes)),
     )
 
 
 def _zeroed(weight: torch.Tensor, plain: torch.Tensor, gram: torch.Tensor | None) -> str:
-    """A note on inputs that calibration always saw zero, if their weights became zero."""
+    """A note on inputs that were always zero in calibration, if their weights became zero."""
     if gram is None or not bool((dead := gram.diagonal() == 0).any()):
         return ""
     gone = int((weight[:, dead].any(0) & ~plain[:, dead].any(0)).sum())
     return f"weights of {gone} inputs that were always zero became zero" if gone else ""
+
+
+def _widened(quantizer: Quantizer, weight: QuantizedWeight) -> str:
+    """A note on scales that do not fit the dtype that the quantizer stores them in."""
+    wanted = getattr(quantizer, "scale_dtype", None)
+    if wanted is None or weight.scale.dtype == SCALE_DTYPES[wanted]:
+        return ""
+    return f"some scales do not fit {wanted}: all are stored in float32"
 
 
 @torch.no_grad()
@@ -191,8 +206,8 @@ def write_(block: Block, layers: Mapping[str, QuantizedLayer]) -> None:
 
 
 @contextmanager
-def weights_kept(block: Block) -> Iterator[None]:
-    """Put a block's weights back at the end."""
+def weights_restored(block: Block) -> Iterator[None]:
+    """Restore a block's weights at the end."""
     weights = {name: layer.weight.detach().clone() for name, layer in block.layers.items()}
     try:
         yield

@@ -1,4 +1,4 @@
-"""A quantized weight: codes and their parameters, packed exactly, weighed honestly."""
+"""A quantized weight: codes and parameters, packed without loss, with the bits that they take."""
 
 import math
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from mmq.allocation.allocation import UNQUANTIZED, check_bits
 from mmq.tensors import affine
+from mmq.tensors.affine import MappingType
 
 OPTIONAL = ("zero_point", "input_scale", "group_index")
 _CHUNK = 1 << 20  # codes packed at once: a multiple of 8, so every chunk ends on a byte
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """Codes as a bit stream, uint8 (ceil(n * bits / 8),): `bits` bits a code, high bit first.
+    """Codes as a bit stream, uint8 (ceil(n * bits / 8),): `bits` bits per code, high bit first.
 
     Eight codes make one whole number of 8 * bits bits, which is cut into `bits` bytes.
     """
@@ -52,10 +53,10 @@ def unpack_codes(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
 class QuantizedWeight:
     """A weight (out, in) as codes with `bits` bits each.
 
-    scale: (out, n_groups), (out, 1) or (1, 1), float. zero_point: same shape, or None where it is
+    scale: (out, n_groups), (out, 1) or (1, 1), float. zero_point: same shape, or None if it is
     the middle code 2^(bits-1). input_scale: (in,) or None; the layer's input is divided by it,
     so the weight that a plain linear layer needs is the dequantized one divided by it.
-    group_index: (in,) or None; the group of every input where groups are not neighbours.
+    group_index: (in,) or None; the group of every input if groups are not contiguous.
     """
 
     codes: Tensor
@@ -68,9 +69,9 @@ class QuantizedWeight:
 
     def __post_init__(self) -> None:
         if check_bits(self.bits) == UNQUANTIZED:
-            raise ValueError("bits: a weight with 16 bits is untouched, not quantized")
+            raise ValueError("bits: a weight with 16 bits is not quantized; choose 2 to 8")
         if self.codes.dtype != torch.uint8 or self.codes.ndim != 2:
-            raise ValueError(f"codes: want uint8 (out, in), got {self.codes.dtype}")
+            raise ValueError(f"codes: expected uint8 (out, in), got {self.codes.dtype}")
         if int(self.codes.max()) >= 2**self.bits:
             raise ValueError(f"codes: {int(self.codes.max())} does not fit in {self.bits} bits")
         rows, columns = self.codes.shape
@@ -80,11 +81,11 @@ class QuantizedWeight:
         if tuple(self.scale.shape) not in allowed:
             raise ValueError(f"scale: shape {tuple(self.scale.shape)} is not in {allowed}")
         if not bool((torch.isfinite(self.scale) & (self.scale > 0)).all()):
-            raise ValueError("scale: some are zero, negative or not finite")
+            raise ValueError("scale: some scales are zero, negative or not finite")
         if self.zero_point is not None and self.zero_point.shape != self.scale.shape:
-            raise ValueError("zero_point: its shape differs from scale's")
+            raise ValueError("zero_point: its shape differs from the scale's")
         if self.group_index is not None and self.group_index.shape != (columns,):
-            raise ValueError(f"group_index: want ({columns},), got {self.group_index.shape}")
+            raise ValueError(f"group_index: expected ({columns},), got {self.group_index.shape}")
 
     def dequantize(self) -> Tensor:
         """The weight to write into a plain linear layer, float32 (out, in)."""
@@ -143,15 +144,20 @@ def _dtype_bits(tensor: Tensor) -> int:
 
 
 def planned_bits(
-    shape: tuple[int, int], bits: int, group_size: int, symmetric: bool, scale_bits: int = 16
+    shape: tuple[int, int],
+    bits: int,
+    group_size: int,
+    mapping: MappingType,
+    scale_dtype: torch.dtype,
 ) -> int:
-    """`stored_bits` of a weight (out, in) with one scale per group, or per row where it is 0.
+    """`stored_bits` of a weight (out, in) with one scale per group, or per row if that is 0.
 
-    Zero points are integers, and there are none where ranges are symmetric.
+    Zero points are integers; symmetric mappings store none.
     """
     rows, columns = shape
     groups = rows * (columns // (group_size or columns))
-    return rows * columns * bits + groups * (scale_bits + (0 if symmetric else bits))
+    each = 8 * scale_dtype.itemsize + (0 if mapping.is_symmetric else bits)
+    return rows * columns * bits + groups * each
 
 
 def compact(
@@ -160,16 +166,20 @@ def compact(
     zero_point: Tensor,
     group_size: int,
     bits: int,
-    symmetric: bool,
+    mapping: MappingType,
+    scale_dtype: torch.dtype,
     input_scale: Tensor | None = None,
     group_index: Tensor | None = None,
 ) -> QuantizedWeight:
-    """A QuantizedWeight with integer zero points, in the smallest dtypes that lose nothing."""
-    half = scale.half()
+    """A QuantizedWeight as it is stored: rounded scales, integer zero points if there are any.
+
+    scale: rounded to scale_dtype by `affine.choose_qparams`. If that dtype cannot hold one of
+    them, all scales of the layer are stored in float32, and `stored_bits` counts that.
+    """
     return QuantizedWeight(
         codes=codes,
-        scale=half if torch.equal(half.to(scale.dtype), scale) else scale,
-        zero_point=None if symmetric else zero_point.to(torch.uint8),
+        scale=affine.stored_scale(scale, scale_dtype),
+        zero_point=None if mapping.is_symmetric else zero_point.to(torch.uint8),
         group_size=group_size,
         bits=bits,
         input_scale=input_scale,
@@ -178,13 +188,20 @@ def compact(
 
 
 def round_to_nearest(
-    weight: Tensor, bits: int, group_size: int, symmetric: bool
+    weight: Tensor,
+    bits: int,
+    group_size: int = 0,
+    mapping: MappingType = MappingType.ASYMMETRIC,
+    scale_dtype: torch.dtype = torch.float16,
 ) -> QuantizedWeight:
-    """Codes of a weight (out, in), a range per group of inputs, or per row where it is 0."""
+    """Codes of a weight (out, in), one range per group of inputs, or per row if that is 0."""
     size = group_size or weight.shape[1]
-    scale, zero_point = affine.choose_qparams(weight, bits, size, symmetric)
+    low, high = affine.value_range(affine.grouped(weight, size))
+    scale, zero_point = affine.choose_qparams(
+        low.float(), high.float(), bits, mapping, scale_dtype
+    )
     codes = affine.quantize(weight, scale, zero_point, bits)
-    return compact(codes, scale, zero_point, size, bits, symmetric)
+    return compact(codes, scale, zero_point, size, bits, mapping, scale_dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +209,7 @@ class QuantizedLayer:
     """A layer's quantized weight and how far it is from the weight.
 
     relative_error: |W - Q|_F / |W|_F. output_error: |X (W - Q)^T|_F / |X W^T|_F over the
-    calibration inputs X, None where there are none. note: what is special about it.
+    calibration inputs X, None without any. note: what was unusual about it.
     """
 
     weight: QuantizedWeight
@@ -202,7 +219,7 @@ class QuantizedLayer:
 
 
 def relative_error(weight: Tensor, approximation: Tensor) -> float:
-    """|W - Q(W)|_F / |W|_F, a part of the rows at a time."""
+    """|W - Q(W)|_F / |W|_F, computed some rows at a time."""
     lost = whole = 0.0
     parts = zip(*(torch.split(w, affine.ROWS) for w in (weight, approximation)), strict=True)
     for rows, near in parts:

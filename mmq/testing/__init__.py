@@ -8,6 +8,12 @@ class TestMyQuantizer(QuantizerContract):
 from mmq.testing.datasets import DatasetContract
 from mmq.testing.evaluators import EvaluatorContract
 from mmq.testing.families import FamilyContract
-from mmq.testing.quantizers import QuantizerContract
+from mmq.testing.quantizers import CalibratedQuantizerContract, QuantizerContract
 
-__all__ = ["DatasetContract", "EvaluatorContract", "FamilyContract", "QuantizerContract"]
+__all__ = [
+    "CalibratedQuantizerContract",
+    "DatasetContract",
+    "EvaluatorContract",
+    "FamilyContract",
+    "QuantizerContract",
+]

@@ -1,17 +1,16 @@
 """The plugin that drives auto_gptq's own solver."""
 
 import itertools
-import sys
 from unittest import mock
 
 import pytest
 import torch
+from legacy_solvers import auto_gptq
 from mmq_plugins.quantizers.auto_gptq import AutoGptq
 from torch import nn
 
-from mmq.errors import InputError
 from mmq.tensors.layer_inputs import LayerInputs
-from mmq.testing import QuantizerContract
+from mmq.testing import CalibratedQuantizerContract
 
 NO_GPU = "solved without a GPU, torch.cuda.synchronize replaced by nothing"
 
@@ -31,11 +30,9 @@ def inputs_of(x):
 
 def left_by_auto_gptq(quantizer, weight, x, bits):
     """The layer's weight after auto_gptq was used as its own quickstart uses it."""
-    from auto_gptq.quantization.gptq import GPTQ
-
     layer = nn.Linear(*weight.T.shape, bias=False)
     layer.weight.data = weight.clone()
-    solver = GPTQ(layer)
+    solver = auto_gptq()(layer)
     solver.quantizer.configure(bits, perchannel=True, sym=quantizer.symmetric, mse=False)
     solver.H = inputs_of(x).gram * (2 / len(x))
     with mock.patch.object(torch.cuda, "synchronize"):
@@ -49,8 +46,9 @@ def left_by_auto_gptq(quantizer, weight, x, bits):
     return layer.weight.data
 
 
-class TestAutoGptqContract(QuantizerContract):
+class TestAutoGptqContract(CalibratedQuantizerContract):
     def make(self):
+        auto_gptq()
         return AutoGptq(group_size=64)
 
 
@@ -61,7 +59,7 @@ class TestAutoGptqContract(QuantizerContract):
 def test_codes_stand_for_the_weight_that_auto_gptq_leaves(
     group_size, symmetric, act_order, static
 ):
-    pytest.importorskip("auto_gptq")
+    auto_gptq()
     weight, x = make()
     x[:, 5] = 0
     quantizer = AutoGptq(
@@ -76,7 +74,7 @@ def test_codes_stand_for_the_weight_that_auto_gptq_leaves(
 
 
 def test_notes_tell_what_is_special():
-    pytest.importorskip("auto_gptq")
+    auto_gptq()
     weight, x = make()
     synchronize = torch.cuda.synchronize
     assert AutoGptq().solve([weight], inputs_of(x), [4])[0][4].note == NO_GPU
@@ -96,7 +94,7 @@ def test_notes_tell_what_is_special():
     ],
 )
 def test_where_it_cannot_solve_weights_are_rounded_to_nearest(damping, tokens, factor, note):
-    pytest.importorskip("auto_gptq")
+    auto_gptq()
     weight, x = make(tokens=tokens)
     x *= factor
     quantizer = AutoGptq(damping=damping)
@@ -106,13 +104,12 @@ def test_where_it_cannot_solve_weights_are_rounded_to_nearest(damping, tokens, f
     assert torch.cuda.synchronize.__module__ == "torch.cuda"
 
 
-def test_a_missing_package_is_named_with_its_extra():
+def test_a_symmetric_group_without_negative_weights_loses_its_upper_half():
+    auto_gptq()  # the one place where its symmetric is not MappingType.SYMMETRIC
     weight, x = make()
-    with (
-        mock.patch.dict(sys.modules, {"auto_gptq": None, "auto_gptq.quantization.gptq": None}),
-        pytest.raises(InputError, match=r"pip install 'mmq\[legacy\]'"),
-    ):
-        AutoGptq().solve([weight], inputs_of(x), [4])
+    (solved,) = AutoGptq(symmetric=True).solve([weight.abs()], inputs_of(x), [8])
+    halves = weight.abs().amax(1) / 2
+    assert (solved[8].weight.dequantize().amax(1) <= halves * 1.01).all()
 
 
 @pytest.mark.parametrize(

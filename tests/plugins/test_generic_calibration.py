@@ -17,7 +17,7 @@ from mmq.prepare import prepare
 from mmq.quantization.blocks import capture, read
 from mmq.tensors.layer_inputs import LayerInputs
 
-ORDERS = ("full_precision", "quantized")
+ORDERS = ("full_precision", "sequential")
 
 
 @pytest.fixture(scope="module", params=PROCESSORS)

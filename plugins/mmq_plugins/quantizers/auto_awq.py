@@ -10,7 +10,6 @@ tensor that it then scales), so the layer handed to it gives out another one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.errors import InputError
-from mmq.tensors.affine import SMALLEST_NORMAL_HALF, grouped
+from mmq.tensors.affine import MappingType, grouped
 from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
+from mmq_plugins.quantizers.legacy import load_solver
 
 if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
@@ -28,28 +28,20 @@ ROWS = 64  # the clip search takes outputs in multiples of this
 CHUNK = 2**30  # bytes of a layer's outputs compared at once, autoawq's default
 
 
-def _package() -> Any:
-    """The module with the searches; InputError where the package is missing."""
-    try:
-        return import_module("awq.quantize.quantizer")
-    except ImportError as error:
-        raise InputError(
-            f"autoawq needs the package awq ({error}); pip install 'mmq[legacy]'"
-        ) from error
-
-
 @dataclass(frozen=True)
 class AutoAwq(CalibratedQuantizer):
-    """AWQ as autoawq 0.2.9 computes it, a layer at a time, from 512 sampled inputs.
+    """AWQ as autoawq 0.2.9 computes it, one layer at a time, from 512 sampled inputs.
 
-    group_size: 0 is one range a row. duo_scaling: the scale search divides by the weights'
-    magnitude, too. clip: search limits for every group. The mean of |x| is that of all inputs.
+    group_size: 0 is one range per row. symmetric_no_clipping: what autoawq calls zero_point=False,
+    see `MappingType`. duo_scaling: the scale search divides by the weights' magnitude, too. clip:
+    search a limit for every group. The mean of |x| is that of all inputs.
     """
 
+    version: ClassVar[int] = 1
     sampled_inputs: ClassVar[int] = 512  # its clip search would drop the rest anyway
 
     group_size: int = 128
-    symmetric: bool = False
+    symmetric_no_clipping: bool = False
     duo_scaling: bool = True
     clip: bool = True
 
@@ -62,25 +54,32 @@ class AutoAwq(CalibratedQuantizer):
                 f"{shape[0]}; choose no-clip, or the quantizer awq"
             )
 
+    @property
+    def mapping(self) -> MappingType:
+        """How ranges are mapped onto codes."""
+        no_clipping = MappingType.SYMMETRIC_NO_CLIPPING
+        return no_clipping if self.symmetric_no_clipping else MappingType.ASYMMETRIC
+
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""
-        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+        return round_to_nearest(weight, bits, self.group_size, self.mapping)
 
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
         """Codes, zero points, float16 scales and float16 input scales.
 
         A layer that is rounded to nearest takes less.
         """
-        return planned_bits(shape, bits, self.group_size, self.symmetric) + 16 * shape[1]
+        own = planned_bits(shape, bits, self.group_size, self.mapping, torch.float16)
+        return own + 16 * shape[1]
 
     @torch.no_grad()
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
-        """Codes of autoawq, for every weight and width a run of its searches."""
-        kind = _package().AwqQuantizer
+        """Codes of autoawq: its searches run once per weight and width."""
+        kind = load_solver("awq.quantize.quantizer").AwqQuantizer
         if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-            raise ValueError("weight: some values are not finite; only numbers are quantized")
+            raise ValueError("weight: some values are not finite numbers")
         return [
             {bits: self._solve(kind, weight.float(), inputs, bits) for bits in widths}
             for weight in weights
@@ -95,7 +94,7 @@ class AutoAwq(CalibratedQuantizer):
             return Solved(self.quantize(weight, bits), why)
         search = object.__new__(kind)  # its constructor loads calibration data from the hub
         search.w_bit, search.group_size = bits, self.group_size or weight.shape[1]
-        search.zero_point, search.duo_scaling = not self.symmetric, self.duo_scaling
+        search.zero_point, search.duo_scaling = not self.symmetric_no_clipping, self.duo_scaling
         search.max_chunk_memory, search.n_parallel_calib_samples = CHUNK, None
         scale = self._scale(search, weight, inputs)
         scaled = weight * scale
@@ -127,8 +126,8 @@ class AutoAwq(CalibratedQuantizer):
             [layer],
             layer(inputs.rows),
         )
-        largest = torch.finfo(torch.float16).max
-        return found.to(weight.device).clamp(SMALLEST_NORMAL_HALF, largest).half().float()
+        half = torch.finfo(torch.float16)
+        return found.to(weight.device).clamp(half.tiny, half.max).half().float()
 
     def _codes(
         self,
@@ -146,4 +145,5 @@ class AutoAwq(CalibratedQuantizer):
         codes = (whole + zero[..., None]).to(torch.uint8).reshape(rounded.shape)
         group_size, bits = search.group_size, search.w_bit
         stored = input_scale.half()
-        return compact(codes, scale, zero, group_size, bits, self.symmetric, stored)
+        mapping, dtype = self.mapping, torch.float16
+        return compact(codes, scale, zero, group_size, bits, mapping, dtype, stored)

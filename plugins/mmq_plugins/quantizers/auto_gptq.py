@@ -10,15 +10,15 @@ is used. The solver runs where the weight is, on a GPU or a CPU; it ends with a 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
-from mmq.errors import InputError
+from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
+from mmq_plugins.quantizers.legacy import load_solver
 
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
@@ -26,19 +26,9 @@ if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
 
 
-def _package() -> Any:
-    """The module with the solver; InputError where the package is missing."""
-    try:
-        return import_module("auto_gptq.quantization.gptq")
-    except ImportError as error:
-        raise InputError(
-            f"auto-gptq needs the package auto_gptq ({error}); pip install 'mmq[legacy]'"
-        ) from error
-
-
 @contextlib.contextmanager
 def _synchronizable(device: torch.device) -> Iterator[None]:
-    """Within it, torch.cuda.synchronize does nothing where the work is not on a GPU."""
+    """Replace torch.cuda.synchronize by nothing unless the work is on a GPU."""
     original = torch.cuda.synchronize
     if device.type != "cuda":
         torch.cuda.synchronize = lambda *_: None
@@ -52,10 +42,13 @@ def _synchronizable(device: torch.device) -> Iterator[None]:
 class AutoGptq(CalibratedQuantizer):
     """GPTQ as auto_gptq 0.7.1 computes it.
 
-    group_size: 0 is one range a row. damping: share of the mean diagonal of the Hessian that is
-    added to it. act_order: inputs with the largest squares first. static_groups: ranges of the
-    original weights. Weights of inputs that were always zero become zero.
+    group_size: 0 is one range per row. symmetric: but for groups without a negative weight, whose
+    upper half auto_gptq clips. damping: share of the mean diagonal of the Hessian that is added
+    to it. act_order: inputs with the largest squares first. static_groups: ranges of the original
+    weights. Weights of inputs that were always zero become zero.
     """
+
+    version: ClassVar[int] = 1
 
     group_size: int = 0
     symmetric: bool = False
@@ -70,22 +63,23 @@ class AutoGptq(CalibratedQuantizer):
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""
-        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+        return round_to_nearest(weight, bits, self.group_size, MappingType.of(self.symmetric))
 
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
-        """Codes, zero points, float32 scales and, where groups are not neighbours, their index.
+        """Codes, zero points, float32 scales and, if groups are not contiguous, their index.
 
-        A layer that is rounded to nearest takes less.
+        A layer that is rounded to nearest takes less: float16 scales, contiguous groups.
         """
-        apart = self.act_order and not self.static_groups and 0 < self.group_size < shape[1]
-        own = planned_bits(shape, bits, self.group_size, self.symmetric, scale_bits=32)
-        return own + (32 * shape[1] if apart else 0)
+        mapping = MappingType.of(self.symmetric)
+        scattered = self.act_order and not self.static_groups and 0 < self.group_size < shape[1]
+        own = planned_bits(shape, bits, self.group_size, mapping, torch.float32)
+        return own + (32 * shape[1] if scattered else 0)
 
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
-        """Codes of auto_gptq, for every weight and width one call of its solver."""
-        solver = _package().GPTQ
+        """Codes of auto_gptq: one call of its solver per weight and width."""
+        solver = load_solver("auto_gptq.quantization.gptq").GPTQ
         gram = inputs.gram
         return [
             {bits: self._solve(solver, weight, gram, inputs.count, bits) for bits in widths}
@@ -123,13 +117,14 @@ class AutoGptq(CalibratedQuantizer):
             raise LinAlgError("the solver's weights are not finite")
         each = index.long()
         codes = (layer.weight / scale[:, each]).round_() + zero_point[:, each]
-        neighbours = bool((index.diff() >= 0).all())
+        contiguous = bool((index.diff() >= 0).all())
         return compact(
             codes.to(torch.uint8),
             scale,
             zero_point,
             self.group_size or columns,
             bits,
-            self.symmetric,
-            group_index=None if neighbours else index,
+            MappingType.of(self.symmetric),
+            torch.float32,
+            group_index=None if contiguous else index,
         )

@@ -8,13 +8,14 @@ with the Gram matrix G = X^T X of all calibration inputs: no input is kept, no o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mmq.contracts.quantizer import CalibratedQuantizer, Solved
+from mmq.contracts.quantizer import CalibratedQuantizer, ScaleDtype, Solved
 from mmq.tensors import affine
+from mmq.tensors.affine import MappingType
 from mmq.tensors.layer_inputs import LayerInputs
 from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
 from mmq_plugins.quantizers.awq_errors import (
@@ -39,27 +40,6 @@ FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # the same, for what is cho
 KEPT = 3  # scales a width whose clips are searched: the least error unclipped may not stay least
 ZERO = "the layer's inputs were all zero: rounded to nearest"
 OVERFLOW = "the squares of the layer's inputs overflow float32: rounded to nearest"
-
-
-def pseudo_quantize(
-    weight: Tensor, bits: int, group_size: int, symmetric: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The published code's rounding of a weight (out, in): weight, scale and zero point.
-
-    In the weight's own dtype; the latter two are (out, n_groups). Ranges need not hold zero, so
-    groups of one sign may come out far off: the search takes `choose_levels`, else the same.
-    """
-    w = affine.grouped(weight, group_size or weight.shape[1])
-    steps = 2 ** (bits - 1) - 1 if symmetric else 2**bits - 1
-    if symmetric:
-        scale = w.abs().amax(-1, keepdim=True).clamp(min=1e-5) / steps
-        whole = (w / scale).round_().clamp_(-steps - 1, steps)
-        return (whole * scale).reshape(weight.shape), scale[..., 0], None
-    low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
-    scale = (high - low).clamp(min=1e-5) / steps
-    zero_point = (-(low / scale).round_()).clamp_(0, steps)
-    whole = (w / scale).round_().add_(zero_point).clamp_(0, steps).sub_(zero_point)
-    return (whole * scale).reshape(weight.shape), scale[..., 0], zero_point[..., 0]
 
 
 def relative_magnitude(weight: Tensor, group_size: int) -> Tensor:
@@ -89,15 +69,18 @@ def candidate_scales(magnitude: Tensor, weights: Tensor | None, grid: int) -> Te
     return torch.stack(found)
 
 
-def storable(scales: Tensor, weight: Tensor) -> Tensor:
-    """Scales (n, in) as float16 keeps them, lifted by a power of two, in float32.
+def storable(scales: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scales (n, in) rounded to a dtype, lifted by a power of two, in float32.
 
-    A power of two changes no rounding, but keeps scales of small weights off float16's bottom.
+    A power of two changes no rounding, but keeps scales of small weights away from float16's
+    smallest numbers. Scales in float32 are left as they are.
     """
+    if dtype == torch.float32:
+        return scales
     magnitude = torch.maximum(weight.amax(0), -weight.amin(0))
     largest = torch.maximum(scales, scales * magnitude).amax(1, keepdim=True)
     lifted = scales * torch.exp2(15 - largest.log2().ceil())  # float16 ends below 2^16
-    return lifted.clamp(min=affine.SMALLEST_NORMAL_HALF).half().float()
+    return lifted.clamp(min=torch.finfo(dtype).tiny).to(dtype).float()
 
 
 def scale_errors(
@@ -194,7 +177,7 @@ def refine_clips(
 
 def encode(weight: Tensor, scale: Tensor, clips: Tensor, rounding: Rounding) -> QuantizedWeight:
     """Codes of a weight (out, in) times a scale (in,), clipped at +-clips (out, n_groups)."""
-    bits, size, symmetric, half = rounding
+    bits, size, mapping, dtype = rounding
     codes = torch.empty_like(weight, dtype=torch.uint8)
     step, zero_point = torch.empty_like(clips), torch.empty_like(clips)
     for tile in tiles(weight):
@@ -202,53 +185,65 @@ def encode(weight: Tensor, scale: Tensor, clips: Tensor, rounding: Rounding) -> 
         levels = clipped_levels(w, clips[tile, :, None], rounding)
         codes[tile] = multiples(w, levels).add_(levels.zero_point).flatten(1)
         step[tile], zero_point[tile] = levels.scale[..., 0], levels.zero_point[..., 0]
-    stored = None if bool((scale == 1).all()) else scale.half() if half else scale
-    return compact(codes, step, zero_point, size, bits, symmetric, stored)
+    stored = None if bool((scale == 1).all()) else scale.to(dtype)
+    return compact(codes, step, zero_point, size, bits, mapping, dtype, stored)
 
 
 @dataclass(frozen=True)
 class Awq(CalibratedQuantizer):
     """Activation-aware rounding; its outputs are never further off than round to nearest's.
 
-    group_size: 0 is one group a row. duo_scaling: the scale search divides by the weights'
-    magnitude, too. clip: search limits for every group. grid: how many ratios the scale search
-    tries. scale_dtype: what scales of codes and of inputs are rounded to and stored in.
+    group_size: 0 is one group per row. symmetric_no_clipping: symmetric as in autoawq, see
+    `MappingType`. duo_scaling: the scale search divides by the weights' magnitude, too. clip:
+    search a limit for every group. grid: number of ratios in the scale search. scale_dtype: what
+    the scales of codes and of inputs are rounded to and stored in.
     """
+
+    version: ClassVar[int] = 1
 
     group_size: int = 128
     symmetric: bool = False
+    symmetric_no_clipping: bool = False
     duo_scaling: bool = True
     clip: bool = True
     grid: int = 20
-    scale_dtype: Literal["float16", "float32"] = "float16"
+    scale_dtype: ScaleDtype = "float16"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.symmetric and self.symmetric_no_clipping:
+            raise ValueError("symmetric_no_clipping: choose it or symmetric, not both")
         if self.grid < 1:
-            raise ValueError(f"grid: {self.grid} ratios; want at least 1")
-        if self.scale_dtype not in ("float16", "float32"):
-            raise ValueError(f"scale_dtype: {self.scale_dtype!r} is not float16 or float32")
+            raise ValueError(f"grid: {self.grid} ratios; choose at least 1")
+
+    @property
+    def mapping(self) -> MappingType:
+        """How ranges are mapped onto codes."""
+        if self.symmetric_no_clipping:
+            return MappingType.SYMMETRIC_NO_CLIPPING
+        return MappingType.of(self.symmetric)
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
-        """Codes by rounding to nearest, for a layer of whose inputs nothing is known."""
-        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+        """Codes by rounding to nearest, for a layer that no calibration input reached."""
+        dtype = affine.SCALE_DTYPES[self.scale_dtype]
+        return round_to_nearest(weight, bits, self.group_size, self.mapping, dtype)
 
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
         """Codes, zero points, scales and input scales.
 
-        A layer that rounds best unscaled, or of whose inputs nothing is known, takes less.
+        A layer that rounds best unscaled, or that no calibration input reached, takes less.
         """
-        scale_bits = 16 if self.scale_dtype == "float16" else 32
-        own = planned_bits(shape, bits, self.group_size, self.symmetric, scale_bits)
-        return own + scale_bits * shape[1]
+        dtype = affine.SCALE_DTYPES[self.scale_dtype]
+        own = planned_bits(shape, bits, self.group_size, self.mapping, dtype)
+        return own + 8 * dtype.itemsize * shape[1]
 
     @torch.no_grad()
     def solve(
         self, weights: Sequence[Tensor], inputs: LayerInputs, widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
-        """Codes for every width, a dict a weight (out, in); every weight has its own scales."""
+        """Codes for every width, one dict per weight (out, in), each with scales of its own."""
         if not all(bool(torch.isfinite(weight).all()) for weight in weights):
-            raise ValueError("weight: some values are not finite; only numbers are quantized")
+            raise ValueError("weight: some values are not finite numbers")
         gram = inputs.gram
         if not torch.isfinite(gram.sum()) or not gram.diagonal().any():
             note = OVERFLOW if gram.diagonal().any() else ZERO
@@ -258,11 +253,11 @@ class Awq(CalibratedQuantizer):
 
     def _solve(self, weight: Tensor, inputs: LayerInputs, widths: Sequence[int]) -> list[Solved]:
         """Codes for every width: the grid of scales is searched for all of them at once."""
-        size, half = self.group_size or weight.shape[1], self.scale_dtype == "float16"
-        roundings = [Rounding(bits, size, self.symmetric, half) for bits in widths]
+        size, dtype = self.group_size or weight.shape[1], affine.SCALE_DTYPES[self.scale_dtype]
+        roundings = [Rounding(bits, size, self.mapping, dtype) for bits in widths]
         duo = relative_magnitude(weight, size) if self.duo_scaling else None
         scales = candidate_scales(inputs.magnitude, duo, self.grid)
-        scales = storable(scales, weight) if half else scales
+        scales = storable(scales, weight, dtype)
         errors = scale_errors(weight, inputs.gram, scales, roundings)  # (widths, grid)
         kept = zip(roundings, errors.topk(min(KEPT, self.grid), largest=False)[1], strict=True)
         return [Solved(self._pick(weight, inputs, scales[best], r)) for r, best in kept]

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 
 from mmq.tensors import affine
+from mmq.tensors.affine import MappingType
 
 
 class Rounding(NamedTuple):
-    """How weights are rounded. half: scales are rounded to float16 before they are used."""
+    """How weights are rounded; scales are rounded to scale_dtype before they are used."""
 
     bits: int
     group_size: int
-    symmetric: bool
-    half: bool = False
+    mapping: MappingType
+    scale_dtype: torch.dtype = torch.float32
 
 
 class Levels(NamedTuple):
-    """What a group's codes stand for: scale * k, k (code - zero point) of bottom to top."""
+    """What a group's codes stand for: scale * k, with k = code - zero point from bottom to top."""
 
     scale: Tensor
     bottom: Tensor
@@ -28,19 +29,10 @@ class Levels(NamedTuple):
 
 def choose_levels(low: Tensor, high: Tensor, rounding: Rounding) -> Levels:
     """Levels for weights between low and high, tensors of one shape; zero is among them."""
-    bits, _, symmetric, half = rounding
+    bits, _, mapping, dtype = rounding
     low, high = low.clamp(max=0), high.clamp(min=0)
-    span = torch.maximum(high, -low) if symmetric else high - low
-    scale = span / (2 ** (bits - 1) - 1 if symmetric else 2**bits - 1)
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)  # an all-zero group stays zero
-    if half:
-        stored = scale.half().float()
-        kept = (scale >= affine.SMALLEST_NORMAL_HALF) & torch.isfinite(stored)
-        scale = torch.where(kept, stored, scale)  # what float16 has no place for stays float32
-    first = torch.round(low / scale)
-    zero_point = torch.full_like(scale, 2 ** (bits - 1)) if symmetric else -first
-    zero_point = zero_point.clamp_(0, 2**bits - 1)
-    bottom = torch.maximum(first, -zero_point)
+    scale, zero_point = affine.choose_qparams(low, high, bits, mapping, dtype)
+    bottom = torch.maximum(torch.round(low / scale), -zero_point)
     top = torch.minimum(torch.round(high / scale), 2**bits - 1 - zero_point)
     return Levels(scale, bottom, top, zero_point)
 

@@ -14,13 +14,13 @@ and bit widths are therefore solved together, as the columns of one matrix.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmq.contracts.quantizer import CalibratedQuantizer, Solved
-from mmq.tensors.affine import SMALLEST_NORMAL_HALF
+from mmq.contracts.quantizer import CalibratedQuantizer, ScaleDtype, Solved
+from mmq.tensors.affine import SCALE_DTYPES, MappingType, choose_qparams, value_range
 from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
 from mmq_plugins.quantizers.gptq_factor import Factor, factorize
 
@@ -34,51 +34,27 @@ TILE_BYTES = 2**26  # of the matrix of changes; rows beyond it come in the next 
 # --- the ranges ----------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Which weights share a range, and how that becomes a scale.
+    """Which weights share a range, and how a range becomes a scale.
 
-    group_size: 0 is one group a row, from all of its weights. static_groups: a group is of
-    neighbouring inputs, its range that of their original weights; otherwise of inputs rounded one
-    after the other, its range that of all of them as they stand when the first one is rounded.
-    (auto_gptq takes stale ones where a group begins inside one of its blocks of 128 columns.) A
-    group's range leaves out dead inputs. scale_dtype: float16 rounds scales before they are used.
+    group_size: 0 is one group per row, of all its weights. static_groups: a group consists of
+    contiguous inputs, and its range is that of their original weights; otherwise of inputs that
+    are rounded in sequence, and its range is that of their weights when the first one is rounded.
+    (auto_gptq uses stale weights if a group begins inside one of its blocks of 128 columns.) A
+    group's range leaves out dead inputs. scale_dtype: scales are rounded to it before use.
     """
 
     group_size: int = 0
-    symmetric: bool = False
+    mapping: MappingType = MappingType.ASYMMETRIC
     static_groups: bool = True
     scale_dtype: torch.dtype = torch.float16
-
-
-def choose_qparams(
-    low: Tensor, high: Tensor, levels: Tensor, ranges: Ranges
-) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of ranges with low <= 0 <= high; levels are 2^bits - 1.
-
-    An empty range becomes [-1, 1]. Symmetric ranges are [-max|w|, max|w|], with the zero point at
-    2^(bits-1). Scales out of float16's normal range are never rounded.
-    """
-    if ranges.symmetric:
-        high = torch.maximum(high, -low)
-        low = -high
-    scale = (high - low) / levels
-    empty = scale == 0
-    scale = torch.where(empty, 2 / levels, scale)
-    if ranges.scale_dtype == torch.float16:
-        half = scale.half().to(scale.dtype)
-        normal = (scale >= SMALLEST_NORMAL_HALF) & torch.isfinite(half)
-        scale = torch.where(normal, half, scale)
-    if ranges.symmetric:
-        return scale, ((levels + 1) / 2).expand_as(scale)
-    zero_point = torch.round(-torch.where(empty, -1, low) / scale)
-    return scale, torch.minimum(zero_point.clamp_(min=0), levels)
 
 
 def weight_range(weights: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
     """Lowest and highest of n weights, zero included: (..., n, m) -> (..., m).
 
-    dead: (..., n) or None; those weights count only where all others are zero.
+    dead: (..., n) or None; those weights count only if all others are zero.
     """
-    low, high = weights.amin(-2).clamp_(max=0), weights.amax(-2).clamp_(min=0)  # not aminmax: slow
+    low, high = value_range(weights, -2)
     if dead is None:
         return low, high
     alive_low, alive_high = weight_range(weights.masked_fill(dead[..., None], 0), None)
@@ -91,19 +67,19 @@ class _Tile:
     """Some rows at every width: columns of one matrix, whose rows are inputs in rounding order."""
 
     def __init__(
-        self, weight: Tensor, factor: Factor, carry: Tensor, ranges: Ranges, levels: Tensor
+        self, weight: Tensor, factor: Factor, carry: Tensor, ranges: Ranges, widths: Tensor
     ) -> None:
         rows, columns = weight.shape
-        self.carry, self.ranges, self.levels = carry, ranges, levels
+        self.carry, self.ranges, self.widths = carry, ranges, widths
         size = self.group_size = ranges.group_size or columns
         self.dynamic = ranges.group_size > 0 and not ranges.static_groups
         given = weight.T.contiguous().to(carry.dtype)  # (in, rows)
         self.original = given.index_select(0, factor.order)
         # (in, widths, rows): weights as updated so far, then, once rounded, what was changed
-        self.changes = carry.new_empty(columns, len(levels), rows)
+        self.changes = carry.new_empty(columns, len(widths), rows)
         self.changes.copy_(self.original[:, None])
         self.flat = self.changes.view(columns, -1)
-        shape = (len(levels), columns, rows)  # inputs in the order of the weight
+        shape = (len(widths), columns, rows)  # inputs in the order of the weight
         self.codes = torch.empty(shape, dtype=torch.uint8, device=weight.device)
         self.order = factor.order
         self.dead = factor.dead if ranges.group_size and bool(factor.dead.any()) else None
@@ -112,7 +88,7 @@ class _Tile:
             self.dead = None if self.dead is None else self.dead[factor.order]
             self.group_of = torch.arange(columns, device=weight.device) // size
             self.answers = _answers(carry, size)
-            self.grids = carry.new_empty(4, columns // size, len(levels), rows)
+            self.grids = carry.new_empty(4, columns // size, len(widths), rows)
         else:
             dead = None if self.dead is None else self.dead.view(-1, size)
             low, high = weight_range(given.view(-1, size, rows), dead)  # (groups, rows)
@@ -120,8 +96,12 @@ class _Tile:
 
     def _grid(self, low: Tensor, high: Tensor) -> Tensor:
         """Scale, zero point, first and last step of ranges (..., 1 or widths, rows), stacked."""
-        scale, zero_point = choose_qparams(low, high, self.levels, self.ranges)
-        return torch.stack([scale, zero_point, -zero_point, self.levels - zero_point])
+        empty = low == high  # as in auto_gptq: errors carried to zero weights need codes, too
+        low, high = torch.where(empty, -1, low), torch.where(empty, 1, high)
+        scale, zero_point = choose_qparams(
+            low, high, self.widths, self.ranges.mapping, self.ranges.scale_dtype
+        )
+        return torch.stack([scale, zero_point, -zero_point, 2**self.widths - 1 - zero_point])
 
     def solve(self) -> tuple[Tensor, Tensor, Tensor]:
         """Codes (widths, in, rows), and scale, zero point (groups, widths, rows)."""
@@ -195,7 +175,7 @@ def solve(
     """Codes at every width of weights (out, in) that read the inputs of `factor`.
 
     dtype: of the computation. ValueError for weights that are not finite, and for a group_size
-    that does not divide.
+    that does not divide the inputs.
     """
     stacked = torch.cat(list(weights)) if len(weights) > 1 else weights[0]  # (rows of all, in)
     columns = stacked.shape[1]
@@ -205,21 +185,21 @@ def solve(
     if columns % size:
         raise ValueError(f"group_size: {size} does not divide {columns} inputs")
     carry = factor.carry.to(dtype)
-    levels = carry.new_tensor([2**bits - 1 for bits in widths])[:, None]
+    of_rows = carry.new_tensor(widths)[:, None]  # (widths, 1), broadcasts with (groups, 1, rows)
     height = max(1, TILE_BYTES // (carry.element_size() * columns * len(widths)))
     codes = stacked.new_empty(len(widths), *stacked.shape, dtype=torch.uint8)
     grids: list[list[Tensor]] = []
     for rows, places in zip(
         torch.split(stacked, height), torch.split(codes, height, 1), strict=True
     ):
-        found, *grid = _Tile(rows, factor, carry, ranges, levels).solve()
+        found, *grid = _Tile(rows, factor, carry, ranges, of_rows).solve()
         for place, one in zip(places, found, strict=True):
             place.copy_(one.T)  # of all widths at once is much slower
         grids.append(grid)
     scale, zero_point = (torch.cat(found, -1) for found in zip(*grids, strict=True))
     group_of = (torch.argsort(factor.order) // size).to(torch.int32)  # groups in rounding order
-    near = ranges.static_groups or bool((group_of.diff() >= 0).all())
-    index, start = None if near else group_of, 0
+    contiguous = ranges.static_groups or bool((group_of.diff() >= 0).all())
+    index, start = None if contiguous else group_of, 0
     solved: list[dict[int, QuantizedWeight]] = []
     for weight in weights:
         solved.append({})
@@ -227,7 +207,9 @@ def solve(
         for place, bits in enumerate(widths):
             s, z = (t[:, place, own].T.contiguous() for t in (scale, zero_point))
             c = codes[place, own]
-            solved[-1][bits] = compact(c, s, z, size, bits, ranges.symmetric, group_index=index)
+            solved[-1][bits] = compact(
+                c, s, z, size, bits, ranges.mapping, ranges.scale_dtype, group_index=index
+            )
         start += len(weight)
     return solved
 
@@ -237,37 +219,39 @@ def solve(
 class Gptq(CalibratedQuantizer):
     """GPTQ by this project's own solver, all widths and all layers that share inputs at once.
 
-    group_size: 0 is one range a row. damping: of the mean diagonal of X^T X, added to it.
-    act_order: inputs with the largest squares first. static_groups: ranges of the given weights.
+    group_size: 0 is one range per row. damping: share of the mean diagonal of X^T X that is added
+    to it. act_order: inputs with the largest squares first. static_groups: ranges of the original
+    weights. scale_dtype: what scales are rounded to and stored in.
     """
+
+    version: ClassVar[int] = 1
 
     group_size: int = 0
     symmetric: bool = False
     damping: float = 0.01
     act_order: bool = True
     static_groups: bool = True
-    scale_dtype: Literal["float16", "float32"] = "float16"
+    scale_dtype: ScaleDtype = "float16"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping: {self.damping} is not between 0 and 1")
-        if self.scale_dtype not in ("float16", "float32"):
-            raise ValueError(f"scale_dtype: {self.scale_dtype!r} is not float16 or float32")
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""
-        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+        mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]
+        return round_to_nearest(weight, bits, self.group_size, mapping, dtype)
 
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
-        """Codes, zero points, scales and, where groups are not neighbours, each input's group.
+        """Codes, zero points, scales and, if groups are not contiguous, the group of each input.
 
-        A layer that is rounded to nearest takes less with float32 scales or such groups.
+        A layer that is rounded to nearest has contiguous groups.
         """
-        scale_bits = 16 if self.scale_dtype == "float16" else 32
-        apart = self.act_order and not self.static_groups and 0 < self.group_size < shape[1]
-        own = planned_bits(shape, bits, self.group_size, self.symmetric, scale_bits)
-        return own + (32 * shape[1] if apart else 0)
+        mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]
+        scattered = self.act_order and not self.static_groups and 0 < self.group_size < shape[1]
+        own = planned_bits(shape, bits, self.group_size, mapping, dtype)
+        return own + (32 * shape[1] if scattered else 0)
 
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
@@ -275,8 +259,8 @@ class Gptq(CalibratedQuantizer):
         """Codes that keep the outputs for these inputs close, for every weight and width."""
         factor = factorize(inputs.gram, self.damping, self.act_order, torch.float32)
         note = self._note(factor)
-        dtype = getattr(torch, self.scale_dtype)
-        ranges = Ranges(self.group_size, self.symmetric, self.static_groups, dtype)
+        mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]
+        ranges = Ranges(self.group_size, mapping, self.static_groups, dtype)
         solved = solve(weights, factor, widths, ranges)
         return [{bits: Solved(codes, note) for bits, codes in one.items()} for one in solved]
 

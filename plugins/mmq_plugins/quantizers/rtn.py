@@ -1,27 +1,37 @@
 """Round to nearest: the baseline that needs no calibration."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from mmq.contracts.quantizer import Quantizer
+from mmq.contracts.quantizer import Quantizer, ScaleDtype
+from mmq.tensors.affine import SCALE_DTYPES, MappingType
 from mmq.tensors.quantized_weight import QuantizedWeight, planned_bits, round_to_nearest
 
 
 @dataclass(frozen=True)
 class Rtn(Quantizer):
-    """Round to nearest with a range per group of inputs, or per row where group_size is 0."""
+    """Round to nearest, with one range per group of inputs, or per row if group_size is 0.
+
+    scale_dtype: what scales are rounded to and stored in.
+    """
+
+    version: ClassVar[int] = 1
 
     group_size: int = 0
     symmetric: bool = False
+    scale_dtype: ScaleDtype = "float16"
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
-        """Codes of every group between its own smallest and largest weight."""
-        return round_to_nearest(weight, bits, self.group_size, self.symmetric)
+        """Codes between the smallest and the largest weight of every group."""
+        mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]
+        return round_to_nearest(weight, bits, self.group_size, mapping, dtype)
 
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
-        """Codes and zero points of `bits` bits, float16 scales.
+        """Codes, zero points of `bits` bits, and scales.
 
-        Weights whose scales float16 cannot hold (below 6e-5, above 65504) take float32 ones.
+        A layer with scales that float16 cannot hold (below 6.1e-5, above 65504) takes more.
         """
-        return planned_bits(shape, bits, self.group_size, self.symmetric)
+        mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]
+        return planned_bits(shape, bits, self.group_size, mapping, dtype)

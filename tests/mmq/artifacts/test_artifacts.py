@@ -64,7 +64,7 @@ def content(entry):
         return file.metadata()["sha256"]
 
 
-@pytest.mark.parametrize("order", ["full_precision", "quantized"])
+@pytest.mark.parametrize("order", ["full_precision", "sequential"])
 def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeypatch, order):
     prepared = prepared_for(order)
     whole = prepared.artifacts(Store(tmp_path / "whole"), quiet=True)
@@ -93,9 +93,9 @@ def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeyp
         assert content(one) == content(other)
 
 
-def test_behind_quantized_blocks_the_upstream_bits_are_part_of_the_key(model, tmp_path):
+def test_in_sequential_order_the_upstream_bits_are_part_of_the_key(model, tmp_path):
     store = Store(tmp_path)
-    artifacts = prepared_for("quantized").artifacts(store, quiet=True)
+    artifacts = prepared_for("sequential").artifacts(store, quiet=True)
     for text in ("qformer=3", "vit=3 qformer=3", "vit=8 qformer=3"):
         artifacts.write_(model, BitAllocation.parse(text))
         model.restore_()
@@ -119,7 +119,7 @@ def test_any_module_is_quantized_whole_or_by_blocks():
 
     before = run(inputs[0])
     forwards = [lambda x=x: run(x) for x in inputs]
-    for order in ("full_precision", "quantized"):
+    for order in ("full_precision", "sequential"):
         quantizer = Gptq(calibration_inputs=order)
         by_blocks = quantize_module(module, forwards, quantizer, [3, 4], "blocks", quiet=True)
         whole = quantize_module(module, forwards, quantizer, [3, 4], quiet=True)
@@ -142,7 +142,7 @@ def test_any_module_is_quantized_whole_or_by_blocks():
         quantize_module(module, forwards, Gptq(), [3], "layers")
 
 
-@pytest.mark.parametrize("order", ["full_precision", "quantized"])
+@pytest.mark.parametrize("order", ["full_precision", "sequential"])
 def test_a_finer_allocation_takes_each_parts_codes_from_the_store(model, tmp_path, order):
     artifacts = prepared_for(order).artifacts(Store(tmp_path), quiet=True)
     allocation = BitAllocation.parse("qformer.attn=3,qformer.ff=8").over(model.components)
@@ -173,22 +173,21 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("order", ["full_precision", "quantized"])
 def test_damaged_blocks_are_computed_again_and_never_written_into_the_model(
-    model, tmp_path, order, caplog
+    model, tmp_path, caplog
 ):
     allocation = BitAllocation.parse("vit=8 qformer=3").over(model.components)
     layers = [x for name in ("vit", "qformer") for x in model.components[name].layers]
 
     def weights(store):
-        prepared_for(order).artifacts(store, quiet=True).write_(model, allocation)
+        prepared_for("sequential").artifacts(store, quiet=True).write_(model, allocation)
         found = [layer.module.weight.detach().clone() for layer in layers]
         model.restore_()
         return found
 
-    expected = weights(Store(tmp_path))
-    kept = Store(tmp_path)
-    for store in (kept, Store(tmp_path), kept):
+    used = Store(tmp_path)
+    expected = weights(used)
+    for store in (used, Store(tmp_path)):
         victims = [e.path for e in store.entries() if e.key["bits"] in (3, 8)][::3]
         for path in victims:
             flip_a_bit(path)

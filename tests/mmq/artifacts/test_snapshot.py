@@ -12,7 +12,7 @@ from mmq.system.home import home
 WIDTHS = (3, 8)
 
 
-@pytest.fixture(scope="module", params=["full_precision", "quantized"])
+@pytest.fixture(scope="module", params=["full_precision", "sequential"])
 def prepared(request):
     chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
     found = prepare(
@@ -21,6 +21,12 @@ def prepared(request):
         lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
     )
     return found, found.load()
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, tmp_path_factory):
+    """What a filling that nothing interrupts ends with."""
+    return contents(fill(prepared, tmp_path_factory.mktemp("whole")))
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +72,7 @@ def contents(store):
     return found
 
 
-def test_finished_blocks_are_not_run_again(prepared, tmp_path, monkeypatch):
-    whole = contents(fill(prepared, tmp_path / "whole"))
+def test_finished_blocks_are_not_run_again(prepared, whole, tmp_path, monkeypatch):
     assert len(whole) == 4 * len(WIDTHS)
     assert not kept()
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)
@@ -86,8 +91,7 @@ def test_finished_blocks_are_not_run_again(prepared, tmp_path, monkeypatch):
     assert not kept()
 
 
-def test_artifacts_that_vanished_since_are_computed_again(prepared, tmp_path, monkeypatch):
-    whole = contents(fill(prepared, tmp_path / "whole"))
+def test_artifacts_that_vanished_since_are_computed_again(prepared, whole, tmp_path, monkeypatch):
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)
     first = next(e for e in Store(tmp_path / "part").entries() if e.key["block"] == 0)
     first.path.unlink()  # as `mmq store prune` does
@@ -106,11 +110,14 @@ def other_block(content):
     return content.replace(b'"block":"2"', b'"block":"1"')
 
 
-@pytest.mark.parametrize("damage", [cut, flip_a_bit, other_block])
+@pytest.mark.parametrize(
+    ("prepared", "damage"),
+    [("full_precision", cut), ("full_precision", other_block), ("sequential", flip_a_bit)],
+    indirect=["prepared"],
+)
 def test_a_damaged_file_costs_the_way_and_nothing_else(
-    prepared, tmp_path, monkeypatch, damage, caplog
+    prepared, whole, tmp_path, monkeypatch, damage, caplog
 ):
-    whole = contents(fill(prepared, tmp_path / "whole"))
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)
     (path,) = kept()
     content = path.read_bytes()

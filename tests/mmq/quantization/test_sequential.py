@@ -20,7 +20,7 @@ from mmq.prepare import prepare
 from mmq.quantization.modules import quantize_module
 from mmq.quantization.sequential import UNREACHED, check_finite
 
-ORDERS = ("full_precision", "quantized")
+ORDERS = ("full_precision", "sequential")
 WIDTHS = [2, 4]
 
 
@@ -194,3 +194,16 @@ def test_a_models_unreached_layers_stand_in_the_report_and_keep_their_weights(or
     plain = Rtn().quantize(blocks[1].spare.weight, 4).dequantize()
     assert torch.equal(written, plain)
     assert plain.any()
+
+
+@pytest.mark.parametrize("quantizer", [Rtn(), Gptq()], ids=["rtn", "gptq"])
+def test_a_layer_whose_scales_do_not_fit_their_dtype_is_noted(quantizer):
+    linear = nn.Linear(32, 8, bias=False)
+    forwards = [lambda: linear(torch.randn(100, 32))]
+    (fits,) = quantize_module(linear, forwards, quantizer, [4], quiet=True)[4].values()
+    with torch.no_grad():
+        linear.weight *= 1e-6
+    (wide,) = quantize_module(linear, forwards, quantizer, [4], quiet=True)[4].values()
+    assert fits.note == ""
+    assert wide.note == "some scales do not fit float16: all are stored in float32"
+    assert wide.weight.stored_bits == fits.weight.stored_bits + 8 * 16

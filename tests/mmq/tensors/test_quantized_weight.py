@@ -69,7 +69,7 @@ def test_scales_that_are_no_scales_are_refused(value):
 
 
 def test_sixteen_bits_are_no_quantized_weight():
-    with pytest.raises(ValueError, match="untouched"):
+    with pytest.raises(ValueError, match="16 bits is not quantized"):
         QuantizedWeight(
             torch.zeros(4, 8, dtype=torch.uint8), torch.ones(4, 1), None, group_size=8, bits=16
         )

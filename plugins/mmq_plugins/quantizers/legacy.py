@@ -1,0 +1,58 @@
+"""The solvers of auto_gptq and autoawq, imported without the rest of their packages.
+
+Both packages are unmaintained: importing them runs `__init__` files that need parts of
+transformers that version 5 no longer has. The solvers need none of these. Their modules are
+imported from where they are installed, with empty packages in place of the `__init__` files.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from threading import RLock
+from typing import Any
+
+from mmq.errors import InputError
+
+_lock = RLock()  # sys.modules belongs to the process
+INSTALL = "pip install 'mmq[legacy]'"
+
+
+@cache
+def load_solver(module: str) -> Any:
+    """A module of a package that is not imported itself; InputError if it cannot be.
+
+    module: its full name, such as auto_gptq.quantization.gptq.
+    """
+    package = module.partition(".")[0]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"The package {package} is not installed; {INSTALL}")
+    with _lock, _hidden(package):
+        bare = module_from_spec(spec)  # has its path; its __init__ does not run
+        sys.modules[package] = bare
+        try:
+            return import_module(module)
+        except Exception as error:  # a stranger's module can raise anything
+            raise InputError(
+                f"{module} cannot be imported here ({type(error).__name__}: {error}). It works "
+                f"with the versions of constraints.txt: {INSTALL} --constraint constraints.txt"
+            ) from error
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Forget what is imported of a package, and restore it at the end."""
+
+    def imported() -> list[str]:
+        return [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]
+
+    before = {name: sys.modules.pop(name) for name in imported()}
+    try:
+        yield
+    finally:
+        for name in imported():
+            del sys.modules[name]
+        sys.modules.update(before)
