@@ -75,7 +75,7 @@ Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 def prepare(
     chosen: EvalOptions,
-    extra: Mapping[str, str],
+    extra: Mapping[str, Any],
     allocations: Allocations,
     pairs: bool = False,
 ) -> Prepared:
@@ -191,7 +191,7 @@ def _eval_spec(
     )
 
 
-def build_plugins(chosen: EvalOptions, extra: Mapping[str, str]) -> tuple[Quantizer, Evaluator]:
+def build_plugins(chosen: EvalOptions, extra: Mapping[str, Any]) -> tuple[Quantizer, Evaluator]:
     """Quantizer and evaluator with their options."""
     classes = {
         "quantizer": registry.load_class("quantizer", chosen.quantizer, Quantizer),

@@ -22,19 +22,19 @@ MIB = 8 * 1024**2  # bits
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions(BaselineOptions):
-    """An eval spec, and the widths that its trials will be assembled from."""
+    """What to quantize, and at which widths."""
 
-    bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at.")
+    bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at (e.g. 3,4,8).")
 
 
 @click.command("quantize")
 @options_from(QuantizeOptions)
 def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
-    """Quantize every component at every width into the store; trials then only assemble.
+    """Quantize every component at every width into the store, where trials find the blocks.
 
-    The same command goes on after a kill, at the block it was at. Where calibration inputs come
-    from the quantized model, each component is quantized behind unquantized ones and behind those
-    of its own width; trials of other allocations quantize what they lack.
+    Run the same command again to resume at the block that was interrupted. If calibration inputs
+    come from the quantized model, each component is quantized behind unquantized ones and behind
+    those of its own width; trials of other allocations quantize the rest themselves.
     """
     from mmq.tracking import plain_run
     from mmq.tracking.params import eval_spec_params
@@ -75,7 +75,7 @@ def _fill_uniform(model: LoadedModel, artifacts: Artifacts, widths: Sequence[int
 
 
 def table(rows: Sequence[LayerReport]) -> str:
-    """A line a component and width: its size and its mean errors."""
+    """One line per component and width: its size and its mean errors."""
     lines = []
     for name, bits in dict.fromkeys((row.component, row.bits) for row in rows):
         part = [row for row in rows if (row.component, row.bits) == (name, bits)]
@@ -87,7 +87,7 @@ def table(rows: Sequence[LayerReport]) -> str:
 
 
 def notes(rows: Sequence[LayerReport]) -> list[str]:
-    """What is special about some layers, with how many and which the first is."""
+    """Notes on layers, each with how many layers it applies to and the first of them."""
     by_note: dict[str, list[LayerReport]] = {}
     for row in rows:
         if row.note:

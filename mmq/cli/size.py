@@ -9,7 +9,7 @@ import click
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, check_bits
 from mmq.allocation.parts import finest
 from mmq.cli.options import options_from
-from mmq.config import option
+from mmq.config import QUANTIZER_HELP, option
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
@@ -22,15 +22,19 @@ from mmq.prepare import check_layers, tried_widths
 
 @dataclass(frozen=True, slots=True)
 class SizeOptions:
-    """A model, and how it would be quantized."""
+    """A model, and how to quantize it."""
 
-    model: str = option("", "Bundled model, local folder or hub name.")
-    config: str = option("", "A config.json instead of a model.")
-    quantizer: str = option(
-        "rtn", "Quantizer plugin; its options follow as --group-size and so on."
+    model: str = option(
+        "", "Bundled model, local folder or hub name (e.g. llava-hf/llava-1.5-7b-hf)."
     )
-    bits: str = option("", "Width of everything, like 4, or an allocation, like vit=4,llm=3.")
-    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
+    config: str = option("", "Read this config.json instead of a model.")
+    quantizer: str = option("rtn", QUANTIZER_HELP)
+    bits: str = option(
+        "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."
+    )
+    allow_unread_weights: bool = option(
+        False, "Accept a checkpoint that has weights which the model does not use."
+    )
 
 
 @click.command("size")
@@ -38,12 +42,12 @@ class SizeOptions:
 def size(chosen: SizeOptions, extra: Mapping[str, str]) -> None:
     """Print components and size of a model under an allocation, from its configuration alone.
 
-    Sizes are nominal (bits alone) and as stored by the quantizer (scales, zero points and all).
+    Sizes are nominal (bits only) and as stored (with scales, zero points and input scales).
     """
     if bool(chosen.model) == bool(chosen.config):
-        raise InputError("size: give either --model NAME or --config FILE")
+        raise InputError("size: give one of --model NAME and --config FILE")
     if chosen.config and not Path(chosen.config).is_file():
-        raise InputError(f"config: there is no file {chosen.config!r}")
+        raise InputError(f"config: {chosen.config!r} is not a file")
     loaded = registry.load_class("quantizer", chosen.quantizer, Quantizer)
     own = [field.name for field in fields(chosen)]
     given = plugin_options.distribute(extra, {"quantizer": loaded}, own)["quantizer"]
@@ -54,20 +58,20 @@ def size(chosen: SizeOptions, extra: Mapping[str, str]) -> None:
     plan = parse_plan(chosen.bits, tuple(seen.components))
     check_layers(seen, quantizer, tried_widths(seen, [plan]))
     click.echo(_components(seen, plan, quantizer))
-    click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
+    click.echo(f"\n{'unquantized':<20}{'linears':>9}{'weights':>18}")
     for kept in seen.kept:
         click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
     if any("." in name for name, _ in plan.bits):
         click.echo(f"\n{plan}")
     if seen.unread_blocks:
         click.echo(
-            f"\nLast vision blocks that count in the size, but whose output nothing reads: "
-            f"{seen.unread_blocks}. Their bits change no score."
+            f"\n{seen.unread_blocks} last vision blocks count in the size, but nothing reads "
+            f"their output: their bits do not change a score."
         )
     planned = planned_size(plan, seen.components, seen.parameters, quantizer)
     click.echo(
-        f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (scales and zero points not "
-        f"counted)\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
+        f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (without scales and zero points)"
+        f"\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
         f"({described(chosen.quantizer, quantizer)})"
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from mmq.config import TaskOptions
 from mmq.contracts import options as plugin_options
@@ -47,7 +48,7 @@ def parse(text: str) -> list[tuple[str, str, dict[str, str]]]:
 
 
 def build(
-    text: str, chosen: TaskOptions, extra: Mapping[str, str]
+    text: str, chosen: TaskOptions, extra: Mapping[str, Any]
 ) -> tuple[list[Choice], Evaluator, dict[str, str]]:
     """The quantizers that can be used, the evaluator, and why the others cannot.
 

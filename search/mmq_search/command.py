@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -60,11 +61,18 @@ class SearchOptions(EvalOptions):
 @click.command("search")
 @options_from(SearchOptions)
 def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
-    """Search the Pareto front of size against score over per-component bits.
+    """Search per-component bit widths for the Pareto front of size against score.
 
-    The same command again goes on where the last one stopped; on another machine, with the same
-    MMQ_STORAGE and MLFLOW_TRACKING_URI, it joins in.
+    Run the same command again to resume. Run it on another machine with the same MMQ_STORAGE and
+    MLFLOW_TRACKING_URI to join the search.
     """
+    running = run_search(chosen, extra)
+    if not is_worker():
+        _print_results(running)
+
+
+def run_search(chosen: SearchOptions, extra: Mapping[str, Any]) -> Search:
+    """Check everything, open the study and search until enough allocations are evaluated."""
     for option_name in ("n_trials", "workers"):
         if getattr(chosen, option_name) < 1:
             shown = option_name.replace("_", "-")
@@ -114,8 +122,7 @@ def search(chosen: SearchOptions, extra: Mapping[str, str]) -> None:
             fixed = {"study": name, "experiment": run.experiment, "timeout": left}
             device, count = prepared.device, chosen.workers
             found.together(command_lines(chosen, extra, device, count, **fixed))
-    if not is_worker():
-        _say_what_was_found(found)
+    return found
 
 
 def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyRun:
@@ -143,7 +150,7 @@ def study_name(eval_spec: EvalSpec, space: Space, axis: SizeAxis = "stored") -> 
     return safe_name(f"{readable}{grain}-{widths}{nominal}-{eval_spec.key[:8]}")
 
 
-def _say_what_was_found(found: Search) -> None:
+def _print_results(found: Search) -> None:
     """The front, the answers, where they are registered and where to look."""
     study, run, results = found.study, found.run, found.results()
     selections = results.selections()

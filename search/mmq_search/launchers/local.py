@@ -97,7 +97,7 @@ def _relay(number: int, process: subprocess.Popen[str], errors: list[str]) -> No
             tqdm.write(f"worker {number}: {line.rstrip()}", file=sys.stderr)
 
 
-def arguments(options: Mapping[str, object], extra: Mapping[str, str]) -> list[str]:
+def arguments(options: Mapping[str, object], extra: Mapping[str, object]) -> list[str]:
     """The command line that gives these options."""
     own = [text for name, value in options.items() for text in (flag(name), str(value))]
     return ["search", *own, *(f"--{name}={value}" for name, value in extra.items())]
@@ -183,7 +183,7 @@ def _end(workers: Sequence[Worker]) -> None:
 
 
 def command_lines(
-    chosen: object, extra: Mapping[str, str], device: str, count: int, **fixed: object
+    chosen: object, extra: Mapping[str, object], device: str, count: int, **fixed: object
 ) -> list[list[str]]:
     """The command of every worker: what was chosen, with what is fixed for all of them."""
     options = asdict(chosen) | fixed | {"workers": 1}  # type: ignore[call-overload]
