@@ -15,7 +15,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 HEAD = """# The commands
 
 Generated from the commands by `make docs`. Options of a plugin (`mmq plugins` lists them) are
-given like all others. With `mlflow run . -e COMMAND`, write `-P group_size=64` for `--group-size 64`.
+given like all others. With `mlflow run . -e COMMAND`, write `-P group_size=64` instead of
+`--group-size 64`.
 """
 WIDTH = 98
 
