@@ -21,6 +21,7 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.contracts import Metric
+from mmq.evaluation.generating import evaluate
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
@@ -41,7 +42,7 @@ def rotated(samples: Sequence[Any]) -> list[Any]:
     """Every sample with the picture of the image half the set away."""
     images = list(dict.fromkeys(s.image for s in samples))
     other = dict(zip(images, images[len(images) // 2 :] + images[: len(images) // 2], strict=True))
-    return [replace(s, image=other[s.image]) for s in samples]
+    return [replace(s, images=(other[s.image],)) for s in samples]
 
 
 def text(metric: Metric) -> str:
@@ -57,12 +58,13 @@ def abilities(name: str, limit: int) -> list[str]:
         options = EvalOptions(model=name, task=task, limit=str(limit))
         prepared = prepare(options, {}, lambda parts: [])
         model = prepared.load()
-        right = prepared.evaluator.evaluate(model, prepared.samples, silent)
-        blind = prepared.evaluator.evaluate(model, rotated(prepared.samples), silent)
+        right = evaluate(prepared.task, model, silent)
+        rotation = replace(prepared.task, samples=rotated(prepared.samples))
+        blind = evaluate(rotation, model, silent)
         for metric_name, metric in right.metrics.items():
             cells = f"{text(metric)} | {text(blind.metrics[metric_name])}"
             lines.append(f"| {task} | {metric_name} | {cells} |")
-        prepared.evaluator.close()
+        prepared.task.close()
         if task == "retrieval":
             continue
         values = np.asarray(right.per_sample[right.primary])
@@ -100,8 +102,7 @@ def response(model_name: str, limit: int, folder: Path) -> list[str]:
                     TrialSpec(spec, allocation),
                     model,
                     prepared.artifacts(Store(folder), quiet=True),
-                    prepared.evaluator,
-                    prepared.samples,
+                    prepared.task,
                     quiet=True,
                 )
                 cells.append(f"{result.record.score.value:.1f}")

@@ -74,8 +74,7 @@ class Bench:
                 spec,
                 self.model,
                 self.artifacts,
-                self.prepared.evaluator,
-                self.prepared.samples,
+                self.prepared.task,
                 quiet=True,
             )
             self.records.put(found.record)
@@ -183,7 +182,7 @@ def row(case: str, chosen: argparse.Namespace) -> str:
     bench.steering(space)
     seconds = time.process_time() - started
     new = bench.search(bits, chosen.grain, len(old), chosen.seed)
-    bench.prepared.evaluator.close()
+    bench.prepared.task.close()
     if chosen.figure:
         chosen.figure.mkdir(parents=True, exist_ok=True)
         studies = {"grid of components": old, f"search, {chosen.grain} parts": new}
@@ -202,7 +201,7 @@ def row(case: str, chosen: argparse.Namespace) -> str:
         f"| {compare(bench, range(len(seen)), new, old)} "
         f"| {compare(everything, unseen, new, old)} | {seconds:.1f} |"
     )
-    everything.prepared.evaluator.close()
+    everything.prepared.task.close()
     return found
 
 

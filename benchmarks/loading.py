@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 from mmq_plugins.datasets.vqav2 import VqaV2
 
+from mmq.data.subsets import draw_pairs
+
 PICTURES_PER_QUESTION = 40_504 / 214_354
 COMMON = ("yes", "no", "1", "2", "white", "blue", "red", "black", "brown", "wood")
 MIB = 2**20
@@ -56,10 +58,11 @@ def pictures(questions: int) -> int:
 def rows(questions: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Questions and annotations with the keys of the official files."""
     rng = random.Random(0)
-    count = pictures(questions)
+    each = -(-questions // pictures(questions))  # questions on one picture follow one another
     for k in range(questions):
-        image_id = 42 + 14 * (k % count)
-        ids = {"image_id": image_id, "question_id": image_id * 1000 + k // count}
+        picture, number = divmod(k, each)
+        image_id = 42 + 14 * picture
+        ids = {"image_id": image_id, "question_id": image_id * 1000 + number}
         text = f"What is the colour of the thing number {rng.randrange(10**6)} on the table?"
         answers = annotator_answers(rng)
         annotation = {
@@ -94,11 +97,11 @@ def with_json(root: Path) -> Any:
 
 
 def with_mmq(root: Path) -> Any:
-    return VqaV2().samples("vqa", root)
+    return list(VqaV2().read(root, "val2014"))
 
 
 def drawn(root: Path) -> Any:
-    return VqaV2().calibration("vqa", root, 128, seed=0)
+    return draw_pairs(VqaV2(), root, "train2014", 128, seed=0)
 
 
 WAYS: dict[str, tuple[str, Callable[[Path], Any]]] = {

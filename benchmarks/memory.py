@@ -109,15 +109,14 @@ def child(folder: str, images: int, bits: int) -> None:
             TrialSpec(prepared.eval_spec, allocation),
             model,
             prepared.artifacts(Store(Path(folder) / "store")),
-            prepared.evaluator,
-            prepared.samples,
+            prepared.task,
         )
 
     for width in (16, bits):
         started = time.perf_counter()
         trial(width)
         report(f"{images} images captioned at {width} bits", started)
-    prepared.evaluator.close()
+    prepared.task.close()
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
-"""What racing saves and whether it loses anything: searches replayed over recorded grids.
+"""What pruning saves and whether it loses anything: searches replayed over recorded grids.
 
     python benchmarks/pruning.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
 
 RECORDS: the folder with the records of a grid (`$MMQ_HOME/records/...`) on the bundled scenes.
 Each search asks a sampler (the search's own, TPE, or random) as `mmq search` does, first the
-uniform allocations, and looks its scores up; once to the end of every trial, once with racing.
+uniform allocations, and looks its scores up; once to the end of every trial, once with pruning.
 `saved` is the share of samples that were not evaluated, `seconds` the same weighed with the
 seconds that each trial took when it was recorded (the looks themselves cost nothing here). `wrong`
-counts trials stopped though their rival is not better on all samples, `area` compares the fronts'
+counts trials pruned though their rival is not better on all samples, `area` compares the fronts'
 hypervolumes.
 """
 
@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,12 +28,26 @@ from optuna.samplers import RandomSampler, TPESampler
 
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.config import TaskOptions
-from mmq.contracts import Evaluation, Metric, Prediction, QuantReport, Sample
+from mmq.contracts import (
+    AnswerFormat,
+    AnswerProtocol,
+    Evaluation,
+    GeneratingEvaluator,
+    GenerationConfig,
+    Metric,
+    Prediction,
+    Progress,
+    QuantReport,
+    Request,
+    Sample,
+    Scorer,
+    VisionLanguageModel,
+)
 from mmq.contracts.registry import load
 from mmq.data.draw import draw_data
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
-from mmq.evaluation.generating import InParts
+from mmq.evaluation.generating import Task
 from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.studies.pruning import Pruner
 
@@ -56,27 +70,51 @@ class Steered(SamplerSetup):
         return SamplerSetup.sampler(self, seed, points) if made is None else made(seed)
 
 
-@dataclass
-class Recorded(InParts):
-    """An evaluator that knows what one trial scored on every sample."""
+@dataclass(frozen=True)
+class Recorded(GeneratingEvaluator):
+    """An evaluator of outputs that are scores already."""
 
     task: ClassVar[str] = "recorded"
+    answer_format: ClassVar[AnswerFormat] = AnswerFormat.FREE
 
-    primary: str
-    known: dict[str, float]  # by sample
+    primary: str = ""
 
-    def predict(self, model: Any, samples: Sequence[Sample], progress: Any) -> list[str]:
-        """The score, as text."""
-        return [repr(self.known[sample.id]) for sample in samples]
+    def requests(self, samples: Sequence[Sample], protocol: AnswerProtocol) -> list[Request]:
+        """One per sample."""
+        return [Request(s.images, "", s.id) for s in samples]
 
-    def score(self, samples: Sequence[Sample], answers: Sequence[str]) -> Evaluation:
+    def scorer(self, samples: Sequence[Sample]) -> "RecordedScorer":
         """The mean of the scores."""
-        each = [float(answer) for answer in answers]
-        said = [
-            Prediction(s.id, s.image, "", "", "", v) for s, v in zip(samples, each, strict=True)
+        return RecordedScorer(self.primary)
+
+
+class RecordedScorer(Scorer):
+    """The mean of scores that were written as text."""
+
+    def __init__(self, primary: str) -> None:
+        self.primary = primary
+
+    def score(self, samples: Sequence[Sample], outputs: Sequence[str]) -> Evaluation:
+        """The mean."""
+        each = [float(text) for text in outputs]
+        predictions = [
+            Prediction(s.id, s.images, "", "", "", v) for s, v in zip(samples, each, strict=True)
         ]
         metric = Metric(float(np.mean(each)), len(each))
-        return Evaluation(self.primary, {self.primary: metric}, {self.primary: each}, said)
+        return Evaluation(self.primary, {self.primary: metric}, {self.primary: each}, predictions)
+
+
+class Replay(VisionLanguageModel):
+    """Writes what one trial scored on each sample."""
+
+    def __init__(self, scores: Mapping[str, float]) -> None:
+        self.scores = scores
+
+    def generate(
+        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
+    ) -> list[str]:
+        """The scores, as text."""
+        return [repr(self.scores[request.sample_id]) for request in requests]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +148,12 @@ class Grid:
             raise InputError(f"{len(missing)} allocations have no record, such as {missing[0]}")
         return space
 
-    def evaluator(self, allocation: str) -> Recorded:
-        """What knows the scores of one trial."""
+    def replay(self, allocation: str) -> tuple[Task, Replay]:
+        """A task, and a model that scores what one trial scored."""
         record = self.records[allocation]
         assert record.sample_scores is not None
-        known = {s.id: v for s, v in zip(self.samples, record.sample_scores, strict=True)}
-        return Recorded(record.primary, known)
+        scores = {s.id: v for s, v in zip(self.samples, record.sample_scores, strict=True)}
+        return Task(Recorded(primary=record.primary), self.samples, self.samples), Replay(scores)
 
 
 def search(
@@ -127,11 +165,12 @@ def search(
     study = SearchStudy("replay", grid.eval_spec.identity(), grid.space, folder, seed, steering)
     while len(study.settled()) < n_trials and (asked := study.ask()) is not None:
         name = str(asked.allocation)
-        size, evaluator = grid.records[name].size, grid.evaluator(name)
+        size, (task, model) = grid.records[name].size, grid.replay(name)
         points = study.points() if pruner else []
-        evaluation, pruned = Pruner(seed, points, study.per_sample).evaluate(
-            evaluator, None, grid.samples, lambda batches, _: batches, asked.allocation, size
-        )
+        with task:
+            evaluation, pruned = Pruner(seed, points, study.per_sample).evaluate(
+                task, model, lambda batches, _: batches, asked.allocation, size
+            )
         spec = TrialSpec(grid.eval_spec, asked.allocation)
         result = TrialResult.of(spec, evaluation, QuantReport(), size, {}, pruned)
         study.records.put(result.record.in_run(name))
@@ -147,7 +186,7 @@ def area(points: Iterable[Point]) -> float:
 
 
 def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> str:
-    """Racing against not racing, over all seeds."""
+    """With pruning against without, over all seeds."""
     saved, seconds, pruned, wrong, same, areas = [], [], 0, 0, 0, []
     for seed in range(seeds):
         plain, raced = (
@@ -156,13 +195,12 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
         )
         shares = dict.fromkeys(raced.evaluated(), 0.0)
         for name in raced.pruned():
-            why = raced.records.get_pruned(name)["pruned"]
-            shares[name] = 1 - why["samples"] / why["of"]
-            scores = [grid.records[each]["metrics"] for each in (name, why["rival"])]
-            worse, better = (each[grid.records[name]["primary"]]["value"] for each in scores)
+            why = raced.records.get_pruned(name).pruned
+            shares[name] = 1 - why.samples / why.of
+            worse, better = (grid.records[each].score.value for each in (name, why.rival))
             wrong += worse > better
             pruned += 1
-        cost = {name: grid.records[name]["seconds"]["evaluate"] for name in shares}
+        cost = {name: grid.records[name].seconds["evaluate"] for name in shares}
         saved.append(float(np.mean(list(shares.values()))))
         seconds.append(sum(shares[n] * cost[n] for n in shares) / sum(cost.values()))
         fronts = [
@@ -182,14 +220,14 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
 
 
 def main() -> None:
-    """Print a table row a grid and sampler."""
+    """Print one table row per grid and sampler."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=Path, nargs="+")
     parser.add_argument("--n-trials", type=int, default=25)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     options = parser.parse_args()
-    print("| grid | size | sampler | stopped | saved | seconds | wrong | same front | area |")
+    print("| grid | size | sampler | pruned | saved | seconds | wrong | same front | area |")
     print("|---|---|---|---|---|---|---|---|---|")
     for folder in options.records:
         grid = Grid.read(folder)

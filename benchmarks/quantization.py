@@ -77,7 +77,7 @@ def models(options: argparse.Namespace) -> None:
                     started = time.process_time()
                     filling.fill(model, component, options.widths)
                     seconds[component] = time.process_time() - started
-            prepared.evaluator.close()
+            prepared.task.close()
             seconds["all"] = sum(seconds.values())
             parts = ("vit", "qformer", "llm", "all")
             cells = [f"{seconds[part]:.1f}" if part in seconds else "" for part in parts]

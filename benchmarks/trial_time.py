@@ -74,8 +74,7 @@ def run_allocations(
                 spec,
                 model,
                 prepared.artifacts(store, quiet=True),
-                prepared.evaluator,
-                prepared.samples,
+                prepared.task,
                 quiet=True,
             )
             trial.finish(result)
@@ -109,7 +108,7 @@ def measure(case: str, limit: int, trials: int, folder: Path) -> list[str]:
                 f"| {name} | {task} | {state} | {' | '.join(cells)} "
                 f"| {total / trials:.2f} | {total / plain:.2f} |"
             )
-    prepared.evaluator.close()
+    prepared.task.close()
     return rows
 
 

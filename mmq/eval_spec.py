@@ -46,7 +46,8 @@ class EvalSpec:
     environment: str  # packages whose version can change a score
     versions: Mapping[str, int]  # of mmq's rooms whose code can change a score
     seed: int
-    reading: Mapping[str, Any] = field(default_factory=dict)  # how the model's texts are tokenized
+    rendered_prompt: str = ""  # the first sample's, as the model reads it; "" where it ranks
+    tokenization: Mapping[str, Any] = field(default_factory=dict)  # of the prompts
     calibrated: bool = False  # whether the quantizer looks at the calibration pairs
     calibration: str = ""  # their fingerprint; "" if there are none
     calibration_samples: int = 0

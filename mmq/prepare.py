@@ -1,5 +1,6 @@
 """From command options to everything a trial needs, checked before any model is loaded."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -12,14 +13,18 @@ from mmq.artifacts.store import Store
 from mmq.config import EvalOptions, TaskOptions
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
-from mmq.contracts.evaluator import Evaluator
+from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
+from mmq.contracts.family import ModelFamily, check_requests
 from mmq.contracts.quantizer import Quantizer
+from mmq.contracts.vlm import AnswerProtocol
 from mmq.data.calibration import Calibration
 from mmq.data.draw import DrawnData, draw_data
 from mmq.data.source import limited
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
-from mmq.models.checkpoint import apply_protocol
+from mmq.evaluation.generating import Task, calibration_pairs, protocol_for
+from mmq.models.checkpoint import with_checkpoint_options
+from mmq.models.image_sizes import check_sizes
 from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.models.stages import default_cache
@@ -28,6 +33,7 @@ from mmq.system.disk import check_writable
 from mmq.system.home import home
 from mmq.system.versions import room_versions
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers")  # whose version can change a score
 
 
@@ -39,19 +45,26 @@ class Prepared:
     device: str
     skeleton: Skeleton
     quantizer: Quantizer
-    evaluator: Evaluator
-    samples: Sequence[Any]
-    all_samples: Sequence[Any]
+    task: Task
+    protocol: AnswerProtocol | None  # how the model is asked; None where it ranks
     calibration: Sequence[Any]
     widths: Mapping[str, Sequence[int]]  # that will be tried, by component
     allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
 
     def pairs(self) -> Calibration:
         """The calibration pairs as the model reads them."""
-        return Calibration(
-            images=tuple(pair.image for pair in self.calibration),
-            texts=tuple(self.evaluator.calibration_texts(self.calibration)),
-        )
+        pairs = calibration_pairs(self.evaluator, self.calibration, self.protocol)
+        return Calibration(tuple(pairs))
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """What scores the model."""
+        return self.task.evaluator
+
+    @property
+    def samples(self) -> Sequence[Any]:
+        """The samples to score."""
+        return self.task.samples
 
     def artifacts(self, store: Store, quiet: bool = False) -> Artifacts:
         """The quantized blocks that the trials of this eval spec are assembled from."""
@@ -59,14 +72,14 @@ class Prepared:
         return Artifacts(self.eval_spec, self.quantizer, store, calibration, self.widths, quiet)
 
     def load(self) -> LoadedModel:
-        """The model, with the evaluator made ready; InputError if mmq's home takes no file."""
+        """The model, after what scores it is open; InputError if mmq's home takes no file."""
         check_writable(home())
+        self.task.open()
         asked = self.eval_spec
         model = load_model(
             asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed
         )
         model.stage_cache = default_cache()
-        self.evaluator.prepare(self.all_samples)
         return model
 
 
@@ -105,26 +118,32 @@ def prepare_quantizers(
     device, dtype = check_settings(chosen)
     checkpoint = locate(chosen.model, chosen.allow_pickle)
     seen = skeleton(checkpoint)
-    apply_protocol(evaluator, checkpoint, chosen.task)
-    evaluator.resolve(seen.family)
+    evaluator = with_checkpoint_options(evaluator, checkpoint, chosen.task)
+    protocol = protocol_for(evaluator, seen.family)
     widths = tried_widths(seen, allocations(list(seen.components)))
     for _, quantizer in quantizers:
         check_layers(seen, quantizer, widths)
     check_weights(checkpoint, chosen.allow_unread_weights)
-    drawn = draw_data(chosen, evaluator.task, any(q.calibrated for _, q in quantizers), pairs)
+    data_task = evaluator.samples_of or evaluator.task
+    drawn = draw_data(chosen, data_task, any(q.calibrated for _, q in quantizers), pairs)
+    processor = seen.family.load_processor(checkpoint)
+    check_sizes((*drawn.samples, *drawn.calibration), processor.image_processor)
     evaluator.check_samples(drawn.samples, drawn.everything)
     evaluator.check()
+    task = Task(evaluator, drawn.samples, drawn.everything)
+    prompt = rendered_prompt(seen.family, processor, task, protocol)
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
     return [
         Prepared(
-            eval_spec=_eval_spec(chosen, evaluator, seen, drawn, found, dtype, name, quantizer),
+            eval_spec=_eval_spec(
+                chosen, evaluator, protocol, prompt, seen, drawn, found, dtype, name, quantizer
+            ),
             device=device,
             skeleton=seen,
             quantizer=quantizer,
-            evaluator=evaluator,
-            samples=drawn.samples,
-            all_samples=drawn.everything,
+            task=task,
+            protocol=protocol,
             calibration=drawn.calibration,
             widths=widths,
             allowed=(chosen.allow_pickle, chosen.allow_unread_weights),
@@ -146,6 +165,8 @@ def check_settings(chosen: TaskOptions) -> tuple[str, str]:
 def _eval_spec(
     chosen: TaskOptions,
     evaluator: Evaluator,
+    protocol: AnswerProtocol | None,
+    prompt: str,
     seen: Skeleton,
     drawn: DrawnData,
     model_fingerprint: str,
@@ -178,17 +199,33 @@ def _eval_spec(
         evaluator_distribution=evaluator_id.distribution,
         evaluator_version=evaluator_id.version,
         evaluator_origin=evaluator_id.origin,
-        evaluator_options=plugin_options.values(evaluator),
+        evaluator_options=evaluator.effective_options(protocol),
+        rendered_prompt=prompt,
         environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         versions=room_versions(),
         seed=chosen.seed,
-        reading=seen.family.reading,
+        tokenization=seen.family.tokenization,
         calibrated=quantizer.calibrated,
         calibration=drawn.calibration_fingerprint,
         calibration_samples=len(drawn.calibration),
         limit=chosen.limit,
         allow_unread_weights=chosen.allow_unread_weights,
     )
+
+
+def rendered_prompt(
+    family: ModelFamily, processor: Any, task: Task, protocol: AnswerProtocol | None
+) -> str:
+    """The first sample's prompt as the model reads it, "" where nothing is generated.
+
+    InputError for samples with more pictures than the family's models take.
+    """
+    if protocol is None or not isinstance(task.evaluator, GeneratingEvaluator):
+        return ""
+    requests = task.evaluator.requests(task.samples, protocol)
+    check_requests(requests, family)
+    first = requests[0]
+    return family.chat(processor, first.prompt, len(first.images))
 
 
 def build_plugins(chosen: EvalOptions, extra: Mapping[str, Any]) -> tuple[Quantizer, Evaluator]:

@@ -9,15 +9,15 @@ evaluator sees a plain model. Nothing here knows MLflow or Optuna.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts import Evaluation, QuantReport
-from mmq.contracts.evaluator import Evaluator
-from mmq.evaluation.saved_answers import SavedAnswers
+from mmq.evaluation.generating import Task, evaluate
+from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.models.components import count_parameters
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size, measure_size
@@ -35,16 +35,15 @@ def run_trial(
     spec: TrialSpec,
     model: LoadedModel,
     artifacts: Artifacts,
-    evaluator: Evaluator,
-    samples: Sequence[Any],
+    task: Task,
     quiet: bool = False,
     pruner: "Pruner | None" = None,
     check_size: Callable[[Size], None] | None = None,
 ) -> TrialResult:
     """Quantize every component at its width, score the model, and leave it as it was.
 
-    With `race` it is stopped where one of the race's trials dominates it beyond doubt. check_size:
-    is given the size of what was quantized, and may raise, before anything is evaluated.
+    pruner: ends the trial once a finished one dominates it beyond doubt. check_size: gets the size
+    of the quantized model and may raise before anything is evaluated.
     """
     allocation = spec.allocation.over(model.components)
 
@@ -59,7 +58,7 @@ def run_trial(
                 bar.update(size)
 
     started = time.perf_counter()
-    model.saved_answers = SavedAnswers.of(spec.eval_spec, allocation)
+    saved = SavedOutputs.of(spec.eval_spec, allocation)
     try:
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
         size = measure_size(report, count_parameters(model.module))
@@ -67,15 +66,12 @@ def run_trial(
             check_size(size)
         quantized = time.perf_counter()
         if pruner is None:
-            evaluation, pruned = evaluator.evaluate(model, samples, progress), None
+            evaluation, pruned = evaluate(task, model, progress, saved), None
         else:
-            evaluation, pruned = pruner.evaluate(
-                evaluator, model, samples, progress, allocation, size
-            )
+            evaluation, pruned = pruner.evaluate(task, model, progress, allocation, size, saved)
         evaluated = time.perf_counter()
-        model.saved_answers.remove()
+        saved.remove()
     finally:
-        model.saved_answers = None
         model.restore_()
         trim()
     _report_doubts(evaluation, spec.eval_spec.key)

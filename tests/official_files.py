@@ -5,7 +5,19 @@ import json
 import numpy as np
 from PIL import Image
 
+from mmq.data.source import Source
+
 CAPTIONS = [f"a cat sits on mat {k} ." for k in range(5)]
+
+
+def samples_of(reader, root):
+    """What a data set reads as its evaluation split, not checked by anything else."""
+    return list(reader.read(root, reader.splits(root).evaluation))
+
+
+def pairs_of(reader, root, count, seed=0):
+    """Calibration pairs as a study draws them."""
+    return Source("own", reader, root).calibration(count, seed)
 
 
 def picture(path, seed):

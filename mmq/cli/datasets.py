@@ -13,6 +13,7 @@ from mmq.analysis.tables import aligned
 from mmq.cli.options import no_leftovers
 from mmq.contracts.dataset import Dataset
 from mmq.data.source import dataset_readers
+from mmq.data.subsets import has_pictures
 from mmq.errors import InputError
 from mmq.system.regular_file import is_folder
 
@@ -21,32 +22,34 @@ DEPTH = 2  # levels of subfolders that are looked into
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Place:
     """A folder that a data set can be read from."""
 
     folder: str
     training: bool
-    lacking: tuple[str, ...]  # files and folders of the evaluated split that are not there
+    lacking: tuple[str, ...]  # missing files and folders of the evaluation split
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A data set plugin and where it was found."""
+    """A data set plugin and the folders that it can read."""
 
     name: str
     tasks: tuple[str, ...]
     bundled: bool
-    found: tuple[Found, ...]
+    found: tuple[Place, ...]
     layout: str
 
 
 @click.command("datasets")
-@click.option("--root", default="", help="Folder to look in; $MMQ_DATA, ./data or . if empty.")
-@click.option("--layouts", is_flag=True, help="Print the layout of every data set not found.")
+@click.option("--root", default="", help="Folder to search; if empty: $MMQ_DATA, ./data or .")
+@click.option(
+    "--layouts", is_flag=True, help="Print the layout of each data set that is not found."
+)
 @click.option("--as-json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) -> None:
-    """List data sets, where they are found, and whether their training split is there."""
+    """List data sets, the folders that hold them, and whether they have a training split."""
     no_leftovers(context)
     start = data_root(root)
     places = list(folders(start, DEPTH))
@@ -60,11 +63,11 @@ def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) ->
         for row in missing:
             click.echo(f"\n{row.name} is not in {str(start)!r}. Expected layout:\n\n{row.layout}")
     elif missing:
-        click.echo("\n--layouts prints what is expected of those not found, and their pages.")
+        click.echo("\nPass --layouts to print the layouts and download pages of those not found.")
 
 
 def data_root(given: str) -> Path:
-    """The folder to look in; InputError where a named one is missing."""
+    """The folder to look in; InputError if a named one is missing."""
     for source, text in (("root", given), ("MMQ_DATA", os.environ.get("MMQ_DATA", ""))):
         if text and not is_folder(Path(text)):
             raise InputError(f"{source}: there is no folder {text!r}")
@@ -85,27 +88,29 @@ def folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def look(name: str, reader: Dataset, places: list[Path]) -> Row:
-    """Where a data set is; not the folders inside one where it is."""
-    found: dict[Path, Found] = {}
-    for place in [] if reader.bundled else places:
-        if not found.keys() & {*place.parents} and reader.recognizes(place):
+    """Where a data set is; folders inside a recognized one are passed over."""
+    recognized: dict[Path, Place] = {}
+    for folder in [] if reader.bundled else places:
+        if not recognized.keys() & {*folder.parents} and reader.recognizes(folder):
             # a name that is not UTF-8 can be printed, too
-            shown = os.fsencode(place).decode(errors="backslashreplace")
-            found[place] = Found(shown, trains(reader, place), tuple(reader.lacking(place)))
-    return Row(name, reader.tasks, reader.bundled, tuple(found.values()), reader.layout)
+            shown = os.fsencode(folder).decode(errors="backslashreplace")
+            lacking = tuple(reader.lacking(folder))
+            recognized[folder] = Place(shown, has_training_split(reader, folder), lacking)
+    return Row(name, reader.tasks, reader.bundled, tuple(recognized.values()), reader.layout)
 
 
-def trains(reader: Dataset, place: Path) -> bool:
-    """Whether there is a training split that can be drawn from."""
+def has_training_split(reader: Dataset, folder: Path) -> bool:
+    """Whether there is a training split with at least one of its pictures."""
     try:
-        return reader.calibration(reader.tasks[0], place, 0, 0) is not None
+        split = reader.splits(folder).calibration
+        return split is not None and has_pictures(reader, folder, split)
     except InputError as error:
         log.warning("%s", error)
         return False
 
 
 def table(rows: list[Row]) -> str:
-    """One line a folder."""
+    """One line per folder."""
     lines: list[tuple[str, ...]] = []
     for row in rows:
         name, tasks = row.name, ", ".join(row.tasks)

@@ -59,8 +59,8 @@ def size(chosen: SizeOptions, extra: Mapping[str, str]) -> None:
     check_layers(seen, quantizer, tried_widths(seen, [plan]))
     click.echo(_components(seen, plan, quantizer))
     click.echo(f"\n{'unquantized':<20}{'linears':>9}{'weights':>18}")
-    for kept in seen.kept:
-        click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
+    for module in seen.unquantized:
+        click.echo(f"{'':<20}{module.linears or '':>9}{module.weights:>18,}  {module.name}")
     if any("." in name for name, _ in plan.bits):
         click.echo(f"\n{plan}")
     if seen.unread_blocks:

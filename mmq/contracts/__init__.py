@@ -1,29 +1,53 @@
 """What a plugin implements, one file per kind."""
 
-from mmq.contracts.dataset import Dataset
+from mmq.contracts.dataset import Dataset, Splits
 from mmq.contracts.evaluation import Evaluation, Prediction
-from mmq.contracts.evaluator import Evaluator, Progress
+from mmq.contracts.evaluator import (
+    Evaluator,
+    GeneratingEvaluator,
+    QuestionEvaluator,
+    RankingEvaluator,
+    Scorer,
+)
 from mmq.contracts.family import (
     ComponentSpec,
-    GenerationConfig,
     ModelFamily,
     Stage,
     architecture_of,
     with_answer,
 )
+from mmq.contracts.images import BytesImage, FileImage, ImageRef
 from mmq.contracts.metric import Metric
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.contracts.samples import CaptionSample, QuestionSample, Sample
+from mmq.contracts.vlm import (
+    GENERAL_PROTOCOLS,
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    ImageTextMatcher,
+    Progress,
+    Request,
+    VisionLanguageModel,
+)
 
 __all__ = [
+    "GENERAL_PROTOCOLS",
+    "AnswerFormat",
+    "AnswerProtocol",
+    "BytesImage",
     "CalibratedQuantizer",
     "CaptionSample",
     "ComponentSpec",
     "Dataset",
     "Evaluation",
     "Evaluator",
+    "FileImage",
+    "GeneratingEvaluator",
     "GenerationConfig",
+    "ImageRef",
+    "ImageTextMatcher",
     "LayerReport",
     "Metric",
     "ModelFamily",
@@ -31,10 +55,16 @@ __all__ = [
     "Progress",
     "QuantReport",
     "Quantizer",
+    "QuestionEvaluator",
     "QuestionSample",
+    "RankingEvaluator",
+    "Request",
     "Sample",
+    "Scorer",
     "Solved",
+    "Splits",
     "Stage",
+    "VisionLanguageModel",
     "architecture_of",
     "with_answer",
 ]

@@ -1,38 +1,70 @@
 """What a data set implements: samples from a folder."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar, Self
 
-if TYPE_CHECKING:
-    pass
+from mmq.contracts.samples import Sample
+
+Choose = Callable[[Iterator[Sample]], list[Sample]]  # some of these samples, in their order
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The names of a folder's splits: the one to score, and one to calibrate on, if any."""
+
+    evaluation: str
+    calibration: str | None = None
 
 
 class Dataset(ABC):
-    """A data set in the layout that its official downloads unpack to."""
+    """Reads samples from a folder. Implement `splits` and `read`.
+
+    The core does the rest: it draws seeded parts, checks ids and pictures, and keeps calibration
+    pictures out of the evaluation.
+    """
 
     version: ClassVar[int] = 1  # raise it with every change that gives other samples
     tasks: ClassVar[tuple[str, ...]]
     layout: ClassVar[str]  # the expected tree, printed when something is missing
+    needs: ClassVar[tuple[str, ...]] = ()  # what scoring needs, e.g. "test.json", "images/*.jpg"
     bundled: ClassVar[bool] = False  # True: needs no folder
 
     @abstractmethod
-    def recognizes(self, root: Path) -> bool:
-        """Whether this folder looks like this data set's."""
+    def splits(self, root: Path) -> Splits:
+        """The splits in this folder, judged by which files are there; reads none of them.
 
-    def lacking(self, root: Path) -> list[str]:
-        """Which of the evaluated split's files and folders are not there."""
-        return []
+        The calibration split must not share pictures with the evaluation split.
+        """
 
     @abstractmethod
-    def samples(self, task: str, root: Path) -> list[Any]:
-        """All evaluation samples; InputError for missing or malformed files."""
+    def read(self, root: Path, split: str) -> Iterator[Sample]:
+        """The split's samples one by one, always in the same order.
 
-    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """`count` seeded samples of the training split whose pictures are there; None for none.
-
-        Never reads a split that shares pictures with the evaluated one. With count 0 the answer,
-        [] or None, tells whether there is a training split, and reading may stop as soon as
-        that is known.
+        InputError for missing or malformed files, with the place. Pictures are not opened.
         """
-        return None
+
+    def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
+        """The samples that `choose` picks from `read`.
+
+        Override it where texts need not be read for samples that are not picked; `choose` looks
+        at pictures alone.
+        """
+        return choose(self.read(root, split))
+
+    def lacking(self, root: Path) -> list[str]:
+        """The files and folders of the evaluation split that are missing; of `needs` if set."""
+        return [pattern for pattern in self.needs if not any(root.glob(pattern))]
+
+    def recognizes(self, root: Path) -> bool:
+        """Whether this folder looks like this data set's: by default, if all `needs` are there.
+
+        A data set without `needs` is used only where --dataset names it.
+        """
+        return bool(self.needs) and not self.lacking(root)
+
+    def for_task(self, task: str) -> Self:
+        """The data set as a task reads it; overridden where tasks have samples of their own."""
+        return self

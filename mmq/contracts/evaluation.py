@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from mmq.contracts.images import ImageRef
 from mmq.contracts.metric import METRIC_NAME, Metric
 
 
@@ -13,7 +13,7 @@ class Prediction:
     """What the model said about one sample, and what that was worth."""
 
     sample_id: str
-    image: Path
+    images: tuple[ImageRef, ...]
     prompt: str
     text: str
     expected: str

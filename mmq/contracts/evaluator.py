@@ -1,38 +1,43 @@
-"""What an evaluator implements: a model gets scores."""
+"""What an evaluator implements: samples become requests, outputs become scores."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from types import TracebackType
+from typing import Any, ClassVar, Self
 
+from mmq.contracts import options
 from mmq.contracts.evaluation import Evaluation
+from mmq.contracts.samples import QuestionSample
+from mmq.contracts.vlm import (
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    ImageTextMatcher,
+    Progress,
+    Request,
+)
 from mmq.errors import InputError
 
-if TYPE_CHECKING:
-    from mmq.models.loading import LoadedModel
-from mmq.contracts.family import ModelFamily
 
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-
-
-@dataclass
+@dataclass(frozen=True)
 class Evaluator(ABC):
-    """Scores a model on a task. Subclasses are dataclasses; fields are options.
+    """Scores a model on a task. Subclasses are frozen dataclasses; fields are options.
 
-    Searches can stop trials early where an evaluator extends
-    `mmq.evaluation.generating.InParts`, too.
+    Extend `GeneratingEvaluator`, or `RankingEvaluator` where nothing is generated. An evaluator
+    holds no state: what is opened for scoring belongs to its `Scorer`.
     """
 
     version: ClassVar[int] = 1  # raise it with every change that gives other scores
     task: ClassVar[str]
+    samples_of: ClassVar[str] = ""  # the task whose samples it reads, if not its own
     pooled: ClassVar[bool] = False  # True: a sample's score depends on the other samples
     bounds: ClassVar[tuple[float, float] | None] = None  # of a sample's primary metric, if known
 
     def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
         """Refuse, by InputError, to start where a program is missing."""
-
-    def resolve(self, family: "ModelFamily") -> None:  # noqa: B027
-        """Fill options that depend on the model's family; InputError if it cannot be asked."""
 
     def check_samples(self, samples: Sequence[Any], everything: Sequence[Any]) -> None:
         """Refuse, by InputError and before any model is loaded, data that decide no score.
@@ -42,21 +47,136 @@ class Evaluator(ABC):
         if not samples:
             raise InputError("There are no samples to score. Check the data set and --limit.")
 
-    def prepare(self, samples: Sequence[Any]) -> None:  # noqa: B027
-        """See the whole evaluation set once, before any model; `evaluate` may get a part of it."""
+    def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
+        """All options by name, with what stands in for those that are not set."""
+        return options.values(self)
 
-    def calibration_texts(self, samples: Sequence[Any]) -> list[tuple[str, str]]:
-        """What a model reads with each calibration picture: a prompt, and a right answer or ""."""
-        raise InputError(
-            f"{type(self).__name__} does not say what to calibrate on, so that no calibrated "
-            f"quantizer can be used; rtn and uniform can"
-        )
+
+class Scorer(ABC):
+    """Scores outputs; it may hold processes and statistics of the whole evaluation set."""
 
     @abstractmethod
-    def evaluate(
-        self, model: "LoadedModel", samples: Sequence[Any], progress: Progress
-    ) -> Evaluation:
-        """Score all samples; wrap the loop over batches in `progress(batches, description)`."""
+    def score(self, samples: Sequence[Any], outputs: Sequence[str]) -> Evaluation:
+        """Scores of one output per sample. The samples may be a part of the evaluation set."""
 
-    def close(self) -> None:  # noqa: B027  (most evaluators hold nothing)
-        """Release what `evaluate` kept for the next call."""
+    def values(self, samples: Sequence[Any], outputs: Sequence[str]) -> Sequence[float]:
+        """The primary metric of each sample alone; override it where that is quicker."""
+        evaluation = self.score(samples, outputs)
+        return evaluation.per_sample[evaluation.primary]
+
+    def close(self) -> None:  # noqa: B027  (most scorers hold nothing)
+        """End processes."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class GeneratingEvaluator(Evaluator):
+    """An evaluator that reads generated text; unset options follow the model's protocol.
+
+    Searches prune trials where `bounds` is set and `pooled` is False.
+    """
+
+    answer_format: ClassVar[AnswerFormat]
+    asks_questions: ClassVar[bool] = False  # True: the prompt has one {} for the question
+
+    batch_size: int = 64
+    prompt: str | None = None
+    num_beams: int | None = None
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    length_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_beams", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value} is not at least 1")
+        if self.min_new_tokens is not None and self.min_new_tokens < 0:
+            raise ValueError(f"min_new_tokens: {self.min_new_tokens} is negative")
+        if self.length_penalty is not None and not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty: {self.length_penalty} is not a finite number")
+        if self.prompt is not None and self.asks_questions and self.prompt.count("{}") != 1:
+            raise ValueError(f"prompt: {self.prompt!r} needs {{}} once, where the question goes")
+
+    def protocol(self, model: AnswerProtocol) -> AnswerProtocol:
+        """A model's protocol with this evaluator's options in their places."""
+        given = {f.name: getattr(self, f.name) for f in fields(GenerationConfig)}
+        config = replace(model.config, **{k: v for k, v in given.items() if v is not None})
+        return AnswerProtocol(model.template if self.prompt is None else self.prompt, config)
+
+    def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
+        """All options by name, with the protocol's values for those that are not set."""
+        if protocol is None:
+            return options.values(self)
+        return options.values(self) | asdict(protocol.config) | {"prompt": protocol.template}
+
+    @abstractmethod
+    def requests(self, samples: Sequence[Any], protocol: AnswerProtocol) -> list[Request]:
+        """One request per sample."""
+
+    @abstractmethod
+    def scorer(self, samples: Sequence[Any]) -> Scorer:
+        """Scores outputs to these samples or a part of them; a context manager.
+
+        samples: the whole evaluation set, of which document frequencies and the like are taken.
+        """
+
+    def calibration(
+        self, samples: Sequence[Any], protocol: AnswerProtocol
+    ) -> list[tuple[Request, str]]:
+        """What a model reads for each sample, and a right answer."""
+        raise InputError(
+            f"{type(self).__name__} has no calibration pairs, so calibrated quantizers cannot be "
+            f"used with it; choose rtn or uniform"
+        )
+
+
+@dataclass(frozen=True)
+class QuestionEvaluator(GeneratingEvaluator):
+    """An evaluator of answers to questions: subclasses give a scorer."""
+
+    answer_format: ClassVar[AnswerFormat] = AnswerFormat.SHORT_ANSWER
+    asks_questions: ClassVar[bool] = True
+
+    def requests(
+        self, samples: Sequence[QuestionSample], protocol: AnswerProtocol
+    ) -> list[Request]:
+        """The question of each sample in the protocol's template."""
+        return [Request(s.images, protocol.prompt(s.question), s.id) for s in samples]
+
+    def calibration(
+        self, samples: Sequence[QuestionSample], protocol: AnswerProtocol
+    ) -> list[tuple[Request, str]]:
+        """Each question with the answer that most annotators gave."""
+        answers = [Counter(sample.answers).most_common(1)[0][0] for sample in samples]
+        return list(zip(self.requests(samples, protocol), answers, strict=True))
+
+
+@dataclass(frozen=True)
+class RankingEvaluator(Evaluator):
+    """An evaluator that ranks pictures and texts instead of reading generated text."""
+
+    pooled: ClassVar[bool] = True
+
+    @abstractmethod
+    def rank(
+        self, matcher: ImageTextMatcher, samples: Sequence[Any], progress: Progress
+    ) -> Evaluation:
+        """Scores of the rankings of all samples."""
+
+    def calibration(self, samples: Sequence[Any]) -> list[tuple[Request, str]]:
+        """What a model reads for each sample; there is nothing to answer."""
+        raise InputError(
+            f"{type(self).__name__} has no calibration pairs, so calibrated quantizers cannot be "
+            f"used with it; choose rtn or uniform"
+        )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from mmq.errors import InputError, unknown
 
@@ -61,10 +61,10 @@ def build(plugin: type[T], options: Mapping[str, Any]) -> T:
         raise InputError(f"{plugin.__name__}: {error}") from error
 
 
-def fill_unset(plugin: Any, defaults: Mapping[str, Any]) -> None:
-    """Set options that are None; InputError for a value, or a name, that the plugin does not take.
+def fill_unset(plugin: T, defaults: Mapping[str, Any]) -> T:
+    """The plugin with values for options that are None.
 
-    defaults: by option, as JSON has them.
+    defaults: by option, as JSON has them. InputError for an unknown option or a wrong value.
     """
     types = field_types(type(plugin))
     for name, value in defaults.items():
@@ -74,11 +74,9 @@ def fill_unset(plugin: Any, defaults: Mapping[str, Any]) -> None:
             raise InputError(f"{name}: {value!r} is not a value of this option ({types[name]})")
     unset = {name: v for name, v in defaults.items() if getattr(plugin, name) is None}
     try:
-        checked = dataclasses.replace(plugin, **unset)
+        return dataclasses.replace(cast(Any, plugin), **unset)  # type: ignore[no-any-return]
     except ValueError as error:
         raise InputError(f"{type(plugin).__name__}: {error}") from error
-    for name in unset:
-        setattr(plugin, name, getattr(checked, name))
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -15,6 +15,7 @@ GROUPS = {
     "dataset": "mmq.datasets",
     "checkpoint": "mmq.checkpoints",  # functions that return the folder of a bundled model
     "command": "mmq.commands",
+    "target": "mmq.targets",
     "function": "mmq.api",  # what `import mmq` offers and another package implements
 }
 

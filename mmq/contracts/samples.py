@@ -1,16 +1,39 @@
-"""What an evaluation set is made of."""
+"""What an evaluation set consists of."""
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from mmq.contracts.images import ImageRef
+from mmq.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item of an evaluation set. `image_id` groups the samples of one picture."""
+    """One item of an evaluation set: an id, and the pictures that belong together in it.
+
+    `image_id` identifies the pictures: samples with the same pictures share it, and confidence
+    intervals resample them together.
+    """
 
     id: str
     image_id: str
-    image: Path
+    images: tuple[ImageRef, ...]
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.images, tuple) and self.images):
+            raise ValueError(
+                f"images: {self.images!r} of the sample {self.id} is not a tuple of pictures; "
+                f"write (FileImage(path),)"
+            )
+
+    @property
+    def image(self) -> ImageRef:
+        """The sample's only picture; InputError if it has several."""
+        if len(self.images) > 1:
+            raise InputError(
+                f"data: the sample {self.id} has {len(self.images)} pictures, but one is needed "
+                f"here; choose an evaluator and a model that read several"
+            )
+        return self.images[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +47,7 @@ class CaptionSample(Sample):
 class QuestionSample(Sample):
     """A question about a picture with its annotators' answers (VQAv2: ten, GQA: one).
 
-    `types` says what kind of question it is, as (name, value): GQA's ("structural", "verify").
+    `types` are the kinds of the question as (name, value), e.g. GQA's ("structural", "verify").
     """
 
     question: str

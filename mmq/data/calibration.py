@@ -1,14 +1,13 @@
-"""The pairs that a calibrated quantizer looks at, run through the model's own forwards."""
+"""The pairs that a calibrated quantizer reads, run through the model's own forwards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmq.contracts.family import with_answer
-from mmq.data.images import content_hash, open_image
+from mmq.contracts.vlm import Request
 from mmq.system.hashing import digest
 from mmq.system.versions import room_versions
 
@@ -23,17 +22,17 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Pictures and, for each, a text of the task and its right answer ("" where it has none)."""
+    """What the model reads of each calibration sample, and a right answer ("" for none)."""
 
-    images: tuple[Path, ...]
-    texts: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[Request, str], ...]
 
     def fingerprint(self, family: "ModelFamily") -> str:
         """A hash of the pairs and of the versions of what runs them."""
         rooms = room_versions("data", "models", "quantization", "tensors")
         packages = [version(name) for name in ("torch", "transformers")]
-        pictures = [content_hash(path) for path in self.images]
-        return digest([pictures, self.texts, packages, family.identity(), rooms])
+        pictures = [[image.digest() for image in r.images] for r, _ in self.pairs]
+        texts = [[request.prompt, answer] for request, answer in self.pairs]
+        return digest([pictures, texts, packages, family.identity(), rooms])
 
     def forwards(
         self, model: "LoadedModel", padded: bool = False
@@ -41,20 +40,29 @@ class Calibration:
         """The model's forwards on all pairs, each to be called once.
 
         Unless `padded`, texts of one batch are equally long: padding would be calibrated on like
-        any other input. A family without stages takes a pair at a time, since its pictures may
+        any other input. A family without stages reads one pair at a time, since its pictures may
         take more or fewer tokens.
         """
-        for part in self._batches(model, padded):
-            pictures = [open_image(self.images[k]) for k in part]
-            texts, answers = zip(*(self.texts[k] for k in part), strict=True)
-            yield from model.family.forwards(model, pictures, texts, answers)
+        texts = [(model.render(request), answer) for request, answer in self.pairs]
+        for part in self._batches(model, texts, padded):
+            pictures = [[image.open() for image in self.pairs[k][0].images] for k in part]
+            prompts, answers = zip(*(texts[k] for k in part), strict=True)
+            yield from model.family.calibration_forwards(model, pictures, prompts, answers)
 
-    def _batches(self, model: "LoadedModel", padded: bool) -> Iterator[Sequence[int]]:
+    def _batches(
+        self, model: "LoadedModel", texts: Sequence[tuple[str, str]], padded: bool
+    ) -> Iterator[Sequence[int]]:
+        """Positions of pairs with equally many pictures and, unless padded, equally long texts."""
         tokenizer = model.processor.tokenizer
-        lengths = [len(tokenizer(with_answer(*pair))["input_ids"]) for pair in self.texts]
+        lengths = [len(tokenizer(with_answer(*pair))["input_ids"]) for pair in texts]
+        counts = [len(request.images) for request, _ in self.pairs]
         size = BATCH if model.family.stages else 1
-        by_length = sorted(range(len(lengths)), key=lambda k: lengths[k])
-        for _, group in groupby(by_length, key=lambda k: 0 if padded else lengths[k]):
+
+        def kind(k: int) -> tuple[int, int]:
+            return counts[k], 0 if padded else lengths[k]
+
+        order = sorted(range(len(lengths)), key=lambda k: (counts[k], lengths[k]))
+        for _, group in groupby(order, key=kind):
             same = list(group)
             for start in range(0, len(same), size):
                 yield same[start : start + size]

@@ -3,90 +3,111 @@
 import hashlib
 import json
 import logging
-import random
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from mmq.contracts import registry
 from mmq.contracts.dataset import Dataset
+from mmq.contracts.images import ImageRef
+from mmq.contracts.samples import Sample
+from mmq.data.subsets import draw_pairs
 from mmq.errors import InputError
 from mmq.system.regular_file import is_folder
 
 log = logging.getLogger(__name__)
 LIMIT = re.compile(r"(\d+)|(\d+(?:\.\d+)?) ?%", re.ASCII)
+Images = tuple[ImageRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set plugin with the folder that it reads for a task."""
+    """A data set plugin with the folder that it reads."""
 
     name: str
     reader: Dataset
-    task: str
     root: Path
 
-    def samples(self) -> list[Any]:
-        """All evaluation samples; InputError where files are missing or ids are not unique."""
+    def samples(self) -> list[Sample]:
+        """All evaluation samples; InputError if files are missing or ids are not unique."""
         if absent := self.reader.lacking(self.root):
-            raise InputError(
-                f"data: {self.name} in {str(self.root)!r} lacks {', '.join(absent)}. "
-                f"The expected layout:\n\n{self.reader.layout}"
-            )
-        samples = self.reader.samples(self.task, self.root)
+            raise self._error(f"lacks {', '.join(absent)}.")
+        try:
+            split = self.reader.splits(self.root).evaluation
+            samples = list(self.reader.read(self.root, split))
+        except OSError as error:  # a reader that opens its files without looking first
+            raise self._error(f"cannot be read ({error}).") from error
         self._check_ids(samples)
         if not samples:
             raise InputError(f"data: {self.name} in {str(self.root)!r} has no samples")
         return samples
 
-    def calibration(self, count: int, seed: int) -> list[Any] | None:
-        """`count` samples of the training split, or None where there is none."""
-        pairs = self.reader.calibration(self.task, self.root, count, seed)
-        self._check_ids(pairs or [])
-        return pairs
+    def calibration(self, count: int, seed: int) -> list[Sample] | None:
+        """`count` seeded samples of the training split whose pictures are there; None if none is.
 
-    def _check_ids(self, samples: Iterable[Any]) -> None:
-        """InputError where two samples have one id, two pictures one id, or one picture two."""
+        Never reads a split that shares pictures with the evaluated one.
+        """
+        if (split := self.reader.splits(self.root).calibration) is None:
+            return None
+        pairs = draw_pairs(self.reader, self.root, split, count, seed)
+        self._check_ids(pairs)
+        return pairs or None
+
+    def _error(self, problem: str) -> InputError:
+        return InputError(
+            f"data: {self.name} in {str(self.root)!r} {problem} "
+            f"The expected layout:\n\n{self.reader.layout}"
+        )
+
+    def _check_ids(self, samples: Iterable[Sample]) -> None:
+        """InputError if two samples share an id, two pictures an id, or one picture has two."""
         where = f"data: {self.name} in {str(self.root)!r}"
-        ids: dict[str, Path] = {}
-        pictures: dict[str, Path] = {}
-        names: dict[Path, str] = {}
+        ids: dict[str, Images] = {}
+        pictures: dict[str, Images] = {}
+        names: dict[Images, str] = {}
         for sample in samples:
             if sample.id in ids:
                 raise InputError(
-                    f"{where} has two samples of the id {sample.id}, on {ids[sample.id]} and "
-                    f"{sample.image}; correct the annotation files"
+                    f"{where} has two samples with the id {sample.id}, on "
+                    f"{_names(ids[sample.id])} and {_names(sample.images)}; correct the "
+                    f"annotation files"
                 )
-            ids[sample.id] = sample.image
-            if (path := pictures.setdefault(sample.image_id, sample.image)) != sample.image:
+            ids[sample.id] = sample.images
+            first = pictures.setdefault(sample.image_id, sample.images)
+            if first != sample.images:
                 raise InputError(
-                    f"{where} has two pictures of the id {sample.image_id}, {path} and "
-                    f"{sample.image}; correct the annotation files"
+                    f"{where} has two pictures with the id {sample.image_id}, {_names(first)} and "
+                    f"{_names(sample.images)}; correct the annotation files"
                 )
-            if (name := names.setdefault(sample.image, sample.image_id)) != sample.image_id:
+            name = names.setdefault(sample.images, sample.image_id)
+            if name != sample.image_id:
                 raise InputError(
-                    f"{where} has the picture {sample.image} under two ids, {name} and "
+                    f"{where} has the picture {_names(sample.images)} under two ids, {name} and "
                     f"{sample.image_id}; correct the annotation files"
                 )
+
+
+def _names(images: Images) -> str:
+    return " + ".join(image.name for image in images)
 
 
 def find_source(task: str, data: str, dataset: str = "") -> Source:
     """The plugin and folder for --data and --dataset; InputError that prints the layouts."""
     if dataset:
-        reader: Dataset = registry.load_class("dataset", dataset, Dataset)()
+        reader = _reader(dataset)
         if task not in reader.tasks:
             fitting = ", ".join(name for name in dataset_readers(task))
             raise InputError(
-                f"dataset: {dataset!r} does not serve the task {task!r}; these do: {fitting}"
+                f"dataset: {dataset!r} does not support the task {task!r}; these do: {fitting}"
             )
-        readers: dict[str, Dataset] = {dataset: reader}
+        readers = {dataset: reader.for_task(task)}
     else:
         readers = dataset_readers(task)
     if data in readers and readers[data].bundled:
-        return Source(data, readers[data], task, Path())
+        return Source(data, readers[data], Path())
     root = Path(data)
     layouts = "\n\n".join(
         f"{name}:\n{reader.layout}" for name, reader in readers.items() if not reader.bundled
@@ -108,23 +129,32 @@ def find_source(task: str, data: str, dataset: str = "") -> Source:
             f"data: {data!r} holds no data set for the task {task!r}. "
             f"Expected layouts:\n\n{layouts}"
         )
-    return Source(name, readers[name], task, root)
+    return Source(name, readers[name], root)
 
 
 def dataset_readers(task: str = "") -> dict[str, Dataset]:
-    """Every usable data set plugin (for a task); broken ones are passed over with a warning."""
+    """Every usable data set plugin (for a task); a warning for each that is broken."""
     readers = {}
     for plugin in registry.installed("dataset"):
         try:
-            reader: Dataset = registry.load_class("dataset", plugin.name, Dataset)()
+            reader = _reader(plugin.name)
         except InputError as error:
             log.warning("%s", error)
             continue
         if not task or task in reader.tasks:
-            readers[plugin.name] = reader
+            readers[plugin.name] = reader.for_task(task) if task else reader
     if not readers:
-        raise InputError(f"No installed data set serves the task {task!r}.")
+        raise InputError(f"No installed data set supports the task {task!r}.")
     return readers
+
+
+def _reader(name: str) -> Dataset:
+    plugin = registry.load_class("dataset", name, Dataset)
+    try:
+        reader: Dataset = plugin()
+    except TypeError as error:  # a method of the contract is missing
+        raise InputError(f"The dataset {name!r} cannot be used: {error}") from error
+    return reader
 
 
 def limited(limit: str | int, total: int) -> int:
@@ -152,26 +182,26 @@ def limited(limit: str | int, total: int) -> int:
     return max(1, int(share * total))
 
 
-def subset(samples: Sequence[Any], limit: int, seed: int) -> Sequence[Any]:
-    """A seeded random part in the original order; all samples where limit is 0 or too large."""
-    if not limit or limit >= len(samples):
-        return samples
-    chosen = sorted(random.Random(seed).sample(range(len(samples)), limit))
-    return [samples[k] for k in chosen]
-
-
 def fingerprint_samples(
-    everything: Sequence[Any], samples: Sequence[Any], images: Mapping[Path, str]
+    everything: Sequence[Sample], samples: Sequence[Sample], digests: Mapping[ImageRef, str]
 ) -> str:
-    """A hash of the chosen samples' pictures and texts, and of all texts.
+    """A hash of the drawn samples' pictures and texts, and of all texts.
 
     All texts count, since an evaluator may look at the whole set (CIDEr's document frequencies).
+    Of the pictures that are not scored only the file names count, without their folders.
     """
     hashed = hashlib.sha256()
     for sample in everything:  # one by one: together they would stand in memory twice
         values = [getattr(sample, field.name) for field in fields(sample)]
-        plain = [value.name if isinstance(value, Path) else value for value in values]
+        plain = [_base_names(value) if value is sample.images else value for value in values]
         hashed.update(json.dumps(plain, default=str).encode())
     for sample in samples:
-        hashed.update(json.dumps([sample.id, images[sample.image]]).encode())
+        each = [digests[image] for image in sample.images]
+        hashed.update(json.dumps([sample.id, *each]).encode())
     return hashed.hexdigest()[:20]
+
+
+def _base_names(images: Images) -> str | list[str]:
+    """One name for one picture: fingerprints of earlier versions stay valid."""
+    names = [os.path.basename(image.name) for image in images]
+    return names[0] if len(names) == 1 else names

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmq.contracts import registry
 from mmq.contracts.options import fill_unset
@@ -12,6 +12,7 @@ from mmq.models.checkpoint_errors import reading
 from mmq.models.checkpoint_files import INDEX, LARGEST_JSON, check_folder, hash_folder
 from mmq.system.strict_json import load_json
 
+E = TypeVar("E")
 PROTOCOL_EXAMPLE = '{"protocol": {"vqa": {"num_beams": 1}}}'
 
 
@@ -120,11 +121,14 @@ def read_protocol(source: str, task: str) -> dict[str, Any]:
     return protocol
 
 
-def apply_protocol(plugin: Any, source: str, task: str) -> None:
-    """Set an evaluator's unset options as a checkpoint wants them; InputError for others."""
-    protocol = read_protocol(source, task)
+def with_checkpoint_options(evaluator: E, source: str, name: str) -> E:
+    """The evaluator with a checkpoint's values for options that are not set.
+
+    InputError for an option that it does not have. name: the evaluator plugin's.
+    """
+    protocol = read_protocol(source, name)
     try:
-        fill_unset(plugin, protocol)
+        return fill_unset(evaluator, protocol)
     except InputError as error:
         raise InputError(f"model: {Path(source) / 'mmq.json'}: {error}") from error
 

@@ -1,20 +1,30 @@
-"""A loaded model: its weights are changed in place and can be put back."""
+"""A model in this process: it answers requests, and its weights can be replaced and restored."""
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmq.contracts.family import ModelFamily
+from mmq.contracts.family import ModelFamily, check_requests
+from mmq.contracts.images import ImageRef
+from mmq.contracts.vlm import (
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    Progress,
+    Request,
+    VisionLanguageModel,
+)
+from mmq.models.stages import encode
 from mmq.system.disk import naming, write_all
 from mmq.system.home import home
 
 if TYPE_CHECKING:
-    from mmq.evaluation.saved_answers import SavedAnswers
     from mmq.models.components import Component, Layer
     from mmq.models.stages import StageCache
 
@@ -64,10 +74,10 @@ class Originals:
 
 
 @dataclass(slots=True)
-class LoadedModel:
-    """A model ready to be quantized and asked; weights are changed in place and restorable.
+class LoadedModel(VisionLanguageModel):
+    """A model in this process; weights are changed in place and can be restored.
 
-    `states` tells what each component's weights are: ORIGINAL, or the name of what was written.
+    `states` has what each component's weights are: ORIGINAL, or the name of what was written.
     A component that is not in it has weights of unknown origin.
     """
 
@@ -79,7 +89,6 @@ class LoadedModel:
     device: str
     components: "dict[str, Component]"
     stage_cache: "StageCache | None" = None
-    saved_answers: "SavedAnswers | None" = None  # those of the trial that runs
     states: dict[str, str] = field(init=False)
     _originals: Originals | None = None
 
@@ -88,9 +97,9 @@ class LoadedModel:
 
     @torch.no_grad()
     def write_(self, component: str, weights: Mapping[str, Tensor]) -> None:
-        """Put weights (by layer name) into a component's layers; the originals are kept.
+        """Put weights (by layer name) into a component's layers; the originals are saved.
 
-        The component's state is unknown then, until `states` is told.
+        The component's state is unknown until the caller sets it in `states`.
         """
         self._originals = self._originals or Originals()
         self.states.pop(component, None)
@@ -118,3 +127,90 @@ class LoadedModel:
                 if layer.name in self._originals:
                     layer.module.weight.copy_(self._originals[layer.name])
             self.states[name] = ORIGINAL
+
+    def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
+        """How the family asks for a format; InputError for one that it cannot write."""
+        return self.family.protocol(answer_format)
+
+    def render(self, request: Request) -> str:
+        """The prompt as the model reads it, with its chat template applied."""
+        return self.family.chat(self.processor, request.prompt, len(request.images))
+
+    def generate(
+        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
+    ) -> list[str]:
+        """One text per request: in batches of like length, from cached features where possible."""
+        family, size = self.family, config.batch_size
+        check_requests(requests, family)
+        rows = None
+        if family.stages:
+            images = [image for request in requests for image in request.images]
+            rows = encode(self, images, family.stages[-1].name, size, progress)
+        texts = [self.render(request) for request in requests]
+        outputs = [""] * len(requests)
+        for part in progress(batches(requests, size), "generate"):
+            prompts = [texts[k] for k in part]
+            images_of = [requests[k].images for k in part]
+            if rows is None:
+                pictures = [[image.open() for image in images] for images in images_of]
+                generated = family.generate(self, pictures, prompts, config)
+            else:
+                features = rows([image for images in images_of for image in images])
+                features = features.reshape(len(part), -1, features.shape[-1])
+                generated = family.generate_from_features(self, features, prompts, config)
+            for k, text in zip(part, generated, strict=True):
+                outputs[k] = text
+        return outputs
+
+    def embed_images(
+        self, images: Sequence[ImageRef], batch_size: int, progress: Progress
+    ) -> Tensor:
+        """The last stage's outputs, (images, queries, width)."""
+        rows = encode(self, images, self.family.stages[-1].name, batch_size, progress)
+        starts = range(0, len(images), batch_size)
+        return torch.cat([rows(images[k : k + batch_size]) for k in starts])
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int, progress: Progress) -> Tensor:
+        """Unit vectors (texts, width), in batches of like length."""
+        vectors: dict[int, Tensor] = {}
+        for part in progress(by_length(texts, batch_size), "texts"):
+            found = self.family.embed_texts(self, [texts[k] for k in part])
+            vectors.update(zip(part, found, strict=True))
+        return torch.stack([vectors[k] for k in range(len(texts))])
+
+    def match(
+        self,
+        images: Sequence[ImageRef],
+        texts: Sequence[str],
+        pairs: np.ndarray,
+        batch_size: int,
+        progress: Progress,
+    ) -> np.ndarray:
+        """The matching head's logit of each pair (image, text) of positions, (pairs,)."""
+        # texts of like length together: little padding; images in order: few are open at once
+        lengths = np.array([len(text.split()) for text in texts])
+        order = np.lexsort((pairs[:, 0], lengths[pairs[:, 1]]))
+        vision = encode(self, images, self.family.stages[0].name, batch_size, progress)
+        logits = np.empty(len(pairs))
+        parts = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+        for part in progress(parts, "match"):
+            features = vision([images[k] for k in pairs[part, 0]])
+            found = self.family.match(self, features, [texts[k] for k in pairs[part, 1]])
+            logits[part] = found.double().cpu().numpy()
+        return logits
+
+
+def batches(requests: Sequence[Request], size: int) -> list[list[int]]:
+    """Positions of requests in batches: as many pictures each, prompts of like length."""
+    parts: list[list[int]] = []
+    for count in sorted({len(request.images) for request in requests}):
+        same = [k for k, request in enumerate(requests) if len(request.images) == count]
+        found = by_length([requests[k].prompt for k in same], size)
+        parts += [[same[k] for k in part] for part in found]
+    return parts
+
+
+def by_length(texts: Sequence[str], size: int) -> list[list[int]]:
+    """Positions of texts in batches, short ones first: little is padded."""
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -25,7 +25,7 @@ MOST_PARAMETERS = 10**13
 
 
 def family_of(config: Any) -> ModelFamily:
-    """The installed family for a configuration, the general ones last; InputError for none."""
+    """The installed family for a configuration, fallbacks last; InputError for none."""
     families: list[ModelFamily] = []
     unusable: list[str] = []
     for plugin in registry.installed("model family"):
@@ -33,8 +33,8 @@ def family_of(config: Any) -> ModelFamily:
             families.append(registry.load_class("model family", plugin.name, ModelFamily)())
         except InputError as error:  # a broken plugin must not stop the others
             unusable.append(str(error))
-    for family in sorted(families, key=lambda family: family.general):
-        if family.serves(config):
+    for family in sorted(families, key=lambda family: family.is_fallback):
+        if family.supports(config):
             return family
     names = {name for family in families for name in family.architectures if name[0].isupper()}
     raise InputError(
@@ -55,7 +55,7 @@ class Skeleton:
     family: ModelFamily
     components: dict[str, Component]
     parameters: int
-    kept: tuple[UnquantizedModule, ...]  # what stays at 16 bits
+    unquantized: tuple[UnquantizedModule, ...]  # what stays at 16 bits
     unread_blocks: int  # last blocks of the vision tower whose output nothing reads
 
 
@@ -72,7 +72,7 @@ def skeleton(source: str) -> Skeleton:
         family=family,
         components=components,
         parameters=parameters,
-        kept=unquantized_modules(module, components),
+        unquantized=unquantized_modules(module, components),
         unread_blocks=unread_blocks(config),
     )
 

@@ -1,8 +1,8 @@
-"""Outputs of the stages in front of the language model: computed once a picture and allocation.
+"""Outputs of the stages in front of the language model: computed once per picture and allocation.
 
 Vision features depend on the vision encoder's bits alone, connector outputs on those of the vision
-encoder and the connector. Both are kept on disk under a key that names everything they depend on,
-so that allocations which share the bits upstream run only what lies downstream.
+encoder and the connector. Both are cached on disk under a key of everything they depend on, so
+that allocations which share the bits upstream run only what lies downstream.
 """
 
 import fcntl
@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mmq.contracts.evaluator import Progress
 from mmq.contracts.family import Stage
-from mmq.data.images import content_hash, open_image
+from mmq.contracts.images import ImageRef
+from mmq.contracts.vlm import Progress
 from mmq.errors import InputError
 from mmq.system import sealed
 from mmq.system.hashing import digest
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GIB = 2**30
 DEFAULT_GIB = 10.0
-Rows = Callable[[Sequence[Path]], Tensor]  # pictures -> their outputs, a row a picture
+Rows = Callable[[Sequence[ImageRef]], Tensor]  # pictures -> their outputs, one row per picture
 
 
 def cache_limit() -> int:
-    """Bytes that the cache may hold: $MMQ_CACHE_GIB, or 10 GiB; 0 keeps nothing."""
+    """Bytes that the cache may hold: $MMQ_CACHE_GIB, or 10 GiB; 0 caches nothing."""
     text = os.environ.get("MMQ_CACHE_GIB") or str(DEFAULT_GIB)
     try:
         limit = float(text)
@@ -60,7 +60,7 @@ class StageCache:
         self.root, self.limit, self.warned = root, limit, False
 
     def get(self, key: str) -> Tensor | None:
-        """A kept tensor, mapped from its file; None if it is not there (any more)."""
+        """A cached tensor, mapped from its file; None if it is not there (any more)."""
         path = self._path(key)
         try:
             # safetensors opens a file twice: it must not be removed in between
@@ -80,7 +80,7 @@ class StageCache:
         return tensors["rows"]
 
     def put(self, key: str, rows: Tensor) -> None:
-        """Keep a tensor, unless it is larger than the whole cache or the disk takes nothing."""
+        """Cache a tensor, unless it is larger than the whole cache or the disk takes nothing."""
         if rows.nbytes > self.limit:
             return
         tensors = {"rows": rows.cpu().contiguous()}
@@ -93,7 +93,7 @@ class StageCache:
 
     def _warn(self, error: Exception) -> None:
         if not self.warned:
-            log.warning("Outputs of stages cannot be kept in %s: %s", self.root, error)
+            log.warning("Outputs of stages cannot be cached in %s: %s", self.root, error)
         self.warned = True
 
     def _path(self, key: str) -> Path:
@@ -128,7 +128,7 @@ def default_cache() -> StageCache | None:
 
 def encode(
     model: "LoadedModel",
-    images: Sequence[Path],
+    images: Sequence[ImageRef],
     last: str,
     batch_size: int,
     progress: Progress,
@@ -137,7 +137,7 @@ def encode(
 
     The pictures are worked through in chunks of `batch_size`, in the order given, the same for
     every allocation. Where there is no cache, or the outputs would fill more than half of it, they
-    are computed whenever they are asked for instead.
+    are computed on demand instead.
     """
     stages = _up_to(model, last)
     unique = list(dict.fromkeys(images))
@@ -145,18 +145,18 @@ def encode(
     keys = _keys(model, stages, chunks)
     if keys is None or model.stage_cache is None:
         return lambda wanted: _compute(model, stages, wanted)
-    kept = max(k for k, stage in enumerate(stages) if stage.kept)
-    held: dict[Path, tuple[Tensor, int]] = {}
+    last_cached = max(k for k, stage in enumerate(stages) if stage.cached)
+    cached: dict[ImageRef, tuple[Tensor, int]] = {}
     for number, chunk in enumerate(progress(chunks, last)):
-        rows = _chunk(model, stages[: kept + 1], chunk, keys[number])
+        rows = _chunk(model, stages[: last_cached + 1], chunk, keys[number])
         if rows.nbytes * len(chunks) > model.stage_cache.limit / 2:
             log.info("Outputs of %s are too large for the cache: see MMQ_CACHE_GIB", last)
             return lambda wanted: _compute(model, stages, wanted)
-        held.update({path: (rows, k) for k, path in enumerate(chunk)})
+        cached.update({image: (rows, k) for k, image in enumerate(chunk)})
 
-    def rows_of(wanted: Sequence[Path]) -> Tensor:
-        rows = torch.stack([held[path][0][held[path][1]] for path in wanted])
-        return run_stages(model, stages[kept + 1 :], rows.to(model.device))
+    def rows_of(wanted: Sequence[ImageRef]) -> Tensor:
+        rows = torch.stack([cached[image][0][cached[image][1]] for image in wanted])
+        return run_stages(model, stages[last_cached + 1 :], rows.to(model.device))
 
     return rows_of
 
@@ -167,9 +167,9 @@ def _up_to(model: "LoadedModel", last: str) -> list[Stage]:
 
 
 def _keys(
-    model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[Path]]
+    model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[ImageRef]]
 ) -> list[list[str]] | None:
-    """A key a chunk and stage; None where it is unknown which weights the model has."""
+    """One key per chunk and stage; None where it is unknown which weights the model has."""
     facts, states = [], []
     for stage in stages:
         for component in stage.components:
@@ -183,20 +183,20 @@ def _keys(
     common = [model.fingerprint, model.device, computed_by]
     keys = []
     for chunk in chunks:
-        pictures = [content_hash(path) for path in chunk]
+        pictures = [image.digest() for image in chunk]
         keys.append([f"{fact[0]}-{digest([common, fact, pictures])}" for fact in facts])
     return keys
 
 
 def _chunk(
-    model: "LoadedModel", stages: Sequence[Stage], chunk: Sequence[Path], keys: Sequence[str]
+    model: "LoadedModel", stages: Sequence[Stage], chunk: Sequence[ImageRef], keys: Sequence[str]
 ) -> Tensor:
-    """The last stage's outputs of some pictures, from the latest stage that is kept."""
+    """The last stage's outputs of some pictures, from the latest stage that is cached."""
     cache = model.stage_cache
     assert cache is not None
     start, rows = 0, None
     for k in range(len(stages), 0, -1):
-        if stages[k - 1].kept and (rows := cache.get(keys[k - 1])) is not None:
+        if stages[k - 1].cached and (rows := cache.get(keys[k - 1])) is not None:
             start = k
             break
     if rows is not None and start == len(stages):
@@ -204,21 +204,21 @@ def _chunk(
     values = _pixels(model, chunk) if rows is None else rows.to(model.device)
     for k in range(start, len(stages)):
         values = run_stages(model, stages[k : k + 1], values)
-        if stages[k].kept:
+        if stages[k].cached:
             cache.put(keys[k], values)
     return values.cpu()
 
 
-def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[Path]) -> Tensor:
+def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[ImageRef]) -> Tensor:
     """The outputs of some pictures, each computed once, without the cache."""
     unique = list(dict.fromkeys(wanted))
     rows = run_stages(model, stages, _pixels(model, unique))
-    place = {path: k for k, path in enumerate(unique)}
-    return rows[[place[path] for path in wanted]]
+    place = {image: k for k, image in enumerate(unique)}
+    return rows[[place[image] for image in wanted]]
 
 
-def _pixels(model: "LoadedModel", paths: Sequence[Path]) -> Tensor:
-    return model.family.pixels(model, [open_image(path) for path in paths])
+def _pixels(model: "LoadedModel", images: Sequence[ImageRef]) -> Tensor:
+    return model.family.pixels(model, [image.open() for image in images])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The base of model families that transformers loads and asks by itself."""
+"""The base of model families with a model class and a processor class of transformers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mmq.contracts.family import GenerationConfig, ModelFamily, with_answer
+from mmq.contracts.family import ModelFamily, with_answer
+from mmq.contracts.vlm import GENERAL_PROTOCOLS, AnswerFormat, AnswerProtocol, GenerationConfig
 from mmq.errors import InputError
 from mmq.models.checkpoint_errors import reading
 from mmq.models.loading import load_weights
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
 
 
-def answer_choices(logits: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
+def answer_choices(logits: Tensor, mask: Tensor, prompt_mask: Tensor) -> Tensor:
     """Log-probabilities of every token of the answers, and of the one behind each (rows, tokens).
 
     logits (n, length, tokens) and mask (n, length): of texts with their answers, padded on the
-    left; asked: the mask of the texts alone.
+    left; prompt_mask: the mask of the texts alone.
     """
-    answered = (mask.sum(-1) - asked.sum(-1)).clamp(min=0).tolist()
+    answered = (mask.sum(-1) - prompt_mask.sum(-1)).clamp(min=0).tolist()
     rows = [text[-1 - count :] for text, count in zip(logits, answered, strict=True)]
     return torch.cat(rows).float().log_softmax(-1)
 
@@ -89,11 +90,15 @@ def check_vocabulary(model: Any, processor: Any, source: str) -> None:
 
 
 class TransformersFamily(ModelFamily):
-    """A family with a model class and a processor class of transformers, asked by `generate`."""
+    """A family with a model class and a processor class of transformers.
+
+    Features of pictures take the place of image tokens in the embedded prompt.
+    """
 
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
-    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
+    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = GENERAL_PROTOCOLS
+    tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
     decoder: ClassVar[str] = ""  # path of the part whose `generate` continues; "": the model
 
     def skeleton(self, config: Any) -> nn.Module:
@@ -102,6 +107,19 @@ class TransformersFamily(ModelFamily):
 
         model: nn.Module = getattr(transformers, self.model_class)(config)
         return model
+
+    def load_processor(self, source: str) -> Any:
+        """The checkpoint's processor, padding on the family's side; no remote code."""
+        import transformers
+
+        processor = load_processor(getattr(transformers, self.processor_class), source)
+        processor.tokenizer.padding_side = self.tokenization["padding_side"]
+        if getattr(processor, "patch_size", 0) is None:
+            raise InputError(
+                f"model: the processor of {source} has no patch_size; add it to its "
+                f"processor_config.json, as current checkpoints have it"
+            )
+        return processor
 
     def load(
         self,
@@ -114,16 +132,10 @@ class TransformersFamily(ModelFamily):
         """Model and processor; no remote code."""
         import transformers
 
-        processor = load_processor(getattr(transformers, self.processor_class), source)
-        processor.tokenizer.padding_side = self.reading["padding_side"]
-        if getattr(processor, "patch_size", 0) is None:
-            raise InputError(
-                f"model: the processor of {source} has no patch_size; add it to its "
-                f"processor_config.json, as current checkpoints have it"
-            )
+        processor = self.load_processor(source)
         architecture = getattr(transformers, self.model_class)
         model = load_weights(architecture, source, dtype, device, allow_pickle, allow_unread)
-        if self.generation:
+        if self.formats:
             image_token(model.config)
         check_vocabulary(model, processor, source)
         return model, processor
@@ -134,21 +146,10 @@ class TransformersFamily(ModelFamily):
         pixels: Tensor = found["pixel_values"].to(model.device, model.module.dtype)
         return pixels
 
-    def generate(
+    def calibration_forwards(
         self,
         model: "LoadedModel",
-        images: Sequence[Image.Image],
-        texts: Sequence[str],
-        settings: GenerationConfig,
-    ) -> list[str]:
-        """The generated continuations, from pictures."""
-        features = run_stages(model, self.stages, self.pixels(model, images))
-        return self.answer(model, features, texts, settings)
-
-    def forwards(
-        self,
-        model: "LoadedModel",
-        images: Sequence[Image.Image],
+        images: Sequence[Sequence[Image.Image]],
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
@@ -156,9 +157,11 @@ class TransformersFamily(ModelFamily):
 
         def forward() -> Tensor:
             module: Any = model.module
-            features = run_stages(model, self.stages, self.pixels(model, images))
-            read = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
-            ids, mask = self._tokens(model, read)
+            flat = [image for of_text in images for image in of_text]
+            features = run_stages(model, self.stages, self.pixels(model, flat))
+            features = features.reshape(len(texts), -1, features.shape[-1])
+            complete = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
+            ids, mask = self._tokens(model, complete)
             with torch.no_grad():
                 found = module.get_submodule(self.decoder)(
                     inputs_embeds=self._embeddings(module, ids, features),
@@ -171,40 +174,40 @@ class TransformersFamily(ModelFamily):
         return [forward]
 
     @torch.no_grad()
-    def answer(
+    def generate_from_features(
         self,
         model: "LoadedModel",
         features: Tensor,
         texts: Sequence[str],
-        settings: GenerationConfig,
+        config: GenerationConfig,
     ) -> list[str]:
         """The generated continuations, from features (n, image tokens, width), cut by position.
 
-        Image and prompt are read once a sample, not once a beam: transformers would expand the
+        Image and prompt are read once per sample, not once per beam: transformers would expand the
         beams first. The keys and values of all but the last token are computed, then repeated, and
-        generation goes on from there with the same tokens as without (a test compares).
+        generation resumes from there with the same tokens as without (a test compares).
         """
         module: Any = model.module
         ids, mask = self._tokens(model, texts)
         decoder = module.get_submodule(self.decoder)
         # where a token stands counts from the text's first one, not from the padding before it
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        read = decoder(
+        prefix = decoder(
             inputs_embeds=self._embeddings(module, ids, features)[:, :-1],
             attention_mask=mask[:, :-1],
             position_ids=positions[:, :-1],
             use_cache=True,
         )
-        cache = read.past_key_values
-        cache.batch_repeat_interleave(settings.num_beams)
+        cache = prefix.past_key_values
+        cache.batch_repeat_interleave(config.num_beams)
         tokens = decoder.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
-            max_new_tokens=settings.max_new_tokens,
-            min_new_tokens=settings.min_new_tokens or None,
-            num_beams=settings.num_beams,
-            length_penalty=settings.length_penalty,
+            max_new_tokens=config.max_new_tokens,
+            min_new_tokens=config.min_new_tokens or None,
+            num_beams=config.num_beams,
+            length_penalty=config.length_penalty,
             do_sample=False,
         )
         decoded = model.processor.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
@@ -213,11 +216,17 @@ class TransformersFamily(ModelFamily):
     def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids with their image tokens, and the attention mask, (n, length)."""
         # processors make room for a picture where they see one
-        blanks = [Image.new("RGB", (32, 32))] * len(texts)
+        blank = Image.new("RGB", (32, 32))
+        blanks = [blank] * sum(self.image_count(model.processor, text) for text in texts)
         inputs = model.processor(
             images=blanks, text=list(texts), padding=True, return_tensors="pt"
         ).to(model.device)
         return inputs["input_ids"], inputs["attention_mask"]
+
+    def image_count(self, processor: Any, text: str) -> int:
+        """How many pictures a rendered prompt has room for: one where nothing marks them."""
+        mark = getattr(processor, "image_token", None)
+        return max(1, text.count(mark)) if self.most_images != 1 and mark else 1
 
     def _embeddings(self, module: Any, ids: Tensor, features: Tensor) -> Tensor:
         """Embeddings (n, length, width) with the features where the image tokens stand."""

@@ -1,30 +1,29 @@
-"""Racing: a trial is evaluated in parts, and stopped once a finished one dominates it for sure."""
+"""Pruning: a trial is evaluated in parts and ends once a finished trial dominates it for sure."""
 
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.betting_test import lead
 from mmq.analysis.fronts import Point
 from mmq.contracts import Evaluation, Sample
-from mmq.contracts.evaluator import Evaluator, Progress
-from mmq.evaluation.generating import InParts, answers_of
+from mmq.contracts.evaluator import GeneratingEvaluator, Scorer
+from mmq.contracts.vlm import ImageTextMatcher, Progress, VisionLanguageModel
+from mmq.evaluation.generating import Task, evaluate, generate_outputs
+from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.models.size import Size
 from mmq.record import Pruned
 
-if TYPE_CHECKING:
-    from mmq.models.loading import LoadedModel
-
-RUNGS = (0.1, 0.3, 0.6)  # shares of the pictures after which a trial may be stopped
-FEWEST = 16  # pictures in a part: fewer cost a batch and tell next to nothing
+RUNGS = (0.1, 0.3, 0.6)  # shares of the pictures after which a trial may be pruned
+FEWEST = 16  # pictures in a part: fewer cost a batch and show next to nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Pruner:
-    """The finished trials that a trial has to hold its own against, with their samples' scores."""
+    """The finished trials that may prune a trial, with the scores of their samples."""
 
     seed: int
     points: Sequence[Point]
@@ -43,56 +42,63 @@ class Pruner:
 
     def evaluate(
         self,
-        evaluator: Evaluator,
-        model: "LoadedModel",
-        samples: Sequence[Any],
+        task: Task,
+        model: VisionLanguageModel | ImageTextMatcher,
         progress: Progress,
         allocation: BitAllocation,
         size: Size,
+        saved: SavedOutputs | None = None,
     ) -> tuple[Evaluation, Pruned | None]:
         """The evaluation of all samples, or of a part of them and why it ends there.
 
-        A trial without a rival goes through the same parts: all of a study are then asked in the
-        same batches and share cached features.
+        A trial without a rival goes through the same parts: all trials of a study are then
+        evaluated in the same batches and share cached features.
         """
-        if not isinstance(evaluator, InParts) or (bounds := bounds_of(evaluator)) is None:
-            return evaluator.evaluate(model, samples, progress), None
+        if not can_prune(task):
+            return evaluate(task, model, progress, saved), None
+        evaluator = cast(GeneratingEvaluator, task.evaluator)
+        assert evaluator.bounds is not None
+        vlm, scorer, samples = cast(VisionLanguageModel, model), task.scorer, task.samples
         rival = self.rival(allocation, size)
         standard = None if rival is None else self.per_sample(rival.allocation)
-        pictures = drawn(samples, self.seed)
-        said: dict[int, str] = {}
-        worth: dict[int, float] = {}
+        pictures = shuffled_pictures(samples, self.seed)
+        outputs: dict[int, str] = {}
+        values: dict[int, float] = {}
         start = 0
-        for end in looks(len(pictures)):
+        for end in rungs(len(pictures)):
             part = sorted(k for picture in pictures[start:end] for k in picture)
-            asked = [samples[k] for k in part]
-            said |= zip(part, answers_of(evaluator, model, asked, progress), strict=True)
+            of_part = [samples[k] for k in part]
+            generated = generate_outputs(evaluator, vlm, of_part, progress, saved)
+            outputs |= zip(part, generated, strict=True)
             start = end
             if rival is None or standard is None or end == len(pictures):
                 continue
-            worth |= zip(part, evaluator.values(asked, [said[k] for k in part]), strict=True)
-            seen = pictures[:end]
+            values |= zip(part, scorer.values(of_part, generated), strict=True)
             found = lead(
-                standard, [worth[k] for picture in seen for k in picture], seen,
-                len(pictures), bounds,
+                standard, [values[k] for picture in pictures[:end] for k in picture],
+                pictures[:end], len(pictures), evaluator.bounds,
             )  # fmt: skip
             if found.at_least > 0:
                 why = Pruned(
-                    len(said), len(samples), rival.allocation, rival.bpw < size.bpw,
+                    len(outputs), len(samples), rival.allocation, rival.bpw < size.bpw,
                     found.seen, found.at_least,
                 )  # fmt: skip
-                return _score(evaluator, samples, said), why
-        return _score(evaluator, samples, said), None
+                return _score(scorer, samples, outputs), why
+        return _score(scorer, samples, outputs), None
 
 
-def bounds_of(evaluator: InParts) -> tuple[float, float] | None:
-    """Between which values a sample's score lies; None where a part says nothing of the whole."""
-    own = type(evaluator).evaluate is not InParts.evaluate  # may do more than predict and score
-    return None if evaluator.pooled or own else evaluator.bounds
+def can_prune(task: Task) -> bool:
+    """Whether a part of the samples says something about all of them."""
+    evaluator = task.evaluator
+    return (
+        isinstance(evaluator, GeneratingEvaluator)
+        and not evaluator.pooled
+        and evaluator.bounds is not None
+    )
 
 
-def looks(pictures: int) -> list[int]:
-    """After how many pictures a trial is looked at; the last time all of them."""
+def rungs(pictures: int) -> list[int]:
+    """After how many pictures a trial may be pruned; the last number is all of them."""
     ends = [0]
     for share in RUNGS:
         end = max(math.ceil(share * pictures), FEWEST)
@@ -101,7 +107,7 @@ def looks(pictures: int) -> list[int]:
     return [*ends[1:], pictures]
 
 
-def drawn(samples: Sequence[Sample], seed: int) -> list[list[int]]:
+def shuffled_pictures(samples: Sequence[Sample], seed: int) -> list[list[int]]:
     """The pictures in a seeded random order, each as the positions of its samples."""
     found: dict[str, list[int]] = {}
     for k, sample in enumerate(samples):
@@ -111,7 +117,7 @@ def drawn(samples: Sequence[Sample], seed: int) -> list[list[int]]:
     return pictures
 
 
-def _score(evaluator: InParts, samples: Sequence[Any], said: dict[int, str]) -> Evaluation:
-    """What was said so far, scored in the samples' order."""
-    order = sorted(said)
-    return evaluator.score([samples[k] for k in order], [said[k] for k in order])
+def _score(scorer: Scorer, samples: Sequence[Any], outputs: dict[int, str]) -> Evaluation:
+    """The outputs so far, scored in the samples' order."""
+    order = sorted(outputs)
+    return scorer.score([samples[k] for k in order], [outputs[k] for k in order])

@@ -66,8 +66,8 @@ def profile(
 
 def _few(pairs: Calibration) -> Calibration:
     """PAIRS of the pairs, evenly from all of them."""
-    step = max(1, len(pairs.images) // PAIRS)
-    return Calibration(pairs.images[::step][:PAIRS], pairs.texts[::step][:PAIRS])
+    step = max(1, len(pairs.pairs) // PAIRS)
+    return Calibration(pairs.pairs[::step][:PAIRS])
 
 
 def _falling(losses: Mapping[int, float]) -> dict[int, float]:

@@ -1,9 +1,12 @@
 """A loaded model and its evaluator, ready to run trials: opened once, closed however it ends."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
@@ -45,8 +48,7 @@ class Session:
             spec,
             self.model,
             self.artifacts,
-            self.prepared.evaluator,
-            self.prepared.samples,
+            self.prepared.task,
             self.quiet,
             pruner,
             check_size,
@@ -93,7 +95,9 @@ def opened(
     first, store = prepared[0], Store(home() / "store")
     try:
         connect(experiment)
+        if not quiet and (prompt := first.eval_spec.rendered_prompt):
+            tqdm.write(f"The first prompt as the model reads it: {prompt!r}", file=sys.stderr)
         model = first.load()
         yield [Session(each, model, each.artifacts(store, quiet), quiet) for each in prepared]
     finally:
-        first.evaluator.close()
+        first.task.close()

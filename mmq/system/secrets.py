@@ -77,7 +77,7 @@ def _known() -> set[str]:
     """Secrets of the environment in every spelling, but for words that texts need."""
     found = {text for name in VARIABLES if (text := os.environ.get(name))}
     plain = {*COMMON, os.environ.get(USER, "")}
-    for value in list(os.environ.values()):
+    for value in _environment():
         if "://" in value and (parts := _split(value)) is not None:
             found |= set(_in_address(parts))
             plain |= {parts.scheme, parts.netloc.rpartition("@")[2].partition(":")[0],
@@ -87,6 +87,12 @@ def _known() -> set[str]:
     spellings = (str, lambda text: quote(text, ""), quote_plus, lambda text: repr(text)[1:-1])
     spelled = {spell(text) for text in found for spell in spellings}
     return {text for text in spelled if len(text) >= SHORTEST and text not in plain}
+
+
+def _environment() -> list[str]:
+    """The values of all variables. MLflow's threads set and remove some meanwhile."""
+    values = [os.environ.get(name) for name in list(os.environ)]
+    return [value for value in values if value is not None]
 
 
 def _in_address(parts: SplitResult) -> Iterator[str]:
@@ -124,7 +130,7 @@ def hide_in_output() -> None:
 
     Streams are wrapped only where the environment has a secret.
     """
-    addresses = any("://" in v and redact(v) != v for v in list(os.environ.values()))
+    addresses = any("://" in v and redact(v) != v for v in _environment())
     if addresses or _known():
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)

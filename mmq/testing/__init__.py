@@ -6,6 +6,7 @@ class TestMyQuantizer(QuantizerContract):
 """
 
 from mmq.testing.evaluators import EvaluatorContract
+from mmq.testing.families import FamilyContract
 from mmq.testing.quantizers import QuantizerContract
 
-__all__ = ["EvaluatorContract", "QuantizerContract"]
+__all__ = ["EvaluatorContract", "FamilyContract", "QuantizerContract"]

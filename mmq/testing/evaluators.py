@@ -1,19 +1,20 @@
-"""What every evaluator must hold, tried on the embedded model and scenes."""
+"""What every evaluator must satisfy, tried on the embedded models and scenes."""
 
+import dataclasses
 import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmq.contracts import Evaluation, registry
-from mmq.contracts.evaluator import Evaluator
+from mmq.contracts import Evaluation
+from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
+from mmq.data.source import find_source
 from mmq.errors import InputError
-from mmq.evaluation.generating import InParts
+from mmq.evaluation.generating import Task, calibration_pairs, evaluate, protocol_for
 from mmq.models.loading import LoadedModel, load_model
 
 SAMPLES = 12
@@ -30,7 +31,7 @@ def _model(name: str) -> LoadedModel:
 
 @functools.cache
 def _samples(dataset: str, task: str) -> tuple[Any, ...]:
-    return tuple(registry.load("dataset", dataset)().samples(task, Path()))
+    return tuple(find_source(task, dataset, "").samples())
 
 
 class EvaluatorContract(ABC):
@@ -43,31 +44,60 @@ class EvaluatorContract(ABC):
     def make(self) -> Evaluator:
         """The evaluator under test, with options that make it quick."""
 
-    def _evaluate(self, evaluator: Evaluator, samples: tuple[Any, ...]) -> Evaluation:
-        return evaluator.evaluate(_model(self.model_name), samples, _silent)
+    def samples(self) -> tuple[Any, ...]:
+        """The evaluation set: that of `dataset_name`, or your own."""
+        evaluator = self.make()
+        return _samples(self.dataset_name, evaluator.samples_of or evaluator.task)
+
+    @contextmanager
+    def _opened(self, count: int = SAMPLES) -> Iterator[Task]:
+        evaluator, everything = self.make(), self.samples()
+        evaluator.check_samples(everything[:count], everything)
+        evaluator.check()
+        with Task(evaluator, everything[:count], everything) as task:
+            yield task
+
+    def _evaluate(self, task: Task) -> Evaluation:
+        return evaluate(task, _model(self.model_name), _silent)
+
+    def test_is_a_frozen_dataclass_of_options_with_a_version(self) -> None:
+        evaluator = self.make()
+        assert isinstance(evaluator, Evaluator)
+        assert type(evaluator).version >= 1
+        assert evaluator == dataclasses.replace(evaluator)
+        assert hash(evaluator) == hash(dataclasses.replace(evaluator))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            evaluator.task = "other"  # type: ignore[misc]
 
     def test_no_samples_are_refused_before_any_model_is_loaded(self) -> None:
         with pytest.raises(InputError):
             self.make().check_samples((), ())
 
-    @contextmanager
-    def _prepared(self) -> Iterator[tuple[Evaluator, tuple[Any, ...]]]:
+    def test_there_is_one_request_per_sample_that_shows_its_pictures(self) -> None:
         evaluator = self.make()
-        evaluator.resolve(_model(self.model_name).family)
-        samples = _samples(self.dataset_name, evaluator.task)
-        evaluator.check_samples(samples[:SAMPLES], samples)
-        evaluator.check()
-        evaluator.prepare(samples)
+        if not isinstance(evaluator, GeneratingEvaluator):
+            pytest.skip("it ranks, so it requests nothing")
+        protocol = protocol_for(evaluator, _model(self.model_name))
+        assert protocol is not None
+        samples = self.samples()[:SAMPLES]
+        requests = evaluator.requests(samples, protocol)
+        assert [request.sample_id for request in requests] == [sample.id for sample in samples]
+        assert all(request.images for request in requests)
+
+    def test_calibration_pairs_are_one_per_sample_or_refused(self) -> None:
+        evaluator, samples = self.make(), self.samples()[:SAMPLES]
+        protocol = protocol_for(evaluator, _model(self.model_name))
         try:
-            yield evaluator, samples[:SAMPLES]
-        finally:
-            evaluator.close()
+            pairs = calibration_pairs(evaluator, samples, protocol)
+        except InputError:
+            return
+        assert [request.sample_id for request, _ in pairs] == [sample.id for sample in samples]
 
     def test_scores_are_finite_and_lie_in_their_intervals(self) -> None:
-        with self._prepared() as (evaluator, samples):
-            evaluation = self._evaluate(evaluator, samples)
+        with self._opened() as task:
+            evaluation = self._evaluate(task)
         assert evaluation.score is evaluation.metrics[evaluation.primary]
-        assert evaluation.score.n == len(samples)
+        assert evaluation.score.n == len(task.samples)
         assert all(evaluation.undefined.values()), "an undefined metric needs a reason"
         for metric in evaluation.metrics.values():
             assert math.isfinite(metric.value)
@@ -75,40 +105,44 @@ class EvaluatorContract(ABC):
                 assert metric.low <= metric.value <= metric.high
 
     def test_there_is_a_value_and_a_prediction_for_every_sample(self) -> None:
-        with self._prepared() as (evaluator, samples):
-            evaluation = self._evaluate(evaluator, samples)
-            if isinstance(evaluator, InParts) and evaluator.bounds is not None:
-                self._check_parts(evaluator, samples, evaluation)
-        assert [p.sample_id for p in evaluation.predictions] == [s.id for s in samples]
-        assert all(p.image.exists() for p in evaluation.predictions)
+        with self._opened() as task:
+            evaluation = self._evaluate(task)
+            if isinstance(task.evaluator, GeneratingEvaluator):
+                self._check_values(task, evaluation)
+        assert [p.sample_id for p in evaluation.predictions] == [s.id for s in task.samples]
         for values in evaluation.per_sample.values():
-            assert len(values) == len(samples)
+            assert len(values) == len(task.samples)
             assert all(map(math.isfinite, values))
 
-    def _check_parts(
-        self, evaluator: InParts, samples: tuple[Any, ...], evaluation: Evaluation
-    ) -> None:
-        """What was said is worth the same alone, and lies in its bounds."""
-        said = [prediction.text for prediction in evaluation.predictions]
+    def _check_values(self, task: Task, evaluation: Evaluation) -> None:
+        """Outputs have the same values alone, and these lie in the bounds."""
+        if task.evaluator.bounds is None:
+            return
+        outputs = [prediction.text for prediction in evaluation.predictions]
         each = evaluation.per_sample[evaluation.primary]
-        low, high = evaluator.bounds or (-math.inf, math.inf)
-        for value, expected in zip(evaluator.values(samples, said), each, strict=True):
+        low, high = task.evaluator.bounds
+        for value, expected in zip(task.scorer.values(task.samples, outputs), each, strict=True):
             assert low <= value <= high
             assert math.isclose(value, expected, abs_tol=1e-9)
 
     def test_the_same_model_scores_the_same_again(self) -> None:
-        with self._prepared() as (evaluator, samples):
-            first, second = (self._evaluate(evaluator, samples) for _ in range(2))
+        with self._opened() as task:
+            first, second = (self._evaluate(task) for _ in range(2))
         assert first.metrics == second.metrics
         assert [p.text for p in first.predictions] == [p.text for p in second.predictions]
 
+    def test_a_scorer_that_is_opened_again_scores_the_same(self) -> None:
+        evaluations = []
+        for _ in range(2):
+            with self._opened(4) as task:
+                evaluations.append(self._evaluate(task))
+        assert evaluations[0].metrics == evaluations[1].metrics
+
     def test_a_sample_scores_the_same_in_a_smaller_set(self) -> None:
-        with self._prepared() as (evaluator, samples):
-            whole, part = (
-                self._evaluate(evaluator, samples),
-                self._evaluate(evaluator, samples[:5]),
-            )
-        if evaluator.pooled:
+        with self._opened() as task:
+            whole = self._evaluate(task)
+            part = self._evaluate(dataclasses.replace(task, samples=task.samples[:5]))
+        if task.evaluator.pooled:
             return
         for name, values in part.per_sample.items():
             assert list(values) == list(whole.per_sample[name][:5])

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mmq.contracts import LayerReport, Prediction
-from mmq.data.images import open_image
 from mmq.record import TrialDetails, TrialRecord
 from mmq.system import sealed
 
@@ -45,7 +46,7 @@ def write_details(folder: Path, details: TrialDetails) -> None:
     """The layer table, the predictions table and all predictions."""
     write_layers(folder, details.layers)
     predictions = details.predictions
-    everything = [asdict(p) | {"image": p.image.name} for p in predictions]
+    everything = [_prediction_facts(p) for p in predictions]
     (folder / ALL_PREDICTIONS).write_text(json.dumps(everything))
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)
     shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
@@ -65,12 +66,32 @@ def _layer_row(layer: dict[str, Any]) -> dict[str, Any]:
     return layer
 
 
+def _prediction_facts(prediction: Prediction) -> dict[str, Any]:
+    """A prediction with the file names of its pictures in place of the pictures."""
+    facts = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    images = facts.pop("images")
+    return facts | {"image": " + ".join(Path(image.name).name for image in images)}
+
+
+def _thumbnail(prediction: Prediction) -> Image.Image:
+    """The pictures side by side, each within a square of THUMBNAIL pixels."""
+    pictures = [image.open() for image in prediction.images]
+    for picture in pictures:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    width = sum(picture.width for picture in pictures)
+    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width
+    return sheet
+
+
 def _prediction_row(folder: Path, index: int, prediction: Prediction) -> dict[str, Any]:
     images = Path("table_images") / Path(PREDICTIONS).stem
     (folder / images).mkdir(parents=True, exist_ok=True)
     name = images / f"{index}.png"  # ids come from files and may hold anything
-    image = open_image(prediction.image)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image = _thumbnail(prediction)
     image.save(folder / name)
     return {
         "image": {

@@ -47,7 +47,9 @@ def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
     params |= {f"version.mmq.{room}": number for room, number in eval_spec.versions.items()}
     if eval_spec.allow_unread_weights:
         params["model.allow_unread_weights"] = True
-    params |= {f"model.{k}": v for k, v in eval_spec.reading.items()}
+    if eval_spec.rendered_prompt:
+        params["model.first_prompt"] = eval_spec.rendered_prompt
+    params |= {f"model.{k}": v for k, v in eval_spec.tokenization.items()}
     params |= {f"quantizer.{k}": v for k, v in eval_spec.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in eval_spec.evaluator_options.items()}
     return params | versions()

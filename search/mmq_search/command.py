@@ -105,7 +105,7 @@ def run_search(chosen: SearchOptions, extra: Mapping[str, Any]) -> Search:
             sessions = opened([prepared], chosen.experiment, quiet=is_worker())
             (session,) = stack.enter_context(sessions)
         else:
-            prepared.evaluator.close()  # what it checked with; the workers have their own
+            prepared.task.close()  # what it checked with; the workers have their own
         run = open_run(study, chosen.experiment, eval_spec)
         if is_worker():
             end_with_overseer()

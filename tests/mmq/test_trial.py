@@ -24,8 +24,7 @@ def run(loaded, tmp_path, bits):
     prepared, model, eval_spec = loaded
     spec = TrialSpec(eval_spec, BitAllocation.parse(bits))
     return run_trial(
-        spec, model, prepared.artifacts(Store(tmp_path), quiet=True), prepared.evaluator,
-        prepared.samples, quiet=True,
+        spec, model, prepared.artifacts(Store(tmp_path), quiet=True), prepared.task, quiet=True,
     )  # fmt: skip
 
 
@@ -37,7 +36,7 @@ def state(model):
 def test_every_family_and_task_of_the_paper_is_scored(tmp_path, model, task, bits):
     prepared = prepare(EvalOptions(model=model, task=task, limit="12"), {}, lambda parts: [])
     result = run((prepared, prepared.load(), prepared.eval_spec), tmp_path, bits)
-    prepared.evaluator.close()
+    prepared.task.close()
     assert good(task, result.record.score.value)
 
 

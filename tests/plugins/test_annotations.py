@@ -42,7 +42,7 @@ def read(tmp_path, layout, file, edit, indent=None):
     else:
         content = edit(content)
     path.write_bytes(content)
-    return reader.samples(task, tmp_path)
+    return official.samples_of(reader, tmp_path)
 
 
 def anonymous(content):
@@ -125,7 +125,7 @@ def test_a_json_key_that_comes_twice_is_refused(tmp_path, layout, file, old, new
     assert old in content
     path.write_bytes(content.replace(old, new, 1))
     with pytest.raises(InputError, match=message):
-        reader.samples(task, tmp_path)
+        official.samples_of(reader, tmp_path)
 
 
 def test_training_rows_that_come_twice_are_refused_whatever_is_drawn(tmp_path):
@@ -136,7 +136,7 @@ def test_training_rows_that_come_twice_are_refused_whatever_is_drawn(tmp_path):
     path.write_text(json.dumps(content))
     for seed in range(3):
         with pytest.raises(InputError, match="the question_id 100000 comes twice"):
-            VqaV2().calibration("vqa", root, 1, seed)
+            official.pairs_of(VqaV2(), root, 1, seed)
 
 
 def test_captions_on_which_annotators_agree_are_read_and_reported(tmp_path, caplog):
@@ -225,20 +225,20 @@ def test_files_that_are_no_json_are_refused_at_once(tmp_path, layout, content, m
     for path in root.rglob("*.json"):
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        reader.samples(task, root)
+        official.samples_of(reader, root)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r\n\r\n"])
 def test_windows_line_ends_and_a_mark_change_nothing(tmp_path, layout, line_end):
     write, reader, task = LAYOUTS[layout]
-    expected = reader.samples(task, write(tmp_path))
+    expected = official.samples_of(reader, write(tmp_path))
     for path in [*tmp_path.rglob("*.json"), *tmp_path.glob("*.t*")]:
         content = path.read_bytes()
         if path.suffix == ".json":
             content = json.dumps(json.loads(content), indent=1).encode()
         path.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", line_end))
-    assert reader.samples(task, tmp_path) == expected
+    assert official.samples_of(reader, tmp_path) == expected
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -261,18 +261,18 @@ def test_what_is_no_regular_file_is_passed_over_by_name(tmp_path, layout, kind, 
         kind
     ] in caplog.text
     with pytest.raises(InputError):
-        reader.samples(task, root)
-    assert reader.calibration(task, root, 5, 0) is None
+        official.samples_of(reader, root)
+    assert official.pairs_of(reader, root, 5, 0) is None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_training_pictures_that_are_no_files_are_not_drawn(tmp_path, layout):
     write, reader, task = LAYOUTS[layout]
     root = write(tmp_path)
-    pictures = list(dict.fromkeys(s.image for s in reader.calibration(task, root, 99, 0)))
+    pictures = list(dict.fromkeys(s.image.path for s in official.pairs_of(reader, root, 99, 0)))
     pictures[0].unlink()
     pictures[0].symlink_to(pictures[0].name)
     pictures[1].unlink()
     os.mkfifo(pictures[1])
-    drawn = {s.image for s in reader.calibration(task, root, 99, 0)}
+    drawn = {s.image.path for s in official.pairs_of(reader, root, 99, 0)}
     assert drawn == set(pictures[2:])

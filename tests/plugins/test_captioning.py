@@ -13,7 +13,7 @@ from mmq_plugins.evaluators.captioning import Captioning, CaptionScorer
 from mmq_plugins.evaluators.java import require_java
 from mmq_plugins.evaluators.line_process import ChildError
 
-from mmq.contracts import CaptionSample
+from mmq.contracts import CaptionSample, FileImage
 from mmq.errors import InputError
 from mmq.testing import EvaluatorContract
 
@@ -28,7 +28,9 @@ def samples_and_captions(n=40):
     samples, said = [], []
     for k in range(n):
         texts = captions(make_scene(k), rng)
-        samples.append(CaptionSample(str(k), str(k), Path(f"{k}.jpg"), tuple(texts[1:])))
+        samples.append(
+            CaptionSample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),), tuple(texts[1:]))
+        )
         said.append(texts[0])
     said[3], said[4], said[5] = "", "|||", "a dog, isn't it? “quoted”"
     return samples, said
@@ -68,7 +70,9 @@ def test_scores_equal_pycocoevalcaps_own(scored, monkeypatch):
 
 def test_line_breaks_inside_references_shift_nothing():
     texts = [("a red\rdog", "b\u2028cat"), ("third\x0bone",), ("fourth\none",)]
-    samples = [CaptionSample(str(k), str(k), Path("x"), t) for k, t in enumerate(texts)]
+    samples = [
+        CaptionSample(str(k), str(k), (FileImage(Path("x")),), t) for k, t in enumerate(texts)
+    ]
     scorer = CaptionScorer(samples)
     assert scorer._references == {
         "0": ["a red dog", "b cat"], "1": ["third one"], "2": ["fourth one"],
@@ -116,7 +120,7 @@ def test_a_java_that_fails_is_reported(monkeypatch, tmp_path):
 
 def caption_samples(*references):
     return [
-        CaptionSample(str(k), str(k), Path(f"{k}.jpg"), tuple(texts))
+        CaptionSample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),), tuple(texts))
         for k, texts in enumerate(references)
     ]
 
@@ -129,7 +133,7 @@ def test_references_that_tell_no_picture_from_another_are_refused(other):
     with pytest.raises(InputError, match="CIDEr is undefined: the references of"):
         Captioning().check_samples(other, other)
     with pytest.raises(InputError, match="CIDEr is undefined"):
-        Captioning().score(other, ["a cat"] * len(other))
+        Captioning().scorer(other).score(other, ["a cat"] * len(other))
 
 
 def test_one_picture_out_of_several_is_scored_with_the_frequencies_of_all():
@@ -147,7 +151,7 @@ def test_pictures_that_say_only_what_all_say_are_refused_alone_and_reported_amon
 
 @pytest.mark.parametrize("texts", [[""], ["...", " ? "], ["\U0001f600"], ["\x00\u2028"], ["|||"]])
 def test_a_picture_without_a_word_in_its_references_is_refused_by_its_id(texts):
-    samples = [*TWO, CaptionSample("pic 7", "7", Path("7.jpg"), tuple(texts))]
+    samples = [*TWO, CaptionSample("pic 7", "7", (FileImage(Path("7.jpg")),), tuple(texts))]
     with pytest.raises(InputError, match="1 of 3 pictures have no reference.*'pic 7'"):
         Captioning().check_samples(samples, samples)
     Captioning().check_samples(TWO, samples)
@@ -187,12 +191,20 @@ def test_bleu_of_more_words_than_any_reference_has_is_undefined():
     assert "captioning/BLEU_4" not in evaluation.metrics
 
 
-def test_an_evaluator_scores_the_same_after_it_was_closed():
-    evaluator = Captioning()
-    evaluator._meteor = DeadMeteor()
+def test_a_scorer_scores_the_same_after_it_was_closed():
+    scorer = CaptionScorer(TWO, DeadMeteor())
     captions = ["a red dog", "two cats"]
-    evaluator.check_samples(TWO, TWO)
-    first = evaluator.score(TWO, captions)
-    evaluator.close()
-    evaluator.close()
-    assert evaluator.score(TWO, captions).metrics == first.metrics
+    first = scorer.score(TWO, captions)
+    scorer.close()
+    scorer.close()
+    assert scorer.score(TWO, captions).metrics == first.metrics
+
+
+class MuteMeteor(DeadMeteor):
+    def check(self):
+        raise InputError("METEOR does not run here")
+
+
+def test_a_meteor_that_does_not_run_is_refused_when_the_scorer_is_opened():
+    with pytest.raises(InputError, match="does not run here"):
+        CaptionScorer(TWO, MuteMeteor()).__enter__()

@@ -7,13 +7,14 @@ import official_files as official
 import pytest
 from mmq_plugins.datasets.coco_captions import CocoCaptions
 from mmq_plugins.datasets.coco_karpathy import CocoKarpathy
-from mmq_plugins.datasets.files import reservoir
 from mmq_plugins.datasets.flickr30k import Flickr30k
 from mmq_plugins.datasets.gqa import Gqa
 from mmq_plugins.datasets.vqav2 import VqaV2
 
-from mmq.contracts import CaptionSample, QuestionSample
-from mmq.data.images import check_images
+from mmq.cli.datasets import has_training_split
+from mmq.contracts import CaptionSample, FileImage, QuestionSample
+from mmq.data.image_checks import check_images
+from mmq.data.subsets import reservoir
 from mmq.errors import InputError
 
 # layout, reader, task, samples, training samples
@@ -36,9 +37,9 @@ def test_an_official_layout_is_recognized_and_read(tmp_path, layout):
     assert not reader.recognizes(tmp_path)
     root = write(tmp_path)
     assert reader.recognizes(root)
-    samples = reader.samples(task, root)
+    samples = official.samples_of(reader, root)
     assert len({s.id for s in samples}) == len(samples) == count
-    check_images(s.image for s in samples)
+    check_images(samples)
     if isinstance(samples[0], CaptionSample):
         assert all(len(s.references) == 5 for s in samples)
         assert samples[0].references[1].startswith("a cat sits on mat 1")
@@ -48,18 +49,18 @@ def test_an_official_layout_is_recognized_and_read(tmp_path, layout):
 def test_calibration_comes_seeded_from_the_training_split(tmp_path, layout):
     write, reader, task, _, train = LAYOUTS[layout]
     root = write(tmp_path)
-    everything = reader.calibration(task, root, 128, seed=0)
+    everything = official.pairs_of(reader, root, 128, seed=0)
     assert len(everything) == train
-    assert not {s.image for s in everything} & {s.image for s in reader.samples(task, root)}
-    check_images(s.image for s in everything)
-    part = reader.calibration(task, root, 2, seed=3)
-    assert part == reader.calibration(task, root, 2, seed=3)
+    assert not {s.image for s in everything} & {s.image for s in official.samples_of(reader, root)}
+    check_images(everything)
+    part = official.pairs_of(reader, root, 2, seed=3)
+    assert part == official.pairs_of(reader, root, 2, seed=3)
     assert len(part) == 2
     assert all(sample in everything for sample in part)
-    assert {s.id for k in range(20) for s in reader.calibration(task, root, 2, seed=k)} == {
+    assert {s.id for k in range(20) for s in official.pairs_of(reader, root, 2, seed=k)} == {
         s.id for s in everything
     }
-    assert reader.calibration(task, root, 0, seed=0) == []
+    assert has_training_split(reader, root)
 
 
 @pytest.mark.parametrize("layout", ["lavis coco", "lavis flickr", "token flickr"])
@@ -68,7 +69,10 @@ def test_captions_of_a_picture_need_not_follow_one_another(tmp_path, layout):
     root = write(tmp_path)
 
     def read():
-        everything = reader.samples(task, root), reader.calibration(task, root, 128, seed=0)
+        everything = (
+            official.samples_of(reader, root),
+            official.pairs_of(reader, root, 128, seed=0),
+        )
         return [{s.id: (s.image, set(s.references)) for s in samples} for samples in everything]
 
     in_order = read()
@@ -92,32 +96,32 @@ def test_a_test_picture_whose_captions_are_given_twice_is_refused(tmp_path):
     path = root / "annotations" / "coco_karpathy_test.json"
     path.write_text(json.dumps(2 * json.loads(path.read_text())))
     with pytest.raises(InputError, match=r"\[3\] has captions of val2014/COCO_.* again"):
-        CocoKarpathy().samples("captioning", root)
+        official.samples_of(CocoKarpathy(), root)
 
 
 def test_text_files_may_begin_with_a_byte_order_mark_and_have_blank_lines(tmp_path):
     root = official.token_flickr(tmp_path)
-    expected = Flickr30k().samples("retrieval", root)
+    expected = official.samples_of(Flickr30k(), root)
     for path in (root / "results_20130124.token", root / "test.txt"):
         path.write_text("\ufeff" + path.read_text().replace("\n", "\n\n") + "\n", "utf-8")
-    assert Flickr30k().samples("retrieval", root) == expected
+    assert official.samples_of(Flickr30k(), root) == expected
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_annotations_or_pictures_there_is_no_training_split(tmp_path, layout):
     write, reader, task, *_ = LAYOUTS[layout]
-    assert reader.calibration(task, tmp_path, 128, seed=0) is None
+    assert official.pairs_of(reader, tmp_path, 128, seed=0) is None
     root = write(tmp_path)
     if "karpathy" not in layout:  # its one file has all splits
         for path in [*root.rglob("*train*.json"), *root.glob("train.txt")]:
             path.unlink()
-        assert reader.calibration(task, root, 128, seed=0) is None
-        assert reader.calibration(task, root, 0, seed=0) is None
-        assert reader.samples(task, root)
+        assert official.pairs_of(reader, root, 128, seed=0) is None
+        assert not has_training_split(reader, root)
+        assert official.samples_of(reader, root)
     write(root)
     for folder in ("images", "val2014", "train2014", "flickr30k-images", "flickr30k_images"):
         shutil.rmtree(root / folder, ignore_errors=True)
-    assert reader.calibration(task, root, 128, seed=0) is None
+    assert official.pairs_of(reader, root, 128, seed=0) is None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -125,40 +129,40 @@ def test_without_its_pictures_there_is_no_training_split(tmp_path, layout):
     """Copies made for evaluation bring all annotations, but the test pictures only."""
     write, reader, task, count, _ = LAYOUTS[layout]
     root = write(tmp_path)
-    pictures = [s.image for s in reader.calibration(task, root, 128, seed=0)]
+    pictures = [s.image.path for s in official.pairs_of(reader, root, 128, seed=0)]
     for path in set(pictures):
         path.unlink()
-    assert reader.calibration(task, root, 128, seed=0) is None
-    assert reader.calibration(task, root, 0, seed=0) is None
-    check_images(s.image for s in reader.samples(task, root))
+    assert official.pairs_of(reader, root, 128, seed=0) is None
+    assert not has_training_split(reader, root)
+    check_images(official.samples_of(reader, root))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_training_pictures_that_are_missing_are_not_drawn(tmp_path, layout, caplog):
     write, reader, task, *_, train = LAYOUTS[layout]
     root = write(tmp_path)
-    pictures = [s.image for s in reader.calibration(task, root, 128, seed=0)]
+    pictures = [s.image.path for s in official.pairs_of(reader, root, 128, seed=0)]
     assert not caplog.text
     pictures[-1].unlink()
     pictures[0].unlink(missing_ok=True)
     pictures[0].symlink_to(tmp_path / "swept away")
     left = [path for path in pictures if path not in (pictures[0], pictures[-1])]
-    assert [s.image for s in reader.calibration(task, root, 128, seed=0)] == left
+    assert [s.image.path for s in official.pairs_of(reader, root, 128, seed=0)] == left
     assert f"{train - len(left)} of {train} training samples have no picture" in caplog.text
-    assert reader.calibration(task, root, 0, seed=0) == []
+    assert has_training_split(reader, root)
     for seed in range(5):
-        check_images(s.image for s in reader.calibration(task, root, 2, seed))
+        check_images(official.pairs_of(reader, root, 2, seed))
 
 
 def test_without_train2014_karpathys_calibration_is_drawn_from_restval(tmp_path):
     root = official.karpathy_coco(tmp_path)
     shutil.rmtree(root / "train2014")
-    drawn = CocoKarpathy().calibration("captioning", root, 128, seed=0)
-    assert [s.image.parent.name for s in drawn] == ["val2014"] * 2
+    drawn = official.pairs_of(CocoKarpathy(), root, 128, seed=0)
+    assert [s.image.path.parent.name for s in drawn] == ["val2014"] * 2
     content = json.loads((root / "dataset_coco.json").read_text())
     content["images"] = [row for row in content["images"] if row["split"] != "restval"]
     official.dump(root / "dataset_coco.json", content)
-    assert CocoKarpathy().calibration("captioning", root, 128, seed=0) is None
+    assert official.pairs_of(CocoKarpathy(), root, 128, seed=0) is None
 
 
 @pytest.mark.parametrize(
@@ -173,16 +177,17 @@ def test_without_train2014_karpathys_calibration_is_drawn_from_restval(tmp_path)
 def test_vqav2_is_found_where_its_archives_are_unpacked_to(tmp_path, folder, prefix):
     root = official.vqav2(tmp_path, folder=folder, prefix=prefix)
     assert VqaV2().recognizes(root)
-    check_images(s.image for s in VqaV2().samples("vqa", root))
-    assert len(VqaV2().calibration("vqa", root, 128, 0)) == 10
+    check_images(official.samples_of(VqaV2(), root))
+    assert len(official.pairs_of(VqaV2(), root, 128, 0)) == 10
 
 
 @pytest.mark.parametrize("folder", ["", "questions", "questions1.2"])
 def test_gqa_questions_have_one_answer_and_their_types(tmp_path, folder):
     root = official.gqa(tmp_path, questions=folder)
-    first = Gqa().samples("gqa", root)[0]
+    first = official.samples_of(Gqa(), root)[0]
     assert first == QuestionSample(
-        "20131613130", "n161313", root / "images" / "n161313.jpg", "Is the sky dark 0?", ("yes",),
+        "20131613130", "n161313", (FileImage(root / "images" / "n161313.jpg"),),
+        "Is the sky dark 0?", ("yes",),
         "", (("structural", "verify"), ("semantic", "attr")),
     )  # fmt: skip
 
@@ -194,27 +199,27 @@ def test_gqa_questions_without_types_are_read(tmp_path):
     for row, types in zip(content.values(), [None, {}, {"semantic": None}], strict=False):
         row["types"] = types
     official.dump(path, content)
-    assert [s.types for s in Gqa().samples("gqa", root)][:3] == [(), (), ()]
+    assert [s.types for s in official.samples_of(Gqa(), root)][:3] == [(), (), ()]
 
 
 def test_val2017_is_never_calibrated_with_its_own_pictures(tmp_path):
     """train2017 holds most of val2014, so that only train2014 belongs to val2014."""
     root = official.coco_captions(tmp_path, {"val2014": range(3), "train2017": range(5)})
-    assert CocoCaptions().calibration("captioning", root, 128, 0) is None
+    assert official.pairs_of(CocoCaptions(), root, 128, 0) is None
     official.coco_captions(tmp_path, {"val2017": range(3), "train2014": range(100, 102)})
-    assert len(CocoCaptions().samples("captioning", root)) == 3
-    assert len(CocoCaptions().calibration("captioning", root, 128, 0)) == 5
+    assert len(official.samples_of(CocoCaptions(), root)) == 3
+    assert len(official.pairs_of(CocoCaptions(), root, 128, 0)) == 5
     shutil.rmtree(root / "train2017")
-    assert len(CocoCaptions().calibration("captioning", root, 128, 0)) == 2
+    assert len(official.pairs_of(CocoCaptions(), root, 128, 0)) == 2
 
 
 def test_the_split_whose_pictures_are_there_is_read(tmp_path):
     root = official.coco_captions(tmp_path, {"val2014": range(3), "val2017": range(5)})
-    assert len(CocoCaptions().samples("captioning", root)) == 5
+    assert len(official.samples_of(CocoCaptions(), root)) == 5
     shutil.rmtree(root / "val2017")
-    samples = CocoCaptions().samples("captioning", root)
+    samples = official.samples_of(CocoCaptions(), root)
     assert len(samples) == 3
-    check_images(s.image for s in samples)
+    check_images(samples)
 
 
 def test_pictures_may_be_links_of_a_download_cache(tmp_path):
@@ -223,7 +228,7 @@ def test_pictures_may_be_links_of_a_download_cache(tmp_path):
     (root / "val2014").mkdir()
     for path in (tmp_path / "blobs").iterdir():
         (root / "val2014" / path.name).symlink_to(path)
-    check_images(s.image for s in VqaV2().samples("vqa", root))
+    check_images(official.samples_of(VqaV2(), root))
 
 
 def change(path, edit):
@@ -266,7 +271,7 @@ def test_malformed_files_are_refused_with_the_place(tmp_path, layout, file, edit
     root = write(tmp_path)
     change(root / file, edit)
     with pytest.raises(InputError, match=message):
-        reader.samples(task, root)
+        official.samples_of(reader, root)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +287,7 @@ def test_a_malformed_token_file_is_refused(tmp_path, text, message):
     content = text if isinstance(text, bytes) else text.encode()
     (root / "results_20130124.token").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        Flickr30k().samples("retrieval", root)
+        official.samples_of(Flickr30k(), root)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "token flickr"])
@@ -297,7 +302,7 @@ def test_a_cut_or_missing_annotation_file_is_named(tmp_path, layout, damage):
             path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"<html>")
     expected = "does not exist" if damage == "missing" else "is not readable JSON"
     with pytest.raises(InputError, match=expected):
-        reader.samples(task, root)
+        official.samples_of(reader, root)
 
 
 def test_a_draw_from_a_stream_is_even_and_in_order():

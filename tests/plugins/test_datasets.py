@@ -8,7 +8,7 @@ from mmq_plugins.datasets.vqav2 import VqaV2
 from mmq_plugins.embedded.scene_files import write_scenes
 
 from mmq.contracts import QuestionSample
-from mmq.data.images import check_images
+from mmq.data.image_checks import check_images
 from mmq.data.source import find_source
 from mmq.errors import InputError
 
@@ -36,30 +36,30 @@ def edit(path, change):
 
 
 def test_questions_come_with_ten_answers_and_their_picture(folder):
-    samples = VqaV2().samples("vqa", folder)
+    samples = official.samples_of(VqaV2(), folder)
     assert len(samples) == 12
     assert all(isinstance(s, QuestionSample) and len(s.answers) == 10 for s in samples)
-    assert samples[0].image == folder / "val2014" / "COCO_val2014_000000000001.jpg"
-    check_images(s.image for s in samples)
+    assert samples[0].image.path == folder / "val2014" / "COCO_val2014_000000000001.jpg"
+    check_images(samples)
 
 
 def test_captions_come_five_a_picture(folder):
-    samples = CocoCaptions().samples("captioning", folder)
+    samples = official.samples_of(CocoCaptions(), folder)
     assert [len(s.references) for s in samples] == [5] * 6
     assert all(len(set(s.references)) == 5 for s in samples)
 
 
 def test_pictures_without_captions_are_left_out_and_counted(folder, caplog):
     edit(folder / CAPTIONS, lambda c: c.update(annotations=c["annotations"][10:]))
-    assert len(CocoCaptions().samples("captioning", folder)) == 4
+    assert len(official.samples_of(CocoCaptions(), folder)) == 4
     assert "2 of 6 pictures have no caption" in caplog.text
 
 
 def test_val2017_layout_is_read_too(folder):
     (folder / CAPTIONS).rename(folder / "annotations" / "captions_val2017.json")
     (folder / "val2014").rename(folder / "val2017")
-    samples = CocoCaptions().samples("captioning", folder)
-    check_images(s.image for s in samples)
+    samples = official.samples_of(CocoCaptions(), folder)
+    check_images(samples)
 
 
 def test_the_data_set_is_found_by_its_files(folder):
@@ -72,7 +72,7 @@ def test_the_data_set_is_found_by_its_files(folder):
     [
         (ANSWERS, lambda c: c.clear(), "has no list 'annotations'"),
         (ANSWERS, lambda c: c["annotations"].clear(), "the list 'annotations' is empty"),
-        (ANSWERS, lambda c: c["annotations"].pop(2), r"questions\[2\] has the id 2000"),
+        (ANSWERS, lambda c: c["annotations"].pop(2), "the id 2000 has no answers"),
         (ANSWERS, lambda c: c["annotations"][1].pop("answers"), r"tions\[1\] has no 'answers'"),
         (ANSWERS, lambda c: c["annotations"][1]["answers"][0].clear(), "an answer without text"),
         (QUESTIONS, lambda c: c["questions"][3].pop("question"), r"ions\[3\] has no 'question'"),
@@ -83,7 +83,7 @@ def test_the_data_set_is_found_by_its_files(folder):
 def test_malformed_vqa_files_are_refused_with_the_place(folder, file, change, message):
     edit(folder / file, change)
     with pytest.raises(InputError, match=message):
-        VqaV2().samples("vqa", folder)
+        official.samples_of(VqaV2(), folder)
 
 
 @pytest.mark.parametrize(
@@ -93,22 +93,22 @@ def test_malformed_vqa_files_are_refused_with_the_place(folder, file, change, me
         (lambda c: c["images"].pop(0), r"annotations\[0\] names image 1"),
         (lambda c: c["annotations"][4].update(caption=7), r"annotations\[4\] has no 'caption'"),
         (lambda c: c["images"][2].update(file_name="../secret.jpg"), "leads out of"),
-        (lambda c: c["images"][2].update(file_name="a\0b.jpg"), "is no file name"),
+        (lambda c: c["images"][2].update(file_name="a\0b.jpg"), "is not a file name"),
     ],
 )
 def test_malformed_caption_files_are_refused_with_the_place(folder, change, message):
     edit(folder / CAPTIONS, change)
     with pytest.raises(InputError, match=message):
-        CocoCaptions().samples("captioning", folder)
+        official.samples_of(CocoCaptions(), folder)
 
 
 def test_a_file_that_is_no_json_or_missing_is_named(folder):
     (folder / ANSWERS).write_text("{")
     with pytest.raises(InputError, match="is not readable JSON"):
-        VqaV2().samples("vqa", folder)
+        official.samples_of(VqaV2(), folder)
     (folder / ANSWERS).unlink()
     with pytest.raises(InputError, match="does not exist"):
-        VqaV2().samples("vqa", folder)
+        official.samples_of(VqaV2(), folder)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
@@ -118,9 +118,9 @@ def test_a_missing_or_unreadable_picture_is_named(folder, damage):
     path.unlink()
     if damage != "missing":
         path.write_bytes({"empty": b"", "cut": content[:-99], "text": b"not a picture"}[damage])
-    samples = VqaV2().samples("vqa", folder)
+    samples = official.samples_of(VqaV2(), folder)
     with pytest.raises(InputError, match="000000000003.jpg (does not exist|cannot be read)"):
-        check_images((s.image for s in samples), quiet=True)
+        check_images(samples, quiet=True)
 
 
 def test_a_missing_folder_prints_the_expected_tree_and_the_download_page(tmp_path):
@@ -152,7 +152,7 @@ def test_missing_files_of_a_found_folder_print_the_expected_tree_and_the_downloa
 
 
 def test_a_data_set_for_another_task_is_refused(folder):
-    with pytest.raises(InputError, match="'coco-captions' does not serve the task 'vqa'"):
+    with pytest.raises(InputError, match="'coco-captions' does not support the task 'vqa'"):
         find_source("vqa", str(folder), dataset="coco-captions")
 
 

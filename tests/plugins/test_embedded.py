@@ -7,6 +7,7 @@ import pytest
 from mmq_plugins.embedded import outliers
 
 from mmq.config import EvalOptions
+from mmq.evaluation.generating import evaluate
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
 
@@ -47,8 +48,9 @@ def score(model_name, task, exchange_pictures=False, limit=160):
         others = images[half:] + images[:half]
         samples = [replace(s, image=i) for s, i in zip(samples, others, strict=True)]
     model = prepared.load()
-    evaluation = prepared.evaluator.evaluate(model, samples, lambda items, text: items)
-    prepared.evaluator.close()
+    task = replace(prepared.task, samples=samples)
+    evaluation = evaluate(task, model, lambda items, text: items)
+    prepared.task.close()
     return evaluation.score
 
 

@@ -1,27 +1,28 @@
 """The general family: tiny models of several architectures, split, asked and quantized."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
+from asking import ask, picture, scores, silent
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.generic import Generic
-from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, tiny_config
+from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, save_tiny, tiny_config
 from torch import nn
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
-from mmq.data.images import open_image
+from mmq.contracts import GenerationConfig, Request
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import read_config
 from mmq.models.skeleton import family_of, skeleton
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
+from mmq.testing import FamilyContract
 from mmq.trial import run_trial
 
 
@@ -112,26 +113,35 @@ def model(request, tmp_path_factory):
 
 def test_it_is_asked_through_its_own_processor(model):
     assert isinstance(model.family, Generic)
-    samples = Scenes().samples("vqa", Path())[:4]
-    evaluation = Vqa(batch_size=4, min_new_tokens=3, max_new_tokens=5).evaluate(
-        model, samples, lambda items, text: items
-    )
+    samples = find_source("vqa", "scenes").samples()[:4]
+    evaluation = scores(Vqa(batch_size=4, min_new_tokens=3, max_new_tokens=5), model, samples)
     assert evaluation.score.n == 4
     assert not any("Answer the" in p.text for p in evaluation.predictions)
 
 
 def test_an_answer_does_not_depend_on_its_batch(model):
-    settings = replace(Generic.generation["vqa"], min_new_tokens=4)
-    samples = Scenes().samples("vqa", Path())[:4]
-    images = [open_image(sample.image) for sample in samples]
-    texts = [settings.prompt.format(sample.question * (1 + k)) for k, sample in enumerate(samples)]
-    together = model.family.generate(model, images, texts, settings)
+    samples = find_source("vqa", "scenes").samples()[:4]
+    images = [sample.image.open() for sample in samples]
+    questions = [sample.question * (1 + k) for k, sample in enumerate(samples)]
+    together = ask(model, images, questions, min_new_tokens=4)
     apart = [
-        model.family.generate(model, [image], [text], settings)[0]
-        for image, text in zip(images, texts, strict=True)
+        ask(model, [image], [question], min_new_tokens=4)[0]
+        for image, question in zip(images, questions, strict=True)
     ]
     assert together == apart
     assert any(together)
+
+
+def test_two_pictures_are_shown_in_their_order(model):
+    first, second = (picture(s.image.open()) for s in find_source("gqa", "scenes").samples()[:8:7])
+    config = GenerationConfig(max_new_tokens=6, min_new_tokens=6)
+
+    def outputs(*images):
+        return model.generate([Request(images, "compare", "1")], config, silent)
+
+    assert model.render(Request((first, second), "compare", "1")).count("compare") == 1
+    assert all(outputs(first, second))
+    assert outputs(first, second) == outputs(first, second)
 
 
 def test_it_is_quantized_and_restored(model, tmp_path):
@@ -141,10 +151,23 @@ def test_it_is_quantized_and_restored(model, tmp_path):
     prepared = prepare(chosen, {"group-size": "16"}, lambda parts: [allocation])
     result = run_trial(
         TrialSpec(prepared.eval_spec, allocation), model,
-        prepared.artifacts(Store(tmp_path), quiet=True), prepared.evaluator,
-        prepared.samples, quiet=True,
+        prepared.artifacts(Store(tmp_path), quiet=True), prepared.task, quiet=True,
     )  # fmt: skip
     assert {layer.bits for layer in result.details.layers} == {4}
     assert all(0 < layer.relative_error < 0.3 for layer in result.details.layers)
     assert result.record.score.n == 4
     assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    return save_tiny("idefics3", tmp_path_factory.mktemp("contract"))
+
+
+class TestGeneric(FamilyContract):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tiny_folder):
+        self.folder = str(tiny_folder)
+
+    def checkpoint(self):
+        return self.folder

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmq_plugins.evaluators.gqa import Gqa, exact_match, score_answers
 
-from mmq.contracts import QuestionSample
+from mmq.contracts import FileImage, QuestionSample
 from mmq.testing import EvaluatorContract
 
 
@@ -60,7 +60,7 @@ def test_the_rule_decides_the_score():
 
 
 def sample(key, answer, *types):
-    return QuestionSample(key, key, Path("x.jpg"), "what?", (answer,), "", types)
+    return QuestionSample(key, key, (FileImage(Path("x.jpg")),), "what?", (answer,), "", types)
 
 
 def test_accuracy_comes_by_type_where_the_file_has_types():

@@ -4,12 +4,11 @@ import json
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
+from asking import ask, picture, requests_for, scores, silent
 from mmq_plugins.embedded import scenes
 from mmq_plugins.embedded.build import build_tokenizer
 from mmq_plugins.evaluators.retrieval import Retrieval
@@ -18,11 +17,13 @@ from mmq_plugins.models.blip2 import Blip2
 from mmq_plugins.models.llava import Llava
 from safetensors.torch import load_file
 
-from mmq.data.images import open_image
+from mmq.contracts import AnswerFormat, GenerationConfig, Request
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import load_model, read_config
 from mmq.models.skeleton import skeleton
+from mmq.testing import FamilyContract
 
 PICTURES = [scenes.render(scenes.make_scene(k, "test")) for k in range(4)]
 QUESTIONS = [
@@ -39,31 +40,23 @@ def blip2():
 
 
 def test_answers_do_not_depend_on_the_batch(blip2):
-    settings = Blip2.generation["vqa"]
-    prompts = [settings.prompt.format(question) for question in QUESTIONS]
-    together = blip2.family.generate(blip2, PICTURES, prompts, settings)
-    apart = [
-        blip2.family.generate(blip2, [picture], [prompt], settings)[0]
-        for picture, prompt in zip(PICTURES, prompts, strict=True)
-    ]
+    together = ask(blip2, PICTURES, QUESTIONS)
+    apart = [ask(blip2, [p], [q])[0] for p, q in zip(PICTURES, QUESTIONS, strict=True)]
     assert together == apart
     assert all(together)
 
 
 def test_an_answer_holds_nothing_of_its_prompt(blip2):
-    settings = Blip2.generation["vqa"]
-    (answer,) = blip2.family.generate(
-        blip2, PICTURES[:1], [settings.prompt.format(QUESTIONS[0])], settings
-    )
+    (answer,) = ask(blip2, PICTURES[:1], QUESTIONS[:1])
     assert answer == str(len(scenes.make_scene(0, "test").objects))
 
 
 @pytest.mark.parametrize("beams", [1, 5])
 def test_answers_are_those_of_transformers_own_generation(blip2, beams):
-    settings = replace(Blip2.generation["vqa"], num_beams=beams)
-    samples = Scenes().samples("vqa", Path())[:48]
-    images = [open_image(sample.image) for sample in samples]
-    prompts = [settings.prompt.format(sample.question) for sample in samples]
+    samples = find_source("vqa", "scenes").samples()[:48]
+    images = [sample.image.open() for sample in samples]
+    questions = [sample.question for sample in samples]
+    prompts = [blip2.render(r) for r in requests_for(blip2, images, questions)]
     inputs = blip2.processor(images=images, text=prompts, padding=True, return_tensors="pt")
     tokens = blip2.module.generate(
         **inputs, max_new_tokens=10, min_new_tokens=1, num_beams=beams, length_penalty=0.0,
@@ -71,7 +64,7 @@ def test_answers_are_those_of_transformers_own_generation(blip2, beams):
     )  # fmt: skip
     cut = tokens[:, inputs["input_ids"].shape[1] :]
     expected = [t.strip() for t in blip2.processor.batch_decode(cut, skip_special_tokens=True)]
-    assert blip2.family.generate(blip2, images, prompts, settings) == expected
+    assert ask(blip2, images, questions, num_beams=beams) == expected
 
 
 def test_captions_are_those_of_transformers_own_unconditional_generation(blip2):
@@ -79,8 +72,7 @@ def test_captions_are_those_of_transformers_own_unconditional_generation(blip2):
     tokens = blip2.module.generate(**inputs, max_new_tokens=30, num_beams=5, do_sample=False)
     text = blip2.processor.batch_decode(tokens, skip_special_tokens=True)
     expected = [t.replace("<image>", "").strip() for t in text]
-    found = blip2.family.generate(blip2, PICTURES, [""] * 4, Blip2.generation["captioning"])
-    assert found == expected
+    assert ask(blip2, PICTURES, [""] * 4, AnswerFormat.CAPTION) == expected
 
 
 @pytest.mark.parametrize("name", ["embedded-blip2", "embedded-llava", "embedded-retrieval"])
@@ -90,11 +82,9 @@ def test_checkpoints_load_and_answer_in_half_precision(name, dtype):
     found = {p.dtype for p in model.module.parameters() if p.is_floating_point()}
     assert found == {getattr(torch, dtype)}
     assert model.fingerprint != load_model(name).fingerprint
-    task = model.family.tasks[-1]
-    evaluator = {"vqa": Vqa, "retrieval": Retrieval}[task]()
-    samples = Scenes().samples(task, Path())[:10]
-    evaluation = evaluator.evaluate(model, samples, lambda items, text: items)
-    assert evaluation.score.value >= 60
+    evaluator = Retrieval() if model.family.matches else Vqa()
+    samples = find_source(evaluator.task, "scenes").samples()[:10]
+    assert scores(evaluator, model, samples).score.value >= 60
 
 
 def test_pickled_weights_are_loaded_only_where_that_is_allowed(blip2, tmp_path):
@@ -192,21 +182,47 @@ def llava(tmp_path_factory):
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_llavas_answers_are_those_of_transformers_own_generation(llava, beams):
-    settings = replace(Llava.generation["vqa"], num_beams=beams)
-    prompts = [settings.prompt.format(question) for question in QUESTIONS]
+    prompts = [llava.render(r) for r in requests_for(llava, PICTURES, QUESTIONS)]
     inputs = llava.processor(images=PICTURES, text=prompts, padding=True, return_tensors="pt")
     inputs.pop("token_type_ids", None)
     tokens = llava.module.generate(**inputs, max_new_tokens=10, num_beams=beams, do_sample=False)
     cut = tokens[:, inputs["input_ids"].shape[1] :]
     expected = [t.strip() for t in llava.processor.batch_decode(cut, skip_special_tokens=True)]
-    assert llava.family.generate(llava, PICTURES, prompts, settings) == expected
+    assert ask(llava, PICTURES, QUESTIONS, num_beams=beams) == expected
+
+
+def test_llavas_answers_about_two_pictures_are_those_of_transformers_own_generation(llava):
+    requests = [
+        Request((picture(PICTURES[k]), picture(PICTURES[k + 1])), question, str(k))
+        for k, question in enumerate(QUESTIONS[:3])
+    ]
+    prompts = [llava.render(request) for request in requests]
+    assert prompts[0].count("<image>") == 2
+    pictures = [image for k in range(3) for image in PICTURES[k : k + 2]]
+    inputs = llava.processor(images=pictures, text=prompts, padding=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    tokens = llava.module.generate(**inputs, max_new_tokens=6, do_sample=False)
+    cut = tokens[:, inputs["input_ids"].shape[1] :]
+    expected = [t.strip() for t in llava.processor.batch_decode(cut, skip_special_tokens=True)]
+    config = GenerationConfig(max_new_tokens=6)
+    assert llava.generate(requests, config, silent) == expected
+    alone = [llava.generate([request], config, silent)[0] for request in requests]
+    one = requests_for(llava, PICTURES[:1], QUESTIONS[:1])
+    mixed = llava.generate([requests[0], *one, *requests[1:]], config, silent)
+    assert [mixed[0], *mixed[2:]] == alone == expected
+
+
+def test_a_family_of_one_picture_refuses_two(blip2):
+    request = Request((picture(PICTURES[0]), picture(PICTURES[1])), "", "7")
+    with pytest.raises(InputError, match="sample '7' has 2 pictures; Blip2 models take one"):
+        blip2.generate([request], GenerationConfig(4), silent)
 
 
 def test_llava_is_scored_through_the_same_path(llava):
     assert isinstance(llava.family, Llava)
     assert {n: len(c.layers) for n, c in llava.components.items()} == {"vit": 18, "llm": 14}
-    samples = Scenes().samples("vqa", Path())[:5]
-    evaluation = Vqa(batch_size=2).evaluate(llava, samples, lambda items, text: items)
+    samples = find_source("vqa", "scenes").samples()[:5]
+    evaluation = scores(Vqa(batch_size=2), llava, samples)
     assert evaluation.score.n == 5
     assert not any("USER" in p.text for p in evaluation.predictions)
 
@@ -233,3 +249,18 @@ def _bundled():
     from mmq_plugins.embedded import blip2_checkpoint
 
     return str(blip2_checkpoint())
+
+
+class TestBlip2(FamilyContract):
+    def checkpoint(self):
+        return "embedded-blip2"
+
+
+class TestLlava(FamilyContract):
+    def checkpoint(self):
+        return "embedded-llava"
+
+
+class TestBlip2Retrieval(FamilyContract):
+    def checkpoint(self):
+        return "embedded-retrieval"

@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
+from asking import scores
 from mmq_plugins.evaluators.recall import (
     WAYS,
     image_ranks,
@@ -16,18 +15,16 @@ from mmq_plugins.evaluators.recall import (
     undefined_recalls,
 )
 from mmq_plugins.evaluators.retrieval import Retrieval, candidates, normalize_caption
+from mmq_plugins.evaluators.vqa import Vqa
 
 from mmq.config import EvalOptions
-from mmq.data.images import open_image
+from mmq.data.source import find_source
 from mmq.errors import InputError
+from mmq.evaluation.generating import protocol_for
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
 from mmq.tracking.params import eval_spec_params
-
-
-def silent(items, description):
-    return items
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +34,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def pool():
-    return Scenes().samples("retrieval", Path())[:24]
+    return find_source("retrieval", "scenes").samples()[:24]
 
 
 class TestRetrieval(EvaluatorContract):
@@ -118,7 +115,7 @@ def test_means_are_those_of_the_recalls_that_are_defined():
 
 
 def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
-    for scored in (Retrieval().check_samples, lambda s, _: Retrieval().evaluate(model, s, silent)):
+    for scored in (Retrieval().check_samples, lambda s, _: scores(Retrieval(), model, s)):
         with pytest.raises(InputError, match="undefined: with one picture"):
             scored(pool[:1], pool)
     mute = replace(pool[1], references=("a dog", " *.! "))
@@ -127,7 +124,7 @@ def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
 
 
 def test_a_small_pool_is_scored_and_says_what_it_cannot_give(model, pool):
-    found = Retrieval(k=10).evaluate(model, pool[:6], silent)
+    found = scores(Retrieval(k=10), model, pool[:6])
     assert set(found.undefined) == {"retrieval/text_to_image_R10"}
     assert "at most 5 wrong candidates" in found.undefined["retrieval/text_to_image_R10"]
     assert found.primary == "retrieval/mean_recall"
@@ -155,15 +152,15 @@ def test_captions_are_read_as_blip2_reads_them():
 
 def test_the_limits_and_the_padding_of_texts_are_logged():
     options = EvalOptions(model="embedded-retrieval", task="retrieval", limit="4")
-    params = eval_spec_params(prepare(options, {"max-words": "7"}, lambda parts: []).question)
+    params = eval_spec_params(prepare(options, {"max-words": "7"}, lambda parts: []).eval_spec)
     assert params["evaluator.max_words"] == 7
     assert (params["model.padding_side"], params["model.max_tokens"]) == ("right", 35)
 
 
 def test_how_many_words_are_read_is_an_option(model, pool):
-    texts = Retrieval(max_words=2).calibration_texts(pool[:3])
-    assert all(len(text.split()) == 2 for text, _ in texts)
-    found = Retrieval(k=10, max_words=2).evaluate(model, pool[:3], silent)
+    pairs = Retrieval(max_words=2).calibration(pool[:3])
+    assert all(len(request.prompt.split()) == 2 for request, _ in pairs)
+    found = scores(Retrieval(k=10, max_words=2), model, pool[:3])
     assert {len(p.text.split()) for p in found.predictions} == {2}
     with pytest.raises(ValueError, match="max_words: 0 is not at least 1"):
         Retrieval(max_words=0)
@@ -172,7 +169,7 @@ def test_how_many_words_are_read_is_an_option(model, pool):
 def brute_force(model, samples):
     """Everything ranked again by the model's own forward, pair by pair."""
     texts = [normalize_caption(t) for s in samples for t in s.references]
-    images = [open_image(s.image) for s in samples]
+    images = [s.image.open() for s in samples]
     pixels = model.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
     scores = np.empty((len(samples), len(texts)))
     contrast = np.empty_like(scores)
@@ -191,12 +188,12 @@ def brute_force(model, samples):
 def test_scores_are_those_of_ranking_everything_again_with_transformers_own_forward(model, pool):
     samples = pool[:12]
     owner = np.repeat(np.arange(12), 5)
-    scores, contrast = brute_force(model, samples)
+    ranks, contrast = brute_force(model, samples)
     ids = [s.image_id for s in samples]
-    expected, _ = recall_metrics(scores, scores, contrast, owner, ids)
-    found = Retrieval(k=60, batch_size=7).evaluate(model, samples, silent)
+    expected, _ = recall_metrics(ranks, ranks, contrast, owner, ids)
+    found = scores(Retrieval(k=60, batch_size=7), model, samples)
     assert found.metrics == expected
-    top = scores.argmax(1)
+    top = ranks.argmax(1)
     texts = [normalize_caption(t) for s in samples for t in s.references]
     assert [p.text for p in found.predictions] == [texts[k] for k in top]
 
@@ -204,24 +201,26 @@ def test_scores_are_those_of_ranking_everything_again_with_transformers_own_forw
 def test_only_the_candidates_are_ranked_again(model, pool):
     samples = pool[:12]
     owner = np.repeat(np.arange(12), 5)
-    scores, contrast = brute_force(model, samples)
-    to_text = np.where(candidates(contrast, 10), scores, -np.inf)
-    to_image = np.where(candidates(contrast.T, 10).T, scores, -np.inf)
+    ranks, contrast = brute_force(model, samples)
+    to_text = np.where(candidates(contrast, 10), ranks, -np.inf)
+    to_image = np.where(candidates(contrast.T, 10).T, ranks, -np.inf)
     expected, _ = recall_metrics(to_text, to_image, contrast, owner, [s.image_id for s in samples])
-    found = Retrieval(k=10).evaluate(model, samples, silent)
+    found = scores(Retrieval(k=10), model, samples)
     assert found.metrics == expected
 
 
 def test_too_few_candidates_and_models_without_a_matching_head_are_refused():
     with pytest.raises(ValueError, match="k: 5 is less than 10"):
         Retrieval(k=5)
-    with pytest.raises(InputError, match="tasks they can be scored on: captioning, gqa, vqa"):
-        Retrieval().resolve(load_model("embedded-blip2").family)
+    with pytest.raises(InputError, match="Blip2 models cannot rank pictures and texts"):
+        protocol_for(Retrieval(), load_model("embedded-blip2").family)
+    with pytest.raises(InputError, match="Blip2Retrieval models cannot write a short answer"):
+        protocol_for(Vqa(), load_model("embedded-retrieval").family)
 
 
 def test_the_matching_head_helps_clearly(model):
-    samples = Scenes().samples("retrieval", Path())
-    metrics = Retrieval(k=16).evaluate(model, samples, silent).metrics
+    samples = find_source("retrieval", "scenes").samples()
+    metrics = scores(Retrieval(k=16), model, samples).metrics
     for way in ("image_to_text", "text_to_image"):
         ranked, contrast = (
             metrics[f"retrieval/{way}_R1"],

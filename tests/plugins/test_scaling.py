@@ -5,16 +5,16 @@ biases and without.
 """
 
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
 from mmq_plugins.models.generic import Generic
 from tiny_models import load_tiny, random_module, tiny_config
 
-from mmq.data.images import open_image
+from mmq.contracts import AnswerFormat, Request
+from mmq.data.calibration import Calibration
+from mmq.data.source import find_source
 from mmq.models.components import find_components
 from mmq.models.loading import LoadedModel, load_model
 from mmq.models.unquantized import unread_blocks
@@ -55,11 +55,12 @@ def asked(request, tmp_path_factory):
         return *qwen2_vl(folder), HEADS[name]
     embedded = name.startswith("embedded")
     model = load_model(name) if embedded else load_tiny(name, folder, STD)
-    samples = Scenes().samples("vqa", Path())[:2]
-    pictures = [open_image(sample.image) for sample in samples]
-    text = model.family.generation["vqa"].prompt if model.family.generation else "a {}"
-    texts = [text.replace("{}", "where is the large red star?")] * 2
-    return model, model.family.forwards(model, pictures, texts, ["left"] * 2), HEADS[name]
+    samples = find_source("vqa", "scenes").samples()[:2]
+    formats = model.family.formats
+    template = formats[AnswerFormat.SHORT_ANSWER].template if formats else "a {}"
+    prompt = template.replace("{}", "where is the large red star?")
+    pairs = [(Request((sample.image,), prompt, sample.id), "left") for sample in samples]
+    return model, list(Calibration(tuple(pairs)).forwards(model)), HEADS[name]
 
 
 @torch.no_grad()

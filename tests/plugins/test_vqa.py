@@ -13,7 +13,7 @@ from mmq_plugins.evaluators.vqa import Vqa, score_answers
 from mmq_plugins.evaluators.vqa_answers import soft_accuracy
 
 from mmq.config import EvalOptions
-from mmq.contracts import QuestionSample
+from mmq.contracts import FileImage, QuestionSample
 from mmq.errors import InputError
 from mmq.prepare import prepare
 from mmq.testing import EvaluatorContract
@@ -165,7 +165,7 @@ def test_the_rules_differ_where_the_official_code_changed(answer, annotators, la
 def test_the_rule_is_an_option_and_a_param_of_every_run():
     options = EvalOptions(model="embedded-llava", task="vqa", limit="4")
     for extra, expected in [({}, "lavis"), ({"rule": "official"}, "official")]:
-        question = prepare(options, extra, lambda parts: []).question
+        question = prepare(options, extra, lambda parts: []).eval_spec
         assert eval_spec_params(question)["evaluator.rule"] == expected
     with pytest.raises(InputError, match="rule: 'vqa' is not one of"):
         prepare(options, {"rule": "vqa"}, lambda parts: [])
@@ -174,7 +174,7 @@ def test_the_rule_is_an_option_and_a_param_of_every_run():
 
 
 def asked(answers, k=0, kind="other"):
-    return QuestionSample(str(k), str(k), Path("x.jpg"), "?", tuple(answers), kind)
+    return QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", tuple(answers), kind)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -184,18 +184,18 @@ def test_fewer_answers_than_the_rule_needs_are_scored_by_exact_match(count, capl
     with caplog.at_level(logging.WARNING):
         vqa.check_samples(samples, samples)
     assert "4 of 4 questions have fewer than 4 answers" in caplog.text
-    evaluation = vqa.score(samples, ["red car.", "pink", "Red Car", "the red car"])
+    evaluation = vqa.scorer(samples).score(samples, ["red car.", "pink", "Red Car", "the red car"])
     assert evaluation.primary == "vqa/exact_match"
     assert {name: m.value for name, m in evaluation.metrics.items()} == {
         "vqa/exact_match": 75, "vqa/exact_match_other": 75,
     }  # fmt: skip
-    assert vqa.values(samples, ["red car"] * 4) == [100] * 4
+    assert vqa.scorer(samples).values(samples, ["red car"] * 4) == [100] * 4
 
 
 @pytest.mark.parametrize("rule", LITERAL)
 @pytest.mark.parametrize("count", [4, 5, 10])
 def test_four_answers_and_more_are_enough_for_the_rule(rule, count):
-    evaluation = Vqa(rule=rule).score([asked(["red"] * count)], ["red"])
+    evaluation = Vqa(rule=rule).scorer(samples := [asked(["red"] * count)]).score(samples, ["red"])
     assert (evaluation.primary, evaluation.score.value) == ("vqa/accuracy", 100)
 
 
@@ -205,14 +205,14 @@ def test_a_set_of_both_is_scored_under_a_name_of_its_own_in_its_parts_too(caplog
     with caplog.at_level(logging.WARNING):
         vqa.check_samples(samples, samples)
     assert "1 of 3 questions have fewer than 4 answers" in caplog.text
-    metrics = vqa.score(samples, ["red"] * 3).metrics
+    metrics = vqa.scorer(samples).score(samples, ["red"] * 3).metrics
     assert {name: (round(m.value, 6), m.n) for name, m in metrics.items()} == {
         "vqa/mixed": (round(260 / 3, 6), 3),
         "vqa/accuracy": (80, 2),
         "vqa/exact_match": (100, 1),
         "vqa/mixed_other": (round(260 / 3, 6), 3),
     }
-    assert vqa.score(samples[:1], ["red"]).primary == "vqa/mixed"
+    assert vqa.scorer(samples).score(samples[:1], ["red"]).primary == "vqa/mixed"
 
 
 @pytest.mark.parametrize("answers", [(), ("",) * 10, (" ", "\n")])
@@ -241,7 +241,9 @@ def test_questions_without_an_answer_are_refused(answers):
 )
 @pytest.mark.parametrize("rule", LITERAL)
 def test_any_answer_gets_a_score(rule, answer):
-    evaluation = Vqa(rule=rule).score([asked(["red"] * 9 + ["blue"])], [answer])
+    evaluation = (
+        Vqa(rule=rule).scorer(samples := [asked(["red"] * 9 + ["blue"])]).score(samples, [answer])
+    )
     assert evaluation.score.value == 0
 
 
@@ -279,7 +281,7 @@ def test_answers_are_normalized(answer, reference):
 
 def test_accuracy_comes_overall_and_per_answer_type():
     samples = [
-        QuestionSample(str(k), str(k), Path("x.jpg"), "?", ("yes",) * 10, kind)
+        QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", ("yes",) * 10, kind)
         for k, kind in enumerate(["yes/no", "yes/no", "number", "other"])
     ]
     evaluation = score_answers(samples, ["yes", "no", "yes", "no"])
@@ -295,7 +297,7 @@ def test_accuracy_comes_overall_and_per_answer_type():
 
 def test_answer_types_with_any_characters_are_counted_under_names_that_can_be_logged():
     samples = [
-        QuestionSample(str(k), str(k), Path("x.jpg"), "?", ("yes",) * 10, kind)
+        QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", ("yes",) * 10, kind)
         for k, kind in enumerate(["other (x)", "other [x]", "Größe/%"])
     ]
     metrics = score_answers(samples, ["yes", "no", "yes"]).metrics

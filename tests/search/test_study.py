@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from trial_records import eval_spec, record_of
 
 from mmq.analysis.budgets import Budget
-from mmq.contracts import Prediction
+from mmq.contracts import FileImage, Prediction
 from mmq.errors import InputError
 from mmq.models.size import Size
 from mmq.record import Pruned, TrialDetails, TrialResult
@@ -35,7 +35,9 @@ def record(asked):
 
 
 def result(asked):
-    said = tuple(Prediction(str(k), Path("x.jpg"), "?", "yes", "yes", 1.0) for k in range(2))
+    said = tuple(
+        Prediction(str(k), (FileImage(Path("x.jpg")),), "?", "yes", "yes", 1.0) for k in range(2)
+    )
     return TrialResult(record(asked), TrialDetails((), said))
 
 

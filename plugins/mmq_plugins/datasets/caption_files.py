@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmq.contracts import CaptionSample
-from mmq.data.images import inside
+from mmq.contracts import CaptionSample, FileImage
+from mmq.data.image_checks import inside
 from mmq.errors import InputError
 from mmq.system.regular_file import not_utf8, open_regular
 from mmq_plugins.datasets.annotations import (
@@ -39,7 +39,7 @@ class Captioned:
         """The picture in the folder that really holds it."""
         inside(folder, self.file)  # refuses names that lead elsewhere
         path = inside(folder, PurePosixPath(self.file).name)
-        return CaptionSample(self.id, self.id, path, self.captions)
+        return CaptionSample(self.id, self.id, (FileImage(path),), self.captions)
 
 
 def check_repeats(path: Path, captions: Mapping[str, Sequence[str]]) -> None:

@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from mmq.contracts import CaptionSample
-from mmq.contracts.dataset import Dataset
-from mmq.data.images import inside
+from mmq.contracts import CaptionSample, Dataset, FileImage, Sample, Splits
+from mmq.contracts.dataset import Choose
+from mmq.data.image_checks import inside
 from mmq.errors import InputError
 from mmq_plugins.datasets.annotations import IDENTIFIER, Unique, check_text, entries
 from mmq_plugins.datasets.caption_files import check_repeats
-from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
+from mmq_plugins.datasets.files import find_file, find_folder, has_files, lacking
 
 log = logging.getLogger(__name__)
 PICTURE = {"id": IDENTIFIER, "file_name": str}
@@ -46,23 +45,23 @@ class CocoCaptions(Dataset):
         split = self._split(root)
         return lacking(root, [[f"captions_{split}.json"]], [split])
 
-    def samples(self, task: str, root: Path) -> list[Any]:
-        """One sample a picture, in the file's order, with all its references."""
+    def splits(self, root: Path) -> Splits:
+        """The split to score, and the first training split that belongs to it."""
         split = self._split(root)
-        path = _file(root, split) or root / "annotations" / f"captions_{split}.json"
-        return _read(
-            path, find_folder(root, split) or root / split, _pictures(path), only_these=False
-        )
+        there = [n for n in self.training[split] if _file(root, n) and find_folder(root, n)]
+        complete = [name for name in there if has_files(find_folder(root, name))]
+        return Splits(split, next(iter([*complete, *there]), None))
 
-    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """Pictures of the training split that belongs to the evaluated one."""
-        for split in self.training[self._split(root)]:
-            path, folder = _file(root, split), find_folder(root, split)
-            if path and folder:
-                drawn = draw(_pictures(path), partial(_place, folder), count, seed)
-                if drawn is not None:
-                    return _read(path, folder, drawn, only_these=True) if drawn else []
-        return None
+    def read(self, root: Path, split: str) -> Iterator[CaptionSample]:
+        """One sample per picture, in the file's order, with all its references."""
+        path, pictures = _pictures(root, split)
+        yield from _captioned(path, pictures, only_these=False)
+
+    def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
+        """The same; captions of other pictures are not held."""
+        path, pictures = _pictures(root, split)
+        selected = choose(pictures)
+        return [*_captioned(path, selected, only_these=True)] if selected else []
 
     def _split(self, root: Path) -> str:
         """The evaluated split: one with pictures, else one with captions, else val2017."""
@@ -71,24 +70,29 @@ class CocoCaptions(Dataset):
         return [*complete, *there, *self.training][0]
 
 
-def _place(folder: Path, row: Any) -> tuple[Path, str]:
-    return folder, row["file_name"]
-
-
 def _file(root: Path, split: str) -> Path | None:
     return find_file(root, f"captions_{split}.json")
 
 
-def _pictures(path: Path) -> Iterator[Any]:
-    """The rows of pictures, of which no two may share an id or a file."""
+def _pictures(root: Path, split: str) -> tuple[Path, Iterator[Sample]]:
+    """A split's caption file, and its pictures, of which no two may share an id or a file."""
+    path = _file(root, split) or root / "annotations" / f"captions_{split}.json"
+    folder = find_folder(root, split) or root / split
     unique = [Unique(("id",), "file_name"), Unique(("file_name",), "id")]
-    return (row for _, row in entries(path, "images", PICTURE, unique))
+    rows = ((str(row["id"]), row) for _, row in entries(path, "images", PICTURE, unique))
+    return path, (Sample(key, key, _image(folder, row["file_name"])) for key, row in rows)
 
 
-def _read(path: Path, folder: Path, pictures: Iterable[Any], only_these: bool) -> list[Any]:
+def _image(folder: Path, name: str) -> tuple[FileImage]:
+    return (FileImage(inside(folder, name)),)
+
+
+def _captioned(
+    path: Path, pictures: Iterable[Sample], only_these: bool
+) -> Iterator[CaptionSample]:
     """The pictures with their captions; captions of others are an error, or passed over."""
-    files = {str(row["id"]): row["file_name"] for row in pictures}
-    references: dict[str, list[str]] = {key: [] for key in files}
+    images = {sample.id: sample.images for sample in pictures}
+    references: dict[str, list[str]] = {key: [] for key in images}
     # ids of captions are no keys: only rows of the same id, picture and caption are copies
     unique = [Unique(("image_id", "caption"), optional=("id",))]
     for index, row in entries(path, "annotations", CAPTION, unique):
@@ -105,10 +109,8 @@ def _read(path: Path, folder: Path, pictures: Iterable[Any], only_these: bool) -
     if bare := sum(not captions for captions in references.values()):
         log.warning(
             "captions: %d of %d pictures have no caption in %s; they are left out",
-            bare, len(files), path,
+            bare, len(images), path,
         )  # fmt: skip
-    return [
-        CaptionSample(key, key, inside(folder, files[key]), tuple(captions))
-        for key, captions in references.items()
-        if captions
-    ]
+    for key, captions in references.items():
+        if captions:
+            yield CaptionSample(key, key, images[key], tuple(captions))

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from mmq.contracts.dataset import Dataset
+from mmq.contracts import CaptionSample, Dataset, Splits
 from mmq_plugins.datasets.caption_files import Captioned, read_karpathy, read_lavis
-from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
+from mmq_plugins.datasets.files import find_file, find_folder, lacking
 
 KARPATHY, LAVIS = "dataset_coco.json", "coco_karpathy_{}.json"
 FOLDERS = ("val2014", "train2014")
+SPLITS = {"test": ("test",), "train": ("train", "restval")}  # in Karpathy's words
 
 
 class CocoKarpathy(Dataset):
@@ -34,38 +35,25 @@ class CocoKarpathy(Dataset):
         """Karpathy's file (or LAVIS's) or val2014."""
         return lacking(root, [[KARPATHY, LAVIS.format("test")]], FOLDERS[:1])
 
-    def samples(self, task: str, root: Path) -> list[Any]:
-        """One sample a picture, in the file's order, with all its references."""
-        rows = _rows(root, "test", ("test",))
-        if rows is None:
-            rows = read_karpathy(root / KARPATHY, ("test",))
-        return [row.sample(_folder(root, row) or root / _named_folder(row)) for row in rows]
+    def splits(self, root: Path) -> Splits:
+        """Test, and training with "restval"."""
+        there = find_file(root, KARPATHY) or find_file(root, LAVIS.format("train"))
+        pictures = any(find_folder(root, name) for name in FOLDERS)
+        return Splits("test", "train" if there and pictures else None)
 
-    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """Pictures of the splits "train" and "restval"."""
-        rows = _rows(root, "train", ("train", "restval"))
-        folders = {name: find_folder(root, name) or root / name for name in FOLDERS}
-
-        def place(row: Captioned) -> tuple[Path, str]:
-            name = _named_folder(row)
-            return folders.get(name, root / name), PurePosixPath(row.file).name
-
-        drawn = None if rows is None else draw(rows, place, count, seed)
-        return None if drawn is None else [row.sample(place(row)[0]) for row in drawn]
+    def read(self, root: Path, split: str) -> Iterator[CaptionSample]:
+        """One sample per picture, in the file's order, with all its references."""
+        folders: dict[str, Path] = {}
+        for row in _rows(root, split):
+            name = PurePosixPath(row.file).parent.name or FOLDERS[0]
+            if name not in folders:
+                folders[name] = find_folder(root, name) or root / name
+            yield row.sample(folders[name])
 
 
-def _rows(root: Path, part: str, splits: tuple[str, ...]) -> Iterator[Captioned] | None:
-    """The pictures of a part from Karpathy's file, else from LAVIS's; None without either."""
-    if path := find_file(root, KARPATHY):
-        return read_karpathy(path, splits)
-    path = find_file(root, LAVIS.format(part))
-    return read_lavis(path) if path else None
-
-
-def _named_folder(row: Captioned) -> str:
-    """val2014 of val2014/COCO_val2014_000000391895.jpg."""
-    return PurePosixPath(row.file).parent.name or FOLDERS[0]
-
-
-def _folder(root: Path, row: Captioned) -> Path | None:
-    return find_folder(root, _named_folder(row))
+def _rows(root: Path, split: str) -> Iterator[Captioned]:
+    """The pictures of a split from LAVIS's file if only that is there, else from Karpathy's."""
+    path, lavis = find_file(root, KARPATHY), find_file(root, LAVIS.format(split))
+    if lavis and not path:
+        return read_lavis(lavis)
+    return read_karpathy(path or root / KARPATHY, SPLITS[split])

@@ -1,10 +1,10 @@
 """Flickr30k's 1,000 test pictures with five captions each, for retrieval."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
-from mmq.contracts.dataset import Dataset
+from mmq.contracts import CaptionSample, Dataset, Splits
 from mmq_plugins.datasets.caption_files import (
     Captioned,
     read_karpathy,
@@ -12,7 +12,7 @@ from mmq_plugins.datasets.caption_files import (
     read_names,
     read_tokens,
 )
-from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
+from mmq_plugins.datasets.files import find_file, find_folder, lacking
 
 KARPATHY, LAVIS = "dataset_flickr30k.json", "flickr30k_{}.json"
 TOKENS, NAMES = ("results_20130124.token", "results.token"), "{}.txt"
@@ -47,25 +47,23 @@ class Flickr30k(Dataset):
         """Captions of the test split, or pictures."""
         return lacking(root, [] if _rows(root, "test") else [[KARPATHY]], PICTURES)
 
-    def samples(self, task: str, root: Path) -> list[Any]:
-        """One sample a picture, in the file's order, with all its captions."""
-        rows = _rows(root, "test")
-        if rows is None:
-            rows = read_karpathy(root / KARPATHY, ("test",))
-        folder = find_folder(root, *PICTURES) or root / PICTURES[0]
-        return [row.sample(folder) for row in rows]
+    def splits(self, root: Path) -> Splits:
+        """Test, and training if a file has it."""
+        training = _rows(root, "train") and find_folder(root, *PICTURES)
+        return Splits("test", "train" if training else None)
 
-    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """Pictures of the training split."""
-        rows, folder = _rows(root, "train"), find_folder(root, *PICTURES)
-        if rows is None or folder is None:
-            return None
-        drawn = draw(rows, lambda row: (folder, PurePosixPath(row.file).name), count, seed)
-        return None if drawn is None else [row.sample(folder) for row in drawn]
+    def read(self, root: Path, split: str) -> Iterator[CaptionSample]:
+        """One sample per picture, in the file's order, with all its captions."""
+        folder = find_folder(root, *PICTURES) or root / PICTURES[0]
+        rows = _rows(root, split)
+        if rows is None:
+            rows = read_karpathy(root / KARPATHY, (split,))  # raises, naming the file
+        for row in rows:
+            yield row.sample(folder)
 
 
 def _rows(root: Path, split: str) -> Iterator[Captioned] | None:
-    """The pictures of a split, read when iterated; None where no file tells them."""
+    """The pictures of a split, read when iterated; None if no file lists them."""
     if path := find_file(root, KARPATHY):
         return read_karpathy(path, (split,))
     if path := find_file(root, LAVIS.format(split)):

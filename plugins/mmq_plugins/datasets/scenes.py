@@ -1,10 +1,12 @@
-"""The embedded data set: scenes written in the official formats and read by the same loaders."""
+"""The embedded data set: scenes written in the official formats and read by the same readers."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
-from mmq.contracts import registry
-from mmq.contracts.dataset import Dataset
+from mmq.contracts import Dataset, Sample, Splits, registry
+from mmq.contracts.dataset import Choose
 from mmq.system.home import home
 from mmq_plugins.embedded.scene_files import VERSION, write_scenes
 
@@ -16,33 +18,40 @@ READERS = {
 }
 
 
+@dataclass(frozen=True)
 class Scenes(Dataset):
     """500 unseen scenes with captions and questions, and a pool of minimal pairs; written on first
     use.
     """
 
+    task: str = "captioning"
+
     tasks: ClassVar[tuple[str, ...]] = tuple(READERS)
     layout: ClassVar[str] = "(comes with mmq, needs no folder)"
     bundled: ClassVar[bool] = True
 
-    def recognizes(self, root: Path) -> bool:
-        """Bundled: no folder is ever its own."""
-        return False
+    def for_task(self, task: str) -> Self:
+        """The scenes with this task's questions or captions."""
+        return type(self)(task)
 
-    def samples(self, task: str, root: Path) -> list[Any]:
+    def splits(self, root: Path) -> Splits:
+        """Those of the task's official reader, in the written folder."""
+        reader, folder = self._reader()
+        return reader.splits(folder)
+
+    def read(self, root: Path, split: str) -> Iterator[Sample]:
         """What the task's official reader finds in the written folder."""
-        reader, folder = self._reader(task)
-        samples: list[Any] = reader.samples(task, folder)
-        return samples
+        reader, folder = self._reader()
+        yield from reader.read(folder, split)
 
-    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """Training scenes, drawn by the task's official reader."""
-        reader, folder = self._reader(task)
-        return reader.calibration(task, folder, count, seed)
+    def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
+        """The same, in the official reader's own way."""
+        reader, folder = self._reader()
+        return reader.select(folder, split, choose)
 
-    def _reader(self, task: str) -> tuple[Dataset, Path]:
+    def _reader(self) -> tuple[Dataset, Path]:
         folder = home() / "data" / f"scenes-{VERSION}"
         write_scenes(folder)
-        name, part = READERS[task]
+        name, part = READERS[self.task]
         reader: Dataset = registry.load("dataset", name)()
         return reader, folder / part

@@ -1,13 +1,13 @@
 """VQAv2 from the folder that the official downloads unpack to."""
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmq.contracts import QuestionSample
-from mmq.contracts.dataset import Dataset
-from mmq.data.images import inside
+from mmq.contracts import Dataset, QuestionSample, Sample, Splits
+from mmq.contracts.dataset import Choose
 from mmq.errors import InputError
 from mmq_plugins.datasets.annotations import (
     IDENTIFIER,
@@ -17,7 +17,7 @@ from mmq_plugins.datasets.annotations import (
     shortened,
     writable,
 )
-from mmq_plugins.datasets.files import draw, find_file, find_folder, lacking
+from mmq_plugins.datasets.files import find_file, find_folder, lacking, pictures_in
 
 Answers = dict[str, tuple[tuple[str, ...], str]]  # by question: the annotators', and their type
 QUESTION = {"question_id": IDENTIFIER, "image_id": IDENTIFIER, "question": str}
@@ -47,38 +47,24 @@ class VqaV2(Dataset):
         """Questions, annotations or pictures of val2014."""
         return lacking(root, [[name] for name in _names("val2014")], ["val2014"])
 
-    def samples(self, task: str, root: Path) -> list[Any]:
-        """One sample a question, in the question file's order."""
-        questions, annotations = (find_file(root, n) or root / n for n in _names("val2014"))
-        answers = _answers(annotations)
-        pictures = _Pictures(find_folder(root, "val2014") or root / "val2014", "val2014")
-        samples = []
-        for index, row in _questions(questions):
-            if str(row["question_id"]) not in answers:
-                raise _unanswered(questions, index, row, annotations)
-            samples.append(_sample(questions, index, row, pictures, answers))
-        return samples
+    def splits(self, root: Path) -> Splits:
+        """val2014, and train2014 if questions, answers and pictures of it are there."""
+        texts = all(find_file(root, name) for name in _names("train2014"))
+        there = texts and find_folder(root, "train2014")
+        return Splits("val2014", "train2014" if there else None)
 
-    def calibration(self, task: str, root: Path, count: int, seed: int) -> list[Any] | None:
-        """Questions of train2014."""
-        questions, annotations = (find_file(root, name) for name in _names("train2014"))
-        folder = find_folder(root, "train2014")
-        if not (questions and annotations and folder):
-            return None
-        drawn = draw(
-            _questions(questions),
-            lambda row: (folder, _file_name(str(row[1]["image_id"]), "train2014")),
-            count,
-            seed,
-        )
-        if drawn is None:
-            return None
-        answers = _answers(annotations, {str(row["question_id"]) for _, row in drawn})
-        for index, row in drawn:
-            if str(row["question_id"]) not in answers:
-                raise _unanswered(questions, index, row, annotations)
-        pictures = _Pictures(folder, "train2014")
-        return [_sample(questions, index, row, pictures, answers) for index, row in drawn]
+    def read(self, root: Path, split: str) -> Iterator[QuestionSample]:
+        """One sample per question, in the question file's order."""
+        questions, annotations = _paths(root, split)
+        yield from _answered(_questions(root, split), _answers(annotations), questions)
+
+    def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
+        """The same; answers to other questions are not held."""
+        if not (selected := choose(_questions(root, split))):
+            return []
+        questions, annotations = _paths(root, split)
+        answers = _answers(annotations, {sample.id for sample in selected})
+        return [*_answered(selected, answers, questions)]
 
 
 def _names(split: str) -> tuple[str, str]:
@@ -86,15 +72,26 @@ def _names(split: str) -> tuple[str, str]:
     return f"v2_OpenEnded_mscoco_{split}_questions.json", f"v2_mscoco_{split}_annotations.json"
 
 
-def _questions(path: Path) -> Iterator[tuple[int, Any]]:
-    return entries(path, "questions", QUESTION, [Unique(("question_id",), "question")])
+def _paths(root: Path, split: str) -> tuple[Path, Path]:
+    questions, annotations = (find_file(root, name) or root / name for name in _names(split))
+    return questions, annotations
+
+
+def _questions(root: Path, split: str) -> Iterator[QuestionSample]:
+    """The questions of a split, without answers."""
+    path, _ = _paths(root, split)
+    folder = find_folder(root, split) or root / split
+    pictures = pictures_in(folder, partial(_file_name, split))
+    unique = [Unique(("question_id",), "question")]
+    for index, row in entries(path, "questions", QUESTION, unique):
+        check_text(row["question"], path, f"the question of questions[{index}]")
+        key, image_id = str(row["question_id"]), sys.intern(str(row["image_id"]))
+        yield QuestionSample(key, image_id, pictures(image_id), row["question"], (), "")
 
 
 def _answers(path: Path, only: Collection[str] | None = None) -> Answers:
     """The annotators' answers by question, with `only` of these."""
     answers: Answers = {}
-    if only is not None and not only:
-        return answers
     unique = [Unique(("question_id",), "answers")]
     for index, row in entries(path, "annotations", ANNOTATION, unique):
         try:  # two million answers are a few thousand texts
@@ -112,35 +109,22 @@ def _answers(path: Path, only: Collection[str] | None = None) -> Answers:
     return answers
 
 
-def _unanswered(questions: Path, index: int, row: Any, annotations: Path) -> InputError:
-    return InputError(
-        f"annotations: {questions}: questions[{index}] has the id {row['question_id']}, "
-        f"for which {annotations.name} has no answers"
-    )
+def _answered(questions: Iterable[Any], answers: Answers, path: Path) -> Iterator[QuestionSample]:
+    """The questions with their answers; InputError for one that has none."""
+    for sample in questions:
+        if sample.id not in answers:
+            raise InputError(
+                f"annotations: {path}: the question with the id {sample.id} has no answers in the "
+                f"annotation file; add them or leave the question out"
+            )
+        texts, kind = answers[sample.id]
+        yield QuestionSample(
+            sample.id, sample.image_id, sample.images, sample.question, texts, kind
+        )
 
 
-def _sample(
-    path: Path, index: int, row: Any, pictures: "_Pictures", answers: Answers
-) -> QuestionSample:
-    key, image_id = str(row["question_id"]), sys.intern(str(row["image_id"]))
-    check_text(row["question"], path, f"the question of questions[{index}]")
-    return QuestionSample(key, image_id, pictures[image_id], row["question"], *answers[key])
-
-
-class _Pictures(dict[str, Path]):
-    """A picture's path by its id, one for all its questions."""
-
-    def __init__(self, folder: Path, split: str) -> None:
-        super().__init__()
-        self.folder, self.split = folder, split
-
-    def __missing__(self, image_id: str) -> Path:
-        path = self[image_id] = inside(self.folder, _file_name(image_id, self.split))
-        return path
-
-
-def _file_name(image_id: str, split: str) -> str:
-    """COCO_val2014_000000000042.jpg for 42; an id that is no number is a file name."""
+def _file_name(split: str, image_id: str) -> str:
+    """COCO_val2014_000000000042.jpg for 42; an id that is not a number is a file name."""
     if not (image_id.isascii() and image_id.isdecimal()):
         return image_id
     return f"COCO_{split}_{image_id.lstrip('0').zfill(12)}.jpg"

@@ -3,103 +3,96 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import ClassVar, Self
 
 import numpy as np
 
-from mmq.contracts import CaptionSample, Evaluation, Metric, Prediction
-from mmq.contracts.evaluator import Progress
+from mmq.contracts import (
+    AnswerFormat,
+    AnswerProtocol,
+    CaptionSample,
+    Evaluation,
+    GeneratingEvaluator,
+    Metric,
+    Prediction,
+    Request,
+    Scorer,
+)
 from mmq.errors import InputError
-from mmq.evaluation.generating import GeneratingEvaluator, InParts
 from mmq.evaluation.stats import corpus_metrics, mean_metric
 from mmq_plugins.evaluators.caption_text import tokenize
 from mmq_plugins.evaluators.java import require_java
 from mmq_plugins.evaluators.line_process import ChildError
 from mmq_plugins.evaluators.meteor import MeteorProcess
 
-if TYPE_CHECKING:
-    from mmq.models.loading import LoadedModel
-
 log = logging.getLogger(__name__)
 
 CIDER_MOST = 10.0  # a caption's CIDEr where it is all that its references are
 
 
-@dataclass
-class Captioning(InParts, GeneratingEvaluator):
+@dataclass(frozen=True)
+class Captioning(GeneratingEvaluator):
     """Describe every picture; CIDEr is the score, its document frequencies are the whole set's."""
 
+    version: ClassVar[int] = 1
     task: ClassVar[str] = "captioning"
+    answer_format: ClassVar[AnswerFormat] = AnswerFormat.CAPTION
     bounds: ClassVar[tuple[float, float] | None] = (0, CIDER_MOST)
-    _meteor: MeteorProcess = field(
-        default_factory=MeteorProcess, init=False, repr=False, compare=False
-    )
-    _scorer: "CaptionScorer | None" = field(default=None, init=False, repr=False, compare=False)
 
     def check(self) -> None:
-        """Java is there, and METEOR scores a known caption right; InputError if not."""
+        """InputError without Java."""
         require_java()
-        self._meteor.check()
 
     def check_samples(
         self, samples: Sequence[CaptionSample], everything: Sequence[CaptionSample]
     ) -> None:
         """InputError where no caption can score: CIDEr needs references that differ."""
         super().check_samples(samples, everything)
-        self.prepare(everything)
-        assert self._scorer is not None
-        self._scorer.check(samples)
+        CaptionScorer(everything).check(samples)
 
-    def prepare(self, samples: Sequence[CaptionSample]) -> None:
-        """Tokenize all references, once for the same samples."""
-        if self._scorer is None or self._scorer.samples is not samples:
-            self._scorer = CaptionScorer(samples, self._meteor)
+    def requests(
+        self, samples: Sequence[CaptionSample], protocol: AnswerProtocol
+    ) -> list[Request]:
+        """The same prompt for every picture."""
+        return [Request(s.images, protocol.template, s.id) for s in samples]
 
-    def example(self, sample: CaptionSample) -> tuple[str, str]:
-        """No question, and the first caption."""
-        return "", sample.references[0]
+    def scorer(self, samples: Sequence[CaptionSample]) -> "CaptionScorer":
+        """All four scores; METEOR's Java process runs until the scorer is closed."""
+        return CaptionScorer(samples)
 
-    def predict(
-        self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
-    ) -> list[str]:
-        """A caption of every picture."""
-        settings = self.settings(model)
-        return self.ask(model, samples, [settings.prompt] * len(samples), settings, progress)
-
-    def score(self, samples: Sequence[CaptionSample], answers: Sequence[str]) -> Evaluation:
-        """Scores of given captions; captioning/CIDEr is the score."""
-        if self._scorer is None:
-            self.prepare(samples)
-        assert self._scorer is not None
-        return self._scorer.score(samples, answers)
-
-    def values(self, samples: Sequence[CaptionSample], answers: Sequence[str]) -> list[float]:
-        """CIDEr of every caption; `prepare` has seen the whole set."""
-        assert self._scorer is not None, "captions of a part are scored after prepare"
-        return self._scorer.cider(samples, answers)
-
-    def close(self) -> None:
-        """End METEOR's Java process and forget the references."""
-        self._meteor.close()
-        self._scorer = None
+    def calibration(
+        self, samples: Sequence[CaptionSample], protocol: AnswerProtocol
+    ) -> list[tuple[Request, str]]:
+        """Each picture with its first caption."""
+        captions = [sample.references[0] for sample in samples]
+        return list(zip(self.requests(samples, protocol), captions, strict=True))
 
 
-class CaptionScorer:
-    """The four scorers over one evaluation set; one METEOR process for all calls."""
+@lru_cache(maxsize=2)  # the samples of a study are checked, then scored
+def _tokenized(references: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, list[str]]:
+    return tokenize({key: list(texts) for key, texts in references})
+
+
+class CaptionScorer(Scorer):
+    """The four scores over one evaluation set; one METEOR process for all calls."""
 
     def __init__(
         self, samples: Sequence[CaptionSample], meteor: MeteorProcess | None = None
     ) -> None:
         from pycocoevalcap.cider.cider_scorer import cook_refs
 
-        self.samples = samples
-        tokenized = tokenize({s.id: list(s.references) for s in samples})
+        tokenized = _tokenized(tuple((s.id, s.references) for s in samples))
         self._references = {key: [r for r in refs if r] for key, refs in tokenized.items()}
         self._empty = {k: len(tokenized[k]) - len(refs) for k, refs in self._references.items()}
         self._cooked = {key: cook_refs(refs) for key, refs in self._references.items()}
         self._meteor = meteor or MeteorProcess()
+
+    def __enter__(self) -> Self:
+        """InputError where METEOR does not run, or scores a known caption wrong."""
+        self._meteor.check()
+        return self
 
     def check(self, samples: Sequence[CaptionSample]) -> None:
         """InputError for samples that no caption can score on, a warning for doubtful ones."""
@@ -142,13 +135,13 @@ class CaptionScorer:
             if all(gram in everywhere for ref in refs for gram in ref)
         }
 
-    def score(self, samples: Sequence[CaptionSample], captions: Sequence[str]) -> Evaluation:
-        """Scores of given captions for all or some of the prepared samples."""
+    def score(self, samples: Sequence[CaptionSample], outputs: Sequence[str]) -> Evaluation:
+        """Scores of one caption per sample; the samples may be a part of the set."""
         from pycocoevalcap.rouge.rouge import Rouge
 
         self._refuse(samples)
         keys = [sample.id for sample in samples]
-        found = tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
+        found = tokenize({key: [text] for key, text in zip(keys, outputs, strict=True)})
         references = {key: self._references[key] for key in keys}
         images = [sample.image_id for sample in samples]
         pairs = [(found[key][0], references[key]) for key in keys]
@@ -166,8 +159,8 @@ class CaptionScorer:
             metrics=metrics,
             per_sample=each,
             predictions=[
-                Prediction(s.id, s.image, "", text, s.references[0], value)
-                for s, text, value in zip(samples, captions, cider_each, strict=True)
+                Prediction(s.id, s.images, "", text, s.references[0], value)
+                for s, text, value in zip(samples, outputs, cider_each, strict=True)
             ],
             undefined=undefined,
         )
@@ -190,14 +183,14 @@ class CaptionScorer:
         metrics[name] = _meteor_metric(corpus, values, images)
         each[name] = values
 
-    def cider(self, samples: Sequence[CaptionSample], captions: Sequence[str]) -> list[float]:
-        """CIDEr of each caption alone: no Java but the tokenizer's."""
+    def values(self, samples: Sequence[CaptionSample], outputs: Sequence[str]) -> list[float]:
+        """CIDEr of each caption: no Java but the tokenizer's."""
         keys = [sample.id for sample in samples]
-        found = tokenize({key: [text] for key, text in zip(keys, captions, strict=True)})
+        found = tokenize({key: [text] for key, text in zip(keys, outputs, strict=True)})
         return self._cider(keys, found)
 
     def _cider(self, keys: list[str], found: dict[str, list[str]]) -> list[float]:
-        """CIDEr of each caption with the document frequencies of the whole prepared set."""
+        """CIDEr of each caption with the document frequencies of the whole set."""
         from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_test
 
         scorer = CiderScorer()

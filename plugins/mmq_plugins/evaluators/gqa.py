@@ -4,8 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
-from mmq.evaluation.generating import QuestionEvaluator
+from mmq.contracts import (
+    Evaluation,
+    Metric,
+    Prediction,
+    QuestionEvaluator,
+    QuestionSample,
+    Scorer,
+)
 from mmq.evaluation.stats import mean_metric, name_part
 from mmq_plugins.evaluators.vqa_answers import (
     check_answers,
@@ -19,7 +25,7 @@ OPEN = "query"  # GQA's structural type of open questions; all others offer thei
 Rule = Literal["normalized", "lavis", "official"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gqa(QuestionEvaluator):
     """Share of answers that equal the right one, in percent.
 
@@ -28,6 +34,7 @@ class Gqa(QuestionEvaluator):
     cleaned answers.
     """
 
+    version: ClassVar[int] = 1
     task: ClassVar[str] = "gqa"
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
@@ -44,13 +51,24 @@ class Gqa(QuestionEvaluator):
         super().check_samples(samples, everything)
         check_answers(samples)
 
-    def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
-        """Accuracies of given answers; gqa/accuracy is the score."""
-        return score_answers(samples, answers, self.rule)
+    def scorer(self, samples: Sequence[QuestionSample]) -> "GqaScorer":
+        """Accuracies; gqa/accuracy is the score."""
+        return GqaScorer(self.rule)
 
-    def values(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
-        """100 for every right answer, 0 for any other."""
-        return [100 * score for score in _scores(samples, answers, self.rule)]
+
+class GqaScorer(Scorer):
+    """Accuracies of outputs by one of the rules."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+    def score(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> Evaluation:
+        """Accuracy overall and by type."""
+        return score_answers(samples, outputs, self.rule)
+
+    def values(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> list[float]:
+        """100 for each right output, 0 for any other."""
+        return [100 * score for score in _scores(samples, outputs, self.rule)]
 
 
 def exact_match(answer: str, right: str, rule: Rule = "normalized") -> bool:
@@ -90,7 +108,7 @@ def score_answers(
         metrics=metrics,
         per_sample={"gqa/accuracy": [100 * score for score in scores]},
         predictions=[
-            Prediction(s.id, s.image, s.question, answer, s.answers[0], 100 * score)
+            Prediction(s.id, s.images, s.question, answer, s.answers[0], 100 * score)
             for s, answer, score in zip(samples, answers, scores, strict=True)
         ],
     )

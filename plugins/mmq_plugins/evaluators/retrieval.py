@@ -3,22 +3,24 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mmq.contracts import CaptionSample, Evaluation, Prediction
-from mmq.contracts.evaluator import Evaluator, Progress
-from mmq.contracts.family import ModelFamily
+from mmq.contracts import (
+    AnswerProtocol,
+    CaptionSample,
+    Evaluation,
+    ImageTextMatcher,
+    Prediction,
+    Progress,
+    RankingEvaluator,
+    Request,
+)
+from mmq.contracts.images import ImageRef
 from mmq.errors import InputError
-from mmq.evaluation.generating import check_task
-from mmq.models.stages import Rows, encode
 from mmq_plugins.evaluators.recall import RANKS, recall_metrics, undefined_recalls
-
-if TYPE_CHECKING:
-    from mmq.models.loading import LoadedModel
 
 CANDIDATES = 128  # that the matching head ranks again (Li et al. 2023, section 4.4)
 MAX_WORDS = 50
@@ -30,8 +32,8 @@ def normalize_caption(text: str, max_words: int = MAX_WORDS) -> str:
     return " ".join(text.split()[:max_words])
 
 
-@dataclass
-class Retrieval(Evaluator):
+@dataclass(frozen=True)
+class Retrieval(RankingEvaluator):
     """Recall at 1, 5 and 10 in both directions; their mean is the score.
 
     Every caption is a query for its picture, every picture one for any of its captions. The pool
@@ -39,8 +41,8 @@ class Retrieval(Evaluator):
     model.
     """
 
+    version: ClassVar[int] = 1
     task: ClassVar[str] = "retrieval"
-    pooled: ClassVar[bool] = True
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
     batch_size: int = 64
@@ -54,10 +56,14 @@ class Retrieval(Evaluator):
         if self.k is not None and self.k < max(RANKS):
             raise ValueError(f"k: {self.k} is less than {max(RANKS)}, the last rank that counts")
 
-    def resolve(self, family: ModelFamily) -> None:
-        """128 candidates if nothing else is set; InputError for a model that cannot match."""
-        check_task(family, self.task)
-        self.k = self.k or CANDIDATES
+    @property
+    def candidates(self) -> int:
+        """How many of each query the matching head ranks again."""
+        return CANDIDATES if self.k is None else self.k
+
+    def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
+        """All options by name, with the number of candidates that counts."""
+        return super().effective_options(protocol) | {"k": self.candidates}
 
     def check_samples(
         self, samples: Sequence[CaptionSample], everything: Sequence[CaptionSample]
@@ -81,20 +87,23 @@ class Retrieval(Evaluator):
                 f"(first: {without[0]!r}): it cannot be found. Remove it from the data."
             )
 
-    def calibration_texts(self, samples: Sequence[CaptionSample]) -> list[tuple[str, str]]:
-        """Each picture's first caption, as the model reads it; there is nothing to answer."""
-        return [(normalize_caption(s.references[0], self.max_words), "") for s in samples]
+    def calibration(self, samples: Sequence[CaptionSample]) -> list[tuple[Request, str]]:
+        """Each picture with its first caption, as the model reads it."""
+        return [
+            (Request((s.image,), normalize_caption(s.references[0], self.max_words), s.id), "")
+            for s in samples
+        ]
 
-    def evaluate(
-        self, model: "LoadedModel", samples: Sequence[CaptionSample], progress: Progress
+    def rank(
+        self, matcher: ImageTextMatcher, samples: Sequence[CaptionSample], progress: Progress
     ) -> Evaluation:
         """Rank all captions for every picture, and all pictures for every caption."""
-        self.resolve(model.family)
         self.check_samples(samples, samples)
         texts = [normalize_caption(text, self.max_words) for s in samples for text in s.references]
         owner = np.repeat(np.arange(len(samples)), [len(s.references) for s in samples])
-        similar = self._similarities(model, samples, texts, progress)
-        to_text, to_image = self._rank_again(model, samples, texts, similar, progress)
+        images = [sample.image for sample in samples]
+        similar = self._similarities(matcher, images, texts, progress)
+        to_text, to_image = self._rank_again(matcher, images, texts, similar, progress)
         metrics, each = recall_metrics(
             to_text, to_image, similar, owner, [s.image_id for s in samples]
         )
@@ -108,7 +117,7 @@ class Retrieval(Evaluator):
             metrics=metrics,
             per_sample=each,
             predictions=[
-                Prediction(s.id, s.image, "", texts[best[k]], s.references[0], score)
+                Prediction(s.id, s.images, "", texts[best[k]], s.references[0], score)
                 for k, (s, score) in enumerate(
                     zip(samples, each["retrieval/mean_recall"], strict=True)
                 )
@@ -118,34 +127,25 @@ class Retrieval(Evaluator):
 
     def _similarities(
         self,
-        model: "LoadedModel",
-        samples: Sequence[CaptionSample],
+        matcher: ImageTextMatcher,
+        images: Sequence[ImageRef],
         texts: Sequence[str],
         progress: Progress,
     ) -> np.ndarray:
         """Cosine of every picture's best query with every text, (pictures, texts)."""
-        family: Any = model.family
         size = self.batch_size
-        paths = [sample.image for sample in samples]
-        images = encode(model, paths, "connector", size, progress)
-        by_length = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # little padding
-        parts = [by_length[k : k + size] for k in range(0, len(texts), size)]
-        vectors: dict[int, Tensor] = {}
-        for part in progress(parts, "texts"):
-            vectors.update(
-                zip(part, family.embed_texts(model, [texts[k] for k in part]), strict=True)
-            )
-        embedded = torch.stack([vectors[k] for k in range(len(texts))]).float()
-        rows = []
-        for start in range(0, len(paths), size):
-            queries = images(paths[start : start + size]).float()  # (b, queries, width)
-            rows.append(torch.einsum("iqd,td->itq", queries, embedded).amax(-1).cpu())
-        return _finite(torch.cat(rows))
+        queries = matcher.embed_images(images, size, progress)  # (pictures, queries, width)
+        embedded = matcher.embed_texts(texts, size, progress).float()
+        rows = [
+            torch.einsum("iqd,td->itq", queries[k : k + size].float(), embedded).amax(-1).cpu()
+            for k in range(0, len(images), size)
+        ]
+        return _finite(torch.cat(rows).double().numpy())
 
     def _rank_again(
         self,
-        model: "LoadedModel",
-        samples: Sequence[CaptionSample],
+        matcher: ImageTextMatcher,
+        images: Sequence[ImageRef],
         texts: Sequence[str],
         similar: np.ndarray,
         progress: Progress,
@@ -154,24 +154,14 @@ class Retrieval(Evaluator):
 
         Both are (pictures, texts). A pair that is a candidate in both directions is matched once.
         """
-        assert self.k is not None
-        chosen = [candidates(similar, self.k), candidates(similar.T, self.k).T]
-        pairs = np.argwhere(chosen[0] | chosen[1])
-        # texts of like length together: little padding; pictures in order: few are opened at once
-        lengths = np.array([len(text.split()) for text in texts])
-        pairs = pairs[np.lexsort((pairs[:, 0], lengths[pairs[:, 1]]))]
-        paths = [sample.image for sample in samples]
-        vision: Rows = encode(model, paths, "vision", self.batch_size, progress)
+        by_image = candidates(similar, self.candidates)
+        by_text = candidates(similar.T, self.candidates).T
+        pairs = np.argwhere(by_image | by_text)
         matched = np.full(similar.shape, -np.inf)
-        family: Any = model.family
-        parts = [pairs[k : k + self.batch_size] for k in range(0, len(pairs), self.batch_size)]
-        for part in progress(parts, "match"):
-            logits = family.match(
-                model, vision([paths[i] for i, _ in part]), [texts[t] for _, t in part]
-            )
-            matched[part[:, 0], part[:, 1]] = _finite(logits.cpu())
+        logits = matcher.match(images, texts, pairs, self.batch_size, progress)
+        matched[pairs[:, 0], pairs[:, 1]] = _finite(np.asarray(logits, dtype=float))
         total = matched + similar
-        return np.where(chosen[0], total, -np.inf), np.where(chosen[1], total, -np.inf)
+        return np.where(by_image, total, -np.inf), np.where(by_text, total, -np.inf)
 
 
 def candidates(similar: np.ndarray, k: int) -> np.ndarray:
@@ -183,7 +173,6 @@ def candidates(similar: np.ndarray, k: int) -> np.ndarray:
     return mask
 
 
-def _finite(scores: Tensor) -> np.ndarray:
-    """Scores as float64; what a collapsed model made no number of ranks last."""
-    array: np.ndarray = scores.double().numpy()
-    return np.where(np.isfinite(array), array, -1e9)
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """Scores with what a collapsed model computed as NaN or infinity ranked last."""
+    return np.where(np.isfinite(scores), scores, -1e9)

@@ -2,11 +2,17 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, get_args
 
-from mmq.contracts import Evaluation, Metric, Prediction, QuestionSample
-from mmq.evaluation.generating import QuestionEvaluator
+from mmq.contracts import (
+    Evaluation,
+    Metric,
+    Prediction,
+    QuestionEvaluator,
+    QuestionSample,
+    Scorer,
+)
 from mmq.evaluation.stats import mean_metric, name_part
 from mmq_plugins.evaluators.vqa_answers import (
     FEWEST_ANSWERS,
@@ -22,7 +28,7 @@ log = logging.getLogger(__name__)
 ACCURACY, EXACT, MIXED = "vqa/accuracy", "vqa/exact_match", "vqa/mixed"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Vqa(QuestionEvaluator):
     """Soft accuracy against ten annotators, in percent: --rule lavis or official.
 
@@ -31,11 +37,11 @@ class Vqa(QuestionEvaluator):
     match, under a name of its own.
     """
 
+    version: ClassVar[int] = 1
     task: ClassVar[str] = "vqa"
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
     rule: Rule = "lavis"
-    _primary: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,26 +53,32 @@ class Vqa(QuestionEvaluator):
         """InputError for a question without answers, a warning where the rule needs more."""
         super().check_samples(samples, everything)
         check_answers(samples)
-        self.prepare(everything)
         few = sum(len(s.answers) < FEWEST_ANSWERS for s in samples)
         if few:
             log.warning(
-                "%d of %d questions have fewer than %d answers, with which a right one could not "
+                "%d of %d questions have fewer than %d answers, so that a right one could not "
                 "score 100: they are scored by exact match with any of them; the score is %s",
-                few, len(samples), FEWEST_ANSWERS, self._primary,
+                few, len(samples), FEWEST_ANSWERS, primary_of(everything),
             )  # fmt: skip
 
-    def prepare(self, samples: Sequence[QuestionSample]) -> None:
-        """Name the score by the whole set: its parts must not have other ones."""
-        self._primary = primary_of(samples)
+    def scorer(self, samples: Sequence[QuestionSample]) -> "VqaScorer":
+        """Accuracies, named by the whole set: its parts must not have other names."""
+        return VqaScorer(self.rule, primary_of(samples))
 
-    def score(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> Evaluation:
-        """Accuracies of given answers; the score is vqa/accuracy where all have enough answers."""
-        return score_answers(samples, answers, self.rule, self._primary)
 
-    def values(self, samples: Sequence[QuestionSample], answers: Sequence[str]) -> list[float]:
-        """The accuracy of every answer."""
-        return [100 * score for score in _scores(samples, answers, self.rule)]
+class VqaScorer(Scorer):
+    """Accuracies of outputs; the score is vqa/accuracy where all questions have enough answers."""
+
+    def __init__(self, rule: Rule, primary: str) -> None:
+        self.rule, self.primary = rule, primary
+
+    def score(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> Evaluation:
+        """Accuracy overall and per answer type."""
+        return score_answers(samples, outputs, self.rule, self.primary)
+
+    def values(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> list[float]:
+        """The accuracy of each output."""
+        return [100 * score for score in _scores(samples, outputs, self.rule)]
 
 
 def primary_of(samples: Sequence[QuestionSample]) -> str:
@@ -114,7 +126,7 @@ def score_answers(
         },
         per_sample={primary: [100 * score for score in scores]},
         predictions=[
-            Prediction(s.id, s.image, s.question, answer, most_common(s.answers), 100 * score)
+            Prediction(s.id, s.images, s.question, answer, most_common(s.answers), 100 * score)
             for s, answer, score in zip(samples, answers, scores, strict=True)
         ],
     )

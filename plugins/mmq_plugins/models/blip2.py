@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mmq.contracts.family import ComponentSpec, GenerationConfig, Stage
+from mmq.contracts import AnswerFormat, AnswerProtocol, ComponentSpec, GenerationConfig, Stage
 from mmq.models.transformers_family import TransformersFamily
 
 
@@ -24,13 +24,16 @@ def _connector(module: Any, vision: Tensor) -> Tensor:
     return projected
 
 
-ANSWER = GenerationConfig(
-    prompt="Question: {} Short answer:",
-    max_new_tokens=10,
-    num_beams=5,
-    min_new_tokens=1,
-    length_penalty=0.0,
-)
+# LAVIS's protocol for BLIP-2: short answers by beams without a preference for long ones
+SHORT = GenerationConfig(max_new_tokens=10, num_beams=5, min_new_tokens=1, length_penalty=0.0)
+FORMATS: Mapping[AnswerFormat, AnswerProtocol] = {
+    AnswerFormat.CAPTION: AnswerProtocol("", GenerationConfig(max_new_tokens=30, num_beams=5)),
+    AnswerFormat.SHORT_ANSWER: AnswerProtocol("Question: {} Short answer:", SHORT),
+    AnswerFormat.CHOICE: AnswerProtocol("Question: {} Short answer:", SHORT),
+    AnswerFormat.FREE: AnswerProtocol(
+        "Question: {} Answer:", GenerationConfig(max_new_tokens=100, num_beams=5)
+    ),
+}
 
 
 class Blip2(TransformersFamily):
@@ -49,8 +52,4 @@ class Blip2(TransformersFamily):
         Stage("vision", ("vit",), _vision),
         Stage("connector", ("qformer",), _connector),
     )
-    generation: ClassVar[Mapping[str, GenerationConfig]] = {
-        "captioning": GenerationConfig(prompt="", max_new_tokens=30, num_beams=5),
-        "vqa": ANSWER,
-        "gqa": ANSWER,
-    }
+    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = FORMATS

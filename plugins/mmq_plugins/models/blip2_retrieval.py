@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from mmq.contracts.family import ComponentSpec, Stage
+from mmq.contracts import AnswerFormat, AnswerProtocol, ComponentSpec, Stage
 from mmq.models.loading import LoadedModel
 from mmq.models.stages import run_stages
 from mmq.models.transformers_family import TransformersFamily
@@ -45,7 +45,9 @@ class Blip2Retrieval(TransformersFamily):
     processor_class: ClassVar[str] = "Blip2Processor"
     # padding on the left would change a text's embedding; 35 tokens are those of Li et al. 2023,
     # BLIP-2's retrieval evaluation
-    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "right", "max_tokens": 35}
+    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # there is no language model
+    matches: ClassVar[bool] = True
+    tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "right", "max_tokens": 35}
     architectures: ClassVar[tuple[str, ...]] = ("Blip2ForImageTextRetrieval",)
     components: ClassVar[tuple[ComponentSpec, ...]] = (
         ComponentSpec("vit", ("vision_model.encoder.layers",)),
@@ -56,32 +58,28 @@ class Blip2Retrieval(TransformersFamily):
         Stage("connector", ("qformer",), _connector),
     )
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Retrieval alone: there is no language model."""
-        return ("retrieval",)
-
     def _texts(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        limit = self.reading["max_tokens"]
+        limit = self.tokenization["max_tokens"]
         found = model.processor.tokenizer(
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(model.device)
         return found["input_ids"], found["attention_mask"]
 
-    def forwards(
+    def calibration_forwards(
         self,
         model: LoadedModel,
-        images: Sequence["Image"],
+        images: Sequence[Sequence["Image"]],
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
         """Pictures for contrast, texts for contrast, both together for the matching head."""
-        seen: list[Tensor] = []
+        flat = [image for of_text in images for image in of_text]
+        vision: list[Tensor] = []
         queries: list[Tensor] = []
 
         def pictures() -> None:
-            seen[:] = [run_stages(model, self.stages[:1], self.pixels(model, images))]
-            queries[:] = [run_stages(model, self.stages[1:], seen[0])]
+            vision[:] = [run_stages(model, self.stages[:1], self.pixels(model, flat))]
+            queries[:] = [run_stages(model, self.stages[1:], vision[0])]
 
         def contrast() -> Tensor | None:
             vectors = self.embed_texts(model, texts)
@@ -92,16 +90,16 @@ class Blip2Retrieval(TransformersFamily):
             return both.log_softmax(-1)
 
         def together() -> Tensor | None:
-            if not seen:
+            if not vision:
                 return None
-            logits = self.match(model, seen[0], texts).float()
+            logits = self.match(model, vision[0], texts).float()
             return F.logsigmoid(torch.stack([logits, -logits], -1))
 
         return [pictures, contrast, together]
 
     @torch.no_grad()
     def embed_texts(self, model: LoadedModel, texts: Sequence[str]) -> Tensor:
-        """A unit vector a text, (n, shared width)."""
+        """One unit vector per text, (n, shared width)."""
         module: Any = model.module
         ids, mask = self._texts(model, texts)
         states = module.qformer(
@@ -114,7 +112,7 @@ class Blip2Retrieval(TransformersFamily):
     def match(self, model: LoadedModel, vision: Tensor, texts: Sequence[str]) -> Tensor:
         """The matching head's logit that picture and text belong together, (n,).
 
-        vision: the first stage's outputs, a row a text.
+        vision: the first stage's outputs, one row per text.
         """
         module: Any = model.module
         ids, mask = self._texts(model, texts)

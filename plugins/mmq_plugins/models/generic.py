@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmq.contracts.family import ComponentSpec, GenerationConfig, ModelFamily, architecture_of
+from mmq.contracts import (
+    GENERAL_PROTOCOLS,
+    AnswerFormat,
+    AnswerProtocol,
+    ComponentSpec,
+    GenerationConfig,
+    ModelFamily,
+    architecture_of,
+)
 from mmq.errors import InputError
 from mmq.models.loading import load_weights
 from mmq.models.transformers_family import answer_choices, check_vocabulary, load_processor
@@ -28,9 +36,6 @@ WORDS = {
     "llm": {"language", "text", "lm", "llm", "decoder"},
 }
 ATTENTION = ("attn", "attention", "Attention")
-ANSWER = GenerationConfig(
-    prompt="{}\nAnswer the question using a single word or phrase.", max_new_tokens=10
-)
 
 
 def block_lists(root: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
@@ -67,17 +72,12 @@ class Generic(ModelFamily):
     else stays at 16 bits; `mmq size` lists it.
     """
 
-    general: ClassVar[bool] = True
-    reading: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
-    generation: ClassVar[Mapping[str, GenerationConfig]] = {
-        "captioning": GenerationConfig(
-            prompt="Describe the image in one short sentence.", max_new_tokens=30
-        ),
-        "vqa": ANSWER,
-        "gqa": ANSWER,
-    }
+    is_fallback: ClassVar[bool] = True
+    tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
+    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = GENERAL_PROTOCOLS
+    most_images: ClassVar[int | None] = None
 
-    def serves(self, config: Any) -> bool:
+    def supports(self, config: Any) -> bool:
         """Whether transformers answers questions about pictures with this architecture."""
         from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as KNOWN
 
@@ -115,6 +115,15 @@ class Generic(ModelFamily):
             )
         return model
 
+    def load_processor(self, source: str) -> Any:
+        """The checkpoint's processor, padding on the left; no remote code."""
+        from transformers import AutoProcessor
+
+        with needed_packages(source):
+            processor = load_processor(AutoProcessor, source)
+        processor.tokenizer.padding_side = self.tokenization["padding_side"]
+        return processor
+
     def load(
         self,
         source: str,
@@ -124,34 +133,44 @@ class Generic(ModelFamily):
         allow_unread: bool = False,
     ) -> tuple[nn.Module, Any]:
         """Model and processor; no remote code."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
+        processor = self.load_processor(source)
         with needed_packages(source):
-            processor = load_processor(AutoProcessor, source)
             model = load_weights(
                 AutoModelForImageTextToText, source, dtype, device, allow_pickle, allow_unread
             )
-        processor.tokenizer.padding_side = self.reading["padding_side"]
         check_vocabulary(model, processor, source)
         return model, processor
+
+    def chat(self, processor: Any, prompt: str, images: int) -> str:
+        """A prompt behind its pictures: by the processor's chat template if it has one."""
+        if getattr(processor, "chat_template", None):
+            content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+            message = {"role": "user", "content": content}
+            rendered: str = processor.apply_chat_template(
+                [message], add_generation_prompt=True, tokenize=False
+            )
+            return rendered
+        return f"{getattr(processor, 'image_token', '') * images}{prompt}"
 
     def _inputs(
         self,
         model: "LoadedModel",
-        images: "Sequence[Image]",
+        images: "Sequence[Sequence[Image]]",
         texts: Sequence[str],
         answers: Sequence[str] = (),
     ) -> Any:
-        """What the processor makes of pictures, texts and, behind these, answers."""
+        """What the processor makes of pictures, rendered prompts and, behind these, answers."""
         module: Any = model.module
         processor = model.processor
         pairs = zip_longest(texts, answers, fillvalue="")
-        prompts = [prompt_of(processor, text) + answer for text, answer in pairs]
+        prompts = [text + answer for text, answer in pairs]
         bos = processor.tokenizer.bos_token
         # a chat template may have written the first token already
         special = {"add_special_tokens": False} if bos and prompts[0].startswith(bos) else {}
         inputs = processor(
-            images=[[image] for image in images],  # a list a text: what all processors take
+            images=[list(of_text) for of_text in images],  # all processors take a list per text
             text=prompts,
             padding=True,
             return_tensors="pt",
@@ -161,10 +180,10 @@ class Generic(ModelFamily):
             inputs.pop("token_type_ids", None)
         return inputs
 
-    def forwards(
+    def calibration_forwards(
         self,
         model: "LoadedModel",
-        images: "Sequence[Image]",
+        images: "Sequence[Sequence[Image]]",
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
@@ -174,8 +193,8 @@ class Generic(ModelFamily):
             inputs = self._inputs(model, images, texts, answers)
             with torch.no_grad():
                 found = model.module(**inputs, use_cache=False)
-            asked = self._inputs(model, images, texts)["attention_mask"]
-            return answer_choices(found.logits, inputs["attention_mask"], asked)
+            prompt_mask = self._inputs(model, images, texts)["attention_mask"]
+            return answer_choices(found.logits, inputs["attention_mask"], prompt_mask)
 
         return [forward]
 
@@ -183,33 +202,21 @@ class Generic(ModelFamily):
     def generate(
         self,
         model: "LoadedModel",
-        images: "Sequence[Image]",
+        images: "Sequence[Sequence[Image]]",
         texts: Sequence[str],
-        settings: GenerationConfig,
+        config: GenerationConfig,
     ) -> list[str]:
         """The generated continuations, cut by token position."""
         module: Any = model.module
         inputs = self._inputs(model, images, texts)
         tokens = module.generate(
             **inputs,
-            max_new_tokens=settings.max_new_tokens,
-            min_new_tokens=settings.min_new_tokens or None,
-            num_beams=settings.num_beams,
-            length_penalty=settings.length_penalty,
+            max_new_tokens=config.max_new_tokens,
+            min_new_tokens=config.min_new_tokens or None,
+            num_beams=config.num_beams,
+            length_penalty=config.length_penalty,
             do_sample=False,
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         decoded = model.processor.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in decoded]
-
-
-def prompt_of(processor: Any, text: str) -> str:
-    """A text about one picture as the processor wants it: by its chat template if it has one."""
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        message = {"role": "user", "content": content}
-        prompt: str = processor.apply_chat_template(
-            [message], add_generation_prompt=True, tokenize=False
-        )
-        return prompt
-    return f"{getattr(processor, 'image_token', '')}{text}"

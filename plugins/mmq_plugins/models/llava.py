@@ -1,21 +1,15 @@
-"""LLaVA-1.5: CLIP ViT, a two-layer projector (kept at 16 bits) and Llama."""
+"""LLaVA-1.5: CLIP ViT, a two-layer projector (stays at 16 bits) and Llama."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmq.contracts.family import ComponentSpec, GenerationConfig, Stage
+from mmq.contracts import ComponentSpec, Stage
 from mmq.models.transformers_family import TransformersFamily
 
 # the tower's inner path differs between transformers 4.55 and 5.x
 _TOWER = ("model.vision_tower.vision_model.encoder.layers", "model.vision_tower.encoder.layers")
-
-ANSWER = GenerationConfig(
-    prompt="USER: <image>\n{}\nAnswer the question using a single word or phrase. ASSISTANT:",
-    max_new_tokens=10,
-)
 
 
 def _vision(module: Any, pixels: Tensor) -> Tensor:
@@ -46,7 +40,11 @@ class Llava(TransformersFamily):
     )
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("vision", ("vit",), _vision),
-        # two layers, four times wider than what they read: quicker computed than kept
-        Stage("connector", (), _connector, kept=False),
+        # two layers, four times wider than what they read: quicker computed than cached
+        Stage("connector", (), _connector, cached=False),
     )
-    generation: ClassVar[Mapping[str, GenerationConfig]] = {"vqa": ANSWER, "gqa": ANSWER}
+    most_images: ClassVar[int | None] = None
+
+    def chat(self, processor: Any, prompt: str, images: int) -> str:
+        """LLaVA-1.5's conversation, without its system prompt (as the paper's line of work)."""
+        return f"USER: {'<image>' * images}\n{prompt} ASSISTANT:"

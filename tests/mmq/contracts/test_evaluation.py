@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmq import trial
-from mmq.contracts import Evaluation, Metric, Prediction
+from mmq.contracts import Evaluation, FileImage, Metric, Prediction
 
 
 def evaluation(*said, undefined=None):
@@ -15,7 +15,7 @@ def evaluation(*said, undefined=None):
         "x/score",
         {"x/score": Metric(0, len(said))},
         {},
-        [Prediction(str(k), Path("x.jpg"), "?", *row) for k, row in enumerate(said)],
+        [Prediction(str(k), (FileImage(Path("x.jpg")),), "?", *row) for k, row in enumerate(said)],
         undefined or {},
     )
 

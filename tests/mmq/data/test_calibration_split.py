@@ -12,7 +12,8 @@ from mmq_plugins.quantizers.rtn import Rtn
 from mmq.cli import main
 from mmq.config import EvalOptions
 from mmq.data.calibration_split import check_apart, draw_calibration
-from mmq.data.source import find_source, subset
+from mmq.data.source import find_source
+from mmq.data.subsets import subset
 from mmq.errors import InputError
 from mmq.prepare import build_plugins, prepare, prepare_quantizers
 
@@ -50,7 +51,7 @@ def test_pairs_come_from_the_training_split(source):
     before, samples, pairs = draw(source)
     assert samples == before
     assert len(pairs) == 8
-    assert all(pair.image.parent.name == "train2014" for pair in pairs)
+    assert all(pair.image.path.parent.name == "train2014" for pair in pairs)
     assert draw(source)[2] == pairs != draw(source, seed=1)[2]
 
 
@@ -77,7 +78,7 @@ def test_where_all_training_pictures_are_missing_samples_are_held_out(source, ca
     _, samples, pairs = draw(source)
     assert len(pairs) == 8
     assert len(samples) == 32
-    assert all(pair.image.parent.name == "val2014" for pair in pairs)
+    assert all(pair.image.path.parent.name == "val2014" for pair in pairs)
     assert "24 of 24 training samples have no picture" in caplog.text
 
 
@@ -106,7 +107,7 @@ def test_never_more_than_half_of_the_pictures_are_held_out(untrained, caplog):
     _, samples, pairs = draw(untrained, count=128)
     assert len(samples) == len(pairs) == 20
     assert not images_of(pairs) & images_of(samples)
-    assert "20 pairs; 128 were asked for" in caplog.text
+    assert "20 pairs; 128 were requested" in caplog.text
 
 
 def test_a_single_picture_is_too_few_to_calibrate(tmp_path):
@@ -130,7 +131,7 @@ def test_an_evaluated_picture_under_another_name_is_refused(source):
 
 def test_an_evaluated_sample_itself_is_refused(source):
     samples = source.samples()
-    hashes = {sample.image: sample.image.name for sample in samples}
+    hashes = {sample.image: sample.image.path.name for sample in samples}
     with pytest.raises(InputError, match="000000000020.jpg is evaluated too; scores on it"):
         check_apart(samples[-1:], samples, hashes)
     check_apart(samples[-2:], samples[:-2], hashes)
@@ -151,7 +152,7 @@ def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source, monkey
     monkeypatch.setattr("mmq.prepare.build_plugins", with_quantizer(Looking()))
     options = EvalOptions(data=str(source.root), calibration_samples=8)
     questions = [
-        prepare(o, {}, lambda parts: []).question
+        prepare(o, {}, lambda parts: []).eval_spec
         for o in (options, options, replace(options, calibration_samples=9))
     ]
     assert questions[0].key == questions[1].key != questions[2].key

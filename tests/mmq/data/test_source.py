@@ -4,10 +4,10 @@ from pathlib import Path
 import official_files as official
 import pytest
 
-from mmq.contracts import CaptionSample
-from mmq.contracts.dataset import Dataset
-from mmq.data.images import check_images
-from mmq.data.source import Source, find_source, fingerprint_samples, limited, subset
+from mmq.contracts import BytesImage, CaptionSample, Dataset, Splits
+from mmq.data.image_checks import check_images
+from mmq.data.source import Source, find_source, fingerprint_samples, limited
+from mmq.data.subsets import subset
 from mmq.errors import InputError
 
 
@@ -106,9 +106,12 @@ def test_a_sample_that_comes_twice_is_refused(tmp_path):
     [
         (
             [("1", "a", "a.jpg"), ("1", "b", "b.jpg")],
-            "two samples of the id 1, on a.jpg and b.jpg",
+            "two samples with the id 1, on a.jpg and b.jpg",
         ),
-        ([("1", "a", "a.jpg"), ("2", "a", "b.jpg")], "two pictures of the id a, a.jpg and b.jpg"),
+        (
+            [("1", "a", "a.jpg"), ("2", "a", "b.jpg")],
+            "two pictures with the id a, a.jpg and b.jpg",
+        ),
         ([("1", "a", "a.jpg"), ("2", "b", "a.jpg")], "the picture a.jpg under two ids, a and b"),
     ],
 )
@@ -117,15 +120,14 @@ def test_ids_that_a_plugin_gives_twice_are_refused_with_both_pictures(rows, mess
         tasks = ("captioning",)
         layout = ""
 
-        def recognizes(self, root):
-            return True
+        def splits(self, root):
+            return Splits("test", "train")
 
-        def samples(self, task, root):
-            return [CaptionSample(key, image, Path(path), ("x",)) for key, image, path in rows]
+        def read(self, root, split):
+            for key, image_id, name in rows:
+                yield CaptionSample(key, image_id, (BytesImage(name, name.encode()),), ("x",))
 
-        calibration = lambda self, task, root, count, seed: self.samples(task, root)  # noqa: E731
-
-    source = Source("own", Reader(), "captioning", Path())
+    source = Source("own", Reader(), Path())
     for read in (source.samples, lambda: source.calibration(2, 0)):
         with pytest.raises(InputError, match=message):
             read()
@@ -133,7 +135,7 @@ def test_ids_that_a_plugin_gives_twice_are_refused_with_both_pictures(rows, mess
 
 def test_a_fingerprint_changes_with_every_text_and_every_chosen_picture(tmp_path):
     samples = find_source("vqa", str(official.vqav2(tmp_path))).samples()
-    images = check_images(s.image for s in samples)
+    images = check_images(samples)
     first = fingerprint_samples(samples, samples[:2], images)
     assert first == fingerprint_samples(samples, samples[:2], images)
     assert first != fingerprint_samples(samples, samples[:3], images)
@@ -142,5 +144,5 @@ def test_a_fingerprint_changes_with_every_text_and_every_chosen_picture(tmp_path
         samples, samples[:2], images | {samples[0].image: "another"}
     )
     moved = find_source("vqa", str(official.vqav2(tmp_path / "elsewhere"))).samples()
-    images = check_images(s.image for s in moved)
+    images = check_images(moved)
     assert first == fingerprint_samples(moved, moved[:2], images)

@@ -10,7 +10,13 @@ from mmq_plugins.evaluators.retrieval import Retrieval
 from model_folders import INDEX, WEIGHTS, copied, edit, edit_weights, examine, shard
 
 from mmq.errors import InputError
-from mmq.models.checkpoint import apply_protocol, fingerprint, locate, read_config, read_protocol
+from mmq.models.checkpoint import (
+    fingerprint,
+    locate,
+    read_config,
+    read_protocol,
+    with_checkpoint_options,
+)
 from mmq.models.checkpoint_config import describe
 from mmq.models.loading import load_model
 
@@ -375,7 +381,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
 def test_an_option_of_a_protocol_is_checked_like_one_of_a_command(tmp_path, options, said):
     (tmp_path / "mmq.json").write_text(json.dumps({"protocol": {"retrieval": options}}))
     with pytest.raises(InputError, match=f"mmq.json: .*{said}"):
-        apply_protocol(Retrieval(), str(tmp_path), "retrieval")
+        with_checkpoint_options(Retrieval(), str(tmp_path), "retrieval")
 
 
 def test_an_index_that_names_no_file_is_refused(tmp_path):

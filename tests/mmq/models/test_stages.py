@@ -5,11 +5,12 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from mmq_plugins.datasets.scenes import Scenes
+from asking import scores, silent
 from mmq_plugins.evaluators.captioning import Captioning
 from mmq_plugins.evaluators.gqa import Gqa
 from mmq_plugins.evaluators.retrieval import Retrieval
@@ -18,16 +19,13 @@ from mmq_plugins.evaluators.vqa import Vqa
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
+from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.loading import load_model
 from mmq.models.stages import StageCache, cache_limit, encode
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
 from mmq.trial import run_trial
-
-
-def silent(items, description):
-    return items
 
 
 @pytest.fixture
@@ -192,16 +190,14 @@ def test_answers_are_the_same_without_with_an_empty_and_with_a_warm_cache(
     name, task, evaluator, tmp_path
 ):
     model = load_model(name)
-    samples = Scenes().samples(task, Path())[:20]
-    evaluator.batch_size = 8
-    evaluator.prepare(samples)
-    plain = evaluator.evaluate(model, samples, silent)
+    samples = find_source(task, "scenes").samples()[:20]
+    evaluator = replace(evaluator, batch_size=8)
+    plain = scores(evaluator, model, samples)
     model.stage_cache = StageCache(tmp_path, 10**9)
     for _ in range(2):
-        again = evaluator.evaluate(model, samples, silent)
+        again = scores(evaluator, model, samples)
         assert [p.text for p in again.predictions] == [p.text for p in plain.predictions]
         assert again.metrics == plain.metrics
-    evaluator.close()
 
 
 def calls(model, module):
@@ -225,7 +221,7 @@ def test_trials_that_share_bits_upstream_run_only_what_lies_downstream(tmp_path)
         result = run_trial(
             TrialSpec(prepared.eval_spec, allocation), model,
             prepared.artifacts(Store(tmp_path / "store"), quiet=True),
-            prepared.evaluator, prepared.samples, quiet=True,
+            prepared.task, quiet=True,
         )  # fmt: skip
         return [p.text for p in result.details.predictions]
 
@@ -246,7 +242,7 @@ def test_weights_of_unknown_origin_are_not_cached(tmp_path):
     model.stage_cache = StageCache(tmp_path / "stages", 10**9)
     layer = model.components["vit"].layers[0]
     model.write_("vit", {layer.name: layer.module.weight * 0})
-    images = [sample.image for sample in Scenes().samples("vqa", Path())[:4]]
+    images = [sample.image for sample in find_source("vqa", "scenes").samples()[:4]]
     encode(model, images, "vision", 4, silent)(images)
     assert not (tmp_path / "stages").exists()
     model.restore_()
@@ -256,7 +252,7 @@ def test_weights_of_unknown_origin_are_not_cached(tmp_path):
 
 def test_outputs_that_would_fill_the_cache_are_computed_when_they_are_asked_for(tmp_path):
     model = load_model("embedded-blip2")
-    images = list(dict.fromkeys(s.image for s in Scenes().samples("vqa", Path())[:12]))
+    images = list(dict.fromkeys(s.image for s in find_source("vqa", "scenes").samples()[:12]))
     plain = encode(model, images, "connector", 4, silent)(images[:4])
     model.stage_cache = StageCache(tmp_path / "stages", 30_000)
     found = encode(model, images, "connector", 4, silent)(images[:4])

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from asking import ask
 from mmq_plugins.embedded import scenes
 
 from mmq.errors import InputError
@@ -31,20 +32,16 @@ def changed(folder, name, file, **values):
 )
 def test_texts_without_room_for_their_picture_are_refused(tmp_path, name, values, said):
     model = load_model(changed(tmp_path / "m", name, "processor_config.json", **values))
-    settings = model.family.generation["vqa"]
-    prompt = settings.prompt.replace("{}", "is there a red star?")
     with pytest.raises(InputError) as caught:
-        model.family.generate(model, [PICTURE], [prompt], settings)
+        ask(model, [PICTURE], ["is there a red star?"])
     assert said in str(caught.value)
 
 
 def test_an_image_token_in_a_question_is_refused():
     model = load_model("embedded-llava")
-    settings = model.family.generation["vqa"]
-    prompt = settings.prompt.replace("{}", "what is an <image>?")
     # InputError is a ValueError, and what the processor of transformers 5 raises by itself is one
     with pytest.raises(ValueError, match="contains an image token|total number of <image> tokens"):
-        model.family.generate(model, [PICTURE], [prompt], settings)
+        ask(model, [PICTURE], ["what is an <image>?"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Racing: the rule on made-up scores, and trials that are stopped or go on to the same end."""
+"""Pruning: the rule on made-up scores, and trials that are pruned or end as they would have."""
 
 import json
 from dataclasses import dataclass, replace
@@ -17,12 +17,23 @@ from mmq.analysis.fronts import Point
 from mmq.artifacts.store import Store
 from mmq.cli import main
 from mmq.config import EvalOptions
-from mmq.contracts import Evaluation, Metric, Prediction, Sample
-from mmq.evaluation.generating import InParts
+from mmq.contracts import (
+    AnswerFormat,
+    Evaluation,
+    FileImage,
+    GeneratingEvaluator,
+    Metric,
+    Prediction,
+    Request,
+    Sample,
+    Scorer,
+    VisionLanguageModel,
+)
+from mmq.evaluation.generating import Task, evaluate
 from mmq.models.size import Size
 from mmq.prepare import prepare
 from mmq.record import TrialSpec
-from mmq.studies.pruning import Pruner, drawn, looks
+from mmq.studies.pruning import Pruner, rungs, shuffled_pictures
 from mmq.studies.records import Records
 from mmq.system.home import home
 from mmq.trial import run_trial
@@ -115,46 +126,64 @@ def test_scores_outside_their_bounds_are_an_error_not_a_wrong_bound():
 
 
 # --- a trial in parts ----------------------------------------------------------------------------
-@dataclass
-class Known(InParts):
-    """An evaluator of made-up scores that keeps what it was asked for."""
+@dataclass(frozen=True)
+class Known(GeneratingEvaluator):
+    """An evaluator of made-up scores: a model says what a sample scores."""
 
     task: ClassVar[str] = "known"
+    answer_format: ClassVar[AnswerFormat] = AnswerFormat.FREE
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
-    score_of: dict
-    asked: list
+    def requests(self, samples, protocol):
+        return [Request((s.image,), "", s.id) for s in samples]
 
-    def predict(self, model, samples, progress):
-        self.asked.append([s.id for s in samples])
-        return [str(self.score_of[s.id]) for s in samples]
+    def scorer(self, samples):
+        return KnownScorer()
 
-    def score(self, samples, answers):
-        values = [float(answer) for answer in answers]
-        said = [
-            Prediction(s.id, s.image, "", a, "", v)
-            for s, a, v in zip(samples, answers, values, strict=True)
+
+class KnownScorer(Scorer):
+    def score(self, samples, outputs):
+        values = [float(text) for text in outputs]
+        predictions = [
+            Prediction(s.id, s.image, "", text, "", v)
+            for s, text, v in zip(samples, outputs, values, strict=True)
         ]
-        return Evaluation("x", {"x": Metric(np.mean(values), len(values))}, {"x": values}, said)
+        return Evaluation(
+            "x", {"x": Metric(np.mean(values), len(values))}, {"x": values}, predictions
+        )
 
 
-SAMPLES = [Sample(str(k), f"picture {k // 2}", Path(f"{k // 2}.jpg")) for k in range(200)]
+class Talker(VisionLanguageModel):
+    """Says made-up scores and remembers the requests of every call."""
+
+    def __init__(self, score_of):
+        self.score_of, self.calls = score_of, []
+
+    def generate(self, requests, config, progress):
+        self.calls.append([request.sample_id for request in requests])
+        return [str(self.score_of[request.sample_id]) for request in requests]
+
+
+SAMPLES = [
+    Sample(str(k), f"picture {k // 2}", (FileImage(Path(f"{k // 2}.jpg")),)) for k in range(200)
+]
 GOOD = [100.0 * (k % 10 > 0) for k in range(200)]
 RIVAL = Point("vit=4 llm=4", 4.0, 90.0, stored_bpw=4.5)
 LLM2, LLM2_SIZE = BitAllocation.parse("vit=16,llm=2"), Size(10, 6.0, 6.5)
 
 
-def evaluate(values, allocation=LLM2, size=LLM2_SIZE, points=(RIVAL,), kind=Known):
-    evaluator = kind({s.id: v for s, v in zip(SAMPLES, values, strict=True)}, [])
+def pruned_trial(values, allocation=LLM2, size=LLM2_SIZE, points=(RIVAL,), kind=Known):
+    model = Talker({s.id: v for s, v in zip(SAMPLES, values, strict=True)})
     pruner = Pruner(0, points, {"vit=4 llm=4": GOOD}.get)
-    return evaluator, pruner.evaluate(evaluator, None, SAMPLES, None, allocation, size)
+    with Task(kind(), SAMPLES, SAMPLES) as task:
+        return model, pruner.evaluate(task, model, None, allocation, size)
 
 
 def test_a_dominated_trial_is_stopped_after_its_first_part_and_says_why():
-    evaluator, (evaluation, why) = evaluate([0.0] * 200)
-    (asked,) = evaluator.asked
-    assert len(asked) == len(evaluation.predictions) == 32  # of 16 pictures
-    assert [p.sample_id for p in evaluation.predictions] == asked
+    model, (evaluation, why) = pruned_trial([0.0] * 200)
+    (call,) = model.calls
+    assert len(call) == len(evaluation.predictions) == 32  # of 16 pictures
+    assert [p.sample_id for p in evaluation.predictions] == call
     assert str(why).startswith(
         "stopped after 32 of 200 samples: vit=4 llm=4 is smaller and better"
     )
@@ -163,19 +192,22 @@ def test_a_dominated_trial_is_stopped_after_its_first_part_and_says_why():
 
 def test_a_trial_that_holds_its_own_is_asked_everything_once_and_scored_as_a_whole():
     values = [100.0 * (k % 7 > 0) for k in range(200)]
-    evaluator, (evaluation, why) = evaluate(values)
+    model, (evaluation, why) = pruned_trial(values)
     assert why is None
-    assert len(evaluator.asked) == 3
-    assert sorted(int(name) for part in evaluator.asked for name in part) == list(range(200))
-    assert evaluation == Known.evaluate(evaluator, None, SAMPLES, None)
+    assert len(model.calls) == 3
+    assert sorted(int(name) for part in model.calls for name in part) == list(range(200))
+    with Task(Known(), SAMPLES, SAMPLES) as task:
+        assert evaluation == evaluate(task, model, None)
 
 
 def test_a_part_has_whole_pictures_and_the_same_ones_for_a_seed():
-    first, _ = evaluate([0.0] * 200)
-    again, _ = evaluate([0.0] * 200)
-    assert first.asked == again.asked
-    assert drawn(SAMPLES, 1) != drawn(SAMPLES, 0)
-    assert all(SAMPLES[a].image_id == SAMPLES[b].image_id for a, b in drawn(SAMPLES, 0))
+    first, _ = pruned_trial([0.0] * 200)
+    again, _ = pruned_trial([0.0] * 200)
+    assert first.calls == again.calls
+    assert shuffled_pictures(SAMPLES, 1) != shuffled_pictures(SAMPLES, 0)
+    assert all(
+        SAMPLES[a].image_id == SAMPLES[b].image_id for a, b in shuffled_pictures(SAMPLES, 0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,10 +220,10 @@ def test_a_part_has_whole_pictures_and_the_same_ones_for_a_seed():
     ],
 )
 def test_without_a_finished_rival_that_is_not_larger_nothing_is_stopped(facts):
-    evaluator, (evaluation, why) = evaluate([0.0] * 200, **facts)
+    model, (evaluation, why) = pruned_trial([0.0] * 200, **facts)
     assert why is None
     assert len(evaluation.predictions) == 200
-    assert len(evaluator.asked) == len(looks(100))  # in the same batches as all others
+    assert len(model.calls) == len(rungs(100))  # in the same batches as all others
 
 
 class Pooled(Known):
@@ -202,22 +234,17 @@ class Boundless(Known):
     bounds: ClassVar[tuple[float, float] | None] = None
 
 
-class Own(Known):
-    def evaluate(self, model, samples, progress):
-        return super().evaluate(model, samples, progress)
-
-
-@pytest.mark.parametrize("kind", [Pooled, Boundless, Own])
-def test_scores_of_which_a_part_says_nothing_are_not_raced(kind):
-    evaluator, (evaluation, why) = evaluate([0.0] * 200, kind=kind)
+@pytest.mark.parametrize("kind", [Pooled, Boundless])
+def test_scores_of_which_a_part_says_nothing_are_not_pruned(kind):
+    model, (evaluation, why) = pruned_trial([0.0] * 200, kind=kind)
     assert why is None
-    assert evaluator.asked == [[s.id for s in SAMPLES]]
+    assert model.calls == [[s.id for s in SAMPLES]]
 
 
 def test_no_part_has_only_a_few_pictures():
-    assert looks(20) == [20]
-    assert looks(50) == [16, 50]
-    assert looks(1000) == [100, 300, 600, 1000]
+    assert rungs(20) == [20]
+    assert rungs(50) == [16, 50]
+    assert rungs(1000) == [100, 300, 600, 1000]
 
 
 # --- on a model ----------------------------------------------------------------------------------
@@ -228,7 +255,7 @@ def test_a_trial_in_parts_says_and_scores_the_same_as_one_in_a_piece(tmp_path):
     spec = TrialSpec(prepared.eval_spec, BitAllocation.parse("vit=4,llm=3"))
     artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
     whole, parts = (
-        run_trial(spec, loaded, artifacts, prepared.evaluator, prepared.samples, True, pruner)
+        run_trial(spec, loaded, artifacts, prepared.task, True, pruner)
         for pruner in (None, Pruner(0, (), {}.get))
     )
     assert parts.details == whole.details

@@ -10,7 +10,7 @@ from mmq.allocation.parts import names
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
-from mmq.data.images import open_image
+from mmq.data.calibration import Calibration
 from mmq.prepare import prepare
 from mmq.studies.sensitivity import divergence, profile
 from mmq.system.home import home
@@ -74,12 +74,12 @@ def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog
 def test_decisions_along_right_answers_are_what_the_model_would_say(llava):
     prepared, model, _ = llava
     samples = prepared.calibration[:8]
-    pictures = [open_image(s.image) for s in samples]
-    texts, answers = zip(*prepared.evaluator.calibration_texts(samples), strict=True)
-    said = model.family.generate(model, pictures, texts, prepared.evaluator.settings(model))
+    pairs = prepared.evaluator.calibration(samples, prepared.protocol)
+    requests = [request for request, _ in pairs]
+    outputs = model.generate(requests, prepared.protocol.config, lambda items, text: items)
     right = 0
-    for picture, text, answer, spoken in zip(pictures, texts, answers, said, strict=True):
-        (forward,) = model.family.forwards(model, [picture], [text], [answer])
+    for (request, answer), spoken in zip(pairs, outputs, strict=True):
+        (forward,) = Calibration(((request, answer),)).forwards(model)
         rows = forward()
         assert torch.allclose(rows.exp().sum(-1), torch.ones(len(rows)), atol=1e-4)
         if spoken == answer:

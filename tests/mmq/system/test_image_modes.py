@@ -5,13 +5,10 @@ import struct
 import zlib
 
 import numpy as np
-import official_files as official
 import pytest
 from PIL import Image, ImageCms
 
-from mmq.config import TaskOptions
-from mmq.data.draw import draw_data
-from mmq.data.images import check_images, content_hash, open_image
+from mmq.contracts import FileImage
 from mmq.errors import InputError
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
@@ -19,7 +16,7 @@ DEEP = RAMP.astype(np.uint16) * 256 + 77  # 16 bits whose high byte is the ramp
 
 
 def pixels(path):
-    image = open_image(path)
+    image = FileImage(path).open()
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -91,7 +88,7 @@ def test_colours_of_16_bits_keep_their_high_bytes(tmp_path):
 def test_numbers_of_unknown_range_are_refused(tmp_path, name, values, message):
     path = save(tmp_path / name, values)
     with pytest.raises(InputError, match=f"a.tif cannot be read .*{message}"):
-        open_image(path)
+        FileImage(path).open()
 
 
 # --- transparency --------------------------------------------------------------------------------
@@ -136,7 +133,7 @@ def test_a_transparent_palette_entry_or_level_is_white(tmp_path):
     transparent = [(b"tRNS", struct.pack(">HHH", 1, 2, 3))]
     path = png(tmp_path / "a16.png", 1, 1, 16, 2, [bytes(6)], transparent)
     with pytest.raises(InputError, match="one transparent colour of 16 bits is not supported"):
-        open_image(path)
+        FileImage(path).open()
 
 
 # --- orientation, frames, colours ----------------------------------------------------------------
@@ -195,30 +192,7 @@ def test_other_colour_spaces_are_converted(tmp_path):
     assert np.abs(pixels(tmp_path / "lab.tif")[0, 0] - [200.0, 60, 30]).max() <= 3
 
 
-# --- hashes --------------------------------------------------------------------------------------
-def test_only_pictures_that_are_opened_by_a_new_rule_have_a_new_hash(tmp_path):
-    """Features and studies of all others stay valid."""
-    import hashlib
-
-    exif = Image.Exif()
-    exif[274] = 6
-    plain = [
-        save(tmp_path / "a.jpg", gray(RAMP)),
-        save(tmp_path / "a.png", RAMP),
-        save(tmp_path / "a.gif", RAMP),
-    ]
-    others = [
-        save(tmp_path / "b.jpg", gray(RAMP), exif=exif),
-        save(tmp_path / "b.png", DEEP),
-        save(tmp_path / "c.png", RAMP, transparency=4),
-        save(tmp_path / "d.png", np.dstack([gray(RAMP), RAMP])),
-    ]
-    for path in plain + others:
-        same = content_hash(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert same == (path in plain)
-
-
-# --- what cannot be opened -----------------------------------------------------------------------
+# --- damage --------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "postscript", "no pixels", "bomb"])
 def test_what_is_no_picture_is_refused_at_once(tmp_path, kind):
     path = tmp_path / "a.png"
@@ -234,7 +208,7 @@ def test_what_is_no_picture_is_refused_at_once(tmp_path, kind):
         size = 0 if kind == "no pixels" else 60_000
         png(path, size, size, 8, 0, [])
     with pytest.raises(InputError, match="image: .*a.png (is a named pipe|is a folder|cannot be)"):
-        check_images([path], quiet=True)
+        FileImage(path).digest()
 
 
 @pytest.mark.filterwarnings("ignore")  # of Pillow, about each damage
@@ -253,16 +227,8 @@ def test_damaged_pictures_are_input_errors_only(tmp_path, name):
             damaged[place : place + 1] = bytes([rng.integers(256)])
         path.write_bytes(damaged)
         try:
-            open_image(path)
+            FileImage(path).open()
         except InputError as error:
             messages.append(str(error))
     assert len(messages) > 5
     assert all(f"image: {path} cannot be read (" in message for message in messages)
-
-
-def test_a_picture_that_cannot_be_opened_is_named_with_its_sample(tmp_path):
-    root = official.vqav2(tmp_path)
-    path = root / "val2014" / "COCO_val2014_000000000002.jpg"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"0002.jpg cannot be read .*; the sample 2000 is about"):
-        draw_data(TaskOptions(task="vqa", data=str(root)), "vqa", calibrated=False)

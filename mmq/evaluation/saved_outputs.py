@@ -1,0 +1,66 @@
+"""Outputs of a trial, on disk until the trial is scored: generating them is what costs time.
+
+An evaluation whose scoring fails or is interrupted is scored later without generating again.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.eval_spec import EvalSpec
+from mmq.system.atomic import whole
+from mmq.system.hashing import digest
+from mmq.system.home import home
+
+log = logging.getLogger(__name__)
+
+
+class SavedOutputs:
+    """The outputs of one allocation under one EvalSpec, by sample id."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, spec: EvalSpec, allocation: BitAllocation) -> "SavedOutputs":
+        """Those of a trial, whatever study it belongs to."""
+        return cls(home() / "outputs" / f"{spec.key}-{digest(str(allocation))}.json")
+
+    def get(self, samples: Sequence[Any]) -> list[str] | None:
+        """The outputs for these samples; None where one is missing."""
+        outputs = self._read()
+        if not samples or any(sample.id not in outputs for sample in samples):
+            return None
+        return [outputs[sample.id] for sample in samples]
+
+    def add(self, samples: Sequence[Any], outputs: Sequence[str]) -> None:
+        """Save outputs beside those that are there."""
+        ids = [sample.id for sample in samples]
+        together = self._read() | dict(zip(ids, outputs, strict=True))
+        with whole(self.path) as aside:
+            aside.write_text(json.dumps({"sha256": _checksum(together), "outputs": together}))
+
+    def remove(self) -> None:
+        """Delete them: the trial is scored."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            facts = json.loads(self.path.read_bytes())
+            outputs: dict[str, str] = facts["outputs"]
+            if facts["sha256"] != _checksum(outputs):
+                raise ValueError("its checksum does not match")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("%s cannot be used (%s): generating again", self.path, error)
+            return {}
+        return outputs
+
+
+def _checksum(outputs: Mapping[str, str]) -> str:
+    return sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()
