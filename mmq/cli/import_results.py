@@ -35,13 +35,13 @@ class ImportOptions(FileOptions):
     experiment: str = option("", EXPERIMENT_HELP)
 
 
-def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:
+def read_file(options: FileOptions, path: str, **more: object) -> ResultTable:
     """The table that is given as an argument or with --file."""
-    name = path or chosen.file
+    name = path or options.file
     if not name:
         raise InputError("file: none is given; write `mmq import-results FILE`")
-    bits = parse_pairs("bits-columns", chosen.bits_columns)
-    found: ResultTable = read_results(Path(name), bits, chosen.score, **more)  # type: ignore[arg-type]
+    bits = parse_pairs("bits-columns", options.bits_columns)
+    found: ResultTable = read_results(Path(name), bits, options.score, **more)  # type: ignore[arg-type]
     return found
 
 
@@ -50,48 +50,48 @@ def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:
 @options_from(ImportOptions)
 @click.pass_context
 def import_results(
-    context: click.Context, chosen: ImportOptions, extra: Mapping[str, str], path: str
+    context: click.Context, options: ImportOptions, plugin_options: Mapping[str, str], path: str
 ) -> None:
     """Import the configurations and scores in FILE as a study.
 
     Importing the same rows again adds nothing. 16 bits are unquantized weights.
     """
     no_leftovers(context)
-    check_name(chosen.study)
+    check_name(options.study)
     table = read_file(
-        chosen,
+        options,
         path,
-        scores=[name.strip() for name in chosen.scores.split(",") if name.strip()],
-        bpw=chosen.bpw,
-        sizes=parse_sizes(chosen.sizes),
+        scores=[name.strip() for name in options.scores.split(",") if name.strip()],
+        bpw=options.bpw,
+        sizes=parse_sizes(options.sizes),
     )
-    if table.problems and (not chosen.skip_bad_rows or not table.rows):
+    if table.problems and (not options.skip_bad_rows or not table.rows):
         hint = "fix them, or import the others with --skip-bad-rows"
         raise InputError(
             f"{len(table.problems)} invalid rows, nothing was imported; {hint}:\n"
             f"{table.problem_text}"
         )
-    _import(chosen, table, Path(path or chosen.file))
+    _import(options, table, Path(path or options.file))
 
 
-def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
+def _import(options: ImportOptions, table: ResultTable, file: Path) -> None:
     from mmq.tracking.imports import content_key, log_rows, open_import, study_with
 
     facts = {
         name: value
         for name, value in {
-            "model.name": chosen.model,
-            "evaluator.name": chosen.task,
-            "data.name": chosen.data,
-            "quantizer.name": chosen.quantizer,
+            "model.name": options.model,
+            "evaluator.name": options.task,
+            "data.name": options.data,
+            "quantizer.name": options.quantizer,
             "score.name": table.columns.score,
         }.items()
         if value
     }
-    study = _study_name(chosen, file)
-    if not chosen.study:  # the same rows in a file of another name are the same study
-        study = study_with(chosen.experiment, content_key(table, facts)) or study
-    with open_import(chosen.experiment, study, facts) as run:
+    study = _study_name(options, file)
+    if not options.study:  # the same rows in a file of another name are the same study
+        study = study_with(options.experiment, content_key(table, facts)) or study
+    with open_import(options.experiment, study, facts) as run:
         imported = log_rows(run, table, facts)
         run.save_view(table.parts, table.columns.score)
         points = [
@@ -115,9 +115,9 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
     click.echo(f"Open:      {run.link()}")
 
 
-def _study_name(chosen: ImportOptions, file: Path) -> str:
-    names = (chosen.model.rstrip("/").split("/")[-1], chosen.task, chosen.quantizer, file.stem)
-    return chosen.study or safe_name("-".join(name for name in names if name))
+def _study_name(options: ImportOptions, file: Path) -> str:
+    names = (options.model.rstrip("/").split("/")[-1], options.task, options.quantizer, file.stem)
+    return options.study or safe_name("-".join(name for name in names if name))
 
 
 def _summary(table: ResultTable, new: int, known: int) -> str:

@@ -29,7 +29,7 @@ class QuantizeOptions(BaselineOptions):
 
 @click.command("quantize")
 @options_from(QuantizeOptions)
-def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
+def quantize(options: QuantizeOptions, plugin_options: Mapping[str, str]) -> None:
     """Quantize every component at every width into the store, where trials find the blocks.
 
     Run the same command again to resume at the block that was interrupted. If calibration inputs
@@ -39,14 +39,14 @@ def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
     from mmq.tracking import plain_run
     from mmq.tracking.params import eval_spec_params
 
-    widths = parse_widths(chosen.bits)
+    widths = parse_widths(options.bits)
     prepared = prepare(
-        chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
+        options, plugin_options, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
     )
-    params = eval_spec_params(prepared.eval_spec) | {"quantize.bits": chosen.bits}
+    params = eval_spec_params(prepared.eval_spec) | {"quantize.bits": options.bits}
     with (
-        opened([prepared], chosen.experiment) as (session,),
-        plain_run(chosen.experiment, f"quantize {chosen.quantizer}", params) as run,
+        opened([prepared], options.experiment) as (session,),
+        plain_run(options.experiment, f"quantize {options.quantizer}", params) as run,
     ):
         model, artifacts = session.model, session.artifacts
         rows: list[LayerReport] = []

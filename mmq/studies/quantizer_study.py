@@ -142,7 +142,7 @@ def reporting() -> Iterator[None]:
 
 @contextmanager
 def opened(
-    chosen: PlannedOptions, quantizers: str, extra: Mapping[str, Any], kind: str
+    options: PlannedOptions, quantizers: str, plugin_options: Mapping[str, Any], kind: str
 ) -> Iterator[QuantizerStudy]:
     """Check everything, load the model and open the study's parent run; close them at the end.
 
@@ -150,38 +150,38 @@ def opened(
     """
     from mmq.tracking import asked_of, known_study, study_run
 
-    check_name(chosen.study)
-    bits = parse_bits(chosen.bits)
-    below = parse_widths(chosen.bits)
-    choices, evaluator, problems = build(quantizers, chosen, extra)
+    check_name(options.study)
+    bits = parse_bits(options.bits)
+    below = parse_widths(options.bits)
+    choices, evaluator, problems = build(quantizers, options, plugin_options)
 
     def allocations(parts: Sequence[str]) -> list[BitAllocation]:
         return [BitAllocation.uniform(parts, width) for width in below]
 
-    seen = skeleton(locate(chosen.model, chosen.allow_pickle))
+    outline = skeleton(locate(options.model, options.allow_pickle))
     usable, refused = fitting(
-        choices, seen, tried_widths(seen, allocations(list(seen.components)))
+        choices, outline, tried_widths(outline, allocations(list(outline.components)))
     )
     problems |= refused
     if not usable:
         reasons = "".join(f"\n  {label}: {problem}" for label, problem in problems.items())
         raise InputError(f"quantizers: none of them can be used:{reasons}")
     prepared = prepare_quantizers(
-        chosen, evaluator, [(c.name, c.quantizer) for c in usable], allocations
+        options, evaluator, [(c.name, c.quantizer) for c in usable], allocations
     )
     eval_specs = [each.eval_spec for each in prepared]
-    name = chosen.study or study_name(kind, chosen, [spec.key for spec in eval_specs])
-    parent = known_study(chosen.experiment, name, asked_of(eval_specs, kind))
+    name = options.study or study_name(kind, options, [spec.key for spec in eval_specs])
+    parent = known_study(options.experiment, name, asked_of(eval_specs, kind))
     with (
-        session.opened(prepared, chosen.experiment) as sessions,
-        study_run(chosen.experiment, name, eval_specs, parent, kind) as run,
+        session.opened(prepared, options.experiment) as sessions,
+        study_run(options.experiment, name, eval_specs, parent, kind) as run,
     ):
         labels = [choice.label for choice in usable]
         yield QuantizerStudy(name, run, bits, dict(zip(labels, sessions, strict=True)), problems)
 
 
-def study_name(kind: str, chosen: PlannedOptions, keys: Sequence[str]) -> str:
+def study_name(kind: str, options: PlannedOptions, keys: Sequence[str]) -> str:
     """A readable name, different for every study."""
-    model = chosen.model.rstrip("/").split("/")[-1]
-    asked = digest([sorted(keys), chosen.bits])[:8]
-    return safe_name(f"{model}-{chosen.task}-{kind}-{asked}")
+    model = options.model.rstrip("/").split("/")[-1]
+    asked = digest([sorted(keys), options.bits])[:8]
+    return safe_name(f"{model}-{options.task}-{kind}-{asked}")
