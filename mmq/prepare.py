@@ -75,9 +75,9 @@ class Prepared:
         """The model, after what scores it is open; InputError if mmq's home takes no file."""
         check_writable(home())
         self.task.open()
-        asked = self.eval_spec
+        spec = self.eval_spec
         model = load_model(
-            asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed
+            spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed
         )
         model.stage_cache = default_cache()
         return model

@@ -11,7 +11,7 @@ import click
 from mmq.analysis.tables import aligned
 from mmq.artifacts import unlogged
 from mmq.artifacts.inventory import items
-from mmq.artifacts.inventory import remove as remove_kept
+from mmq.artifacts.inventory import remove as remove_stored
 from mmq.artifacts.store import CODE_ROOMS, Entry, Store
 from mmq.cli.options import no_leftovers
 from mmq.contracts import registry
@@ -91,7 +91,7 @@ def verify(context: click.Context, remove: bool) -> None:
         if isinstance(problem, NotReadable):
             unreadable += 1
             click.echo(f"{name}: not readable: {problem}")
-        elif remove and remove_kept(item.path):
+        elif remove and remove_stored(item.path):
             click.echo(f"{name}: {problem}; removed")
         else:
             damaged += 1
@@ -169,7 +169,7 @@ def prune(context: click.Context, /, yes: bool, everything: bool, **chosen: Any)
     entries = [entry for entry in the_store().entries() if _matches(entry, **chosen)]
     size = sum(entry.size for entry in entries) / MIB
     if yes:
-        stay = [entry for entry in entries if not remove_kept(entry.path)]
+        stay = [entry for entry in entries if not remove_stored(entry.path)]
         for entry in stay:
             click.echo(f"{entry.path.name}: not removed: it is a folder, or may not be removed")
         gone = len(entries) - len(stay)
@@ -195,7 +195,7 @@ def _matches(
 
 
 def _is_current(entry: Entry) -> bool:
-    """Whether the installed quantizer is the one that made it."""
+    """Whether the installed quantizer has the version that made it."""
     name = entry.key.get("quantizer", "")
     try:
         found = registry.identity("quantizer", registry.load("quantizer", name))

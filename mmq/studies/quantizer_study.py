@@ -183,5 +183,5 @@ def opened(
 def study_name(kind: str, options: PlannedOptions, keys: Sequence[str]) -> str:
     """A readable name, different for every study."""
     model = options.model.rstrip("/").split("/")[-1]
-    asked = digest([sorted(keys), options.bits])[:8]
-    return safe_name(f"{model}-{options.task}-{kind}-{asked}")
+    key = digest([sorted(keys), options.bits])[:8]
+    return safe_name(f"{model}-{options.task}-{kind}-{key}")
