@@ -46,7 +46,7 @@ def score(model_name, task, exchange_pictures=False, limit=160):
         images = [s.image for s in samples]
         half = len(images) // 2
         others = images[half:] + images[:half]
-        samples = [replace(s, image=i) for s, i in zip(samples, others, strict=True)]
+        samples = [replace(s, images=(i,)) for s, i in zip(samples, others, strict=True)]
     model = prepared.load()
     task = replace(prepared.task, samples=samples)
     evaluation = evaluate(task, model, lambda items, text: items)
