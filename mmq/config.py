@@ -1,14 +1,12 @@
-"""What a user chooses: the options that all commands share."""
+"""The options that all commands share. Each default is written here once."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-QUANTIZER_HELP = "Quantizer plugin; its options follow as --group-size and so on."
-
+QUANTIZER_HELP = "Quantizer plugin (e.g. gptq); its options follow, such as --group-size 64."
 
 EXPERIMENT_HELP = (
-    "MLflow experiment; if empty, that of MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME, else mmq "
-    "(mlflow run: --experiment-name)."
+    "MLflow experiment to log to; empty: that of MLFLOW_RUN_ID or MLFLOW_EXPERIMENT_NAME, or mmq."
 )
 
 
@@ -19,23 +17,44 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
-    """A model and a task: shared by all commands."""
+    """Which model to evaluate on which samples of which task."""
 
-    model: str = option("embedded-blip2", "Bundled model, local folder or hub name.")
-    task: str = option("vqa", "Evaluator to score with; see `mmq plugins`.")
-    data: str = option("scenes", "Bundled data set, or a folder in an official layout.")
-    dataset: str = option("", "Data set plugin that reads the folder; found by itself if empty.")
-    limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
-    calibration_samples: int = option(128, "Training pairs a quantizer may look at.")
-    seed: int = option(0, "Seed of everything random.")
-    dtype: str = option("auto", "float32, float16 or bfloat16; auto: float16 on a GPU.")
-    device: str = option("auto", "cpu, cuda, cuda:1, mps, ...; auto: CUDA if it is there.")
-    allow_pickle: bool = option(False, "Load pickled weights where there are no safetensors.")
-    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
+    model: str = option(
+        "embedded-blip2",
+        "Bundled model, local folder or hub name (e.g. Salesforce/blip2-opt-2.7b).",
+    )
+    task: str = option(
+        "vqa", "Evaluator plugin to score with (e.g. captioning); see `mmq plugins`."
+    )
+    data: str = option(
+        "scenes", "Bundled data set, or a folder with the official files; see `mmq datasets`."
+    )
+    dataset: str = option(
+        "", "Data set plugin that reads the folder (e.g. vqav2); empty: detected."
+    )
+    limit: str = option(
+        "0", "Score a seeded random subset (e.g. 500 samples, or 10%); 0: all samples."
+    )
+    calibration_samples: int = option(
+        128, "Number of image-text pairs that a calibrated quantizer uses."
+    )
+    seed: int = option(0, "Seed of all random numbers.")
+    dtype: str = option(
+        "auto", "Load weights as float32, float16 or bfloat16; auto: float16 on a GPU."
+    )
+    device: str = option(
+        "auto", "Run on this device (e.g. cpu, cuda:1, mps); auto: CUDA if available."
+    )
+    allow_pickle: bool = option(
+        False, "Load pickled weights if there are no safetensors; only from a trusted source."
+    )
+    allow_unread_weights: bool = option(
+        False, "Load a checkpoint that has weights which the model does not use."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions(TaskOptions):
-    """What to quantize, on which task, with which quantizer."""
+    """What to evaluate, quantized with which quantizer."""
 
     quantizer: str = option("rtn", QUANTIZER_HELP)

@@ -11,7 +11,7 @@ from mmq.allocation.parts import finest
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions, TaskOptions
-from mmq.contracts import options as plugin_options
+from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
 from mmq.contracts.family import ModelFamily, check_requests
@@ -75,9 +75,9 @@ class Prepared:
         """The model, after what scores it is open; InputError if mmq's home takes no file."""
         check_writable(home())
         self.task.open()
-        asked = self.eval_spec
+        spec = self.eval_spec
         model = load_model(
-            asked.model, asked.dtype, self.device, asked.model_fingerprint, *self.allowed
+            spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed
         )
         model.stage_cache = default_cache()
         return model
@@ -87,87 +87,87 @@ Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 
 def prepare(
-    chosen: EvalOptions,
-    extra: Mapping[str, str],
+    options: EvalOptions,
+    plugin_options: Mapping[str, Any],
     allocations: Allocations,
     pairs: bool = False,
 ) -> Prepared:
-    """Check everything that can be wrong, cheapest first; InputError at the first that is.
+    """Check all input, cheapest checks first; InputError for the first problem.
 
-    `extra` are the plugins' own options. `allocations` tells from the model's components which
-    allocations will be tried: their layers must suit the quantizer. With `pairs` there are
-    calibration pairs, where the data has some to spare, for a quantizer that looks at none, too.
+    plugin_options: of quantizer and evaluator. allocations: from the model's components, those
+    that will be tried; the quantizer must support their layers. pairs: provide calibration pairs,
+    if the data has any to spare, for a quantizer that uses none, too.
     """
-    quantizer, evaluator = build_plugins(chosen, extra)
-    named = [(chosen.quantizer, quantizer)]
-    (prepared,) = prepare_quantizers(chosen, evaluator, named, allocations, pairs)
+    quantizer, evaluator = build_plugins(options, plugin_options)
+    named = [(options.quantizer, quantizer)]
+    (prepared,) = prepare_quantizers(options, evaluator, named, allocations, pairs)
     return prepared
 
 
 def prepare_quantizers(
-    chosen: TaskOptions,
+    options: TaskOptions,
     evaluator: Evaluator,
     quantizers: Sequence[tuple[str, Quantizer]],
     allocations: Allocations,
     pairs: bool = False,
 ) -> list[Prepared]:
-    """The same for several quantizers, each with its plugin's name, on the same samples.
+    """Prepare several quantizers, each with its plugin's name, on the same samples.
 
-    Where one of them needs calibration pairs that must be held out, all go without these samples.
+    If one of them needs calibration pairs that must be held out, all are scored without them.
     """
-    device, dtype = check_settings(chosen)
-    checkpoint = locate(chosen.model, chosen.allow_pickle)
-    seen = skeleton(checkpoint)
-    evaluator = with_checkpoint_options(evaluator, checkpoint, chosen.task)
-    protocol = protocol_for(evaluator, seen.family)
-    widths = tried_widths(seen, allocations(list(seen.components)))
+    device, dtype = check_settings(options)
+    checkpoint = locate(options.model, options.allow_pickle)
+    outline = skeleton(checkpoint)
+    evaluator = with_checkpoint_options(evaluator, checkpoint, options.task)
+    protocol = protocol_for(evaluator, outline.family)
+    widths = tried_widths(outline, allocations(list(outline.components)))
     for _, quantizer in quantizers:
-        check_layers(seen, quantizer, widths)
-    check_weights(checkpoint, chosen.allow_unread_weights)
+        check_layers(outline, quantizer, widths)
+    check_weights(checkpoint, options.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
-    drawn = draw_data(chosen, data_task, any(q.calibrated for _, q in quantizers), pairs)
-    processor = seen.family.load_processor(checkpoint)
+    drawn = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
+    processor = outline.family.load_processor(checkpoint)
     check_sizes((*drawn.samples, *drawn.calibration), processor.image_processor)
     evaluator.check_samples(drawn.samples, drawn.everything)
     evaluator.check()
     task = Task(evaluator, drawn.samples, drawn.everything)
-    prompt = rendered_prompt(seen.family, processor, task, protocol)
+    prompt = rendered_prompt(outline.family, processor, task, protocol)
     found = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
     return [
         Prepared(
             eval_spec=_eval_spec(
-                chosen, evaluator, protocol, prompt, seen, drawn, found, dtype, name, quantizer
+                options, evaluator, protocol, prompt, outline, drawn, found, dtype, name, quantizer
             ),
             device=device,
-            skeleton=seen,
+            skeleton=outline,
             quantizer=quantizer,
             task=task,
             protocol=protocol,
             calibration=drawn.calibration,
             widths=widths,
-            allowed=(chosen.allow_pickle, chosen.allow_unread_weights),
+            allowed=(options.allow_pickle, options.allow_unread_weights),
         )
         for name, quantizer in quantizers
     ]
 
 
-def check_settings(chosen: TaskOptions) -> tuple[str, str]:
-    """Refuse nonsense before anything is read; the device and dtype that are meant."""
+def check_settings(options: TaskOptions) -> tuple[str, str]:
+    """Check the settings before anything is read; the resolved device and dtype."""
     for name in ("calibration_samples", "seed"):
-        if getattr(chosen, name) < 0:
-            raise InputError(f"{name}: {getattr(chosen, name)} is negative")
+        if getattr(options, name) < 0:
+            raise InputError(f"{name}: {getattr(options, name)} is negative")
     default_cache()
-    limited(chosen.limit, total=0)
-    return resolve_device(chosen.device, chosen.dtype)
+    limited(options.limit, total=0)
+    return resolve_device(options.device, options.dtype)
 
 
 def _eval_spec(
-    chosen: TaskOptions,
+    options: TaskOptions,
     evaluator: Evaluator,
     protocol: AnswerProtocol | None,
     prompt: str,
-    seen: Skeleton,
+    outline: Skeleton,
     drawn: DrawnData,
     model_fingerprint: str,
     dtype: str,
@@ -177,9 +177,9 @@ def _eval_spec(
     """Everything that scores depend on; name: the quantizer plugin's."""
     quantizer_id = registry.identity("quantizer", type(quantizer))
     evaluator_id = registry.identity("evaluator", type(evaluator))
-    family_id = registry.identity("model family", type(seen.family))
+    family_id = registry.identity("model family", type(outline.family))
     return EvalSpec(
-        model=chosen.model,
+        model=options.model,
         model_fingerprint=model_fingerprint,
         dtype=dtype,
         family=family_id.name,
@@ -187,15 +187,15 @@ def _eval_spec(
         family_version=family_id.version,
         family_origin=family_id.origin,
         task=evaluator.task,
-        data=chosen.data,
+        data=options.data,
         data_fingerprint=drawn.fingerprint,
         samples=len(drawn.samples),
         quantizer=name,
         quantizer_distribution=quantizer_id.distribution,
         quantizer_version=quantizer_id.version,
         quantizer_origin=quantizer_id.origin,
-        quantizer_options=plugin_options.values(quantizer),
-        evaluator=chosen.task,
+        quantizer_options=option_fields.values(quantizer),
+        evaluator=options.task,
         evaluator_distribution=evaluator_id.distribution,
         evaluator_version=evaluator_id.version,
         evaluator_origin=evaluator_id.origin,
@@ -203,13 +203,13 @@ def _eval_spec(
         rendered_prompt=prompt,
         environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         versions=room_versions(),
-        seed=chosen.seed,
-        tokenization=seen.family.tokenization,
+        seed=options.seed,
+        tokenization=outline.family.tokenization,
         calibrated=quantizer.calibrated,
         calibration=drawn.calibration_fingerprint,
         calibration_samples=len(drawn.calibration),
-        limit=chosen.limit,
-        allow_unread_weights=chosen.allow_unread_weights,
+        limit=options.limit,
+        allow_unread_weights=options.allow_unread_weights,
     )
 
 
@@ -228,39 +228,43 @@ def rendered_prompt(
     return family.chat(processor, first.prompt, len(first.images))
 
 
-def build_plugins(chosen: EvalOptions, extra: Mapping[str, str]) -> tuple[Quantizer, Evaluator]:
+def build_plugins(
+    options: EvalOptions, plugin_options: Mapping[str, Any]
+) -> tuple[Quantizer, Evaluator]:
     """Quantizer and evaluator with their options."""
     classes = {
-        "quantizer": registry.load_class("quantizer", chosen.quantizer, Quantizer),
-        "evaluator": registry.load_class("evaluator", chosen.task, Evaluator),
+        "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
+        "evaluator": registry.load_class("evaluator", options.task, Evaluator),
     }
-    own = [field.name for field in fields(chosen)]
-    given = plugin_options.distribute(extra, classes, own)
-    quantizer: Quantizer = plugin_options.build(classes["quantizer"], given["quantizer"])
-    evaluator: Evaluator = plugin_options.build(classes["evaluator"], given["evaluator"])
+    own = [field.name for field in fields(options)]
+    given = option_fields.distribute(plugin_options, classes, own)
+    quantizer: Quantizer = option_fields.build(classes["quantizer"], given["quantizer"])
+    evaluator: Evaluator = option_fields.build(classes["evaluator"], given["evaluator"])
     return quantizer, evaluator
 
 
-def tried_widths(seen: Skeleton, allocations: Iterable[BitAllocation]) -> dict[str, Sequence[int]]:
-    """The widths below 16 that some allocation gives each component.
+def tried_widths(
+    outline: Skeleton, allocations: Iterable[BitAllocation]
+) -> dict[str, Sequence[int]]:
+    """The widths below 16 that the allocations give each component.
 
     InputError for an allocation that quantizes a part without layers.
     """
-    found: dict[str, set[int]] = {name: set() for name in seen.components}
-    parts = {c.part(layer) for c in seen.components.values() for layer in c.layers}
+    found: dict[str, set[int]] = {name: set() for name in outline.components}
+    parts = {c.part(layer) for c in outline.components.values() for layer in c.layers}
     for allocation in allocations:
         for name, bits in allocation.bits:
-            if bits != UNQUANTIZED and not parts & set(finest(name, seen.components)):
+            if bits != UNQUANTIZED and not parts & set(finest(name, outline.components)):
                 raise InputError(f"allocation: {name} has no linear layer in this model")
-        for part, bits in allocation.widths(seen.components).items():
+        for part, bits in allocation.widths(outline.components).items():
             found[part[0]] |= {bits} - {UNQUANTIZED}
     return {name: sorted(widths) for name, widths in found.items()}
 
 
 def check_layers(
-    seen: Skeleton, quantizer: Quantizer, widths: Mapping[str, Sequence[int]]
+    outline: Skeleton, quantizer: Quantizer, widths: Mapping[str, Sequence[int]]
 ) -> None:
-    """Every layer that some allocation quantizes suits the quantizer."""
-    for name, component in seen.components.items():
+    """InputError if an allocation quantizes a layer that the quantizer does not support."""
+    for name, component in outline.components.items():
         for layer in component.layers if widths[name] else ():
             quantizer.check(layer.name, layer.shape)

@@ -26,7 +26,16 @@ KINDS = ("quantizer", "evaluator", "model family", "dataset")
 STARTS = (  # what computes beside the plugins: a module, and where its version is
     "mmq.trial", "mmq.prepare", "mmq.artifacts.artifacts", "mmq.studies.sensitivity",
 )  # fmt: skip
-OWN_VERSION = {"mmq.studies.sensitivity": "VERSION in mmq/studies/sensitivity.py"}
+PLACES = {  # of versions of modules outside the rooms that have one
+    "mmq.studies.sensitivity": "VERSION in mmq/studies/sensitivity.py",
+    "mmq.contracts.images": "VERSION in mmq/data/__init__.py",
+    "mmq.system.image_decoding": "VERSION in mmq/data/__init__.py",
+    "mmq.system.image_modes": "VERSION in mmq/data/__init__.py",
+    "mmq.contracts.family": "VERSION in mmq/models/__init__.py",
+    "mmq.contracts.vlm": "VERSION in mmq/models/__init__.py",
+    "mmq.contracts.evaluator": "VERSION in mmq/evaluation/__init__.py",
+    "mmq.contracts.quantizer": "VERSION in mmq/quantization/__init__.py",
+}
 
 
 @dataclass
@@ -108,7 +117,8 @@ def computes(module: str, roots: set[str]) -> bool:
     """Whether a module can change codes or scores: beside a plugin, or in a room with VERSION."""
     package, _, rest = module.partition(".")
     if package == "mmq":
-        return ("." in rest and rest.partition(".")[0] in ROOMS) or module in STARTS
+        in_room = "." in rest and rest.partition(".")[0] in ROOMS
+        return in_room or module in STARTS or module in PLACES
     return package in roots
 
 
@@ -166,7 +176,7 @@ def computing() -> Computing:
         if room:
             place = f"VERSION in mmq/{room}/__init__.py"
             if room not in ROOMS:
-                place = OWN_VERSION.get(module, "VERSION of the room whose results change")
+                place = PLACES.get(module, "VERSION of the room whose results change")
             result.owners[module] = [place]
     return result
 

@@ -92,5 +92,5 @@ def install(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
     registry.refresh()
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    sys.modules.pop("stranger_plugins", None)
     return folder

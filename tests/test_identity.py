@@ -39,7 +39,8 @@ def test_neighbours_of_plugins_and_rooms_are_covered(now):
         "mmq_plugins.evaluators.recall", "mmq_plugins.evaluators.caption_text",
         "mmq_plugins.quantizers.auto_gptq", "mmq_plugins.models.llava", "mmq.tensors.affine",
         "mmq.quantization.sequential", "mmq.models.stages", "mmq.models.transformers_family",
-        "mmq.data.images", "mmq.evaluation.stats", "mmq.studies.sensitivity", "mmq.trial",
+        "mmq.system.image_modes", "mmq.contracts.images", "mmq.data.draw",
+        "mmq.evaluation.stats", "mmq.studies.sensitivity", "mmq.trial",
     ):  # fmt: skip
         assert name in now.modules
     assert now.owners["mmq_plugins.quantizers.awq_errors"] == [

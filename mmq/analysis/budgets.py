@@ -1,4 +1,4 @@
-"""What an answer may cost, and what it has to score."""
+"""Bounds on the size and the score of a selection."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ GIB = 8 * 1024**3  # bits
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What an answer has to keep to; None: nothing.
+    """The bounds of a selection; None: unbounded.
 
     max_bpw: on the axis that the points are compared on. max_gib: with everything that is stored,
     in GiB. max_drop: below the unquantized score, in the score's units, or as a share of it where
@@ -67,11 +67,11 @@ class Budget:
 
     @property
     def scored(self) -> bool:
-        """Whether a score is asked for."""
+        """Whether the score is bounded."""
         return self.min_score is not None or self.max_drop is not None
 
     def least_score(self, points: Sequence[Point]) -> float | None:
-        """The score that is asked for; None where that is not known, or nothing is asked."""
+        """The lowest score within the budget; None if it is unbounded or not known yet."""
         return self.least_of(baseline(points))
 
     def least_of(self, reference: Point | None) -> float | None:
@@ -127,7 +127,7 @@ class Budget:
 
     @property
     def score_text(self) -> str:
-        """What is asked of the score in words."""
+        """The bound of the score in words."""
         if self.min_score is not None:
             return f"with a score of {self.min_score:g}"
         return f"within {self.drop_text}"

@@ -1,4 +1,4 @@
-"""Score against bits: a curve a quantizer, a panel a part of the model."""
+"""Score against bits: one curve per quantizer, one panel per part of the model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mmq.analysis import theme
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """A part of the model at a width, everything else untouched; score with its 95% interval."""
+    """The score, with its 95% interval, of one part at a width and the rest unquantized."""
 
     quantizer: str
     part: str
@@ -30,9 +30,9 @@ class Reference:
 
 
 def holding_width(points: Sequence[CurvePoint], reference: float, share: float) -> int | None:
-    """The least width from which on upwards all points keep this share of the reference.
+    """The smallest width from which on all wider points keep this share of the reference.
 
-    None where the widest one does not; points are one quantizer's and one part's.
+    None if the widest does not; the points are of one quantizer and one part.
     """
     found = None
     for point in sorted(points, key=lambda p: -p.bits):
@@ -53,7 +53,7 @@ def grouped(points: Sequence[CurvePoint]) -> Mapping[tuple[str, str], list[Curve
 def curves_figure(
     points: Sequence[CurvePoint], reference: Reference, score_name: str, title: str
 ) -> Any:
-    """A matplotlib figure: a panel a part, curves with 95% intervals, the unquantized score."""
+    """A matplotlib figure: one panel per part, with 95% intervals and the unquantized score."""
     curves = grouped(points)
     parts = list(dict.fromkeys(part for part, _ in curves))
     names = list(dict.fromkeys(name for _, name in curves))

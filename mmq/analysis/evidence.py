@@ -1,4 +1,4 @@
-"""How sure an answer is: paired resamples, and how many pictures would settle it."""
+"""How sure a selection is: paired resamples, and how many pictures would be enough."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

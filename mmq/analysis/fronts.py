@@ -10,7 +10,7 @@ KEEP = 0.99  # the share of the unquantized score that a verdict asks for
 SURE = 0.95  # the chance from which on an answer is called sure
 SizeAxis = Literal["stored", "nominal"]
 SIZE_AXES: tuple[SizeAxis, ...] = ("stored", "nominal")
-SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits alone)."
+SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
 AXIS_LABELS = {
     "stored": "stored bits per weight over all parameters (bpw)",
     "nominal": "nominal bits per weight over all parameters (bpw)",
@@ -103,7 +103,7 @@ def baseline(points: Sequence[Point]) -> Point | None:
 
 
 def at_floor(point: Point, floor: float | None) -> bool:
-    """Whether a score cannot be told from the least one there is."""
+    """Whether a score is not significantly above the lowest possible one."""
     return floor is not None and (point.score if point.low is None else point.low) <= floor
 
 
@@ -112,7 +112,7 @@ def smallest_keeping(
 ) -> Point | None:
     """The smallest quantized point with at least this share of the unquantized score.
 
-    floor: the least score there is, if it is known; what cannot be told from it keeps nothing.
+    floor: the lowest possible score, None if unknown; a point at the floor is never chosen.
     """
     reference = baseline(points)
     if reference is None or reference.score == 0:
@@ -129,13 +129,13 @@ def verdict(
 ) -> str:
     """One line: the smallest model that keeps 99% of the score, as strong as the samples allow.
 
-    chance: that it keeps so much on other pictures, None where that is not known.
+    chance: that it keeps so much on other pictures; None if unknown.
     """
     reference, chosen = baseline(points), smallest_keeping(points, floor=floor)
     if reference is None:
         return f"{len(points)} allocations evaluated; none of them unquantized (16 bits)"
     if reference.score == 0 or at_floor(reference, floor):
-        return "the unquantized model scores nothing: there is nothing to keep"
+        return "the unquantized model scores nothing: no loss can be measured"
     if chosen is None:
         return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
     size = f"{chosen.size:.3g} {chosen.unit}"

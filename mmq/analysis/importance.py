@@ -154,7 +154,7 @@ def rank(table: Table, scale: str = "score", settings: Settings = DEFAULTS) -> R
     if forest.value < MIN_R2:
         reason = (
             f"the forest does not predict held-out configurations (R² {forest.value:.2f}, "
-            f"at least {MIN_R2} is asked for)"
+            f"at least {MIN_R2} is needed)"
         )
         return Ranking(table, scale, reason, forest, linear, notes=notes)
     if is_large(bits):
@@ -186,7 +186,7 @@ def _nothing_to_rank(table: Table, parts: Sequence[str], target: np.ndarray) -> 
     if table.n < least:
         return (
             f"{table.n} configurations are too few to rank {len(parts)} parts; at least {least} "
-            f"are asked for"
+            f"are needed"
         )
     if np.ptp(target) <= 1e-9 * max(1.0, float(np.abs(target).max())):
         return f"all {table.n} configurations score the same"

@@ -98,7 +98,7 @@ def parse_sizes(text: str) -> dict[str, float]:
         try:
             found[part] = float(value)
         except ValueError as error:
-            raise InputError(f"sizes: {part}={value} is no number of parameters") from error
+            raise InputError(f"sizes: {part}={value} is not a number of parameters") from error
     if found and "all" not in found:
         raise InputError("sizes: all=... is missing, the parameters of the whole model")
     if found and sum(v for k, v in found.items() if k != "all") > found["all"]:
@@ -172,7 +172,7 @@ def _columns(
             raise unknown("column", name, known)
     for part in bits:
         if not PART.fullmatch(part):
-            raise InputError(f"bits-columns: {part!r} is no name of a part, such as vit")
+            raise InputError(f"bits-columns: {part!r} is not the name of a part (e.g. vit)")
     for k, name in enumerate(scores):
         for other in (columns.score, *scores[:k]):
             if metric_name(name) == metric_name(other) and (name != other or other in scores[:k]):
@@ -244,7 +244,7 @@ def _check_sizes(columns: Columns, sizes: Mapping[str, float]) -> None:
 def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) -> ResultRow:
     """A checked row; InputError with all that is wrong with it."""
     if not isinstance(cells, dict):
-        raise InputError(f"{str(cells)[:60]} is no row with named cells")
+        raise InputError(f"{str(cells)[:60]} is not a row with named cells")
     wrong: list[str] = []
     if None in cells:  # csv's key for cells beyond the head
         wrong.append("it has more cells than the head")
@@ -252,7 +252,7 @@ def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) ->
     for part, name in columns.bits.items():
         value = _number(cells, name, wrong)
         if value is not None and value != int(value):
-            wrong.append(f"{name}: {value} is no whole number")
+            wrong.append(f"{name}: {value} is not a whole number")
         elif value is not None:
             try:
                 widths[part] = check_bits(int(value))
@@ -293,6 +293,6 @@ def _number(cells: Mapping[str, Any], name: str, wrong: list[str]) -> float | No
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        wrong.append(f"{name}: {given!r} is no finite number")
+        wrong.append(f"{name}: {given!r} is not a finite number")
         return None
     return value

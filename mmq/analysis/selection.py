@@ -127,7 +127,7 @@ def _nothing(
     best = max(fitting, key=lambda p: p.score)
     text = f"Of {len(fitting)} evaluated allocations that fit the best scores {best.score:.4g}"
     if at_floor(best, floor):
-        text += f", which cannot be told from {floor:g}"
+        text += f", which is not significantly above {floor:g}"
     return f"{text}: {best.allocation}."
 
 

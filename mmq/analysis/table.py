@@ -1,4 +1,4 @@
-"""What is analysed: a row a configuration, the bits of its parts, its score, its samples."""
+"""The table to analyze: per configuration the bits of its parts, its score and its samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

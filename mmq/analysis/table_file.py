@@ -68,7 +68,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             line = text.count("\n", 0, error.at[0]) + 1
             raise InputError(f"{path}: line {line}: no JSON: {error.reason} ({at})") from error
         if not listed and _by_column(row):
-            raise InputError(f'{path}: is no list of rows, like [{{"vit_bits": 4, ...}}, ...]')
+            raise InputError(f'{path}: is not a list of rows like [{{"vit_bits": 4, ...}}, ...]')
         yield line, _flat(row, f"{path}: line {line}") if isinstance(row, dict) else row
 
 

@@ -1,4 +1,4 @@
-"""`mmq import-results`: a table of results of elsewhere becomes a study like any other."""
+"""`mmq import-results`: a table of published results becomes a study like any other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,46 +12,36 @@ from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.places import print_how_to_browse
 from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
+from mmq.studies.analysis_run import FileOptions
 from mmq.studies.front import Results, description, log_front
 from mmq.studies.names import check_name, safe_name
 
 
 @dataclass(frozen=True, slots=True)
-class FileOptions:
-    """A table of results, and which of its columns holds what."""
-
-    file: str = option("", "CSV or JSON file with a row a configuration.")
-    bits_columns: str = option(
-        "", "Columns of bits, like vit=vit_bits,llm=llm_bits; those named *_bits if empty."
-    )
-    score: str = option("", "Column of the score that counts; the one named score if empty.")
-
-
-@dataclass(frozen=True, slots=True)
 class ImportOptions(FileOptions):
-    """The same, what the results are of, and where they go."""
+    """A table of results, what they are results of, and where they go."""
 
-    scores: str = option("", "Columns of further scores, like meteor,rouge.")
-    bpw: str = option("", "Column of bits per weight; the one named bpw if empty.")
+    scores: str = option("", "Columns of further scores (e.g. meteor,rouge).")
+    bpw: str = option("", "Column of the bits per weight; empty: bpw.")
     sizes: str = option(
-        "", "Parameters to compute bpw from, like vit=984e6,llm=2516e6,all=3744e6."
+        "", "Numbers of parameters to compute bpw from (e.g. vit=984e6,llm=2516e6,all=3744e6)."
     )
-    model: str = option("", "Name of the model that the results are of.")
-    task: str = option("", "Name of the task.")
-    data: str = option("", "Name of the data.")
-    quantizer: str = option("", "Name of the quantizer.")
-    study: str = option("", "Name of the study; made from the names and the file's if empty.")
-    skip_bad_rows: bool = option(False, "Import the other rows where some are bad.")
+    model: str = option("", "Name of the model (e.g. blip2-opt-2.7b).")
+    task: str = option("", "Name of the task (e.g. captioning).")
+    data: str = option("", "Name of the data (e.g. coco).")
+    quantizer: str = option("", "Name of the quantizer (e.g. gptq).")
+    study: str = option("", "Name of the study; empty: derived from the other names and the file.")
+    skip_bad_rows: bool = option(False, "Import the valid rows if some rows are invalid.")
     experiment: str = option("", EXPERIMENT_HELP)
 
 
-def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:
-    """The table that a command was given, as argument or as --file."""
-    name = path or chosen.file
+def read_file(options: FileOptions, path: str, **more: object) -> ResultTable:
+    """The table that is given as an argument or with --file."""
+    name = path or options.file
     if not name:
-        raise InputError("file: no file was given")
-    bits = parse_pairs("bits-columns", chosen.bits_columns)
-    found: ResultTable = read_results(Path(name), bits, chosen.score, **more)  # type: ignore[arg-type]
+        raise InputError("file: none is given; write `mmq import-results FILE`")
+    bits = parse_pairs("bits-columns", options.bits_columns)
+    found: ResultTable = read_results(Path(name), bits, options.score, **more)  # type: ignore[arg-type]
     return found
 
 
@@ -60,47 +50,48 @@ def read_file(chosen: FileOptions, path: str, **more: object) -> ResultTable:
 @options_from(ImportOptions)
 @click.pass_context
 def import_results(
-    context: click.Context, chosen: ImportOptions, extra: Mapping[str, str], path: str
+    context: click.Context, options: ImportOptions, plugin_options: Mapping[str, str], path: str
 ) -> None:
-    """Make a study of the configurations and scores in FILE.
+    """Import the configurations and scores in FILE as a study.
 
-    Importing the same rows again adds nothing. Bits of 16 are untouched weights.
+    Importing the same rows again adds nothing. 16 bits are unquantized weights.
     """
     no_leftovers(context)
-    check_name(chosen.study)
+    check_name(options.study)
     table = read_file(
-        chosen,
+        options,
         path,
-        scores=[name.strip() for name in chosen.scores.split(",") if name.strip()],
-        bpw=chosen.bpw,
-        sizes=parse_sizes(chosen.sizes),
+        scores=[name.strip() for name in options.scores.split(",") if name.strip()],
+        bpw=options.bpw,
+        sizes=parse_sizes(options.sizes),
     )
-    if table.problems and (not chosen.skip_bad_rows or not table.rows):
-        hint = "mend them, or import the rest with --skip-bad-rows"
+    if table.problems and (not options.skip_bad_rows or not table.rows):
+        hint = "fix them, or import the others with --skip-bad-rows"
         raise InputError(
-            f"{len(table.problems)} bad rows, nothing was imported; {hint}:\n{table.problem_text}"
+            f"{len(table.problems)} invalid rows, nothing was imported; {hint}:\n"
+            f"{table.problem_text}"
         )
-    _import(chosen, table, Path(path or chosen.file))
+    _import(options, table, Path(path or options.file))
 
 
-def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
+def _import(options: ImportOptions, table: ResultTable, file: Path) -> None:
     from mmq.tracking.imports import content_key, log_rows, open_import, study_with
 
     facts = {
         name: value
         for name, value in {
-            "model.name": chosen.model,
-            "evaluator.name": chosen.task,
-            "data.name": chosen.data,
-            "quantizer.name": chosen.quantizer,
+            "model.name": options.model,
+            "evaluator.name": options.task,
+            "data.name": options.data,
+            "quantizer.name": options.quantizer,
             "score.name": table.columns.score,
         }.items()
         if value
     }
-    study = _study_name(chosen, file)
-    if not chosen.study:  # the same rows in a file of another name are no other study
-        study = study_with(chosen.experiment, content_key(table, facts)) or study
-    with open_import(chosen.experiment, study, facts) as run:
+    study = _study_name(options, file)
+    if not options.study:  # the same rows in a file of another name are the same study
+        study = study_with(options.experiment, content_key(table, facts)) or study
+    with open_import(options.experiment, study, facts) as run:
         imported = log_rows(run, table, facts)
         run.save_view(table.parts, table.columns.score)
         points = [
@@ -108,38 +99,38 @@ def _import(chosen: ImportOptions, table: ResultTable, file: Path) -> None:
             for row, run_id in imported.rows
             if "bpw" in row.metrics
         ]
-        said = _said(table, imported.new, imported.duplicates)
+        summary = _summary(table, imported.new, imported.duplicates)
         if points:
             results = Results(study, table.columns.score, points, lambda _: None, [])
             log_front(run, results)
-            said_first = description(results)
+            headline = description(results)
         else:
-            said_first = f"{len(imported.rows)} configurations; their sizes (bpw) are not known"
-        run.describe(f"{said_first}\n\n{said}")
+            headline = f"{len(imported.rows)} configurations of unknown size (bpw)"
+        run.describe(f"{headline}\n\n{summary}")
     if table.problems:
-        click.echo(f"{len(table.problems)} bad rows skipped:\n{table.problem_text}")
-    click.echo(said)
+        click.echo(f"{len(table.problems)} invalid rows skipped:\n{table.problem_text}")
+    click.echo(summary)
     click.echo(f"Study:     {study}")
     print_how_to_browse()
     click.echo(f"Open:      {run.link()}")
 
 
-def _study_name(chosen: ImportOptions, file: Path) -> str:
-    names = (chosen.model.rstrip("/").split("/")[-1], chosen.task, chosen.quantizer, file.stem)
-    return chosen.study or safe_name("-".join(name for name in names if name))
+def _study_name(options: ImportOptions, file: Path) -> str:
+    names = (options.model.rstrip("/").split("/")[-1], options.task, options.quantizer, file.stem)
+    return options.study or safe_name("-".join(name for name in names if name))
 
 
-def _said(table: ResultTable, new: int, known: int) -> str:
-    """What was imported, what was there already, what was left out."""
+def _summary(table: ResultTable, new: int, duplicates: int) -> str:
+    """What was imported, what was imported before, what was left out."""
     texts = [f"{new} configurations imported"]
-    if known:
-        texts.append(f"{known} were there already")
-    if repeated := len(table.rows) - new - known:
-        texts.append(f"{repeated} rows repeat another one exactly")
+    if duplicates:
+        texts.append(f"{duplicates} were imported before")
+    if repeated := len(table.rows) - new - duplicates:
+        texts.append(f"{repeated} rows are exact repeats")
     allocations = {str(row.allocation) for row in table.rows}
-    if other := new + known - len(allocations):
+    if other := new + duplicates - len(allocations):
         texts.append(
-            f"{other} rows have another score for the same configuration (analyze averages them)"
+            f"{other} rows give another score for a configuration (analyze averages them)"
         )
     if table.unread:
         texts.append(f"columns not imported: {', '.join(table.unread)}")

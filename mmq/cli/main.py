@@ -1,8 +1,7 @@
-"""The command group: built-in commands, those of plugins, and how errors and signals end them."""
+"""The command group: built-in commands, those of plugins, and their exit codes."""
 
 import importlib
 import logging
-import os
 import sys
 from typing import Any
 
@@ -13,7 +12,8 @@ from mmq.cli.options import PLUGIN_OPTIONS, report_repeated
 from mmq.contracts import registry
 from mmq.errors import InputError, unknown
 from mmq.system import disk
-from mmq.system.secrets import hide_credentials, hide_in_output
+from mmq.system.environment import set_up_environment
+from mmq.system.secrets import hide_in_output
 from mmq.system.signals import Interrupt
 
 BUILT_IN = {  # command: the module that holds it
@@ -65,18 +65,15 @@ class Commands(click.Group):
 
 @click.group(cls=Commands)
 @click.version_option(__version__)
-@click.option("-v", "--verbose", is_flag=True, help="Log what is going on.")
+@click.option("-v", "--verbose", is_flag=True, help="Log each step.")
 def cli(verbose: bool) -> None:
     """Find where the bits of a vision-language model belong."""
     logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run a command; exit code 2 for bad input or a disk that refuses, 130 after an interrupt."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    hide_credentials()
+    """Run a command; exit code 2 for invalid input or a disk error, 130 after an interrupt."""
+    set_up_environment()
     hide_in_output()
     Interrupt().install()
     try:
@@ -91,13 +88,13 @@ def main(argv: list[str] | None = None) -> Any:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "\nInterrupted. What was finished is kept; the same command goes on from there.",
+            "\nInterrupted. Completed work is saved; run the same command to resume.",
             err=True,
         )
         sys.exit(130)
     except Exception as error:
         if (text := disk.sentence(error, *disk.places())) is None:
             raise
-        logging.getLogger(__name__).info("What was refused:", exc_info=error)
+        logging.getLogger(__name__).info("The disk refused:", exc_info=error)
         click.echo(f"Error: {text}", err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Command options made from a config dataclass: each default is written once, there."""
+"""Command options generated from a config dataclass, where each default is written once."""
 
 import dataclasses
 import functools
@@ -21,9 +21,9 @@ def flag(name: str) -> str:
 
 
 def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a click command one option per field, and the leftovers as the plugins' options.
+    """Give a click command one option per field, and pass unknown options on as the plugins'.
 
-    The decorated function is called as f(config, extra, **other_parameters).
+    The decorated function is called as f(options, plugin_options, **other_parameters).
     """
     fields = dataclasses.fields(config)
 
@@ -51,7 +51,7 @@ def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def leftovers(arguments: list[str]) -> Mapping[str, str]:
-    """Unknown options as a mapping; InputError for anything that is not --name value.
+    """Unknown options as a mapping; InputError for anything else than --name value.
 
     >>> leftovers(["--group-size", "64", "--symmetric=true"])
     {'group-size': '64', 'symmetric': 'true'}
@@ -63,7 +63,7 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
         head = rest.pop(0)
         name, equals, value = head.removeprefix("--").partition("=")
         if not head.startswith("--") or not name:
-            raise InputError(f"{head!r} is not expected here; options are written --name value")
+            raise InputError(f"unexpected argument {head!r}; write options as --name value")
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise InputError(f"option {head} has no value; write {head} VALUE")
@@ -71,8 +71,8 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
         plain = name.replace("_", "-")
         if plain in spelled:
             raise InputError(
-                f"option --{name} is given twice: {found[spelled[plain]]!r} and {value!r}; give "
-                f"it once"
+                f"option --{name} is given twice, as {found[spelled[plain]]!r} and {value!r}; "
+                f"give it once"
             )
         spelled[plain] = name
         found[name] = value
@@ -80,9 +80,9 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
 
 
 def report_repeated(command: click.Command, arguments: Sequence[str]) -> None:
-    """A warning for each of the command's own options that is given twice: click takes the last.
+    """Warn about each of the command's own options that is given twice: click takes the last.
 
-    Unknown options are left to `leftovers`.
+    `leftovers` handles unknown options.
     """
     known = {name: param for param in command.params for name in param.opts}
     given: dict[str, str] = {}
@@ -96,14 +96,14 @@ def report_repeated(command: click.Command, arguments: Sequence[str]) -> None:
             value = rest.pop(0)
         if param.name in given:
             log.warning(
-                "option %s is given twice: %r does not count, %r does",
+                "option %s is given twice: %r is ignored, %r is used",
                 name, given[param.name], value,
             )  # fmt: skip
         given[param.name or name] = value
 
 
 def no_leftovers(context: click.Context) -> None:
-    """Commands without plugin options refuse what they do not know."""
+    """InputError for an unknown option of a command that has no plugin options."""
     for name in leftovers(context.args):
         known = [p.opts[0].removeprefix("--") for p in context.command.params]
         raise unknown("option", name, known)

@@ -11,10 +11,10 @@ from mmq.errors import InputError
 
 
 @click.command("plugins")
-@click.option("--as-json", is_flag=True, help="Print JSON.")
+@click.option("--as-json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
-    """List installed plugins and which of them can be used here."""
+    """List installed plugins, their options, and whether they can be used."""
     no_leftovers(context)
     rows = []
     for kind in registry.GROUPS:

@@ -22,31 +22,31 @@ MIB = 8 * 1024**2  # bits
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions(BaselineOptions):
-    """An eval spec, and the widths that its trials will be assembled from."""
+    """What to quantize, and at which widths."""
 
-    bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at.")
+    bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at (e.g. 3,4,8).")
 
 
 @click.command("quantize")
 @options_from(QuantizeOptions)
-def quantize(chosen: QuantizeOptions, extra: Mapping[str, str]) -> None:
-    """Quantize every component at every width into the store; trials then only assemble.
+def quantize(options: QuantizeOptions, plugin_options: Mapping[str, str]) -> None:
+    """Quantize every component at every width into the store, where trials find the blocks.
 
-    The same command goes on after a kill, at the block it was at. Where calibration inputs come
-    from the quantized model, each component is quantized behind unquantized ones and behind those
-    of its own width; trials of other allocations quantize what they lack.
+    Run the same command again to resume at the block that was interrupted. If calibration inputs
+    come from the quantized model, each component is quantized behind unquantized ones and behind
+    those of its own width; trials of other allocations quantize the rest themselves.
     """
     from mmq.tracking import plain_run
     from mmq.tracking.params import eval_spec_params
 
-    widths = parse_widths(chosen.bits)
+    widths = parse_widths(options.bits)
     prepared = prepare(
-        chosen, extra, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
+        options, plugin_options, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
     )
-    params = eval_spec_params(prepared.eval_spec) | {"quantize.bits": chosen.bits}
+    params = eval_spec_params(prepared.eval_spec) | {"quantize.bits": options.bits}
     with (
-        opened([prepared], chosen.experiment) as (session,),
-        plain_run(chosen.experiment, f"quantize {chosen.quantizer}", params) as run,
+        opened([prepared], options.experiment) as (session,),
+        plain_run(options.experiment, f"quantize {options.quantizer}", params) as run,
     ):
         model, artifacts = session.model, session.artifacts
         rows: list[LayerReport] = []
@@ -75,7 +75,7 @@ def _fill_uniform(model: LoadedModel, artifacts: Artifacts, widths: Sequence[int
 
 
 def table(rows: Sequence[LayerReport]) -> str:
-    """A line a component and width: its size and its mean errors."""
+    """One line per component and width: its size and its mean errors."""
     lines = []
     for name, bits in dict.fromkeys((row.component, row.bits) for row in rows):
         part = [row for row in rows if (row.component, row.bits) == (name, bits)]
@@ -87,7 +87,7 @@ def table(rows: Sequence[LayerReport]) -> str:
 
 
 def notes(rows: Sequence[LayerReport]) -> list[str]:
-    """What is special about some layers, with how many and which the first is."""
+    """Notes on layers, each with how many layers it applies to and the first of them."""
     by_note: dict[str, list[LayerReport]] = {}
     for row in rows:
         if row.note:

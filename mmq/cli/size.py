@@ -9,8 +9,8 @@ import click
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, check_bits
 from mmq.allocation.parts import finest
 from mmq.cli.options import options_from
-from mmq.config import option
-from mmq.contracts import options as plugin_options
+from mmq.config import QUANTIZER_HELP, option
+from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
@@ -24,53 +24,57 @@ SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype
 
 @dataclass(frozen=True, slots=True)
 class SizeOptions:
-    """A model, and how it would be quantized."""
+    """A model, and how to quantize it."""
 
-    model: str = option("", "Bundled model, local folder or hub name.")
-    config: str = option("", "A config.json instead of a model.")
-    quantizer: str = option(
-        "rtn", "Quantizer plugin; its options follow as --group-size and so on."
+    model: str = option(
+        "", "Bundled model, local folder or hub name (e.g. llava-hf/llava-1.5-7b-hf)."
     )
-    bits: str = option("", "Width of everything, like 4, or an allocation, like vit=4,llm=3.")
-    allow_unread_weights: bool = option(False, "Allow weights that the model does not read.")
+    config: str = option("", "Read this config.json instead of a model.")
+    quantizer: str = option("rtn", QUANTIZER_HELP)
+    bits: str = option(
+        "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."
+    )
+    allow_unread_weights: bool = option(
+        False, "Accept a checkpoint that has weights which the model does not use."
+    )
 
 
 @click.command("size")
 @options_from(SizeOptions)
-def size(chosen: SizeOptions, extra: Mapping[str, str]) -> None:
+def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
     """Print components and size of a model under an allocation, from its configuration alone.
 
-    Sizes are nominal (bits alone) and as stored by the quantizer (scales, zero points and all).
+    Sizes are nominal (bits only) and as stored (with scales, zero points and input scales).
     """
-    if bool(chosen.model) == bool(chosen.config):
-        raise InputError("size: give either --model NAME or --config FILE")
-    if chosen.config and not Path(chosen.config).is_file():
-        raise InputError(f"config: there is no file {chosen.config!r}")
-    loaded = registry.load_class("quantizer", chosen.quantizer, Quantizer)
-    own = [field.name for field in fields(chosen)]
-    given = plugin_options.distribute(extra, {"quantizer": loaded}, own)["quantizer"]
-    quantizer: Quantizer = plugin_options.build(loaded, given)
-    source = chosen.config or locate(chosen.model)
-    seen = skeleton(source)
-    check_weights(source, chosen.allow_unread_weights)
-    plan = parse_plan(chosen.bits, tuple(seen.components))
-    check_layers(seen, quantizer, tried_widths(seen, [plan]))
-    click.echo(_components(seen, plan, quantizer))
-    click.echo(f"\n{'kept at 16 bits':<20}{'linears':>9}{'weights':>18}")
-    for kept in seen.unquantized:
-        click.echo(f"{'':<20}{kept.linears or '':>9}{kept.weights:>18,}  {kept.name}")
+    if bool(options.model) == bool(options.config):
+        raise InputError("size: give one of --model NAME and --config FILE")
+    if options.config and not Path(options.config).is_file():
+        raise InputError(f"config: {options.config!r} is not a file")
+    loaded = registry.load_class("quantizer", options.quantizer, Quantizer)
+    own = [field.name for field in fields(options)]
+    given = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)["quantizer"]
+    quantizer: Quantizer = option_fields.build(loaded, given)
+    source = options.config or locate(options.model)
+    outline = skeleton(source)
+    check_weights(source, options.allow_unread_weights)
+    plan = parse_plan(options.bits, tuple(outline.components))
+    check_layers(outline, quantizer, tried_widths(outline, [plan]))
+    click.echo(_components(outline, plan, quantizer))
+    click.echo(f"\n{'unquantized':<20}{'linears':>9}{'weights':>18}")
+    for module in outline.unquantized:
+        click.echo(f"{'':<20}{module.linears or '':>9}{module.weights:>18,}  {module.name}")
     if any("." in name for name, _ in plan.bits):
         click.echo(f"\n{plan}")
-    if seen.unread_blocks:
+    if outline.unread_blocks:
         click.echo(
-            f"\nLast vision blocks that count in the size, but whose output nothing reads: "
-            f"{seen.unread_blocks}. Their bits change no score."
+            f"\n{outline.unread_blocks} last vision blocks count in the size, but nothing reads "
+            f"their output: their bits do not change a score."
         )
-    planned = planned_size(plan, seen.components, seen.parameters, quantizer)
+    planned = planned_size(plan, outline.components, outline.parameters, quantizer)
     click.echo(
-        f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (scales and zero points not "
-        f"counted)\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
-        f"({described(chosen.quantizer, quantizer)})"
+        f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (without scales and zero points)"
+        f"\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
+        f"({described(options.quantizer, quantizer)})"
     )
 
 
@@ -89,30 +93,30 @@ def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:
 
 def described(name: str, quantizer: Quantizer) -> str:
     """A quantizer with the options that its sizes may depend on."""
-    shown = plugin_options.values(quantizer)
+    shown = option_fields.values(quantizer)
     options = [f"{key} {shown[key]}" for key in SIZE_OPTIONS if key in shown]
     return ", ".join([name, *options])
 
 
-def _components(seen: Skeleton, plan: BitAllocation, quantizer: Quantizer) -> str:
+def _components(outline: Skeleton, plan: BitAllocation, quantizer: Quantizer) -> str:
     """One line per component: what it has, its width, and what it takes."""
-    widths = plan.widths(seen.components)
-    stored = stored_bits(seen.components, quantizer, set(widths.values()))
+    widths = plan.widths(outline.components)
+    stored = stored_bits(outline.components, quantizer, set(widths.values()))
     lines = [
         f"{'component':<12}{'blocks':>8}{'linears':>9}{'weights':>18}{'share':>8}{'bits':>7}"
         f"{'stored':>8}"
     ]
-    for name, component in seen.components.items():
-        share = component.weights / seen.parameters
-        bits = sum(stored[part, widths[part]] for part in finest(name, seen.components))
+    for name, component in outline.components.items():
+        share = component.weights / outline.parameters
+        bits = sum(stored[part, widths[part]] for part in finest(name, outline.components))
         each = bits / component.weights if component.weights else UNQUANTIZED
         lines.append(
             f"{name:<12}{component.blocks:>8}{len(component.layers):>9}{component.weights:>18,}"
             f"{share:>8.1%}{plan.within(name):>7}{each:>8.3f}"
         )
-    rest = seen.parameters - sum(component.weights for component in seen.components.values())
+    rest = outline.parameters - sum(component.weights for component in outline.components.values())
     lines.append(
-        f"{'the rest':<12}{'':>17}{rest:>18,}{rest / seen.parameters:>8.1%}{UNQUANTIZED:>7}"
+        f"{'the rest':<12}{'':>17}{rest:>18,}{rest / outline.parameters:>8.1%}{UNQUANTIZED:>7}"
         f"{UNQUANTIZED:>8.3f}"
     )
-    return "\n".join([*lines, f"{'all':<12}{'':>17}{seen.parameters:>18,}"])
+    return "\n".join([*lines, f"{'all':<12}{'':>17}{outline.parameters:>18,}"])

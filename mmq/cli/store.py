@@ -1,4 +1,4 @@
-"""`mmq store`: what mmq's home holds, whether it is whole, and how to make room."""
+"""`mmq store`: list, verify and prune what is stored in mmq's home."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import click
 from mmq.analysis.tables import aligned
 from mmq.artifacts import unlogged
 from mmq.artifacts.inventory import items
-from mmq.artifacts.inventory import remove as remove_kept
+from mmq.artifacts.inventory import remove as remove_stored
 from mmq.artifacts.store import CODE_ROOMS, Entry, Store
 from mmq.cli.options import no_leftovers
 from mmq.contracts import registry
@@ -27,7 +27,7 @@ DAY = 24 * 3600
 @click.group("store", invoke_without_command=True)
 @click.pass_context
 def store(context: click.Context) -> None:
-    """List and prune quantized blocks, verify all that is stored, see what is not logged."""
+    """List and prune quantized blocks, verify stored files, and list unlogged runs."""
     if context.invoked_subcommand is None:
         if context.args:
             names = ", ".join(sorted(store.commands))
@@ -41,10 +41,10 @@ def the_store() -> Store:
 
 
 @store.command("list")
-@click.option("--as-json", is_flag=True, help="Print JSON, a row a file.")
+@click.option("--as-json", is_flag=True, help="Print the list as JSON, one row per file.")
 @click.pass_context
 def list_entries(context: click.Context, as_json: bool = False) -> None:
-    """One line a model, component and quantizer: widths, blocks, size, age."""
+    """One line per model, component and quantizer: widths, blocks, size, age."""
     no_leftovers(context)
     entries = the_store().entries()
     if as_json:
@@ -65,10 +65,12 @@ def list_entries(context: click.Context, as_json: bool = False) -> None:
 
 
 @store.command("verify")
-@click.option("--remove", is_flag=True, help="Remove what is damaged; it is computed again.")
+@click.option(
+    "--remove", is_flag=True, help="Remove damaged files; they are computed again when needed."
+)
 @click.pass_context
 def verify(context: click.Context, remove: bool) -> None:
-    """Read everything in mmq's home and compare it with the checksums it was stored with.
+    """Compare every file in mmq's home with the checksum that it was stored with.
 
     Quantized blocks, calibration snapshots, outputs of stages, sensitivity profiles, records of
     trials, runs that wait to be logged, and the embedded data.
@@ -89,7 +91,7 @@ def verify(context: click.Context, remove: bool) -> None:
         if isinstance(problem, NotReadable):
             unreadable += 1
             click.echo(f"{name}: not readable: {problem}")
-        elif remove and remove_kept(item.path):
+        elif remove and remove_stored(item.path):
             click.echo(f"{name}: {problem}; removed")
         else:
             damaged += 1
@@ -107,11 +109,11 @@ def verify(context: click.Context, remove: bool) -> None:
 
 
 @store.command("stuck")
-@click.option("--retry", is_flag=True, help="Try to log them again, now.")
-@click.option("--remove", is_flag=True, help="Remove their files for good.")
+@click.option("--retry", is_flag=True, help="Retry to log them now.")
+@click.option("--remove", is_flag=True, help="Remove their files permanently.")
 @click.pass_context
 def stuck(context: click.Context, retry: bool, remove: bool) -> None:
-    """List runs that wait to be logged or could not be; try again, or remove the latter."""
+    """List runs that wait to be logged, and runs that could not be logged."""
     no_leftovers(context)
     if retry and remove:
         raise InputError("stuck: give either --retry or --remove")
@@ -138,25 +140,36 @@ def _log_now() -> None:
 
 
 @store.command("prune")
-@click.option("--quantizer", default="", help="Only blocks of this quantizer.")
-@click.option("--model", default="", help="Only blocks of this model fingerprint (its start).")
-@click.option("--component", default="", help="Only blocks of this component.")
+@click.option("--quantizer", default="", help="Only remove blocks of this quantizer (e.g. gptq).")
 @click.option(
-    "--older-than", type=float, default=0.0, help="Only blocks older than this many days."
+    "--model", default="", help="Only remove blocks whose model fingerprint starts like this."
 )
-@click.option("--stale", is_flag=True, help="Only blocks of code that is not installed any more.")
-@click.option("--everything", is_flag=True, help="All blocks.")
-@click.option("--yes", is_flag=True, help="Remove them; without it, say what would be removed.")
+@click.option("--component", default="", help="Only remove blocks of this component (e.g. vit).")
+@click.option(
+    "--older-than",
+    type=float,
+    default=0.0,
+    help="Only remove blocks older than this many days (e.g. 30).",
+)
+@click.option(
+    "--stale",
+    is_flag=True,
+    help="Only remove blocks of quantizer versions that are no longer installed.",
+)
+@click.option("--everything", is_flag=True, help="Remove all blocks.")
+@click.option(
+    "--yes", is_flag=True, help="Remove the blocks; without it, print what would be removed."
+)
 @click.pass_context
 def prune(context: click.Context, /, yes: bool, everything: bool, **chosen: Any) -> None:
-    """Remove blocks by what they are; they are computed again when a trial needs them."""
+    """Remove the selected blocks; they are computed again when a trial needs them."""
     no_leftovers(context)
     if everything == any(chosen.values()):
         raise InputError("prune: say which blocks, by --quantizer and so on, or --everything")
     entries = [entry for entry in the_store().entries() if _matches(entry, **chosen)]
     size = sum(entry.size for entry in entries) / MIB
     if yes:
-        stay = [entry for entry in entries if not remove_kept(entry.path)]
+        stay = [entry for entry in entries if not remove_stored(entry.path)]
         for entry in stay:
             click.echo(f"{entry.path.name}: not removed: it is a folder, or may not be removed")
         gone = len(entries) - len(stay)
@@ -182,7 +195,7 @@ def _matches(
 
 
 def _is_current(entry: Entry) -> bool:
-    """Whether the installed quantizer is the one that made it."""
+    """Whether the installed quantizer has the version that made it."""
     name = entry.key.get("quantizer", "")
     try:
         found = registry.identity("quantizer", registry.load("quantizer", name))

@@ -12,8 +12,15 @@ T = TypeVar("T")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def convert(name: str, text: str, kind: Any) -> Any:
-    """The value of an option of type bool, int, float or str (or None); InputError if not."""
+def convert(name: str, text: Any, kind: Any) -> Any:
+    """The value of an option of type bool, int, float or str (or None); InputError if not.
+
+    text: as written on a command line, or a value of that type already.
+    """
+    if not isinstance(text, str):
+        if text is not None and not _fits(text, kind):
+            raise InputError(f"{name}: {text!r} is not a value of this option ({kind})")
+        return text
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
             raise InputError(f"{name}: {text!r} is not one of {list(get_args(kind))}")
@@ -42,7 +49,7 @@ def values(plugin: Any) -> dict[str, Any]:
     return {name: getattr(plugin, name) for name in field_types(type(plugin))}
 
 
-def build(plugin: type[T], options: Mapping[str, str]) -> T:
+def build(plugin: type[T], options: Mapping[str, Any]) -> T:
     """The plugin with its options; ValueErrors of its own checks become InputErrors."""
     types = field_types(plugin)
     values = {name: convert(name, text, types[name]) for name, text in options.items()}
@@ -82,11 +89,11 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def distribute(
-    extra: Mapping[str, str],
+    extra: Mapping[str, Any],
     plugins: Mapping[str, type],
     command_options: Iterable[str] = (),
     sharing: Container[str] = (),
-) -> dict[str, dict[str, str]]:
+) -> dict[str, dict[str, Any]]:
     """Give each leftover command option to the plugin that has a field of that name.
 
     Keys may be `group-size`, `group_size` or, where two plugins share a name,
@@ -94,7 +101,7 @@ def distribute(
     for a name that none or several others have; `command_options` are offered there too, since
     they may have been meant.
     """
-    given: dict[str, dict[str, str]] = {role: {} for role in plugins}
+    given: dict[str, dict[str, Any]] = {role: {} for role in plugins}
     everything = [(role, name) for role, plugin in plugins.items() for name in field_types(plugin)]
     for key, value in extra.items():
         wanted = key.replace("-", "_")

@@ -75,7 +75,7 @@ def load_class(kind: str, name: str, base: type) -> Any:
     plugin = load(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise InputError(
-            f"The {kind} {name!r} of {_table(kind)[name].distribution} is no subclass of "
+            f"The {kind} {name!r} of {_table(kind)[name].distribution} is not a subclass of "
             f"mmq.contracts.{base.__name__}."
         )
     return plugin

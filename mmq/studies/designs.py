@@ -1,4 +1,4 @@
-"""Which allocations a study looks at."""
+"""The allocations of planned studies."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def _below_16(widths: Sequence[int]) -> list[int]:
 
 def sweep(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
     """The paper's algorithm 1: each width on all subsets of components, of block groups (thirds)
-    and of layer types; everything else untouched. Empty subsets are the unquantized model.
+    and of layer types; everything else unquantized. Empty subsets are the unquantized model.
     """
     for bits in _below_16(widths):
         for chosen in product(_subsets(components), _subsets(GROUPS), _subsets(TYPES)):
@@ -56,7 +56,7 @@ def ablation(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAl
 
 
 def grid(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
-    """Every component at every width, large models first; 16 counts as one where it is given."""
+    """Every component at every width, large models first; 16 is a width like any other."""
     tried = sorted(widths, reverse=True)
     for bits in sorted(product(tried, repeat=len(components)), key=math.prod, reverse=True):
         yield BitAllocation(tuple(zip(components, bits, strict=True)))

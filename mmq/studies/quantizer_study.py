@@ -1,9 +1,9 @@
-"""A study of several quantizers on one model and task: opened, run, gone on with."""
+"""A study of one or several quantizers on one model and task."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, parse_bits, parse_widths
 from mmq.config import EXPERIMENT_HELP, TaskOptions, option
@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedOptions(TaskOptions):
-    """A model and a task, and the widths of a study whose allocations are known beforehand."""
+    """What to evaluate in a study whose allocations are known beforehand."""
 
-    bits: str = option("4,3,2", "Widths to quantize at.")
-    study: str = option("", "Name of the study; made from what it asks if empty.")
+    bits: str = option("4,3,2", "Widths to quantize at (e.g. 4,3).")
+    study: str = option(
+        "", "Name of the study to start or resume; empty: derived from the other options."
+    )
     experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizerStudyOptions(PlannedOptions):
-    """The same, and the quantizers to try."""
+    """What to evaluate with which quantizers."""
 
     quantizers: str = option(
-        "", "Quantizers, like rtn,gptq:act-order=false,awq; all that are installed if empty."
+        "", "Quantizers (e.g. rtn,gptq:act-order=false); empty: all that are installed."
     )
 
 
@@ -131,7 +133,7 @@ class QuantizerStudy:
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Around logging what a finished study found: a disk or store that refuses ends nothing."""
+    """Around logging the results of a study: an error of the disk or store loses no result."""
     from mmq.tracking import best_effort
 
     with best_effort("The results are not logged; run the same command to log them later"):
@@ -140,46 +142,46 @@ def reporting() -> Iterator[None]:
 
 @contextmanager
 def opened(
-    chosen: PlannedOptions, quantizers: str, extra: Mapping[str, str], kind: str
+    options: PlannedOptions, quantizers: str, plugin_options: Mapping[str, Any], kind: str
 ) -> Iterator[QuantizerStudy]:
-    """Check everything, load the model, open the study's parent run; close them at the end.
+    """Check everything, load the model and open the study's parent run; close them at the end.
 
-    quantizers: as in `SeveralOptions`. InputError where none of them can be used.
+    quantizers: as in `QuantizerStudyOptions`. InputError if none of them can be used.
     """
     from mmq.tracking import find_study, signature, study_run
 
-    check_name(chosen.study)
-    bits = parse_bits(chosen.bits)
-    below = parse_widths(chosen.bits)
-    choices, evaluator, problems = build(quantizers, chosen, extra)
+    check_name(options.study)
+    bits = parse_bits(options.bits)
+    below = parse_widths(options.bits)
+    choices, evaluator, problems = build(quantizers, options, plugin_options)
 
     def allocations(parts: Sequence[str]) -> list[BitAllocation]:
         return [BitAllocation.uniform(parts, width) for width in below]
 
-    seen = skeleton(locate(chosen.model, chosen.allow_pickle))
+    outline = skeleton(locate(options.model, options.allow_pickle))
     usable, refused = fitting(
-        choices, seen, tried_widths(seen, allocations(list(seen.components)))
+        choices, outline, tried_widths(outline, allocations(list(outline.components)))
     )
     problems |= refused
     if not usable:
         reasons = "".join(f"\n  {label}: {problem}" for label, problem in problems.items())
-        raise InputError(f"quantizers: none of them can be used here{reasons}")
+        raise InputError(f"quantizers: none of them can be used:{reasons}")
     prepared = prepare_quantizers(
-        chosen, evaluator, [(c.name, c.quantizer) for c in usable], allocations
+        options, evaluator, [(c.name, c.quantizer) for c in usable], allocations
     )
     eval_specs = [each.eval_spec for each in prepared]
-    name = chosen.study or study_name(kind, chosen, [spec.key for spec in eval_specs])
-    parent = find_study(chosen.experiment, name, signature(eval_specs, kind))
+    name = options.study or study_name(kind, options, [spec.key for spec in eval_specs])
+    parent = find_study(options.experiment, name, signature(eval_specs, kind))
     with (
-        session.opened(prepared, chosen.experiment) as sessions,
-        study_run(chosen.experiment, name, eval_specs, parent, kind) as run,
+        session.opened(prepared, options.experiment) as sessions,
+        study_run(options.experiment, name, eval_specs, parent, kind) as run,
     ):
         labels = [choice.label for choice in usable]
         yield QuantizerStudy(name, run, bits, dict(zip(labels, sessions, strict=True)), problems)
 
 
-def study_name(kind: str, chosen: PlannedOptions, keys: Sequence[str]) -> str:
-    """A readable name that tells two studies apart."""
-    model = chosen.model.rstrip("/").split("/")[-1]
-    asked = digest([sorted(keys), chosen.bits])[:8]
-    return safe_name(f"{model}-{chosen.task}-{kind}-{asked}")
+def study_name(kind: str, options: PlannedOptions, keys: Sequence[str]) -> str:
+    """A readable name, different for every study."""
+    model = options.model.rstrip("/").split("/")[-1]
+    key = digest([sorted(keys), options.bits])[:8]
+    return safe_name(f"{model}-{options.task}-{kind}-{key}")

@@ -46,7 +46,7 @@ def copy_trial(
 
 
 def ends_study(error: BaseException, failures: int) -> bool:
-    """Whether to start no further trial: several failed in a row, or the disk or store refuses."""
+    """Whether the study ends: several trials failed in a row, or the disk or store fails."""
     from mmq.tracking import refuses
 
     return failures >= MAX_FAILURES or disk.trouble(error) is not None or refuses(error)

@@ -36,7 +36,7 @@ def profile(
     parts: Sequence[str],
     widths: Sequence[int],
 ) -> Profile:
-    """A loss for every part alone at every width; kept on disk, so that it is measured once.
+    """The loss of every part alone at every width; cached on disk, so it is measured once.
 
     The loss is the Kullback-Leibler divergence, in nats a decision, of the quantized model from
     the unquantized one: of the next token along right answers, or of what a retrieval model

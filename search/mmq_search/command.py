@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -78,6 +79,13 @@ def search(options: SearchOptions, plugin_options: Mapping[str, str]) -> None:
     Run the same command again to resume. Run it on another machine with the same MMQ_STORAGE and
     MLFLOW_TRACKING_URI to join the search.
     """
+    running = run_search(options, plugin_options)
+    if not is_worker():
+        _print_results(running)
+
+
+def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Search:
+    """Check everything, open the study and search until enough allocations are evaluated."""
     for option_name in ("n_trials", "workers"):
         if getattr(options, option_name) < 1:
             shown = option_name.replace("_", "-")
@@ -129,8 +137,7 @@ def search(options: SearchOptions, plugin_options: Mapping[str, str]) -> None:
             fixed = {"study": name, "experiment": run.experiment, "timeout": left}
             device, count = prepared.device, options.workers
             running.together(command_lines(options, plugin_options, device, count, **fixed))
-    if not is_worker():
-        _print_results(running)
+    return running
 
 
 def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyRun:

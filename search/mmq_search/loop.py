@@ -94,7 +94,6 @@ class Search:
             tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
         ):
             bar.update(self.done)
-            # one rendered prompt of the study is to be shown and logged here
             if not self.study.space.has_baseline:
                 self.evaluate_baseline(session)
             while self.done < target and not self.deadline.passed:

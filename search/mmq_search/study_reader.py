@@ -14,6 +14,7 @@ from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point, SizeAxis, parse_axis
 from mmq.analysis.selection import select
 from mmq.errors import InputError, unknown
+from mmq.record import TrialRecord
 from mmq.studies.front import Results
 from mmq.studies.records import Records
 from mmq.tracking import fetch_record
@@ -158,13 +159,18 @@ class StudyReader:
         return cached.tolist()
 
     def _read_samples(self, allocation: str) -> Sequence[float] | None:
+        record = self.record(allocation)
+        return None if record is None else record.sample_scores
+
+    def record(self, allocation: str) -> TrialRecord | None:
+        """The record of an evaluated allocation, from disk or from its run; None without one."""
         record = self.records.get(allocation)
         if record is None:  # another machine evaluated it
             run_id = next(p.run_id for p in self.points() if p.allocation == allocation)
             record = None if run_id is None else fetch_record(run_id)
             if record is not None:
                 self.records.put(record)
-        return None if record is None else record.sample_scores
+        return record
 
     def results(
         self,

@@ -50,7 +50,7 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
     assert found.problem_text.splitlines() == [
         "  line 12: bits.vit: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]; bits.llm: empty; "
         "score: empty",
-        "  line 16: 3 is no row with named cells",
+        "  line 16: 3 is not a row with named cells",
     ]
     path.write_text(json.dumps([{"bits": {"vit": 4}, "R@1": 7}]))
     (nested,) = read_results(path, score="R@1").rows
@@ -69,10 +69,14 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
         ("vit,score\n4,1\n", {}, "no column is named like vit_bits"),
         ("vit_bits,cider\n4,1\n", {}, r"which column is it\? \(columns: vit_bits, cider\)"),
         ("vit_bits,cider\n4,1\n", {"score": "cyder"}, "Did you mean 'cider'"),
-        ("vit_bits,score\n4,1\n", {"bits": {"v t": "vit_bits"}}, "'v t' is no name of a part"),
+        (
+            "vit_bits,score\n4,1\n",
+            {"bits": {"v t": "vit_bits"}},
+            "'v t' is not the name of a part",
+        ),
         ("vit_bits,score,bpw\n4,1,3\n", {"scores": ["bpw"]}, "cannot be the name of a metric"),
         ('[{"vit_bits": 4, "score": 1},\n{"vit_bits": }]', {}, "line 2: no JSON"),
-        ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is no list of rows"),
+        ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is not a list of rows"),
     ],
 )
 def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
@@ -200,9 +204,9 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
     for line, said in {
         3: "vit_bits: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]",
         4: "llm_bits: empty",
-        5: "cider: 'nan' is no finite number",
-        6: "cider: 'x' is no finite number",
-        7: "vit_bits: 4.5 is no whole number",
+        5: "cider: 'nan' is not a finite number",
+        6: "cider: 'x' is not a finite number",
+        7: "vit_bits: 4.5 is not a whole number",
         8: "it has more cells than the head",
     }.items():
         assert f"line {line}: {said}" in err

@@ -47,13 +47,13 @@ def test_a_trial_leaves_the_model_as_it_was(loaded, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_failing_evaluator_leaves_the_model_as_it_was(loaded, tmp_path, monkeypatch):
+def test_a_failing_scorer_leaves_the_model_as_it_was(loaded, tmp_path, monkeypatch):
     before = state(loaded[1])
 
     def fail(*arguments):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(type(loaded[0].evaluator), "evaluate", fail)
+    monkeypatch.setattr(type(loaded[0].task.scorer), "score", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(loaded, tmp_path, "vit=3,llm=2")
     after = loaded[1].module.state_dict()
@@ -63,13 +63,13 @@ def test_a_failing_evaluator_leaves_the_model_as_it_was(loaded, tmp_path, monkey
 def test_only_the_allocated_layers_change_and_all_of_them(loaded, tmp_path, monkeypatch):
     _, model, _ = loaded
     before, seen = state(model), {}
-    evaluate = type(loaded[0].evaluator).evaluate
+    generate = type(model).generate
 
     def spy(self, *arguments):
         seen.update(state(model))
-        return evaluate(self, *arguments)
+        return generate(self, *arguments)
 
-    monkeypatch.setattr(type(loaded[0].evaluator), "evaluate", spy)
+    monkeypatch.setattr(type(model), "generate", spy)
     run(loaded, tmp_path, "llm=3")
     changed = {name for name in before if not torch.equal(before[name], seen[name])}
     assert changed == {f"{layer.name}.weight" for layer in model.components["llm"].layers}

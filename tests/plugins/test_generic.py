@@ -149,10 +149,10 @@ def test_it_is_quantized_and_restored(model, tmp_path):
     chosen = EvalOptions(model=model.source, limit="4")
     allocation = BitAllocation.parse("vit=4,llm=4")
     prepared = prepare(chosen, {"group-size": "16"}, lambda parts: [allocation])
-    result = run_trial(
-        TrialSpec(prepared.eval_spec, allocation), model,
-        prepared.artifacts(Store(tmp_path), quiet=True), prepared.task, quiet=True,
-    )  # fmt: skip
+    with prepared.task as task:
+        spec = TrialSpec(prepared.eval_spec, allocation)
+        artifacts = prepared.artifacts(Store(tmp_path), quiet=True)
+        result = run_trial(spec, model, artifacts, task, quiet=True)
     assert {layer.bits for layer in result.details.layers} == {4}
     assert all(0 < layer.relative_error < 0.3 for layer in result.details.layers)
     assert result.record.score.n == 4

@@ -199,7 +199,7 @@ def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypa
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
     study = open_study(tmp_path, setup=SamplerSetup(SPACE, Budget(max_bpw=6.0)))
     run = open_run(study, "e", EVAL_SPEC)
-    study.remember(10, None)
+    study.save_request(10, None)
     work(study, run, 3)
     study.give_up(study.ask(), retry=False)
     study.ask()

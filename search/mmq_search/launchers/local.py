@@ -97,7 +97,7 @@ def _relay(number: int, process: subprocess.Popen[str], errors: list[str]) -> No
             tqdm.write(f"worker {number}: {line.rstrip()}", file=sys.stderr)
 
 
-def arguments(options: Mapping[str, object], plugin_options: Mapping[str, str]) -> list[str]:
+def arguments(options: Mapping[str, object], plugin_options: Mapping[str, object]) -> list[str]:
     """The command line with these options."""
     own = [text for name, value in options.items() for text in (flag(name), str(value))]
     return ["search", *own, *(f"--{name}={value}" for name, value in plugin_options.items())]
@@ -182,7 +182,7 @@ def _end(workers: Sequence[Worker]) -> None:
 
 
 def command_lines(
-    options: object, plugin_options: Mapping[str, str], device: str, count: int, **fixed: object
+    options: object, plugin_options: Mapping[str, object], device: str, count: int, **fixed: object
 ) -> list[list[str]]:
     """The command of every worker: the options, with those that are fixed for all workers."""
     values = asdict(options) | fixed | {"workers": 1}  # type: ignore[call-overload]

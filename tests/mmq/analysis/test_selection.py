@@ -235,7 +235,7 @@ def test_what_cannot_be_told_from_the_floor_answers_nothing():
     points = [Point("vit=16", 16, 80, 70, 90), Point("vit=3", 3, 2, 0, 5), Point("vit=2", 2, 0)]
     (answer,) = select(points, Budget(max_bpw=4), 1, lambda _: None, [], floor=0)
     assert answer.point is None
-    assert "the best scores 2, which cannot be told from 0: vit=3" in answer.text
+    assert "the best scores 2, which is not significantly above 0: vit=3" in answer.text
     (answer,) = select(points, Budget(max_bpw=4), 1, lambda _: None, [])
     assert answer.point.allocation == "vit=3"  # of a metric whose least score is not known
 

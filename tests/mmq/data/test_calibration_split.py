@@ -7,6 +7,7 @@ from typing import ClassVar
 import official_files as official
 import pytest
 from mlflow import MlflowClient
+from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
 
 from mmq.cli import main
@@ -140,7 +141,7 @@ def test_an_evaluated_sample_itself_is_refused(source):
 def test_pairs_that_nothing_looks_at_make_no_other_question(source):
     options = EvalOptions(data=str(source.root), calibration_samples=8)
     alone = prepare(options, {}, lambda parts: [])
-    both = [("rtn", Rtn()), ("gptq", Looking())]
+    both = [("rtn", Rtn()), ("gptq", Gptq())]
     beside, _ = prepare_quantizers(options, build_plugins(options, {})[1], both, lambda parts: [])
     assert alone.eval_spec.key == beside.eval_spec.key
     assert alone.eval_spec.calibration == "" != beside.eval_spec.calibration
@@ -148,9 +149,8 @@ def test_pairs_that_nothing_looks_at_make_no_other_question(source):
     assert alone.calibration == []
 
 
-def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source, monkeypatch):
-    monkeypatch.setattr("mmq.prepare.build_plugins", with_quantizer(Looking()))
-    options = EvalOptions(data=str(source.root), calibration_samples=8)
+def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source):
+    options = EvalOptions(data=str(source.root), quantizer="gptq", calibration_samples=8)
     questions = [
         prepare(o, {}, lambda parts: []).eval_spec
         for o in (options, options, replace(options, calibration_samples=9))

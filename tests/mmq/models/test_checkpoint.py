@@ -261,7 +261,9 @@ def hashed(folder):
     "name",
     ["tokenizer.model", "vocab.txt", "merges.txt", "chat_template.jinja", "cl100k.tiktoken",
      "chat_templates/tool.jinja", "tokenizer/vocab.json", "video_preprocessor_config.json",
-     "spiece.vocab", "mmq.json"],
+     "spiece.vocab", "mmq.json", "generation_config.json", "processor_config.json",
+     "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.json",
+     "special_tokens_map.json", "added_tokens.json", "additional_chat_templates/rag.jinja"],
 )  # fmt: skip
 def test_every_file_that_changes_what_a_model_reads_or_says_counts(tmp_path, name):
     folder = copied(tmp_path / "m")

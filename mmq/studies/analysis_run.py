@@ -1,0 +1,200 @@
+"""An analysis of logged studies or of files, logged as an MLflow run of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmq.analysis.fronts import Point
+from mmq.analysis.importance import DEFAULTS, Settings
+from mmq.analysis.importance_plots import analysis_figures
+from mmq.analysis.report import Analysis, analyze, table_rows
+from mmq.analysis.results_file import parse_pairs, read_results
+from mmq.analysis.table import Table, make_table
+from mmq.analysis.tables import markdown
+from mmq.analysis.text import text
+from mmq.analysis.tradeoffs import fronts_figure
+from mmq.config import EXPERIMENT_HELP, option
+from mmq.errors import InputError
+from mmq.studies.figures import path_to_write, save_figure
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """A table of results, and what its columns hold."""
+
+    file: str = option("", "CSV or JSON file with one row per configuration.")
+    bits_columns: str = option(
+        "", "Columns of the bits (e.g. vit=vit_bits,llm=llm_bits); empty: those named *_bits."
+    )
+    score: str = option("", "Column of the score to maximize; empty: score.")
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzeOptions(FileOptions):
+    """Which results to analyze, and how."""
+
+    file: str = option(
+        "", "Analyze these CSV or JSON files instead of studies (e.g. a.csv,b.json)."
+    )
+    score: str = option("", "Metric, or column of the files, to analyze; empty: score.")
+    study: str = option("", "Studies to analyze (e.g. one,two); empty: all of the experiment.")
+    tag: str = option("", "Only use trials with this tag (e.g. mmq.eval_spec=1a2b).")
+    filter: str = option("", "Only use trials that match this MLflow filter.")
+    samples: bool = option(
+        True, "Also resample the evaluation images, if the trials have scores per sample."
+    )
+    trees: int = option(DEFAULTS.trees, "Number of trees per forest.")
+    bootstrap: int = option(DEFAULTS.bootstrap, "Number of resamples for the intervals.")
+    repeats: int = option(DEFAULTS.repeats, "Number of permutations per part.")
+    seed: int = option(DEFAULTS.seed, "Seed of all random numbers.")
+    jobs: int = option(DEFAULTS.jobs, "Number of processes; 0: one per core.")
+    report: str = option(
+        "", "Write a report to this Markdown file, with figures beside it (e.g. report.md)."
+    )
+    experiment: str = option("", EXPERIMENT_HELP)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedAnalysis:
+    """An analysis with its figures by name, and its page in MLflow."""
+
+    analysis: Analysis
+    figures: Mapping[str, Any]
+    url: str
+
+    def _repr_markdown_(self) -> str:
+        """The findings, as a notebook shows them."""
+        return text(self.analysis, markdown)
+
+
+def run_analysis(options: AnalyzeOptions) -> LoggedAnalysis:
+    """Rank the parts by what their bits matter for the score, and log the findings."""
+    from mmq.tracking import plain_run
+
+    report = path_to_write("report", options.report, ".md")
+    settings = Settings(
+        options.trees, options.bootstrap, options.repeats, options.seed, options.jobs
+    )
+    if options.file:
+        tables, links, fronts = _from_files(options), dict[str, str](), dict[str, list[Point]]()
+    else:
+        tables, links, fronts = _from_studies(options)
+    _check(tables)
+    logged = (
+        "study",
+        "tag",
+        "filter",
+        "score",
+        "samples",
+        "trees",
+        "bootstrap",
+        "repeats",
+        "seed",
+    )
+    params = {f"analysis.{name}": getattr(options, name) for name in logged}
+    params["analysis.file"] = ",".join(Path(name).name for name in options.file.split(","))
+    title = f"analysis of {', '.join(table.name for table in tables)}"[:250]
+    with plain_run(options.experiment, title, params, kind="analysis") as run:
+        analysis = analyze(tables, settings)
+        rows = table_rows(analysis)
+        run.log_tables({f"{name}.json": table for name, table in rows.items()})
+        linked = "\n".join(f"- [{study}]({link})" for study, link in links.items())
+        run.describe(text(analysis, markdown) + (f"\n\nStudies:\n\n{linked}" if linked else ""))
+        figures = analysis_figures(analysis)
+        if fronts:
+            title = "score against size" if len(fronts) == 1 else "the fronts of each"
+            figures["fronts"] = fronts_figure(fronts, options.score or "score", title)
+        for name, figure in figures.items():
+            save_figure(run, figure, f"{name}.png", None)
+        tags = {"mmq.studies": ", ".join(links)} if links else None
+        run.log(metrics=_metrics(analysis), tags=tags)
+    if report is not None:
+        _write_report(report, text(analysis, markdown), figures)
+    return LoggedAnalysis(analysis, figures, run.run_link())
+
+
+def _write_report(path: Path, findings: str, figures: Mapping[str, Any]) -> None:
+    """The findings as Markdown, with the figures beside it."""
+    finding, _, rest = findings.partition("\n\n")
+    pictures = []
+    for name, figure in figures.items():
+        file = path.with_name(f"{path.stem}-{name}.png")
+        figure.savefig(file)
+        pictures.append(f"![{name.replace('-', ' ')}]({file.name})")
+    path.write_text("\n\n".join([f"# {finding}", *pictures, rest]).rstrip() + "\n")
+
+
+def _metrics(analysis: Analysis) -> dict[str, float]:
+    """The few numbers by which analyses are sorted."""
+    first = analysis.rankings["score"][0]
+    metrics = {"configurations": float(sum(table.n for table in analysis.tables))}
+    if first.forest is not None and first.linear is not None:
+        metrics |= {"r2_forest": first.forest.value, "r2_linear": first.linear.value}
+    return {name: round(value, 6) for name, value in metrics.items()}
+
+
+def _check(tables: Sequence[Table]) -> None:
+    """InputError for tables that cannot be analyzed."""
+    for table in tables:
+        if table.n < 2:
+            raise InputError(
+                f"{table.name}: there is only one configuration; an analysis needs several"
+            )
+    common = set.intersection(*(set(table.parts) for table in tables))
+    if not common:
+        names = "; ".join(f"{table.name}: {', '.join(table.parts)}" for table in tables)
+        raise InputError(f"the studies have no part in common; analyze them one by one ({names})")
+
+
+def _from_files(options: AnalyzeOptions) -> list[Table]:
+    import pandas
+
+    if options.study or options.tag or options.filter:
+        raise InputError("file: give either files or study, tag and filter, not both")
+    bits = parse_pairs("bits-columns", options.bits_columns)
+    tables = []
+    for name in (part.strip() for part in options.file.split(",") if part.strip()):
+        found = read_results(Path(name), bits, options.score)
+        if not found.rows:
+            raise InputError(f"{name}: all of its rows are invalid:\n{found.problem_text}")
+        rows = [{**r.allocation.as_dict(), "score": r.metrics["score"]} for r in found.rows]
+        columns = {part: part for part in found.parts}
+        table = make_table(pandas.DataFrame(rows), columns, name=Path(name).stem)
+        if found.problems:
+            note = f"{len(found.problems)} invalid rows left out:\n{found.problem_text}"
+            table = table.noting(note)
+        tables.append(table)
+    return tables
+
+
+def _from_studies(
+    options: AnalyzeOptions,
+) -> tuple[list[Table], dict[str, str], dict[str, list[Point]]]:
+    """Tables, the studies' links, and the trials whose size is known, by table."""
+    import pandas
+
+    from mmq.tracking.queries import check_quotes, find_trials
+    from mmq.tracking.sample_scores import read_samples
+
+    studies = [name.strip() for name in options.study.split(",") if name.strip()]
+    clauses = [
+        f"tags.`{check_quotes(key)}` = '{check_quotes(value)}'"
+        for key, value in parse_pairs("tag", options.tag).items()
+    ]
+    query = " and ".join([*clauses, *([options.filter] if options.filter else [])])
+    score = options.score or "score"
+    groups, links = find_trials(options.experiment, studies, query, score)
+    if options.samples:
+        read_samples(groups, score)
+    tables = []
+    for each in groups:
+        parts, rows = each.rows()
+        values = [each.samples[trial.run_id] for trial in each.trials] if each.samples else None
+        columns = {part: part for part in parts}
+        frame = pandas.DataFrame(rows)
+        table = make_table(frame, columns, name=each.name, samples=values, pictures=each.pictures)
+        tables.append(table.noting(*each.notes))
+    fronts = {each.name: each.points(score) for each in groups}
+    known = {name: points for name, points in fronts.items() if points}
+    return sorted(tables, key=lambda table: -table.n), links, known
