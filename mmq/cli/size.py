@@ -47,7 +47,7 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
     Sizes are nominal (bits only) and as stored (with scales, zero points and input scales).
     """
     if bool(options.model) == bool(options.config):
-        raise InputError("size: give one of --model NAME and --config FILE")
+        raise InputError("size: give either --model NAME or --config FILE")
     if options.config and not Path(options.config).is_file():
         raise InputError(f"config: {options.config!r} is not a file")
     loaded = registry.load_class("quantizer", options.quantizer, Quantizer)

@@ -89,7 +89,7 @@ def test_files_are_analysed_without_importing_them(store_uri, capsys):
     main(["analyze", "--file", "grid.csv", "--bits-columns", "vit=v,llm=l,q=qformer", *QUICK])
     out = capsys.readouterr().out
     assert out.strip().startswith("grid: llm ")
-    assert "1 bad rows left out:\n  line 5: score: empty" in out
+    assert "1 invalid rows left out:\n  line 5: score: empty" in out
     assert not runs(store_uri, "trial")
 
 

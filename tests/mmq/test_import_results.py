@@ -142,7 +142,7 @@ def test_bits_per_weight_are_computed_from_sizes(tmp_path):
         "vit=200,all=1000": "llm=... is missing",
         "vit=1,llm=2,q=3,all=1000": "Unknown part 'q'",
         "vit=900,llm=300,all=1000": "more parameters than the whole",
-        "vit=x,llm=1,all=1": "no number of parameters",
+        "vit=x,llm=1,all=1": "not a number of parameters",
         "vit": "not of the form",
     }.items():
         with pytest.raises(InputError, match=said):
@@ -177,7 +177,7 @@ def test_an_import_is_a_study_like_any_other_and_a_second_one_adds_nothing(store
     write(".", (*reversed(ROWS), "16,3,1.0,0.2,7", "16,3,1.0,0.2,7"))
     main(command)
     out = capsys.readouterr().out
-    assert "1 configurations imported; 4 were there already; 1 rows repeat another one" in out
+    assert "1 configurations imported; 4 were imported before; 1 rows are exact repeats" in out
     assert len(runs(store_uri, "trial")) == 5
     assert len(runs(store_uri, "study")) == 1
 
@@ -186,7 +186,7 @@ def test_the_same_rows_in_another_file_are_the_same_study(store_uri, capsys):
     for name in ("grid.csv", "copy.csv"):
         write(".", reversed(ROWS) if name == "copy.csv" else ROWS, name=name)
         main(["import-results", name, "--score", "cider"])
-    assert "0 configurations imported; 4 were there already" in capsys.readouterr().out
+    assert "0 configurations imported; 4 were imported before" in capsys.readouterr().out
     assert len(runs(store_uri, "study")) == 1
     main(["import-results", "copy.csv", "--score", "cider", "--study", "copy"])
     assert len(runs(store_uri, "trial", "copy")) == 4
@@ -200,7 +200,7 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
     with pytest.raises(SystemExit):
         main(command)
     err = capsys.readouterr().err
-    assert "6 bad rows, nothing was imported; mend them, or import the rest with" in err
+    assert "6 invalid rows, nothing was imported; fix them, or import the others with" in err
     for line, said in {
         3: "vit_bits: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]",
         4: "llm_bits: empty",
@@ -212,7 +212,7 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
         assert f"line {line}: {said}" in err
     assert not Path("mlflow.db").exists()
     main([*command, "--skip-bad-rows"])
-    assert "6 bad rows skipped" in capsys.readouterr().out
+    assert "6 invalid rows skipped" in capsys.readouterr().out
     assert len(runs(store_uri, "trial")) == 2
 
 
