@@ -96,7 +96,7 @@ class Search:
             tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
         ):
             bar.update(self.done)
-            # one rendered prompt of the study is to be shown and logged here
+            # TODO once models render requests: show and log one rendered prompt of the study here
             if not self.study.space.has_baseline:
                 self.evaluate_baseline(model, artifacts)
             while self.done < target and not self.deadline.passed:
@@ -151,7 +151,7 @@ class Search:
     def evaluate_baseline(self, model: LoadedModel, artifacts: Artifacts) -> None:
         """Evaluate the unquantized model once per study, if the space does not have it.
 
-        It is no trial of Optuna's and does not count; the others are compared with it.
+        It is not one of Optuna's trials and does not count; the others are compared with it.
         """
         study, prepared = self.study, self.prepared
         allocation = study.space.baseline
@@ -180,13 +180,13 @@ class Search:
                 record_trial(self.run, spec, model, artifacts, prepared, keep, quiet=quiet)
 
     def run_one(self, pending: PendingTrial, model: LoadedModel, artifacts: Artifacts) -> None:
-        """Run one trial; Optuna is told also if it ends early."""
+        """Run one trial; Optuna learns of its end also if it stops early."""
         study = self.study
         try:
             with study.working(pending):
                 self._evaluate(pending, model, artifacts)
         except TooLarge:
-            raise  # Optuna is told already
+            raise  # Optuna has its state already
         except BaseException as error:
             retry = isinstance(error, KeyboardInterrupt | StorageError) or unreachable(error)
             try:
