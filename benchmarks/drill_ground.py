@@ -108,7 +108,11 @@ class Ground:
             os._exit(code)
 
     def scores(self, study: str) -> dict[str, float]:
-        """What MLflow knows of a study's finished trials."""
+        """The logged scores of a study's finished trials by allocation.
+
+        Read from MLflow's tables: its client would keep connections to a file that `restore`
+        replaces.
+        """
         query = """
             select a.value, m.value from runs r
             join tags s on s.run_uuid = r.run_uuid and s.key = 'mmq.study' and s.value = ?

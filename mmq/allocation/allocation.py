@@ -1,4 +1,4 @@
-"""Bit allocations: how many bits each component's weights get."""
+"""Bit allocations: the bit width of each component's weights, or of finer parts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ ALLOWED_BITS = (2, 3, 4, 5, 6, 7, 8, UNQUANTIZED)
 
 
 def check_bits(bits: int) -> int:
-    """The same number if it is an allowed width; InputError if not."""
+    """The same width if it is allowed; InputError otherwise."""
     if bits not in ALLOWED_BITS:
         raise InputError(f"bits: {bits} is not one of {list(ALLOWED_BITS)}")
     return bits
 
 
 def parse_bits(text: str) -> tuple[int, ...]:
-    """Widths from "2,3,4", ascending and without doubles."""
+    """Widths from "2,3,4", ascending and without duplicates."""
     try:
         widths = {int(part) for part in text.split(",")}
     except ValueError as error:
@@ -29,18 +29,20 @@ def parse_bits(text: str) -> tuple[int, ...]:
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
-    """Widths below 16, ascending; InputError where there are none."""
+    """Widths below 16, ascending; InputError if there are none."""
     widths = tuple(bits for bits in parse_bits(text) if bits != UNQUANTIZED)
     if not widths:
-        raise InputError("bits: 16 is untouched, there is nothing to quantize")
+        raise InputError(
+            "bits: 16 is unquantized: there is nothing to quantize; give a smaller width, e.g. 4"
+        )
     return widths
 
 
 @dataclass(frozen=True, slots=True)
 class BitAllocation:
-    """Bits for every component, or for finer parts, in the model's order; 16 means untouched.
+    """Bits per component, or per finer part, in the model's order; 16 means unquantized.
 
-    Within a component the most exact name counts; what is not named stays untouched.
+    Within a component, the most specific name counts; parts that are not named are unquantized.
 
     >>> str(BitAllocation.parse("vit=4,llm=3"))
     'vit=4 llm=3'
@@ -83,36 +85,38 @@ class BitAllocation:
         return cls(tuple(pairs))
 
     def over(self, components: Iterable[str]) -> "BitAllocation":
-        """The same allocation in a model's order of components, written in the one shortest way.
+        """The same allocation in a model's order of components, in its shortest form.
 
-        InputError for an unknown part, or where two equally exact names differ.
+        InputError for an unknown part, or if two equally specific names differ.
         """
         components = tuple(components)
         widths = self.widths(components)
-        found: list[tuple[str, int]] = []
+        bits: list[tuple[str, int]] = []
         for component in components:
-            found += _shortest(component, {part[1:]: widths[part] for part in widths
+            bits += _shortest(component, {part[1:]: widths[part] for part in widths
                                            if part[0] == component})  # fmt: skip
-        return BitAllocation(tuple(found))
+        return BitAllocation(tuple(bits))
 
     def widths(self, components: Iterable[str]) -> dict[Part, int]:
         """Bits of all finest parts: (component, block group, layer type)."""
         components = tuple(components)
-        found = {part: UNQUANTIZED for name in components for part in finest(name, components)}
-        named: dict[Part, str] = {}
-        unclear: dict[Part, tuple[str, str]] = {}  # two names of which neither is more exact
+        widths = {part: UNQUANTIZED for name in components for part in finest(name, components)}
+        sources: dict[Part, str] = {}  # the name that set a part's width
+        unclear: dict[Part, tuple[str, str]] = {}  # two equally specific names
         for name, bits in sorted(self.bits, key=lambda pair: pair[0].count(".")):
             for part in finest(name, components):
-                other = named.get(part, "")
+                other = sources.get(part, "")
                 if other.count(".") < name.count("."):
                     unclear.pop(part, None)
-                elif other and found[part] != bits:
+                elif other and widths[part] != bits:
                     unclear[part] = other, name
-                named[part], found[part] = name, bits
+                sources[part], widths[part] = name, bits
         for part, (one, other) in unclear.items():
             exact = ".".join(part)
-            raise InputError(f"allocation: {one} and {other} differ on {exact}; give {exact}, too")
-        return found
+            raise InputError(
+                f"allocation: {one} and {other} differ on {exact}; give {exact} as well"
+            )
+        return widths
 
     def as_dict(self) -> dict[str, int]:
         """Bits by component, or by part."""
@@ -120,14 +124,14 @@ class BitAllocation:
 
     @property
     def components(self) -> list[str]:
-        """The components that are named, whole or in part."""
+        """The components that are named, also those of which only parts are."""
         return list(dict.fromkeys(name.split(".")[0] for name, _ in self.bits))
 
     def within(self, part: str) -> int | str:
-        """A part's width, or "mixed" where it has several."""
+        """A part's width, or "mixed" if it has several."""
         widths = self.widths(self.components)
-        found = {widths[each] for each in finest(part, self.components)}
-        return found.pop() if len(found) == 1 else "mixed"
+        distinct = {widths[piece] for piece in finest(part, self.components)}
+        return distinct.pop() if len(distinct) == 1 else "mixed"
 
     def __getitem__(self, component: str) -> int:
         return dict(self.bits)[component]
@@ -141,13 +145,13 @@ def _shortest(component: str, widths: Mapping[tuple[str, str], int]) -> list[tup
     if len(set(widths.values())) == 1:
         return [(component, widths[GROUPS[0], TYPES[0]])]
     by_type = {t: {widths[g, t] for g in GROUPS} for t in TYPES}
-    if all(len(found) == 1 for found in by_type.values()):
-        return [(f"{component}.{t}", found.pop()) for t, found in by_type.items()]
-    named: list[tuple[str, int]] = []
+    if all(len(distinct) == 1 for distinct in by_type.values()):
+        return [(f"{component}.{t}", distinct.pop()) for t, distinct in by_type.items()]
+    pairs: list[tuple[str, int]] = []
     for group in GROUPS:
         attn, ff = (widths[group, t] for t in TYPES)
         if attn == ff:
-            named.append((f"{component}.{group}", attn))
+            pairs.append((f"{component}.{group}", attn))
         else:
-            named += [(f"{component}.{group}.{t}", widths[group, t]) for t in TYPES]
-    return named
+            pairs += [(f"{component}.{group}.{t}", widths[group, t]) for t in TYPES]
+    return pairs

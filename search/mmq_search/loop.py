@@ -143,7 +143,7 @@ class Search:
     def evaluate_baseline(self, session: Session) -> None:
         """Evaluate the unquantized model once per study, if the space does not have it.
 
-        It is no trial of Optuna's and does not count; the others are compared with it.
+        It is not one of Optuna's trials and does not count; the others are compared with it.
         """
         study, allocation = self.study, self.study.space.baseline
         store = Store(home() / "store")
@@ -167,13 +167,13 @@ class Search:
                 session.record(self.run, allocation, save_and_share)
 
     def run_one(self, pending: PendingTrial, session: Session) -> None:
-        """Run one trial; Optuna is told also if it ends early."""
+        """Run one trial; Optuna learns of its end also if it stops early."""
         study = self.study
         try:
             with study.working(pending):
                 self._evaluate(pending, session)
         except TooLarge:
-            raise  # Optuna is told already
+            raise  # Optuna has its state already
         except BaseException as error:
             retry = isinstance(error, KeyboardInterrupt | StorageError) or unreachable(error)
             try:

@@ -1,7 +1,7 @@
 """Every use of Optuna's private API, with the reason why the public API is not enough.
 
 - `read_trials`: `optuna.storages._rdb.models`, `RDBStorage._get_trials`. Optuna makes one object
-  per row, which takes 6 times as long as reading the tables.
+  per row: 2.1 s of processor time for 2,000 trials of 18 parts instead of 0.2 to 0.4 s.
 - `BatchStorage.batched_params`: `RDBStorage._set_trial_param`, `_set_trial_param_without_commit`,
   `_create_scoped_session`. `Trial.suggest_int` commits once per parameter.
 - `wrap_methods`: every method of `RDBStorage`. The cache that Optuna puts in front of a storage

@@ -84,7 +84,7 @@ def test_every_fine_allocation_keeps_its_widths(bits):
 
 @pytest.mark.parametrize("text", ["vit.x=4", "vit.attn.front=4", "vit.front.middle=4", "vit.=4"])
 def test_unknown_parts_are_refused(text):
-    with pytest.raises(InputError, match=r"is no part; write vit, vit\.front"):
+    with pytest.raises(InputError, match=r"is not a valid part; write vit, vit\.front"):
         BitAllocation.parse(text).over(["vit"])
 
 

@@ -157,7 +157,7 @@ def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source):
     ]
     assert questions[0].key == questions[1].key != questions[2].key
     assert questions[0].data_fingerprint == questions[2].data_fingerprint
-    assert {"calibration", "calibration_samples"} <= set(questions[0].facts())
+    assert {"calibration", "calibration_samples"} <= set(questions[0].identity())
 
 
 def with_quantizer(quantizer):
