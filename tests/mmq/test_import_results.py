@@ -70,7 +70,7 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
         ("vit,score\n4,1\n", {}, "no column is named like vit_bits"),
         ("vit_bits,cider\n4,1\n", {}, r"which column is it\? \(columns: vit_bits, cider\)"),
         ("vit_bits,cider\n4,1\n", {"score": "cyder"}, "Did you mean 'cider'"),
-        ("vit_bits,score\n4,1\n", {"bits": {"v t": "vit_bits"}}, "'v t' is not the name of a part"),
+        ("vit_bits,score\n4,1\n", {"bits": {"v t": "vit_bits"}}, "'v t' is not the name of"),
         ("vit_bits,score,bpw\n4,1,3\n", {"scores": ["bpw"]}, "cannot be the name of a metric"),
         ('[{"vit_bits": 4, "score": 1},\n{"vit_bits": }]', {}, "line 2: no JSON"),
         ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is not a list of rows"),
