@@ -69,7 +69,7 @@ def test_a_result_keeps_the_evaluation_in_the_record_and_the_rest_in_the_details
 def test_mlflow_and_the_disk_agree(record, store_uri, monkeypatch, tmp_path):
     result = TrialResult(record, TrialDetails((), ()))
     monkeypatch.setattr(session, "run_trial", lambda *arguments: result)
-    prepared = SimpleNamespace(eval_spec=record.spec.eval_spec, evaluator=None, samples=())
+    prepared = SimpleNamespace(eval_spec=record.spec.eval_spec, task=None)
     model = SimpleNamespace(components=["vit", "llm"])
     records = Records(tmp_path / "records")
     with study_run("e", "s", [record.spec.eval_spec], None) as run:
