@@ -1,8 +1,7 @@
 """Calibration pairs are seeded, and no evaluated picture is among them."""
 
 import shutil
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
 import official_files as official
 import pytest
@@ -17,11 +16,6 @@ from mmq.data.source import find_source
 from mmq.data.subsets import subset
 from mmq.errors import InputError
 from mmq.prepare import build_plugins, prepare, prepare_quantizers
-
-
-@dataclass(frozen=True)
-class Looking(Rtn):
-    calibrated: ClassVar[bool] = True
 
 
 @pytest.fixture
@@ -158,10 +152,6 @@ def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source):
     assert questions[0].key == questions[1].key != questions[2].key
     assert questions[0].data_fingerprint == questions[2].data_fingerprint
     assert {"calibration", "calibration_samples"} <= set(questions[0].identity())
-
-
-def with_quantizer(quantizer):
-    return lambda chosen, extra: (quantizer, build_plugins(chosen, extra)[1])
 
 
 def test_the_run_shows_the_fingerprints_of_both(source, store_uri, monkeypatch):
