@@ -208,7 +208,7 @@ def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypa
         "Study s: 3 of 10 allocations evaluated, 1 running, 1 failed or interrupted, 0 pruned"
         in said
     )
-    assert "left (1 at once)" in said
+    assert "left (1 running)" in said
     assert "\nbest under 6 bpw: vit=4 llm=4 (4.000 bpw, 4.000 stored), score 80\n" in said
     assert run.run_link() in said
     assert len(study.study.trials) == 5  # looking changes nothing
