@@ -40,7 +40,7 @@ def study(tmp_path, monkeypatch, server):
 def test_every_read_and_write_waits_while_the_database_is_unavailable(study, server):
     with unavailable(server):
         pending = study.ask()
-    study.records.keep(record(pending), "r")
+    study.records.put(record(pending).in_run("r"))
     with unavailable(server), study.working(pending):
         study.tell(pending)
     with unavailable(server):
@@ -101,7 +101,7 @@ def test_an_interrupted_ask_leaves_no_running_trial_behind(
 
 def test_a_result_whose_reply_was_lost_is_written_once(study, server, monkeypatch):
     pending = study.ask()
-    study.records.keep(record(pending), "r")
+    study.records.put(record(pending).in_run("r"))
     real, calls = RDBStorage.set_trial_state_values, []
 
     def lost(self, *args, **kwargs):
