@@ -37,7 +37,11 @@ CASES = (
     "embedded-llava/gqa",
     "embedded-retrieval/retrieval",
 )
-DOWNSTREAM = ("answer", "embed_texts", "match")  # what a family does behind the stages
+DOWNSTREAM = (
+    "generate_from_features",
+    "embed_texts",
+    "match",
+)  # what a family does behind the stages
 WIDTHS = (8, 6, 5, 4, 3)
 
 

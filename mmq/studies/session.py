@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.eval_spec import EvalSpec
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size
 from mmq.prepare import Prepared
@@ -81,6 +82,13 @@ class Session:
         return record
 
 
+def show_prompt(eval_spec: EvalSpec) -> None:
+    """Print the first prompt as the model reads it, before hours go by with a wrong one."""
+    if eval_spec.rendered_prompt:
+        prompt = repr(eval_spec.rendered_prompt)
+        tqdm.write(f"The first prompt as the model reads it: {prompt}", file=sys.stderr)
+
+
 @contextmanager
 def opened(
     prepared: Sequence[Prepared], experiment: str = "", quiet: bool = False
@@ -95,8 +103,8 @@ def opened(
     first, store = prepared[0], Store(home() / "store")
     try:
         connect(experiment)
-        if not quiet and (prompt := first.eval_spec.rendered_prompt):
-            tqdm.write(f"The first prompt as the model reads it: {prompt!r}", file=sys.stderr)
+        if not quiet:
+            show_prompt(first.eval_spec)
         model = first.load()
         yield [Session(each, model, each.artifacts(store, quiet), quiet) for each in prepared]
     finally:

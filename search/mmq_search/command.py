@@ -20,7 +20,7 @@ from mmq.eval_spec import EvalSpec
 from mmq.prepare import prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.names import check_name, safe_name
-from mmq.studies.session import opened
+from mmq.studies.session import opened, show_prompt
 from mmq.system.home import home
 from mmq.tracking import StudyRun, best_effort, connect, register, study_run
 from mmq_search.deadline import Deadline
@@ -120,7 +120,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
             sessions = opened([prepared], options.experiment, quiet=is_worker())
             (session,) = stack.enter_context(sessions)
         else:
-            prepared.task.close()  # the workers open their own
+            show_prompt(eval_spec)
         run = open_run(study, options.experiment, eval_spec)
         if is_worker():
             end_with_overseer()
