@@ -117,7 +117,7 @@ def weights(model_name: str) -> list[str]:
 
     from mmq.models.loading import load_model
 
-    lines = ["| component | layers | with outliers | their bulk's range |", "|---|---|---|---|"]
+    lines = ["| component | layers | with outliers | range of the other weights |", "|---|---|---|---|"]
     for name, component in load_model(model_name).components.items():
         ranges = [bulk_range(layer.module.weight) for layer in component.layers]
         found = [r for r in ranges if r is not None]
