@@ -66,7 +66,7 @@ def test_all_that_is_whole_is_counted_by_kind(kinds):
     assert result.exit_code == 0
     for kind in kinds:
         count = 2 if kind == "blocks" else 1
-        assert f"{count} of {count} {kind} are whole." in result.output
+        assert f"{count} of {count} {kind} are intact." in result.output
 
 
 def flip(path):
