@@ -180,7 +180,7 @@ def interaction_values(subsets: np.ndarray) -> np.ndarray:
     """SHAP interaction values (n, parts, parts) from expectations of all subsets (2^parts, n).
 
     As in Lundberg et al. 2020: a pair's effect is split evenly between (i, j) and (j, i), the
-    diagonal holds what is left of a part's Shapley value.
+    diagonal has the rest of a part's Shapley value.
     """
     parts = len(subsets).bit_length() - 1
     values = np.zeros((subsets.shape[1], parts, parts))

@@ -22,7 +22,8 @@ class TrialOptions(BaselineOptions):
     """What to evaluate at which allocation."""
 
     bits: str = option(
-        "vit=4,qformer=8,llm=4", "Bits per component or part; what is not named stays at 16 bits."
+        "vit=4,qformer=8,llm=4",
+        "Bits per component or part; others stay at 16 (e.g. vit=4,llm=3).",
     )
     run: str = option(
         "",

@@ -112,7 +112,7 @@ def test_what_may_not_be_read_is_not_called_damaged(kinds, monkeypatch):
     result = verify("--remove")
     assert "not readable" in result.output
     assert "damaged" not in str(result.exception)
-    assert "1 may not be read" in str(result.exception)
+    assert "1 files are not readable" in str(result.exception)
     assert kinds["records"].exists()
 
 
