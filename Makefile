@@ -1,11 +1,12 @@
-# make search   build .venv, run the bit-allocation search on the embedded model
-# make test     build .venv, run all checks and tests
-# make test-fast  run the tests that take under two minutes together, without the checks
-# make test-4   build .venv-4, run the tests that depend on transformers with transformers 4.55
-# make identity record the hashes of what computes, once its results are known to be the same
-# make docs     generate docs/cli.md from the commands
-# make ui       browse what was logged
-# make clean    remove .venv and .venv-4
+# make search     create .venv and search the bit allocation of the embedded model
+# make test       run all checks and tests with transformers 5, the main lane
+# make test-fast  run the quick tests only (under two minutes), without the checks
+# make test-4     create .venv-4 and run the tests that depend on transformers with version 4.55
+# make lint       run ruff and mypy
+# make identity   record the source hashes of code that computes results, after verifying the results
+# make docs       generate docs/cli.md from the commands
+# make ui         start the MLflow UI
+# make clean      remove .venv and .venv-4
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,10 +20,10 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# the packages that the solvers are compared with; without them, those tests are skipped
+# reference packages for the solvers; tests that compare with a missing one are skipped
 .venv/compared: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,all]' \
-		|| echo 'auto-gptq, autoawq or shap cannot be installed here: the comparisons with them are skipped'
+		|| echo 'auto-gptq, autoawq or shap cannot be installed here: skipping the tests that compare with them'
 	touch $@
 
 search: .venv/installed
@@ -36,11 +37,11 @@ lint: .venv/installed
 test: lint .venv/compared
 	$(BIN)/python -m pytest --numprocesses 2
 
-# for whoever edits a line: no loaded model, no process, no server
+# for the edit loop: no loaded model, no process, no server
 test-fast: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not browser" tests/mmq tests/plugins tests/search
 
-# the second lane: what depends on transformers, with 4.55
+# the second lane: tests that depend on transformers, with 4.55
 test-4: .venv-4/installed
 	.venv-4/bin/python -m pytest --numprocesses 2 -m "transformers"
 

@@ -1,11 +1,11 @@
-"""Seconds of ranking the parts of a table on both scales, with the default bootstrap.
+"""Time to rank the parts of a table on both scales, with the default bootstrap.
 
     python benchmarks/analysis.py [--table FILE --score cider] [--jobs 1 2]
 
-The table is a CSV with a column `<part>_bits` a part; without one, 448 configurations of three
-parts at 7 to 8 widths are made up. `score` and `log-loss` are what ranking takes on these scales
-(100 forests for the intervals of each, 20 for held-out R²; the first includes starting the
-processes), `pairs` the measured interactions.
+The table is a CSV with one column `<part>_bits` per part; without one, 448 synthetic
+configurations of three parts at 7 to 8 widths are used. `score` and `log-loss` are the seconds of
+these rankings (100 forests for the intervals of each, 20 for held-out R²; the first includes
+starting the processes), `pairs` the measured interactions.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def made_up() -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default="", help="CSV; made up if not given")
+    parser.add_argument("--table", default="", help="CSV; synthetic if not given")
     parser.add_argument("--score", default="score", help="its column with the score")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--bootstrap", type=int, default=100)

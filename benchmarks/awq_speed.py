@@ -5,10 +5,10 @@
 Both take a layer (out x in) and its float32 inputs. Clips: autoawq's `_compute_best_clip`, which
 takes 512 of the tokens, and our `best_clips`, given the Gram matrix of these tokens; the column
 "same" is the share of clips that are equal, and the others' errors must be. Whole: autoawq's
-`_compute_best_scale` on all tokens (its layer's state mended, see plugins/.../auto_awq.py) and
+`_compute_best_scale` on all tokens (with its layer's state fixed, see plugins/.../auto_awq.py) and
 `_compute_best_clip`, at 4 bits; ours from the inputs on, sums included, at 4 bits for one width
-and at 2, 3, 4, 5, 6 and 8 for six. All are measured in turns, in one process; medians, and how
-many times autoawq's seconds they are. Needs `pip install 'mmq[legacy]'`.
+and at 2, 3, 4, 5, 6 and 8 for six. All are measured in turns, in one process; reports medians and
+their ratios to autoawq's seconds. Needs `pip install 'mmq[legacy]'`.
 """
 
 import argparse
@@ -85,8 +85,8 @@ def same_clips(search: Any, weight: Tensor, inputs: Tensor, gram: Tensor) -> flo
     w = grouped(weight, size)[row, group]  # (ties, g)
     x = inputs[:: max(1, len(inputs) // 512)].double().reshape(-1, weight.shape[1] // size, size)
     errors = []
-    for chosen in (clips, expected):
-        levels = clipped_levels(w, chosen[row, group][:, None], rounding)
+    for clip in (clips, expected):
+        levels = clipped_levels(w, clip[row, group][:, None], rounding)
         difference = rounding_errors(w, levels).double()
         errors.append(torch.einsum("tng,ng->tn", x[:, group], difference).square().sum(0))
     assert torch.allclose(*errors, rtol=1e-4), "clips differ by more than rounding"
@@ -94,7 +94,7 @@ def same_clips(search: Any, weight: Tensor, inputs: Tensor, gram: Tensor) -> flo
 
 
 def medians(runs: list[Callable[[], Any]], repeats: int) -> list[float]:
-    """Median seconds of every run; they take turns, the fast ones warmed up."""
+    """Median seconds of every run, alternating, with a warm-up of the fast ones."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for number, run in enumerate(runs):

@@ -1,9 +1,9 @@
-"""Whether a bounded search finds the full grid's true answer, and after how many evaluations.
+"""How many evaluations a search within a budget needs to find the full grid's best allocation.
 
     python benchmarks/bounded_questions.py RECORDS [RECORDS ...] [--n-trials 30]
 
 RECORDS: the folder with the records of a grid over components (`$MMQ_HOME/records/...`). For every
-question (best under a size, smallest within a drop) a search of its own looks its scores up.
+budget (best under a size, smallest within a drop) a separate search looks up its scores.
 """
 
 import argparse
@@ -26,19 +26,19 @@ DROPS = ("0.5%", "1%", "2%", "5%", "10%")
 
 def read(folder):
     """Points by allocation, model's parameters and the space."""
-    found = {}
+    points = {}
     for path in folder.glob("*.json"):
         record = TrialRecord.from_json(json.loads(path.read_text()))
         if any("." in name for name, _ in record.allocation.bits):
             continue
-        found[str(record.allocation)] = point_of(record, "nominal")
+        points[str(record.allocation)] = point_of(record, "nominal")
         size, spec = record.size, record.spec.eval_spec
-    components = tuple(BitAllocation.parse(next(iter(found))).components)
-    widths = sorted({b for each in found for _, b in BitAllocation.parse(each).bits})
+    components = tuple(BitAllocation.parse(next(iter(points))).components)
+    widths = sorted({b for each in points for _, b in BitAllocation.parse(each).bits})
     space = Space(components, tuple(widths))
-    assert len(found) == len(space), f"{folder}: {len(found)} of {len(space)} allocations"
+    assert len(points) == len(space), f"{folder}: {len(points)} of {len(space)} allocations"
     return (
-        found,
+        points,
         size.parameters,
         space,
         f"{spec.model} {spec.task} {spec.quantizer}",
@@ -60,20 +60,20 @@ def make_setup(table, parameters, space, budget):
 
 
 def replay(table, parameters, space, budget, n_trials):
-    """After which evaluation the answer is the true one and stays it; None: never."""
+    """The evaluation after which the selection is correct and does not change; None: never."""
     (true,) = select(list(table.values()), budget, parameters, lambda name: None, [])
     setup = make_setup(table, parameters, space, budget)
     study = optuna.create_study(directions=["minimize", "maximize"])
     for allocation in setup.diagonal():
         study.enqueue_trial(space.params(allocation))
-    seen, since = [], None
+    points, since = [], None
     for count in range(1, n_trials + 1):
-        study.sampler = setup.sampler(0, seen)
+        study.sampler = setup.sampler(0, points)
         trial = study.ask()
         point = table[str(space.suggest(trial))]
         study.tell(trial, [point.bpw, point.score])
-        seen.append(point)
-        (now,) = select(seen, budget, parameters, lambda name: None, [])
+        points.append(point)
+        (now,) = select(points, budget, parameters, lambda name: None, [])
         right = now.point is not None and true.point is not None
         right = right and (now.point.bpw, now.point.score) == (true.point.bpw, true.point.score)
         since = (since or count) if right else None
@@ -84,24 +84,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--n-trials", type=int, default=30)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(
         "| grid | allocations | questions | right after 10 | 15 | 20 | 30 | never |\n"
         + "|---" * 8
         + "|"
     )
-    for folder in chosen.records:
+    for folder in options.records:
         table, parameters, space, name = read(folder)
         sizes = [point.bpw for point in table.values()]
         bounds = [min(sizes) + share * (max(sizes) - min(sizes)) for share in SIZES]
         budgets = [Budget(max_bpw=bound) for bound in bounds]
         budgets += [Budget.parse(max_drop=drop) for drop in DROPS]
-        found = [replay(table, parameters, space, budget, chosen.n_trials) for budget in budgets]
-        rights = [sum(f is not None and f <= n for f in found) for n in (10, 15, 20, 30)]
+        results = [
+            replay(table, parameters, space, budget, options.n_trials) for budget in budgets
+        ]
+        rights = [sum(f is not None and f <= n for f in results) for n in (10, 15, 20, 30)]
         cells = " | ".join(map(str, rights))
         print(
-            f"| {name} | {len(table)} | {len(budgets)} | {cells} | {found.count(None)} |",
+            f"| {name} | {len(table)} | {len(budgets)} | {cells} | {results.count(None)} |",
             flush=True,
         )
 

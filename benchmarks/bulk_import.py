@@ -1,4 +1,4 @@
-"""How long it takes to log finished runs: into MLflow's tables at once, and through its client.
+"""Time to log finished runs: into MLflow's tables in bulk, and through its client.
 
     python benchmarks/bulk_import.py [--rows 2000] [--threads 1 4]
 

@@ -1,4 +1,4 @@
-"""A folder to drill commands in: run them in processes of their own, read what was logged."""
+"""A folder for failure drills: run commands in separate processes and read the logged results."""
 
 import os
 import re
@@ -30,7 +30,7 @@ class Ended:
 
     @property
     def is_clean(self) -> bool:
-        """Neither hung nor ended in a traceback."""
+        """Whether it neither hung nor ended with a traceback."""
         return self.code is not None and "Traceback" not in self.output
 
     @property
@@ -64,24 +64,24 @@ class Ground:
 
         before: called in the fork first.
         """
-        began, said = time.monotonic(), self.folder / "said"
+        began, output = time.monotonic(), self.folder / "said"
         pid = os.fork()
         if not pid:
-            self._become(command, said, before)
+            self._become(command, output, before)
         while time.monotonic() < began + LIMIT:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(status)
-                return Ended(code, said.read_text(errors="replace"), time.monotonic() - began)
+                return Ended(code, output.read_text(errors="replace"), time.monotonic() - began)
             time.sleep(0.02)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        return Ended(None, said.read_text(errors="replace"), time.monotonic() - began)
+        return Ended(None, output.read_text(errors="replace"), time.monotonic() - began)
 
-    def _become(self, command: tuple[str, ...], said: Path, before: Any) -> None:
+    def _become(self, command: tuple[str, ...], output: Path, before: Any) -> None:
         code = 1
         try:
-            number = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            number = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for each in (1, 2):
                 os.dup2(number, each)
             sys.stdout = open(1, "w", closefd=False, buffering=1)  # noqa: SIM115
@@ -123,15 +123,15 @@ class Ground:
             return dict(database.execute(query, (study,)))
 
     def keep(self) -> None:
-        """Remember home and logs as they are."""
-        for each in (self.home, self.logs):
-            shutil.copytree(each, self.folder / f"{each.name}.sound", symlinks=True)
+        """Save copies of home and logs."""
+        for folder in (self.home, self.logs):
+            shutil.copytree(folder, self.folder / f"{folder.name}.sound", symlinks=True)
 
     def restore(self) -> None:
-        """Put home and logs back as they were remembered."""
-        for each in (self.home, self.logs):
-            shutil.rmtree(each)
-            shutil.copytree(self.folder / f"{each.name}.sound", each, symlinks=True)
+        """Restore home and logs from the copies."""
+        for folder in (self.home, self.logs):
+            shutil.rmtree(folder)
+            shutil.copytree(self.folder / f"{folder.name}.sound", folder, symlinks=True)
 
 
 def warm_up() -> None:

@@ -1,12 +1,12 @@
-"""What happens to a search when things die: workers, everything, the MLflow server.
+"""Failure drills of a search: killed workers, a killed MLflow server, and all processes killed.
 
     python benchmarks/drills.py [--n-trials N] [--limit N] [--outage SECONDS]
 
 A real PostgreSQL holds the study, a real MLflow server its runs. Two commands of two workers each
-join in one study, with folders of their own as on two machines. In the middle of trials, a worker
-is killed (SIGKILL); then the server, for the outage; then every process of both commands. Both
-commands are started again and end the study. Prints what was found after each, and whether
-anything was lost, doubled or shown that must not be.
+join one study, with separate folders as on two machines. During trials, a worker is killed
+(SIGKILL); then the server, for the outage; then every process of both commands. Both commands are
+started again and complete the study. Prints the results after each, and whether anything was lost,
+duplicated or exposed.
 """
 
 import argparse

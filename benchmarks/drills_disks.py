@@ -1,11 +1,10 @@
-"""What commands do on full and read-only disks: real small file systems, so it needs root.
+"""Commands on full and read-only disks, which are real small file systems; requires root.
 
     python benchmarks/drills_disks.py [--only TEXT ...]
 
-A drill is passed if the command either ends well, or ends with exit code 2 and a sentence that
-names a place on that disk; without a traceback, within a minute and a half, and if the same
-command ends well with the right scores once there is room. In the last column: how many trials
-were finished before that.
+A drill passes if the command succeeds, or exits with code 2 and a message that names a path on
+that disk, without a traceback and within 90 seconds, and if the same command succeeds with the
+correct scores once there is space. The last column is the number of trials completed before that.
 """
 
 import argparse
@@ -56,7 +55,7 @@ def small(folder: Path, room: int):
 
 
 class Drill:
-    """A disk that refuses, a command on it, and the same command when it does not any more."""
+    """A failing disk, a command on it, and the same command after the disk is fixed."""
 
     def __init__(self, ground: Ground, command: list[str]) -> None:
         self.ground, self.command = ground, command
@@ -115,13 +114,13 @@ def drills(ground: Ground) -> dict[str, Callable[[], tuple[str, bool]]]:
     """All drills by name."""
     home, logs, temp = ground.home, ground.logs, ground.temp
     commands = {"grid": GRID, "search": SEARCH, "quantize": QUANTIZE, "trial": TRIAL}
-    found: dict[str, Callable[[], tuple[str, bool]]] = {}
+    cases: dict[str, Callable[[], tuple[str, bool]]] = {}
     for name, rooms in {
         "grid": (0, 100 * KIB, 700 * KIB, 1500 * KIB), "search": (0, 200 * KIB, 1200 * KIB),
         "quantize": (100 * KIB, 600 * KIB), "trial": (100 * KIB, 700 * KIB),
     }.items():  # fmt: skip
         for room in rooms:
-            found[f"home, {room // KIB} KiB left, {name}"] = lambda c=commands[name], room=room: (
+            cases[f"home, {room // KIB} KiB left, {name}"] = lambda c=commands[name], room=room: (
                 Drill(ground, c).full(home, room)
             )
     for name, room in (
@@ -130,25 +129,25 @@ def drills(ground: Ground) -> dict[str, Callable[[], tuple[str, bool]]]:
         ("search", 300 * KIB),
         ("trial", 100_000),
     ):
-        found[f"MLflow, {room // KIB} KiB left, {name}"] = lambda c=commands[name], room=room: (
+        cases[f"MLflow, {room // KIB} KiB left, {name}"] = lambda c=commands[name], room=room: (
             Drill(ground, c).full(logs, room)
         )
     for name, room in (("grid", 0), ("search", 8 * KIB)):
-        found[f"TMPDIR, {room // KIB} KiB left, {name}"] = lambda c=commands[name], room=room: (
+        cases[f"TMPDIR, {room // KIB} KiB left, {name}"] = lambda c=commands[name], room=room: (
             Drill(ground, c).full(temp, room)
         )
     for name, folder in (("home", home), ("MLflow", logs), ("TMPDIR", temp)):
-        found[f"{name} read-only, grid"] = lambda f=folder: Drill(ground, GRID).read_only(f)
+        cases[f"{name} read-only, grid"] = lambda f=folder: Drill(ground, GRID).read_only(f)
     for name in ("store", "records", "stages", "unlogged", "data"):
-        found[f"a file for {name}, grid"] = lambda name=name: Drill(ground, GRID).in_the_way(
+        cases[f"a file for {name}, grid"] = lambda name=name: Drill(ground, GRID).in_the_way(
             home / name, Path.touch
         )
-    found["a file for home, trial"] = lambda: Drill(ground, TRIAL).in_the_way(home, Path.touch)
-    found["a loop for home, search"] = lambda: Drill(ground, SEARCH).in_the_way(home, loop)
-    found["a loop for records, grid"] = lambda: Drill(ground, GRID).in_the_way(
+    cases["a file for home, trial"] = lambda: Drill(ground, TRIAL).in_the_way(home, Path.touch)
+    cases["a loop for home, search"] = lambda: Drill(ground, SEARCH).in_the_way(home, loop)
+    cases["a loop for records, grid"] = lambda: Drill(ground, GRID).in_the_way(
         home / "records", loop
     )
-    return found
+    return cases
 
 
 def main() -> None:
@@ -163,18 +162,18 @@ def main() -> None:
             raise SystemExit(made.output[-3000:])
         shutil.rmtree(ground.home / "stages", ignore_errors=True)
         ground.keep()
-        chosen = {
+        selected = {
             k: v for k, v in drills(ground).items() if any(text in k for text in arguments.only)
         }
         passed = 0
         print("| disk | what happened | trials then | as it should |\n|---|---|---|---|")
-        for text, each in chosen.items():
+        for text, case in selected.items():
             ground.restore()
-            said, well = each()
+            outcome, well = case()
             passed += well
-            print(f"| {text} | {said} | {'yes' if well else 'NO'} |", flush=True)
-    print(f"\n{passed} of {len(chosen)} drills passed.")
-    sys.exit(passed != len(chosen))
+            print(f"| {text} | {outcome} | {'yes' if well else 'NO'} |", flush=True)
+    print(f"\n{passed} of {len(selected)} drills passed.")
+    sys.exit(passed != len(selected))
 
 
 if __name__ == "__main__":

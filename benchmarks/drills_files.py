@@ -1,11 +1,11 @@
-"""What happens to a result when a file that it is made from was damaged.
+"""Results after a file that they depend on was damaged.
 
     python benchmarks/drills_files.py [--kinds NAME ...] [--damages NAME ...]
 
-A small study is made once. Then, for every kind of file that mmq keeps and every damage: the
-files are put back, one is damaged, and the command that reads it runs again. A drill is passed if
-the command ends well, without a traceback, with the scores of the undamaged study, and with a
-warning that names the file.
+A small study runs once. Then, for every kind of stored file and every damage, the files are
+restored, one is damaged, and the command that reads it runs again. A drill passes if the command
+succeeds without a traceback, with the scores of the undamaged study, and with a warning that names
+the file.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def make(ground: Ground) -> None:
 
 
 def drill(ground: Ground, kind: str, damage: Callable[[Path, Path], None]) -> tuple[str, bool]:
-    """What became of one damage, in words, and whether that is as it should be."""
+    """The outcome of one damage in words, and whether it is correct."""
     pattern, command, prepare = KINDS[kind]
     ground.restore()
     prepare(ground)
@@ -213,9 +213,9 @@ def main() -> None:
         print("| file | damage | what happened | as it should |\n|---|---|---|---|", flush=True)
         for kind in arguments.kinds:
             for each in arguments.damages:
-                said, well = drill(ground, kind, names[each])
+                outcome, well = drill(ground, kind, names[each])
                 drills, passed = drills + 1, passed + well
-                print(f"| {kind} | {each} | {said} | {'yes' if well else 'NO'} |", flush=True)
+                print(f"| {kind} | {each} | {outcome} | {'yes' if well else 'NO'} |", flush=True)
     print(f"\n{passed} of {drills} drills passed.")
     sys.exit(passed != drills)
 

@@ -1,11 +1,11 @@
-"""What happens to a search when its database goes away, at each phase, with one and three workers.
+"""A search whose database fails, in each phase, with one and three workers.
 
     python benchmarks/drills_storage.py [--outages 5,30] [--workers 1,3] [--n-trials N] [--limit N]
 
 A real PostgreSQL is stopped (as by a power cut) while a search is in the phase, and started again
-after the outage. A database that is away before the search has reached it is an error at once
-(exit code 2). Prints a row for each case: the exit code, how many allocations were evaluated of
-those asked, how many were doubled, and what was left open.
+after the outage. A database that is unavailable at the start is an immediate error (exit code
+2). Prints one row per case: the exit code, how many of the requested allocations were evaluated,
+how many were duplicated, and what was left open.
 """
 
 import argparse
@@ -39,10 +39,10 @@ class Case:
         command = ["search", "--limit", self.options.limit, "--bits", "2,3,4,8,16", "--workers",
                    str(workers), "--n-trials", str(self.options.n_trials),
                    "--study", self.study]  # fmt: skip
-        with (self.folder / "said").open("ab") as said:
+        with (self.folder / "said").open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "mmq", *command],
-                cwd=self.folder, env=os.environ | own, stdout=said, stderr=said,
+                cwd=self.folder, env=os.environ | own, stdout=output, stderr=output,
             )  # fmt: skip
 
     @property
@@ -66,7 +66,7 @@ class Case:
         return finished >= (self.options.n_trials if phase == "ending" else 2)
 
     def run(self, phase: str, workers: int, outage: float) -> tuple[bool, str]:
-        """Whether all went well, and the row that says it."""
+        """Whether the case passed, and its row."""
         command = self.start(workers)
         wait_for(lambda: self.reached(phase) or command.poll() is not None)
         if phase == "loading":

@@ -1,8 +1,8 @@
-"""What a command does with a tracking server at fault, and with an MLFLOW_RUN_ID of others.
+"""Commands with a failing tracking server, and with the MLFLOW_RUN_ID of another run.
 
     python benchmarks/drills_tracking.py [--quick]
 
-Each server fault is met twice: at the first contact (`mmq trial`), and in the middle of a search,
+Each server fault occurs twice: at the first contact (`mmq trial`), and during a search,
 through a proxy in front of a real MLflow server; the search is then run again with the fault gone.
 Prints a table: the exit code, the seconds, whether there was a traceback, how many allocations
 were evaluated before and after, and whether any was evaluated twice. --quick: first contacts only.
@@ -48,8 +48,8 @@ class Commands:
         return process.returncode, time.monotonic() - began, said
 
 
-def row(name: str, code: int, seconds: float, said: str, what: str) -> None:
-    trace = "traceback" if "Traceback" in said else "none"
+def row(name: str, code: int, seconds: float, output: str, what: str) -> None:
+    trace = "traceback" if "Traceback" in output else "none"
     print(LINE.format(name, code, f"{seconds:.0f}", trace, what), flush=True)
 
 
@@ -74,7 +74,7 @@ def finished(real: MlflowServer) -> list[str]:
 
 
 def mid_search(folder: Path, fault: str) -> None:
-    """The fault begins when two trials are finished; the same command ends the search later."""
+    """The fault begins after two trials; the same command completes the search later."""
     commands, real = Commands(folder), MlflowServer(folder)
     proxy = FaultyServer(behind=real.uri, seconds=2.0)
     try:
@@ -83,14 +83,14 @@ def mid_search(folder: Path, fault: str) -> None:
         while len(finished(real)) < 2 and process.poll() is None:
             time.sleep(0.1)
         proxy.fault, before = fault, len(finished(real))
-        said, _ = process.communicate()
+        output, _ = process.communicate()
         seconds = time.monotonic() - began
         proxy.fault = ""
         code, _, again = commands.call(*SEARCH, **variables)
         after = finished(real)
         twice = len(after) - len(set(after))
         what = f"{before} finished, then {len(after)}, {twice} twice; again: exit {code}"
-        row(f"mid search: {fault}", process.returncode, seconds, said + again, what)
+        row(f"mid search: {fault}", process.returncode, seconds, output + again, what)
     finally:
         proxy.stop()
         real.kill()
@@ -105,12 +105,12 @@ def one_run_id(folder: Path) -> None:
     variables = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_ID": run}
     began = time.monotonic()
     both = [commands.start(*TRIAL, **variables) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    outputs = [process.communicate()[0] for process in both]
     runs = client.search_runs([number])
     adopted = sum(r.info.run_id == run and "mmq.kind" in r.data.tags for r in runs)
     states = ", ".join(sorted(r.info.status for r in runs))
     code = max(process.returncode for process in both)
-    row("one MLFLOW_RUN_ID", code, time.monotonic() - began, "".join(said),
+    row("one MLFLOW_RUN_ID", code, time.monotonic() - began, "".join(outputs),
         f"{adopted} adopted it, {len(runs)} runs: {states}")  # fmt: skip
 
 

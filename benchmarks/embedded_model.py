@@ -1,11 +1,11 @@
-"""What the embedded models can do, what they do without looking, and how they answer to bits.
+"""Scores of the embedded models, with and without the right pictures, and by bits.
 
     python benchmarks/embedded_model.py [--limit N] [--model NAME ...] [--markdown FILE]
 
-Prints scores with 95% intervals on the unseen scenes; the same with every picture exchanged for
-another one (the image-blind baseline: questions and references stay, pictures rotate); scores on
-scenes with and without a (shape, colour) pair that training never showed; what outlier channels
-did to the weights; and the score per quantizer, component and width.
+Prints scores with 95% intervals on held-out scenes; the same with every picture replaced by
+another one (the image-blind baseline); scores on scenes with and without a held-out (shape,
+colour) pair; the effect of outlier channels on the weights; and the score per quantizer, component
+and width.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def silent(items: Iterable[Any], description: str) -> Iterable[Any]:
 
 
 def rotated(samples: Sequence[Any]) -> list[Any]:
-    """Every sample with the picture of the image half the set away."""
+    """Every sample with the picture of another image, half the set away."""
     images = list(dict.fromkeys(s.image for s in samples))
     other = dict(zip(images, images[len(images) // 2 :] + images[: len(images) // 2], strict=True))
     return [replace(s, images=(other[s.image],)) for s in samples]
@@ -94,10 +94,10 @@ def response(model_name: str, limit: int, folder: Path) -> list[str]:
         prepared = prepare(options, extra, lambda parts: [])
         model, spec = prepared.load(), prepared.eval_spec
         parts = list(model.components)
-        for chosen in [[part] for part in parts] + [parts]:
+        for quantized in [[part] for part in parts] + [parts]:
             cells = []
-            for bits in tqdm(WIDTHS, desc=f"{name} {extra} {chosen}", leave=False):
-                allocation = BitAllocation.uniform(chosen, bits).over(parts)
+            for bits in tqdm(WIDTHS, desc=f"{name} {extra} {quantized}", leave=False):
+                allocation = BitAllocation.uniform(quantized, bits).over(parts)
                 result = run_trial(
                     TrialSpec(spec, allocation),
                     model,
@@ -107,7 +107,7 @@ def response(model_name: str, limit: int, folder: Path) -> list[str]:
                 )
                 cells.append(f"{result.record.score.value:.1f}")
             label = name + "".join(f", {k} {v}" for k, v in extra.items())
-            lines.append(f"| {label} | {'+'.join(chosen)} | {' | '.join(cells)} |")
+            lines.append(f"| {label} | {'+'.join(quantized)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -117,12 +117,15 @@ def weights(model_name: str) -> list[str]:
 
     from mmq.models.loading import load_model
 
-    lines = ["| component | layers | with outliers | their bulk's range |", "|---|---|---|---|"]
+    lines = [
+        "| component | layers | with outliers | range of the other weights |",
+        "|---|---|---|---|",
+    ]
     for name, component in load_model(model_name).components.items():
         ranges = [bulk_range(layer.module.weight) for layer in component.layers]
-        found = [r for r in ranges if r is not None]
+        defined = [r for r in ranges if r is not None]
         lines.append(
-            f"| {name} | {len(ranges)} | {len(found)} | {np.median(found):.0%} (median) |"
+            f"| {name} | {len(ranges)} | {len(defined)} | {np.median(defined):.0%} (median) |"
         )
     return lines
 
@@ -133,22 +136,22 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=list(TASKS))
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--store", type=Path, default=Path(".mmq/store"))
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     report = []
-    for name in chosen.model or TASKS:
+    for name in options.model or TASKS:
         sections = [
-            ("scores", abilities(name, chosen.limit)),
+            ("scores", abilities(name, options.limit)),
             ("weights", weights(name)),
             (
                 f"{TASKS[name][0]} score against bits",
-                response(name, chosen.limit, chosen.store),
+                response(name, options.limit, options.store),
             ),
         ]
         for title, lines in sections:
             report.append("\n".join([f"### {name}: {title}", "", *lines]))
             print(report[-1] + "\n", flush=True)
-    if chosen.markdown:
-        chosen.markdown.write_text("\n\n".join(report) + "\n")
+    if options.markdown:
+        options.markdown.write_text("\n\n".join(report) + "\n")
 
 
 if __name__ == "__main__":

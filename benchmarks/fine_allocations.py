@@ -1,16 +1,16 @@
-"""Whether finer allocations pay: a search over fine parts against the full grid of components.
+"""Finer allocations: a search over fine parts against the full grid of components.
 
     python benchmarks/fine_allocations.py [--case embedded-llava/gqa ...] [--limit 600]
                                           [--granularity fine] [--figure FOLDER]
 
-Both get equally many real evaluations on the same samples: the grid one for each of its
-allocations, the search the same number. Trials that were recorded in $MMQ_HOME are not run again.
+Both have the same number of evaluations on the same samples: as many as the grid has allocations.
+Trials recorded in $MMQ_HOME are reused.
 Hypervolumes refer to 16 bpw and a score of 0. At every size of either front the best model of at
 most that size is compared, search against grid, by the share of the grid's score that the
 search's has, with a 95% interval paired over pictures: `above` and `below` count the sizes whose
 interval excludes 1, `worst` is the smallest share. Both are the best of many on the same samples,
-so that their scores are a little too good: the same pairs are compared again on the samples that
---limit left out, which neither has seen.
+so their scores are slightly optimistic: the same pairs are compared again on the held-out samples
+beyond --limit.
 """
 
 import argparse
@@ -70,20 +70,20 @@ class Bench:
         """Run a trial, unless it was recorded."""
         if self.records.get(allocation) is None:
             spec = TrialSpec(self.prepared.eval_spec, allocation)
-            found = run_trial(
+            trial = run_trial(
                 spec,
                 self.model,
                 self.artifacts,
                 self.prepared.task,
                 quiet=True,
             )
-            self.records.put(found.record)
+            self.records.put(trial.record)
 
     def record(self, allocation: str) -> TrialRecord:
-        """What was recorded."""
-        found = self.records.get(allocation)
-        assert found is not None
-        return found
+        """The recorded trial."""
+        record = self.records.get(allocation)
+        assert record is not None
+        return record
 
     def point(self, allocation: BitAllocation) -> Point:
         """An evaluated allocation on the size-score plane."""
@@ -91,23 +91,23 @@ class Bench:
 
     def grid(self, bits: Sequence[int]) -> list[Point]:
         """All allocations over components."""
-        chosen = list(grid(list(self.model.components), bits))
-        for allocation in tqdm(chosen, desc="grid", leave=False):
+        allocations = list(grid(list(self.model.components), bits))
+        for allocation in tqdm(allocations, desc="grid", leave=False):
             self.evaluate(allocation)
-        return [self.point(allocation) for allocation in chosen]
+        return [self.point(allocation) for allocation in allocations]
 
     def setup(self, space: Space) -> SamplerSetup:
         """Exact sizes and the measured profile."""
-        found = SamplerSetup.of(
+        setup = SamplerSetup.of(
             space, self.prepared.skeleton, Budget(), self.prepared.quantizer, axis="nominal"
         )
-        found.measure(self.model, self.prepared, self.artifacts)
-        return found
+        setup.measure(self.model, self.prepared, self.artifacts)
+        return setup
 
     def search(
         self, bits: tuple[int, ...], granularity: str, count: int, seed: int
     ) -> list[Point]:
-        """What the search evaluates over finer parts."""
+        """The points that the search evaluates over finer parts."""
         space = Space(tuple(self.model.components), bits, granularity)
         setup = self.setup(space)
         with tempfile.TemporaryDirectory() as folder:
@@ -115,13 +115,13 @@ class Bench:
             study = SearchStudy("fine", identity, space, Path(folder), seed, setup)
             study.records = self.records
             for _ in tqdm(range(count), desc=granularity, leave=False):
-                asked = study.ask()
-                assert asked is not None
-                self.evaluate(asked.allocation)
-                study.tell(asked)
+                trial = study.ask()
+                assert trial is not None
+                self.evaluate(trial.allocation)
+                study.tell(trial)
             return study.points()
 
-    def share(self, new: Point, old: Point, kept: Sequence[int]) -> tuple[float, float, float]:
+    def share(self, new: Point, old: Point, indices: Sequence[int]) -> tuple[float, float, float]:
         """What the one scores of the other's score on these samples, with its paired interval."""
         values: dict[str, list[float]] = {}
         points = []
@@ -129,10 +129,10 @@ class Bench:
             self.evaluate(BitAllocation.parse(point.allocation))
             every = self.record(point.allocation).sample_scores
             assert every is not None
-            values[point.allocation] = [every[k] for k in kept]
+            values[point.allocation] = [every[k] for k in indices]
             mean = float(np.mean(values[point.allocation]))
             points.append(Point(point.allocation, point.bpw, mean))
-        pictures = [self.prepared.samples[k].image_id for k in kept]
+        pictures = [self.prepared.samples[k].image_id for k in indices]
         scores = PairedScores.of(points, values.get, pictures).resampled
         shares = scores[new.allocation] / np.maximum(scores[old.allocation], 1e-12)
         low, high = np.percentile(shares, [2.5, 97.5])
@@ -152,9 +152,11 @@ def best(points: Sequence[Point], bpw: float) -> Point | None:
     return fitting[-1] if fitting else None
 
 
-def compare(bench: Bench, kept: Sequence[int], new: Sequence[Point], old: Sequence[Point]) -> str:
+def compare(
+    bench: Bench, indices: Sequence[int], new: Sequence[Point], old: Sequence[Point]
+) -> str:
     """Cells of the table: sizes at which one front is above the other beyond noise, on `kept`."""
-    if not kept:
+    if not indices:
         return "- | - | no samples were left out"
     sizes = sorted({point.bpw for points in (new, old) for point in pareto_front(points)})
     above, below, shares = [], [], []
@@ -162,7 +164,7 @@ def compare(bench: Bench, kept: Sequence[int], new: Sequence[Point], old: Sequen
         pair = best(new, bpw), best(old, bpw)
         if pair[0] is None or pair[1] is None or pair[1].score <= 0:
             continue
-        share, low, high = bench.share(pair[0], pair[1], kept)
+        share, low, high = bench.share(pair[0], pair[1], indices)
         shares.append((share, low, high, bpw))
         above += [bpw] if low > 1 else []
         below += [bpw] if high < 1 else []
@@ -174,37 +176,37 @@ def compare(bench: Bench, kept: Sequence[int], new: Sequence[Point], old: Sequen
     )
 
 
-def row(case: str, chosen: argparse.Namespace) -> str:
+def row(case: str, options: argparse.Namespace) -> str:
     """A case's row of the table, and its figure."""
-    bits = parse_bits(chosen.bits)
-    bench = Bench.of(case, chosen.limit, chosen.quantizer, bits, chosen.seed)
+    bits = parse_bits(options.bits)
+    bench = Bench.of(case, options.limit, options.quantizer, bits, options.seed)
     old = bench.grid(bits)
     started = time.process_time()
-    space = Space(tuple(bench.model.components), bits, chosen.granularity)
+    space = Space(tuple(bench.model.components), bits, options.granularity)
     bench.setup(space)
     seconds = time.process_time() - started
-    new = bench.search(bits, chosen.granularity, len(old), chosen.seed)
+    new = bench.search(bits, options.granularity, len(old), options.seed)
     bench.prepared.task.close()
-    if chosen.figure:
-        chosen.figure.mkdir(parents=True, exist_ok=True)
-        studies = {"grid of components": old, f"search, {chosen.granularity} parts": new}
+    if options.figure:
+        options.figure.mkdir(parents=True, exist_ok=True)
+        studies = {"grid of components": old, f"search, {options.granularity} parts": new}
         score = bench.record(new[0].allocation).primary
-        title = f"{case}, {chosen.quantizer}: {len(old)} evaluations each"
-        path = chosen.figure / f"{case.replace('/', '-')}-{chosen.quantizer}.png"
+        title = f"{case}, {options.quantizer}: {len(old)} evaluations each"
+        path = options.figure / f"{case.replace('/', '-')}-{options.quantizer}.png"
         fronts_figure(studies, score, title).savefig(path, bbox_inches="tight", dpi=110)
-    everything = Bench.of(case, "0", chosen.quantizer, bits, chosen.seed)
-    seen = {sample.id for sample in bench.prepared.samples}
+    everything = Bench.of(case, "0", options.quantizer, bits, options.seed)
+    used = {sample.id for sample in bench.prepared.samples}
     samples = everything.prepared.samples
-    unseen = [k for k, sample in enumerate(samples) if sample.id not in seen]
+    unseen = [k for k, sample in enumerate(samples) if sample.id not in used]
     volumes = hypervolume(old), hypervolume(new)
-    found = (
-        f"| {case} | {chosen.quantizer} | {len(space.parts)} | {len(old)} | {volumes[0]:.1f} "
+    cells = (
+        f"| {case} | {options.quantizer} | {len(space.parts)} | {len(old)} | {volumes[0]:.1f} "
         f"| {volumes[1]:.1f} ({volumes[1] / volumes[0] - 1:+.1%}) "
-        f"| {compare(bench, range(len(seen)), new, old)} "
+        f"| {compare(bench, range(len(used)), new, old)} "
         f"| {compare(everything, unseen, new, old)} | {seconds:.1f} |"
     )
     everything.prepared.task.close()
-    return found
+    return cells
 
 
 def main() -> None:
@@ -216,14 +218,14 @@ def main() -> None:
     parser.add_argument("--granularity", default="fine")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="folder for the figures")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     print(
         "| case | quantizer | parts | evaluations each | hypervolume, grid | search (gain) "
         "| sizes above | below | worst share | above on new samples | below | worst share "
         "| profile, s of CPU |\n" + "|---" * 13 + "|"
     )
-    for case in chosen.case or CASES:
-        print(row(case, chosen), flush=True)
+    for case in options.case or CASES:
+        print(row(case, options), flush=True)
 
 
 if __name__ == "__main__":

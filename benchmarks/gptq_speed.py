@@ -5,7 +5,7 @@
 Both take a layer (out x in) and its float32 inputs. auto_gptq: add_batch and fasterquant at
 4 bits, its defaults otherwise. Ours: the sums over the inputs, their factor, the codes; at 4 bits
 for one width, at 2, 3, 4, 5, 6 and 8 for six. The three are measured in turns, in one process, so
-that what else runs on the machine hits them alike; the table has medians and their ratios to
+that other load on the machine affects them equally; the table has medians and their ratios to
 auto_gptq. Needs `pip install 'mmq[legacy]'`.
 """
 

@@ -1,11 +1,11 @@
-"""How long a study's own work takes as it grows: asking, telling, status, analysis.
+"""Overhead of a growing study: ask, tell, status and analysis.
 
     python benchmarks/load.py [--trials 100,500,2000] [--only ask,status,analyze] [--jobs 0]
 
-A made-up study of 18 parts, with one failed trial, is written into a SQLite database with all its
-records; then each step is timed in this process (the imports are not), the median of three: on the
-clock and, in brackets, of the processor. `analyze` ranks a table of as many rows, with the default
-settings.
+A synthetic study of 18 parts, with one failed trial, is written to a SQLite database with all its
+records; then each step is timed in this process without imports. Times are medians of three: wall-
+clock seconds and, in brackets, CPU seconds. `analyze` ranks a table of as many rows, with the
+default settings.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def fill(study: SearchStudy, count: int, samples: int = 100) -> None:
 
 
 def _add(study: SearchStudy, trials: list[optuna.trial.FrozenTrial]) -> None:
-    """Write trials into the tables at once: one by one takes minutes."""
+    """Write trials into the tables in bulk, which takes minutes one by one."""
     begun = len(study.study.get_trials(deepcopy=False))
     now, rows = datetime.now(), defaultdict(list)
     first = 1000  # above the ids of those that wait
@@ -134,7 +134,7 @@ def _add(study: SearchStudy, trials: list[optuna.trial.FrozenTrial]) -> None:
 
 
 def timed(work: Callable[[], object], repeats: int = REPEATS) -> str:
-    """Seconds on the clock, and those of the processor, children's included."""
+    """Wall-clock seconds, and CPU seconds including child processes."""
     clock, processor = [], []
     for _ in range(repeats):
         began, before = time.perf_counter(), os.times()[:4]
@@ -145,15 +145,15 @@ def timed(work: Callable[[], object], repeats: int = REPEATS) -> str:
 
 
 def asking(study: SearchStudy) -> tuple[str, str]:
-    """Seconds of asking and of telling."""
+    """Seconds of ask and of tell."""
     while study.trials(TrialState.WAITING):  # the uniform ones: known
         study.ask()
     study.ask()  # the first one reads everything
-    asked = []
-    ask = timed(lambda: asked.append(study.ask()))
+    proposed = []
+    ask = timed(lambda: proposed.append(study.ask()))
 
     def tell() -> None:
-        trial = asked.pop()
+        trial = proposed.pop()
         record = TrialRecord(
             TrialSpec(SPEC, trial.allocation), Size(10, 5.0, 5.0), "s",
             {"s": Metric(50.0, 100, 49.0, 51.0)}, {"s": (50.0,) * 100}, {}, {}, run_id="r",

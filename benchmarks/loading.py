@@ -1,11 +1,11 @@
-"""What loading VQAv2's annotations costs, beside json.load of the same files.
+"""Time and memory to load VQAv2's annotations, compared with json.load of the same files.
 
     python benchmarks/loading.py [--questions N]
 
 Writes a synthetic annotation pair of val2014's size (214,354 questions, ten answers each) into a
 temporary folder, loads it in child processes, and prints the size of the files, and the CPU
-seconds and peak extra memory of three ways: json.load of both files, mmq's reader (samples ready
-to ask), and a draw of 128 calibration pairs from the same files under their training names.
+seconds and peak extra memory of three ways: json.load of both files, mmq's reader (complete
+samples), and a draw of 128 calibration pairs from the same files under their training names.
 """
 
 import argparse
@@ -76,13 +76,13 @@ def write(root: Path, questions: int) -> int:
     """The pair of files, row by row, under validation and training names; their size in bytes."""
     head = '{"info": {"version": "2.0"}, "data_type": "mscoco", "license": {}, '
     first, second = files(root)
-    with first.open("w") as asked, second.open("w") as answered:
-        asked.write(head + '"questions": [')
+    with first.open("w") as questions_file, second.open("w") as answered:
+        questions_file.write(head + '"questions": [')
         answered.write(head + '"annotations": [')
         for k, (question, annotation) in enumerate(rows(questions)):
-            asked.write(", " * bool(k) + json.dumps(question))
+            questions_file.write(", " * bool(k) + json.dumps(question))
             answered.write(", " * bool(k) + json.dumps(annotation))
-        asked.write("]}")
+        questions_file.write("]}")
         answered.write("]}")
     for path, training in zip(files(root), files(root, "train2014"), strict=True):
         os.link(path, training)
@@ -117,11 +117,11 @@ def measure(way: str, root: Path) -> None:
         marks.write_text("5")  # Linux: the peak so far, that of the imports, is forgotten
     before = psutil.Process().memory_info().rss
     started = time.process_time()
-    kept = WAYS[way][1](root)
+    result = WAYS[way][1](root)
     seconds = time.process_time() - started
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps([seconds, max(peak - before, 1), len(kept)]))
+    print(json.dumps([seconds, max(peak - before, 1), len(result)]))
 
 
 def main() -> None:
@@ -129,13 +129,13 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=214_354)
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.measure:
-        measure(chosen.measure, chosen.folder)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, options.folder)
         return
     with tempfile.TemporaryDirectory() as folder:
-        size = write(Path(folder), chosen.questions)
-        print(f"{chosen.questions:,} questions, {size / MIB:,.0f} MiB of JSON\n")
+        size = write(Path(folder), options.questions)
+        print(f"{options.questions:,} questions, {size / MIB:,.0f} MiB of JSON\n")
         print("| loaded by | CPU seconds | of json | peak extra MiB | of json | of the files |")
         print("|---|---|---|---|---|---|")
         base = None

@@ -1,12 +1,11 @@
-"""Peak memory of the real-size BLIP-2: loaded, scored, quantized, against the size of its weights.
+"""Peak memory of the full-size BLIP-2 (loaded, scored, quantized) relative to its weights.
 
     python benchmarks/memory.py [--config FILE] [--images N] [--bits 4] [--most 1.25]
 
 Writes a checkpoint of the real configuration with random bfloat16 weights (7.5 GB for BLIP-2 with
-OPT 2.7B, in a temporary folder), then in a fresh process loads it, captions four scenes as the
-model family's protocol has it, runs a trial at 4 bits, and prints the peak resident memory after
-each step as a ratio to the weights; above `--most` it ends with an error. The vocabulary and the
-processor are real classes; the words are the embedded tokenizer's.
+OPT 2.7B, in a temporary folder), then in a fresh process loads it, captions four scenes with the
+model family's protocol, runs a trial at 4 bits, and prints the peak resident memory after each
+step relative to the weights; above `--most` it fails. The tokenizer is that of the embedded model.
 """
 
 import argparse
@@ -80,7 +79,7 @@ def peak() -> int:
 
 
 def child(folder: str, images: int, bits: int) -> None:
-    """Load, score, quantize and score again; a line of JSON for each step."""
+    """Load, score, quantize and score again; prints one line of JSON per step."""
     import os
     from pathlib import Path
 
@@ -97,8 +96,8 @@ def child(folder: str, images: int, bits: int) -> None:
 
     options = EvalOptions(model=folder, task="captioning", limit=images, dtype="bfloat16")
     prepared = prepare(options, {}, lambda parts: [])
-    asked: Any = prepared.evaluator
-    print(json.dumps(f"{asked.num_beams} beams, at most {asked.max_new_tokens} tokens"))
+    evaluator: Any = prepared.evaluator
+    print(json.dumps(f"{evaluator.num_beams} beams, at most {evaluator.max_new_tokens} tokens"))
     started = time.perf_counter()
     model = prepared.load()
     report("loaded", started)
@@ -124,18 +123,18 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT)
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--most", type=float, default=1.25, help="ratio that is still allowed")
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is written for a while")
+    parser.add_argument("--most", type=float, default=1.25, help="largest allowed ratio")
+    parser.add_argument("--folder", type=Path, help="folder for the temporary checkpoint")
     parser.add_argument("--child")
-    chosen = parser.parse_args()
-    if chosen.child:
-        child(chosen.child, chosen.images, chosen.bits)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.images, options.bits)
         return
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-        command = [sys.executable, __file__, "--images", str(chosen.images)]
-        weights = write_checkpoint_apart(chosen.config, folder)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        command = [sys.executable, __file__, "--images", str(options.images)]
+        weights = write_checkpoint_apart(options.config, folder)
         print(f"weights: {weights / 2**30:.2f} GiB\n")
-        command += ["--bits", str(chosen.bits), "--child", folder]
+        command += ["--bits", str(options.bits), "--child", folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             print(json.loads(process.stdout.readline() or '""'), end="\n\n")
@@ -149,8 +148,8 @@ def main() -> None:
                 )
         if process.returncode:
             sys.exit(process.returncode)
-        if used > chosen.most * weights:
-            sys.exit(f"{used / weights:.2f} times the weights; {chosen.most} are allowed")
+        if used > options.most * weights:
+            sys.exit(f"{used / weights:.2f} times the weights; {options.most} are allowed")
 
 
 def write_checkpoint_apart(config: Path, folder: str) -> int:

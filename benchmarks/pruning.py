@@ -1,9 +1,9 @@
-"""How much pruning saves, and whether it changes the front: searches replayed over recorded grids.
+"""Savings of pruning and its effect on the front, from searches replayed over recorded grids.
 
     python benchmarks/pruning.py RECORDS [RECORDS ...] [--n-trials 25] [--seeds 10]
 
 RECORDS: the folder with the records of a grid (`$MMQ_HOME/records/...`) on the bundled scenes.
-Each search asks a sampler (FrontSampler, TPE, or random) as `mmq search` does, first for the
+Each search uses a sampler (FrontSampler, TPE, or random) like `mmq search`, starting with the
 uniform allocations, and reads the scores from the records: once with complete trials, once with
 pruning. `saved` is the share of samples that were not evaluated, `seconds` the same weighted by
 the seconds that each trial took when it was recorded (comparisons cost nothing here).
@@ -89,7 +89,7 @@ class Recorded(GeneratingEvaluator):
 
 
 class RecordedScorer(Scorer):
-    """The mean of scores that were written as text."""
+    """The mean of scores given as text."""
 
     def __init__(self, primary: str) -> None:
         self.primary = primary
@@ -105,7 +105,7 @@ class RecordedScorer(Scorer):
 
 
 class Replay(VisionLanguageModel):
-    """Writes what one trial scored on each sample."""
+    """A model whose outputs are one trial's scores per sample."""
 
     def __init__(self, scores: Mapping[str, float]) -> None:
         self.scores = scores
@@ -132,10 +132,10 @@ class Grid:
         records = [TrialRecord.from_json(json.loads(text)) for text in texts]
         spec = records[0].spec.eval_spec
         options = TaskOptions(limit=str(spec.samples), seed=spec.seed)
-        drawn = draw_data(options, spec.task, spec.calibrated)
-        if drawn.fingerprint != spec.data_fingerprint:
+        data = draw_data(options, spec.task, spec.calibrated)
+        if data.fingerprint != spec.data_fingerprint:
             raise InputError(f"{folder}: the samples are not {spec.samples} of the scenes")
-        return cls(spec, {str(r.allocation): r for r in records}, drawn.samples)
+        return cls(spec, {str(r.allocation): r for r in records}, data.samples)
 
     @property
     def space(self) -> Space:
@@ -159,7 +159,7 @@ class Grid:
 def search(
     folder: Path, grid: Grid, sampler: str, seed: int, n_trials: int, pruner: bool
 ) -> SearchStudy:
-    """A search over the grid, kept in a folder of its own."""
+    """A search over the grid, in a separate folder."""
     folder.mkdir()
     setup = FixedSampler(grid.space, name=sampler)
     study = SearchStudy("replay", grid.eval_spec.identity(), grid.space, folder, seed, setup)
@@ -210,9 +210,9 @@ def row(folder: Path, grid: Grid, sampler: str, seeds: int, n_trials: int) -> st
         same += fronts[0] == fronts[1]
         areas.append(area(pruning.points()) / area(plain.points()) - 1)
         print(f"{sampler} {seed}: saved {saved[-1]:.1%}, {areas[-1]:+.3%}", file=sys.stderr)
-    asked = grid.eval_spec
+    spec = grid.eval_spec
     return (
-        f"| {asked.model} {asked.task} {asked.quantizer} | {len(grid.records)} | {sampler} "
+        f"| {spec.model} {spec.task} {spec.quantizer} | {len(grid.records)} | {sampler} "
         f"| {pruned / seeds:.1f} of {n_trials} | {np.mean(saved):.1%} ({min(saved):.1%} to "
         f"{max(saved):.1%}) | {np.mean(seconds):.1%} | {wrong} | {same} of {seeds} "
         f"| {min(areas):+.2%} to {max(areas):+.2%} |"
@@ -234,8 +234,8 @@ def main() -> None:
         Recorded.bounds = load("evaluator", grid.eval_spec.evaluator).bounds
         for sampler in options.samplers:
             with tempfile.TemporaryDirectory() as name:
-                found = row(Path(name), grid, sampler, options.seeds, options.n_trials)
-            print(found, flush=True)
+                cells = row(Path(name), grid, sampler, options.seeds, options.n_trials)
+            print(cells, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What it takes to quantize whole models: seconds, one block of the real widths, peak memory.
+"""Cost of quantizing whole models: seconds, one block at full width, peak memory.
 
     python benchmarks/quantization.py [--sections models blocks memory] [--quantizers rtn gptq awq]
 
@@ -7,8 +7,8 @@ Seconds are CPU seconds, which other work on the machine hardly changes; give it
 models: every component of the embedded models at all widths into a fresh store.
 
 blocks: one block of a real configuration, with random weights and inputs, at all widths. "read"
-(forward and Gram matrices) grows with the calibration pairs, "solve" does not; the hours are those
-of all blocks of the component with 128 pairs, the forwards of what lies before it left out.
+(forward and Gram matrices) grows with the calibration pairs, "solve" does not; the hours are for
+all blocks of the component with 128 pairs, without the forwards of earlier components.
 
 memory: a checkpoint of BLIP-2 with OPT 2.7B, cut to a few blocks a component, is quantized in a
 fresh process. Its peak beyond the loaded model is held against the budget: the hidden states of
@@ -56,7 +56,7 @@ BATCH = 16  # pairs a forward, as in mmq.data.calibration
 
 # --- whole embedded models -----------------------------------------------------------------------
 def prepared_for(options: argparse.Namespace, quantizer: str, model: str, task: str) -> Prepared:
-    """A question whose trials may ask for all widths."""
+    """A prepared evaluation whose trials may use all widths."""
     chosen = EvalOptions(model, task, quantizer=quantizer, limit="4")
     chosen = replace(chosen, calibration_samples=options.pairs)
     uniform = BitAllocation.uniform
@@ -222,7 +222,7 @@ def size_of(value: Any, seen: set[int] | None = None) -> int:
 
 @contextmanager
 def weighed(budget: Budget, quantizer: str) -> Iterator[None]:
-    """Weigh what passes through the functions that quantize a component's blocks."""
+    """Measure the arguments and results of the functions that quantize a component's blocks."""
     capture, read, solve = artifacts.capture, block_quantization.read, artifacts.quantize_block
 
     def captured(*arguments: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Distinct evaluations until a sampler has a share of a published table's hypervolume.
+"""Distinct evaluations until a sampler reaches a share of a published table's hypervolume.
 
     python benchmarks/sampler_replay.py TABLE.csv --score cider --outlier 6,7,6
 
-The table has a row for every allocation: columns *_bits, bpw and a score. Every sampler sees the
+The table has one row per allocation: columns *_bits, bpw and a score. Every sampler sees the
 index of each width; a search starts with a few random allocations, the same for all samplers.
-What is counted are different allocations; repeats are answered and not counted. Without a table,
-made-up ones of several shapes and dimensions are searched.
+Only distinct allocations are counted. Without a table, synthetic ones of several shapes and
+dimensions are searched.
 """
 
 import argparse
@@ -63,18 +63,18 @@ def made_up(shape_name, dims, seed):
     shape, least = sizes.shape, rng.uniform(0.5, 3.5, dims)  # bits at which each part is ruined
     loss = [np.exp(-rng.uniform(0.8, 2.5) * (widths - low)) for low in least]
     if shape_name == "product":
-        kept = np.exp(-sum(np.ix_(*loss)))
+        retained = np.exp(-sum(np.ix_(*loss)))
     elif shape_name == "additive":
         own = rng.dirichlet(np.ones(dims))
-        kept = sum(np.ix_(*[w * np.exp(-part) for w, part in zip(own, loss, strict=True)]))
+        retained = sum(np.ix_(*[w * np.exp(-part) for w, part in zip(own, loss, strict=True)]))
     elif shape_name == "weakest":  # the worst part alone counts
-        kept = np.exp(-np.maximum.reduce(np.broadcast_arrays(*np.ix_(*loss))))
+        retained = np.exp(-np.maximum.reduce(np.broadcast_arrays(*np.ix_(*loss))))
     elif shape_name == "knee":  # all parts together collapse at a size
-        kept = 1 / (1 + np.exp(-1.2 * (sizes - rng.uniform(5, 8))))
+        retained = 1 / (1 + np.exp(-1.2 * (sizes - rng.uniform(5, 8))))
     else:  # steps: two plateaus, with ruggedness
-        kept = 0.6 * np.exp(-sum(np.ix_(*loss))) + 0.4 * np.exp(-8 * sum(np.ix_(*loss)))
-        kept = kept * (1 + 0.02 * rng.standard_normal(shape))
-    return Table(f"{shape_name}, {dims} parts", list(shape), sizes, 80 * np.maximum(kept, 0))
+        retained = 0.6 * np.exp(-sum(np.ix_(*loss))) + 0.4 * np.exp(-8 * sum(np.ix_(*loss)))
+        retained = retained * (1 + 0.02 * rng.standard_normal(shape))
+    return Table(f"{shape_name}, {dims} parts", list(shape), sizes, 80 * np.maximum(retained, 0))
 
 
 def samplers(names, seed):
@@ -95,18 +95,18 @@ def replay(table, sampler, seed, starts, noise, most):
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
     for point in rng.integers(0, table.levels, (starts, len(table.levels))):
         study.enqueue_trial({f"p{d}": int(k) for d, k in enumerate(point)})
-    seen, shares, slowest = {}, [], 0.0
+    observed, shares, slowest = {}, [], 0.0
     for _ in range(4 * most):
         started = time.perf_counter()
         trial = study.ask()
         point = tuple(trial.suggest_int(f"p{d}", 0, n - 1) for d, n in enumerate(table.levels))
         slowest = max(slowest, time.perf_counter() - started)
-        if point not in seen:
-            seen[point] = table.scores[point] * (1 + noise * rng.standard_normal())
-            at = tuple(np.array(list(seen)).T)
+        if point not in observed:
+            observed[point] = table.scores[point] * (1 + noise * rng.standard_normal())
+            at = tuple(np.array(list(observed)).T)
             shares.append(hypervolume(table.sizes[at], table.scores[at], REFERENCE) / table.best)
-        study.tell(trial, [table.sizes[point], seen[point]])
-        if shares[-1] >= SHARES[-1] or len(seen) >= most:
+        study.tell(trial, [table.sizes[point], observed[point]])
+        if shares[-1] >= SHARES[-1] or len(observed) >= most:
             break
     return shares, slowest
 
@@ -125,29 +125,31 @@ def main():
         "--shapes", nargs="*", default=["product", "additive", "weakest", "steps", "knee"]
     )
     parser.add_argument("--dims", type=int, nargs="*", default=[2, 3, 6])
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    print(f"median (90th percentile) of distinct evaluations over {chosen.seeds} seeds to reach")
+    print(f"median (90th percentile) of distinct evaluations over {options.seeds} seeds to reach")
     print(f"{'table':28} {'noise':>5} {'sampler':>16}  " + "  ".join(f"{s:>9.0%}" for s in SHARES))
-    for shape, dims in itertools.product(chosen.shapes, chosen.dims):
-        for noise in chosen.noise:
-            for name in chosen.samplers:
-                found, slowest = [], 0.0
-                for seed in tqdm(range(chosen.seeds), desc=name, leave=False):
-                    if chosen.table:
-                        table = published(chosen.table, chosen.score, chosen.outlier)
+    for shape, dims in itertools.product(options.shapes, options.dims):
+        for noise in options.noise:
+            for name in options.samplers:
+                reached, slowest = [], 0.0
+                for seed in tqdm(range(options.seeds), desc=name, leave=False):
+                    if options.table:
+                        table = published(options.table, options.score, options.outlier)
                     else:
                         table = made_up(shape, dims, seed)
                     sampler = samplers([name], seed)[name]
-                    shares, spent = replay(table, sampler, seed, chosen.starts, noise, chosen.most)
+                    shares, spent = replay(
+                        table, sampler, seed, options.starts, noise, options.most
+                    )
                     counts = [np.searchsorted(shares, share) + 1 for share in SHARES]
-                    found.append([c if c <= len(shares) else np.inf for c in counts])
+                    reached.append([c if c <= len(shares) else np.inf for c in counts])
                     slowest = max(slowest, spent)
                 rows = [
                     f"{m:3.0f} ({p:3.0f})"
                     for m, p in zip(
-                        *np.percentile(found, [50, 90], axis=0, method="higher"), strict=True
+                        *np.percentile(reached, [50, 90], axis=0, method="higher"), strict=True
                     )
                 ]
                 print(
@@ -156,7 +158,7 @@ def main():
                     + f"   at most {slowest:.2f} s a proposal",
                     flush=True,
                 )
-        if chosen.table:
+        if options.table:
             break
 
 

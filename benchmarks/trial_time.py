@@ -1,11 +1,11 @@
-"""Where a trial's time goes by stage, with and without stage reuse, on every embedded model.
+"""Time of a trial by stage, with and without the stage cache, on every embedded model.
 
     python benchmarks/trial_time.py [--limit N] [--trials K] [--case embedded-blip2/vqa ...]
 
 Runs the same allocations three times against a fresh SQLite store of MLflow: without the stage
-cache, with an empty one, and with the one that this filled (as when only what lies downstream
-differs from an earlier trial). Quantized weights come from a filled store. Prints seconds a trial
-by stage, and each case's total as a ratio to that without the cache, from one run, side by side.
+cache, with an empty one, and with the filled one (as when only downstream bits differ from an
+earlier trial). Quantized weights come from a filled store. Prints seconds per trial by stage, and
+each total relative to that without the cache, from one run.
 """
 
 import argparse
@@ -46,7 +46,7 @@ WIDTHS = (8, 6, 5, 4, 3)
 
 
 def time_stages(model: LoadedModel, seconds: dict[str, float]) -> None:
-    """Add the time of every stage, and of what comes behind them, to `seconds`."""
+    """Add the time of every stage, and of the downstream model, to `seconds`."""
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -121,15 +121,15 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=CASES)
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--trials", type=int, default=5)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     print(
-        "| model | task | cache | vision, s (share) | connector | downstream | the rest "
-        "| s a trial | ratio |\n|---|---|---|---|---|---|---|---|---|"
+        "| model | task | cache | vision, s (share) | connector | downstream | other "
+        "| s per trial | ratio |\n|---|---|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-        for case in chosen.case or CASES:
-            for row in measure(case, chosen.limit, chosen.trials, Path(folder)):
+        for case in options.case or CASES:
+            for row in measure(case, options.limit, options.trials, Path(folder)):
                 print(row, flush=True)
 
 

@@ -16,9 +16,8 @@ GIB = 8 * 1024**3  # bits
 class Budget:
     """The bounds of a selection; None: unbounded.
 
-    max_bpw: on the axis that the points are compared on. max_gib: with everything that is stored,
-    in GiB. max_drop: below the unquantized score, in the score's units, or as a share of it where
-    `relative`.
+    max_bpw: on the axis on which points are compared. max_gib: stored size in GiB. max_drop: below
+    the unquantized score, in the score's units, or as a share of it if `relative`.
     """
 
     max_bpw: float | None = None
@@ -36,8 +35,8 @@ class Budget:
                 hint = ""
                 if name == "max_drop" and value == 0:
                     hint = (
-                        "; no number of samples shows that nothing is lost. Give a small loss, "
-                        "like 0.5%, or --min-score"
+                        "; no number of samples can show a loss of 0. Give a small one, such as "
+                        "0.5%, or --min-score"
                     )
                 shown = f"{name.replace('_', '-').replace('max-gib', 'max-size-gib')}"
                 raise InputError(f"{shown}: {value} is not above 0{hint}")
@@ -46,12 +45,15 @@ class Budget:
     def parse(
         cls, max_bpw: str = "", max_gib: str = "", min_score: str = "", max_drop: str = ""
     ) -> "Budget":
-        """From options as they are written, "" for none; a drop may be like 1% or 0.5."""
+        """From command options, "" for none; a drop is a percentage or a number (1%, 0.5)."""
         percent = max_drop.endswith("%")
         drop = _number("max-drop", max_drop.removesuffix("%") if max_drop != "%" else max_drop)
         if percent and drop is not None and drop >= 100:
             more = "more than all" if drop > 100 else "all"
-            raise InputError(f"max-drop: {max_drop} is {more} of the score; any model is within")
+            raise InputError(
+                f"max-drop: {max_drop} is {more} of the score, which any model satisfies; give a "
+                f"smaller one, such as 1%"
+            )
         return cls(
             _number("max-bpw", max_bpw),
             _number("max-size-gib", max_gib),
@@ -71,7 +73,7 @@ class Budget:
         return self.min_score is not None or self.max_drop is not None
 
     def least_score(self, points: Sequence[Point]) -> float | None:
-        """The lowest score within the budget; None if it is unbounded or not known yet."""
+        """The lowest score within the budget; None if it is unbounded or still unknown."""
         return self.least_of(baseline(points))
 
     def least_of(self, reference: Point | None) -> float | None:
@@ -81,7 +83,7 @@ class Budget:
         return float(self.below(np.asarray(reference.score)))
 
     def below(self, reference: np.ndarray) -> np.ndarray:
-        """The lowest scores that the drop from these allows."""
+        """The lowest allowed scores for these reference scores."""
         assert self.max_drop is not None
         if not self.relative:
             return reference - self.max_drop
@@ -90,23 +92,23 @@ class Budget:
         )
 
     def drop_share(self, reference: float) -> tuple[float, str] | None:
-        """The drop that is allowed as a share of a score above 0, and in words."""
+        """The allowed drop as a share of a score above 0, and in words."""
         if self.max_drop is None:
             return None
         share = self.max_drop if self.relative else self.max_drop / reference
         return share, self.drop_text
 
     def fits(self, point: Point, parameters: int) -> bool:
-        """Whether a point's size is within bounds; parameters: of the model."""
+        """Whether a point's size is within the bounds; parameters: of the model."""
         gib = stored_gib(point, parameters)
         return (self.max_bpw is None or point.size <= self.max_bpw) and (
             self.max_gib is None or (gib is not None and gib <= self.max_gib)
         )
 
     def largest(self, nominal: bool, parameters: int) -> float | None:
-        """The bound of the size in bpw on an axis; None where there is none.
+        """The bound of the size in bpw on an axis; None for no bound.
 
-        GiB are stored bits: they bound no nominal size.
+        GiB are stored bits and do not bound a nominal size.
         """
         bounds = [] if self.max_bpw is None else [self.max_bpw]
         if self.max_gib is not None and not nominal and parameters:
@@ -134,7 +136,7 @@ class Budget:
 
 
 def stored_gib(point: Point, parameters: int) -> float | None:
-    """A point's size in GiB with everything that is stored; parameters: of the model."""
+    """A point's stored size in GiB; parameters: of the model."""
     return None if point.stored_bpw is None else point.stored_bpw * parameters / GIB
 
 

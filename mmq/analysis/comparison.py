@@ -1,4 +1,4 @@
-"""Several tables side by side: on all they have, and on the configurations that all share."""
+"""Several tables side by side: on all configurations, and on those that all share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mmq.analysis.importance import DEFAULTS, Ranking, Settings, rank
 from mmq.analysis.table import Table
 from mmq.errors import InputError
 
-CLOSE = 2.0  # points of importance between which two tables count as alike
+CLOSE = 2.0  # points of importance within which two tables count as equal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,8 +18,8 @@ class Comparison:
     """Importances on the scores, raw and matched, in the tables' order.
 
     raw: on all configurations of each table. matched: on those that all share (and on the parts
-    that all have); the same as raw where the designs are equal. differences: what one design has
-    and another has not. effect: what that does to the importances; "" where designs are equal.
+    that all have); the same as raw if the designs are equal. differences: what one design has and
+    another lacks. effect: of the differences on the importances; "" if the designs are equal.
     """
 
     raw: Sequence[Ranking]
@@ -30,7 +30,7 @@ class Comparison:
 
     @property
     def warning(self) -> str:
-        """One text: what differs and what it does; "" where the designs are equal."""
+        """The differences and their effect as one text; "" if the designs are equal."""
         if not self.differences:
             return ""
         return f"The designs differ: {'; '.join(self.differences)}. {self.effect}"
@@ -41,12 +41,12 @@ def compare(
     settings: Settings = DEFAULTS,
     raw: Sequence[Ranking] | None = None,
 ) -> Comparison:
-    """Compare two or more tables; raw: their rankings on the scores, where they are known."""
+    """Compare two or more tables; raw: their rankings on the scores, if already computed."""
     if len(tables) < 2:
-        raise InputError(f"a comparison needs two tables at least, not {len(tables)}")
+        raise InputError(f"a comparison needs at least two tables, not {len(tables)}")
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
-        raise InputError(f"tables: names must differ, these do not: {', '.join(names)}")
+        raise InputError(f"tables: names must differ, but these are given: {', '.join(names)}")
     raw = [rank(table, "score", settings) for table in tables] if raw is None else raw
     differences = design_differences(tables)
     matched_tables = match(tables)
@@ -60,11 +60,11 @@ def compare(
 def match(tables: Sequence[Table]) -> list[Table]:
     """The tables on the parts that all have and the configurations that all share.
 
-    Where a part is missing elsewhere, only rows count that have it at its widest (untouched).
+    If another table lacks a part, only rows with this part at its widest (unquantized) count.
     """
     common = _common_parts(tables)
     if not common:
-        raise InputError("the tables have no part in common: there is nothing to compare")
+        raise InputError("the tables have no part in common; compare tables of the same model")
     reduced = []
     for table in tables:
         other = [k for k, part in enumerate(table.parts) if part not in common]
@@ -83,15 +83,15 @@ def _common_parts(tables: Sequence[Table]) -> list[str]:
 
 
 def design_differences(tables: Sequence[Table]) -> list[str]:
-    """What one table's configurations have and another's have not, a clause each.
+    """What one table's configurations have and another's lack, one clause each.
 
-    Parts first, then widths, then what is left: configurations of widths that all have.
+    Parts first, then widths, then configurations of widths that all have.
     """
     common = _common_parts(tables)
-    found = []
+    differences = []
     parts = dict.fromkeys(part for table in tables for part in table.parts)
     for table in tables:
-        found += [f"{table.name} has no {part}" for part in parts if part not in table.parts]
+        differences += [f"{table.name} has no {part}" for part in parts if part not in table.parts]
     widths = {
         (table.name, part): set(table.bits[:, table.parts.index(part)])
         for table in tables
@@ -103,17 +103,17 @@ def design_differences(tables: Sequence[Table]) -> list[str]:
             lacks = sorted(every - widths[table.name, part])
             if lacks:
                 text = ",".join(f"{bits:g}" for bits in lacks)
-                found.append(f"{table.name} has no {part}={text}")
+                differences.append(f"{table.name} has no {part}={text}")
     sizes = {table.n for table in tables}
     shared = match(tables)[0].n if common else 0
     if sizes != {shared}:
         counts = ", ".join(f"{table.n} of {table.name}" for table in tables)
-        found.append(f"{shared} configurations are shared ({counts})")
-    return found
+        differences.append(f"{shared} configurations are shared ({counts})")
+    return differences
 
 
 def _effect(raw: Sequence[Ranking], matched: Sequence[Ranking], shared: int) -> str:
-    """What the difference of the designs does to orders and gaps of the importances."""
+    """The effect of the designs on the orders of the importances and the gaps between tables."""
     refused = [r for r in (*raw, *matched) if r.reason]
     if refused:
         one = refused[0]
@@ -139,7 +139,7 @@ def _doubt(ranking: Ranking) -> str:
 def _gap(
     pair: tuple[int, int], raw: Sequence[Ranking], matched: Sequence[Ranking], shared: int
 ) -> str:
-    """How far two tables' importances are apart, raw and matched, where that changes most."""
+    """The distance between two tables' importances, raw and matched, at the part with the most."""
     a, b = pair
 
     def gap(rankings: Sequence[Ranking], part: str) -> float:
@@ -149,7 +149,7 @@ def _gap(
     part = max(parts, key=lambda p: max(gap(raw, p), gap(matched, p)))
     before, after = gap(raw, part), gap(matched, part)
     if max(before, after) < CLOSE:
-        meaning = "alike on both"
+        meaning = "equal on both"
     elif after <= before / 2:
         meaning = "most of the difference comes from the designs"
     elif after <= before - CLOSE:
@@ -157,7 +157,7 @@ def _gap(
     elif after >= before + CLOSE:
         meaning = "the designs hide part of the difference"
     else:
-        meaning = "the difference is not the designs'"
+        meaning = "the designs do not explain the difference"
     return (
         f"Between {raw[a].table.name} and {raw[b].table.name} the importance of {part} differs by "
         f"{before:.0f} points on all configurations, by {after:.0f} on the {shared} shared ones: "

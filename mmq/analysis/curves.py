@@ -21,7 +21,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The unquantized model's score with its 95% interval, and on how many samples."""
+    """The unquantized model's score with its 95% interval and number of samples."""
 
     score: float
     low: float | None
@@ -30,20 +30,20 @@ class Reference:
 
 
 def holding_width(points: Sequence[CurvePoint], reference: float, share: float) -> int | None:
-    """The smallest width from which on all wider points keep this share of the reference.
+    """The smallest width that, like all wider ones, reaches this share of the reference.
 
-    None if the widest does not; the points are of one quantizer and one part.
+    None if the widest does not. The points belong to one quantizer and one part.
     """
-    found = None
+    bits = None
     for point in sorted(points, key=lambda p: -p.bits):
         if point.score < share * reference:
             break
-        found = point.bits
-    return found
+        bits = point.bits
+    return bits
 
 
 def grouped(points: Sequence[CurvePoint]) -> Mapping[tuple[str, str], list[CurvePoint]]:
-    """Points by (part, quantizer), ascending in bits, in the order in which they came."""
+    """Points by (part, quantizer) in order of appearance, each in ascending order of bits."""
     curves: dict[tuple[str, str], list[CurvePoint]] = {}
     for point in points:
         curves.setdefault((point.part, point.quantizer), []).append(point)
@@ -58,8 +58,8 @@ def curves_figure(
     parts = list(dict.fromkeys(part for part, _ in curves))
     names = list(dict.fromkeys(name for _, name in curves))
     widths = sorted({point.bits for point in points})
-    figure, drawn = theme.panels(len(parts), title, width=3.2)
-    for panel, part in zip(drawn, parts, strict=True):
+    figure, axes = theme.panels(len(parts), title, width=3.2)
+    for panel, part in zip(axes, parts, strict=True):
         theme.reference_line(panel, reference.score, reference.low, reference.high)
         for number, name in enumerate(names):
             curve = curves.get((part, name), [])
@@ -69,15 +69,15 @@ def curves_figure(
         panel.set_xlabel("bits")
         theme.tidy(panel)
         panel.set_ylim(bottom=0)
-    drawn[0].set_ylabel(f"{score_name}, n = {reference.n}")
-    theme.legend_below(figure, drawn[0], len(names) + 1, "bars and band: 95% intervals")
+    axes[0].set_ylabel(f"{score_name}, n = {reference.n}")
+    theme.legend_below(figure, axes[0], len(names) + 1, "bars and band: 95% intervals")
     return figure
 
 
 def _draw(
     panel: Any, curve: Sequence[CurvePoint], widths: Sequence[int], number: int, of: int, name: str
 ) -> None:
-    """One curve, set a little aside so that intervals of several do not hide each other."""
+    """One curve, shifted a little so that the error bars of several curves do not overlap."""
     aside = (number - (of - 1) / 2) * 0.08
     places = [widths.index(point.bits) + aside for point in curve]
     scores = [point.score for point in curve]

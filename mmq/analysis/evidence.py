@@ -1,4 +1,4 @@
-"""How sure a selection is: paired resamples, and how many pictures would be enough."""
+"""The certainty of a selection: paired resamples, and how many pictures would be enough."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,16 @@ from mmq.analysis.fronts import SURE, Point
 from mmq.evaluation.stats import RESAMPLES
 
 Z_BOTH, Z_POWER = 1.959964, 0.841621  # normal quantiles: 95% two-sided, 80% power
-UNSURE = "How sure that is, is not known: no score of every sample."
+UNSURE = "The certainty is unknown: there are no scores per sample."
 PerSample = Callable[[str], Sequence[float] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedScores:
-    """What allocations scored on the same pictures, and on the same resamples of them.
+    """Scores of allocations on the same pictures, and on the same resamples of them.
 
-    sizes: samples of every picture, (pictures,). totals: by allocation, the sum of a picture's
-    scores (pictures,), in the score's units. resampled: by allocation, scores (resamples,).
+    sizes: number of samples per picture, (pictures,). totals: by allocation, sums of scores per
+    picture (pictures,), in the score's units. resampled: by allocation, scores (resamples,).
     """
 
     sizes: np.ndarray
@@ -36,25 +36,25 @@ class PairedScores:
     ) -> "PairedScores":
         """clusters: the picture of every sample.
 
-        Allocations without a value for every sample are left out; none is there where all samples
-        belong to one picture.
+        Allocations without a value for every sample are omitted; all are if there is only one
+        picture.
         """
         _, index, sizes = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
         if len(sizes) < 2:
             return cls(sizes, {}, {})
         rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
-        drawn = drawn.astype(float)  # once, not for every allocation
+        counts = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
+        counts = counts.astype(float)  # once, not for every allocation
         totals, resampled = {}, {}
         for point in points:
             values = per_sample(point.allocation)
             if not values or len(values) != len(index) or not np.isfinite(values).all():
                 continue
             scale = point.score / np.mean(values) if np.mean(values) else 1.0  # such as percent
-            found = np.bincount(index, weights=values)
+            sums = np.bincount(index, weights=values)
             # scaled last: equal values then have equal scores to the last digit
-            totals[point.allocation] = found * scale
-            resampled[point.allocation] = drawn @ found / (drawn @ sizes) * scale
+            totals[point.allocation] = sums * scale
+            resampled[point.allocation] = counts @ sums / (counts @ sizes) * scale
         return cls(sizes, totals, resampled)
 
     @property
@@ -64,9 +64,9 @@ class PairedScores:
 
     @property
     def hidden(self) -> float:
-        """The largest share of all pictures that may change (95%) where none of these did.
+        """The largest share of all pictures that may change (95%) if none of these did.
 
-        (1 - share)^n = 5%: what the rule of three, 3/n, approximates.
+        (1 - share)^n = 5%, which the rule of three, 3/n, approximates.
         """
         return float(1 - (1 - SURE) ** (1 / self.pictures))
 
@@ -80,12 +80,12 @@ class PairedScores:
         return bool((drop > 1e-9 * np.abs(self.totals[old.allocation]).max(initial=1e-300)).any())
 
     def share(self, new: Point, old: Point) -> tuple[float, float] | None:
-        """95% interval of the share of old's score that new keeps, paired over pictures.
+        """95% interval of new's score as a share of old's, paired over pictures.
 
-        Where no picture lost, its lower end leaves room for what so many pictures cannot show.
+        If no picture lost, the lower end allows for losses that so many pictures cannot reveal.
         """
         above, below = self.resampled[new.allocation], self.resampled[old.allocation]
-        shares = above[below > 0] / below[below > 0]  # of nothing there is no share
+        shares = above[below > 0] / below[below > 0]  # undefined for a score of 0
         if not len(shares):
             return None
         low, high = (float(end) for end in np.percentile(shares, [2.5, 97.5]))
@@ -93,12 +93,12 @@ class PairedScores:
 
 
 def pictures_to_tell(new: np.ndarray, old: np.ndarray, drop: float) -> int:
-    """How many pictures show a loss of this share of old's score: 80% power, 95% two-sided.
+    """How many pictures reveal a loss of this share of old's score: 80% power, 95% two-sided.
 
     new, old: totals of pictures (pictures,). n = (1.96 + 0.84)^2 (s / (m drop))^2 with m the mean
     of old and s the standard deviation of new - r old, r = sum(new) / sum(old): the paired test
-    of a ratio (Cochran 1977, section 6.4). Where no picture lost, as many as would have shown one
-    that did, with 95%: (1 - drop)^n = 5%.
+    of a ratio (Cochran 1977, section 6.4). If no picture lost, as many as would have shown a loss
+    with 95%: (1 - drop)^n = 5%.
     """
     if not (new < old - 1e-9 * np.abs(old).max(initial=1e-300)).any():
         return math.ceil(math.log(1 - SURE) / math.log(1 - min(drop, 1 - 1e-9)))
@@ -108,7 +108,7 @@ def pictures_to_tell(new: np.ndarray, old: np.ndarray, drop: float) -> int:
 
 
 def about(number: int) -> str:
-    """A number rounded up to two digits, as it is read.
+    """A number rounded up to two significant digits.
 
     >>> about(1512), about(37), about(299)
     ('1,600', '37', '300')
@@ -118,7 +118,7 @@ def about(number: int) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage without digits that say nothing.
+    """A share as a percentage with at most three significant digits.
 
     >>> percent(0.01), percent(0.005), percent(0.1)
     ('1%', '0.5%', '10%')

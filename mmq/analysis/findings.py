@@ -1,4 +1,4 @@
-"""What an analysis found, in plain sentences."""
+"""The findings of an analysis in plain sentences."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ RESAMPLED = {"configurations": "of configurations", "samples": "of pictures"}
 
 
 def headline(ranking: Ranking, named: bool = True) -> str:
-    """One line: the importances and whether their order is beyond doubt, or why there is none."""
+    """One line: the importances and how certain their order is, or why there is no ranking."""
     name = f"{ranking.table.name}: " if ranking.table.name and named else ""
     if ranking.reason:
         return f"{name}no ranking: {ranking.reason}"
@@ -24,9 +24,9 @@ def headline(ranking: Ranking, named: bool = True) -> str:
 
 
 def order_text(ranking: Ranking) -> str:
-    """The order of the parts; those that are not separable share a place.
+    """The order of the parts; those that are not separable share a rank.
 
-    A part is set below another only where the data tell each from each of those above it.
+    A part ranks below others only if it is separable from all of them.
     """
     parts = list(ranking.consensus)
     unsure = {(o.first, o.second) for o in ranking.orders if not o.separable}
@@ -43,7 +43,7 @@ def order_text(ranking: Ranking) -> str:
 
 
 def order_sentence(order: Order) -> str:
-    """Whether one part matters more than another, and how many resamples say so.
+    """Whether one part matters more than another, and how many resamples agree.
 
     >>> order_sentence(Order("llm", "vit", {"configurations": 0.97}))
     'llm > vit, 97% of resamples'
@@ -65,7 +65,7 @@ def order_sentence(order: Order) -> str:
 
 
 def fit_sentence(ranking: Ranking) -> str:
-    """How well the forest and the linear model predict configurations that they never saw."""
+    """How well the forest and the linear model predict held-out configurations."""
     if ranking.forest is None or ranking.linear is None:
         return ""
     return (
@@ -76,7 +76,7 @@ def fit_sentence(ranking: Ranking) -> str:
 
 
 def pair_sentence(pair: PairSummary) -> str:
-    """How far the losses of two parts are from adding up."""
+    """How far the losses of two parts are from additive."""
     most = pair.most
     text = (
         f"{pair.first} x {pair.second}: joint loss minus the sum of single losses is "
@@ -96,10 +96,10 @@ def pair_sentence(pair: PairSummary) -> str:
     return text
 
 
-def interaction_sentence(found: Interaction) -> str:
+def interaction_sentence(interaction: Interaction) -> str:
     """A pair's mean |SHAP interaction value|."""
-    size = share_text(Share(found.value, found.low, found.high), 3)
-    return f"{found.first} x {found.second}: {size}"
+    size = share_text(Share(interaction.value, interaction.low, interaction.high), 3)
+    return f"{interaction.first} x {interaction.second}: {size}"
 
 
 def share_text(share: Share, digits: int = 1) -> str:
@@ -115,7 +115,7 @@ def share_text(share: Share, digits: int = 1) -> str:
 
 
 def share_rows(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of a table of percents, a line a part."""
+    """Head and cells of a table of percentages, one row per part."""
     head = ["part", *ranking.shares]
     rows = [
         [part, *(share_text(ranking.shares[name][part]) for name in ranking.shares)]
@@ -141,7 +141,7 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]
 
 
 def _agreed(share: float) -> str:
-    return f"{int(100 * share)}%"  # never rounded up to a certainty that was not seen
+    return f"{int(100 * share)}%"  # rounded down: 100% only if all resamples agree
 
 
 def _percent(value: float) -> str:

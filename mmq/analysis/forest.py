@@ -1,4 +1,4 @@
-"""One random forest: how well it predicts, and what it says each part is worth, in three ways."""
+"""One random forest: its held-out R², and three measures of importance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from mmq.analysis.shapley import (
 )
 
 FOLDS, FOLD_REPEATS = 5, 4
-SHAP_ROWS = 64  # configurations that a resample's forest of many parts explains
-PAIR_ROWS = 128  # those whose interactions are explained, where there are many parts
-LARGE = 1000  # configurations of many parts; beyond, what follows bounds the work
-LARGE_ROWS, LARGE_PAIR_ROWS = 256, 32  # explained there
-LARGE_TREES, LARGE_SAMPLE = 20, 500  # of a resample's forest there: trees, configurations of each
+SHAP_ROWS = 64  # configurations that a resample's forest explains if there are many parts
+PAIR_ROWS = 128  # configurations whose interactions are explained if there are many parts
+LARGE = 1000  # with many parts and more configurations than this, the limits below apply
+LARGE_ROWS, LARGE_PAIR_ROWS = 256, 32  # explained configurations
+LARGE_TREES, LARGE_SAMPLE = 20, 500  # trees of a resample's forest, configurations per tree
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """R^2 on held-out configurations: the mean over repeated splits, the least and the most."""
+    """R^2 on held-out configurations: mean, minimum and maximum over repeated splits."""
 
     value: float
     low: float
@@ -34,11 +34,11 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What one forest says, not normalized.
+    """One forest's measures, not normalized.
 
-    impurity: (parts,). permutation: (repeats, parts), the rise of the mean squared error, which is
-    the drop of R^2 times the variance. shap: (parts,), mean |phi_j|. interactions: (parts, parts),
-    mean |phi_ij|; None where a resample's are left out because there are many parts.
+    impurity: (parts,). permutation: (repeats, parts), the increase of the mean squared error,
+    which is the drop of R^2 times the variance. shap: (parts,), mean |phi_j|. interactions:
+    (parts, parts), mean |phi_ij|; None for resamples with many parts.
     """
 
     impurity: np.ndarray
@@ -52,7 +52,7 @@ def fit(
 ) -> Any:
     """The paper's regressor: fully grown trees, all parts tried at every split.
 
-    most: configurations that each tree draws; None: as many as there are.
+    most: configurations that each tree samples; None: as many as there are.
     """
     from sklearn.ensemble import RandomForestRegressor
 
@@ -70,14 +70,14 @@ def held_out(bits: np.ndarray, target: np.ndarray, trees: int, seed: int) -> lis
     for repeat in range(1 if is_large(bits) else FOLD_REPEATS):
         predicted = np.empty((2, len(target)))
         splits = KFold(FOLDS, shuffle=True, random_state=seed + repeat).split(bits)
-        for kept, left in splits:
-            forest = fit(bits[kept], target[kept], trees, seed + repeat)
-            linear = LinearRegression().fit(bits[kept], target[kept])
-            predicted[:, left] = forest.predict(bits[left]), linear.predict(bits[left])
-        scores.append([r2_score(target, each) for each in predicted])
+        for train, test in splits:
+            forest = fit(bits[train], target[train], trees, seed + repeat)
+            linear = LinearRegression().fit(bits[train], target[train])
+            predicted[:, test] = forest.predict(bits[test]), linear.predict(bits[test])
+        scores.append([r2_score(target, values) for values in predicted])
     return [
-        HeldOut(float(np.mean(each)), float(min(each)), float(max(each)))
-        for each in zip(*scores, strict=True)
+        HeldOut(float(np.mean(values)), float(min(values)), float(max(values)))
+        for values in zip(*scores, strict=True)
     ]
 
 
@@ -89,9 +89,9 @@ def measure(
     seed: int,
     rows: int | None = None,
 ) -> Measured:
-    """Fit a forest and ask it; rows: how many it explains where there are many parts, or all.
+    """Fit a forest and measure importances; rows: how many to explain if there are many parts.
 
-    All three ways look at the configurations that the forest was fitted to, as in the paper.
+    All measures use the configurations that the forest was fitted to, as in the paper.
     """
     resampled = rows is not None
     if resampled and is_large(bits):
@@ -126,19 +126,19 @@ def _permuted(
 ) -> np.ndarray:
     """Permutation importances (repeats, parts); rows (n, parts) are what `predict` takes.
 
-    Where that is slow, not one by one: a part has few widths, so each row is predicted once with
-    each of them, and permutations are looked up.
+    one_by_one=False is for slow predictions: a part has few widths, so each row is predicted once
+    with each of them, and permutations are looked up.
     """
     base = np.mean((predict(rows) - target) ** 2)
     rises = np.empty((repeats, rows.shape[1]))
     for part in range(rows.shape[1]):
-        drawn = rng.permuted(np.tile(rows[:, part], (repeats, 1)), axis=1)
+        shuffled = rng.permuted(np.tile(rows[:, part], (repeats, 1)), axis=1)
         widths = np.unique(rows[:, part])
         if one_by_one or len(widths) >= repeats:
-            predicted = predict(_with(rows, part, drawn)).reshape(repeats, -1)
+            predicted = predict(_with(rows, part, shuffled)).reshape(repeats, -1)
         else:
             every = predict(_with(rows, part, np.repeat(widths[:, None], len(rows), axis=1)))
-            index = np.searchsorted(widths, drawn)
+            index = np.searchsorted(widths, shuffled)
             predicted = every.reshape(len(widths), -1)[index, np.arange(len(rows))]
         errors = (predicted - target) ** 2
         rises[:, part] = errors.mean(axis=1) - base
@@ -153,7 +153,7 @@ def _with(rows: np.ndarray, part: int, widths: np.ndarray) -> np.ndarray:
 
 
 def is_large(bits: np.ndarray) -> bool:
-    """Whether there are so many configurations of many parts that the work is bounded."""
+    """Whether there are so many configurations of many parts that the limits apply."""
     return len(bits) > LARGE and many_parts(bits)
 
 
@@ -165,7 +165,7 @@ def many_parts(bits: np.ndarray) -> bool:
 def _explained(
     forest: Any, bits: np.ndarray, rows: int | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean |phi_j| and, where all rows are asked for, mean |phi_ij| of some of them."""
+    """Mean |phi_j| and, if rows is None, mean |phi_ij| of some configurations."""
     if rows is not None:
         values, _ = explain(forest, bits, _some(bits, rows, rng))
         return np.abs(values).mean(axis=0), None

@@ -1,4 +1,4 @@
-"""The Pareto front of size against score, and what it says in a sentence."""
+"""The Pareto front of size against score, and its verdict in one sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,8 +6,8 @@ from typing import Literal
 
 from mmq.errors import InputError, unknown
 
-KEEP = 0.99  # the share of the unquantized score that a verdict asks for
-SURE = 0.95  # the chance from which on an answer is called sure
+KEEP = 0.99  # share of the unquantized score that a verdict requires
+SURE = 0.95  # probability from which a selection counts as certain
 SizeAxis = Literal["stored", "nominal"]
 SIZE_AXES: tuple[SizeAxis, ...] = ("stored", "nominal")
 SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
@@ -22,7 +22,7 @@ class Point:
     """A trial on the size-score plane.
 
     bpw: nominal, unquantized weights at 16. stored_bpw: with scales, zero points and input scales;
-    None where that is not known. nominal: the nominal size counts.
+    None if unknown. nominal: compare nominal sizes.
     """
 
     allocation: str
@@ -47,7 +47,7 @@ class Point:
 
     @property
     def unit(self) -> str:
-        """What `size` counts."""
+        """The unit of `size`."""
         return "bpw" if self.nominal or self.stored_bpw is None else "stored bpw"
 
     @property
@@ -57,7 +57,7 @@ class Point:
 
 
 def parse_axis(text: str) -> SizeAxis:
-    """The size axis of this name; InputError for another one."""
+    """The size axis with this name; InputError if there is none."""
     for axis in SIZE_AXES:
         if text == axis:
             return axis
@@ -65,14 +65,14 @@ def parse_axis(text: str) -> SizeAxis:
 
 
 def axis_of(points: Sequence[Point]) -> SizeAxis:
-    """The one axis that these points are compared on.
+    """The axis on which these points are compared.
 
-    InputError where some have a stored size and some have none: a front would mix both.
+    InputError if only some have a stored size: a front would mix both axes.
     """
     nominal = {p.nominal or p.stored_bpw is None for p in points}
     if len(nominal) > 1:
         raise InputError(
-            "size-axis: some of these trials have no stored size; compare them with nominal"
+            "size-axis: some of these trials have no stored size; use --size-axis nominal"
         )
     return "nominal" if nominal == {True} else "stored"
 
@@ -83,13 +83,13 @@ def on_axis(points: Sequence[Point], axis: SizeAxis) -> list[Point]:
 
 
 def comparable(points: Sequence[Point]) -> list[Point]:
-    """The same points on one axis: the nominal one where a stored size is not known."""
+    """The same points on one axis: the nominal one if any stored size is unknown."""
     lacking = any(p.stored_bpw is None for p in points)
     return on_axis(points, "nominal") if lacking else list(points)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """The non-dominated points, smallest first: nothing smaller or equal scores as well."""
+    """The non-dominated points, smallest first."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.size, -p.score)):
         if not front or point.score > front[-1].score:
@@ -112,7 +112,7 @@ def smallest_keeping(
 ) -> Point | None:
     """The smallest quantized point with at least this share of the unquantized score.
 
-    floor: the lowest possible score, None if unknown; a point at the floor is never chosen.
+    floor: the lowest possible score, None if unknown; a point at the floor is never selected.
     """
     reference = baseline(points)
     if reference is None or reference.score == 0:
@@ -127,22 +127,22 @@ def smallest_keeping(
 def verdict(
     points: Sequence[Point], chance: float | None = None, floor: float | None = None
 ) -> str:
-    """One line: the smallest model that keeps 99% of the score, as strong as the samples allow.
+    """One line: the smallest model that keeps 99% of the score, as far as the samples show it.
 
-    chance: that it keeps so much on other pictures; None if unknown.
+    chance: that it does so on other pictures; None if unknown.
     """
-    reference, chosen = baseline(points), smallest_keeping(points, floor=floor)
+    reference, smallest = baseline(points), smallest_keeping(points, floor=floor)
     if reference is None:
         return f"{len(points)} allocations evaluated; none of them unquantized (16 bits)"
     if reference.score == 0 or at_floor(reference, floor):
-        return "the unquantized model scores nothing: no loss can be measured"
-    if chosen is None:
+        return "the unquantized model scores at the floor, so no loss can be measured"
+    if smallest is None:
         return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
-    size = f"{chosen.size:.3g} {chosen.unit}"
+    size = f"{smallest.size:.3g} {smallest.unit}"
     if chance is None or chance >= SURE or reference.score < 0:
-        return f"{size} keeps {KEEP:.0%} of the score: {chosen.allocation}"
-    share = chosen.score / reference.score
+        return f"{size} keeps {KEEP:.0%} of the score: {smallest.allocation}"
+    share = smallest.score / reference.score
     return (
         f"{size} scores {share:.1%} of unquantized, too few samples to be sure of {KEEP:.0%}: "
-        f"{chosen.allocation}"
+        f"{smallest.allocation}"
     )

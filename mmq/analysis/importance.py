@@ -28,14 +28,14 @@ MEASURES = ("impurity", "permutation", "shap")
 SCALES = ("score", "log-loss")
 MIN_R2 = 0.1  # of the forest on held-out configurations; below, its importances are noise
 MIN_ROWS = 12
-ROWS_PER_PART = 5  # least configurations for each part that varies
+ROWS_PER_PART = 5  # minimum number of configurations per varying part
 SURE = 0.95  # share of resamples that must agree on an order
-FEW_REPEATS = 5  # permutations a resample where predictions cannot be looked up
+FEW_REPEATS = 5  # permutations per resample if predictions cannot be looked up
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the forests are grown and resampled. jobs: processes, 0 for one a core."""
+    """How the forests are grown and resampled. jobs: processes, 0 for one per core."""
 
     trees: int = 100
     bootstrap: int = 100
@@ -64,9 +64,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Of two parts the one that matters more, and the share of resamples that say so.
+    """Which of two parts matters more, and the share of resamples that agree.
 
-    agreement: by what was resampled (configurations; samples where they are known).
+    agreement: by what was resampled (configurations; samples, if there are any).
     """
 
     first: str
@@ -83,7 +83,7 @@ class Order:
 class Interaction:
     """Mean |phi_ij| of two parts in the target's unit.
 
-    The 95% interval is that of the resamples around their own mean, moved to the value.
+    The 95% interval is the spread of the resamples around their own mean, shifted to the value.
     """
 
     first: str
@@ -95,12 +95,12 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """Importances on one scale; where `reason` is not empty, there are none, for that reason.
+    """Importances on one scale, or the reason why there are none.
 
     shares: percent by measure ("impurity", "permutation", "shap", "consensus") and part, intervals
-    over resampled configurations. sampled: the same over resampled pictures; empty where samples
-    are not known. repeats: permutation's over its own repeats alone. resamples: percent by kind,
-    (n, measures, parts), for drawing; the measures are those of `measures`.
+    over resampled configurations. sampled: the same over resampled pictures; empty without
+    samples. repeats: permutation's intervals over its own repeats. resamples: percent by kind,
+    (n, measures, parts), for plots; the measures are those of `measures`.
     """
 
     table: Table
@@ -118,21 +118,21 @@ class Ranking:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The measures that there are, the consensus last."""
+        """The available measures, the consensus last."""
         return tuple(self.shares)
 
     @property
     def consensus(self) -> Mapping[str, Share]:
-        """Percent by part, the greatest first."""
-        found = self.shares.get("consensus", {})
-        return dict(sorted(found.items(), key=lambda item: -item[1].value))
+        """Percent by part, the largest first."""
+        shares = self.shares.get("consensus", {})
+        return dict(sorted(shares.items(), key=lambda item: -item[1].value))
 
 
 def rank(table: Table, scale: str = "score", settings: Settings = DEFAULTS) -> Ranking:
-    """Importances of the table's parts on a scale: "score", or "log-loss" as `log_loss` says.
+    """Rank the table's parts on a scale: "score", or "log-loss" (see `log_loss`).
 
-    Refuses, with the reason in the result, where there is nothing to rank or nothing that predicts
-    the score of configurations that it has not seen.
+    The result has a reason instead of importances if there is nothing to rank or the forest does
+    not predict held-out configurations.
     """
     if table.n == 0:
         return Ranking(table, scale, "there are no configurations")
@@ -159,7 +159,7 @@ def rank(table: Table, scale: str = "score", settings: Settings = DEFAULTS) -> R
         return Ranking(table, scale, reason, forest, linear, notes=notes)
     if is_large(bits):
         notes += (
-            f"{table.n} configurations are many: SHAP values are those of {LARGE_ROWS} of them; "
+            f"with {table.n} configurations, SHAP values are computed on {LARGE_ROWS} of them; "
             f"resamples have at most {LARGE_TREES} trees of {LARGE_SAMPLE} configurations each, "
             f"and intervals are their spread around the value",
         )
@@ -179,7 +179,7 @@ def _columns(table: Table, parts: Sequence[str]) -> np.ndarray:
 
 
 def _nothing_to_rank(table: Table, parts: Sequence[str], target: np.ndarray) -> str:
-    """Why there is nothing to rank; "" where there may be."""
+    """Why there is nothing to rank; "" if there may be."""
     if not parts:
         return f"no part varies over the {table.n} configurations"
     least = max(MIN_ROWS, ROWS_PER_PART * len(parts), 2 * FOLDS)
@@ -196,7 +196,7 @@ def _nothing_to_rank(table: Table, parts: Sequence[str], target: np.ndarray) -> 
 def _resample(
     table: Table, bits: np.ndarray, target: np.ndarray, scale: str, settings: Settings
 ) -> tuple[Measured, dict[str, list[Measured]]]:
-    """What the forest of everything says, and those of all resamples, by kind."""
+    """Measures of the forest of all configurations, and of all resamples, by kind."""
     repeats, rows = settings.repeats, None
     if many_parts(bits):
         repeats, rows = min(1 if is_large(bits) else FEW_REPEATS, repeats), SHAP_ROWS
@@ -204,8 +204,8 @@ def _resample(
     draws: list[tuple[str, np.ndarray, np.ndarray]] = []
     rng = np.random.default_rng(settings.seed)
     for _ in range(settings.bootstrap):
-        drawn = rng.integers(0, table.n, table.n)
-        draws.append(("configurations", bits[drawn], target[drawn]))
+        indices = rng.integers(0, table.n, table.n)
+        draws.append(("configurations", bits[indices], target[indices]))
     if table.samples is not None:
         for _ in range(settings.bootstrap):
             scores = resampled_scores(table, rng)
@@ -219,10 +219,10 @@ def _resample(
     ]
     label = " ".join(text for text in (table.name, scale) if text)
     first, *rest = _in_parallel(tasks, settings, label)
-    found: dict[str, list[Measured]] = {}
-    for (kind, _, _), each in zip(draws, rest, strict=True):
-        found.setdefault(kind, []).append(each)
-    return first, found
+    resampled: dict[str, list[Measured]] = {}
+    for (kind, _, _), measured in zip(draws, rest, strict=True):
+        resampled.setdefault(kind, []).append(measured)
+    return first, resampled
 
 
 def _in_parallel(tasks: Sequence[Any], settings: Settings, label: str) -> list[Measured]:
@@ -231,8 +231,8 @@ def _in_parallel(tasks: Sequence[Any], settings: Settings, label: str) -> list[M
     from tqdm import tqdm
 
     workers = Parallel(n_jobs=settings.jobs or -1, return_as="generator")
-    found = workers(delayed(measure)(*task) for task in tasks)
-    return list(tqdm(found, desc=label, total=len(tasks), unit="forest", disable=settings.quiet))
+    results = workers(delayed(measure)(*task) for task in tasks)
+    return list(tqdm(results, desc=label, total=len(tasks), unit="forest", disable=settings.quiet))
 
 
 def _ranking(
@@ -246,11 +246,11 @@ def _ranking(
 ) -> Ranking:
     point = percent(measured)
     names = [*MEASURES, "consensus"]
-    draws = {kind: np.stack([percent(m) for m in found]) for kind, found in resampled.items()}
-    if is_large(_columns(table, parts)):  # smaller forests, with means of their own
+    draws = {kind: np.stack([percent(m) for m in values]) for kind, values in resampled.items()}
+    if is_large(_columns(table, parts)):  # smaller forests have different means
         draws = {
-            k: np.maximum(found + point - np.nanmean(found, axis=0), 0)
-            for k, found in draws.items()
+            k: np.maximum(values + point - np.nanmean(values, axis=0), 0)
+            for k, values in draws.items()
         }
 
     def shares(kind: str) -> dict[str, dict[str, Share]]:
@@ -267,11 +267,11 @@ def _ranking(
     repeats = {
         part: Share(float(point[1, j]), *interval(own[:, j])) for j, part in enumerate(parts)
     }
-    full = {kind: _with_constants(table, parts, found) for kind, found in draws.items()}
+    full = {kind: _with_constants(table, parts, values) for kind, values in draws.items()}
     return Ranking(
         table=table, scale=scale, forest=r2[0], linear=r2[1], shares=shares("configurations"),
         sampled=shares("samples") if "samples" in draws else {}, repeats=repeats,
-        orders=_orders(parts, point[-1], {kind: found[:, -1] for kind, found in draws.items()}),
+        orders=_orders(parts, point[-1], {kind: values[:, -1] for kind, values in draws.items()}),
         interactions=_interactions(parts, measured, resampled["configurations"]),
         resamples=full, notes=notes,
     )  # fmt: skip
@@ -287,33 +287,33 @@ def _with_constants(table: Table, parts: Sequence[str], values: np.ndarray) -> n
 def _orders(
     parts: Sequence[str], point: np.ndarray, draws: Mapping[str, np.ndarray]
 ) -> list[Order]:
-    """Every pair of parts, the one with the greater consensus first; ties count half."""
-    found = []
+    """Every pair of parts, the one with the larger consensus first; ties count half."""
+    orders = []
     for i, j in combinations(np.argsort(-point, kind="stable"), 2):
         agreement = {}
         for kind, values in draws.items():
             ahead = values[:, i] - values[:, j]
             ahead = ahead[np.isfinite(ahead)]
             agreement[kind] = float(np.mean((ahead > 0) + 0.5 * (ahead == 0)))
-        found.append(Order(parts[i], parts[j], agreement))
-    return found
+        orders.append(Order(parts[i], parts[j], agreement))
+    return orders
 
 
 def _interactions(
     parts: Sequence[str], measured: Measured, resampled: Sequence[Measured]
 ) -> list[Interaction]:
-    """Mean |phi_ij| of every pair, the greatest first."""
+    """Mean |phi_ij| of every pair, the largest first."""
     if measured.interactions is None:
         return []
-    known = [each.interactions for each in resampled if each.interactions is not None]
-    found = []
+    samples = [pair.interactions for pair in resampled if pair.interactions is not None]
+    interactions = []
     for i, j in combinations(range(len(parts)), 2):
         value = float(measured.interactions[i, j])
         low = high = None
-        if known:
-            # a resample lacks a third of the configurations, and a forest that has to guess them
-            # interacts more: the spread around its own mean is what counts
-            draws = np.array([each[i, j] for each in known])
-            low, high = (max(0.0, value + each - draws.mean()) for each in interval(draws))
-        found.append(Interaction(parts[i], parts[j], value, low, high))
-    return sorted(found, key=lambda each: -each.value)
+        if samples:
+            # a resample lacks a third of the configurations, and a forest that extrapolates to
+            # them interacts more, so only the spread around its own mean is used
+            draws = np.array([pair[i, j] for pair in samples])
+            low, high = (max(0.0, value + end - draws.mean()) for end in interval(draws))
+        interactions.append(Interaction(parts[i], parts[j], value, low, high))
+    return sorted(interactions, key=lambda pair: -pair.value)

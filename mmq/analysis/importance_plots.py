@@ -8,7 +8,7 @@ from mmq.analysis import theme
 from mmq.analysis.importance import SCALES, Ranking, Share
 from mmq.analysis.report import Analysis
 
-MANY = 6  # parts: beyond, only their consensus is drawn, one below the other
+MANY = 6  # with more parts, only their consensus is plotted, in rows
 HATCHES = ("", "//", "..", "")
 AXIS = {"score": "importance for the score, %", "log-loss": "importance for the log-loss, %"}
 
@@ -26,13 +26,13 @@ def analysis_figures(analysis: Analysis) -> dict[str, Any]:
 
 
 def importance_figure(rankings: Sequence[Ranking], label: str) -> Any:
-    """A panel a table: every part's importance by every measure, the consensus dark."""
+    """One panel per table: every part's importance by every measure, the consensus dark."""
     title = "bars: 95% intervals over configurations"
     if any(len(ranking.table.parts) > MANY for ranking in rankings):
         return _rows_figure(rankings, label, title)
-    figure, drawn = theme.panels(len(rankings), title, width=4.6)
+    figure, axes = theme.panels(len(rankings), title, width=4.6)
     parts = list(dict.fromkeys(part for ranking in rankings for part in ranking.table.parts))
-    for panel, ranking in zip(drawn, rankings, strict=True):
+    for panel, ranking in zip(axes, rankings, strict=True):
         panel.set_title(_caption(ranking), fontsize=9)
         if ranking.reason:
             _say(panel, ranking.reason)
@@ -45,18 +45,18 @@ def importance_figure(rankings: Sequence[Ranking], label: str) -> Any:
         panel.set_xticks(range(len(parts)), parts)
         panel.set_ylim(0, 100)
         theme.tidy(panel)
-    drawn[0].set_ylabel(label)
-    _legend(figure, drawn, 4)
+    axes[0].set_ylabel(label)
+    _legend(figure, axes, 4)
     return figure
 
 
 def matched_figure(raw: Sequence[Ranking], matched: Sequence[Ranking], shared: int) -> Any:
-    """Consensus on all configurations beside that on the shared ones, a panel each."""
-    title = f"the same {shared} configurations tell what the designs do to the comparison"
-    figure, drawn = theme.panels(2, title, width=4.6)
-    captions = ("all configurations of each", f"the {shared} that all share")
-    for panel, rankings, caption in zip(drawn, (raw, matched), captions, strict=True):
-        parts = list(dict.fromkeys(part for each in rankings for part in each.table.parts))
+    """Consensus on all configurations next to that on the shared ones, one panel each."""
+    title = f"the {shared} shared configurations show the effect of the designs"
+    figure, axes = theme.panels(2, title, width=4.6)
+    captions = ("all configurations of each", f"the {shared} shared ones")
+    for panel, rankings, caption in zip(axes, (raw, matched), captions, strict=True):
+        parts = list(dict.fromkeys(part for r in rankings for part in r.table.parts))
         panel.set_title(caption, fontsize=10)
         for number, ranking in enumerate(rankings):
             look = theme.style(number)["color"]
@@ -68,14 +68,14 @@ def matched_figure(raw: Sequence[Ranking], matched: Sequence[Ranking], shared: i
         panel.set_xticks(range(len(parts)), parts)
         panel.set_ylim(0, 100)
         theme.tidy(panel)
-    drawn[0].set_ylabel("consensus importance, %")
-    _legend(figure, drawn, len(raw))
+    axes[0].set_ylabel("consensus importance, %")
+    _legend(figure, axes, len(raw))
     return figure
 
 
-def _legend(figure: Any, drawn: Sequence[Any], columns: int) -> None:
-    """The fullest panel's legend; none where every panel is a refusal."""
-    panel = max(drawn, key=lambda each: len(each.get_legend_handles_labels()[0]))
+def _legend(figure: Any, axes: Sequence[Any], columns: int) -> None:
+    """The legend of the panel with the most entries; none if every panel is a refusal."""
+    panel = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[0]))
     if panel.get_legend_handles_labels()[0]:
         theme.legend_below(figure, panel, columns)
 
@@ -95,29 +95,31 @@ def _say(panel: Any, reason: str) -> None:
 def _bars(
     panel: Any, shares: Mapping[str, Share | None], number: int, of: int, label: str, **look: Any
 ) -> None:
-    known = {part: share for part, share in shares.items() if share is not None}
+    defined = {part: share for part, share in shares.items() if share is not None}
     width = 0.8 / of
-    places = [list(shares).index(part) + (number - (of - 1) / 2) * width for part in known]
-    values = [share.value for share in known.values()]
-    bars = theme.errors(values, [s.low for s in known.values()], [s.high for s in known.values()])
+    places = [list(shares).index(part) + (number - (of - 1) / 2) * width for part in defined]
+    values = [share.value for share in defined.values()]
+    bars = theme.errors(
+        values, [s.low for s in defined.values()], [s.high for s in defined.values()]
+    )
     panel.bar(places, values, width, yerr=bars, capsize=2, label=label, ecolor=theme.MUTED, **look)
 
 
 def _rows_figure(rankings: Sequence[Ranking], label: str, title: str) -> Any:
-    """Many parts: their consensus, the greatest above, a panel a table."""
+    """For many parts: their consensus, the largest at the top, one panel per table."""
     tallest = max(len(ranking.table.parts) for ranking in rankings)
-    figure, drawn = theme.panels(len(rankings), title, width=5.2, height=0.28 * tallest + 1.6)
-    for panel, ranking in zip(drawn, rankings, strict=True):
+    figure, axes = theme.panels(len(rankings), title, width=5.2, height=0.28 * tallest + 1.6)
+    for panel, ranking in zip(axes, rankings, strict=True):
         panel.set_title(_caption(ranking), fontsize=9)
         if ranking.reason:
             _say(panel, ranking.reason)
             continue
-        found = dict(list(ranking.consensus.items())[::-1])
-        values = [share.value for share in found.values()]
-        lows, highs = [s.low for s in found.values()], [s.high for s in found.values()]
-        panel.errorbar(values, range(len(found)), xerr=theme.errors(values, lows, highs),
+        consensus = dict(list(ranking.consensus.items())[::-1])
+        values = [share.value for share in consensus.values()]
+        lows, highs = [s.low for s in consensus.values()], [s.high for s in consensus.values()]
+        panel.errorbar(values, range(len(consensus)), xerr=theme.errors(values, lows, highs),
                        fmt="o", color=theme.FRONT, ecolor=theme.MUTED, capsize=2)  # fmt: skip
-        panel.set_yticks(range(len(found)), list(found))
+        panel.set_yticks(range(len(consensus)), list(consensus))
         panel.tick_params(labelleft=True)
         panel.set_xlim(left=0)
         panel.set_xlabel(label)

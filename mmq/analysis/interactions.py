@@ -1,4 +1,4 @@
-"""Measured interactions: what two parts lose together beyond what each loses alone."""
+"""Measured interactions: the joint loss of two parts minus the sum of their single losses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ import numpy as np
 from mmq.analysis.table import Table, reference_row
 from mmq.evaluation.stats import RESAMPLES
 
-NOTHING = 1e-9  # an excess that is rounding
+NOTHING = 1e-9  # an excess below this is rounding
 
 
 @dataclass(frozen=True, slots=True)
 class PairLoss:
     """Losses of two parts at these bits, all others at their widest.
 
-    excess: joint - first_loss - second_loss, so 0 where losses add up, with its 95% interval over
-    pictures where samples are known. can_add: whether the single losses together are no more than
-    the reference's score; where they are, the joint loss cannot reach their sum.
+    excess: joint - first_loss - second_loss, 0 if losses are additive, with its 95% interval over
+    pictures if there are samples. can_add: whether the single losses together do not exceed the
+    reference's score; otherwise the joint loss cannot reach their sum.
     """
 
     first: str
@@ -40,11 +40,11 @@ class PairLoss:
 
 @dataclass(frozen=True, slots=True)
 class PairSummary:
-    """A pair of parts over all n pairs of widths that were measured.
+    """A pair of parts over all n measured pairs of widths.
 
-    n_can_add, mean_can_add: the same over those whose losses could add up (`PairLoss`), to which
-    `most`, the one furthest from 0, belongs if there are any. above, below: how many have an
-    interval beyond 0; None where samples are not known.
+    n_can_add, mean_can_add: over those whose losses can add up (`PairLoss`). most: the one
+    furthest from 0, of those if there are any. above, below: how many have an interval above or
+    below 0; None without samples.
     """
 
     first: str
@@ -59,18 +59,18 @@ class PairSummary:
 
 
 def pair_losses(table: Table, seed: int = 0) -> list[PairLoss]:
-    """Every pair of parts at every widths that the table has jointly and singly.
+    """Every pair of parts at all widths that the table has both jointly and singly.
 
     Only configurations count in which exactly these two parts differ from the reference (every
-    part at its widest). Empty where the reference was not measured.
+    part at its widest). Empty if the reference was not measured.
     """
     start = reference_row(table)
     if start is None:
         return []
-    found = _places(table, start)
-    intervals = _intervals(table, start, found, seed)
+    rows = _places(table, start)
+    intervals = _intervals(table, start, rows, seed)
     pairs = []
-    for ((i, j), joint, first, second), (low, high) in zip(found, intervals, strict=True):
+    for ((i, j), joint, first, second), (low, high) in zip(rows, intervals, strict=True):
         losses = [float(table.scores[start] - table.scores[row]) for row in (joint, first, second)]
         widths = [int(table.bits[joint, part]) for part in (i, j)]
         pairs.append(
@@ -88,7 +88,7 @@ def _places(table: Table, start: int) -> list[tuple[tuple[int, int], int, int, i
     widest = table.bits[start]
     rows = {tuple(bits): row for row, bits in enumerate(table.bits)}
     apart = table.bits != widest
-    found = []
+    places = []
     for i, j in combinations(range(len(table.parts)), 2):
         only = apart[:, i] & apart[:, j] & (apart.sum(axis=1) == 2)
         for joint in np.flatnonzero(only):
@@ -99,23 +99,23 @@ def _places(table: Table, start: int) -> list[tuple[tuple[int, int], int, int, i
                 singles.append(rows.get(tuple(alone)))
             first, second = singles
             if first is not None and second is not None:
-                found.append(((i, j), int(joint), first, second))
-    return found
+                places.append(((i, j), int(joint), first, second))
+    return places
 
 
 def _intervals(
-    table: Table, start: int, found: Sequence[tuple[object, int, int, int]], seed: int
+    table: Table, start: int, rows: Sequence[tuple[object, int, int, int]], seed: int
 ) -> list[tuple[float | None, float | None]]:
     """95% intervals of the excess losses over pictures drawn with replacement."""
-    if table.samples is None or table.pictures is None or not found:
-        return [(None, None)] * len(found)
-    joint, first, second = (np.array([each[k] for each in found], int) for k in (1, 2, 3))
+    if table.samples is None or table.pictures is None or not rows:
+        return [(None, None)] * len(rows)
+    joint, first, second = (np.array([row[k] for row in rows], int) for k in (1, 2, 3))
     # joint - first - second as losses against the reference, sample by sample
     values = table.samples[first] + table.samples[second] - table.samples[joint]
     values = values - table.samples[start]
     pictures = int(table.pictures.max()) + 1
-    drawn = np.random.default_rng(seed).integers(0, pictures, (RESAMPLES, pictures))
-    counts = np.stack([np.bincount(each, minlength=pictures) for each in drawn])
+    draws = np.random.default_rng(seed).integers(0, pictures, (RESAMPLES, pictures))
+    counts = np.stack([np.bincount(row, minlength=pictures) for row in draws])
     weights = counts[:, table.pictures].astype(float)
     means = (weights @ values.T) / weights.sum(axis=1, keepdims=True)
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
@@ -123,20 +123,20 @@ def _intervals(
 
 
 def summarize(losses: Sequence[PairLoss]) -> list[PairSummary]:
-    """A line a pair of parts, the pair that is furthest from adding up first."""
-    found = []
-    for first, second in dict.fromkeys((each.first, each.second) for each in losses):
-        some = [each for each in losses if (each.first, each.second) == (first, second)]
-        excess = np.array([each.excess for each in some])
+    """One summary per pair of parts, the least additive pair first."""
+    summaries = []
+    for first, second in dict.fromkeys((loss.first, loss.second) for loss in losses):
+        some = [loss for loss in losses if (loss.first, loss.second) == (first, second)]
+        excess = np.array([loss.excess for loss in some])
         above = below = None
-        if all(each.low is not None and each.high is not None for each in some):
-            above = sum((each.low or 0) > NOTHING for each in some)
-            below = sum((each.high or 0) < -NOTHING for each in some)
-        can = [each for each in some if each.can_add]
-        most = max(can or some, key=lambda each: abs(each.excess))
-        mean_can = float(np.mean([each.excess for each in can])) if can else None
+        if all(loss.low is not None and loss.high is not None for loss in some):
+            above = sum((loss.low or 0) > NOTHING for loss in some)
+            below = sum((loss.high or 0) < -NOTHING for loss in some)
+        can = [loss for loss in some if loss.can_add]
+        most = max(can or some, key=lambda loss: abs(loss.excess))
+        mean_can = float(np.mean([loss.excess for loss in can])) if can else None
         mean = float(excess.mean())
-        found.append(
+        summaries.append(
             PairSummary(first, second, len(some), mean, len(can), mean_can, most, above, below)
         )
-    return sorted(found, key=lambda each: -abs(each.most.excess))
+    return sorted(summaries, key=lambda summary: -abs(summary.most.excess))

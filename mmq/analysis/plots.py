@@ -1,4 +1,4 @@
-"""Figures of a front: one for reports (PNG), one to explore (HTML, works offline)."""
+"""Figures of a front: static (PNG) and interactive (HTML that works offline)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ FORBIDDEN = 0.12  # opacity
 
 @dataclass(frozen=True, slots=True)
 class Highlights:
-    """What a figure shows beside the front: the bounds of the budget and the selections.
+    """What a figure shows in addition to the front: the bounds of the budget and the selections.
 
     most: the largest size (bpw), least: the lowest score; None: unbounded.
     """
@@ -27,7 +27,7 @@ class Highlights:
 
     @property
     def marked(self) -> list[tuple[Selection, Point]]:
-        """The selections that have a point, with their points; each point once."""
+        """The selections with a point, and their points, each point once."""
         marked: dict[str, tuple[Selection, Point]] = {}
         for selection in self.selections:
             if selection.point is not None:
@@ -35,7 +35,7 @@ class Highlights:
         return list(marked.values())
 
     def label(self, point: Point) -> str:
-        """The legend of a point: the criteria that it was selected by."""
+        """The legend of a point: the criteria by which it was selected."""
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
         return f"{criteria}:\n{point.size:.3f} {point.unit}, {point.allocation}"
 
@@ -98,7 +98,7 @@ def front_figure(
 
 
 def _draw_bounds(axes: Any, highlights: Highlights) -> None:
-    """A line at each bound, and what lies beyond it shaded."""
+    """Draw a line at each bound and shade the area beyond it."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     look = {"color": CHOSEN, "linewidth": 1.2, "linestyle": ":"}
     if highlights.most is not None:
@@ -178,7 +178,7 @@ def front_plot(
 
 
 def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> None:
-    """A line at each bound, and what lies beyond it shaded."""
+    """Draw a line at each bound and shade the area beyond it."""
     line = {"color": CHOSEN, "dash": "dot", "width": 1.5}
     shade = {"fillcolor": CHOSEN, "opacity": FORBIDDEN, "line_width": 0, "layer": "below"}
     if highlights.most is not None:

@@ -1,4 +1,4 @@
-"""The whole analysis of one or more tables: rankings, interactions, comparison; and its rows."""
+"""The complete analysis of one or more tables, and its rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,18 +40,18 @@ def analyze(tables: Sequence[Table], settings: Settings = DEFAULTS) -> Analysis:
 
 
 def table_rows(analysis: Analysis) -> dict[str, Rows]:
-    """The results as rows, by table: what is logged and drawn."""
+    """The results as rows, by name of the logged table."""
     every = [("all", ranking) for rankings in analysis.rankings.values() for ranking in rankings]
     if analysis.comparison is not None and analysis.comparison.differences:
         every += [("shared", ranking) for ranking in analysis.comparison.matched]
-    found = {
+    tables = {
         "importance": [row for where, ranking in every for row in _shares(where, ranking)],
         "orders": [row for where, ranking in every for row in _orders(where, ranking)],
         "fits": [_fit(where, ranking) for where, ranking in every],
         "shap_interactions": [
-            _named(where, ranking) | asdict(each)
+            _named(where, ranking) | asdict(interaction)
             for where, ranking in every
-            for each in ranking.interactions
+            for interaction in ranking.interactions
         ],
         "measured_interactions": [
             {"table": table.name, **asdict(pair), "excess": pair.excess}
@@ -59,7 +59,7 @@ def table_rows(analysis: Analysis) -> dict[str, Rows]:
             for pair in pairs
         ],
     }
-    return {name: [_rounded(row) for row in rows] for name, rows in found.items() if rows}
+    return {name: [_rounded(row) for row in rows] for name, rows in tables.items() if rows}
 
 
 def _named(where: str, ranking: Ranking) -> dict[str, Any]:
@@ -110,5 +110,5 @@ def _fit(where: str, ranking: Ranking) -> dict[str, Any]:
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Five digits: what is shown; numpy's numbers are no JSON."""
+    """Five digits are enough to display; as Python floats, since numpy's are not JSON."""
     return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}

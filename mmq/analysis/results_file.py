@@ -1,4 +1,4 @@
-"""Results of elsewhere: a CSV or JSON table of configurations, checked row by row."""
+"""External results: a CSV or JSON table of configurations, validated row by row."""
 
 import math
 import re
@@ -15,12 +15,12 @@ from mmq.system.hashing import digest
 
 BITS_COLUMN = re.compile(r"bits[._](?P<before>.+)|(?P<after>.+)[._]bits")
 PART = re.compile(r"\w+(\.\w+)*")
-RESERVED = ("score", "bpw", "size_gib")  # names of metrics that mmq gives itself
+RESERVED = ("score", "bpw", "size_gib")  # metrics that mmq computes
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column holds what. bits: columns by part. scores: further metrics."""
+    """The columns to read. bits: columns by part. scores: further metrics."""
 
     bits: Mapping[str, str]
     score: str
@@ -29,13 +29,13 @@ class Columns:
 
     @property
     def all(self) -> list[str]:
-        """Every column that is read."""
+        """All columns to read."""
         return [*self.bits.values(), self.score, *self.scores, *([self.bpw] if self.bpw else [])]
 
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """A configuration and its scores. metrics: by name, the one that counts as "score", too."""
+    """A configuration and its scores. metrics: by name, the main one also as "score"."""
 
     line: int
     allocation: BitAllocation
@@ -49,7 +49,7 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class ResultTable:
-    """A file's good rows, and what is wrong with the others: (line, reason)."""
+    """A file's valid rows, and the problems of the others: (line, reason)."""
 
     columns: Columns
     rows: Sequence[ResultRow]
@@ -58,12 +58,12 @@ class ResultTable:
 
     @property
     def parts(self) -> list[str]:
-        """What has a width of its own."""
+        """The parts with a width of their own."""
         return list(self.columns.bits)
 
     @property
     def problem_text(self) -> str:
-        """A line a bad row."""
+        """One line per invalid row."""
         return "\n".join(f"  line {line}: {reason}" for line, reason in self.problems)
 
 
@@ -73,17 +73,17 @@ def parse_pairs(name: str, text: str) -> dict[str, str]:
     >>> parse_pairs("bits-columns", "vit=vit_bits, llm=l")
     {'vit': 'vit_bits', 'llm': 'l'}
     """
-    found: dict[str, str] = {}
-    for each in (part.strip() for part in text.split(",") if part.strip()):
-        key, value = (piece.strip() for piece in each.partition("=")[::2])
-        if not key or not value or key in found:
-            raise InputError(f"{name}: {each!r} is not of the form name=value, or given twice")
-        found[key] = value
-    return found
+    pairs: dict[str, str] = {}
+    for pair in (part.strip() for part in text.split(",") if part.strip()):
+        key, value = (piece.strip() for piece in pair.partition("=")[::2])
+        if not key or not value or key in pairs:
+            raise InputError(f"{name}: {pair!r} is not of the form name=value, or is a duplicate")
+        pairs[key] = value
+    return pairs
 
 
 def metric_name(column: str) -> str:
-    """A column's name with what MLflow does not allow in metrics replaced.
+    """A column's name, without characters that MLflow does not allow in metrics.
 
     >>> metric_name("R@1 (text)")
     'R_1 _text_'
@@ -93,17 +93,17 @@ def metric_name(column: str) -> str:
 
 def parse_sizes(text: str) -> dict[str, float]:
     """Parameters by part, and of the whole model as "all"; {} from ""."""
-    found: dict[str, float] = {}
+    sizes: dict[str, float] = {}
     for part, value in parse_pairs("sizes", text).items():
         try:
-            found[part] = float(value)
+            sizes[part] = float(value)
         except ValueError as error:
             raise InputError(f"sizes: {part}={value} is not a number of parameters") from error
-    if found and "all" not in found:
-        raise InputError("sizes: all=... is missing, the parameters of the whole model")
-    if found and sum(v for k, v in found.items() if k != "all") > found["all"]:
+    if sizes and "all" not in sizes:
+        raise InputError("sizes: all=... is missing; give the parameters of the whole model")
+    if sizes and sum(v for k, v in sizes.items() if k != "all") > sizes["all"]:
         raise InputError("sizes: the parts have more parameters than the whole model (all)")
-    return found
+    return sizes
 
 
 def read_results(
@@ -114,20 +114,21 @@ def read_results(
     bpw: str = "",
     sizes: Mapping[str, float] | None = None,
 ) -> ResultTable:
-    """Read and check a table; what is not given is found by the columns' names.
+    """Read and check a table.
 
-    bits: columns by part; else those named vit_bits, bits_vit or bits.vit. score: else `score`.
-    bpw: its column; else `bpw`, or computed from sizes (`parse_sizes`). InputError for a file or a
-    column that cannot be read; bad rows are in the result.
+    bits: columns by part; by default those named vit_bits, bits_vit or bits.vit. score: its
+    column; by default `score`. bpw: its column; by default `bpw`, or computed from sizes
+    (`parse_sizes`). InputError for a file or a column that cannot be read; invalid rows are in the
+    result.
     """
     table = list(read_table(path))
     if not table:
         raise InputError(f"{path}: it has no rows")
     cells = (row for _, row in table if isinstance(row, dict))
-    known = list(dict.fromkeys(name for row in cells for name in row if name))
-    columns = _columns(known, bits, score, tuple(scores), bpw if not sizes or bpw else None)
-    chosen = ["bits-columns"] * bool(bits) + ["score"] * bool(score) + ["bpw"] * bool(bpw)
-    _check_spellings([row for _, row in table if isinstance(row, dict)], known, columns, chosen)
+    names = list(dict.fromkeys(name for row in cells for name in row if name))
+    columns = _columns(names, bits, score, tuple(scores), bpw if not sizes or bpw else None)
+    options = ["bits-columns"] * bool(bits) + ["score"] * bool(score) + ["bpw"] * bool(bpw)
+    _check_spellings([row for _, row in table if isinstance(row, dict)], names, columns, options)
     if sizes:
         _check_sizes(columns, sizes)
     rows, problems = [], []
@@ -136,40 +137,42 @@ def read_results(
             rows.append(_row(line, row, columns, sizes or {}))
         except InputError as error:
             problems.append((line, str(error)))
-    unread = [name for name in known if name not in columns.all]
+    unread = [name for name in names if name not in columns.all]
     return ResultTable(columns, rows, problems, unread)
 
 
 def _columns(
-    known: Sequence[str],
+    available: Sequence[str],
     bits: Mapping[str, str] | None,
     score: str,
     scores: tuple[str, ...],
     bpw: str | None,
 ) -> Columns:
     if not bits:
-        matches = [(BITS_COLUMN.fullmatch(name), name) for name in known]
-        found: dict[str, str] = {}
+        matches = [(BITS_COLUMN.fullmatch(name), name) for name in available]
+        by_part: dict[str, str] = {}
         for match, name in matches:
             if (
                 match
-                and (other := found.setdefault(match["before"] or match["after"], name)) != name
+                and (other := by_part.setdefault(match["before"] or match["after"], name)) != name
             ):
                 raise _two_spellings("bits-columns", other, name)
-        bits = found
+        bits = by_part
         if not bits:
             raise InputError(
-                "bits-columns: no column is named like vit_bits; name them like vit=NAME,llm=NAME "
-                f"(columns: {', '.join(known)})"
+                "bits-columns: no column has a name like vit_bits; give vit=NAME,llm=NAME "
+                f"(columns: {', '.join(available)})"
             )
-    if not score and "score" not in known:
-        raise InputError(f"score: which column is it? (columns: {', '.join(known)})")
+    if not score and "score" not in available:
+        raise InputError(
+            f"score: there is no column named score; choose one of {', '.join(available)}"
+        )
     if bpw == "":
-        bpw = "bpw" if "bpw" in known else ""
+        bpw = "bpw" if "bpw" in available else ""
     columns = Columns(bits, score or "score", scores, bpw or "")
     for name in columns.all:
-        if name not in known:
-            raise unknown("column", name, known)
+        if name not in available:
+            raise unknown("column", name, available)
     for part in bits:
         if not PART.fullmatch(part):
             raise InputError(f"bits-columns: {part!r} is not the name of a part (e.g. vit)")
@@ -187,18 +190,18 @@ def _columns(
 
 def _check_spellings(
     rows: Iterable[Mapping[str, Any]],
-    known: Iterable[str],
+    available: Iterable[str],
     columns: Columns,
-    chosen: Iterable[str],
+    options: Iterable[str],
 ) -> None:
-    """InputError where another column may be meant as well as one that was found by its name.
+    """InputError if the name of a default column is ambiguous.
 
-    chosen: the options by which the user chose columns.
+    options: those with which the user named columns.
     """
-    found = {"score": [columns.score], "bpw": [columns.bpw], "bits-columns": columns.bits.values()}
-    for option, names in found.items():
-        plain = {_plain(name): name for name in names if option not in chosen}
-        for name in known:
+    used = {"score": [columns.score], "bpw": [columns.bpw], "bits-columns": columns.bits.values()}
+    for option, names in used.items():
+        plain = {_plain(name): name for name in names if option not in options}
+        for name in available:
             if name in columns.all or (own := plain.get(_plain(name))) is None:
                 continue
             if option != "bits-columns" or all(_is_width(row.get(name)) for row in rows):
@@ -216,7 +219,7 @@ def _plain(column: str) -> str:
 
 
 def _is_width(cell: Any) -> bool:
-    """Whether a cell could be bits: the name of a model, say, cannot."""
+    """Whether a cell could be a number of bits."""
     try:
         return float(cell) in ALLOWED_BITS
     except (TypeError, ValueError):
@@ -225,29 +228,29 @@ def _is_width(cell: Any) -> bool:
 
 def _two_spellings(option: str, one: str, other: str) -> InputError:
     return InputError(
-        f"{option}: the columns {one!r} and {other!r} name one thing twice ({_plain(one)}); "
+        f"{option}: the columns {one!r} and {other!r} have the same meaning ({_plain(one)}); "
         f"remove or rename one, or choose with --{option}"
     )
 
 
 def _check_sizes(columns: Columns, sizes: Mapping[str, float]) -> None:
     if columns.bpw:
-        raise InputError("sizes: bpw is read from a column already; give one of the two")
+        raise InputError("sizes: bpw is already read from a column; give one of the two")
     for part in columns.bits:
         if part not in sizes:
-            raise InputError(f"sizes: {part}=... is missing, its quantized parameters")
+            raise InputError(f"sizes: {part}=... is missing; give its quantized parameters")
     for part in sizes:
         if part not in (*columns.bits, "all"):
             raise unknown("part", part, [*columns.bits, "all"])
 
 
 def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) -> ResultRow:
-    """A checked row; InputError with all that is wrong with it."""
+    """A validated row; InputError with all of its problems."""
     if not isinstance(cells, dict):
         raise InputError(f"{str(cells)[:60]} is not a row with named cells")
     wrong: list[str] = []
-    if None in cells:  # csv's key for cells beyond the head
-        wrong.append("it has more cells than the head")
+    if None in cells:  # csv's key for cells beyond the header
+        wrong.append("it has more cells than the header")
     widths: dict[str, int] = {}
     for part, name in columns.bits.items():
         value = _number(cells, name, wrong)
@@ -265,15 +268,15 @@ def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) ->
         metrics["bpw"] = _number(cells, columns.bpw, wrong)
     if wrong:
         raise InputError("; ".join(wrong))
-    found = {name: value for name, value in metrics.items() if value is not None}
+    values = {name: value for name, value in metrics.items() if value is not None}
     if sizes:
-        found["bpw"] = bits_per_weight(widths, sizes)
-        found["size_gib"] = round(found["bpw"] * sizes["all"] / GIB, 6)
-    return ResultRow(line, BitAllocation.of(widths), found)
+        values["bpw"] = bits_per_weight(widths, sizes)
+        values["size_gib"] = round(values["bpw"] * sizes["all"] / GIB, 6)
+    return ResultRow(line, BitAllocation.of(widths), values)
 
 
 def bits_per_weight(widths: Mapping[str, int], sizes: Mapping[str, float]) -> float:
-    """Bits per weight over all parameters; those in no part have 16.
+    """Bits per weight over all parameters; those outside of parts have 16.
 
     >>> bits_per_weight({"vit": 4}, {"vit": 50, "all": 100})
     10.0
@@ -283,7 +286,7 @@ def bits_per_weight(widths: Mapping[str, int], sizes: Mapping[str, float]) -> fl
 
 
 def _number(cells: Mapping[str, Any], name: str, wrong: list[str]) -> float | None:
-    """A cell as a finite number; None, and a reason in `wrong`, where it is none."""
+    """A cell as a finite number; None, with a reason added to `wrong`, for anything else."""
     given = cells.get(name)
     if given is None or (isinstance(given, str) and not given.strip()):
         wrong.append(f"{name}: empty")

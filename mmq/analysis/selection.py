@@ -1,4 +1,4 @@
-"""Selections by a budget: the best under a size, the smallest with a score, each with a chance."""
+"""Selections by a budget: the best under a size, the smallest with a score, and their chances."""
 
 import re
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A criterion in words, the point that it selects (None: nothing fits), and how sure that is.
+    """A criterion in words, the selected point (None: nothing fits), and its certainty.
 
-    chance: that other pictures select the same point; None if that is unknown.
+    chance: that other pictures select the same point; None if unknown.
     """
 
     criterion: str
@@ -53,7 +53,7 @@ class Selection:
 
     @property
     def text(self) -> str:
-        """The whole selection; the first line stands alone."""
+        """The complete selection; the first line is self-contained."""
         return f"{self.headline}{'. ' if self.point is None else chr(10)}{self.sureness}"
 
 
@@ -65,7 +65,7 @@ def select(
     clusters: Sequence[str],
     floor: float | None = None,
 ) -> list[Selection]:
-    """The best under the size, then the smallest with the score, as far as the budget has them.
+    """The best under the size, then the smallest with the score, for the bounds of the budget.
 
     Without any bound, the smallest within 1%. clusters: the picture of every sample. floor: the
     lowest possible score; a point that is not significantly above it is never selected. Chances
@@ -119,13 +119,13 @@ def _nothing(
         return "The unquantized model was not evaluated."
     fitting = [p for p in fitting if not p.is_unquantized]
     if not fitting:
-        seen = ""
+        detail = ""
         if points:
             smallest = min(points, key=lambda p: p.size)
-            seen = f"; the smallest has {smallest.size_text}"
-        return f"None of {len(points)} evaluated allocations fits{seen}."
+            detail = f"; the smallest has {smallest.size_text}"
+        return f"None of {len(points)} evaluated allocations fits{detail}."
     best = max(fitting, key=lambda p: p.score)
-    text = f"Of {len(fitting)} evaluated allocations that fit the best scores {best.score:.4g}"
+    text = f"Of {len(fitting)} evaluated allocations that fit, the best scores {best.score:.4g}"
     if at_floor(best, floor):
         text += f", which is not significantly above {floor:g}"
     return f"{text}: {best.allocation}."
@@ -133,50 +133,50 @@ def _nothing(
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the samples say of an answer. reference: the unquantized model's point."""
+    """The samples' evidence for a selection. reference: the unquantized model's point."""
 
     reference: Point | None
     paired: PairedScores
     budget: Budget
 
-    def of_best(self, chosen: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
-        """How often the best of these is the best, and what else is; the text and the chance."""
-        equals = [p for p in fitting if p.score == chosen.score and p != chosen]
-        names = {p.allocation for p in (chosen, *equals)}
-        start = self.kept(chosen)
+    def of_best(self, point: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
+        """How often the selected point is the best of these in resamples; text and chance."""
+        equals = [p for p in fitting if p.score == point.score and p != point]
+        names = {p.allocation for p in (point, *equals)}
+        start = self.retained(point)
         text = _ties(equals)
         if len(fitting) == 1:
             return f"{start}Nothing else that fits was evaluated.", None
-        by_size = sorted(fitting, key=lambda p: p.size)  # of equals the smaller one is better
+        by_size = sorted(fitting, key=lambda p: p.size)  # the smaller of two equals is better
         rivals = [p for p in by_size if self.paired.has(p)]
-        if chosen not in rivals or len(rivals) == 1:
+        if point not in rivals or len(rivals) == 1:
             whole = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
             return f"{start}{whole}{UNSURE}", None
         table = np.array([self.paired.resampled[p.allocation] for p in rivals])
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
         shares = {p.allocation: float(w) for p, w in zip(rivals, wins, strict=True)}
         own = sum(shares.pop(name, 0.0) for name in names)
-        known = "" if len(rivals) == len(fitting) else " and have a score of every sample"
+        scored = "" if len(rivals) == len(fitting) else " and have scores per sample"
         it = "one of them" if equals else "it"
-        said = f"Of {len(rivals)} evaluated that fit{known} {it} is the best"
-        said += f" in {own:.0%} of resamples"
+        sentence = f"Of {len(rivals)} evaluated that fit{scored}, {it} is the best"
+        sentence += f" in {own:.0%} of resamples"
         rival = max(shares, key=lambda name: shares[name], default=None)
         if rival is not None and shares[rival] > 0:
-            said += f", {rival} in {shares[rival]:.0%}"
-        parts = (text, f"{said}.", self.needed(chosen))
+            sentence += f", {rival} in {shares[rival]:.0%}"
+        parts = (text, f"{sentence}.", self.enough(point))
         return start + " ".join(part for part in parts if part), own
 
-    def of_smallest(self, chosen: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
-        """How sure it has the score that is asked for, and what surely has; text and chance."""
-        equals = [p for p in fitting if (p.size, p.score) == (chosen.size, chosen.score)
-                  and p != chosen]  # fmt: skip
-        start = self.kept(chosen)
+    def of_smallest(self, point: Point, fitting: Sequence[Point]) -> tuple[str, float | None]:
+        """How certainly a point reaches the required score, and which does; text and chance."""
+        equals = [p for p in fitting if (p.size, p.score) == (point.size, point.score)
+                  and p != point]  # fmt: skip
+        start = self.retained(point)
         if equals:
             start += f"As small, with the same score: {', '.join(p.allocation for p in equals)}. "
-        if not self.paired.has(chosen):
+        if not self.paired.has(point):
             return f"{start}{UNSURE}", None
-        criterion, (chance, seen) = self.budget.score_text, self.chance(chosen)
-        if seen:
+        criterion, (chance, varies) = self.budget.score_text, self.chance(point)
+        if varies:
             text = f"It is {criterion} in {chance:.0%} of resamples"
         else:
             text = (
@@ -190,24 +190,24 @@ class Evidence:
             text += f"; none of those evaluated reaches {SURE:.0%}" if safe is None else (
                 f"; the smallest that reaches {SURE:.0%}: {safe.allocation} ({safe.size_text})"
             )  # fmt: skip
-        return " ".join(part for part in (f"{start}{text}.", self.needed(chosen)) if part), chance
+        return " ".join(part for part in (f"{start}{text}.", self.enough(point)) if part), chance
 
     def chance(self, point: Point) -> tuple[float, bool]:
-        """That a point has the score that is asked for; whether resamples say so.
+        """The chance that a point reaches the required score; whether it comes from resamples.
 
-        Resamples of pictures that never lose never lose: there it is the chance that so many
-        pictures would have shown a loss, if as many of all pictures lost as the bound allows.
+        If no picture loses, no resample does: then it is the chance that so many pictures would
+        have shown a loss if as large a share of all pictures lost as the bound allows.
         """
         chance = float((self.paired.resampled[point.allocation] >= self.least()).mean())
-        if self._seen_to_vary(point):
+        if self._varies(point):
             return chance, True
         score, least = point.score, self.budget.least_of(self.reference)
         room = 1.0 if score <= 0 or least is None else min(1.0, max(0.0, 1 - least / score))
         most = 1 - (1 - room) ** self.paired.pictures
         return (most, False) if most < chance else (chance, True)
 
-    def _seen_to_vary(self, point: Point) -> bool:
-        """Whether some picture is worse than what is asked of all of them."""
+    def _varies(self, point: Point) -> bool:
+        """Whether some picture scores below the requirement for all of them."""
         if self.budget.min_score is None:
             assert self.reference is not None
             return not self.paired.has(self.reference) or self.paired.lost(point, self.reference)
@@ -215,44 +215,44 @@ class Evidence:
         return bool((means < self.budget.min_score).any())
 
     def least(self) -> np.ndarray | float:
-        """The score that is asked for, by resample where it depends on the unquantized one."""
+        """The required score, by resample if it depends on the unquantized score."""
         if self.budget.min_score is not None:
             return self.budget.min_score
         assert self.reference is not None
         scores = self.paired.resampled.get(self.reference.allocation)
         return self.budget.below(np.asarray(self.reference.score) if scores is None else scores)
 
-    def kept(self, chosen: Point) -> str:
-        """The share of the unquantized score that is kept, with its interval; "" if unknown."""
-        if self.reference is None or chosen.is_unquantized:
+    def retained(self, point: Point) -> str:
+        """The share of the unquantized score, with its interval; "" if unknown."""
+        if self.reference is None or point.is_unquantized:
             return ""
         if self.reference.score <= 0:
-            return f"It scores {chosen.score - self.reference.score:+.3g} against unquantized. "
-        share = chosen.score / self.reference.score
+            return f"It scores {point.score - self.reference.score:+.3g} against unquantized. "
+        share = point.score / self.reference.score
         text = f"{share:.1%} of the unquantized score{' kept' if share <= 1 else ''}"
-        if not self.paired.has(chosen, self.reference):
+        if not self.paired.has(point, self.reference):
             return f"{text}. "
-        interval = self.paired.share(chosen, self.reference)
+        interval = self.paired.share(point, self.reference)
         if interval is None:
             return f"{text}. "
         low, high = interval
         count = self.paired.pictures
         text += f" (95% interval {low:.1%} to {high:.1%}, {count} pictures, paired). "
-        if not self.paired.lost(chosen, self.reference):
-            new, old = (self.paired.totals[p.allocation] for p in (chosen, self.reference))
+        if not self.paired.lost(point, self.reference):
+            new, old = (self.paired.totals[p.allocation] for p in (point, self.reference))
             none = "No picture's score changed" if np.array_equal(new, old) else "No picture lost"
             text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
         return text
 
-    def needed(self, chosen: Point) -> str:
-        """How many pictures would show a loss as large as the one that is allowed, or of 1%."""
+    def enough(self, point: Point) -> str:
+        """How many pictures would show a loss as large as the allowed one, or of 1%."""
         reference = self.reference
-        if reference is None or reference.score <= 0 or chosen.is_unquantized:
+        if reference is None or reference.score <= 0 or point.is_unquantized:
             return ""
-        if not self.paired.has(chosen, reference):
+        if not self.paired.has(point, reference):
             return ""
         drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
-        new, old = (self.paired.totals[p.allocation] for p in (chosen, reference))
+        new, old = (self.paired.totals[p.allocation] for p in (point, reference))
         count = pictures_to_tell(new, old, drop)
         if count <= self.paired.pictures:
             return f"{self.paired.pictures} pictures are enough to show a loss of {words}."
@@ -260,7 +260,7 @@ class Evidence:
 
 
 def _ties(equals: Sequence[Point]) -> str:
-    """That others that fit, none of them smaller, score the same; "" where none does."""
+    """Which other fitting points, none smaller, score the same; "" if none does."""
     if len(equals) == 1:
         return f"1 other that fits scores the same and is not smaller: {equals[0].allocation}."
     return f"{len(equals)} others that fit score the same and are not smaller." if equals else ""

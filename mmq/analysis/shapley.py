@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 
 MAX_CELLS = 20_000  # above that `explain` is the faster one
-ROWS = 128  # explained at a time
-CHUNK = 4_000_000  # numbers held at a time
+ROWS = 128  # configurations explained at a time
+CHUNK = 4_000_000  # numbers in memory at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expectations:
-    """Expected predictions; cells: (1 + widths of part 0, ...), where index 0 is "not known"."""
+    """Expected predictions; cells: (1 + widths of part 0, ...), where index 0 is "unknown"."""
 
     levels: tuple[np.ndarray, ...]
     cells: np.ndarray
 
     def index(self, bits: np.ndarray) -> np.ndarray:
-        """Places (n, parts) of configurations that consist of known widths."""
-        found = [np.searchsorted(w, bits[:, j]) for j, w in enumerate(self.levels)]
-        return np.stack(found, axis=1) + 1
+        """Indices (n, parts) of configurations with known widths."""
+        positions = [np.searchsorted(w, bits[:, j]) for j, w in enumerate(self.levels)]
+        return np.stack(positions, axis=1) + 1
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """Expected predictions (n,)."""
@@ -40,8 +40,8 @@ class Expectations:
     def subsets(self, index: np.ndarray) -> np.ndarray:
         """Expected predictions (2^parts, n) where the parts of a bit mask are known."""
         parts = index.shape[1]
-        known = (np.arange(2**parts)[:, None] >> np.arange(parts)) & 1
-        return np.stack([self.at(index * mask) for mask in known])
+        masks = (np.arange(2**parts)[:, None] >> np.arange(parts)) & 1
+        return np.stack([self.at(index * mask) for mask in masks])
 
 
 def cell_count(bits: np.ndarray) -> int:
@@ -68,12 +68,12 @@ def expectations(forest: Any, bits: np.ndarray) -> Expectations:
 
 
 def _leaves(forest: Any, levels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Values of all leaves (l,) and, side by side for every part, their factors (l, states).
+    """Values of all leaves (l,) and their factors (l, states), side by side for all parts.
 
-    A factor is 1 where the width leads to the leaf, 0 where it does not, and for an unknown width
-    the share of training rows that went this way. All trees descend together, a level at a time.
+    A factor is 1 if the width leads to the leaf, 0 if it does not, and for an unknown width the
+    share of training rows that went this way. All trees descend together, one level at a time.
     """
-    trees = [each.tree_ for each in forest.estimators_]
+    trees = [estimator.tree_ for estimator in forest.estimators_]
     starts = np.cumsum([0] + [tree.node_count for tree in trees])[:-1]
     left = _joined(trees, "children_left", starts)
     right = _joined(trees, "children_right", starts)
@@ -81,27 +81,27 @@ def _leaves(forest: Any, levels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.n
     threshold = np.concatenate([tree.threshold for tree in trees])
     cover = np.concatenate([tree.weighted_n_node_samples for tree in trees])
     value = np.concatenate([tree.value[:, 0, 0] for tree in trees]) / len(trees)
-    owner = np.concatenate([np.full(len(w) + 1, j) for j, w in enumerate(levels)])
+    parts = np.concatenate([np.full(len(w) + 1, j) for j, w in enumerate(levels)])
     width = np.concatenate([np.concatenate([[np.nan], w]) for w in levels])
-    nodes, weights = starts, np.ones((len(trees), len(owner)))
-    found_values, found_weights = [], []
+    nodes, weights = starts, np.ones((len(trees), len(parts)))
+    leaf_values, leaf_weights = [], []
     while len(nodes):
         leaf = feature[nodes] < 0
-        found_values.append(value[nodes[leaf]])
-        found_weights.append(weights[leaf])
+        leaf_values.append(value[nodes[leaf]])
+        leaf_weights.append(weights[leaf])
         nodes, weights = nodes[~leaf], weights[~leaf]
-        asked = owner == feature[nodes, None]
+        splits = parts == feature[nodes, None]
         share = (cover[left[nodes]] / cover[nodes])[:, None]
         goes = np.where(np.isnan(width), share, width <= threshold[nodes, None])
-        to_left = weights * np.where(asked, goes, 1.0)
-        to_right = weights * np.where(asked, 1.0 - goes, 1.0)
+        to_left = weights * np.where(splits, goes, 1.0)
+        to_right = weights * np.where(splits, 1.0 - goes, 1.0)
         nodes = np.concatenate([left[nodes], right[nodes]])
         weights = np.concatenate([to_left, to_right])
-    return np.concatenate(found_values), np.concatenate(found_weights)
+    return np.concatenate(leaf_values), np.concatenate(leaf_weights)
 
 
 def _joined(trees: Sequence[Any], name: str, starts: np.ndarray) -> np.ndarray:
-    """Children of all trees' nodes, numbered through."""
+    """Children of all trees' nodes, numbered consecutively."""
     return np.concatenate(
         [getattr(tree, name) + start for tree, start in zip(trees, starts, strict=True)]
     )
@@ -110,7 +110,7 @@ def _joined(trees: Sequence[Any], name: str, starts: np.ndarray) -> np.ndarray:
 def explain(
     forest: Any, bits: np.ndarray, rows: np.ndarray, pairs: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Shapley values (n, parts) and, if asked for, interaction values (n, parts, parts) of rows.
+    """Shapley values (n, parts) of rows and, with `pairs`, interaction values (n, parts, parts).
 
     bits: what the forest was fitted to. A leaf's game is a product over its d parts, whose Shapley
     value is the integral over t from 0 to 1 of (a_i - b_i) prod_{j != i} (t a_j + (1 - t) b_j),
@@ -120,8 +120,8 @@ def explain(
     levels = tuple(np.unique(column) for column in bits.T)
     values, weights = _leaves(forest, levels)
     starts = np.cumsum([0] + [len(widths) + 1 for widths in levels])
-    found = [np.searchsorted(w, rows[:, j]) for j, w in enumerate(levels)]
-    columns = np.stack(found, axis=1) + 1 + starts[:-1]
+    positions = [np.searchsorted(w, rows[:, j]) for j, w in enumerate(levels)]
+    columns = np.stack(positions, axis=1) + 1 + starts[:-1]
     unknown = np.repeat(weights[:, starts[:-1]], np.diff(starts), axis=1)
     order = (np.count_nonzero(weights[:, starts[:-1]] < 1, axis=1) + 1) // 2
     phi = np.zeros(columns.shape)
@@ -148,14 +148,14 @@ def _integrate(
     both: np.ndarray | None,
 ) -> None:
     """Add these leaves' integrals to phi (n, parts) and both (n, parts, parts)."""
-    values, known, unknown = leaves
+    values, weights, unknown = leaves
     points, shares = np.polynomial.legendre.leggauss(count)
-    chosen = np.zeros((len(columns), known.shape[1]))
-    np.put_along_axis(chosen, columns, 1.0, axis=1)
+    selected = np.zeros((len(columns), weights.shape[1]))
+    np.put_along_axis(selected, columns, 1.0, axis=1)
     for point, share in zip((points + 1) / 2, shares / 2, strict=True):
-        factor = point * known + (1 - point) * unknown  # positive: unknown is, and point < 1
-        product = np.exp(np.log(factor) @ chosen.T) * (share * values)[:, None]
-        slope = (known - unknown) / factor
+        factor = point * weights + (1 - point) * unknown  # positive: unknown is, and point < 1
+        product = np.exp(np.log(factor) @ selected.T) * (share * values)[:, None]
+        slope = (weights - unknown) / factor
         phi += np.take_along_axis(product.T @ slope, columns, axis=1)
         if both is not None:
             for row, places in enumerate(columns):
@@ -180,7 +180,7 @@ def interaction_values(subsets: np.ndarray) -> np.ndarray:
     """SHAP interaction values (n, parts, parts) from expectations of all subsets (2^parts, n).
 
     As in Lundberg et al. 2020: a pair's effect is split evenly between (i, j) and (j, i), the
-    diagonal holds what is left of a part's Shapley value.
+    diagonal has the rest of a part's Shapley value.
     """
     parts = len(subsets).bit_length() - 1
     values = np.zeros((subsets.shape[1], parts, parts))

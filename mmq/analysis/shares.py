@@ -6,13 +6,13 @@ from mmq.analysis.forest import Measured
 
 
 def percent(measured: Measured) -> np.ndarray:
-    """Percent (measures, parts), the consensus last; NaN where a measure finds nothing at all.
+    """Percent (measures, parts), the consensus last; NaN if all of a measure's values are 0.
 
     A negative permutation importance is noise around zero and counts as zero.
     """
     rows = [measured.impurity, measured.permutation.mean(axis=0), measured.shap]
-    found = np.stack([normalized(row) for row in rows])
-    return np.concatenate([found, found.mean(axis=0, keepdims=True)])
+    shares = np.stack([normalized(row) for row in rows])
+    return np.concatenate([shares, shares.mean(axis=0, keepdims=True)])
 
 
 def normalized(values: np.ndarray) -> np.ndarray:
@@ -25,6 +25,6 @@ def normalized(values: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95% of resampled values; those that are nan are left out."""
+    """The middle 95% of resampled values, without NaN."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The table to analyze: per configuration the bits of its parts, its score and its samples."""
+"""The table to analyze: bits, score and samples of each configuration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ LOSS_FLOOR = 0.01  # of the reference's score: a smaller loss counts as this muc
 class Table:
     """Configurations of one study with their scores; higher is better.
 
-    bits: (n, parts). scores: (n,). samples: (n, m), a value a sample whose mean is the score up to
-    a factor, or None. pictures: (m,), samples of one picture share their number. notes: what was
-    dropped or averaged on the way, a sentence each.
+    bits: (n, parts). scores: (n,). samples: (n, m), one value per sample whose mean is the
+    score up to a factor, or None. pictures: (m,), samples of one picture have the same number.
+    notes: what was dropped or averaged, one sentence each.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Table:
 
     @property
     def varying(self) -> tuple[str, ...]:
-        """Parts that have more than one width."""
+        """Parts with more than one width."""
         moving = (self.bits != self.bits[:1]).any(axis=0)
         return tuple(part for part, moves in zip(self.parts, moving, strict=True) if moves)
 
@@ -44,9 +44,9 @@ class Table:
         return replace(self, notes=(*self.notes, *notes))
 
     def row(self, bits: Sequence[int]) -> int | None:
-        """Number of the row with these bits; None where there is none."""
-        found = np.flatnonzero((self.bits == np.asarray(bits)).all(axis=1))
-        return int(found[0]) if len(found) else None
+        """Index of the row with these bits; None if there is none."""
+        rows = np.flatnonzero((self.bits == np.asarray(bits)).all(axis=1))
+        return int(rows[0]) if len(rows) else None
 
     def select(self, rows: np.ndarray, parts: Sequence[str] | None = None) -> "Table":
         """These rows (and parts, in their order) as a table."""
@@ -67,9 +67,9 @@ def make_table(
 ) -> Table:
     """A table from a pandas DataFrame; bits: its columns by part.
 
-    Rows whose score or bits are no finite number are dropped, rows of the same configuration
-    averaged; notes say how many. samples, pictures: as in `Table`, samples in the frame's order.
-    InputError for a column that is not there, or where no row is left.
+    Rows without a finite score and bits are dropped and rows of the same configuration are
+    averaged; notes have the counts. samples, pictures: as in `Table`, samples in the frame's
+    order. InputError for a missing column, or if no row is left.
     """
     for column in (*bits.values(), score):
         if column not in frame.columns:
@@ -80,47 +80,47 @@ def make_table(
 
     columns = [*bits.values(), score]
     numbers = frame[columns].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype=float)
-    known = np.isfinite(numbers).all(axis=1)
+    valid = np.isfinite(numbers).all(axis=1)
     notes = []
-    if dropped := int((~known).sum()):
-        notes.append(f"{dropped} of {len(known)} rows dropped: no finite score or bits")
-    if not known.any():
-        raise InputError(f"{name or 'table'}: none of its {len(known)} rows has bits and a score")
-    values = None if samples is None else np.asarray(samples, dtype=float)[known]
+    if dropped := int((~valid).sum()):
+        notes.append(f"{dropped} of {len(valid)} rows dropped: no finite score or bits")
+    if not valid.any():
+        raise InputError(f"{name or 'table'}: none of its {len(valid)} rows has bits and a score")
+    values = None if samples is None else np.asarray(samples, dtype=float)[valid]
     if values is not None and not np.isfinite(values).all():
         values = None
-        notes.append("values of samples left out: some are no finite numbers")
-    found, owner = np.unique(numbers[known, :-1], axis=0, return_inverse=True)
-    owner = owner.reshape(-1)
-    if repeated := int(known.sum()) - len(found):
+        notes.append("values per sample omitted: some are not finite numbers")
+    configurations, groups = np.unique(numbers[valid, :-1], axis=0, return_inverse=True)
+    groups = groups.reshape(-1)
+    if repeated := int(valid.sum()) - len(configurations):
         notes.append(f"{repeated} rows repeat a configuration: their scores are averaged")
     table = Table(
         name=name,
         parts=tuple(bits),
-        bits=found,
-        scores=_averaged(numbers[known, -1:], owner)[:, 0],
-        samples=None if values is None else _averaged(values, owner),
+        bits=configurations,
+        scores=_averaged(numbers[valid, -1:], groups)[:, 0],
+        samples=None if values is None else _averaged(values, groups),
         notes=tuple(notes),
     )
     return _with_pictures(table, pictures)
 
 
-def _averaged(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Means of the rows (n, k) with the same owner."""
-    sums = np.zeros((owner.max() + 1, values.shape[1]))
-    np.add.at(sums, owner, values)
-    result: np.ndarray = sums / np.bincount(owner)[:, None]
+def _averaged(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Means of the rows (n, k) of each group."""
+    sums = np.zeros((groups.max() + 1, values.shape[1]))
+    np.add.at(sums, groups, values)
+    result: np.ndarray = sums / np.bincount(groups)[:, None]
     return result
 
 
 def _with_pictures(table: Table, pictures: Sequence[str] | None) -> Table:
-    """Pictures as numbers; samples that the score is no mean of are left out, with a note."""
+    """Pictures as numbers; samples are omitted, with a note, unless the score is their mean."""
     if table.samples is None:
         return table
     means = table.samples.mean(axis=1)
     scale = float(means @ table.scores) / max(float(means @ means), 1e-300)
     if not np.allclose(means * scale, table.scores, rtol=1e-3, atol=1e-3 * np.ptp(table.scores)):
-        note = "values of samples left out: the score is not their mean"
+        note = "values per sample omitted: the score is not their mean"
         return replace(table, samples=None, notes=(*table.notes, note))
     count = table.samples.shape[1]
     if pictures is None:
@@ -133,18 +133,18 @@ def _with_pictures(table: Table, pictures: Sequence[str] | None) -> Table:
 
 
 def reference_row(table: Table) -> int | None:
-    """The row with every part at its widest; None where it was not measured."""
+    """The row with every part at its widest; None if it was not measured."""
     return table.row(table.bits.max(axis=0)) if table.n else None
 
 
 def log_loss(scores: np.ndarray, reference: int | None) -> np.ndarray:
     """log10 of the relative loss against the reference, floored at 1% of the reference's score.
 
-    y = log10(max((s_ref - s) / |s_ref|, 0.01)): 0 where the score is lost, -2 where at most 1% of
-    it is, and where it grew. s_ref is the score of the row `reference` (every part at its widest),
-    or the best score where that one is missing. Losses below the floor are mostly evaluation
-    noise; without it their logarithms would be the largest differences of all. A reference that
-    scores 0 is replaced by the range of the scores as the unit of loss.
+    y = log10(max((s_ref - s) / |s_ref|, 0.01)): 0 if the score is lost, -2 if at most 1% of it is
+    lost or it increases. s_ref is the score of the row `reference` (every part at its widest), or
+    the best score if there is no such row. Losses below the floor are mostly evaluation noise, and
+    their logarithms would be the largest differences. If the reference scores 0, the range of the
+    scores is the unit of loss.
     """
     best = float(scores.max() if reference is None else scores[reference])
     unit = abs(best) or float(np.ptp(scores)) or 1.0
@@ -157,7 +157,7 @@ def resampled_scores(table: Table, rng: np.random.Generator) -> np.ndarray:
     assert table.samples is not None
     assert table.pictures is not None
     pictures = int(table.pictures.max()) + 1
-    drawn = np.bincount(rng.integers(0, pictures, pictures), minlength=pictures)
-    weights = drawn[table.pictures].astype(float)
+    counts = np.bincount(rng.integers(0, pictures, pictures), minlength=pictures)
+    weights = counts[table.pictures].astype(float)
     result: np.ndarray = table.samples @ weights / weights.sum()
     return result

@@ -7,7 +7,7 @@ NUMBER = re.compile(r"[-+]?[\d,]*\.?\d*(e[-+]?\d+)?%?|nan|-")
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A line a row, columns as wide as their cells; those that hold numbers end alike.
+    """One line per row, with columns as wide as their cells and numbers aligned to the right.
 
     >>> print(aligned(["name", "bits"], [["vit", "4"], ["llm", "16"]]))
     name  bits
@@ -41,7 +41,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """With so many digits behind the point; - where there is none.
+    """A number with a fixed count of decimals; - for None.
 
     >>> number(0.12345), number(None)
     ('0.123', '-')

@@ -16,13 +16,13 @@ from mmq.analysis.interactions import PairLoss, summarize
 from mmq.analysis.report import Analysis
 
 Layout = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
-MAX_PAIRS = 10  # lines of interactions; all of them are in the tables
+MAX_PAIRS = 10  # lines of interactions; the tables have all of them
 SCALES = {"score": "On the score", "log-loss": "On the logarithm of the loss"}
 ABOUT = "Percent of the importance with 95% intervals over resampled configurations"
 
 
 def text(analysis: Analysis, layout: Layout) -> str:
-    """The finding in the first line, then all there is to say; layout: aligned or markdown."""
+    """The finding in the first line, then all details; layout: aligned or markdown."""
     parts = [analysis.finding]
     if analysis.comparison is not None:
         head, rows = comparison_rows(analysis.comparison)
@@ -49,7 +49,7 @@ def _ranking(scale: str, ranking: Ranking, layout: Layout) -> list[str]:
     parts.append(f"{ABOUT}:")
     parts.append(layout(*share_rows(ranking)))
     orders = list(ranking.orders)
-    if len(orders) > MAX_PAIRS:  # all of them are in the tables: here each part and the next
+    if len(orders) > MAX_PAIRS:  # the tables have all of them; here, only neighbours
         names = list(ranking.consensus)
         orders = [o for o in orders if names.index(o.second) == names.index(o.first) + 1]
     parts.append(_list([order_sentence(order) for order in orders]))
@@ -57,18 +57,18 @@ def _ranking(scale: str, ranking: Ranking, layout: Layout) -> list[str]:
         unit = "the score's unit" if scale == "score" else "powers of ten of the loss"
         parts.append(f"SHAP interaction values, mean |phi_ij| in {unit}:")
         some = ranking.interactions[:MAX_PAIRS]
-        parts.append(_list([interaction_sentence(each) for each in some]))
+        parts.append(_list([interaction_sentence(interaction) for interaction in some]))
     return parts
 
 
 def _pairs(losses: Sequence[PairLoss]) -> list[str]:
-    found = summarize(losses)
-    if not found:
+    summaries = summarize(losses)
+    if not summaries:
         return [
-            "Measured interactions: none; they need the configuration with every part at its "
+            "Measured interactions: none; they require the configuration with every part at its "
             "widest, single parts quantized, and pairs of them."
         ]
-    return ["Measured interactions:", _list([pair_sentence(p) for p in found[:MAX_PAIRS]])]
+    return ["Measured interactions:", _list([pair_sentence(p) for p in summaries[:MAX_PAIRS]])]
 
 
 def _list(sentences: Sequence[str]) -> str:

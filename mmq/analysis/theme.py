@@ -1,4 +1,4 @@
-"""One look for all figures: colours that stay apart in greyscale, with marker and dash besides."""
+"""One style for all figures: colours distinct in greyscale, plus a marker and a dash each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def tidy(panel: Any) -> None:
 def errors(
     values: Sequence[float], lows: Sequence[float | None], highs: Sequence[float | None]
 ) -> list[list[float]]:
-    """Lengths of error bars below and above; 0 where there is no interval."""
+    """Lengths of error bars below and above; 0 without an interval."""
     below = [0.0 if x is None else max(v - x, 0.0) for v, x in zip(values, lows, strict=True)]
     above = [0.0 if x is None else max(x - v, 0.0) for v, x in zip(values, highs, strict=True)]
     return [below, above]

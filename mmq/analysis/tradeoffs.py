@@ -1,4 +1,4 @@
-"""Figures of studies: what quantizing one part or another costs and saves, and pairs of parts."""
+"""Figures of studies: cost and savings of quantizing different parts, and pairs of parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mmq.analysis.fronts import (
     pareto_front,
 )
 
-DARK = 0.5  # of the colour scale: from here on numbers are written in white
+DARK = 0.5  # share of the colour scale above which numbers are white
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Selection:
 
     @classmethod
     def of(cls, allocation: str, components: Sequence[str]) -> "Selection | None":
-        """From an allocation; None where it is no product of subsets at one width."""
+        """From an allocation; None unless it is a product of subsets at one width."""
         widths = BitAllocation.parse(allocation).widths(components)
-        chosen = {part: bits for part, bits in widths.items() if bits != UNQUANTIZED}
+        quantized = {part: bits for part, bits in widths.items() if bits != UNQUANTIZED}
         sides = [
-            tuple(name for name in names if any(part[k] == name for part in chosen))
+            tuple(name for name in names if any(part[k] == name for part in quantized))
             for k, names in enumerate((components, GROUPS, TYPES))
         ]
         full = len(sides[0]) * len(sides[1]) * len(sides[2])
-        if not chosen or len(set(chosen.values())) != 1 or len(chosen) != full:
+        if not quantized or len(set(quantized.values())) != 1 or len(quantized) != full:
             return None
-        return cls(sides[0], sides[1], sides[2], next(iter(chosen.values())))
+        return cls(sides[0], sides[1], sides[2], next(iter(quantized.values())))
 
 
 def sweep_figure(
@@ -49,21 +49,21 @@ def sweep_figure(
 ) -> Any:
     """Score against bpw: by components, by layer types, by block groups (paper, figures 3, 9, 10).
 
-    Grey dots are all allocations. In each panel the two other choices are everything; a line joins
-    the widths of one choice.
+    Grey dots are all allocations. In each panel the other two dimensions are complete; a line
+    joins the widths of one subset.
     """
     selections = {p: Selection.of(p.allocation, components) for p in points}
     everything = (tuple(components), GROUPS, TYPES)
-    figure, drawn = theme.panels(3, title, width=4.2, height=5)
-    for k, (panel, name) in enumerate(zip(drawn, ("components", "groups", "types"), strict=True)):
+    figure, axes = theme.panels(3, title, width=4.2, height=5)
+    for k, (panel, name) in enumerate(zip(axes, ("components", "groups", "types"), strict=True)):
         panel.scatter(
             [p.size for p in points], [p.score for p in points], s=5, color=theme.MUTED, alpha=0.5
         )
         lines: dict[tuple[str, ...], list[Point]] = {}
-        for point, chosen in selections.items():
-            if chosen is None:
+        for point, selection in selections.items():
+            if selection is None:
                 continue
-            sides = (chosen.components, chosen.groups, chosen.types)
+            sides = (selection.components, selection.groups, selection.types)
             if all(side == everything[j] for j, side in enumerate(sides) if j != k):
                 lines.setdefault(sides[k], []).append(point)
         for number, (side, some) in enumerate(sorted(lines.items(), key=lambda x: len(x[0]))):
@@ -78,7 +78,7 @@ def sweep_figure(
         panel.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12),
                      ncols=4, handlelength=3)  # fmt: skip
         theme.tidy(panel)
-    drawn[0].set_ylabel(f"{score_name}, {len(points)} allocations")
+    axes[0].set_ylabel(f"{score_name}, {len(points)} allocations")
     return figure
 
 
@@ -125,11 +125,9 @@ def pairs_figure(
     }
     widths = sorted({bits for key in scores for _, bits in key})
     pairs = [(a, b) for i, a in enumerate(components) for b in components[i + 1 :]]
-    figure, drawn = theme.panels(
-        len(pairs), f"{title}; the others at 16 bits", width=3.6, height=4
-    )
+    figure, axes = theme.panels(len(pairs), f"{title}; the others at 16 bits", width=3.6, height=4)
     low, top = min(scores.values(), default=0.0), max(scores.values(), default=1.0)
-    for panel, (one, other) in zip(drawn, pairs, strict=True):
+    for panel, (one, other) in zip(axes, pairs, strict=True):
         cells = [
             [scores.get(_pair(components, {one: i, other: j}), float("nan")) for i in widths]
             for j in widths
@@ -147,7 +145,7 @@ def pairs_figure(
         panel.set_xlabel(f"{one} bits")
         panel.set_ylabel(f"{other} bits")
         panel.tick_params(labelleft=True)
-    figure.colorbar(image, ax=list(drawn), label=score_name, shrink=0.8)
+    figure.colorbar(image, ax=list(axes), label=score_name, shrink=0.8)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""`mmq analyze`: how much each part matters for the score, and how sure that is."""
+"""`mmq analyze`: how much each part matters for the score, with intervals."""
 
 from collections.abc import Mapping
 
@@ -17,14 +17,14 @@ from mmq.studies.analysis_run import AnalyzeOptions, run_analysis
 def analyze(
     context: click.Context, options: AnalyzeOptions, plugin_options: Mapping[str, str]
 ) -> None:
-    """Rank the parts of a model by what their bits matter for the score, with intervals.
+    """Rank the parts of a model by how much their bits affect the score, with intervals.
 
     Reads the finished trials of studies in MLflow, or files. Trials with other quantizers, tasks
     or models are compared on the configurations that all of them share. Logs an MLflow run with
     the findings.
     """
     no_leftovers(context)
-    found = run_analysis(options)
-    click.echo(f"\n{text(found.analysis, aligned)}\n")
+    result = run_analysis(options)
+    click.echo(f"\n{text(result.analysis, aligned)}\n")
     print_how_to_browse()
-    click.echo(f"Open:      {found.url}")
+    click.echo(f"Open:      {result.url}")

@@ -17,13 +17,13 @@ def compare_quantizers(options: QuantizerStudyOptions, plugin_options: Mapping[s
     """Compare quantizers, with every component at one width after another.
 
     Plugin options such as --group-size 64 go to every quantizer that has them. Errors are means
-    over layers; output errors are all measured on what layers read in the unquantized model.
-    Seconds are the time that quantizing took; widths that were computed together share it equally.
+    over layers; output errors are measured on the layers' inputs in the unquantized model. Seconds
+    are the quantization time, shared equally by widths that are computed together.
     Run the same command again to resume after an interruption.
     """
-    found = run_comparison(options, plugin_options)
-    click.echo(aligned(*found.table))
-    click.echo(f"\n{found.finding}{found.problem_text}\n")
+    comparison = run_comparison(options, plugin_options)
+    click.echo(aligned(*comparison.table))
+    click.echo(f"\n{comparison.finding}{comparison.problem_text}\n")
     print_where_saved()
     print_how_to_browse()
-    click.echo(f"Open:      {found.url}")
+    click.echo(f"Open:      {comparison.url}")

@@ -1,4 +1,4 @@
-"""`mmq curves`: the score against the bits of each component alone, and of all of them."""
+"""`mmq curves`: the score against the bits of each component alone, and of all at once."""
 
 from collections.abc import Mapping
 
@@ -18,10 +18,10 @@ def curves(options: CurvesOptions, plugin_options: Mapping[str, str]) -> None:
     Plugin options such as --group-size 64 go to every quantizer that has them. Run the same
     command again to resume after an interruption.
     """
-    found = run_curves(options, plugin_options)
-    click.echo(f"{heading(found)} ({found.score_name}, n = {found.unquantized.n}):\n")
-    click.echo(aligned(*least_table(found)))
-    click.echo(found.problem_text)
+    result = run_curves(options, plugin_options)
+    click.echo(f"{heading(result)} ({result.score_name}, n = {result.unquantized.n}):\n")
+    click.echo(aligned(*least_table(result)))
+    click.echo(result.problem_text)
     print_where_saved()
     print_how_to_browse()
-    click.echo(f"Open:      {found.url}")
+    click.echo(f"Open:      {result.url}")

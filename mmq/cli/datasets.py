@@ -1,4 +1,4 @@
-"""`mmq datasets`: which data sets can be read, and where they lie."""
+"""`mmq datasets`: the data sets that can be read, and their folders."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from mmq.errors import InputError
 from mmq.system.regular_file import is_folder
 
 log = logging.getLogger(__name__)
-DEPTH = 2  # levels of subfolders that are looked into
+DEPTH = 2  # levels of subfolders to search
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) ->
 
 
 def data_root(given: str) -> Path:
-    """The folder to look in; InputError if a named one is missing."""
+    """The folder to search; InputError if a named one is missing."""
     for source, text in (("root", given), ("MMQ_DATA", os.environ.get("MMQ_DATA", ""))):
         if text and not is_folder(Path(text)):
             raise InputError(f"{source}: there is no folder {text!r}")
@@ -77,7 +77,7 @@ def data_root(given: str) -> Path:
 
 
 def folders(root: Path, depth: int) -> Iterator[Path]:
-    """The folder and its readable subfolders; hidden ones are passed over."""
+    """The folder and its readable subfolders, without hidden ones."""
     if not os.access(root, os.R_OK | os.X_OK):
         return
     yield root
@@ -88,11 +88,11 @@ def folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def look(name: str, reader: Dataset, places: list[Path]) -> Row:
-    """Where a data set is; folders inside a recognized one are passed over."""
+    """The folders of a data set; subfolders of a recognized one are skipped."""
     recognized: dict[Path, Place] = {}
     for folder in [] if reader.bundled else places:
         if not recognized.keys() & {*folder.parents} and reader.recognizes(folder):
-            # a name that is not UTF-8 can be printed, too
+            # also prints names that are not UTF-8
             shown = os.fsencode(folder).decode(errors="backslashreplace")
             lacking = tuple(reader.lacking(folder))
             recognized[folder] = Place(shown, has_training_split(reader, folder), lacking)

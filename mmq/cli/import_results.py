@@ -19,7 +19,7 @@ from mmq.studies.names import check_name, safe_name
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions(FileOptions):
-    """A table of results, what they are results of, and where they go."""
+    """A table of results, their origin, and the study to import them into."""
 
     scores: str = option("", "Columns of further scores (e.g. meteor,rouge).")
     bpw: str = option("", "Column of the bits per weight; empty: bpw.")
@@ -39,10 +39,10 @@ def read_file(options: FileOptions, path: str, **more: object) -> ResultTable:
     """The table that is given as an argument or with --file."""
     name = path or options.file
     if not name:
-        raise InputError("file: none is given; write `mmq import-results FILE`")
+        raise InputError("file: no file is given; write `mmq import-results FILE`")
     bits = parse_pairs("bits-columns", options.bits_columns)
-    found: ResultTable = read_results(Path(name), bits, options.score, **more)  # type: ignore[arg-type]
-    return found
+    table: ResultTable = read_results(Path(name), bits, options.score, **more)  # type: ignore[arg-type]
+    return table
 
 
 @click.command("import-results")
@@ -89,7 +89,7 @@ def _import(options: ImportOptions, table: ResultTable, file: Path) -> None:
         if value
     }
     study = _study_name(options, file)
-    if not options.study:  # the same rows in a file of another name are the same study
+    if not options.study:  # the same rows under another file name belong to the same study
         study = study_with(options.experiment, content_key(table, facts)) or study
     with open_import(options.experiment, study, facts) as run:
         imported = log_rows(run, table, facts)
@@ -121,7 +121,7 @@ def _study_name(options: ImportOptions, file: Path) -> str:
 
 
 def _summary(table: ResultTable, new: int, duplicates: int) -> str:
-    """What was imported, what was imported before, what was left out."""
+    """Counts of imported, duplicate and skipped rows."""
     texts = [f"{new} configurations imported"]
     if duplicates:
         texts.append(f"{duplicates} were imported before")

@@ -16,7 +16,7 @@ from mmq.system.environment import set_up_environment
 from mmq.system.secrets import hide_in_output
 from mmq.system.signals import Interrupt
 
-BUILT_IN = {  # command: the module that holds it
+BUILT_IN = {  # command: its module
     "ablate": "studies",
     "analyze": "analyze",
     "compare-quantizers": "compare_quantizers",
@@ -56,7 +56,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command and its arguments, with a warning for an option that comes twice."""
+        """The command and its arguments, with a warning for a repeated option."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             report_repeated(command, rest)
@@ -67,7 +67,7 @@ class Commands(click.Group):
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Log each step.")
 def cli(verbose: bool) -> None:
-    """Find where the bits of a vision-language model belong."""
+    """Find the best bit width for each part of a vision-language model."""
     logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
 
 
@@ -95,6 +95,6 @@ def main(argv: list[str] | None = None) -> Any:
     except Exception as error:
         if (text := disk.sentence(error, *disk.places())) is None:
             raise
-        logging.getLogger(__name__).info("The disk refused:", exc_info=error)
+        logging.getLogger(__name__).info("Disk error:", exc_info=error)
         click.echo(f"Error: {text}", err=True)
         sys.exit(2)

@@ -21,7 +21,7 @@ def flag(name: str) -> str:
 
 
 def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a click command one option per field, and pass unknown options on as the plugins'.
+    """Add one option per field to a click command; unknown options are passed to the plugins.
 
     The decorated function is called as f(options, plugin_options, **other_parameters).
     """
@@ -51,13 +51,13 @@ def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def leftovers(arguments: list[str]) -> Mapping[str, str]:
-    """Unknown options as a mapping; InputError for anything else than --name value.
+    """Unknown options as a mapping; InputError for anything but --name value.
 
     >>> leftovers(["--group-size", "64", "--symmetric=true"])
     {'group-size': '64', 'symmetric': 'true'}
     """
-    found: dict[str, str] = {}
-    spelled: dict[str, str] = {}  # --group-size and --group_size are one
+    options: dict[str, str] = {}
+    spelled: dict[str, str] = {}  # --group-size and --group_size are the same option
     rest = list(arguments)
     while rest:
         head = rest.pop(0)
@@ -71,25 +71,25 @@ def leftovers(arguments: list[str]) -> Mapping[str, str]:
         plain = name.replace("_", "-")
         if plain in spelled:
             raise InputError(
-                f"option --{name} is given twice, as {found[spelled[plain]]!r} and {value!r}; "
+                f"option --{name} is given twice, as {options[spelled[plain]]!r} and {value!r}; "
                 f"give it once"
             )
         spelled[plain] = name
-        found[name] = value
-    return found
+        options[name] = value
+    return options
 
 
 def report_repeated(command: click.Command, arguments: Sequence[str]) -> None:
-    """Warn about each of the command's own options that is given twice: click takes the last.
+    """Warn about each of the command's own options that is repeated: click uses the last one.
 
     `leftovers` handles unknown options.
     """
-    known = {name: param for param in command.params for name in param.opts}
+    params = {name: param for param in command.params for name in param.opts}
     given: dict[str, str] = {}
     rest = list(arguments)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
-        param = known.get(name)
+        param = params.get(name)
         if not isinstance(param, click.Option) or param.is_flag or param.multiple:
             continue
         if not equals and rest and not (param.flag_value is True and rest[0].startswith("-")):
@@ -105,5 +105,5 @@ def report_repeated(command: click.Command, arguments: Sequence[str]) -> None:
 def no_leftovers(context: click.Context) -> None:
     """InputError for an unknown option of a command that has no plugin options."""
     for name in leftovers(context.args):
-        known = [p.opts[0].removeprefix("--") for p in context.command.params]
-        raise unknown("option", name, known)
+        names = [p.opts[0].removeprefix("--") for p in context.command.params]
+        raise unknown("option", name, names)

@@ -1,4 +1,4 @@
-"""The last lines of a command: where its work is saved, and how to look at it."""
+"""The last lines of a command: where its results are saved, and how to browse them."""
 
 import click
 
@@ -11,7 +11,7 @@ def print_where_saved() -> None:
 
 
 def print_how_to_browse() -> None:
-    """Print how to start the MLflow UI, unless a server runs it already."""
+    """Print how to start the MLflow UI, unless a server already runs it."""
     from mmq.tracking import ui_command
 
     if command := ui_command():

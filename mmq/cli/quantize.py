@@ -30,11 +30,11 @@ class QuantizeOptions(BaselineOptions):
 @click.command("quantize")
 @options_from(QuantizeOptions)
 def quantize(options: QuantizeOptions, plugin_options: Mapping[str, str]) -> None:
-    """Quantize every component at every width into the store, where trials find the blocks.
+    """Quantize every component at every width, and store the blocks for later trials.
 
-    Run the same command again to resume at the block that was interrupted. If calibration inputs
-    come from the quantized model, each component is quantized behind unquantized ones and behind
-    those of its own width; trials of other allocations quantize the rest themselves.
+    Run the same command again to resume at the interrupted block. If calibration inputs come from
+    the quantized model, each component is quantized after unquantized components and after
+    components of its own width; trials of other allocations quantize the others themselves.
     """
     from mmq.tracking import plain_run
     from mmq.tracking.params import eval_spec_params

@@ -67,8 +67,8 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
         click.echo(f"\n{plan}")
     if outline.unread_blocks:
         click.echo(
-            f"\n{outline.unread_blocks} last vision blocks count in the size, but nothing reads "
-            f"their output: their bits do not change a score."
+            f"\nThe last {outline.unread_blocks} vision blocks count in the size, but their "
+            f"output is not used: their bits do not affect the score."
         )
     planned = planned_size(plan, outline.components, outline.parameters, quantizer)
     click.echo(
@@ -109,14 +109,14 @@ def _components(outline: Skeleton, plan: BitAllocation, quantizer: Quantizer) ->
     for name, component in outline.components.items():
         share = component.weights / outline.parameters
         bits = sum(stored[part, widths[part]] for part in finest(name, outline.components))
-        each = bits / component.weights if component.weights else UNQUANTIZED
+        average_bits = bits / component.weights if component.weights else UNQUANTIZED
         lines.append(
             f"{name:<12}{component.blocks:>8}{len(component.layers):>9}{component.weights:>18,}"
-            f"{share:>8.1%}{plan.within(name):>7}{each:>8.3f}"
+            f"{share:>8.1%}{plan.within(name):>7}{average_bits:>8.3f}"
         )
     rest = outline.parameters - sum(component.weights for component in outline.components.values())
     lines.append(
-        f"{'the rest':<12}{'':>17}{rest:>18,}{rest / outline.parameters:>8.1%}{UNQUANTIZED:>7}"
+        f"{'other':<12}{'':>17}{rest:>18,}{rest / outline.parameters:>8.1%}{UNQUANTIZED:>7}"
         f"{UNQUANTIZED:>8.3f}"
     )
     return "\n".join([*lines, f"{'all':<12}{'':>17}{outline.parameters:>18,}"])

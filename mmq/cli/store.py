@@ -80,7 +80,7 @@ def verify(context: click.Context, remove: bool) -> None:
     no_leftovers(context)
     every = list(items(home()))
     sound: Counter[str] = Counter()
-    found = Counter(item.kind for item in every)
+    counts = Counter(item.kind for item in every)
     damaged = unreadable = 0
     for item in tqdm(every, desc="verify", unit="file", leave=False):
         problem = item.problem()
@@ -96,41 +96,41 @@ def verify(context: click.Context, remove: bool) -> None:
         else:
             damaged += 1
             click.echo(f"{name}: {problem}" + ("; not removed" if remove else ""))
-    for kind in ("blocks", *(kind for kind in found if kind != "blocks")):
-        click.echo(f"{sound[kind]} of {found[kind]} {kind} are whole.")
+    for kind in ("blocks", *(kind for kind in counts if kind != "blocks")):
+        click.echo(f"{sound[kind]} of {counts[kind]} {kind} are intact.")
     problems = []
     if damaged:
-        hint = "remove what stands there by hand" if remove else "--remove removes them"
+        hint = "remove them by hand" if remove else "--remove removes them"
         problems.append(f"{damaged} files are damaged; {hint}")
     if unreadable:
-        problems.append(f"{unreadable} may not be read; correct their permissions")
+        problems.append(f"{unreadable} files are not readable; correct their permissions")
     if problems:
         raise InputError(f"store: {'; '.join(problems)}")
 
 
 @store.command("stuck")
-@click.option("--retry", is_flag=True, help="Retry to log them now.")
+@click.option("--retry", is_flag=True, help="Log them again now.")
 @click.option("--remove", is_flag=True, help="Remove their files permanently.")
 @click.pass_context
 def stuck(context: click.Context, retry: bool, remove: bool) -> None:
-    """List runs that wait to be logged, and runs that could not be logged."""
+    """List runs that are waiting to be logged, and runs that could not be logged."""
     no_leftovers(context)
     if retry and remove:
         raise InputError("stuck: give either --retry or --remove")
     if retry:
-        for each in unlogged.stuck():
-            unlogged.retry(each)
+        for run in unlogged.stuck():
+            unlogged.retry(run)
         _log_now()
     elif remove:
-        for each in unlogged.stuck():
-            unlogged.remove(each)
-            click.echo(f"{each.path}: removed")
+        for run in unlogged.stuck():
+            unlogged.remove(run)
+            click.echo(f"{run.path}: removed")
     for run_id, path in unlogged.waiting():
-        click.echo(f"Run {run_id} waits to be logged: {path}")
-    for each in unlogged.stuck():
-        click.echo(f"Run {each.run_id} could not be logged: {each.path}: {each.reason}")
+        click.echo(f"Run {run_id} is waiting to be logged: {path}")
+    for run in unlogged.stuck():
+        click.echo(f"Run {run.run_id} could not be logged: {run.path}: {run.reason}")
     if not unlogged.summary():
-        click.echo("No run waits to be logged.")
+        click.echo("No runs are waiting to be logged.")
 
 
 def _log_now() -> None:
@@ -161,17 +161,22 @@ def _log_now() -> None:
     "--yes", is_flag=True, help="Remove the blocks; without it, print what would be removed."
 )
 @click.pass_context
-def prune(context: click.Context, /, yes: bool, everything: bool, **chosen: Any) -> None:
+def prune(context: click.Context, /, yes: bool, everything: bool, **filters: Any) -> None:
     """Remove the selected blocks; they are computed again when a trial needs them."""
     no_leftovers(context)
-    if everything == any(chosen.values()):
-        raise InputError("prune: say which blocks, by --quantizer and so on, or --everything")
-    entries = [entry for entry in the_store().entries() if _matches(entry, **chosen)]
+    if everything == any(filters.values()):
+        raise InputError(
+            "prune: select blocks with --quantizer, --model, --component, --older-than or "
+            "--stale, or give --everything"
+        )
+    entries = [entry for entry in the_store().entries() if _matches(entry, **filters)]
     size = sum(entry.size for entry in entries) / MIB
     if yes:
         stay = [entry for entry in entries if not remove_stored(entry.path)]
         for entry in stay:
-            click.echo(f"{entry.path.name}: not removed: it is a folder, or may not be removed")
+            click.echo(
+                f"{entry.path.name}: not removed: it is a folder, or removal is not permitted"
+            )
         gone = len(entries) - len(stay)
         size -= sum(entry.size for entry in stay) / MIB
         click.echo(f"{gone} blocks removed, {size:.1f} MiB.")
@@ -198,12 +203,12 @@ def _is_current(entry: Entry) -> bool:
     """Whether the installed quantizer has the version that made it."""
     name = entry.key.get("quantizer", "")
     try:
-        found = registry.identity("quantizer", registry.load("quantizer", name))
+        installed = registry.identity("quantizer", registry.load("quantizer", name))
     except InputError:
         return False
     own = (
-        found.distribution,
-        found.version,
+        installed.distribution,
+        installed.version,
         [list(pair) for pair in room_versions(*CODE_ROOMS).items()],
     )
     stored = ("quantizer_distribution", "quantizer_version", "versions")

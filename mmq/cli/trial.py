@@ -22,7 +22,8 @@ class TrialOptions(BaselineOptions):
     """What to evaluate at which allocation."""
 
     bits: str = option(
-        "vit=4,qformer=8,llm=4", "Bits per component or part; what is not named stays at 16 bits."
+        "vit=4,qformer=8,llm=4",
+        "Bits per component or part; others stay at 16 (e.g. vit=4,llm=3).",
     )
     run: str = option(
         "",
@@ -37,10 +38,10 @@ def trial(options: TrialOptions, plugin_options: Mapping[str, str]) -> None:
     data_fingerprint = ""
     if options.run:
         options, plugin_options, data_fingerprint = as_in_run(options, plugin_options)
-    found = run_single(options, plugin_options, BitAllocation.parse(options.bits).over)
-    _print(found)
-    if data_fingerprint not in ("", found.record.spec.eval_spec.data_fingerprint):
-        click.echo("\nThe samples differ from those of that run: the scores do not compare.")
+    result = run_single(options, plugin_options, BitAllocation.parse(options.bits).over)
+    _print(result)
+    if data_fingerprint not in ("", result.record.spec.eval_spec.data_fingerprint):
+        click.echo("\nThe samples differ from those of that run; the scores are not comparable.")
 
 
 @click.command("evaluate-baseline")
@@ -50,11 +51,11 @@ def evaluate_baseline(options: BaselineOptions, plugin_options: Mapping[str, str
     _print(run_single(options, plugin_options, unquantized))
 
 
-def _print(found: SingleTrial) -> None:
-    click.echo(f"{summary(found.record)}\n")
+def _print(result: SingleTrial) -> None:
+    click.echo(f"{summary(result.record)}\n")
     print_where_saved()
     print_how_to_browse()
-    click.echo(f"Open:      {found.url}")
+    click.echo(f"Open:      {result.url}")
 
 
 def as_in_run(

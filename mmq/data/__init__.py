@@ -1,3 +1,3 @@
-"""Where samples come from: sources, pictures, seeded subsets, calibration pairs."""
+"""Sources of samples: data sets, pictures, seeded subsets, calibration pairs."""
 
-VERSION = 1  # raise it with every change that gives other samples, draws or pixels
+VERSION = 1  # raise it with every change of samples, random draws or pixels

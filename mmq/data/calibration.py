@@ -1,4 +1,4 @@
-"""Calibration pairs, run through the model's own forwards."""
+"""Calibration pairs, and the model's forward passes on them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What the model reads of each calibration sample, and a right answer ("" for none)."""
+    """A request and a correct answer ("" for none) per calibration sample."""
 
     pairs: tuple[tuple[Request, str], ...]
 
     def fingerprint(self, family: "ModelFamily") -> str:
-        """A hash of the pairs and of the versions of what runs them."""
+        """A hash of the pairs and of the versions of the code that processes them."""
         rooms = room_versions("data", "models", "quantization", "tensors")
         packages = [version(name) for name in ("torch", "transformers")]
         pictures = [[image.digest() for image in r.images] for r, _ in self.pairs]
@@ -37,11 +37,11 @@ class Calibration:
     def forwards(
         self, model: "LoadedModel", padded: bool = False
     ) -> Iterator["Callable[[], Tensor | None]"]:
-        """The model's forwards on all pairs, each to be called once.
+        """The model's forward passes on all pairs, each to be called once.
 
-        Unless `padded`, texts of one batch are equally long: padding would be calibrated on like
-        any other input. A family without stages reads one pair at a time, since its pictures may
-        take more or fewer tokens.
+        Unless `padded`, texts of one batch have the same length: padding would count as
+        calibration data. A family without stages processes one pair at a time, since its pictures
+        may have different numbers of tokens.
         """
         texts = [(model.render(request), answer) for request, answer in self.pairs]
         for part in self._batches(model, texts, padded):
@@ -52,7 +52,7 @@ class Calibration:
     def _batches(
         self, model: "LoadedModel", texts: Sequence[tuple[str, str]], padded: bool
     ) -> Iterator[Sequence[int]]:
-        """Positions of pairs with equally many pictures and, unless padded, equally long texts."""
+        """Indices of pairs with the same number of pictures and, unless padded, text length."""
         tokenizer = model.processor.tokenizer
         lengths = [len(tokenizer(with_answer(*pair))["input_ids"]) for pair in texts]
         counts = [len(request.images) for request, _ in self.pairs]

@@ -1,4 +1,4 @@
-"""Calibration pairs: what a quantizer may look at, and its result is never scored on."""
+"""Calibration pairs: the samples that a quantizer may use, never those that are scored."""
 
 import logging
 import random
@@ -65,7 +65,7 @@ def spare_pairs(
 def _hold_out(
     everything: Sequence[Sample], samples: Sequence[Sample], count: int, seed: int
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """The samples that stay, and pairs from pictures of which none is evaluated."""
+    """The remaining samples, and pairs from pictures that are not evaluated."""
     rng = random.Random(f"calibration {seed}")
     spare = len(_apart_from(everything, samples))
     if spare < count:
@@ -85,7 +85,7 @@ def _hold_out(
 
 
 def _apart_from(everything: Iterable[Sample], samples: Iterable[Sample]) -> list[Sample]:
-    """The samples that share no picture with those that are evaluated."""
+    """The samples that share no picture with evaluated ones."""
     evaluated = {image for sample in samples for image in sample.images}
     return [sample for sample in everything if evaluated.isdisjoint(sample.images)]
 

@@ -23,9 +23,9 @@ class DrawnData:
 
 
 def draw_data(options: TaskOptions, task: str, calibrated: bool, spare: bool = False) -> DrawnData:
-    """Find the data, draw from it, and check that every picture opens and none is in both draws.
+    """Find the data, draw from it, and check that every picture opens and is in one draw only.
 
-    The training split is read only if something is calibrated, or `spare` pairs are wanted.
+    The training split is read only for calibration, or if `spare` pairs are requested.
     """
     source = find_source(task, options.data, options.dataset)
     everything = source.samples()

@@ -30,28 +30,28 @@ class JsonStream:
         self.file, self.path, self.role = file, path, role
         self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.text, self.place, self.ended = "", 0, False
-        self.begins = 0  # the place where the value that was read last begins
+        self.begins = 0  # where the last value begins
         self._dropped_lines = 0
         self._dropped = 0  # characters before the text in memory
         self._first = b""
 
     @property
     def line(self) -> int:
-        """The line in which the value that was read last begins."""
+        """The line in which the last value begins."""
         return self._dropped_lines + self.text.count("\n", 0, self.begins) + 1
 
     def peek(self) -> str:
         """The next character that is not white space, without reading it; "" at the end."""
         while True:
-            found = SPACE.match(self.text, self.place)
-            self.place = found.end() if found else self.place
+            match = SPACE.match(self.text, self.place)
+            self.place = match.end() if match else self.place
             if self.place < len(self.text):
                 return self.text[self.place]
             if not self._more():
                 return ""
 
     def value(self) -> Any:
-        """The value that starts here, whole."""
+        """The complete value that starts here."""
         self.peek()
         self.begins = self.place
         while True:
@@ -60,8 +60,8 @@ class JsonStream:
             except JsonError as error:
                 reason, at, final = error.reason, error.at, error.final
             else:
-                found = SPACE.match(self.text, end)
-                end = found.end() if found else end
+                match = SPACE.match(self.text, end)
+                end = match.end() if match else end
                 # look at what follows: a number may be longer than the text in memory
                 if self.text[end : end + 1] in (",", "]", "}", ":"):
                     self.place = end
@@ -96,7 +96,7 @@ class JsonStream:
             self.peek()
 
     def _quick_items(self) -> Iterator[Any]:
-        """The next elements, up to the last one or one that needs a closer look."""
+        """The next elements, up to the last one or one that needs the slow path."""
         text, place = self.text, self.place
         while True:
             try:
@@ -105,8 +105,8 @@ class JsonStream:
                 return
             if text.startswith(", ", end):  # as json.dump writes it: quicker than the expression
                 end += 2
-            elif found := COMMA.match(text, end):
-                end = found.end()
+            elif match := COMMA.match(text, end):
+                end = match.end()
             else:
                 return
             if end >= len(text):
@@ -133,7 +133,7 @@ class JsonStream:
                 return
 
     def skip(self) -> None:
-        """Read over the value that starts here."""
+        """Skip the value that starts here."""
         if self.peek() == "[":
             for _ in self.items():
                 pass
@@ -146,8 +146,8 @@ class JsonStream:
             self.fail("there is text after the end of the value")
 
     def fail(self, reason: str, *at: int) -> NoReturn:
-        """InputError for what is wrong here, or at these places of the text in memory."""
-        places = " and ".join(self._line_and_column(each) for each in at or (self.place,))
+        """Raise an InputError for the current position, or for these in the text in memory."""
+        places = " and ".join(self._line_and_column(position) for position in at or (self.place,))
         raise InputError(
             f"{self.role}: {self.path} is not readable JSON: {reason} ({places})"
         ) from None

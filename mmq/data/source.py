@@ -1,4 +1,4 @@
-"""The evaluation set that --data names: found, cut by --limit, fingerprinted."""
+"""The evaluation set that --data names: located, limited and fingerprinted."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class Source:
         try:
             split = self.reader.splits(self.root).evaluation
             samples = list(self.reader.read(self.root, split))
-        except OSError as error:  # a reader that opens its files without looking first
+        except OSError as error:  # a reader that opens files without checking for them
             raise self._error(f"cannot be read ({error}).") from error
         self._check_ids(samples)
         if not samples:
@@ -46,7 +46,7 @@ class Source:
         return samples
 
     def calibration(self, count: int, seed: int) -> list[Sample] | None:
-        """`count` seeded samples of the training split whose pictures are there; None if none is.
+        """`count` seeded samples of the training split with existing pictures; None if none has.
 
         Never reads a split that shares pictures with the evaluated one.
         """
@@ -126,7 +126,7 @@ def find_source(task: str, data: str, dataset: str = "") -> Source:
         )  # fmt: skip
     if not (name := dataset or next(iter(fitting_names), "")):
         raise InputError(
-            f"data: {data!r} holds no data set for the task {task!r}. "
+            f"data: {data!r} contains no data set for the task {task!r}. "
             f"Expected layouts:\n\n{layouts}"
         )
     return Source(name, readers[name], root)
@@ -196,8 +196,8 @@ def fingerprint_samples(
         plain = [_base_names(value) if value is sample.images else value for value in values]
         hashed.update(json.dumps(plain, default=str).encode())
     for sample in samples:
-        each = [digests[image] for image in sample.images]
-        hashed.update(json.dumps([sample.id, *each]).encode())
+        image_digests = [digests[image] for image in sample.images]
+        hashed.update(json.dumps([sample.id, *image_digests]).encode())
     return hashed.hexdigest()[:20]
 
 

@@ -162,7 +162,7 @@ def _from_files(options: AnalyzeOptions) -> list[Table]:
         columns = {part: part for part in found.parts}
         table = make_table(pandas.DataFrame(rows), columns, name=Path(name).stem)
         if found.problems:
-            note = f"{len(found.problems)} invalid rows left out:\n{found.problem_text}"
+            note = f"{len(found.problems)} invalid rows skipped:\n{found.problem_text}"
             table = table.noting(note)
         tables.append(table)
     return tables

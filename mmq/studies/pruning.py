@@ -81,7 +81,7 @@ class Pruner:
             if found.at_least > 0:
                 why = Pruned(
                     len(outputs), len(samples), rival.allocation, rival.bpw < size.bpw,
-                    found.seen, found.at_least,
+                    found.observed, found.at_least,
                 )  # fmt: skip
                 return _score(scorer, samples, outputs), why
         return _score(scorer, samples, outputs), None

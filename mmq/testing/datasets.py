@@ -1,4 +1,4 @@
-"""What every data set must hold, tried on a small folder that you write."""
+"""The contract of every data set, tested on a small folder that you write."""
 
 import pickle
 from abc import ABC, abstractmethod

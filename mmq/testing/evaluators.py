@@ -1,4 +1,4 @@
-"""What every evaluator must satisfy, tried on the embedded models and scenes."""
+"""The contract of every evaluator, tested on the embedded models and scenes."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ def _samples(dataset: str, task: str) -> tuple[Any, ...]:
 
 
 class EvaluatorContract(ABC):
-    """Subclass it and implement `make`; name another model or data set where yours needs it."""
+    """Subclass it and implement `make`; set `model_name` and `dataset_name` if needed."""
 
     model_name = "embedded-blip2"
     dataset_name = "scenes"
@@ -115,13 +115,13 @@ class EvaluatorContract(ABC):
             assert all(map(math.isfinite, values))
 
     def _check_values(self, task: Task, evaluation: Evaluation) -> None:
-        """Outputs have the same values alone, and these lie in the bounds."""
+        """Outputs have the same values alone, all within the bounds."""
         if task.evaluator.bounds is None:
             return
         outputs = [prediction.text for prediction in evaluation.predictions]
-        each = evaluation.per_sample[evaluation.primary]
+        values = evaluation.per_sample[evaluation.primary]
         low, high = task.evaluator.bounds
-        for value, expected in zip(task.scorer.values(task.samples, outputs), each, strict=True):
+        for value, expected in zip(task.scorer.values(task.samples, outputs), values, strict=True):
             assert low <= value <= high
             assert math.isclose(value, expected, abs_tol=1e-9)
 

@@ -1,4 +1,4 @@
-"""What every model family must satisfy, tried on a small checkpoint of it."""
+"""The contract of every model family, tested on a small checkpoint."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -35,7 +35,7 @@ def _images() -> list[Any]:
 
 
 class FamilyContract(ABC):
-    """Subclass it and implement `checkpoint`: a bundled name, or a folder that your test made."""
+    """Subclass it and implement `checkpoint`: a bundled name, or a folder from your test."""
 
     @abstractmethod
     def checkpoint(self) -> str:
@@ -66,7 +66,7 @@ class FamilyContract(ABC):
         processor = model.family.load_processor(locate(self.checkpoint()))
         assert type(processor) is type(model.processor)
 
-    def test_every_format_renders_the_prompt_and_writes_text(self) -> None:
+    def test_every_format_renders_the_prompt_and_generates_text(self) -> None:
         model, images = self.model(), _images()
         for answer_format in model.family.formats:
             protocol = model.protocol(answer_format)
@@ -77,7 +77,7 @@ class FamilyContract(ABC):
 
     def _requests(self) -> list[Request]:
         if AnswerFormat.SHORT_ANSWER not in self.model().family.formats:
-            pytest.skip("this family writes no short answers")
+            pytest.skip("this family has no short answers")
         protocol = self.model().protocol(AnswerFormat.SHORT_ANSWER)
         pairs = zip(_images(), PROMPTS, strict=True)
         return [
@@ -133,6 +133,6 @@ class FamilyContract(ABC):
         model.restore_()
         assert torch.equal(layer.module.weight, before)
 
-    def test_it_matches_or_writes(self) -> None:
+    def test_it_matches_or_generates(self) -> None:
         family = self.model().family
         assert family.matches or family.formats

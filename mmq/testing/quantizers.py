@@ -1,4 +1,4 @@
-"""What every quantizer, and every calibrated one, must guarantee."""
+"""The contracts of every quantizer and of every calibrated one."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ def _error(quantizer: Quantizer, weight: Tensor, bits: int) -> float:
 
 
 def _activations(columns: int = 128, tokens: int = 64) -> Tensor:
-    """What a layer reads, (tokens, in): some inputs are larger than others, some correlate."""
+    """A layer's inputs, (tokens, in): some are larger than others, some are correlated."""
     generator = torch.Generator().manual_seed(1)
     sizes = torch.rand(columns, generator=generator).mul(5).exp()
     x = torch.randn(tokens, columns, generator=generator)
@@ -153,8 +153,8 @@ class CalibratedQuantizerContract(QuantizerContract):
     """Subclass it and implement `make`; the layers here have 64 outputs and 128 inputs."""
 
     differing_codes: ClassVar[float] = 0.0
-    """Share of codes that may differ between widths solved together and alone. Not 0 only if the
-    solver multiplies matrices whose shapes depend on it: the last bit may be rounded otherwise."""
+    """Share of codes that may differ between widths solved together and alone. Above 0 only if the
+    solver multiplies matrices whose shapes depend on this, which may change the last bit."""
 
     @abstractmethod
     def make(self) -> CalibratedQuantizer:
@@ -205,7 +205,7 @@ class CalibratedQuantizerContract(QuantizerContract):
         for bits, one in solved.items():
             assert torch.isfinite(one.weight.dequantize()).all()
             if name in NO_INFORMATION:
-                assert one.note, "a layer that calibration says nothing about needs a note"
+                assert one.note, "a layer without calibration data needs a note"
                 nearest = quantizer.quantize(_WEIGHT, bits)
                 assert torch.equal(one.weight.codes, nearest.codes)
 

@@ -89,7 +89,7 @@ def test_files_are_analysed_without_importing_them(store_uri, capsys):
     main(["analyze", "--file", "grid.csv", "--bits-columns", "vit=v,llm=l,q=qformer", *QUICK])
     out = capsys.readouterr().out
     assert out.strip().startswith("grid: llm ")
-    assert "1 invalid rows left out:\n  line 5: score: empty" in out
+    assert "1 invalid rows skipped:\n  line 5: score: empty" in out
     assert not runs(store_uri, "trial")
 
 
@@ -140,7 +140,7 @@ def test_real_trials_bring_their_samples_and_share_the_unquantized_model(store_u
     main(["analyze", "--study", "grid", *QUICK])
     out = capsys.readouterr().out
     assert "no ranking" in out or "of resamples of pictures" in out
-    assert "left out" not in out
+    assert "skipped" not in out
 
 
 def test_a_report_is_written_with_its_figures(store_uri, capsys):

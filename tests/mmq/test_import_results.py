@@ -66,8 +66,12 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
     [
         ("vit_bits,score\n", {}, "it has no rows"),
         ("", {}, "it has no rows"),
-        ("vit,score\n4,1\n", {}, "no column is named like vit_bits"),
-        ("vit_bits,cider\n4,1\n", {}, r"which column is it\? \(columns: vit_bits, cider\)"),
+        ("vit,score\n4,1\n", {}, "no column has a name like vit_bits"),
+        (
+            "vit_bits,cider\n4,1\n",
+            {},
+            "there is no column named score; choose one of vit_bits, cider",
+        ),
         ("vit_bits,cider\n4,1\n", {"score": "cyder"}, "Did you mean 'cider'"),
         (
             "vit_bits,score\n4,1\n",
@@ -75,7 +79,7 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
             "'v t' is not the name of a part",
         ),
         ("vit_bits,score,bpw\n4,1,3\n", {"scores": ["bpw"]}, "cannot be the name of a metric"),
-        ('[{"vit_bits": 4, "score": 1},\n{"vit_bits": }]', {}, "line 2: no JSON"),
+        ('[{"vit_bits": 4, "score": 1},\n{"vit_bits": }]', {}, "line 2 is not valid JSON"),
         ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is not a list of rows"),
     ],
 )
@@ -92,23 +96,23 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
     ("text", "options", "said"),
     [
         ("vit_bits, vit_bits,score\n4,8,1\n", {},
-         "the column 'vit_bits' comes twice, as columns 1 and 2"),
-        ("vit_bits,score,score\n4,1,2\n", {"score": "score"}, "twice, as columns 2 and 3"),
-        ("vit_bits,bits.vit,score\n4,8,1\n", {}, "'vit_bits' and 'bits.vit' name one thing"),
-        ("vit_bits,vit,score\n4,8,1\n", {}, "'vit_bits' and 'vit' name one thing twice"),
-        ("vit_bits,VIT_Bits,score\n4,8,1\n", {}, "'vit_bits' and 'VIT_Bits' name one"),
+         "the column 'vit_bits' is duplicated, as columns 1 and 2"),
+        ("vit_bits,score,score\n4,1,2\n", {"score": "score"}, "duplicated, as columns 2 and 3"),
+        ("vit_bits,bits.vit,score\n4,8,1\n", {}, "'vit_bits' and 'bits.vit' have"),
+        ("vit_bits,vit,score\n4,8,1\n", {}, "'vit_bits' and 'vit' have the same meaning"),
+        ("vit_bits,VIT_Bits,score\n4,8,1\n", {}, "'vit_bits' and 'VIT_Bits' have"),
         ("vit_bits,score,Score\n4,1,2\n", {}, "'score' and 'Score' .* choose with --score"),
         ("vit_bits,score,bpw,BPW\n4,1,2,3\n", {}, "'bpw' and 'BPW' .* choose with --bpw"),
         ("vit_bits,score,R@1,R_1\n4,1,2,3\n", {"scores": ["R@1", "R_1"]}, "'R_1' are one metric"),
         ("vit_bits,score,R@1\n4,1,2\n", {"scores": ["R@1", "R@1"]}, "'R@1' and 'R@1' are one"),
         ('[{"vit_bits": 4, "score": 1},\n {"vit_bits": 4, "score": 1, "score": 2}]', {},
-         r'line 2: no JSON: the key "score" appears twice \(line 2, column 18 and .* column 30'),
+         r'line 2 is not .* the key "score" appears twice \(line 2, column 18 and .* column 30'),
         ('{"vit_bits": 4, "score": 1, "a": {"b": 1, "b": 2}}', {}, 'the key "b" appears twice'),
-        ('[{"bits": {"vit": 4}, "bits.vit": 8}]', {}, "line 1: 'bits.vit' comes twice"),
-        ('[{"bits.vit": 4, "score": 1}, {"vit_bits": 4, "score": 1}]', {}, "name one thing"),
-        ('[{"vit_bits": 4, "a": ' + 30 * '{"a":' + "1" + 32 * "}" + "]", {}, "too deeply"),
+        ('[{"bits": {"vit": 4}, "bits.vit": 8}]', {}, "line 1: 'bits.vit' is duplicated"),
+        ('[{"bits.vit": 4, "score": 1}, {"vit_bits": 4, "score": 1}]', {}, "the same meaning"),
+        ('[{"vit_bits": 4, "a": ' + 30 * '{"a":' + "1" + 32 * "}" + "]", {}, "deeper than"),
         ("[" * 100_000, {}, "nested too deeply"),
-        ('vit_bits,score\n"4,1\n', {}, "line 1: no CSV: unexpected end of data"),
+        ('vit_bits,score\n"4,1\n', {}, "line 1 is not valid CSV: unexpected end of data"),
     ],
 )  # fmt: skip
 def test_what_comes_twice_or_is_no_table_is_refused_with_its_places(tmp_path, text, options, said):
@@ -207,7 +211,7 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
         5: "cider: 'nan' is not a finite number",
         6: "cider: 'x' is not a finite number",
         7: "vit_bits: 4.5 is not a whole number",
-        8: "it has more cells than the head",
+        8: "it has more cells than the header",
     }.items():
         assert f"line {line}: {said}" in err
     assert not Path("mlflow.db").exists()

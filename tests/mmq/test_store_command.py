@@ -66,7 +66,7 @@ def test_all_that_is_whole_is_counted_by_kind(kinds):
     assert result.exit_code == 0
     for kind in kinds:
         count = 2 if kind == "blocks" else 1
-        assert f"{count} of {count} {kind} are whole." in result.output
+        assert f"{count} of {count} {kind} are intact." in result.output
 
 
 def flip(path):
@@ -112,7 +112,7 @@ def test_what_may_not_be_read_is_not_called_damaged(kinds, monkeypatch):
     result = verify("--remove")
     assert "not readable" in result.output
     assert "damaged" not in str(result.exception)
-    assert "1 may not be read" in str(result.exception)
+    assert "1 files are not readable" in str(result.exception)
     assert kinds["records"].exists()
 
 

@@ -255,7 +255,7 @@ def test_what_is_no_regular_file_is_passed_over_by_name(tmp_path, layout, kind, 
             path.symlink_to(path.name)
         else:
             path.mkdir()
-    with pytest.raises(InputError, match="(holds no data set|lacks)"):
+    with pytest.raises(InputError, match="(contains no data set|lacks)"):
         find_source(task, str(root)).samples()
     assert {"pipe": "named pipe", "loop": "not readable", "folder": "a folder"}[
         kind

@@ -352,9 +352,9 @@ def test_inputs_that_tell_nothing_are_noted(value, note):
     ("options", "said"),
     [
         ({"group_size": -1}, "group_size: -1 is negative; 0 is one group per row"),
-        ({"grid": 0}, "grid: 0 ratios; choose at least 1"),
+        ({"grid": 0}, "grid: 0 is not at least 1"),
         ({"scale_dtype": "int8"}, "'int8' is not valid; choose from float16, bfloat16, float32"),
-        ({"symmetric": True, "symmetric_no_clipping": True}, "choose it or symmetric, not both"),
+        ({"symmetric": True, "symmetric_no_clipping": True}, "choose either this or symmetric"),
     ],
 )
 def test_options_out_of_range_are_refused(options, said):

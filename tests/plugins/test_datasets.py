@@ -128,7 +128,7 @@ def test_a_missing_folder_prints_the_expected_tree_and_the_download_page(tmp_pat
         find_source("vqa", str(tmp_path / "nowhere"))
     assert QUESTIONS in str(caught.value)
     assert "https://visualqa.org/download.html" in str(caught.value)
-    with pytest.raises(InputError, match="holds no data set for the task 'vqa'"):
+    with pytest.raises(InputError, match="contains no data set for the task 'vqa'"):
         find_source("vqa", str(tmp_path))
 
 

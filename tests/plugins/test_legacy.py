@@ -46,7 +46,9 @@ def test_nothing_of_the_package_stays_imported_and_what_was_comes_back(package, 
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_command():
-    with pytest.raises(InputError, match=r"not_there is not installed; pip install 'mmq\[legacy"):
+    with pytest.raises(
+        InputError, match=r"not_there is not installed. Install it with: pip install 'mmq\[legacy"
+    ):
         load_solver("not_there.solver")
 
 

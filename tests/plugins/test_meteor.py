@@ -117,5 +117,5 @@ def test_a_caption_that_kills_it_twice_is_named_with_the_cause(monkeypatch, scor
 
 def test_a_scorer_that_scores_a_known_caption_wrong_is_refused(monkeypatch):
     monkeypatch.setattr(module, "java_command", fake_meteor("print('0.5')"))
-    with pytest.raises(InputError, match="METEOR.* known caption 0.5 instead of 0.66"):
+    with pytest.raises(InputError, match="METEOR.* reference caption 0.5 instead of 0.66"):
         MeteorProcess().check()

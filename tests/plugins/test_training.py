@@ -10,7 +10,7 @@ from mmq_plugins.embedded import build_llava, build_retrieval, outliers, scenes,
 from mmq_plugins.embedded.build import PROMPT, build_blip2, build_processor, build_tokenizer
 from mmq_plugins.embedded.command import make
 from mmq_plugins.embedded.packing import logits_at_labels, pack
-from mmq_plugins.embedded.speakers import Said, blip2_speaker, llava_speaker
+from mmq_plugins.embedded.speakers import Example, blip2_speaker, llava_speaker
 from mmq_plugins.embedded.steps import Checkpoint
 from mmq_plugins.embedded.train_retrieval import Texts, tokenize, wrong_tokens
 
@@ -33,7 +33,7 @@ def test_packed_texts_see_what_they_see_alone(make_model, tokens):
     _, speaker = make_model()
     features = torch.randn(2, tokens, 128)
     texts = [
-        [Said("say it:", " a red star"), speaker.question("how many objects are there?", "3")],
+        [Example("say it:", " a red star"), speaker.question("how many objects are there?", "3")],
         [speaker.question("what color is the background?", "white")],
     ]
     with torch.no_grad():

@@ -90,7 +90,7 @@ def _karpathy_row(path: Path, place: str, row: Any) -> Captioned:
         check_entry(sentence, {"raw": str}, path, f"a sentence of {place}")
         number = sentence.get("sentid")
         if number is not None and (first := numbers.setdefault(str(number), k)) != k:
-            places = (f"sentences[{each}]" for each in (first, k))
+            places = (f"sentences[{position}]" for position in (first, k))
             raise twice(path, f"the sentid {number} of {place}", *places)
     texts = tuple(
         check_text(sentence["raw"], path, f"sentences[{k}] of {place}")
@@ -147,7 +147,7 @@ def read_tokens(path: Path, names: Collection[str]) -> Iterator[Captioned]:
         file, key, caption = _token(path, number, line)
         texts = captions.setdefault(file, {}) if Path(file).stem in names else {}
         if key in texts:
-            places = (f"line {each}" for each in (texts[key][0], number))
+            places = (f"line {line_number}" for line_number in (texts[key][0], number))
             raise twice(path, f"{file}#{key}", *places)
         texts[key] = number, caption
     if missing := set(names) - {Path(file).stem for file in captions}:

@@ -19,7 +19,7 @@ CAPTION = {"image_id": IDENTIFIER, "caption": str}
 
 
 class CocoCaptions(Dataset):
-    """Captions of val2017, or of val2014 where that is what the folder holds."""
+    """Captions of val2017, or of val2014 if the folder has only that."""
 
     tasks: ClassVar[tuple[str, ...]] = ("captioning",)
     layout: ClassVar[str] = (
@@ -30,7 +30,7 @@ class CocoCaptions(Dataset):
         "FOLDER/train2017/*.jpg                     (or train2014/)\n"
         "from https://cocodataset.org/#download"
     )
-    # val2017 was taken from val2014, so that train2017 holds most of val2014's pictures
+    # val2017 is a subset of val2014, and train2017 has the rest of val2014's pictures
     training: ClassVar[dict[str, tuple[str, ...]]] = {
         "val2017": ("train2017", "train2014"),
         "val2014": ("train2014",),
@@ -58,7 +58,7 @@ class CocoCaptions(Dataset):
         yield from _captioned(path, pictures, only_these=False)
 
     def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
-        """The same; captions of other pictures are not held."""
+        """The same for some pictures, without captions of others in memory."""
         path, pictures = _pictures(root, split)
         selected = choose(pictures)
         return [*_captioned(path, selected, only_these=True)] if selected else []
@@ -90,7 +90,7 @@ def _image(folder: Path, name: str) -> tuple[FileImage]:
 def _captioned(
     path: Path, pictures: Iterable[Sample], only_these: bool
 ) -> Iterator[CaptionSample]:
-    """The pictures with their captions; captions of others are an error, or passed over."""
+    """The pictures with their captions; captions of others are an error, or skipped."""
     images = {sample.id: sample.images for sample in pictures}
     references: dict[str, list[str]] = {key: [] for key in images}
     # ids of captions are no keys: only rows of the same id, picture and caption are copies
@@ -108,7 +108,7 @@ def _captioned(
     check_repeats(path, references)
     if bare := sum(not captions for captions in references.values()):
         log.warning(
-            "captions: %d of %d pictures have no caption in %s; they are left out",
+            "captions: %d of %d pictures have no caption in %s; they are omitted",
             bare, len(images), path,
         )  # fmt: skip
     for key, captions in references.items():

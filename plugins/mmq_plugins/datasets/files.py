@@ -12,7 +12,7 @@ from mmq.system.regular_file import is_folder, other_kind
 log = logging.getLogger(__name__)
 Pictures = Callable[[str], tuple[FileImage]]
 _warned: set[Path] = set()
-# where archives are unpacked to beside the folder itself
+# where archives unpack to, besides the folder itself
 ANNOTATION_FOLDERS = ("", "annotations", "Annotations", "questions", "Questions", "questions1.2")
 PICTURE_FOLDERS = ("", "images", "Images", "Images/mscoco", "coco", "coco/images")
 SHARED_PICTURES = 4096  # that questions which follow one another share
@@ -77,5 +77,5 @@ def _is_file(path: Path) -> bool:
         kind = f"not readable ({error.strerror})"
     if kind and path not in _warned:
         _warned.add(path)
-        log.warning("annotations: %s is passed over: it is %s, not a regular file", path, kind)
+        log.warning("annotations: %s is skipped: it is %s, not a regular file", path, kind)
     return not kind

@@ -20,9 +20,9 @@ from mmq_plugins.embedded.scenes import GRID, IMAGE_SIZE, make_scene
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<image>")
 PAD, EOS, IMAGE = 1, 2, 4
-BOS = EOS  # OPT starts a text with </s>
+BOS = EOS  # OPT's texts start with </s>
 VOCAB_SIZE = 512
-QUERY_TOKENS = GRID * GRID  # one a cell
+QUERY_TOKENS = GRID * GRID  # one per cell
 PATCH_SIZE = 8
 PROMPT = "Question: {} Short answer:"
 PIXEL_MEAN, PIXEL_STD = [0.5] * 3, [0.25] * 3
@@ -83,7 +83,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
 
 
 def blip2_config() -> Blip2Config:
-    """6 ViT, 4 Q-Former and 4 OPT blocks; every width divides by 128."""
+    """6 ViT, 4 Q-Former and 4 OPT blocks; every width is a multiple of 128."""
     vision = {
         "hidden_size": 128,
         "intermediate_size": 512,
@@ -133,7 +133,7 @@ def blip2_config() -> Blip2Config:
 
 
 def build_blip2(seed: int) -> Blip2ForConditionalGeneration:
-    """An untrained model whose queries and patches know their place."""
+    """An untrained model whose queries and patches have 2-D positions."""
     torch.manual_seed(seed)
     model = Blip2ForConditionalGeneration(blip2_config())
     place_queries_(model)
@@ -154,8 +154,8 @@ def sincos_2d(side: int, width: int) -> torch.Tensor:
 def place_queries_(model: Blip2ForConditionalGeneration) -> None:
     """Give queries and patches 2-D positions and let the first cross-attention compare them.
 
-    transformers starts all query tokens at zero, where they stay equal for ever, and the ViT's
-    weights at 1e-10 (its initializer_range default), so both need a start of their own.
+    transformers initializes all query tokens at zero, where they stay equal, and the ViT's weights
+    at 1e-10 (its initializer_range default), so both are initialized here.
     """
     width = model.query_tokens.shape[-1]
     positions = model.vision_model.embeddings.position_embedding

@@ -30,12 +30,12 @@ BOS = 0
 OPENING = "USER: "
 INSTRUCTION = "\nAnswer the question using a single word or phrase. ASSISTANT:"
 DESCRIPTION = "\nDescribe the image. ASSISTANT:"
-PATCH_SIZE = CELL  # a patch a cell: reading 64 patches, the language model stayed on a plateau
+PATCH_SIZE = CELL  # one patch per cell: with 64 patches, the language model stayed on a plateau
 PATCHES = (IMAGE_SIZE // PATCH_SIZE) ** 2
 
 
 def build_llava_tokenizer(scenes: int = 4000) -> PreTrainedTokenizerFast:
-    """The scenes' BPE tokenizer with LLaVA's instruction as a single token: it never varies."""
+    """The scenes' BPE tokenizer with LLaVA's constant instruction as a single token."""
     tokenizer = build_tokenizer(scenes, prompt="{}", bos="<s>", relations=4)
     tokenizer.add_tokens(
         [AddedToken(text, normalized=False) for text in (OPENING, INSTRUCTION, DESCRIPTION)]
@@ -62,7 +62,7 @@ def build_llava_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def llava_config() -> LlavaConfig:
-    """6 CLIP ViT blocks, the last of which LLaVA never reads, and 4 Llama blocks."""
+    """6 CLIP ViT blocks, the last of which LLaVA does not use, and 4 Llama blocks."""
     vision = CLIPVisionConfig(
         hidden_size=128,
         intermediate_size=512,
@@ -96,14 +96,14 @@ def llava_config() -> LlavaConfig:
 
 
 def clip_of(model: LlavaForConditionalGeneration) -> Any:
-    """The CLIP ViT itself: transformers 5 has one wrapper less around it."""
+    """The CLIP ViT without the wrapper of transformers 4."""
     tower = model.model.vision_tower
     return getattr(tower, "vision_model", tower)
 
 
 @torch.no_grad()
 def build_llava(seed: int) -> LlavaForConditionalGeneration:
-    """An untrained model whose patches know their place."""
+    """An untrained model whose patches have 2-D positions."""
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(llava_config())
     embedding = clip_of(model).embeddings.position_embedding

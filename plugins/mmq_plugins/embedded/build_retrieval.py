@@ -16,7 +16,7 @@ SHARED_WIDTH = 32  # a quarter of the Q-Former's width: real BLIP-2 has a third
 
 
 def build_retrieval_tokenizer(scenes: int = 4000) -> PreTrainedTokenizerFast:
-    """The scenes' BPE tokenizer; <s> opens a text, and its state stands for the text."""
+    """The scenes' BPE tokenizer; <s> starts a text, and its state represents the text."""
     tokenizer = build_tokenizer(scenes, bos="<s>")
     tokenizer.padding_side = "right"
     return tokenizer
@@ -28,7 +28,7 @@ def build_retrieval_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Proces
 
 
 def retrieval_config() -> Blip2Config:
-    """The embedded BLIP-2's ViT and Q-Former, which reads text too."""
+    """The embedded BLIP-2's ViT and Q-Former, which also encodes text."""
     generation = blip2_config()
     return Blip2Config(
         vision_config=generation.vision_config.to_dict(),
@@ -42,15 +42,15 @@ def retrieval_config() -> Blip2Config:
 
 @torch.no_grad()
 def build_retrieval(
-    seed: int, seeing: Blip2ForConditionalGeneration
+    seed: int, source: Blip2ForConditionalGeneration
 ) -> Blip2ForImageTextRetrieval:
-    """A model that sees as `seeing` does and cannot read yet."""
+    """A model with the vision weights of `source` and an untrained text part."""
     torch.manual_seed(seed)
     model = Blip2ForImageTextRetrieval(retrieval_config())
-    model.vision_model.load_state_dict(seeing.vision_model.state_dict())
-    found = model.qformer.load_state_dict(seeing.qformer.state_dict(), strict=False)
-    assert not found.unexpected_keys, found.unexpected_keys
-    model.query_tokens.copy_(seeing.query_tokens)
+    model.vision_model.load_state_dict(source.vision_model.state_dict())
+    loaded = model.qformer.load_state_dict(source.qformer.state_dict(), strict=False)
+    assert not loaded.unexpected_keys, loaded.unexpected_keys
+    model.query_tokens.copy_(source.query_tokens)
     for layer in model.qformer.encoder.layer:  # texts start with the queries' feed-forwards
         layer.intermediate.load_state_dict(layer.intermediate_query.state_dict())
         layer.output.load_state_dict(layer.output_query.state_dict())

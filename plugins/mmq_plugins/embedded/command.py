@@ -1,4 +1,4 @@
-"""`mmq train-embedded`: train one of the embedded models again, from a seed."""
+"""`mmq train-embedded`: train an embedded model from a seed."""
 
 import json
 import time
@@ -22,12 +22,14 @@ STEPS = ("vision_steps", "language_steps", "relation_steps")
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How to train and where to put the checkpoint; 0 stands for the shipped model's number."""
+    """How to train and where to save the checkpoint; 0: as for the shipped model."""
 
-    model: str = option("embedded-blip2", "embedded-blip2, embedded-llava, embedded-retrieval.")
-    output: str = option("", "Folder for the checkpoint; the model's name if empty.")
+    model: str = option(
+        "embedded-blip2", "Model to train: embedded-blip2, embedded-llava or embedded-retrieval."
+    )
+    output: str = option("", "Folder for the checkpoint; if empty: the model's name.")
     seed: int = option(0, "Seed of weights and data.")
-    images: int = option(0, "Training scenes; 0: as for the shipped model.")
+    images: int = option(0, "Number of training scenes (e.g. 60000); 0: as for the shipped model.")
     vision_steps: int = option(0, "Steps of the vision encoder (and the Q-Former).")
     language_steps: int = option(0, "Steps of the language model, or of the matching Q-Former.")
     relation_steps: int = option(0, "Steps of the embedded BLIP-2's last stage.")
@@ -36,47 +38,49 @@ class TrainOptions:
 
 @click.command("train-embedded")
 @options_from(TrainOptions)
-def train_embedded(chosen: TrainOptions, extra: Mapping[str, str]) -> None:
-    """Train an embedded model on scenes, one to two hours on one core; curves go to MLflow.
+def train_embedded(options: TrainOptions, plugin_options: Mapping[str, str]) -> None:
+    """Train an embedded model on scenes, one to two hours on one core, and log curves to MLflow.
 
-    The shipped checkpoints came from the defaults. The same command goes on after a kill.
+    The defaults train the shipped checkpoints. Run the same command again to resume.
     """
-    for name in extra:
+    for name in plugin_options:
         raise unknown("option", name, [f.replace("_", "-") for f in TrainOptions.__slots__])
     from mmq.tracking import plain_run
     from mmq_plugins.embedded.steps import Checkpoint
     from mmq_plugins.embedded.train import RECIPES
 
-    if chosen.model not in RECIPES:
-        raise unknown("embedded model", chosen.model, RECIPES)
-    recipe = RECIPES[chosen.model]
-    config = configure(recipe.config, chosen)
-    output = Path(chosen.output or chosen.model)
-    Checkpoint(output, config).load("any")  # refuses a training with other settings
+    if options.model not in RECIPES:
+        raise unknown("embedded model", options.model, RECIPES)
+    recipe = RECIPES[options.model]
+    config = configure(recipe.config, options)
+    output = Path(options.output or options.model)
+    Checkpoint(output, config).load("any")  # InputError for a training with other settings
     output.mkdir(parents=True, exist_ok=True)
     params = {f"training.{name}": value for name, value in asdict(config).items()}
-    params["training.model"] = chosen.model
-    with plain_run(chosen.experiment, f"train {output.name}", params) as run:
+    params["training.model"] = options.model
+    with plain_run(options.experiment, f"train {output.name}", params) as run:
         make(recipe, config, output, lambda values, step: run.log(metrics=values, step=step))
     click.echo(f"Checkpoint: {output} (use it with --model {output})")
 
 
-def configure(config: "TrainConfig", chosen: TrainOptions) -> "TrainConfig":
-    """The recipe's settings with those that were given; InputError for impossible ones."""
-    given = {name: getattr(chosen, name) for name in ("images", *STEPS) if getattr(chosen, name)}
+def configure(config: "TrainConfig", options: TrainOptions) -> "TrainConfig":
+    """The recipe's settings with the given ones; InputError for invalid ones."""
+    given = {name: getattr(options, name) for name in ("images", *STEPS) if getattr(options, name)}
     for name, value in given.items():
         if value < 1:
-            raise InputError(f"{name}: {value} is negative")
+            raise InputError(f"{name}: {value} is negative; give 1 or more, or 0 for the default")
     if "relation_steps" in given and not config.relation_steps:
-        raise InputError(f"relation_steps: {chosen.model} has no such stage; leave it at 0")
+        raise InputError(f"relation_steps: {options.model} has no such stage; leave it at 0")
     smallest = max(config.vision_batch, config.language_batch)
     if given.get("images", smallest) < smallest:
-        raise InputError(f"images: {chosen.images} is less than a batch of {smallest}")
-    return replace(config, seed=chosen.seed, **given)
+        raise InputError(
+            f"images: {options.images} is less than a batch; give at least {smallest}"
+        )
+    return replace(config, seed=options.seed, **given)
 
 
 def make(recipe: "Recipe", config: "TrainConfig", output: Path, sink: Any) -> None:
-    """Train, add outlier channels, save model and processor; one thread, so a seed is a result."""
+    """Train, add outlier channels, save model and processor; deterministic on one thread."""
     from mmq_plugins.embedded.train import train
 
     started = time.time()

@@ -1,17 +1,16 @@
 """Gives a small model the outlier channels of large ones, without changing its function.
 
-Why: a small model trained for an hour has none, and stays good at two bits, where large
-transformers collapse. How many: up to 1% of the channels carry what quantization must not lose
-(Lin et al. 2023, AWQ, section 3.1: 0.1% to 1%), so 1% of the channels are chosen, at least one.
-How large: in LLaMA-7B and its like, 99.9% of a layer's weights lie within a tenth of its range
-(Kim et al. 2023, SqueezeLLM, section 4.2), so the chosen channels are scaled until the others lie
-within a tenth, to the nearest power of two.
+Why: a small model trained for an hour has none and works at two bits, where large transformers
+collapse. How many: 0.1% to 1% of the channels are salient (Lin et al. 2023, AWQ, section 3.1), so
+1% of the channels are selected, at least one. How large: in LLaMA-7B and similar models, 99.9% of
+a layer's weights lie within a tenth of its range (Kim et al. 2023, SqueezeLLM, section 4.2), so
+the selected channels are scaled until the others lie within a tenth, to the nearest power of two.
 
 What: a channel between two operations that are linear in it is scaled on one side and unscaled on
-the other: a normalization's gain against the weights behind it, the value against the output
+the other: a normalization's gain against the next layer's weights, the value against the output
 projection, the first against the second feed-forward layer through ReLU (in Llama the up- against
-the down-projection). All factors are powers of two, so that in float32 not a bit of the output
-changes. This stands in for a large model's difficulty; it is no finding about one.
+the down-projection). All factors are powers of two, so float32 outputs are identical to the bit.
+This imitates the difficulty of a large model and says nothing about one.
 """
 
 import math
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Draw = Callable[[int], Tensor]  # a mask of chosen channels
+Draw = Callable[[int], Tensor]  # a mask of selected channels
 SHARE = 0.01
 BULK_RANGE = 0.1  # the part of a layer's range that holds its other weights
 BULK_QUANTILE = 0.999
@@ -35,18 +34,18 @@ def draw_channels(channels: int, generator: torch.Generator) -> Tensor:
     return mask
 
 
-def choose_factors(readers: Sequence[nn.Linear], chosen: Tensor) -> Tensor:
-    """A factor per input channel (channels,): 1, or the power of two for the chosen ones."""
+def choose_factors(readers: Sequence[nn.Linear], channels: Tensor) -> Tensor:
+    """A factor per input channel (channels,): 1, or a power of two for the selected ones."""
     magnitude = torch.cat([reader.weight.abs() for reader in readers])  # (outputs, channels)
-    bulk = torch.quantile(magnitude[:, ~chosen].flatten(), BULK_QUANTILE)
-    wanted = bulk / BULK_RANGE / magnitude[:, chosen].max()
+    bulk = torch.quantile(magnitude[:, ~channels].flatten(), BULK_QUANTILE)
+    wanted = bulk / BULK_RANGE / magnitude[:, channels].max()
     factor = 2.0 ** round(math.log2(float(wanted)))
-    return torch.where(chosen, torch.tensor(factor), torch.tensor(1.0))
+    return torch.where(channels, torch.tensor(factor), torch.tensor(1.0))
 
 
-def scale_norm_(norm: Any, readers: Sequence[nn.Linear], chosen: Tensor) -> None:
-    """Divide a normalization's chosen outputs, multiply its readers' input columns."""
-    factors = choose_factors(readers, chosen)
+def scale_norm_(norm: Any, readers: Sequence[nn.Linear], channels: Tensor) -> None:
+    """Divide a normalization's selected outputs, multiply its readers' input columns."""
+    factors = choose_factors(readers, channels)
     norm.weight.div_(factors)
     if getattr(norm, "bias", None) is not None:  # Llama's has none
         norm.bias.div_(factors)
@@ -55,10 +54,10 @@ def scale_norm_(norm: Any, readers: Sequence[nn.Linear], chosen: Tensor) -> None
 
 
 def scale_between_(
-    writer: nn.Linear, reader: nn.Linear, chosen: Tensor, rows: slice = slice(None)
+    writer: nn.Linear, reader: nn.Linear, channels: Tensor, rows: slice = slice(None)
 ) -> None:
-    """Divide a layer's chosen output rows, multiply the next layer's input columns."""
-    factors = choose_factors([reader], chosen)
+    """Divide a layer's selected output rows, multiply the next layer's input columns."""
+    factors = choose_factors([reader], channels)
     writer.weight[rows].div_(factors[:, None])
     if writer.bias is not None:
         writer.bias[rows].div_(factors)
@@ -135,7 +134,7 @@ def _scale_clip_(vit: Any, draw: Draw) -> None:
 
 
 def _scale_llama_(decoder: Any, draw: Draw) -> None:
-    """Llama's feed-forward is linear in its up-projection, whose gate does the bending."""
+    """Llama's feed-forward is linear in its up-projection, whose gate is the nonlinearity."""
     for block in decoder.layers:
         mlp = block.mlp
         _scale_attention_(block, block.input_layernorm, block.self_attn.o_proj, draw)
@@ -147,8 +146,7 @@ def _scale_llama_(decoder: Any, draw: Draw) -> None:
 def bulk_range(weight: Tensor) -> float | None:
     """The part of a layer's range that holds 99.9% of the weights outside its outlier columns.
 
-    A column is an outlier where its peak is over three times the median column's; None where there
-    is none.
+    A column is an outlier if its peak exceeds three times the median column's; None without any.
     """
     peaks = weight.abs().amax(0)
     outlying = peaks > 3 * peaks.median()

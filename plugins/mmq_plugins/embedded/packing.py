@@ -1,4 +1,4 @@
-"""Several texts behind one picture in one row, so that a training step pays for it once."""
+"""Packs several texts about one picture into one row, so that it is encoded once per step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,27 +7,26 @@ from functools import cache
 import torch
 
 from mmq_plugins.embedded.build import EOS, IMAGE, PAD
-from mmq_plugins.embedded.speakers import Said, Speaker
+from mmq_plugins.embedded.speakers import Example, Speaker
 
-IGNORED = -100  # the label that the loss passes over
+IGNORED = -100  # the label that the loss ignores
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Several texts behind one image, a row an image; see `pack`."""
+    """Several texts after one image, one row per image; see `pack`."""
 
     ids: torch.Tensor  # (n, length)
     positions: torch.Tensor  # (n, length)
     mask: torch.Tensor  # (n, 1, length, length), added to the attention scores
     labels: torch.Tensor  # (n, length), the next token or IGNORED
-    weights: torch.Tensor  # (n, length), how much that token counts
+    weights: torch.Tensor  # (n, length), of that token
 
 
-def pack(texts: list[list[Said]], speaker: Speaker) -> Packed:
-    """Rows of [prefix, image tokens, text 1, text 2, ...]; a text sees the image and itself alone.
+def pack(texts: list[list[Example]], speaker: Speaker) -> Packed:
+    """Rows of [prefix, image tokens, text 1, text 2, ...]; a text attends to the image and itself.
 
-    Positions start anew behind the image for every text, so each one stands exactly where it will
-    stand at evaluation.
+    Positions restart after the image for every text, so each has the positions of evaluation.
     """
 
     @cache
@@ -55,28 +54,28 @@ def pack(texts: list[list[Said]], speaker: Speaker) -> Packed:
 
 
 def _pack_row(
-    texts: list[Said], speaker: Speaker, encode: Callable[[str], list[int]]
+    texts: list[Example], speaker: Speaker, encode: Callable[[str], list[int]]
 ) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
     ids = [*speaker.prefix, *[IMAGE] * speaker.image_tokens]
     start = len(ids)
     positions, segments, labels = list(range(start)), [0] * start, [IGNORED] * start
     weights = [0.0] * start
-    for k, said in enumerate(texts, start=1):
-        given, wanted = [*speaker.opening, *encode(said.prompt)], [*encode(said.target), EOS]
-        assert given, "the first token that is said needs one in front of it"
+    for k, example in enumerate(texts, start=1):
+        given, wanted = [*speaker.opening, *encode(example.prompt)], [*encode(example.target), EOS]
+        assert given, "the first target token needs one before it"
         text = given + wanted
         ids += text[:-1]
         positions += range(start, start + len(text) - 1)
         segments += [k] * (len(text) - 1)
         labels += [IGNORED] * (len(given) - 1) + wanted
-        # the end token is easy: it should not take the answer's weight
+        # the end token is easy and should not dominate the answer
         weights += [0.0] * (len(given) - 1)
-        weights += [said.weight] * (len(wanted) - 1) + [0.2 * said.weight]
+        weights += [example.weight] * (len(wanted) - 1) + [0.2 * example.weight]
     return ids, positions, segments, labels, weights
 
 
 def logits_at_labels(speaker: Speaker, features: torch.Tensor, packed: Packed) -> torch.Tensor:
-    """Logits where there is a label, (labelled tokens, vocabulary)."""
+    """Logits at tokens with a label, (labelled tokens, vocabulary)."""
     embeddings = speaker.embed(packed.ids)
     images = speaker.project(features).to(embeddings.dtype)
     first, last = len(speaker.prefix), len(speaker.prefix) + speaker.image_tokens

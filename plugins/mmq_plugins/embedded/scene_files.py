@@ -2,9 +2,9 @@
 
     coco/        captions and VQAv2 questions on the same pictures, val2014 and train2014
     gqa/         relational questions on the same pictures
-    flickr30k/   groups of scenes that differ in one attribute or so, five captions each
+    flickr30k/   groups of minimal pairs of scenes, five captions each
 
-The test scenes are what is scored; training scenes stand beside them for calibration.
+Test scenes are scored; training scenes are for calibration.
 """
 
 import json
@@ -28,22 +28,22 @@ from mmq_plugins.embedded.scene_text import annotate, ask, captions
 from mmq_plugins.embedded.scenes import IMAGE_SIZE, Scene, encode_jpeg, make_scene, render
 
 log = logging.getLogger(__name__)
-VERSION = "2"  # raise it whenever the same call would write other files
+VERSION = "2"  # raise it when the same call writes different files
 SCENES = 500
-GROUPS = 10  # of ten scenes that differ in one attribute, or in who has it
+GROUPS = 10  # of ten scenes that differ in one attribute
 TRAINING = 160  # enough for 128 calibration pairs
 QUESTIONS_PER_SCENE = 2
 FIRST_TRAINING_ID = 1_000_001
-FIRST_GROUP = 2_000_000  # test scenes from here on found the retrieval pool
+FIRST_GROUP = 2_000_000  # first test scene of the retrieval pool
 INFO = {"description": "mmq embedded scenes", "version": VERSION}
 
 
 def write_scenes(
     folder: Path, scenes: int = SCENES, groups: int = GROUPS, training: int = TRAINING
 ) -> None:
-    """Write the scenes unless they are there, each file as it was written.
+    """Write the scenes unless they exist with all checksums intact.
 
-    An interrupted writing leaves no folder. What is damaged or missing is written again.
+    An interrupted write leaves no folder. Damaged or missing files are written again.
     """
     if folder.is_dir() and not (problems := _problems(folder)):
         return
@@ -52,7 +52,7 @@ def write_scenes(
     try:
         with naming(folder):
             _write_all(aside, scenes, groups, training)
-            seal_folder(aside, folder.name, durable=False)  # the checksums show a cut one
+            seal_folder(aside, folder.name, durable=False)  # checksums reveal a truncated file
         if folder.is_dir():
             _repair(folder, aside, problems)
         else:
@@ -66,16 +66,16 @@ def write_scenes(
 
 def _write_all(aside: Path, scenes: int, groups: int, training: int) -> None:
     test = {k: make_scene(k, "test") for k in range(1, scenes + 1)}
-    known = {FIRST_TRAINING_ID + k: make_scene(k) for k in range(training)}
-    for split, part in (("val2014", test), ("train2014", known)):
+    train = {FIRST_TRAINING_ID + k: make_scene(k) for k in range(training)}
+    for split, part in (("val2014", test), ("train2014", train)):
         _write_coco(aside / "coco", split, part)
-    for split, part in (("testdev", test), ("train", known)):
+    for split, part in (("testdev", test), ("train", train)):
         _write_gqa(aside / "gqa", split, part)
-    _write_flickr(aside / "flickr30k", _pool(groups), list(known.values()))
+    _write_flickr(aside / "flickr30k", _pool(groups), list(train.values()))
 
 
 def _problems(folder: Path) -> dict[str, str]:
-    """What is wrong with the written files, by file; all of them where that is not known."""
+    """Problems of the written files, by file; of the checksum file if it is unusable."""
     try:
         return {file: str(problem) for file, problem in check_folder(folder, folder.name).items()}
     except (FileNotFoundError, Unusable) as problem:
@@ -83,13 +83,17 @@ def _problems(folder: Path) -> dict[str, str]:
 
 
 def _repair(folder: Path, sound: Path, problems: dict[str, str]) -> None:
-    """Put sound files in the place of damaged ones; without checksums, where they differ."""
-    known = NAME not in problems
+    """Replace damaged files by intact ones; without checksums, those that differ."""
+    has_checksums = NAME not in problems
     files = [p.relative_to(sound).as_posix() for p in sound.rglob("*") if p.is_file()]
     wrong = [
         file
         for file in sorted(files)
-        if (file in problems if known else file != NAME and not _same(folder / file, sound / file))
+        if (
+            file in problems
+            if has_checksums
+            else file != NAME and not _same(folder / file, sound / file)
+        )
     ]
     if wrong:
         why = problems.get(wrong[0]) or "not as mmq writes it"
@@ -97,7 +101,7 @@ def _repair(folder: Path, sound: Path, problems: dict[str, str]) -> None:
         log.warning("%s%s damaged (%s): written again", folder / wrong[0], more, why)
     elif problems.get(NAME):
         log.warning("%s is damaged (%s): written again", folder / NAME, problems[NAME])
-    for file in wrong if known else [*wrong, NAME]:
+    for file in wrong if has_checksums else [*wrong, NAME]:
         with whole(folder / file) as aside:
             shutil.copyfile(sound / file, aside)
 
@@ -130,12 +134,14 @@ def _write_coco(folder: Path, split: str, scenes: dict[int, Scene]) -> None:
     names = {k: f"COCO_{split}_{k:012d}.jpg" for k in scenes}
     _draw(folder / split, ((names[k], scene) for k, scene in scenes.items()), len(scenes))
     rng = random.Random("scene files" if split == "val2014" else f"scene files {split}")
-    told: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     questions: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     for image_id, scene in scenes.items():
         for caption in captions(scene, rng):
-            told.append({"id": len(told) + 1, "image_id": image_id, "caption": caption})
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image_id, "caption": caption}
+            )
         for k in range(QUESTIONS_PER_SCENE):
             question = ask(scene, rng)
             ids = {"image_id": image_id, "question_id": image_id * 1000 + k}
@@ -145,7 +151,7 @@ def _write_coco(folder: Path, split: str, scenes: dict[int, Scene]) -> None:
     images = [{"id": k, "file_name": name, **size} for k, name in names.items()]
     path = folder / "annotations" / f"captions_{split}.json"
     path.parent.mkdir(exist_ok=True)
-    _dump(path, {"info": INFO, "images": images, "annotations": told})
+    _dump(path, {"info": INFO, "images": images, "annotations": annotations})
     head = {"info": INFO, "data_type": "mscoco", "data_subtype": split}
     path = folder / f"v2_OpenEnded_mscoco_{split}_questions.json"
     _dump(path, {**head, "task_type": "Open-Ended", "questions": questions})
@@ -166,30 +172,30 @@ def _answers(question: Any, rng: random.Random) -> dict[str, Any]:
 
 def _write_gqa(folder: Path, split: str, scenes: dict[int, Scene]) -> None:
     """GQA's balanced questions file of a split, and its pictures."""
-    drawn = ((f"n{image_id}.jpg", scene) for image_id, scene in scenes.items())
-    _draw(folder / "images", drawn, len(scenes))
+    pictures = ((f"n{image_id}.jpg", scene) for image_id, scene in scenes.items())
+    _draw(folder / "images", pictures, len(scenes))
     rng = random.Random(f"gqa {split}")
     questions: dict[str, Any] = {}
     for image_id, scene in scenes.items():
-        for k, asked in enumerate(ask_relations(scene, rng, QUESTIONS_PER_SCENE)):
+        for k, question in enumerate(ask_relations(scene, rng, QUESTIONS_PER_SCENE)):
             questions[f"{image_id * 1000 + k}"] = {
                 "imageId": f"n{image_id}",
-                "question": asked.text,
-                "answer": asked.answer,
+                "question": question.text,
+                "answer": question.answer,
                 "isBalanced": True,
                 "types": {
-                    "structural": asked.structural,
-                    "semantic": asked.semantic,
-                    "detailed": f"{asked.structural}-{asked.semantic}",
+                    "structural": question.structural,
+                    "semantic": question.semantic,
+                    "detailed": f"{question.structural}-{question.semantic}",
                 },
             }
     _dump(folder / f"{split}_balanced_questions.json", questions)
 
 
-def _write_flickr(folder: Path, pool: Sequence[Scene], known: Sequence[Scene]) -> None:
+def _write_flickr(folder: Path, pool: Sequence[Scene], training: Sequence[Scene]) -> None:
     """Karpathy's file of Flickr30k and its pictures."""
     rows: list[dict[str, Any]] = []
-    splits = [("test", scene) for scene in pool] + [("train", scene) for scene in known]
+    splits = [("test", scene) for scene in pool] + [("train", scene) for scene in training]
     for image_id, (split, scene) in enumerate(splits):
         first = len(rows) * 5
         sentences = [
@@ -205,8 +211,8 @@ def _write_flickr(folder: Path, pool: Sequence[Scene], known: Sequence[Scene]) -
                 "sentences": sentences,
             }
         )
-    drawn = ((row["filename"], scene) for row, (_, scene) in zip(rows, splits, strict=True))
-    _draw(folder / "flickr30k-images", drawn, len(rows))
+    pictures = ((row["filename"], scene) for row, (_, scene) in zip(rows, splits, strict=True))
+    _draw(folder / "flickr30k-images", pictures, len(rows))
     _dump(folder / "dataset_flickr30k.json", {"dataset": "flickr30k", "images": rows})
 
 

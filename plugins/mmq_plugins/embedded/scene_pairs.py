@@ -1,4 +1,4 @@
-"""Scenes that differ in one attribute, or in who has it, and captions that tell them apart."""
+"""Minimal pairs of scenes, and captions that distinguish them."""
 
 import random
 from dataclasses import replace
@@ -12,7 +12,9 @@ from mmq_plugins.embedded.scene_text import (
 from mmq_plugins.embedded.scenes import COLORS, RADII, SHAPES, SIZES, Scene, SceneObject
 
 GROUP = 10  # scenes of a group of minimal pairs
-EXCHANGED = 0.4  # of the edits exchange what two objects have: a bag of words cannot tell
+EXCHANGED = (
+    0.4  # share of edits that exchange attributes of two objects, invisible to a bag of words
+)
 ATTRIBUTES = {"color": tuple(COLORS), "shape": SHAPES, "size": SIZES}
 
 
@@ -22,7 +24,7 @@ def named(scene: Scene) -> list[str]:
 
 
 def full_captions(scene: Scene) -> list[str]:
-    """Five captions that name the same objects in full: each tells its scene from the others."""
+    """Five captions that name the same objects in full, so each identifies its scene."""
     things = listing([with_article(name) for name in named(scene)])
     return [
         things,
@@ -35,8 +37,8 @@ def full_captions(scene: Scene) -> list[str]:
 
 def edit(scene: Scene, rng: random.Random) -> Scene | None:
     """The scene with another colour, shape or size of a named object, or with two objects' colours
-    or shapes exchanged; None if captions would not tell, or if it made a pair that training keeps
-    out.
+    or shapes exchanged; None if captions would not change, or if it has a pair that is held out of
+    training.
     """
     change = _exchange if rng.random() < EXCHANGED else _alter
     changed = change(salient_objects(scene), rng)
@@ -47,15 +49,15 @@ def edit(scene: Scene, rng: random.Random) -> Scene | None:
 
 
 def _alter(objects: list[SceneObject], rng: random.Random) -> dict[SceneObject, SceneObject]:
-    chosen = rng.choice(objects)
+    target = rng.choice(objects)
     name = rng.choice(tuple(ATTRIBUTES))
     value = rng.choice(ATTRIBUTES[name])
     if name == "color":
-        return {chosen: replace(chosen, color=value)}
+        return {target: replace(target, color=value)}
     if name == "shape":
-        return {chosen: replace(chosen, shape=value)}
-    radius = chosen.radius / RADII[chosen.size] * RADII[value]
-    return {chosen: replace(chosen, size=value, radius=radius)}
+        return {target: replace(target, shape=value)}
+    radius = target.radius / RADII[target.size] * RADII[value]
+    return {target: replace(target, size=value, radius=radius)}
 
 
 def _exchange(objects: list[SceneObject], rng: random.Random) -> dict[SceneObject, SceneObject]:

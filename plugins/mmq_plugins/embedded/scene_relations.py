@@ -1,4 +1,4 @@
-"""Questions about how a scene's objects relate, of the structural types that GQA knows."""
+"""Questions about the relations of a scene's objects, in GQA's structural types."""
 
 import random
 from collections.abc import Callable
@@ -12,12 +12,12 @@ RELATIONS: dict[str, Callable[[SceneObject, SceneObject], int]] = {
     "to the right of": lambda a, b: a.col - b.col,
     "above": lambda a, b: b.row - a.row,
     "below": lambda a, b: a.row - b.row,
-}  # positive where it holds, zero where neither it nor its opposite does
+}  # positive if it holds, zero if neither it nor its opposite holds
 
 
 @dataclass(frozen=True, slots=True)
 class RelationQuestion:
-    """A question with its right answer; `structural` and `semantic` are GQA's types."""
+    """A question with its correct answer; `structural` and `semantic` are GQA's types."""
 
     text: str
     answer: str
@@ -25,14 +25,14 @@ class RelationQuestion:
     semantic: str  # rel, attr or obj
 
 
-Named = list[tuple[SceneObject, list[str]]]  # objects with the phrases that fit them alone
+Named = list[tuple[SceneObject, list[str]]]  # objects with phrases that fit no other object
 Asker = Callable[[Named, random.Random], RelationQuestion | None]
 
 
 def _two_named(
     named: Named, rng: random.Random
 ) -> tuple[SceneObject, SceneObject, str, str] | None:
-    """Two objects, each with a phrase that fits it alone."""
+    """Two objects, each with a phrase that fits no other object."""
     (a, first), (b, second) = rng.sample(named, 2)
     return (a, b, rng.choice(first), rng.choice(second)) if first and second else None
 
@@ -47,17 +47,17 @@ def _query_relation(named: Named, rng: random.Random) -> RelationQuestion | None
     target, anchor, _, phrase = pair
     relation, holds = rng.choice(list(RELATIONS.items()))
     related = [o for o, _ in named if o is not anchor and holds(o, anchor) > 0]
-    asked, given = rng.choice((("color", "shape"), ("shape", "color")))
+    key, given = rng.choice((("color", "shape"), ("shape", "color")))
     value = getattr(target, given)
     if target not in related or sum(getattr(o, given) == value for o in related) != 1:
         return None
     thing = value if given == "shape" else f"{value} object"
-    text = f"what {asked} is the {thing} {relation} the {phrase}?"
-    return RelationQuestion(text, getattr(target, asked), "query", "rel")
+    text = f"what {key} is the {thing} {relation} the {phrase}?"
+    return RelationQuestion(text, getattr(target, key), "query", "rel")
 
 
 def _verify_relation(named: Named, rng: random.Random) -> RelationQuestion | None:
-    wanted = rng.random() < 0.5  # drawn once: rejecting must not favour either answer
+    wanted = rng.random() < 0.5  # drawn once, so that rejections do not favour either answer
     for _ in range(20):
         if (pair := _two_named(named, rng)) is None:
             continue
@@ -92,7 +92,7 @@ def _exist_relation(named: Named, rng: random.Random) -> RelationQuestion | None
         other, anchor, _, phrase = pair
         relation, holds = rng.choice(list(RELATIONS.items()))
         key = rng.choice(("color", "shape"))
-        value = getattr(other, key)  # something that is in the scene, there or elsewhere
+        value = getattr(other, key)  # an attribute that occurs in the scene
         there = any(
             holds(o, anchor) > 0 and getattr(o, key) == value for o, _ in named if o is not anchor
         )
@@ -110,8 +110,10 @@ def _compare_same(named: Named, rng: random.Random) -> RelationQuestion | None:
             continue
         a, b, first, second = pair
         key = rng.choice(("color", "shape", "size"))
-        said = {word for phrase in (first, second) for word in phrase.split()}
-        if getattr(a, key) in said or getattr(b, key) in said:  # the question would tell
+        words = {word for phrase in (first, second) for word in phrase.split()}
+        if (
+            getattr(a, key) in words or getattr(b, key) in words
+        ):  # the question would give the answer
             continue
         if (getattr(a, key) == getattr(b, key)) == wanted:
             text = f"do the {first} and the {second} have the same {key}?"
@@ -156,15 +158,18 @@ def _logical(named: Named, rng: random.Random) -> RelationQuestion | None:
     pairs = {(o.color, o.shape) for o, _ in named}
     colors, shapes = sorted({c for c, _ in pairs}), sorted({s for _, s in pairs})
     for _ in range(20):
-        asked = [
+        candidates = [
             rng.choice(sorted(pairs))
             if rng.random() < 0.5
             else (rng.choice(colors), rng.choice(shapes))
             for _ in range(2)
         ]
-        there = [pair in pairs for pair in asked]
-        if asked[0] != asked[1] and (all(there) if word == "and" else any(there)) == wanted:
-            first, second = (with_article(" ".join(pair)) for pair in asked)
+        there = [pair in pairs for pair in candidates]
+        if (
+            candidates[0] != candidates[1]
+            and (all(there) if word == "and" else any(there)) == wanted
+        ):
+            first, second = (with_article(" ".join(pair)) for pair in candidates)
             text = f"is there {first} {word} {second}?"
             return RelationQuestion(text, _yes(wanted), "logical", "obj")
     return None
@@ -190,7 +195,7 @@ _ASKERS: tuple[tuple[int, Asker], ...] = (
 
 
 def ask_relations(scene: Scene, rng: random.Random, count: int) -> list[RelationQuestion]:
-    """Relational questions of random kinds, each with exactly one right answer in this scene."""
+    """Relational questions of random kinds, each with exactly one correct answer in this scene."""
     named = [(o, unique_phrases(scene, o)) for o in scene.objects]
     return [_ask(named, rng) for _ in range(count)]
 
@@ -202,4 +207,4 @@ def _ask(named: Named, rng: random.Random) -> RelationQuestion:
             question: RelationQuestion | None = asker(named, rng)
             if question:
                 return question
-    return _exist(named, rng)  # twins alone: no phrase fits one of them
+    return _exist(named, rng)  # all objects are identical: no phrase fits only one

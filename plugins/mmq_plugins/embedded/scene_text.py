@@ -1,4 +1,4 @@
-"""What people would say of a scene: five captions, questions of seven kinds, ten answers each."""
+"""Texts about a scene: five captions, and questions of seven kinds with ten answers each."""
 
 import random
 from collections.abc import Callable
@@ -12,8 +12,8 @@ ANSWERS_PER_QUESTION = 10
 
 
 @dataclass(frozen=True, slots=True)
-class EvalSpec:
-    """A question with its right answer; `answer_type` is VQAv2's, `kind` is ours."""
+class Question:
+    """A question with its correct answer; `answer_type` is VQAv2's, `kind` is ours."""
 
     text: str
     answer: str
@@ -22,12 +22,12 @@ class EvalSpec:
 
 
 def with_article(phrase: str) -> str:
-    """The phrase behind a or an."""
+    """The phrase with a or an."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
 def listing(phrases: list[str]) -> str:
-    """Phrases with commas and an and."""
+    """Phrases joined by commas and "and"."""
     if len(phrases) == 1:
         return phrases[0]
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
@@ -41,7 +41,7 @@ def _relation(a: SceneObject, b: SceneObject) -> str:
 
 
 def salient_objects(scene: Scene) -> list[SceneObject]:
-    """What captions name: up to three objects, the largest first."""
+    """The objects that captions name: up to three, the largest first."""
     return sorted(scene.objects, key=lambda o: (-SIZES.index(o.size), o.row, o.col))[:3]
 
 
@@ -85,24 +85,26 @@ def unique_phrases(scene: Scene, o: SceneObject) -> list[str]:
     return phrases
 
 
-def _ask_exist(scene: Scene, rng: random.Random) -> EvalSpec | None:
-    wanted = rng.random() < 0.5  # drawn once: rejecting must not favour either answer
+def _ask_exist(scene: Scene, rng: random.Random) -> Question | None:
+    wanted = rng.random() < 0.5  # drawn once, so that rejections do not favour either answer
     for _ in range(20):
         o, other = rng.choice(scene.objects), rng.choice(scene.objects)
         first = rng.choice(("color", "color", "size"))
         word, shape = getattr(o, first), o.shape
-        if not wanted:  # mostly mixed from what is there: presence of the parts is not enough
+        if (
+            not wanted
+        ):  # mostly combined from attributes in the scene, so that each alone is not enough
             shape = other.shape if rng.random() < 0.7 else rng.choice(SHAPES)
             if rng.random() < 0.3:
                 word = rng.choice(list(COLORS) if first == "color" else SIZES)
         there = any(getattr(p, first) == word and p.shape == shape for p in scene.objects)
         if there == wanted:
             text = f"is there {with_article(f'{word} {shape}')}?"
-            return EvalSpec(text, "yes" if there else "no", "yes/no", "exist")
+            return Question(text, "yes" if there else "no", "yes/no", "exist")
     return None
 
 
-def _ask_count(scene: Scene, rng: random.Random) -> EvalSpec | None:
+def _ask_count(scene: Scene, rng: random.Random) -> Question | None:
     o, choice = rng.choice(scene.objects), rng.random()
     if choice < 0.45:
         what, n = f"{o.shape} shapes", sum(p.shape == o.shape for p in scene.objects)
@@ -110,38 +112,38 @@ def _ask_count(scene: Scene, rng: random.Random) -> EvalSpec | None:
         what, n = f"{o.color} objects", sum(p.color == o.color for p in scene.objects)
     else:
         what, n = "objects", len(scene.objects)
-    if n == 1 and rng.random() < 0.6:  # else "1" would be the answer to most of them
+    if n == 1 and rng.random() < 0.6:  # otherwise most answers would be 1
         return None
-    return EvalSpec(f"how many {what} are there?", str(n), "number", "count")
+    return Question(f"how many {what} are there?", str(n), "number", "count")
 
 
-def _ask_attribute(name: str) -> Callable[[Scene, random.Random], EvalSpec | None]:
-    def ask(scene: Scene, rng: random.Random) -> EvalSpec | None:
+def _ask_attribute(name: str) -> Callable[[Scene, random.Random], Question | None]:
+    def ask(scene: Scene, rng: random.Random) -> Question | None:
         o = rng.choice(scene.objects)
         value = getattr(o, name)
         phrases = [p for p in unique_phrases(scene, o) if value not in p.split()]
         if not phrases:
             return None
-        return EvalSpec(f"what {name} is the {rng.choice(phrases)}?", value, "other", name)
+        return Question(f"what {name} is the {rng.choice(phrases)}?", value, "other", name)
 
     return ask
 
 
-def _ask_background(scene: Scene, rng: random.Random) -> EvalSpec:
-    return EvalSpec("what color is the background?", scene.background, "other", "background")
+def _ask_background(scene: Scene, rng: random.Random) -> Question:
+    return Question("what color is the background?", scene.background, "other", "background")
 
 
-def _ask_where(scene: Scene, rng: random.Random) -> EvalSpec | None:
+def _ask_where(scene: Scene, rng: random.Random) -> Question | None:
     o = rng.choice(scene.objects)
     phrases = unique_phrases(scene, o)
     if not phrases:
         return None
     place = f"{'top' if o.row < 2 else 'bottom'} {'left' if o.col < 2 else 'right'}"
-    return EvalSpec(f"where is the {rng.choice(phrases)}?", place, "other", "where")
+    return Question(f"where is the {rng.choice(phrases)}?", place, "other", "where")
 
 
 # weights as VQAv2's shares: 38% yes/no, 12% number, 50% other (counting a little more often here)
-_ASKERS: tuple[tuple[int, Callable[[Scene, random.Random], EvalSpec | None]], ...] = (
+_ASKERS: tuple[tuple[int, Callable[[Scene, random.Random], Question | None]], ...] = (
     (7, _ask_exist),
     (4, _ask_count),
     (4, _ask_attribute("color")),
@@ -152,18 +154,18 @@ _ASKERS: tuple[tuple[int, Callable[[Scene, random.Random], EvalSpec | None]], ..
 )
 
 
-def ask(scene: Scene, rng: random.Random) -> EvalSpec:
-    """One question of a random kind that has exactly one right answer in this scene."""
+def ask(scene: Scene, rng: random.Random) -> Question:
+    """One question of a random kind that has exactly one correct answer in this scene."""
     weights, askers = zip(*_ASKERS, strict=True)
     asker = rng.choices(askers, weights)[0]
     for _ in range(50):
-        question: EvalSpec | None = asker(scene, rng)
+        question: Question | None = asker(scene, rng)
         if question:
             return question
-    return EvalSpec("how many objects are there?", str(len(scene.objects)), "number", "count")
+    return Question("how many objects are there?", str(len(scene.objects)), "number", "count")
 
 
-def annotate(question: EvalSpec, rng: random.Random) -> list[str]:
+def annotate(question: Question, rng: random.Random) -> list[str]:
     """Ten human-like answers: 7 to 10 agree, the rest share one plausible mistake."""
     agreeing = rng.choice((10, 10, 9, 9, 8, 7))
     answer = question.answer

@@ -2,7 +2,7 @@
 
 A scene is 64 x 64 pixels with 2 to 5 objects in the cells of a 4 x 4 grid. Every object has one of
 6 shapes, 8 colours and 3 sizes. Six (shape, colour) pairs never appear in training; every second
-test scene contains one, so a model must compose what it knows.
+test scene contains one, so a model must generalize by composition.
 """
 
 import io
@@ -40,7 +40,7 @@ GRID = 4
 CELL = 16  # pixels
 IMAGE_SIZE = GRID * CELL
 OBJECT_COUNTS = (2, 3, 3, 4, 4, 5, 5)
-HELD_OUT_PAIRS = frozenset(zip(SHAPES, COLORS, strict=False))  # one colour a shape
+HELD_OUT_PAIRS = frozenset(zip(SHAPES, COLORS, strict=False))  # one colour per shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class SceneObject:
 
     @property
     def held_out(self) -> bool:
-        """Whether this (shape, colour) pair is kept out of training."""
+        """Whether this (shape, colour) pair is held out of training."""
         return (self.shape, self.color) in HELD_OUT_PAIRS
 
 
@@ -77,14 +77,14 @@ def make_scene(index: int, split: Split = "train") -> Scene:
     """Scene number `index` of a split; even test scenes contain a held-out pair."""
     rng = random.Random(f"{split}-{index}")
     cells = sorted(rng.sample(range(GRID * GRID), rng.choice(OBJECT_COUNTS)))
-    # few distinct colours and shapes a scene: there is something to count and to tell apart
+    # few distinct colours and shapes per scene, for counting and comparing
     colors = rng.sample(list(COLORS), rng.randint(2, 5))
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
     objects = [_make_object(rng, cell, colors, shapes) for cell in cells]
     if split == "test" and index % 2 == 0:
         shape, color = rng.choice(sorted(HELD_OUT_PAIRS))
-        chosen = rng.randrange(len(objects))
-        objects[chosen] = replace(objects[chosen], shape=shape, color=color)
+        position = rng.randrange(len(objects))
+        objects[position] = replace(objects[position], shape=shape, color=color)
     return Scene(split, index, rng.choice(list(BACKGROUNDS)), tuple(objects))
 
 
@@ -169,14 +169,14 @@ def render(scene: Scene) -> Image.Image:
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """The picture as the JPEG bytes that go to disk; training sees the same compression."""
+    """The picture as JPEG bytes; training uses the same compression."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 
 def cell_labels(scene: Scene) -> np.ndarray:
-    """What stands in each cell, (16, 3) of shape, colour and size; the last class is empty."""
+    """The content of each cell, (16, 3): shape, colour and size; the last class is empty."""
     labels = np.empty((GRID * GRID, 3), dtype=np.int64)
     labels[:] = len(SHAPES), len(COLORS), len(SIZES)
     colors = list(COLORS)

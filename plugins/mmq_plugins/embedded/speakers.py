@@ -1,4 +1,4 @@
-"""How the embedded generation models read a picture and texts about it, for training."""
+"""How the embedded generation models process a picture and texts about it, for training."""
 
 import random
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from mmq_plugins.embedded.scene_relations import ask_relations
 from mmq_plugins.embedded.scene_text import ask, captions
 from mmq_plugins.embedded.scenes import Scene
 
-CAPTION_WEIGHT = 0.25  # a caption has many tokens: less weight for each
+CAPTION_WEIGHT = 0.25  # lower, because a caption has many tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A text behind a picture: what is given, what is to be said, how much a token counts."""
+class Example:
+    """A training text for a picture: prompt, target, and weight of a token."""
 
     prompt: str
     target: str
@@ -37,34 +37,34 @@ class Speaker:
     tokenizer: PreTrainedTokenizerFast
     prompt: str  # with {} for the question
     caption_prompt: str
-    prefix: tuple[int, ...]  # tokens in front of the picture
+    prefix: tuple[int, ...]  # tokens before the picture
     image_tokens: int
-    opening: tuple[int, ...]  # tokens that begin every text behind the picture
-    modules: list[nn.Module]  # what learns
+    opening: tuple[int, ...]  # first tokens of every text after the picture
+    modules: list[nn.Module]  # trained modules
     embed: nn.Module
     project: Callable[[torch.Tensor], torch.Tensor]
     decode: Callable[..., torch.Tensor]  # embeddings, mask and positions to hidden states
     head: nn.Module
 
-    def question(self, text: str, answer: str) -> Said:
+    def question(self, text: str, answer: str) -> Example:
         """A question in this model's prompt."""
-        return Said(self.prompt.format(text), " " + answer)
+        return Example(self.prompt.format(text), " " + answer)
 
     def texts(
         self, scene: Scene, rng: random.Random, captioned: bool, questions: int, relations: int
-    ) -> list[Said]:
-        """What is said of a scene in one training step."""
-        said = []
+    ) -> list[Example]:
+        """The texts about a scene in one training step."""
+        examples = []
         if captioned:
             caption = captions(scene, rng, 1)[0]
             if self.caption_prompt:
                 caption = " " + caption
-            said.append(Said(self.caption_prompt, caption, CAPTION_WEIGHT))
+            examples.append(Example(self.caption_prompt, caption, CAPTION_WEIGHT))
         for _ in range(questions):
-            asked = ask(scene, rng)
-            said.append(self.question(asked.text, asked.answer))
+            sample = ask(scene, rng)
+            examples.append(self.question(sample.text, sample.answer))
         related = ask_relations(scene, rng, relations) if relations else []
-        return said + [self.question(q.text, q.answer) for q in related]
+        return examples + [self.question(q.text, q.answer) for q in related]
 
 
 def _hidden(
@@ -79,7 +79,7 @@ def _hidden(
 def blip2_speaker(
     model: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
 ) -> Speaker:
-    """OPT behind 16 query tokens."""
+    """OPT after 16 query tokens."""
     return Speaker(
         tokenizer=tokenizer,
         prompt=build.PROMPT,
@@ -98,7 +98,7 @@ def blip2_speaker(
 def llava_speaker(
     model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast
 ) -> Speaker:
-    """Llama behind 16 patches."""
+    """Llama after 16 patches."""
     opening = tokenizer(build_llava.OPENING, add_special_tokens=False)["input_ids"]
     return Speaker(
         tokenizer=tokenizer,

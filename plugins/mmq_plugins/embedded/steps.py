@@ -1,4 +1,4 @@
-"""What all training stages share: settings, schedule, optimizer, the state on disk."""
+"""Shared by all training stages: settings, schedule, optimizer, and the saved state."""
 
 import io
 import logging
@@ -23,7 +23,7 @@ MetricSink = Callable[[dict[str, float], int], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How long and how fast; the defaults are those of the embedded BLIP-2."""
+    """Training settings; the defaults are those of the embedded BLIP-2."""
 
     seed: int = 0
     images: int = 60_000
@@ -36,7 +36,7 @@ class TrainConfig:
     relation_steps: int = 2_000  # of a last stage that adds relational questions
     relation_lr: float = 5e-4
     weight_decay: float = 0.05
-    probe_images: int = 256  # unseen scenes that the curves are measured on
+    probe_images: int = 256  # held-out scenes for the learning curves
     checkpoint_every: int = 250
 
 
@@ -49,7 +49,7 @@ def learning_rate(peak: float, step: int, total: int, warmup: int = 100) -> floa
 
 
 def make_optimizer(modules: list[nn.Module], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters, weight decay on matrices alone."""
+    """AdamW over all trainable parameters, with weight decay on matrices only."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     unique = list(dict.fromkeys(parameters))
     return torch.optim.AdamW(
@@ -74,41 +74,41 @@ def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float) -
 
 
 class Checkpoint:
-    """The training state on disk, so that a killed training goes on from its last save."""
+    """The training state on disk, from which an interrupted training resumes."""
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
         self.path = folder / "training.pt"
         self.config = config
 
     def load(self, stage: str) -> dict[str, Any] | None:
-        """The saved state of a stage, or None; a state of other settings is refused."""
+        """The saved state of a stage, or None; InputError if its settings differ."""
         try:
             data = sealed.unseal_bytes(sealed.read_bytes(self.path), self.path.name)
         except FileNotFoundError:
             return None
         except sealed.Unusable as problem:
-            log.warning("%s is damaged (%s): training begins anew", self.path, problem)
+            log.warning("%s is damaged (%s); training starts again", self.path, problem)
             return None
         state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
         if state["config"] != asdict(self.config):
             raise InputError(
-                f"output: {self.path} holds a training with other settings; choose another "
-                f"--output, or remove it to begin anew"
+                f"output: {self.path} is from a training with other settings; choose another "
+                f"--output, or remove the file to start again"
             )
         return state if state["stage"] == stage else None
 
     def save(self, stage: str, step: int, **tensors: Any) -> None:
-        """Replace the saved state at once: never half of it."""
+        """Replace the saved state atomically."""
         state = {"stage": stage, "step": step, "config": asdict(self.config), **tensors}
         torch.save(state, written := io.BytesIO())
         with whole(self.path) as aside:
             aside.write_bytes(sealed.seal_bytes(written.getvalue(), self.path.name))
-        with suppress(OSError):  # the folder becomes a model's: nothing else belongs there
+        with suppress(OSError):  # the folder becomes a checkpoint, without other files
             (self.path.parent / UNFINISHED).rmdir()
 
 
 def batch_of_step(config: TrainConfig, size: int, step: int) -> list[int]:
-    """The images of a step: every epoch a new shuffle, a function of the step alone."""
+    """The images of a step, shuffled in each epoch; a function of config and step."""
     per_epoch = config.images // size
     epoch, k = divmod(step, per_epoch)
     order = np.random.RandomState(config.seed * 1000 + epoch).permutation(config.images)
@@ -116,5 +116,5 @@ def batch_of_step(config: TrainConfig, size: int, step: int) -> list[int]:
 
 
 def prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
-    """The same values under longer names."""
+    """The same values with prefixed names."""
     return {prefix + key: value for key, value in values.items()}

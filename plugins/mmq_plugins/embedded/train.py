@@ -1,9 +1,9 @@
-"""Trains the embedded models from a seed: first to see, then to speak or to match.
+"""Trains the embedded models from a seed: vision first, then language or matching.
 
-The first stage trains the vision encoder (and the Q-Former) under linear probes that name what
-stands in each cell; the probes are dropped. The later stages freeze what sees, cache its outputs
-and train what reads them. All run in bfloat16 autocast on one thread, so that a seed means one
-result on one kind of processor.
+The first stage trains the vision encoder (and the Q-Former) with linear probes that predict the
+content of each cell; the probes are discarded. Later stages freeze it, cache its outputs and train
+the rest. All run in bfloat16 autocast on one thread, so a seed determines the result on one kind
+of processor.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from mmq_plugins.embedded.steps import Checkpoint, MetricSink, TrainConfig
 from mmq_plugins.embedded.train_language import Lesson, train_language
 from mmq_plugins.embedded.train_retrieval import train_retrieval
 from mmq_plugins.embedded.train_vision import (
-    Seeing,
-    blip2_seeing,
+    VisionSetup,
+    blip2_vision,
     encode_images,
-    llava_seeing,
+    llava_vision,
     render_pixels,
     train_vision,
     vit_outputs,
@@ -46,43 +46,43 @@ class Recipe:
     protocol: dict[str, dict[str, Any]]  # options that differ from the family's protocol
 
 
-def _see(
+def _train_vision_stage(
     model: nn.Module,
-    seeing: Seeing,
+    setup: VisionSetup,
     config: TrainConfig,
     checkpoint: Checkpoint,
     sink: MetricSink,
     later: tuple[str, ...],
 ) -> Any:
-    """The first stage, unless it or a later one is on disk; returns the training pictures."""
+    """Run the first stage unless it or a later one is saved; returns the training pictures."""
     pixels = render_pixels(list(range(config.images)), "train")
     for stage in (*later, "vision-done"):
         if state := checkpoint.load(stage):
             model.load_state_dict(state["model"])
             break
     else:
-        train_vision(model, seeing, pixels, config, checkpoint, sink)
+        train_vision(model, setup, pixels, config, checkpoint, sink)
         checkpoint.save("vision-done", config.vision_steps, model=model.state_dict())
-    for module in seeing.modules:
+    for module in setup.modules:
         module.requires_grad_(False)
     return pixels
 
 
-def _speak(
+def _train_language_stages(
     model: Any,
-    seeing: Seeing,
+    setup: VisionSetup,
     speaker: Any,
     lessons: list[Lesson],
     config: TrainConfig,
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> None:
-    """The vision stage and every lesson that is not done."""
+    """Run the vision stage and all lessons that are not completed."""
     names = tuple(lesson.name for lesson in lessons)
-    pixels = _see(model, seeing, config, checkpoint, sink, names)
-    features = encode_images(seeing.encode, pixels)
+    pixels = _train_vision_stage(model, setup, config, checkpoint, sink, names)
+    features = encode_images(setup.encode, pixels)
     numbers = list(range(FIRST_UNSEEN, FIRST_UNSEEN + config.probe_images))
-    unseen = encode_images(seeing.encode, render_pixels(numbers, "test"))
+    unseen = encode_images(setup.encode, render_pixels(numbers, "test"))
     reached = next((k for k, name in enumerate(names) if checkpoint.load(name)), 0)
     for lesson in lessons[reached:]:
         train_language(model, speaker, lesson, features, unseen, config, checkpoint, sink)
@@ -94,14 +94,14 @@ def train_blip2(
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> Any:
-    """ViT and Q-Former see; OPT learns captions and questions, then relations too."""
+    """ViT and Q-Former first; then OPT learns captions and questions, and then relations."""
     model = build.build_blip2(config.seed).train()
     lessons = [
         Lesson("language", config.language_steps, config.language_lr, True, 12, 0),
         Lesson("relations", config.relation_steps, config.relation_lr, True, 6, 6),
     ]
     speaker = blip2_speaker(model, tokenizer)
-    _speak(model, blip2_seeing(model), speaker, lessons, config, checkpoint, sink)
+    _train_language_stages(model, blip2_vision(model), speaker, lessons, config, checkpoint, sink)
     return model
 
 
@@ -111,11 +111,11 @@ def train_llava(
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> Any:
-    """The CLIP ViT sees; Llama learns captions and questions of both kinds."""
+    """The CLIP ViT first; then Llama learns captions and both kinds of questions."""
     model = build_llava.build_llava(config.seed).train()
     lessons = [Lesson("language", config.language_steps, config.language_lr, True, 6, 6)]
     speaker = llava_speaker(model, tokenizer)
-    _speak(model, llava_seeing(model), speaker, lessons, config, checkpoint, sink)
+    _train_language_stages(model, llava_vision(model), speaker, lessons, config, checkpoint, sink)
     return model
 
 
@@ -125,13 +125,13 @@ def train_itm(
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> Any:
-    """ViT and Q-Former see as the other BLIP-2's do; the Q-Former then reads and matches."""
-    seer = build.build_blip2(config.seed).train()
+    """ViT and Q-Former as in the other BLIP-2; then the Q-Former learns to match text."""
+    source = build.build_blip2(config.seed).train()
     if checkpoint.load("retrieval"):
         pixels = render_pixels(list(range(config.images)), "train")
     else:
-        pixels = _see(seer, blip2_seeing(seer), config, checkpoint, sink, ())
-    model = build_retrieval.build_retrieval(config.seed, seer).train()
+        pixels = _train_vision_stage(source, blip2_vision(source), config, checkpoint, sink, ())
+    model = build_retrieval.build_retrieval(config.seed, source).train()
     if state := checkpoint.load("retrieval"):
         model.load_state_dict(state["model"])
     model.vision_model.requires_grad_(False)
@@ -187,7 +187,7 @@ RECIPES = {
 def train(
     recipe: Recipe, config: TrainConfig, folder: Path, sink: MetricSink
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """A trained model with its tokenizer; `folder` keeps what a killed call goes on from."""
+    """A trained model with its tokenizer; `folder` has the state for resuming."""
     torch.set_num_threads(1)
     tokenizer = recipe.tokenizer()
     return recipe.train(tokenizer, config, Checkpoint(folder, config), sink), tokenizer

@@ -1,4 +1,4 @@
-"""The second stage: a language model learns to answer from frozen features of the pictures."""
+"""The second stage: trains a language model on frozen features of the pictures."""
 
 import random
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from mmq_plugins.embedded import scenes
 from mmq_plugins.embedded.packing import IGNORED, logits_at_labels, pack
 from mmq_plugins.embedded.scene_relations import ask_relations
 from mmq_plugins.embedded.scene_text import ask
-from mmq_plugins.embedded.speakers import Said, Speaker
+from mmq_plugins.embedded.speakers import Example, Speaker
 from mmq_plugins.embedded.steps import (
     Checkpoint,
     MetricSink,
@@ -29,7 +29,7 @@ from mmq_plugins.embedded.steps import (
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A stage of speaking: how long, how fast, and what is said of every picture."""
+    """A language stage: steps, learning rate, and number of texts per picture."""
 
     name: str
     steps: int
@@ -49,7 +49,7 @@ def train_language(
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> None:
-    """Train the language model and its projection on what the lesson says of every picture."""
+    """Train the language model and its projection on the lesson's texts."""
     optimizer = make_optimizer(speaker.modules, config)
     start = 0
     if state := checkpoint.load(lesson.name):
@@ -59,19 +59,19 @@ def train_language(
     bar = tqdm(range(start, lesson.steps), desc=f"train {lesson.name}", initial=start)
     for step in bar:
         rng = random.Random(f"{lesson.name}-{config.seed}-{step}")
-        chosen = batch_of_step(config, config.language_batch, step)
+        images = batch_of_step(config, config.language_batch, step)
         texts = [
             speaker.texts(
                 scenes.make_scene(i), rng, lesson.captioned, lesson.questions, lesson.relations
             )
-            for i in chosen
+            for i in images
         ]
         packed = pack(texts, speaker)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = logits_at_labels(speaker, features[chosen], packed)
-        known = packed.labels != IGNORED
-        losses = F.cross_entropy(logits.float(), packed.labels[known], reduction="none")
-        loss = (losses * packed.weights[known]).sum() / packed.weights[known].sum()
+            logits = logits_at_labels(speaker, features[images], packed)
+        labelled = packed.labels != IGNORED
+        losses = F.cross_entropy(logits.float(), packed.labels[labelled], reduction="none")
+        loss = (losses * packed.weights[labelled]).sum() / packed.weights[labelled].sum()
         take_step(optimizer, loss, learning_rate(lesson.lr, step, lesson.steps))
         if (step + 1) % 20 == 0:
             sink({f"{lesson.name}/loss": loss.item()}, step + 1)
@@ -87,7 +87,7 @@ def train_language(
 
 
 def _unseen_questions(n: int) -> Iterator[list[tuple[str, str, str]]]:
-    """Question, answer and kind: five of VQA's and five relational ones a scene."""
+    """Question, answer and kind: five VQA and five relational questions per scene."""
     rng = random.Random("unseen")
     for index in range(n):
         scene = scenes.make_scene(1_000_000 + index, "test")
@@ -98,14 +98,16 @@ def _unseen_questions(n: int) -> Iterator[list[tuple[str, str, str]]]:
 
 @torch.no_grad()
 def probe_answers(speaker: Speaker, unseen: torch.Tensor) -> dict[str, float]:
-    """Share of right answers on unseen scenes by kind of question, teacher-forced."""
+    """Accuracy on held-out scenes by kind of question, teacher-forced."""
     rows = list(_unseen_questions(len(unseen)))
     right: dict[str, list[bool]] = {}
     for start in range(0, len(rows), 32):
         part = rows[start : start + 32]
-        said: list[list[Said]] = [[speaker.question(q, a) for q, a, _ in row] for row in part]
+        examples: list[list[Example]] = [
+            [speaker.question(q, a) for q, a, _ in row] for row in part
+        ]
         with torch.autocast("cpu", torch.bfloat16):
-            packed = pack(said, speaker)
+            packed = pack(examples, speaker)
             logits = logits_at_labels(speaker, unseen[start : start + 32], packed)
         hits = iter((logits.argmax(-1) == packed.labels[packed.labels != IGNORED]).tolist())
         for _, answer, kind in (entry for row in part for entry in row):

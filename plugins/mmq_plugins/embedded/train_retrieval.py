@@ -1,9 +1,9 @@
-"""The retrieval model's second stage: the Q-Former learns to read, to contrast and to match.
+"""The retrieval model's second stage: trains the Q-Former to encode and match text.
 
-The ViT stays as the first stage left it. Three losses share a step: contrast over the batch (image
-against text, the best query counts), matching of right, edited and confused pairs, and a probe,
-dropped later, that points at the words of a text that are wrong: without it the matching head
-stayed at the majority's answer.
+The ViT is frozen. Each step has three losses: a contrastive loss over the batch (image against
+text, by the best query), matching of correct, edited and confused pairs, and a probe, later
+discarded, that locates the wrong words of a text. Without it the matching head predicted the
+majority class.
 """
 
 import random
@@ -47,8 +47,8 @@ class Texts:
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Texts:
     """Texts padded on the right."""
-    found = tokenizer(texts, return_tensors="pt", padding=True)
-    return Texts(found["input_ids"], found["attention_mask"])
+    encoded = tokenizer(texts, return_tensors="pt", padding=True)
+    return Texts(encoded["input_ids"], encoded["attention_mask"])
 
 
 def embed_images(model: Blip2ForImageTextRetrieval, vision: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ def embed_images(model: Blip2ForImageTextRetrieval, vision: torch.Tensor) -> tor
 
 
 def embed_texts(model: Blip2ForImageTextRetrieval, texts: Texts) -> torch.Tensor:
-    """A unit vector a text, (n, shared width)."""
+    """One unit vector per text, (n, shared width)."""
     states = model.qformer(
         query_embeds=model.embeddings(input_ids=texts.ids),
         query_length=0,
@@ -99,7 +99,7 @@ def wrong_tokens(given: Texts, right: Texts) -> torch.Tensor:
 
 
 def _draw_texts(indices: list[int], rng: random.Random) -> tuple[list[str], list[str]]:
-    """A right caption a scene, and the same caption of an edited scene."""
+    """One correct caption per scene, and the same caption of an edited scene."""
     right, edited = [], []
     for index in indices:
         scene = scenes.make_scene(index)
@@ -118,7 +118,7 @@ def _draw_texts(indices: list[int], rng: random.Random) -> tuple[list[str], list
 
 
 class Reader(nn.Module):
-    """What only training needs: the contrast's temperature and the probe of wrong words."""
+    """Training-only parameters: the contrastive temperature and the probe of wrong words."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Reader(nn.Module):
     def forward(
         self, states: torch.Tensor, wrong: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """Loss of pointing at wrong tokens; states (n, length, width)."""
+        """Loss of locating wrong tokens; states (n, length, width)."""
         logits = self.wrong(self.norm(states))[..., 0].float()
         loss = F.binary_cross_entropy_with_logits(
             logits, wrong, weight=1 + 3 * wrong, reduction="none"
@@ -144,7 +144,7 @@ def _losses(
     right: Texts,
     edited: Texts,
 ) -> dict[str, torch.Tensor]:
-    """The three losses of a batch, and the share of pairs that the matching head gets right."""
+    """The three losses of a batch, and the accuracy of the matching head."""
     n = len(vision)
     with torch.autocast("cpu", torch.bfloat16):
         images, texts = embed_images(model, vision), embed_texts(model, right)
@@ -152,7 +152,7 @@ def _losses(
     scaled = similar * reader.log_scale.exp().clamp(max=100)
     target = torch.arange(n)
     contrast = F.cross_entropy(scaled, target) + F.cross_entropy(scaled.T, target)
-    # texts that the contrast confuses with an image's own
+    # hard negatives: texts similar to an image's own
     odds = scaled.detach().masked_fill(torch.eye(n, dtype=torch.bool), -1e4).softmax(1)
     confused = torch.multinomial(odds, 1)[:, 0]
     half = n // 2
@@ -203,16 +203,16 @@ def train_retrieval(
     for step in bar:
         torch.manual_seed(config.seed * 1_000_003 + step)
         rng = random.Random(f"retrieval-{config.seed}-{step}")
-        chosen = batch_of_step(config, config.language_batch, step)
-        drawn = _draw_texts(chosen, rng)
-        both = tokenize(tokenizer, [*drawn[0], *drawn[1]])
-        n = len(chosen)
-        found = _losses(model, reader, vision[chosen], both[torch.arange(n)],
+        images = batch_of_step(config, config.language_batch, step)
+        texts = _draw_texts(images, rng)
+        both = tokenize(tokenizer, [*texts[0], *texts[1]])
+        n = len(images)
+        losses = _losses(model, reader, vision[images], both[torch.arange(n)],
                         both[torch.arange(n, 2 * n)])  # fmt: skip
-        loss = found["contrast"] + 2 * found["matching"] + found["pointing"]
+        loss = losses["contrast"] + 2 * losses["matching"] + losses["pointing"]
         take_step(optimizer, loss, learning_rate(config.language_lr, step, config.language_steps))
         if (step + 1) % 20 == 0:
-            values = {f"retrieval/{name}": value.item() for name, value in found.items()}
+            values = {f"retrieval/{name}": value.item() for name, value in losses.items()}
             sink(values, step + 1)
             bar.set_postfix({k: f"{values[f'retrieval/{k}']:.3f}" for k in ("r1", "matched")})
         if (step + 1) % config.checkpoint_every == 0:
@@ -227,7 +227,7 @@ def train_retrieval(
 
 
 def probe_pool(model: Blip2ForImageTextRetrieval) -> tuple[torch.Tensor, list[str]]:
-    """Unseen groups of minimal pairs: ViT outputs, and a caption each."""
+    """Held-out groups of minimal pairs: ViT outputs, and one caption each."""
     rng = random.Random("probe pool")
     pool = [
         scene
@@ -245,7 +245,7 @@ def probe_ranks(
     vision: torch.Tensor,
     texts: list[str],
 ) -> dict[str, float]:
-    """R@1 from image to text in the pool, by contrast alone and with the matching head."""
+    """R@1 from image to text in the pool, by similarity alone and with the matching head."""
     tokens = tokenize(tokenizer, texts)
     with torch.autocast("cpu", torch.bfloat16):
         images, vectors = embed_images(model, vision), embed_texts(model, tokens)

@@ -1,4 +1,4 @@
-"""Stage 1: the vision encoder (and the Q-Former) learn to see, under probes that are dropped."""
+"""Stage 1: trains the vision encoder (and the Q-Former) with linear probes, later discarded."""
 
 import io
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from mmq_plugins.embedded.steps import (
 
 
 def render_pixels(indices: list[int], split: scenes.Split) -> np.ndarray:
-    """Pictures of scenes as they come back from JPEG, uint8 (n, 64, 64, 3)."""
+    """Pictures of scenes after JPEG compression, uint8 (n, 64, 64, 3)."""
     return pixels_of([scenes.make_scene(index, split) for index in indices])
 
 
 def pixels_of(pictured: list[scenes.Scene]) -> np.ndarray:
-    """The same for scenes that are there already."""
+    """The same for existing scenes."""
     pictures = np.empty((len(pictured), scenes.IMAGE_SIZE, scenes.IMAGE_SIZE, 3), dtype=np.uint8)
     for k, scene in enumerate(tqdm(pictured, desc="render scenes", unit="scene")):
         encoded = scenes.encode_jpeg(scenes.render(scene))
@@ -41,7 +41,7 @@ def pixels_of(pictured: list[scenes.Scene]) -> np.ndarray:
 
 
 def normalize(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float (n, 3, h, w), as the processor does it."""
+    """uint8 (n, h, w, 3) -> float (n, 3, h, w), like the processor."""
     return ((torch.from_numpy(pixels).float() / 255 - 0.5) / 0.25).permute(0, 3, 1, 2).contiguous()
 
 
@@ -52,10 +52,10 @@ def _augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 class Probe(nn.Module):
-    """Linear heads that name shape, colour and size of a cell, and the background.
+    """Linear heads that predict shape, colour and size of a cell, and the background.
 
-    With `places` they name the cell's row and column too: what is asked for stays readable, and a
-    language model that reads patches learns sooner where things are.
+    With `places` they also predict the cell's row and column, so that a language model that reads
+    patches learns positions sooner.
     """
 
     CLASSES = (len(scenes.SHAPES) + 1, len(scenes.COLORS) + 1, len(scenes.SIZES) + 1)
@@ -69,7 +69,7 @@ class Probe(nn.Module):
     def forward(
         self, features: torch.Tensor, cells: torch.Tensor, background: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, and the share of cells named right.
+        """Loss, and the share of correctly predicted cells.
 
         features: (n, 16, width); cells: (n, 16, 3).
         """
@@ -90,12 +90,12 @@ class Probe(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Seeing:
-    """The part of a model that the first stage trains, and how it looks at pictures."""
+class VisionSetup:
+    """The part of a model that the first stage trains, and its features."""
 
     modules: list[nn.Module]
-    see: Callable[[torch.Tensor], dict[str, torch.Tensor]]  # features per cell (n, 16, width)
-    encode: Callable[[torch.Tensor], torch.Tensor]  # what the second stage reads
+    probe_features: Callable[[torch.Tensor], dict[str, torch.Tensor]]  # (n, 16, width), per cell
+    encode: Callable[[torch.Tensor], torch.Tensor]  # inputs of the second stage
     widths: dict[str, int]
     queries: list[nn.Parameter]
     places: bool = False
@@ -107,8 +107,8 @@ def _average_cells(patches: torch.Tensor) -> torch.Tensor:
     return patches.reshape(n, grid, 2, grid, 2, -1).mean((2, 4)).reshape(n, grid * grid, -1)
 
 
-def blip2_seeing(model: Blip2ForConditionalGeneration) -> Seeing:
-    """ViT and Q-Former; the second stage reads the Q-Former's outputs."""
+def blip2_vision(model: Blip2ForConditionalGeneration) -> VisionSetup:
+    """ViT and Q-Former; the Q-Former's outputs are the second stage's inputs."""
 
     def both(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         vision = model.vision_model(pixel_values=pixels).last_hidden_state
@@ -118,22 +118,22 @@ def blip2_seeing(model: Blip2ForConditionalGeneration) -> Seeing:
         ).last_hidden_state
         return vision, queries
 
-    def see(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def probe_features(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         vision, queries = both(pixels)
         return {"vit": _average_cells(vision[:, 1:]), "qformer": queries}
 
     width = model.config.vision_config.hidden_size
-    return Seeing(
+    return VisionSetup(
         modules=[model.vision_model, model.qformer],
-        see=see,
+        probe_features=probe_features,
         encode=lambda pixels: both(pixels)[1],
         widths={"vit": width, "qformer": model.config.qformer_config.hidden_size},
         queries=[model.query_tokens],
     )
 
 
-def llava_seeing(model: LlavaForConditionalGeneration) -> Seeing:
-    """The CLIP ViT up to the layer that LLaVA reads, its last but one; a patch is a cell."""
+def llava_vision(model: LlavaForConditionalGeneration) -> VisionSetup:
+    """The CLIP ViT up to its second to last layer, which LLaVA reads; a patch is a cell."""
     tower = model.model.vision_tower
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
@@ -141,9 +141,9 @@ def llava_seeing(model: LlavaForConditionalGeneration) -> Seeing:
         patches: torch.Tensor = states[model.config.vision_feature_layer][:, 1:]
         return patches
 
-    return Seeing(
+    return VisionSetup(
         modules=[tower],
-        see=lambda pixels: {"vit": encode(pixels)},
+        probe_features=lambda pixels: {"vit": encode(pixels)},
         encode=encode,
         widths={"vit": model.config.vision_config.hidden_size},
         queries=[],
@@ -152,7 +152,7 @@ def llava_seeing(model: LlavaForConditionalGeneration) -> Seeing:
 
 
 def vit_outputs(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a BLIP-2's ViT gives its Q-Former, (n, 1 + patches, width)."""
+    """The outputs of a BLIP-2's ViT, (n, 1 + patches, width)."""
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = model.vision_model(pixel_values=pixels).last_hidden_state
@@ -163,18 +163,18 @@ def vit_outputs(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def train_vision(
     model: nn.Module,
-    seeing: Seeing,
+    setup: VisionSetup,
     pixels: np.ndarray,
     config: TrainConfig,
     checkpoint: Checkpoint,
     sink: MetricSink,
 ) -> None:
-    """Stage 1: learn to name what stands in every cell."""
+    """Stage 1: learn to predict the content of every cell."""
     torch.manual_seed(config.seed)
-    probes = nn.ModuleList([Probe(width, seeing.places) for width in seeing.widths.values()])
-    optimizer = make_optimizer([*seeing.modules, probes], config)
-    if seeing.queries:
-        optimizer.add_param_group({"params": seeing.queries, "weight_decay": 0.0})
+    probes = nn.ModuleList([Probe(width, setup.places) for width in setup.widths.values()])
+    optimizer = make_optimizer([*setup.modules, probes], config)
+    if setup.queries:
+        optimizer.add_param_group({"params": setup.queries, "weight_decay": 0.0})
     scene_list = [scenes.make_scene(i) for i in range(config.images)]
     cells = torch.from_numpy(np.stack([scenes.cell_labels(s) for s in scene_list]))
     names = list(scenes.BACKGROUNDS)
@@ -188,19 +188,19 @@ def train_vision(
     generator = torch.Generator()
     bar = tqdm(range(start, config.vision_steps), desc="train vision", initial=start)
     for step in bar:
-        chosen = batch_of_step(config, config.vision_batch, step)
+        images = batch_of_step(config, config.vision_batch, step)
         generator.manual_seed(config.seed * 1_000_003 + step)
-        batch = _augment(normalize(pixels[chosen]), generator)
+        batch = _augment(normalize(pixels[images]), generator)
         with torch.autocast("cpu", torch.bfloat16):
-            seen = seeing.see(batch)
+            features = setup.probe_features(batch)
             results = [
-                probe(features, cells[chosen], grounds[chosen])
-                for probe, features in zip(probes, seen.values(), strict=True)
+                probe(values, cells[images], grounds[images])
+                for probe, values in zip(probes, features.values(), strict=True)
             ]
         loss = torch.stack([result[0] for result in results]).sum()
         take_step(optimizer, loss, learning_rate(config.vision_lr, step, config.vision_steps))
         if (step + 1) % 20 == 0:
-            accuracy = {name: r[1].item() for name, r in zip(seen, results, strict=True)}
+            accuracy = {name: r[1].item() for name, r in zip(features, results, strict=True)}
             sink({"vision/loss": loss.item()} | prefixed("vision/cells_", accuracy), step + 1)
             bar.set_postfix(loss=f"{loss.item():.3f}", cells=f"{min(accuracy.values()):.3f}")
         if (step + 1) % config.checkpoint_every == 0:
@@ -217,7 +217,7 @@ def train_vision(
 def encode_images(
     encode: Callable[[torch.Tensor], torch.Tensor], pixels: np.ndarray
 ) -> torch.Tensor:
-    """What the second stage reads of all pictures, (n, tokens, width) in bfloat16."""
+    """The second stage's inputs for all pictures, (n, tokens, width) in bfloat16."""
     parts = []
     for start in tqdm(range(0, len(pixels), 256), desc="encode images", unit="batch"):
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,1 +1,1 @@
-"""Built-in evaluators, one file a plugin."""
+"""Built-in evaluators, one file per plugin."""

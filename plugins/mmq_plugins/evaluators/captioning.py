@@ -29,12 +29,12 @@ from mmq_plugins.evaluators.meteor import MeteorProcess
 
 log = logging.getLogger(__name__)
 
-CIDER_MOST = 10.0  # a caption's CIDEr where it is all that its references are
+CIDER_MOST = 10.0  # CIDEr of a caption that equals all of its references
 
 
 @dataclass(frozen=True)
 class Captioning(GeneratingEvaluator):
-    """Describe every picture; CIDEr is the score, its document frequencies are the whole set's."""
+    """Caption every picture; the score is CIDEr, with document frequencies of the whole set."""
 
     version: ClassVar[int] = 1
     task: ClassVar[str] = "captioning"
@@ -48,14 +48,14 @@ class Captioning(GeneratingEvaluator):
     def check_samples(
         self, samples: Sequence[CaptionSample], everything: Sequence[CaptionSample]
     ) -> None:
-        """InputError where no caption can score: CIDEr needs references that differ."""
+        """InputError if no caption can score: CIDEr needs references that differ."""
         super().check_samples(samples, everything)
         CaptionScorer(everything).check(samples)
 
     def requests(
         self, samples: Sequence[CaptionSample], protocol: AnswerProtocol
     ) -> list[Request]:
-        """The same prompt for every picture."""
+        """One request per picture, all with the same prompt."""
         return [Request(s.images, protocol.template, s.id) for s in samples]
 
     def scorer(self, samples: Sequence[CaptionSample]) -> "CaptionScorer":
@@ -90,32 +90,32 @@ class CaptionScorer(Scorer):
         self._meteor = meteor or MeteorProcess()
 
     def __enter__(self) -> Self:
-        """InputError where METEOR does not run, or scores a known caption wrong."""
+        """InputError if METEOR does not run, or scores a reference caption incorrectly."""
         self._meteor.check()
         return self
 
     def check(self, samples: Sequence[CaptionSample]) -> None:
-        """InputError for samples that no caption can score on, a warning for doubtful ones."""
+        """InputError for samples on which no caption can score, a warning for doubtful ones."""
         self._refuse(samples)
         weightless = [s.id for s in samples if s.id in self._weightless]
         if len(weightless) == len(samples):
             raise InputError(_no_cider("the references of these pictures"))
         if weightless:
             log.warning(
-                "CIDEr of %d of %d pictures is 0 whatever the caption: all that their references "
-                "say, the references of every picture say (first: %r)",
+                "CIDEr of %d of %d pictures is 0 for any caption, because all n-grams of their "
+                "references occur in the references of every picture (first: %r)",
                 len(weightless), len(samples), weightless[0],
             )  # fmt: skip
         if empty := sum(self._empty[s.id] for s in samples):
-            log.warning("%d references without a word in them are left out", empty)
+            log.warning("%d references without a word are omitted", empty)
 
     def _refuse(self, samples: Sequence[CaptionSample]) -> None:
         without = [s.id for s in samples if not self._references[s.id]]
         if without:
             raise InputError(
-                f"{len(without)} of {len(samples)} pictures have no reference with a word in it "
-                f"(first: {without[0]!r}): no caption of theirs can be scored. Remove them from "
-                f"the data, or give them references."
+                f"{len(without)} of {len(samples)} pictures have no reference with a word "
+                f"(first: {without[0]!r}), so their captions cannot be scored. Remove them from "
+                f"the data, or add references."
             )
         if len(self._cooked) == 1:
             raise InputError(_no_cider("the references of the only picture"))
@@ -124,7 +124,7 @@ class CaptionScorer(Scorer):
 
     @cached_property
     def _weightless(self) -> set[str]:
-        """The samples whose n-grams every picture's references have: CIDEr weighs them 0."""
+        """Samples whose n-grams occur in every picture's references: their CIDEr weight is 0."""
         pictures = [refs for refs in self._cooked.values() if refs]
         everywhere = {gram for ref in pictures[0] for gram in ref} if pictures else set()
         for refs in pictures[1:]:
@@ -136,31 +136,31 @@ class CaptionScorer(Scorer):
         }
 
     def score(self, samples: Sequence[CaptionSample], outputs: Sequence[str]) -> Evaluation:
-        """Scores of one caption per sample; the samples may be a part of the set."""
+        """Scores of one caption per sample; the samples may be a subset of the set."""
         from pycocoevalcap.rouge.rouge import Rouge
 
         self._refuse(samples)
         keys = [sample.id for sample in samples]
-        found = tokenize({key: [text] for key, text in zip(keys, outputs, strict=True)})
+        captions = tokenize({key: [text] for key, text in zip(keys, outputs, strict=True)})
         references = {key: self._references[key] for key in keys}
         images = [sample.image_id for sample in samples]
-        pairs = [(found[key][0], references[key]) for key in keys]
-        cider_each = self._cider(keys, found)
-        metrics = {"captioning/CIDEr": mean_metric(cider_each, images, bounds=(0, CIDER_MOST))}
-        each = {"captioning/CIDEr": cider_each}
+        pairs = [(captions[key][0], references[key]) for key in keys]
+        cider = self._cider(keys, captions)
+        metrics = {"captioning/CIDEr": mean_metric(cider, images, bounds=(0, CIDER_MOST))}
+        per_sample = {"captioning/CIDEr": cider}
         undefined: dict[str, str] = {}
-        self._add_meteor(pairs, images, metrics, each, undefined)
-        _, rouge_each = Rouge().compute_score(references, found)
-        each["captioning/ROUGE_L"] = [float(x) for x in rouge_each]
-        metrics["captioning/ROUGE_L"] = mean_metric(each["captioning/ROUGE_L"], images)
+        self._add_meteor(pairs, images, metrics, per_sample, undefined)
+        _, rouge = Rouge().compute_score(references, captions)
+        per_sample["captioning/ROUGE_L"] = [float(x) for x in rouge]
+        metrics["captioning/ROUGE_L"] = mean_metric(per_sample["captioning/ROUGE_L"], images)
         _add_bleu(pairs, images, metrics, undefined)
         return Evaluation(
             primary="captioning/CIDEr",
             metrics=metrics,
-            per_sample=each,
+            per_sample=per_sample,
             predictions=[
                 Prediction(s.id, s.images, "", text, s.references[0], value)
-                for s, text, value in zip(samples, outputs, cider_each, strict=True)
+                for s, text, value in zip(samples, outputs, cider, strict=True)
             ],
             undefined=undefined,
         )
@@ -170,10 +170,10 @@ class CaptionScorer(Scorer):
         pairs: Sequence[tuple[str, list[str]]],
         images: Sequence[str],
         metrics: dict[str, Metric],
-        each: dict[str, list[float]],
+        per_sample: dict[str, list[float]],
         undefined: dict[str, str],
     ) -> None:
-        """METEOR, or why there is none: its death costs neither captions nor other scores."""
+        """Add METEOR, or the reason why it is undefined; other scores do not depend on it."""
         name = "captioning/METEOR"
         try:
             values, corpus = self._meteor.score(*zip(*pairs, strict=True))
@@ -181,47 +181,47 @@ class CaptionScorer(Scorer):
             undefined[name] = f"METEOR's Java process failed twice: {error}"
             return
         metrics[name] = _meteor_metric(corpus, values, images)
-        each[name] = values
+        per_sample[name] = values
 
     def values(self, samples: Sequence[CaptionSample], outputs: Sequence[str]) -> list[float]:
-        """CIDEr of each caption: no Java but the tokenizer's."""
+        """CIDEr of each caption; needs no Java process but the tokenizer."""
         keys = [sample.id for sample in samples]
-        found = tokenize({key: [text] for key, text in zip(keys, outputs, strict=True)})
-        return self._cider(keys, found)
+        captions = tokenize({key: [text] for key, text in zip(keys, outputs, strict=True)})
+        return self._cider(keys, captions)
 
-    def _cider(self, keys: list[str], found: dict[str, list[str]]) -> list[float]:
+    def _cider(self, keys: list[str], captions: dict[str, list[str]]) -> list[float]:
         """CIDEr of each caption with the document frequencies of the whole set."""
         from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_test
 
         scorer = CiderScorer()
-        chosen = set(keys)
-        rest = [refs for key, refs in self._cooked.items() if key not in chosen]
+        scored = set(keys)
+        rest = [refs for key, refs in self._cooked.items() if key not in scored]
         # the scorer pairs captions with the first references and counts frequencies over all
         scorer.crefs = [self._cooked[key] for key in keys] + rest
-        scorer.ctest = [cook_test(found[key][0]) for key in keys]
+        scorer.ctest = [cook_test(captions[key][0]) for key in keys]
         scorer.compute_doc_freq()
         return [float(value) for value in scorer.compute_cider()]
 
     def close(self) -> None:
-        """End METEOR's Java process."""
+        """Stop METEOR's Java process."""
         self._meteor.close()
 
 
 def _no_cider(whose: str) -> str:
     return (
-        f"captioning/CIDEr is undefined: {whose} tell no picture from another. CIDEr weighs an "
-        f"n-gram by how few pictures have it in their references; here every weight is 0, and so "
-        f"would be every score. Score several pictures whose captions differ."
+        f"captioning/CIDEr is undefined: {whose} do not distinguish pictures. CIDEr weights an "
+        f"n-gram by how few pictures have it in their references; here all weights and scores "
+        f"are 0. Score several pictures with different captions."
     )
 
 
-def _meteor_metric(corpus: float, each: Sequence[float], images: Sequence[str]) -> Metric:
-    """METEOR's corpus score with the interval of the mean segment score, moved to it.
+def _meteor_metric(corpus: float, segments: Sequence[float], images: Sequence[str]) -> Metric:
+    """METEOR's corpus score with the interval of the mean segment score, shifted to it.
 
-    The corpus score is a function of counts that the scorer keeps to itself; it lies close to the
-    mean of the segments' and varies with it.
+    The corpus score is a function of counts that the scorer does not return; it is close to the
+    mean segment score and varies with it.
     """
-    mean = mean_metric(each, images)
+    mean = mean_metric(segments, images)
     if mean.low is None or mean.high is None:
         return Metric(corpus, mean.n)
     shift = corpus - mean.value
@@ -235,10 +235,10 @@ def _add_bleu(
     metrics: dict[str, Metric],
     undefined: dict[str, str],
 ) -> None:
-    """Corpus BLEU-1 to 4, or why there is none: references need as many words."""
+    """Add corpus BLEU-1 to 4, or the reason why one is undefined: references are too short."""
     longest = max(len(r.split()) for _, references in pairs for r in references)
-    found = corpus_metrics(_bleu_columns(pairs), images, _bleu, bounds=(0, 1))
-    for k, metric in enumerate(found, start=1):
+    scores = corpus_metrics(_bleu_columns(pairs), images, _bleu, bounds=(0, 1))
+    for k, metric in enumerate(scores, start=1):
         if k <= longest:
             metrics[f"captioning/BLEU_{k}"] = metric
         else:
@@ -246,7 +246,7 @@ def _add_bleu(
 
 
 def _bleu_columns(pairs: Sequence[tuple[str, list[str]]]) -> np.ndarray:
-    """What corpus BLEU sums over captions, (n, 10): lengths, guessed and matched n-grams."""
+    """The terms of corpus BLEU's sums, (n, 10): lengths, guessed and matched n-grams."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=4)

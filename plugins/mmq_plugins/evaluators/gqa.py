@@ -1,4 +1,4 @@
-"""GQA accuracy: exact match with the right answer, overall and by type."""
+"""GQA accuracy: exact match with the correct answer, overall and by type."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from mmq_plugins.evaluators.vqa_answers import (
     strip_punctuation,
 )
 
-OPEN = "query"  # GQA's structural type of open questions; all others offer their answers
+OPEN = "query"  # GQA's structural type of open questions; all others have a choice of answers
 Rule = Literal["normalized", "lavis", "official"]
 
 
 @dataclass(frozen=True)
 class Gqa(QuestionEvaluator):
-    """Share of answers that equal the right one, in percent.
+    """Percentage of answers that equal the correct one.
 
-    rule: `normalized` compares both sides after VQA's normalization. `lavis` normalizes the
-    model's answer alone; `official` compares both as they are, as GQA's eval.py does: it expects
-    cleaned answers.
+    rule: `normalized` compares both sides after VQA's normalization. `lavis` normalizes only the
+    model's answer. `official` compares both unchanged, as GQA's eval.py does, which expects
+    normalized answers.
     """
 
     version: ClassVar[int] = 1
@@ -67,12 +67,12 @@ class GqaScorer(Scorer):
         return score_answers(samples, outputs, self.rule)
 
     def values(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> list[float]:
-        """100 for each right output, 0 for any other."""
+        """100 for each correct output, 0 for any other."""
         return [100 * score for score in _scores(samples, outputs, self.rule)]
 
 
 def exact_match(answer: str, right: str, rule: Rule = "normalized") -> bool:
-    """Whether two answers are the same by a rule."""
+    """Whether two answers are equal by a rule."""
     if rule == "official":
         return answer == right
     if rule == "lavis":
@@ -81,7 +81,7 @@ def exact_match(answer: str, right: str, rule: Rule = "normalized") -> bool:
 
 
 def _scores(samples: Sequence[QuestionSample], answers: Sequence[str], rule: Rule) -> list[float]:
-    """1 for every right answer, 0 for any other."""
+    """1 for each correct answer, 0 for any other."""
     return [
         float(exact_match(answer, sample.answers[0], rule))
         for sample, answer in zip(samples, answers, strict=True)
@@ -91,7 +91,7 @@ def _scores(samples: Sequence[QuestionSample], answers: Sequence[str], rule: Rul
 def score_answers(
     samples: Sequence[QuestionSample], answers: Sequence[str], rule: Rule = "normalized"
 ) -> Evaluation:
-    """Accuracy of given answers, overall, and by type where the file has types."""
+    """Accuracy of answers, overall, and by type if the file has types."""
     scores = _scores(samples, answers, rule)
     groups: dict[str, list[int]] = {}
     for k, sample in enumerate(samples):
@@ -101,8 +101,8 @@ def score_answers(
             if name == "structural":
                 groups.setdefault("open" if value == OPEN else "binary", []).append(k)
     metrics = {"gqa/accuracy": _accuracy(samples, scores, range(len(samples)))}
-    for name, chosen in sorted(groups.items()):
-        metrics[f"gqa/accuracy_{name}"] = _accuracy(samples, scores, chosen)
+    for name, indices in sorted(groups.items()):
+        metrics[f"gqa/accuracy_{name}"] = _accuracy(samples, scores, indices)
     return Evaluation(
         primary="gqa/accuracy",
         metrics=metrics,
@@ -115,7 +115,7 @@ def score_answers(
 
 
 def _accuracy(
-    samples: Sequence[QuestionSample], scores: Sequence[float], chosen: Sequence[int]
+    samples: Sequence[QuestionSample], scores: Sequence[float], indices: Sequence[int]
 ) -> Metric:
-    images = [samples[k].image_id for k in chosen]
-    return mean_metric([scores[k] for k in chosen], images, scale=100)
+    images = [samples[k].image_id for k in indices]
+    return mean_metric([scores[k] for k in indices], images, scale=100)

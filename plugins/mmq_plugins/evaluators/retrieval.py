@@ -1,4 +1,4 @@
-"""Image-text retrieval: contrast finds candidates, the matching head ranks them again."""
+"""Image-text retrieval: contrastive candidates, re-ranked by the matching head."""
 
 import re
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from mmq.contracts.images import ImageRef
 from mmq.errors import InputError
 from mmq_plugins.evaluators.recall import RANKS, recall_metrics, undefined_recalls
 
-CANDIDATES = 128  # that the matching head ranks again (Li et al. 2023, section 4.4)
+CANDIDATES = 128  # re-ranked by the matching head (Li et al. 2023, section 4.4)
 MAX_WORDS = 50
 
 
 def normalize_caption(text: str, max_words: int = MAX_WORDS) -> str:
-    """A caption as BLIP-2's retrieval reads it: lower case, no .!"()*#:;~, its first words."""
+    """A caption in BLIP-2's retrieval format: lower case, no .!"()*#:;~, its first words."""
     text = re.sub(r"[.!\"()*#:;~]", " ", text.lower())
     return " ".join(text.split()[:max_words])
 
@@ -36,9 +36,8 @@ def normalize_caption(text: str, max_words: int = MAX_WORDS) -> str:
 class Retrieval(RankingEvaluator):
     """Recall at 1, 5 and 10 in both directions; their mean is the score.
 
-    Every caption is a query for its picture, every picture one for any of its captions. The pool
-    is the evaluated set: a part of it is an easier task than the whole. Ties count against the
-    model.
+    Every caption is a query for its picture, every picture for any of its captions. The pool is
+    the evaluated set, so a subset is an easier task. Ties count against the model.
     """
 
     version: ClassVar[int] = 1
@@ -46,34 +45,36 @@ class Retrieval(RankingEvaluator):
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
     batch_size: int = 64
-    k: int | None = None  # candidates; 128 unless the model's own protocol says otherwise
-    max_words: int = MAX_WORDS  # of a caption; the tokens are limited by the model's family
+    k: int | None = None  # candidates; 128 unless the model's protocol sets it
+    max_words: int = MAX_WORDS  # of a caption; the model family limits the tokens
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_words"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
         if self.k is not None and self.k < max(RANKS):
-            raise ValueError(f"k: {self.k} is less than {max(RANKS)}, the last rank that counts")
+            raise ValueError(
+                f"k: {self.k} is less than {max(RANKS)}, the largest rank of a metric"
+            )
 
     @property
     def candidates(self) -> int:
-        """How many of each query the matching head ranks again."""
+        """Number of candidates per query that the matching head re-ranks."""
         return CANDIDATES if self.k is None else self.k
 
     def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
-        """All options by name, with the number of candidates that counts."""
+        """All options by name, with the effective number of candidates."""
         return super().effective_options(protocol) | {"k": self.candidates}
 
     def check_samples(
         self, samples: Sequence[CaptionSample], everything: Sequence[CaptionSample]
     ) -> None:
-        """InputError where every ranking is right: one picture, or captions without a word."""
+        """InputError if every ranking is correct (one picture), or for captions without a word."""
         super().check_samples(samples, everything)
         if len(samples) == 1:
             raise InputError(
-                "retrieval/mean_recall is undefined: with one picture every ranking is right. "
-                "Score several pictures; the pool of a published result has 1,000 or more."
+                "retrieval/mean_recall is undefined: with one picture, every ranking is correct. "
+                "Score several pictures; published results have a pool of 1,000 or more."
             )
         without = [
             s.id
@@ -83,12 +84,12 @@ class Retrieval(RankingEvaluator):
         ]
         if without:
             raise InputError(
-                f"{len(without)} of {len(samples)} pictures have a caption without a word in it "
-                f"(first: {without[0]!r}): it cannot be found. Remove it from the data."
+                f"{len(without)} of {len(samples)} pictures have a caption without a word "
+                f"(first: {without[0]!r}), which cannot be retrieved. Remove it from the data."
             )
 
     def calibration(self, samples: Sequence[CaptionSample]) -> list[tuple[Request, str]]:
-        """Each picture with its first caption, as the model reads it."""
+        """Each picture with its first caption, normalized."""
         return [
             (Request((s.image,), normalize_caption(s.references[0], self.max_words), s.id), "")
             for s in samples
@@ -104,7 +105,7 @@ class Retrieval(RankingEvaluator):
         images = [sample.image for sample in samples]
         similar = self._similarities(matcher, images, texts, progress)
         to_text, to_image = self._rank_again(matcher, images, texts, similar, progress)
-        metrics, each = recall_metrics(
+        metrics, per_sample = recall_metrics(
             to_text, to_image, similar, owner, [s.image_id for s in samples]
         )
         undefined = {
@@ -115,11 +116,11 @@ class Retrieval(RankingEvaluator):
         return Evaluation(
             primary="retrieval/mean_recall",
             metrics=metrics,
-            per_sample=each,
+            per_sample=per_sample,
             predictions=[
                 Prediction(s.id, s.images, "", texts[best[k]], s.references[0], score)
                 for k, (s, score) in enumerate(
-                    zip(samples, each["retrieval/mean_recall"], strict=True)
+                    zip(samples, per_sample["retrieval/mean_recall"], strict=True)
                 )
             ],
             undefined=undefined,
@@ -174,5 +175,5 @@ def candidates(similar: np.ndarray, k: int) -> np.ndarray:
 
 
 def _finite(scores: np.ndarray) -> np.ndarray:
-    """Scores with what a collapsed model computed as NaN or infinity ranked last."""
+    """Scores with NaN and infinities (of a collapsed model) ranked last."""
     return np.where(np.isfinite(scores), scores, -1e9)

@@ -32,9 +32,9 @@ ACCURACY, EXACT, MIXED = "vqa/accuracy", "vqa/exact_match", "vqa/mixed"
 class Vqa(QuestionEvaluator):
     """Soft accuracy against ten annotators, in percent: --rule lavis or official.
 
-    rule: `lavis` is the official code before March 2021, which the paper's line of work scores
-    by; `official` is that code since. Questions with fewer than four answers are scored by exact
-    match, under a name of its own.
+    rule: `lavis` is the official code before March 2021, which the paper and related work use;
+    `official` is the code since then. Questions with fewer than four answers are scored by exact
+    match, under a separate name.
     """
 
     version: ClassVar[int] = 1
@@ -50,24 +50,24 @@ class Vqa(QuestionEvaluator):
     def check_samples(
         self, samples: Sequence[QuestionSample], everything: Sequence[QuestionSample]
     ) -> None:
-        """InputError for a question without answers, a warning where the rule needs more."""
+        """InputError for a question without answers, a warning if the rule needs more."""
         super().check_samples(samples, everything)
         check_answers(samples)
         few = sum(len(s.answers) < FEWEST_ANSWERS for s in samples)
         if few:
             log.warning(
-                "%d of %d questions have fewer than %d answers, so that a right one could not "
-                "score 100: they are scored by exact match with any of them; the score is %s",
+                "%d of %d questions have fewer than %d answers, so a correct one could not score "
+                "100: they are scored by exact match with any of them, and the score is %s",
                 few, len(samples), FEWEST_ANSWERS, primary_of(everything),
             )  # fmt: skip
 
     def scorer(self, samples: Sequence[QuestionSample]) -> "VqaScorer":
-        """Accuracies, named by the whole set: its parts must not have other names."""
+        """Accuracies with the names of the whole set, also for subsets."""
         return VqaScorer(self.rule, primary_of(samples))
 
 
 class VqaScorer(Scorer):
-    """Accuracies of outputs; the score is vqa/accuracy where all questions have enough answers."""
+    """Accuracies of outputs; the score is vqa/accuracy if all questions have enough answers."""
 
     def __init__(self, rule: Rule, primary: str) -> None:
         self.rule, self.primary = rule, primary
@@ -82,7 +82,7 @@ class VqaScorer(Scorer):
 
 
 def primary_of(samples: Sequence[QuestionSample]) -> str:
-    """The name of the score on a set: what its questions' numbers of answers allow."""
+    """The name of the score on a set, by its questions' numbers of answers."""
     enough = {len(sample.answers) >= FEWEST_ANSWERS for sample in samples}
     return MIXED if len(enough) == 2 else EXACT if enough == {False} else ACCURACY
 
@@ -103,10 +103,10 @@ def score_answers(
     rule: Rule = "lavis",
     primary: str | None = None,
 ) -> Evaluation:
-    """Accuracy of given answers, overall and for every answer type that occurs.
+    """Accuracy of answers, overall and per answer type.
 
-    primary: the score's name, by default what `primary_of` calls it. A mixed set also gets the
-    soft accuracy and the exact match of the questions that allow them.
+    primary: the score's name, by default that of `primary_of`. A mixed set also has the soft
+    accuracy and the exact match of the questions that allow them.
     """
     primary = primary or primary_of(samples)
     scores = _scores(samples, answers, rule)
@@ -121,8 +121,8 @@ def score_answers(
     return Evaluation(
         primary=primary,
         metrics={
-            name: _accuracy([samples[k] for k in chosen], [scores[k] for k in chosen])
-            for name, chosen in groups.items()
+            name: _accuracy([samples[k] for k in indices], [scores[k] for k in indices])
+            for name, indices in groups.items()
         },
         per_sample={primary: [100 * score for score in scores]},
         predictions=[

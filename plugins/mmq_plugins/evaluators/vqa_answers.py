@@ -1,17 +1,17 @@
-"""How VQA accuracy compares an answer with those of the annotators, by either of its two rules.
+"""How VQA accuracy compares an answer with those of the annotators, by one of two rules.
 
-Facts of the rule (VQA evaluation, Antol et al. 2015): an answer is stripped of punctuation, its
-number words become digits, articles go, contractions get their apostrophe. The accuracy is
+Normalization (VQA evaluation, Antol et al. 2015) removes punctuation and articles, replaces number
+words by digits, and adds missing apostrophes to contractions. The accuracy is
 min(matches / 3, 1) over the other nine annotators, averaged over leaving each of the ten out.
 
-The rules differ in what is normalized where:
+The rules differ in what they normalize:
 
-- `lavis`: the code of GT-Vision-Lab/VQA before March 2021, which LAVIS has to this day. The
-  model's answer is always normalized. The annotators' lose their punctuation and nothing else,
-  and that only where they are not all the same.
-- `official`: GT-Vision-Lab/VQA since commit a013f00. White space is stripped on both sides. Where
-  the annotators do not all agree, both sides are normalized in full; where they agree, both are
-  compared as they are ("Yes" is not "yes": they may have read it off the picture).
+- `lavis`: the code of GT-Vision-Lab/VQA before March 2021, which LAVIS still uses. The model's
+  answer is always normalized. The annotators' answers lose only their punctuation, and only if
+  they differ.
+- `official`: GT-Vision-Lab/VQA since commit a013f00. White space is stripped on both sides. If the
+  annotators differ, both sides are fully normalized; if they agree, both are compared unchanged
+  ("Yes" is not "yes": it may be text in the picture).
 """
 
 import re
@@ -22,7 +22,9 @@ from mmq.contracts import QuestionSample
 from mmq.errors import InputError
 
 Rule = Literal["lavis", "official"]
-FEWEST_ANSWERS = 4  # with which an answer that all annotators gave can score 1: three others agree
+FEWEST_ANSWERS = (
+    4  # with fewer, a unanimous answer cannot score 1: it needs three others that agree
+)
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = frozenset({"a", "an", "the"})
@@ -35,8 +37,8 @@ _LONE_PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _DIGIT_COMMA = re.compile(r"(\d)(\,)(\d)")
 _PERIODS_REMOVED = 32  # the official code passes re.UNICODE (32) where re.sub wants a count
 
-# what is written -> what it is taken for; with one of its apostrophes left out. The official table
-# lacks let's and she'd: "lets" and "shed" are words of their own.
+# contraction without one of its apostrophes -> contraction. The official table lacks let's and
+# she'd: "lets" and "shed" are words.
 _CONTRACTED = """
 ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
 I'm I've isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock
@@ -63,7 +65,7 @@ CONTRACTIONS |= {
 
 
 def strip_punctuation(text: str) -> str:
-    """Punctuation beside a space (or anywhere in a text with 1,000) goes, else becomes a space."""
+    """Remove punctuation next to a space (or anywhere in a text with 1,000), else replace it."""
     result = text
     has_digit_comma = _DIGIT_COMMA.search(text) is not None
     for mark in PUNCTUATION:
@@ -73,7 +75,7 @@ def strip_punctuation(text: str) -> str:
 
 
 def normalize_words(text: str) -> str:
-    """Lower case, digits for number words, no articles, contractions with their apostrophe."""
+    """Lower case, digits for number words, no articles, contractions with apostrophes."""
     words = (DIGITS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
@@ -83,7 +85,7 @@ def _clean(text: str) -> str:
 
 
 def normalize_answer(text: str) -> str:
-    """A model's answer as the official code compares it."""
+    """A fully normalized answer, as in the official code."""
     return normalize_words(strip_punctuation(_clean(text)))
 
 
@@ -96,7 +98,7 @@ def soft_accuracy(answer: str, annotators: Sequence[str], rule: Rule = "lavis") 
 
 
 def _compared(answer: str, annotators: Sequence[str], rule: Rule) -> tuple[str, list[str]]:
-    """An answer and the annotators' as the rule compares them."""
+    """An answer and those of the annotators, normalized by the rule."""
     if rule == "lavis":
         disagree = len(set(annotators)) > 1
         return normalize_answer(answer), [
@@ -109,23 +111,23 @@ def _compared(answer: str, annotators: Sequence[str], rule: Rule) -> tuple[str, 
 
 
 def exact_match(answer: str, right: Sequence[str]) -> bool:
-    """Whether an answer is any of the right ones, all of them normalized."""
+    """Whether an answer equals any of the correct ones after normalization."""
     given = normalize_answer(answer)
     return any(given == normalize_answer(text) for text in right)
 
 
 def check_rule(rule: str, allowed: Sequence[str]) -> None:
-    """ValueError for a rule that is not one of the allowed."""
+    """ValueError for an unknown rule."""
     if rule not in allowed:
         raise ValueError(f"rule: {rule!r} is not one of {list(allowed)}")
 
 
 def check_answers(samples: Sequence[QuestionSample]) -> None:
-    """InputError for questions that no answer can be right on."""
+    """InputError for questions without an answer."""
     without = [s.id for s in samples if not any(text.strip() for text in s.answers)]
     if without:
         raise InputError(
-            f"{len(without)} of {len(samples)} questions have no answer with a text "
-            f"(first: {without[0]!r}): nothing said to them can be scored. Add the answers, or "
-            f"remove the questions."
+            f"{len(without)} of {len(samples)} questions have no answer with text "
+            f"(first: {without[0]!r}), so outputs cannot be scored. Add answers, or remove the "
+            f"questions."
         )

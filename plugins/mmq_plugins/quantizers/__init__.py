@@ -1,1 +1,1 @@
-"""Built-in quantizers, one file a plugin."""
+"""Built-in quantizers, one file per plugin."""

@@ -1,11 +1,11 @@
-"""AWQ by the package autoawq: what its own searches make of our weights and inputs.
+"""AWQ by the package autoawq: its own searches, applied to our weights and inputs.
 
-Of autoawq run `_compute_best_scale`, `_compute_best_clip` and `pseudo_quantize_tensor`, in float32
-but for the last, which takes float16 as autoawq's own last step does. They run where the weight
-is, on a CPU or a GPU; its CUDA kernels, models and file formats are not used. Two things differ
-from its `quantize`: a layer is scaled alone, its scale stored with it instead of folded into the
-layer before; and on a CPU its scale search loses the weights (what it keeps of them is the very
-tensor that it then scales), so the layer handed to it gives out another one.
+This runs autoawq's `_compute_best_scale`, `_compute_best_clip` and `pseudo_quantize_tensor`, in
+float32 except for the last, which takes float16 as autoawq's own last step does. They run on the
+weight's device, a CPU or a GPU; autoawq's CUDA kernels, models and file formats are not used. Two
+things differ from its `quantize`: each layer is scaled alone, with its scale stored instead of
+folded into the previous layer; and on a CPU its scale search overwrites the weights (its backup is
+the tensor that it scales), so the layer passed to it returns a copy of its state.
 """
 
 from collections.abc import Sequence
@@ -24,21 +24,21 @@ from mmq_plugins.quantizers.legacy import load_solver
 if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
 
-ROWS = 64  # the clip search takes outputs in multiples of this
+ROWS = 64  # the clip search needs a multiple of this many outputs
 CHUNK = 2**30  # bytes of a layer's outputs compared at once, autoawq's default
 
 
 @dataclass(frozen=True)
 class AutoAwq(CalibratedQuantizer):
-    """AWQ as autoawq 0.2.9 computes it, one layer at a time, from 512 sampled inputs.
+    """AWQ as computed by autoawq 0.2.9, one layer at a time, from 512 sampled inputs.
 
-    group_size: 0 is one range per row. symmetric_no_clipping: what autoawq calls zero_point=False,
-    see `MappingType`. duo_scaling: the scale search divides by the weights' magnitude, too. clip:
-    search a limit for every group. The mean of |x| is that of all inputs.
+    group_size: 0 is one range per row. symmetric_no_clipping: autoawq's zero_point=False, see
+    `MappingType`. duo_scaling: the scale search also divides by the weights' magnitude. clip:
+    search a limit for every group. The mean of |x| is over all inputs.
     """
 
     version: ClassVar[int] = 1
-    sampled_inputs: ClassVar[int] = 512  # its clip search would drop the rest anyway
+    sampled_inputs: ClassVar[int] = 512  # its clip search uses no more
 
     group_size: int = 128
     symmetric_no_clipping: bool = False
@@ -46,12 +46,12 @@ class AutoAwq(CalibratedQuantizer):
     clip: bool = True
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
-        """Refuse a layer that autoawq's searches cannot take, by InputError."""
+        """InputError for a layer that autoawq's searches do not support."""
         super().check(name, shape)
         if self.clip and shape[0] % ROWS:
             raise InputError(
-                f"clip: autoawq's clip search takes multiples of {ROWS} outputs, {name} has "
-                f"{shape[0]}; choose no-clip, or the quantizer awq"
+                f"clip: autoawq's clip search needs a multiple of {ROWS} outputs, but {name} has "
+                f"{shape[0]}; use --clip false, or the quantizer awq"
             )
 
     @property
@@ -111,14 +111,16 @@ class AutoAwq(CalibratedQuantizer):
         return Solved(self._codes(rounded, step, zero_point, scale, search), note)
 
     def _scale(self, search: Any, weight: Tensor, inputs: "LayerInputs") -> Tensor:
-        """The scale per input (in,) with the least error, as float16 keeps it, in float32."""
+        """The scale per input (in,) with the least error, rounded to float16, as float32."""
         layer: Any = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-        layer.state_dict = lambda: {"weight": weight}  # not the tensor that the search scales
-        # what autoawq's _search_best_scale prepares before it calls the search
+        layer.state_dict = lambda: {
+            "weight": weight
+        }  # a copy: the search scales the layer's own tensor
+        # as prepared by autoawq's _search_best_scale
         groups = grouped(weight.abs(), search.group_size)
         relative = (groups / (groups.amax(-1, keepdim=True) + 1e-6)).reshape(weight.shape)
-        found: Tensor = search._compute_best_scale(
+        best: Tensor = search._compute_best_scale(
             inputs.rows,
             relative.mean(0),
             inputs.magnitude,
@@ -127,7 +129,7 @@ class AutoAwq(CalibratedQuantizer):
             layer(inputs.rows),
         )
         half = torch.finfo(torch.float16)
-        return found.to(weight.device).clamp(half.tiny, half.max).half().float()
+        return best.to(weight.device).clamp(half.tiny, half.max).half().float()
 
     def _codes(
         self,
@@ -137,7 +139,7 @@ class AutoAwq(CalibratedQuantizer):
         input_scale: Tensor,
         search: Any,
     ) -> QuantizedWeight:
-        """The codes that a float16 weight of whole steps (out, n_groups) stands for."""
+        """The codes of a dequantized float16 weight with these steps (out, n_groups)."""
         scale = step.float()
         zero = torch.full_like(scale, 2 ** (search.w_bit - 1))
         zero = zero if zero_point is None else zero_point.float()

@@ -1,10 +1,10 @@
-"""GPTQ by the package auto_gptq: what its own solver makes of our weights and inputs.
+"""GPTQ by the package auto_gptq: its own solver, applied to our weights and inputs.
 
-Of auto_gptq runs `GPTQ.fasterquant`, which also draws up the ranges by its own Quantizer, in
-float32, once a weight and width. The sums over the inputs are this project's; they take the place
-of what `GPTQ.add_batch` would have summed. None of the package's models, kernels or file formats
-is used. The solver runs where the weight is, on a GPU or a CPU; it ends with a call of
-`torch.cuda.synchronize`, which for weights on a CPU is replaced by nothing while it runs.
+This runs auto_gptq's `GPTQ.fasterquant`, which also chooses the ranges with its own Quantizer, in
+float32, once per weight and width. The sums over the inputs are computed here instead of by
+`GPTQ.add_batch`. The package's models, kernels and file formats are not used. The solver runs on
+the weight's device, a GPU or a CPU; it ends with `torch.cuda.synchronize`, which is replaced by a
+no-op while it runs on a CPU.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def _synchronizable(device: torch.device) -> Iterator[None]:
-    """Replace torch.cuda.synchronize by nothing unless the work is on a GPU."""
+    """Replace torch.cuda.synchronize by a no-op unless the device is a GPU."""
     original = torch.cuda.synchronize
     if device.type != "cuda":
         torch.cuda.synchronize = lambda *_: None
@@ -40,12 +40,12 @@ def _synchronizable(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class AutoGptq(CalibratedQuantizer):
-    """GPTQ as auto_gptq 0.7.1 computes it.
+    """GPTQ as computed by auto_gptq 0.7.1.
 
-    group_size: 0 is one range per row. symmetric: but for groups without a negative weight, whose
-    upper half auto_gptq clips. damping: share of the mean diagonal of the Hessian that is added
-    to it. act_order: inputs with the largest squares first. static_groups: ranges of the original
-    weights. Weights of inputs that were always zero become zero.
+    group_size: 0 is one range per row. symmetric: auto_gptq clips the upper half of groups without
+    a negative weight. damping: share of the Hessian's mean diagonal that is added to it.
+    act_order: inputs with the largest squares first. static_groups: ranges of the original
+    weights. Weights of inputs that are always zero become zero.
     """
 
     version: ClassVar[int] = 1
@@ -99,13 +99,13 @@ class AutoGptq(CalibratedQuantizer):
         return Solved(codes, "" if weight.device.type == "cuda" else patched)
 
     def _run(self, solver: Any, weight: Tensor, hessian: Tensor, bits: int) -> QuantizedWeight:
-        """What the solver leaves in a linear layer with this weight, as codes."""
+        """The codes of the weight that the solver writes into a linear layer."""
         rows, columns = weight.shape
         layer = nn.Linear(columns, rows, bias=False, device="meta")
         layer.weight = nn.Parameter(weight.detach().float().clone(), requires_grad=False)
         gptq = solver(layer)
         gptq.quantizer.configure(bits, perchannel=True, sym=self.symmetric, mse=False)
-        gptq.H, gptq.nsamples = hessian, 1  # it changes H; the other is only logged
+        gptq.H, gptq.nsamples = hessian, 1  # H is overwritten; nsamples is only logged
         with _synchronizable(weight.device):
             scale, zero_point, index = gptq.fasterquant(
                 percdamp=self.damping,
@@ -113,10 +113,12 @@ class AutoGptq(CalibratedQuantizer):
                 actorder=self.act_order,
                 static_groups=self.static_groups,
             )
-        if not bool(torch.isfinite(layer.weight).all()):  # of a Hessian that overflowed, say
+        if not bool(
+            torch.isfinite(layer.weight).all()
+        ):  # for example, after an overflow in the Hessian
             raise LinAlgError("the solver's weights are not finite")
-        each = index.long()
-        codes = (layer.weight / scale[:, each]).round_() + zero_point[:, each]
+        groups = index.long()
+        codes = (layer.weight / scale[:, groups]).round_() + zero_point[:, groups]
         contiguous = bool((index.diff() >= 0).all())
         return compact(
             codes.to(torch.uint8),

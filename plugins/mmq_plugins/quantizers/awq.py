@@ -1,9 +1,9 @@
-"""AWQ: scale inputs that matter up before rounding, then clip what rounds better when clipped.
+"""AWQ: scale salient inputs up before rounding, and clip groups that round better clipped.
 
 Lin et al. 2023, "AWQ: Activation-aware Weight Quantization" (arXiv 2306.00978), section 3.2: for
 a scale s per input, Q(W * s) (x / s) rounds the weights of large inputs more finely; s is searched
 on a grid, by the error of the layer's outputs. For a changed weight W + D that is trace(D G D^T)
-with the Gram matrix G = X^T X of all calibration inputs: no input is kept, no output computed.
+with the Gram matrix G = X^T X of all calibration inputs, so neither inputs nor outputs are needed.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,11 @@ from mmq_plugins.quantizers.awq_levels import (
     rounding_errors,
 )
 
-SHRINKS = tuple(1 - i / 20 for i in range(10))  # of a group's largest weight: where to clip
-FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # the same, for what is chosen last
-KEPT = 3  # scales a width whose clips are searched: the least error unclipped may not stay least
+SHRINKS = tuple(
+    1 - i / 20 for i in range(10)
+)  # clipping limits, as shares of a group's largest weight
+FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # the same, for the refinement
+CANDIDATES = 3  # scales per width whose clips are searched: clipping may change their order
 ZERO = "the layer's inputs were all zero: rounded to nearest"
 OVERFLOW = "the squares of the layer's inputs overflow float32: rounded to nearest"
 
@@ -57,23 +59,23 @@ def largest_weights(weight: Tensor, scale: Tensor, group_size: int) -> Tensor:
 def candidate_scales(magnitude: Tensor, weights: Tensor | None, grid: int) -> Tensor:
     """Scales per input, (grid, in): mean |x|^r for r = 0, 1/grid, ..., with max * min = 1.
 
-    weights: `relative_magnitude`, whose power 1 - r divides (duo scaling), or None.
+    weights: `relative_magnitude`, whose power 1 - r is divided by (duo scaling), or None.
     """
-    found = []
+    scales = []
     for ratio in (i / grid for i in range(grid)):
         scale = magnitude.pow(ratio)
         if weights is not None:
             scale = scale / (weights.pow(1 - ratio) + 1e-4)
         scale = scale.clamp(1e-4, 1e16)  # an input that is always zero has 0
-        found.append(scale / (scale.max() * scale.min()).sqrt())
-    return torch.stack(found)
+        scales.append(scale / (scale.max() * scale.min()).sqrt())
+    return torch.stack(scales)
 
 
 def storable(scales: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Scales (n, in) rounded to a dtype, lifted by a power of two, in float32.
 
-    A power of two changes no rounding, but keeps scales of small weights away from float16's
-    smallest numbers. Scales in float32 are left as they are.
+    A power of two does not affect rounding, but avoids float16's smallest numbers for scales of
+    small weights. Scales in float32 are returned unchanged.
     """
     if dtype == torch.float32:
         return scales
@@ -91,7 +93,7 @@ def scale_errors(
     for column, scale in enumerate(scales):
         for block in tiles(weight, BLOCK // len(roundings)):
             rows = weight[block]
-            # of all roundings, for one product; D of the inputs as they are needs no scaled G
+            # D of all roundings, for one product; for unscaled inputs, so G needs no scaling
             difference = weight.new_empty(len(roundings), *rows.shape)
             for tile in tiles(rows):
                 w = affine.grouped(rows[tile] * scale, roundings[0].group_size)
@@ -120,9 +122,9 @@ def best_clips(
 ) -> Tensor:
     """Where to clip every group of a weight (out, in), (out, n_groups): max|w| times a shrink.
 
-    Each group is judged by its own block of the Gram matrix alone; the first shrink wins ties.
-    others: D_o G_o of what is changed elsewhere, for these inputs (out, in), if that is to count.
-    scale: (in,), what weights are multiplied by and inputs divided by, before all else.
+    Each group uses only its own block of the Gram matrix; the first shrink wins ties.
+    others: D_o G_o of changes in other groups, for these inputs (out, in), or None.
+    scale: (in,), multiplies weights and divides inputs first.
     """
     size, parts = rounding.group_size, []
     blocks = scaled_blocks(gram, size, scale)
@@ -154,10 +156,10 @@ def refine_clips(
     rounding: Rounding,
     trusted: float = 1.0,
 ) -> Tensor:
-    """Better clips (out, n_groups), on a finer grid: every group given the errors of the others.
+    """Better clips (out, n_groups), on a finer grid, for each group given the others' errors.
 
-    scale: (in,), of the weight and of the inputs. trusted: what share of the groups' common part
-    counts; where inputs are few, much of it is chance.
+    scale: (in,), of the weight and of the inputs. trusted: share of the correlations between
+    groups that counts; with few inputs, much of them is chance.
     """
     size, refined = rounding.group_size, clips.clone()
     for rows in tiles(weight, BLOCK):
@@ -191,12 +193,12 @@ def encode(weight: Tensor, scale: Tensor, clips: Tensor, rounding: Rounding) -> 
 
 @dataclass(frozen=True)
 class Awq(CalibratedQuantizer):
-    """Activation-aware rounding; its outputs are never further off than round to nearest's.
+    """Activation-aware rounding, whose outputs are never worse than those of round to nearest.
 
     group_size: 0 is one group per row. symmetric_no_clipping: symmetric as in autoawq, see
-    `MappingType`. duo_scaling: the scale search divides by the weights' magnitude, too. clip:
-    search a limit for every group. grid: number of ratios in the scale search. scale_dtype: what
-    the scales of codes and of inputs are rounded to and stored in.
+    `MappingType`. duo_scaling: the scale search also divides by the weights' magnitude. clip:
+    search a limit for every group. grid: number of ratios in the scale search. scale_dtype: dtype
+    in which the scales of codes and of inputs are rounded and stored.
     """
 
     version: ClassVar[int] = 1
@@ -212,9 +214,9 @@ class Awq(CalibratedQuantizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.symmetric and self.symmetric_no_clipping:
-            raise ValueError("symmetric_no_clipping: choose it or symmetric, not both")
+            raise ValueError("symmetric_no_clipping: choose either this or symmetric")
         if self.grid < 1:
-            raise ValueError(f"grid: {self.grid} ratios; choose at least 1")
+            raise ValueError(f"grid: {self.grid} is not at least 1")
 
     @property
     def mapping(self) -> MappingType:
@@ -241,7 +243,7 @@ class Awq(CalibratedQuantizer):
     def solve(
         self, weights: Sequence[Tensor], inputs: LayerInputs, widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
-        """Codes for every width, one dict per weight (out, in), each with scales of its own."""
+        """Codes for every width, one dict per weight (out, in), each with its own scales."""
         if not all(bool(torch.isfinite(weight).all()) for weight in weights):
             raise ValueError("weight: some values are not finite numbers")
         gram = inputs.gram
@@ -249,7 +251,7 @@ class Awq(CalibratedQuantizer):
             note = OVERFLOW if gram.diagonal().any() else ZERO
             return [{b: Solved(self.quantize(w, b), note) for b in widths} for w in weights]
         solved = (self._solve(weight.float(), inputs, widths) for weight in weights)
-        return [dict(zip(widths, found, strict=True)) for found in solved]
+        return [dict(zip(widths, results, strict=True)) for results in solved]
 
     def _solve(self, weight: Tensor, inputs: LayerInputs, widths: Sequence[int]) -> list[Solved]:
         """Codes for every width: the grid of scales is searched for all of them at once."""
@@ -259,8 +261,9 @@ class Awq(CalibratedQuantizer):
         scales = candidate_scales(inputs.magnitude, duo, self.grid)
         scales = storable(scales, weight, dtype)
         errors = scale_errors(weight, inputs.gram, scales, roundings)  # (widths, grid)
-        kept = zip(roundings, errors.topk(min(KEPT, self.grid), largest=False)[1], strict=True)
-        return [Solved(self._pick(weight, inputs, scales[best], r)) for r, best in kept]
+        best = errors.topk(min(CANDIDATES, self.grid), largest=False)[1]  # (widths, candidates)
+        candidates = zip(roundings, best, strict=True)
+        return [Solved(self._pick(weight, inputs, scales[k], r)) for r, k in candidates]
 
     def _pick(
         self, weight: Tensor, inputs: LayerInputs, scales: Tensor, rounding: Rounding
@@ -269,11 +272,13 @@ class Awq(CalibratedQuantizer):
         gram, size = inputs.gram, rounding.group_size
         least, best = float("inf"), (scales[0], scales[0], self.quantize(weight, rounding.bits))
 
-        def attempt(scale: Tensor, clips: Tensor, found: QuantizedWeight | None = None) -> None:
-            nonlocal least, best  # the best one alone is kept: codes of ten attempts are large
-            found = found or encode(weight, scale, clips, rounding)
-            if (error := output_loss(found, weight, gram)) < least:
-                least, best = error, (scale, clips, found)
+        def attempt(
+            scale: Tensor, clips: Tensor, quantized: QuantizedWeight | None = None
+        ) -> None:
+            nonlocal least, best  # only the best one: codes of ten attempts are large
+            quantized = quantized or encode(weight, scale, clips, rounding)
+            if (error := output_loss(quantized, weight, gram)) < least:
+                least, best = error, (scale, clips, quantized)
 
         one = torch.ones_like(scales[0])
         attempt(one, largest_weights(weight, one, size), best[-1])

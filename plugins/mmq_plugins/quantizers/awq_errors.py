@@ -1,8 +1,8 @@
-"""What AWQ reads from the Gram matrix G = X^T X of a layer's inputs, with next to no memory.
+"""AWQ's errors from the Gram matrix G = X^T X of a layer's inputs, with little extra memory.
 
-G may be larger than the weight. No second matrix of its size is made: errors of scaled inputs come
-from G itself and the unscaled difference, correlations from strips; clips need blocks of G alone,
-which are a copy of it only where a group is a row.
+G may be larger than the weight, so no second matrix of its size is allocated: errors of scaled
+inputs use G itself and the unscaled difference, and correlations are computed in strips. Clips
+need only diagonal blocks of G, which are a copy of it if a group is a row.
 """
 
 from dataclasses import replace
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mmq.tensors.quantized_weight import QuantizedWeight
 
-TILE = 1 << 19  # weights worked on at once: what is computed of them stays in a core's cache
-BLOCK = 1 << 21  # differences multiplied by G at once: a product of few rows is slow
+TILE = 1 << 19  # weights processed at once, small enough for a core's cache
+BLOCK = 1 << 21  # differences multiplied by G at once: products of few rows are slow
 STRIP = 256  # columns or rows of G read at once
 
 
@@ -26,10 +26,10 @@ def tiles(weight: Tensor, size: int = TILE) -> list[slice]:
 def squared_errors_(difference: Tensor, gram: Tensor) -> Tensor:
     """Forms d G d^T of rows d: (..., rows, n), symmetric G (..., n, n) -> (..., rows).
 
-    The difference is used up: its columns come out doubled, but for the last ones.
+    Overwrites the difference: all but its last columns are doubled.
     """
     n = gram.shape[-1]
-    strip = min(STRIP, max(n // 2, 1))  # what is left of it counts twice, what is right never
+    strip = min(STRIP, max(n // 2, 1))  # blocks to the left count twice, those to the right never
     total = torch.zeros(difference.shape[:-1], device=difference.device)
     for start in range(0, n, strip):
         stop = start + strip
@@ -40,13 +40,16 @@ def squared_errors_(difference: Tensor, gram: Tensor) -> Tensor:
     return total
 
 
-def output_loss(found: QuantizedWeight, weight: Tensor, gram: Tensor) -> float:
-    """trace(D G D^T) of D = Q - W, as stored; what is below 0 in a row is rounding noise."""
+def output_loss(quantized: QuantizedWeight, weight: Tensor, gram: Tensor) -> float:
+    """trace(D G D^T) of D = Q - W, as stored; negative values of a row are rounding noise."""
     total = 0.0
     for rows in tiles(weight, BLOCK):
-        zero_point = None if found.zero_point is None else found.zero_point[rows]
+        zero_point = None if quantized.zero_point is None else quantized.zero_point[rows]
         part = replace(
-            found, codes=found.codes[rows], scale=found.scale[rows], zero_point=zero_point
+            quantized,
+            codes=quantized.codes[rows],
+            scale=quantized.scale[rows],
+            zero_point=zero_point,
         )
         error = squared_errors_(part.dequantize().sub_(weight[rows]), gram)
         total += float(error.clamp_(min=0).sum(dtype=torch.float64))
@@ -69,13 +72,13 @@ def scaled_blocks(gram: Tensor, size: int, scale: Tensor | None = None) -> Tenso
 
 
 def trust(gram: Tensor, count: int) -> float:
-    """How much of the correlations between inputs is more than chance, 0 to 1.
+    """The share of the correlations between inputs that exceeds chance, 0 to 1.
 
-    Squared correlations of independent inputs are 1/count on average: no more is fitted for that.
+    Squared correlations of independent inputs are 1/count on average.
     """
     spread = gram.diagonal().clamp(min=0).sqrt()
-    used, found = int((spread > 0).sum()), 0.0
+    used, total = int((spread > 0).sum()), 0.0
     for rows, own in zip(torch.split(gram, STRIP), torch.split(spread, STRIP), strict=True):
         squares = (rows / spread).div_(own[:, None]).nan_to_num_(0, 0, 0).square_()
-        found += float(squares.sum(dtype=torch.float64))
-    return max(1 - used * (used - 1) / count / max(found - used, 1e-9), 0.0)
+        total += float(squares.sum(dtype=torch.float64))
+    return max(1 - used * (used - 1) / count / max(total - used, 1e-9), 0.0)

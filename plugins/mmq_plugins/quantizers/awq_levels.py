@@ -1,4 +1,4 @@
-"""What the codes of a group stand for: levels of a rounding, and the errors that they leave."""
+"""The levels that a group's codes represent, and their rounding errors."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Rounding(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """What a group's codes stand for: scale * k, with k = code - zero point from bottom to top."""
+    """The values of a group's codes: scale * k, with k = code - zero point from bottom to top."""
 
     scale: Tensor
     bottom: Tensor
@@ -38,8 +38,8 @@ def choose_levels(low: Tensor, high: Tensor, rounding: Rounding) -> Levels:
 
 
 def multiples(weight: Tensor, levels: Levels) -> Tensor:
-    """Which multiple of its scale is nearest to every weight, among the levels."""
-    # weights beyond the range get what its ends get: rounding keeps order, so this clips as well
+    """The nearest multiple of the scale for every weight, among the levels."""
+    # rounding is monotonic, so clamping the multiples also clips weights outside the range
     return torch.div(weight, levels.scale).round_().clamp_(levels.bottom, levels.top)
 
 

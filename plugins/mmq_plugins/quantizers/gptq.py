@@ -1,4 +1,4 @@
-"""GPTQ: weights are rounded one input after another, the later ones make up for the earlier.
+"""GPTQ: rounds weights one input after another; later weights compensate earlier errors.
 
 Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative
 Pre-trained Transformers", arXiv 2210.17323. With H = X^T X + damping and U the upper Cholesky
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
 
 LEAF = 16  # columns rounded between two matrix products
-TILE_BYTES = 2**26  # of the matrix of changes; rows beyond it come in the next tile
+TILE_BYTES = 2**26  # of the matrix of changes; further rows are in the next tile
 
 
 # --- the ranges ----------------------------------------------------------------------------------
@@ -36,11 +36,11 @@ TILE_BYTES = 2**26  # of the matrix of changes; rows beyond it come in the next 
 class Ranges:
     """Which weights share a range, and how a range becomes a scale.
 
-    group_size: 0 is one group per row, of all its weights. static_groups: a group consists of
-    contiguous inputs, and its range is that of their original weights; otherwise of inputs that
-    are rounded in sequence, and its range is that of their weights when the first one is rounded.
-    (auto_gptq uses stale weights if a group begins inside one of its blocks of 128 columns.) A
-    group's range leaves out dead inputs. scale_dtype: scales are rounded to it before use.
+    group_size: 0 is one group per row. static_groups: a group consists of contiguous inputs, and
+    its range is that of their original weights; otherwise of inputs that are rounded in sequence,
+    and its range is that of their weights when the first one is rounded. (auto_gptq uses stale
+    weights if a group begins inside one of its blocks of 128 columns.) A group's range ignores
+    dead inputs. scale_dtype: scales are rounded to it before use.
     """
 
     group_size: int = 0
@@ -64,7 +64,7 @@ def weight_range(weights: Tensor, dead: Tensor | None) -> tuple[Tensor, Tensor]:
 
 # --- the solver ----------------------------------------------------------------------------------
 class _Tile:
-    """Some rows at every width: columns of one matrix, whose rows are inputs in rounding order."""
+    """Some rows at every width, as columns of a matrix with inputs in rounding order as rows."""
 
     def __init__(
         self, weight: Tensor, factor: Factor, carry: Tensor, ranges: Ranges, widths: Tensor
@@ -73,9 +73,9 @@ class _Tile:
         self.carry, self.ranges, self.widths = carry, ranges, widths
         size = self.group_size = ranges.group_size or columns
         self.dynamic = ranges.group_size > 0 and not ranges.static_groups
-        given = weight.T.contiguous().to(carry.dtype)  # (in, rows)
-        self.original = given.index_select(0, factor.order)
-        # (in, widths, rows): weights as updated so far, then, once rounded, what was changed
+        transposed = weight.T.contiguous().to(carry.dtype)  # (in, rows)
+        self.original = transposed.index_select(0, factor.order)
+        # (in, widths, rows): updated weights before, and changes after rounding
         self.changes = carry.new_empty(columns, len(widths), rows)
         self.changes.copy_(self.original[:, None])
         self.flat = self.changes.view(columns, -1)
@@ -87,16 +87,16 @@ class _Tile:
         if self.dynamic:
             self.dead = None if self.dead is None else self.dead[factor.order]
             self.group_of = torch.arange(columns, device=weight.device) // size
-            self.answers = _answers(carry, size)
+            self.responses = _responses(carry, size)
             self.grids = carry.new_empty(4, columns // size, len(widths), rows)
         else:
             dead = None if self.dead is None else self.dead.view(-1, size)
-            low, high = weight_range(given.view(-1, size, rows), dead)  # (groups, rows)
+            low, high = weight_range(transposed.view(-1, size, rows), dead)  # (groups, rows)
             self.grids = self._grid(low[:, None], high[:, None])
 
     def _grid(self, low: Tensor, high: Tensor) -> Tensor:
         """Scale, zero point, first and last step of ranges (..., 1 or widths, rows), stacked."""
-        empty = low == high  # as in auto_gptq: errors carried to zero weights need codes, too
+        empty = low == high  # as in auto_gptq: errors carried to zero weights also need codes
         low, high = torch.where(empty, -1, low), torch.where(empty, 1, high)
         scale, zero_point = choose_qparams(
             low, high, self.widths, self.ranges.mapping, self.ranges.scale_dtype
@@ -112,9 +112,9 @@ class _Tile:
         return self.codes, self.grids[0], self.grids[1]
 
     def _solve(self, start: int, stop: int) -> None:
-        """Round columns start to stop, which hold all that earlier ones carry to them.
+        """Round columns start to stop, to which all earlier changes are already carried.
 
-        No group is cut before all is carried to it and its range taken.
+        No group is split before all changes are carried to it and its range is chosen.
         """
         size = stop - start
         if self.dynamic and size == self.group_size:
@@ -129,20 +129,21 @@ class _Tile:
         self._solve(half, stop)
 
     def _take_range(self, start: int, stop: int) -> None:
-        """Parameters of a group, from its best weights while none of them is rounded.
+        """Choose a group's parameters from its updated weights before any of them is rounded.
 
-        The columns hold what those before `start` carry to them, as if those between had not
-        moved. But E = D R is 0 for what is not rounded: they answer to each other's changes.
+        The columns contain the changes carried from columns before `start`, as if the columns in
+        between had not changed. But E = D R is 0 for unrounded columns, so they respond to each
+        other's changes.
         """
         group = start // self.group_size
         pending = self.changes[start:stop] - self.original[start:stop, None]
-        fresh = torch.addmm(self.flat[start:stop], self.answers[group], pending.flatten(1))
+        fresh = torch.addmm(self.flat[start:stop], self.responses[group], pending.flatten(1))
         low, high = weight_range(fresh, None if self.dead is None else self.dead[start:stop])
         limits = (limit.view_as(self.changes[0]) for limit in (low, high))
         self.grids[:, group] = self._grid(*limits)
 
     def _round(self, start: int, stop: int) -> None:
-        """Round a few columns, each with what the ones before it carry to it."""
+        """Round a few columns, carrying each one's change to the next ones."""
         for column in range(start, stop):
             if column > start:
                 carried = self.carry[column, start:column]
@@ -157,8 +158,8 @@ class _Tile:
         self.codes[:, self.order[start:stop]] = codes.to(torch.uint8).transpose(0, 1)
 
 
-def _answers(carry: Tensor, size: int) -> Tensor:
-    """(T^-1 - I) of every group's own part T of carry, (groups, size, size)."""
+def _responses(carry: Tensor, size: int) -> Tensor:
+    """(T^-1 - I) of every group's diagonal block T of carry, (groups, size, size)."""
     blocks = torch.stack([carry[i : i + size, i : i + size] for i in range(0, len(carry), size)])
     identity = torch.eye(size, dtype=carry.dtype, device=carry.device)
     inverse = torch.linalg.solve_triangular(blocks, identity, upper=False, unitriangular=True)
@@ -192,11 +193,11 @@ def solve(
     for rows, places in zip(
         torch.split(stacked, height), torch.split(codes, height, 1), strict=True
     ):
-        found, *grid = _Tile(rows, factor, carry, ranges, of_rows).solve()
-        for place, one in zip(places, found, strict=True):
-            place.copy_(one.T)  # of all widths at once is much slower
+        results, *grid = _Tile(rows, factor, carry, ranges, of_rows).solve()
+        for place, one in zip(places, results, strict=True):
+            place.copy_(one.T)  # much slower for all widths at once
         grids.append(grid)
-    scale, zero_point = (torch.cat(found, -1) for found in zip(*grids, strict=True))
+    scale, zero_point = (torch.cat(results, -1) for results in zip(*grids, strict=True))
     group_of = (torch.argsort(factor.order) // size).to(torch.int32)  # groups in rounding order
     contiguous = ranges.static_groups or bool((group_of.diff() >= 0).all())
     index, start = None if contiguous else group_of, 0
@@ -217,11 +218,11 @@ def solve(
 # --- the plugin ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Gptq(CalibratedQuantizer):
-    """GPTQ by this project's own solver, all widths and all layers that share inputs at once.
+    """GPTQ by this project's own solver, for all widths and all layers with the same inputs.
 
     group_size: 0 is one range per row. damping: share of the mean diagonal of X^T X that is added
     to it. act_order: inputs with the largest squares first. static_groups: ranges of the original
-    weights. scale_dtype: what scales are rounded to and stored in.
+    weights. scale_dtype: dtype in which scales are rounded and stored.
     """
 
     version: ClassVar[int] = 1
@@ -256,7 +257,7 @@ class Gptq(CalibratedQuantizer):
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]
     ) -> list[dict[int, Solved]]:
-        """Codes that keep the outputs for these inputs close, for every weight and width."""
+        """Codes that minimize the output error for these inputs, for every weight and width."""
         factor = factorize(inputs.gram, self.damping, self.act_order, torch.float32)
         note = self._note(factor)
         mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]

@@ -1,7 +1,8 @@
-"""The factor of GPTQ: what a weight's rounding adds to the weights that are rounded after it.
+"""The factor of GPTQ: how a weight's rounding changes the weights that are rounded later.
 
 With H = X^T X + damping and J the reversal, J H J = L L^T and R = J L J; see gptq.py. The Cholesky
-is in float64, of one triangle in strips of rows: it takes as much memory as X^T X in float32.
+factorization is in float64, of one triangle in strips of rows, and needs as much memory as X^T X
+in float32.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 STRIP = 256  # rows that are factorized at once
-MAX_DAMPING = 100.0  # of the mean diagonal; beyond it inputs are taken as independent
+MAX_DAMPING = 100.0  # of the mean diagonal; beyond it, inputs count as independent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +20,7 @@ class Factor:
 
     order: (in,), inputs as they are rounded. carry: (in, in) in that order, R_ij / R_jj at [j, i].
     dead: (in,) bool, inputs always zero. damping: share of the mean diagonal that was
-    added; None where no share made a factor: carry is the identity, which is rounding to nearest.
+    added; None if no share works: carry is the identity, which is rounding to nearest.
     """
 
     order: Tensor
@@ -36,9 +37,9 @@ def factorize(
 ) -> Factor:
     """The factor of inputs with this X^T X (in, in), at any scale; computed in float64.
 
-    Dead inputs are coupled to no other one. damping: of the diagonal's mean, dead inputs counted;
-    where the sum is not positive definite it grows tenfold. act_order: by falling diagonal. dtype:
-    of the carry.
+    Dead inputs are independent of all others. damping: share of the diagonal's mean over all
+    inputs; increased tenfold while the sum is not positive definite. act_order: by descending
+    diagonal. dtype: of the carry.
     """
     diagonal = gram.diagonal().double()
     dead = ~(torch.isfinite(diagonal) & (diagonal > 0))
@@ -46,7 +47,7 @@ def factorize(
     order = torch.arange(len(gram), device=gram.device)
     if act_order:
         order = torch.argsort(diagonal, descending=True)
-    mean = diagonal.mean().clamp(min=1e-300)  # 0 where all are dead
+    mean = diagonal.mean().clamp(min=1e-300)  # 0 if all are dead
     while damping <= MAX_DAMPING:
         if strips := _cholesky(gram, order.flip(0), dead, mean, damping):
             return Factor(order, _carry_(strips, dtype), dead, damping)
@@ -59,8 +60,8 @@ def _cholesky(
 ) -> list[Tensor] | None:
     """L^T of gram / mean + damping in this order, strips of rows, each from its diagonal on.
 
-    None where it is not positive definite: a pivot within the rounding noise of its diagonal
-    entry is a failure like a negative one.
+    None if it is not positive definite: a pivot within the rounding noise of its diagonal entry
+    fails like a negative one.
     """
     strips: list[Tensor] = []
     for start in range(0, len(gram), STRIP):
@@ -88,7 +89,7 @@ def _cholesky(
 
 
 def _carry_(strips: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """R^T with ones on its diagonal; the strips of L^T are dropped as they are read."""
+    """R^T with ones on its diagonal; the strips of L^T are freed as they are read."""
     columns = strips[0].shape[1]
     carry = strips[0].new_empty(columns, columns, dtype=dtype)
     while strips:

@@ -2,7 +2,7 @@
 
 Both packages are unmaintained: importing them runs `__init__` files that need parts of
 transformers that version 5 no longer has. The solvers need none of these. Their modules are
-imported from where they are installed, with empty packages in place of the `__init__` files.
+imported from their installed location, with empty packages in place of the `__init__` files.
 """
 
 import sys
@@ -22,20 +22,20 @@ INSTALL = "pip install 'mmq[legacy]'"
 
 @cache
 def load_solver(module: str) -> Any:
-    """A module of a package that is not imported itself; InputError if it cannot be.
+    """A module of a package without its `__init__`; InputError if the import fails.
 
     module: its full name, such as auto_gptq.quantization.gptq.
     """
     package = module.partition(".")[0]
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"The package {package} is not installed; {INSTALL}")
+        raise InputError(f"The package {package} is not installed. Install it with: {INSTALL}")
     with _lock, _hidden(package):
         bare = module_from_spec(spec)  # has its path; its __init__ does not run
         sys.modules[package] = bare
         try:
             return import_module(module)
-        except Exception as error:  # a stranger's module can raise anything
+        except Exception as error:  # a third-party module can raise anything
             raise InputError(
                 f"{module} cannot be imported here ({type(error).__name__}: {error}). It works "
                 f"with the versions of constraints.txt: {INSTALL} --constraint constraints.txt"
@@ -44,7 +44,7 @@ def load_solver(module: str) -> Any:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Forget what is imported of a package, and restore it at the end."""
+    """Hide the imported modules of a package, and restore them at the end."""
 
     def imported() -> list[str]:
         return [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]

@@ -14,7 +14,7 @@ from mmq.tensors.quantized_weight import QuantizedWeight, planned_bits, round_to
 class Rtn(Quantizer):
     """Round to nearest, with one range per group of inputs, or per row if group_size is 0.
 
-    scale_dtype: what scales are rounded to and stored in.
+    scale_dtype: dtype in which scales are rounded and stored.
     """
 
     version: ClassVar[int] = 1
@@ -31,7 +31,7 @@ class Rtn(Quantizer):
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
         """Codes, zero points of `bits` bits, and scales.
 
-        A layer with scales that float16 cannot hold (below 6.1e-5, above 65504) takes more.
+        A layer with scales outside of float16's range (6.1e-5 to 65504) takes more.
         """
         mapping, dtype = MappingType.of(self.symmetric), SCALE_DTYPES[self.scale_dtype]
         return planned_bits(shape, bits, self.group_size, mapping, dtype)

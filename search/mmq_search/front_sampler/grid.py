@@ -181,7 +181,7 @@ class Sizes:
         ]  # fmt: skip
         middle = features.mean(0)
         centred = (features - middle) * np.sqrt(variance)
-        # the dual form: as many unknowns as trials, whatever the parameters
+        # the dual form has as many unknowns as trials, independent of the number of parameters
         gram = centred @ centred.T + 1e-9 * np.eye(len(points))
         dual = np.linalg.solve(gram, (sizes - mean) / spread)
         weights = centred.T @ dual * spread * np.sqrt(variance)

@@ -43,7 +43,7 @@ def test_the_best_under_a_size_comes_with_its_rival():
     assert answer.point.allocation == "vit=4 llm=3"
     assert answer.alias == "best-under-4-bpw"
     assert "93.8% of the unquantized score kept (95% interval 9" in answer.text
-    assert "Of 3 evaluated that fit it is the best in" in answer.text
+    assert "Of 3 evaluated that fit, it is the best in" in answer.text
 
 
 def test_the_best_of_one_is_not_called_sure():
@@ -75,9 +75,9 @@ def test_allocations_without_scores_of_samples_are_not_counted_in_chances():
         budget = Budget.parse(max_bpw="4")
         return select(POINTS, budget, PARAMETERS, known(*names), PICTURES)[0].text
 
-    assert "Of 3 evaluated that fit it is the best" in best(*SAMPLES)
+    assert "Of 3 evaluated that fit, it is the best" in best(*SAMPLES)
     two = best("vit=4 llm=3", "vit=3 llm=3")
-    assert "Of 2 evaluated that fit and have a score of every sample it is the best in" in two
+    assert "Of 2 evaluated that fit and have scores per sample, it is the best in" in two
     assert best("vit=4 llm=3").endswith("It is the best of 3 evaluated. " + UNSURE)
     assert best().endswith("It is the best of 3 evaluated. " + UNSURE)
 
@@ -144,7 +144,7 @@ def test_a_score_without_samples_is_answered_without_chances():
         ({"max_drop": "1%%"}, "max-drop: '1%' is not"),
         ({"max_drop": "150%"}, "more than all of the score"),
         ({"max_drop": "100%"}, "max-drop: 100% is all of the score"),
-        ({"max_drop": "0%"}, "max-drop: 0.0 is not above 0; no number of samples shows"),
+        ({"max_drop": "0%"}, "max-drop: 0.0 is not above 0; no number of samples can show"),
         ({"max_gib": "-2"}, "max-size-gib: -2.0 is not above 0"),
         ({"min_score": "nan"}, "min-score: 'nan' is not a number"),
         ({"max_bpw": "inf"}, "max-bpw: 'inf' is not a number"),

@@ -106,7 +106,7 @@ def test_a_collapsed_candidate_is_beyond_doubt_after_a_few_pictures_and_a_near_o
     sizes = np.ones(200, dtype=int)
     rival, units = right(0.8, 200, rng), order_of(sizes, rng)
     found = raced(rival, np.zeros(200), units, 0.1)
-    assert 0 < found.at_least < found.seen
+    assert 0 < found.at_least < found.observed
     near = rival.copy()
     near[np.flatnonzero(rival)[:6]] = 0
     assert raced(rival, near, units, 0.6).at_least == 0
@@ -117,7 +117,7 @@ def test_a_rival_that_is_worse_never_leads():
     units = order_of(np.ones(100, dtype=int), rng)
     found = raced(right(0.3, 100, rng), right(0.8, 100, rng), units, 0.6)
     assert found.at_least == 0
-    assert found.seen < 0
+    assert found.observed < 0
 
 
 def test_scores_outside_their_bounds_are_an_error_not_a_wrong_bound():
