@@ -12,7 +12,7 @@ from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.eval_spec import EvalSpec
-from mmq.system.atomic import whole
+from mmq.system.atomic import atomic_write
 from mmq.system.hashing import digest
 from mmq.system.home import home
 
@@ -40,9 +40,9 @@ class SavedOutputs:
     def add(self, samples: Sequence[Any], outputs: Sequence[str]) -> None:
         """Save outputs beside those that are there."""
         ids = [sample.id for sample in samples]
-        together = self._read() | dict(zip(ids, outputs, strict=True))
-        with whole(self.path) as aside:
-            aside.write_text(json.dumps({"sha256": _checksum(together), "outputs": together}))
+        merged = self._read() | dict(zip(ids, outputs, strict=True))
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps({"sha256": _checksum(merged), "outputs": merged}))
 
     def remove(self) -> None:
         """Delete them: the trial is scored."""

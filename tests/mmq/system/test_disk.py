@@ -14,7 +14,7 @@ from mmq.cli.main import main
 from mmq.errors import InputError
 from mmq.models.loaded import Originals
 from mmq.system import disk
-from mmq.system.atomic import whole
+from mmq.system.atomic import atomic_write
 from mmq.system.disk import check_writable, naming, sentence
 from mmq.system.sealed import write_json, write_tensors
 
@@ -145,7 +145,7 @@ def test_a_command_ends_with_the_sentence(tmp_path, monkeypatch, capsys):
 def test_a_folder_in_the_place_of_a_file_is_set_aside(tmp_path, caplog):
     (tmp_path / "a.json").mkdir()
     (tmp_path / "a.json" / "mine").write_text("text")
-    with whole(tmp_path / "a.json") as aside:
+    with atomic_write(tmp_path / "a.json") as aside:
         aside.write_text("new")
     assert (tmp_path / "a.json").read_text() == "new"
     (other,) = tmp_path.glob("a.json.*")
