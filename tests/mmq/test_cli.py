@@ -79,7 +79,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
     [
         (["search", "--quantizer", "rtm"], "Unknown quantizer 'rtm'. Did you mean 'rtn'"),
         (["search", "--task", "vqaa"], "Unknown evaluator 'vqaa'. Did you mean 'vqa'"),
-        (["search", "--model", "nowhere"], "no such folder, and no bundled model"),
+        (["search", "--model", "nowhere"], "no such folder or bundled model"),
         (["search", "--model", "./nowhere"], "no such folder"),
         (["search", "--model", "FOLDER/empty"], "has no config.json"),
         (["search", "--model", "FOLDER/pickled"], "has no .safetensors file"),

@@ -62,7 +62,7 @@ def test_a_processor_that_refuses_every_picture_says_nothing_about_sizes(tmp_pat
 
     with caplog.at_level(logging.WARNING):
         check_sizes([sample(tmp_path, "a", (8, 8))], processor, quiet=True)
-    assert "cannot be checked for this model: text is missing" in caplog.text
+    assert "Cannot check the sizes of the pictures for this model: text is missing" in caplog.text
 
 
 @pytest.mark.parametrize("split", ["val2014", "train2014"])

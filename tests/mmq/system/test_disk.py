@@ -54,9 +54,9 @@ def test_weights_that_find_no_place_are_refused_at_once(tmp_path, monkeypatch):
         monkeypatch.setenv("MMQ_HOME", str(folder))
         originals = Originals()
         with pytest.raises(OSError, match="No space left") as caught:
-            originals.keep("a", torch.zeros(500_000))
+            originals.save("a", torch.zeros(500_000))
         assert "1.9 MiB needed" in sentence(caught.value)
-        originals.keep("b", torch.arange(8))
+        originals.save("b", torch.arange(8))
         assert originals["b"].tolist() == list(range(8))
         del originals
 
