@@ -52,8 +52,8 @@ def locate(name: str, allow_pickle: bool = False) -> str:
     if looks_like_a_path:
         names = ", ".join(c.name for c in registry.installed("checkpoint"))
         raise InputError(
-            f"Unknown model {name!r}: no such folder or bundled model. Give a folder, a bundled model "
-            f"({names}) or a hub name (e.g. Salesforce/blip2-opt-2.7b)."
+            f"Unknown model {name!r}: no such folder or bundled model. Give a folder, a bundled "
+            f"model ({names}) or a hub name (e.g. Salesforce/blip2-opt-2.7b)."
         )
     return name
 

@@ -7,7 +7,7 @@ import pytest
 from model_folders import copied
 from PIL import Image
 
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts import FileImage, Sample
 from mmq.errors import InputError
 from mmq.models.image_sizes import check_sizes
@@ -73,6 +73,6 @@ def test_a_strip_is_refused_with_its_sample_before_the_model_is_loaded(tmp_path,
     number = {"val2014": 2, "train2014": 103}[split]
     path = root / split / f"COCO_{split}_{number:012d}.jpg"
     Image.new("RGB", (5000, 1)).save(path)
-    options = QuestionOptions(model=str(model), data=str(root), quantizer="gptq")
+    options = EvalOptions(model=str(model), data=str(root), quantizer="gptq")
     with pytest.raises(InputError, match=rf"{path.name} \(5000 x 1 .*the sample {number}00\d\."):
         prepare(options, {}, lambda parts: [])
