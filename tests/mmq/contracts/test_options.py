@@ -120,7 +120,7 @@ def test_an_option_given_by_its_short_and_its_full_name_is_refused():
 def test_an_option_of_a_command_that_is_given_twice_is_reported(arguments, caplog):
     with pytest.raises(SystemExit):
         main(["trial", *arguments, "--model", "nothing"])
-    assert "option --limit is given twice: '4' does not count, '8' does" in caplog.text
+    assert "option --limit is given twice: '4' is ignored, '8' is used" in caplog.text
 
 
 def test_values_that_look_like_options_are_no_repetition(caplog):

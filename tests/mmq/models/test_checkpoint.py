@@ -374,9 +374,9 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"k": "16"}, "k: '16' is not a value"),
-        ({"k": 16.5}, "k: 16.5 is not a value"),
-        ({"k": True}, "k: True is not a value"),
+        ({"k": "16"}, "k: '16' is not valid"),
+        ({"k": 16.5}, "k: 16.5 is not valid"),
+        ({"k": True}, "k: True is not valid"),
         ({"k": -3}, "k: -3 is less than"),
         ({"kk": 16}, "Did you mean 'k'"),
     ],

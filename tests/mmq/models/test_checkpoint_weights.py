@@ -228,7 +228,7 @@ def zero_rows(folder):
         (header_without_offsets, "model.safetensors has a damaged header"),
         (shard_gone, "model-2.safetensors, which is missing"),
         (shard_twice, "in two shards"),
-        (shard_lacks, "model-2.safetensors holds 1 tensors which it lacks"),
+        (shard_lacks, "lists 1 tensors in model-2.safetensors that it does not have"),
         (index_of_numbers, 'no "weight_map"'),
         (index_of_pickles, "a.bin, which is not a .safetensors file"),
         (wrong_shape, "another shape for 1 weights"),

@@ -39,7 +39,7 @@ def test_pictures_of_refused_sizes_are_counted_and_the_first_is_named(tmp_path, 
     with pytest.raises(InputError) as caught:
         check_sizes(samples, qwen, quiet=True)
     text = str(caught.value)
-    assert f"refuses {tmp_path / 'c-1.png'} (1 x 5000 pixels: " in text
+    assert f"rejects {tmp_path / 'c-1.png'} (1 x 5000 pixels: " in text
     assert "aspect ratio" in text
     assert "and 2 other pictures; it belongs to the sample c" in text
 
