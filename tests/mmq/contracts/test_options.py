@@ -103,7 +103,7 @@ def test_an_option_of_two_plugins_asks_for_the_full_name():
 )
 def test_a_plugin_option_that_is_given_twice_is_refused(arguments):
     with pytest.raises(
-        InputError, match=r"option --group.size is given twice: '64' and '(32|64)'"
+        InputError, match=r"option --group.size is given twice, as '64' and '(32|64)'"
     ):
         leftovers(arguments)
 
