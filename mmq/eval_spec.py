@@ -1,4 +1,4 @@
-"""What a study evaluates: the model, the task, the data and the quantizer, all but the bits."""
+"""What a study evaluates: model, task, data and quantizer; everything but the bits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from mmq.system.hashing import digest
 
-PROVENANCE = {  # logged, and no part of the key
+PROVENANCE = {  # logged, but not part of the key
     "model", "data", "limit", "calibrated", "allow_unread_weights",
     "quantizer_origin", "evaluator_origin", "family_origin",
 }  # fmt: skip
@@ -15,11 +15,11 @@ PROVENANCE = {  # logged, and no part of the key
 
 @dataclass(frozen=True, slots=True)
 class EvalSpec:
-    """What a study evaluates. Its trials differ in the allocation alone.
+    """What a study evaluates; its trials differ only in the allocation.
 
     Plugins are identified by name, distribution and version (`Quantizer.version` and so on), mmq's
     own computations by the version of their room. Origins (the distribution's version and a hash
-    of the source that ran) are logged and decide nothing.
+    of the source) are only logged.
     """
 
     model: str
@@ -43,28 +43,30 @@ class EvalSpec:
     evaluator_version: int
     evaluator_origin: str
     evaluator_options: Mapping[str, Any]
-    environment: str  # packages whose version can change a score
-    versions: Mapping[str, int]  # of mmq's rooms whose code can change a score
+    environment: str  # versions of packages that can change a score
+    versions: Mapping[str, int]  # of mmq's rooms that can change a score
     seed: int
-    rendered_prompt: str = ""  # the first sample's, as the model reads it; "" where it ranks
+    rendered_prompt: str = (
+        ""  # the first sample's, as the model reads it; "" if the evaluator ranks
+    )
     tokenization: Mapping[str, Any] = field(default_factory=dict)  # of the prompts
-    calibrated: bool = False  # whether the quantizer looks at the calibration pairs
+    calibrated: bool = False  # whether the quantizer uses the calibration pairs
     calibration: str = ""  # their fingerprint; "" if there are none
     calibration_samples: int = 0
-    limit: str = "0"  # how the samples were drawn
-    allow_unread_weights: bool = False  # the fingerprint covers what is not read
+    limit: str = "0"  # how the samples were selected
+    allow_unread_weights: bool = False  # the fingerprint covers unread weights, too
 
     def identity(self) -> dict[str, Any]:
-        """Everything that the scores depend on; two specs with the same identity are one.
+        """Everything that the scores depend on; specs with equal identities are the same.
 
-        The names of model and data do not count (their fingerprints do), nor how the samples were
-        drawn (the data's fingerprint tells which they are), nor calibration pairs that the
-        quantizer does not look at.
+        Excludes the names of model and data (their fingerprints count), how the samples were
+        selected (the data's fingerprint covers them), and calibration pairs that the quantizer
+        does not use.
         """
-        left_out = set(PROVENANCE)
+        excluded = set(PROVENANCE)
         if not self.calibrated:
-            left_out |= {"calibration", "calibration_samples"}
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}
+            excluded |= {"calibration", "calibration_samples"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in excluded}
 
     @property
     def key(self) -> str:

@@ -1,4 +1,4 @@
-"""From command options to everything a trial needs, checked before any model is loaded."""
+"""Turn command options into everything a trial needs, checked before loading any model."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,26 +39,26 @@ PACKAGES = ("torch", "transformers")  # whose version can change a score
 
 @dataclass(slots=True)
 class Prepared:
-    """A checked eval_spec with its plugins and samples; the model is loaded on demand."""
+    """A checked eval spec with its plugins and samples; the model is loaded on demand."""
 
     eval_spec: EvalSpec
     device: str
     skeleton: Skeleton
     quantizer: Quantizer
     task: Task
-    protocol: AnswerProtocol | None  # how the model is asked; None where it ranks
+    protocol: AnswerProtocol | None  # None if the evaluator ranks
     calibration: Sequence[Any]
-    widths: Mapping[str, Sequence[int]]  # that will be tried, by component
+    widths: Mapping[str, Sequence[int]]  # widths to try, by component
     allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
 
     def pairs(self) -> Calibration:
-        """The calibration pairs as the model reads them."""
+        """The calibration pairs of requests and answers."""
         pairs = calibration_pairs(self.evaluator, self.calibration, self.protocol)
         return Calibration(tuple(pairs))
 
     @property
     def evaluator(self) -> Evaluator:
-        """What scores the model."""
+        """The evaluator that scores the model."""
         return self.task.evaluator
 
     @property
@@ -72,7 +72,7 @@ class Prepared:
         return Artifacts(self.eval_spec, self.quantizer, store, calibration, self.widths, quiet)
 
     def load(self) -> LoadedModel:
-        """The model, after what scores it is open; InputError if mmq's home takes no file."""
+        """Open the scorer, then load the model; InputError if mmq's home is not writable."""
         check_writable(home())
         self.task.open()
         spec = self.eval_spec
@@ -94,9 +94,9 @@ def prepare(
 ) -> Prepared:
     """Check all input, cheapest checks first; InputError for the first problem.
 
-    plugin_options: of quantizer and evaluator. allocations: from the model's components, those
-    that will be tried; the quantizer must support their layers. pairs: provide calibration pairs,
-    if the data has any to spare, for a quantizer that uses none, too.
+    plugin_options: of quantizer and evaluator. allocations: a function from the model's components
+    to the allocations to try; the quantizer must support their layers. pairs: provide calibration
+    pairs, if the data has enough, even for a quantizer that uses none.
     """
     quantizer, evaluator = build_plugins(options, plugin_options)
     named = [(options.quantizer, quantizer)]
@@ -113,7 +113,7 @@ def prepare_quantizers(
 ) -> list[Prepared]:
     """Prepare several quantizers, each with its plugin's name, on the same samples.
 
-    If one of them needs calibration pairs that must be held out, all are scored without them.
+    If one of them needs held-out calibration pairs, none is scored on these samples.
     """
     device, dtype = check_settings(options)
     checkpoint = locate(options.model, options.allow_pickle)
@@ -125,26 +125,35 @@ def prepare_quantizers(
         check_layers(outline, quantizer, widths)
     check_weights(checkpoint, options.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
-    drawn = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
+    data = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
     processor = outline.family.load_processor(checkpoint)
-    check_sizes((*drawn.samples, *drawn.calibration), processor.image_processor)
-    evaluator.check_samples(drawn.samples, drawn.everything)
+    check_sizes((*data.samples, *data.calibration), processor.image_processor)
+    evaluator.check_samples(data.samples, data.everything)
     evaluator.check()
-    task = Task(evaluator, drawn.samples, drawn.everything)
+    task = Task(evaluator, data.samples, data.everything)
     prompt = rendered_prompt(outline.family, processor, task, protocol)
-    found = fingerprint(checkpoint, read_config(checkpoint), dtype)
+    model_fingerprint = fingerprint(checkpoint, read_config(checkpoint), dtype)
 
     return [
         Prepared(
             eval_spec=_eval_spec(
-                options, evaluator, protocol, prompt, outline, drawn, found, dtype, name, quantizer
+                options,
+                evaluator,
+                protocol,
+                prompt,
+                outline,
+                data,
+                model_fingerprint,
+                dtype,
+                name,
+                quantizer,
             ),
             device=device,
             skeleton=outline,
             quantizer=quantizer,
             task=task,
             protocol=protocol,
-            calibration=drawn.calibration,
+            calibration=data.calibration,
             widths=widths,
             allowed=(options.allow_pickle, options.allow_unread_weights),
         )
@@ -153,7 +162,7 @@ def prepare_quantizers(
 
 
 def check_settings(options: TaskOptions) -> tuple[str, str]:
-    """Check the settings before anything is read; the resolved device and dtype."""
+    """Check the settings before reading anything; returns the resolved device and dtype."""
     for name in ("calibration_samples", "seed"):
         if getattr(options, name) < 0:
             raise InputError(f"{name}: {getattr(options, name)} is negative")
@@ -168,13 +177,13 @@ def _eval_spec(
     protocol: AnswerProtocol | None,
     prompt: str,
     outline: Skeleton,
-    drawn: DrawnData,
+    data: DrawnData,
     model_fingerprint: str,
     dtype: str,
     name: str,
     quantizer: Quantizer,
 ) -> EvalSpec:
-    """Everything that scores depend on; name: the quantizer plugin's."""
+    """Everything that scores depend on. name: of the quantizer plugin."""
     quantizer_id = registry.identity("quantizer", type(quantizer))
     evaluator_id = registry.identity("evaluator", type(evaluator))
     family_id = registry.identity("model family", type(outline.family))
@@ -188,8 +197,8 @@ def _eval_spec(
         family_origin=family_id.origin,
         task=evaluator.task,
         data=options.data,
-        data_fingerprint=drawn.fingerprint,
-        samples=len(drawn.samples),
+        data_fingerprint=data.fingerprint,
+        samples=len(data.samples),
         quantizer=name,
         quantizer_distribution=quantizer_id.distribution,
         quantizer_version=quantizer_id.version,
@@ -206,8 +215,8 @@ def _eval_spec(
         seed=options.seed,
         tokenization=outline.family.tokenization,
         calibrated=quantizer.calibrated,
-        calibration=drawn.calibration_fingerprint,
-        calibration_samples=len(drawn.calibration),
+        calibration=data.calibration_fingerprint,
+        calibration_samples=len(data.calibration),
         limit=options.limit,
         allow_unread_weights=options.allow_unread_weights,
     )
@@ -216,9 +225,9 @@ def _eval_spec(
 def rendered_prompt(
     family: ModelFamily, processor: Any, task: Task, protocol: AnswerProtocol | None
 ) -> str:
-    """The first sample's prompt as the model reads it, "" where nothing is generated.
+    """The first sample's prompt as the model reads it, "" if nothing is generated.
 
-    InputError for samples with more pictures than the family's models take.
+    InputError for samples with more pictures than the family supports.
     """
     if protocol is None or not isinstance(task.evaluator, GeneratingEvaluator):
         return ""
@@ -231,34 +240,34 @@ def rendered_prompt(
 def build_plugins(
     options: EvalOptions, plugin_options: Mapping[str, Any]
 ) -> tuple[Quantizer, Evaluator]:
-    """Quantizer and evaluator with their options."""
+    """Build the quantizer and the evaluator with their options."""
     classes = {
         "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
         "evaluator": registry.load_class("evaluator", options.task, Evaluator),
     }
-    own = [field.name for field in fields(options)]
-    given = option_fields.distribute(plugin_options, classes, own)
-    quantizer: Quantizer = option_fields.build(classes["quantizer"], given["quantizer"])
-    evaluator: Evaluator = option_fields.build(classes["evaluator"], given["evaluator"])
+    names = [field.name for field in fields(options)]
+    plugin_values = option_fields.distribute(plugin_options, classes, names)
+    quantizer: Quantizer = option_fields.build(classes["quantizer"], plugin_values["quantizer"])
+    evaluator: Evaluator = option_fields.build(classes["evaluator"], plugin_values["evaluator"])
     return quantizer, evaluator
 
 
 def tried_widths(
     outline: Skeleton, allocations: Iterable[BitAllocation]
 ) -> dict[str, Sequence[int]]:
-    """The widths below 16 that the allocations give each component.
+    """The widths below 16 that the allocations use, by component.
 
     InputError for an allocation that quantizes a part without layers.
     """
-    found: dict[str, set[int]] = {name: set() for name in outline.components}
+    result: dict[str, set[int]] = {name: set() for name in outline.components}
     parts = {c.part(layer) for c in outline.components.values() for layer in c.layers}
     for allocation in allocations:
         for name, bits in allocation.bits:
             if bits != UNQUANTIZED and not parts & set(finest(name, outline.components)):
                 raise InputError(f"allocation: {name} has no linear layer in this model")
         for part, bits in allocation.widths(outline.components).items():
-            found[part[0]] |= {bits} - {UNQUANTIZED}
-    return {name: sorted(widths) for name, widths in found.items()}
+            result[part[0]] |= {bits} - {UNQUANTIZED}
+    return {name: sorted(widths) for name, widths in result.items()}
 
 
 def check_layers(

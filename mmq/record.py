@@ -1,9 +1,9 @@
-"""What a trial evaluates, and what it found: the one record that everything else reads.
+"""The specification and result of a trial: the one record that everything else reads.
 
     TrialSpec -> run_trial -> TrialResult = TrialRecord + TrialDetails
 
-A record is small and travels: to disk, to MLflow, to the search and to the analysis. The details
-(what happened to each layer, what the model said to each sample) are logged once, as files.
+A record is small: it is saved on disk and in MLflow, and read by the search and the analysis. The
+details (a report per layer, an output per sample) are logged once, as files.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ SCHEMA = 2  # of record.json; raise it with every change of the fields below
 
 
 class OtherSchema(Unusable):
-    """A record that another version of mmq wrote."""
+    """A record written by another version of mmq."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TrialSpec:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Why a trial was stopped: by how much its rival leads, measured and at least."""
+    """Why a trial was stopped: how far its rival leads, as measured and at least."""
 
     samples: int
     of: int
@@ -53,7 +53,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class TrialDetails:
-    """What a trial logs as files of its own: one report per layer, one prediction per sample."""
+    """What a trial logs as separate files: one report per layer, one prediction per sample."""
 
     layers: tuple[LayerReport, ...]
     predictions: tuple[Prediction, ...]
@@ -61,12 +61,12 @@ class TrialDetails:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """What a trial found. `TrialRecord.from_json(record.to_json())` is the record.
+    """The result of a trial. `TrialRecord.from_json(record.to_json())` equals the record.
 
     primary: name of the metric that a search maximizes. per_sample: one value per sample for every
     metric that has them. layer_errors: means over the layers. seconds: by stage. undefined: why a
-    metric has no score. pruned: set if the trial was stopped on a part of its samples. run_id: the
-    MLflow run that it is logged to.
+    metric has no score. pruned: set if the trial was stopped after a part of its samples. run_id:
+    of the MLflow run with its log.
     """
 
     spec: TrialSpec
@@ -86,7 +86,7 @@ class TrialRecord:
 
     @property
     def allocation(self) -> BitAllocation:
-        """Which part gets how many bits."""
+        """The bits of each part."""
         return self.spec.allocation
 
     @property
@@ -100,7 +100,7 @@ class TrialRecord:
         return self.per_sample.get(self.primary)
 
     def in_run(self, run_id: str) -> "TrialRecord":
-        """The same record, logged to this MLflow run."""
+        """A copy of the record for this MLflow run."""
         return dataclasses.replace(self, run_id=run_id)
 
     def to_json(self) -> dict[str, Any]:
@@ -125,12 +125,12 @@ class TrialRecord:
     def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
         """The record that `to_json` wrote.
 
-        OtherSchema for a record of another version, Damaged for one that lacks something.
+        OtherSchema for a record of another version, Damaged for an incomplete one.
         """
         if (schema := data.get("schema")) != SCHEMA:
             age = "a newer" if isinstance(schema, int) and schema > SCHEMA else "an earlier"
             raise OtherSchema(
-                f"{age} version of mmq wrote it, with schema {schema}; this one reads {SCHEMA}"
+                f"{age} version of mmq wrote it, with schema {schema}; this version reads {SCHEMA}"
             )
         try:
             size, pruned = data["size"], data["pruned"]
@@ -140,8 +140,8 @@ class TrialRecord:
                 ),
                 size=Size(size["parameters"], size["bpw"], size["stored_bpw"]),
                 primary=data["primary"],
-                metrics={name: Metric(**each) for name, each in data["metrics"].items()},
-                per_sample={name: tuple(each) for name, each in data["per_sample"].items()},
+                metrics={name: Metric(**entry) for name, entry in data["metrics"].items()},
+                per_sample={name: tuple(entry) for name, entry in data["per_sample"].items()},
                 layer_errors=data["layer_errors"],
                 seconds=data["seconds"],
                 undefined=data["undefined"],
@@ -149,7 +149,7 @@ class TrialRecord:
                 run_id=data["run_id"],
             )
         except (LookupError, TypeError, ValueError) as error:
-            raise Damaged(f"it is not a whole record ({error!r})") from error
+            raise Damaged(f"it is incomplete or invalid ({error!r})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class TrialResult:
         seconds: Mapping[str, float],
         pruned: Pruned | None = None,
     ) -> "TrialResult":
-        """From what the evaluation found and the layers' report."""
+        """Build it from an evaluation and the layers' report."""
         record = TrialRecord(
             spec=spec,
             size=size,

@@ -1,10 +1,10 @@
-"""One trial: an allocation is quantized, scored and recorded. A newcomer starts here.
+"""One trial: quantize an allocation, score it, record it. Start reading here.
 
     TrialSpec -> run_trial(spec, model, ...) -> TrialResult
 
 The grid, the search, the single-run command and the ablations all go through `run_trial`.
 Quantization is simulated: codes are dequantized into the model's own linear layers, so that an
-evaluator sees a plain model. Nothing here knows MLflow or Optuna.
+evaluator sees a plain model. Nothing here depends on MLflow or Optuna.
 """
 
 import logging
@@ -40,15 +40,15 @@ def run_trial(
     pruner: "Pruner | None" = None,
     check_size: Callable[[Size], None] | None = None,
 ) -> TrialResult:
-    """Quantize every component at its width, score the model, and leave it as it was.
+    """Quantize every component at its width, score the model, and restore it.
 
-    pruner: ends the trial once a finished one dominates it beyond doubt. check_size: gets the size
-    of the quantized model and may raise before anything is evaluated.
+    pruner: stops the trial once a finished one dominates it significantly. check_size: receives
+    the size of the quantized model, and may raise before anything is evaluated.
     """
     allocation = spec.allocation.over(model.components)
 
     def progress(batches: Iterable[Any], description: str) -> Iterator[Any]:
-        """A bar that counts samples, so that it shows samples a second and the time left."""
+        """A progress bar over samples, which shows samples per second and the time left."""
         batches = list(batches)
         sizes = [len(batch) if isinstance(batch, Sized) else 1 for batch in batches]
         text = f"{allocation}: {description}"
@@ -86,7 +86,7 @@ def run_trial(
 
 
 def _report_doubts(evaluation: Evaluation, eval_spec: str) -> None:
-    """Warn, once per eval spec, of metrics without a score and of right answers worth nothing."""
+    """Warn once per eval spec about undefined metrics and correct answers that score 0."""
     for name, why in evaluation.undefined.items():
         if _is_new(eval_spec, name):
             log.warning("%s is undefined: %s", name, why)
@@ -101,7 +101,7 @@ def _report_doubts(evaluation: Evaluation, eval_spec: str) -> None:
 
 
 def _is_new(eval_spec: str, subject: str) -> bool:
-    """Whether this was not reported before: all trials of an eval spec have the same to report."""
-    known = (eval_spec, subject) in _reported
+    """Whether this was not yet reported: all trials of an eval spec share their warnings."""
+    reported = (eval_spec, subject) in _reported
     _reported.add((eval_spec, subject))
-    return not known
+    return not reported

@@ -1,4 +1,4 @@
-"""Quantized blocks of an eval spec: taken from the store, or computed and stored."""
+"""Quantized blocks of an eval spec: read from the store, or computed and stored."""
 
 import logging
 import time
@@ -44,8 +44,8 @@ class NotStoredError(RuntimeError):
 class Artifacts:
     """The quantized blocks that the trials of an eval spec are assembled from.
 
-    widths: those that trials may ask for, by component. A quantizer whose calibration inputs do
-    not depend on the width computes all of them as soon as it computes one.
+    widths: those that trials may use, by component. If the calibration inputs do not depend on the
+    width, all of them are computed together.
     """
 
     eval_spec: EvalSpec
@@ -64,38 +64,39 @@ class Artifacts:
         )
 
     def write_(self, model: LoadedModel, allocation: BitAllocation) -> list[LayerReport]:
-        """Write an allocation's weights into an unquantized model; a report of every layer.
+        """Write an allocation's weights into an unquantized model; returns a report per layer.
 
-        Dequantized weights are written a block at a time: a large component never stands in
-        memory twice. What turns out to be damaged meanwhile is computed again, once.
+        Weights are dequantized one block at a time, so that a large component is never in memory
+        twice. A block that is damaged or removed meanwhile is computed again, once.
         """
         try:
             return self._write_(model, allocation)
         except NotStoredError as error:
-            log.warning("%s: the allocation is written again", error)
+            log.warning("%s: writing the allocation again", error)
             model.restore_()
             return self._write_(model, allocation)
 
     def _write_(self, model: LoadedModel, allocation: BitAllocation) -> list[LayerReport]:
         widths = allocation.widths(model.components)
-        touched = {
+        quantized_widths = {
             name: sorted(
                 {bits for part, bits in widths.items() if part[0] == name} - {UNQUANTIZED}
             )
             for name in model.components
         }
         if not self.behind_quantized:
-            for name, some in touched.items():  # all of them before the model is changed
-                self.fill(model, name, self._with(name, some))
+            # fill every component before the model is changed
+            for name, some_widths in quantized_widths.items():
+                self.fill(model, name, self._with(name, some_widths))
         reports: list[LayerReport] = []
         for name, component in model.components.items():
             if self.behind_quantized:
-                self.fill(model, name, touched[name])
+                self.fill(model, name, quantized_widths[name])
             reports += self._write_component_(model, component, widths)
         return reports
 
     def _with(self, name: str, widths: Sequence[int]) -> Sequence[int]:
-        """The widths to compute where some of them are asked for."""
+        """The widths to compute together with these."""
         if not widths or not self.quantizer.calibrated:
             return widths
         return sorted({*widths, *self.widths.get(name, ())} - {UNQUANTIZED})
@@ -110,65 +111,65 @@ class Artifacts:
             for layer in layers:
                 bits = widths[component.part(layer)]
                 if bits == UNQUANTIZED:
-                    reports.append(_untouched(component.name, layer))
+                    reports.append(_unquantized_report(component.name, layer))
                     continue
                 if bits not in stored:
                     stored[bits] = self._get(keys[number, bits])
                 quantized = stored[bits][layer.name]
                 model.write_(component.name, {layer.name: quantized.weight.dequantize()})
-                reports.append(_report(component.name, layer, quantized))
+                reports.append(_layer_report(component.name, layer, quantized))
                 written.append([layer.name, keys[number, bits].name])
         if written:
             model.states[component.name] = digest(written)
         return reports
 
     def _get(self, key: ArtifactKey) -> Mapping[str, QuantizedLayer]:
-        found = self.store.get(key)
-        if found is None:
-            raise NotStoredError(f"{key.name} is not in the store any more")
-        return found
+        layers = self.store.get(key)
+        if layers is None:
+            raise NotStoredError(f"{key.name} is no longer in the store")
+        return layers
 
     def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
-        """What the store says of a component's layers at a width, after `fill`."""
-        return [_report(name, *found) for found in self.layers(model, name, bits)]
+        """Reports of a component's stored layers at a width, after `fill`."""
+        return [_layer_report(name, *pair) for pair in self.layers(model, name, bits)]
 
     def layers(
         self, model: LoadedModel, name: str, bits: int
     ) -> Iterator[tuple[Layer, QuantizedLayer]]:
-        """A component's layers at a width, after `fill`; one block at a time is read."""
+        """A component's layers at a width, after `fill`, read one block at a time."""
         component = model.components[name]
         keys = self._keys(model, component, [bits])
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
-            found = self.store.get(keys[number, bits]) or {}
-            if not found:  # damaged since
+            stored = self.store.get(keys[number, bits]) or {}
+            if not stored:  # damaged since `fill`
                 self.fill(model, name, [bits])
-                found = dict(self._get(keys[number, bits]))
-            yield from ((layer, found[layer.name]) for layer in layers)
+                stored = dict(self._get(keys[number, bits]))
+            yield from ((layer, stored[layer.name]) for layer in layers)
 
     def seconds(self, model: LoadedModel, name: str, bits: int) -> float:
-        """What computing a component at a width took, after `fill`.
+        """Seconds spent computing a component at a width, after `fill`.
 
-        Widths that were computed together share the time of their block equally; nan where an
-        artifact does not say.
+        Widths that were computed together share the time of their block equally; nan if an
+        artifact has no time.
         """
         keys = self._keys(model, model.components[name], [bits]).values()
         spent = [self.store.seconds(key) for key in keys]
-        return sum(float("nan") if each is None else each for each in spent)
+        return sum(float("nan") if s is None else s for s in spent)
 
     def _keys(
         self, model: LoadedModel, component: Component, widths: Iterable[int]
     ) -> dict[tuple[int, int], ArtifactKey]:
-        """A key for every block that has layers, and every width."""
+        """One key per block and width."""
         calibration = None
         if self.quantizer.calibrated:
             assert self.calibration is not None
             upstream = []
             if self.behind_quantized:
-                before = list(model.components)[: list(model.components).index(component.name)]
-                upstream = [model.states[name] for name in before]
+                order = list(model.components)
+                upstream = [model.states[name] for name in order[: order.index(component.name)]]
             calibration = digest([self.calibration.fingerprint(model.family), upstream])
         blocks = groupby(component.layers, key=lambda layer: layer.block)
-        inside = {number: tuple(layer.name for layer in layers) for number, layers in blocks}
+        layers_of = {number: tuple(layer.name for layer in layers) for number, layers in blocks}
         return {
             (number, bits): ArtifactKey(
                 model=model.fingerprint,
@@ -180,7 +181,7 @@ class Artifacts:
                 options=tuple(sorted(self.eval_spec.quantizer_options.items())),
                 bits=bits,
                 block=number,
-                layers=inside.get(number, ()),
+                layers=layers_of.get(number, ()),
                 calibration=calibration,
             )
             for number in range(component.blocks)
@@ -188,10 +189,10 @@ class Artifacts:
         }
 
     def fill(self, model: LoadedModel, name: str, widths: Sequence[int]) -> None:
-        """See that every block of a component is in the store at these widths.
+        """Compute the blocks of a component that the store lacks at these widths.
 
-        A killed process repeats at most the block it was at. Of several processes that want the
-        same, one computes it and the others wait.
+        A killed process repeats at most one block. If several processes need the same blocks, one
+        computes them and the others wait.
         """
         keys = self._keys(model, model.components[name], widths)
         if all(self.store.has(key) for key in keys.values()):
@@ -217,19 +218,21 @@ class Artifacts:
         ) as bar:
             first = 0
             for blocks in component_blocks(model, component):
-                own = {
+                keys_of_list = {
                     (number - first, bits): key
                     for (number, bits), key in keys.items()
                     if first <= number < first + len(blocks)
                 }
-                self._fill_list(model, blocks, widths, own, bar)
+                self._fill_list(model, blocks, widths, keys_of_list, bar)
                 first += len(blocks)
 
     def _check_unquantized(self, model: LoadedModel, name: str) -> None:
         order = list(model.components)
         clean = order[order.index(name) :] if self.behind_quantized else order
         if any(model.states.get(other) != ORIGINAL for other in clean):
-            raise ValueError("the model is quantized: restore_() it before it is quantized anew")
+            raise ValueError(
+                "the model is already quantized: call restore_() before quantizing it"
+            )
 
     def _fill_list(
         self,
@@ -263,20 +266,20 @@ class Artifacts:
         bar.update(start)
         for number in range(start, len(blocks)):
 
-            def known(bits: int, number: int = number) -> Mapping[str, QuantizedLayer] | None:
+            def cached(bits: int, number: int = number) -> Mapping[str, QuantizedLayer] | None:
                 key = keys[number, bits]
                 if self.behind_quantized:
                     return self.store.get(key)
                 return {} if self.store.has(key) else None
 
-            found = quantize_block(blocks[number], number, states, self.quantizer, widths, known)
+            solved = quantize_block(blocks[number], number, states, self.quantizer, widths, cached)
             spent = time.perf_counter() - started
-            share = spent / max(len(found), 1)
-            for bits in list(found):  # none is held while the next block is solved
-                self.store.put(keys[number, bits], found.pop(bits), share)
+            share = spent / max(len(solved), 1)
+            for bits in list(solved):  # release each before the next block is solved
+                self.store.put(keys[number, bits], solved.pop(bits), share)
             trim()
             started = time.perf_counter()
-            snapshot.keep(states, number + 1)
+            snapshot.save(states, number + 1)
             bar.update()
         snapshot.remove()
 
@@ -288,16 +291,16 @@ def component_blocks(model: LoadedModel, component: Component) -> list[list[Bloc
         blocks = []
         for index, module in enumerate(model.module.get_submodule(path).children()):
             start = f"{path}.{index}."
-            inside = [layer for layer in component.layers if layer.name.startswith(start)]
-            blocks.append(Block(module, {layer.name: layer.module for layer in inside}))
+            in_block = [layer for layer in component.layers if layer.name.startswith(start)]
+            blocks.append(Block(module, {layer.name: layer.module for layer in in_block}))
         lists.append(blocks)
     return lists
 
 
-def _report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerReport:
+def _layer_report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerReport:
     weight = quantized.weight
     return replace(
-        _untouched(component, layer),
+        _unquantized_report(component, layer),
         bits=weight.bits,
         skipped=None,
         group_size=weight.group_size,
@@ -308,7 +311,7 @@ def _report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerRep
     )
 
 
-def _untouched(component: str, layer: Layer) -> LayerReport:
+def _unquantized_report(component: str, layer: Layer) -> LayerReport:
     return LayerReport(
         name=layer.name,
         component=component,

@@ -1,4 +1,4 @@
-"""All that mmq's home holds and reads again, by kind, and how each file is checked."""
+"""Every kind of file that mmq stores in its home, and how it is checked."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ Check = Callable[[Path], object]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file or folder of a kind; `check` raises Unusable or FileNotFoundError."""
+    """A stored file or folder; `check` raises Unusable or FileNotFoundError."""
 
     kind: str
     path: Path
     check: Check
 
     def problem(self) -> Unusable | None:
-        """What is wrong with it; None where it holds what was stored, or is gone by now."""
+        """What is wrong with it; None if it is intact or was removed meanwhile."""
         try:
             self.check(self.path)
         except FileNotFoundError:
@@ -35,7 +35,7 @@ class Item:
 
 
 def remove(path: Path) -> bool:
-    """Remove a kept file or run; False for a folder in a file's place that holds anything."""
+    """Remove a stored file or run; False for a non-empty folder in a file's place."""
     try:
         if path.parent.name == "unlogged":
             shutil.rmtree(path)
@@ -57,7 +57,7 @@ def _json(path: Path) -> None:
 
 
 def _run(path: Path) -> None:
-    """Files of a run that waits to be logged."""
+    """Check the files of a run that waits to be logged."""
     problems = checksums.check_folder(path, path.name.partition("@")[0])
     for name, problem in problems.items():
         raise type(problem)(f"{name}: {problem}")
@@ -76,15 +76,15 @@ KINDS: tuple[tuple[str, str, str, Check], ...] = (  # plural, folder, pattern be
 
 
 def items(home: Path) -> Iterator[Item]:
-    """Everything in a home that is read again, by kind."""
+    """Every stored file in a home, by kind."""
     for kind, folder, pattern, check in KINDS:
         root = home / folder
         yield from _unlisted(kind, root, below="/" in pattern)
         for path in sorted(root.glob(pattern)):
             if UNFINISHED not in path.relative_to(root).parts:
                 yield Item(kind, path, check)
-    for folder_of_data in sorted((home / "data").glob(f"*/{checksums.NAME}")):
-        yield from _data(folder_of_data.parent)
+    for checksum_file in sorted((home / "data").glob(f"*/{checksums.NAME}")):
+        yield from _data(checksum_file.parent)
 
 
 def _data(folder: Path) -> Iterator[Item]:
@@ -102,18 +102,18 @@ def _data(folder: Path) -> Iterator[Item]:
 
 
 def _unlisted(kind: str, root: Path, below: bool) -> Iterator[Item]:
-    """Folders that may not be listed: what they hold would be passed over without a word."""
+    """Folders that cannot be listed: without this, their files would be skipped silently."""
     roots = [root]
     if below:
         with suppress(OSError):  # reported below
-            roots += [each for each in root.iterdir() if each.is_dir()]
-    for each in roots:
+            roots += [folder for folder in root.iterdir() if folder.is_dir()]
+    for folder in roots:
         try:
-            os.scandir(each).close()
+            os.scandir(folder).close()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            yield Item(kind, each, _raise(unusable(error)))
+            yield Item(kind, folder, _raise(unusable(error)))
 
 
 def _raise(problem: Unusable) -> Check:

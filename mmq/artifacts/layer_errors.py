@@ -1,4 +1,4 @@
-"""Quantized layers by one measure: what they do to outputs on the unquantized model's inputs."""
+"""Output errors of quantized layers, all measured on the unquantized model's inputs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -13,7 +13,7 @@ from mmq.quantization.blocks import Block, Groups, capture, read
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer
 
-Errors = dict[tuple[str, str, int], list[float]]  # (label, component, bits): one a layer
+Errors = dict[tuple[str, str, int], list[float]]  # (label, component, bits): one per layer
 
 
 def output_errors(
@@ -23,16 +23,16 @@ def output_errors(
     widths: Sequence[int],
     quiet: bool = False,
 ) -> Errors:
-    """|X (W - Q)^T| / |X W^T| of every layer that the pairs reach, for what was filled.
+    """|X (W - Q)^T| / |X W^T| of every layer that the pairs reach, after `Artifacts.fill`.
 
-    X: the inputs that a layer has in the unquantized model. One pass over the pairs serves all
-    quantizers and widths, whether they looked at pairs themselves or not.
+    X: the layer's inputs in the unquantized model. One pass over the pairs serves all quantizers
+    and widths, calibrated or not.
     """
     errors: Errors = {}
     for name, component in model.components.items():
         stored = {
-            (label, bits): each.layers(model, name, bits)
-            for label, each in artifacts.items()
+            (label, bits): source.layers(model, name, bits)
+            for label, source in artifacts.items()
             for bits in widths
         }
         errors |= {(label, name, bits): [] for label, bits in stored}
@@ -41,10 +41,10 @@ def output_errors(
             bar = tqdm(blocks, f"measure {name}", unit="block", leave=False, disable=quiet)
             for number, block in enumerate(bar):
                 groups = read(block, calls, number, advance=True)
-                wholes: dict[str, float] = {}  # |X W^T|^2 of this block's layers
+                squares: dict[str, float] = {}  # |X W^T|^2 of this block's layers
                 for (label, bits), layers in stored.items():
-                    found = islice(layers, len(block.layers))  # of this block
-                    errors[label, name, bits] += _errors(block, groups, found, wholes)
+                    of_block = islice(layers, len(block.layers))  # of this block
+                    errors[label, name, bits] += _errors(block, groups, of_block, squares)
     return errors
 
 
@@ -52,15 +52,15 @@ def _errors(
     block: Block,
     groups: Groups,
     stored: Iterable[tuple[Layer, QuantizedLayer]],
-    wholes: dict[str, float],
+    squares: dict[str, float],
 ) -> Iterator[float]:
-    """Output errors of a block's layers; wholes are filled by the first who needs them."""
+    """Output errors of a block's layers. squares: |X W^T|^2 by layer, computed once."""
     for layer, quantized in stored:
         parts = [inputs for names, inputs in groups.items() if layer.name in names]
         if parts:
             gram = merged(parts).gram
             weight = block.layers[layer.name].weight.detach()
-            if layer.name not in wholes:
-                wholes[layer.name] = output_square(weight, gram)
+            if layer.name not in squares:
+                squares[layer.name] = output_square(weight, gram)
             plain = quantized.weight.dequantize().to(weight.device)
-            yield output_error(weight, plain, gram, wholes[layer.name])
+            yield output_error(weight, plain, gram, squares[layer.name])

@@ -1,4 +1,4 @@
-"""Quantized blocks on disk: content-addressed, written whole or not at all."""
+"""Quantized blocks on disk: content-addressed, written atomically."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from mmq.system.hashing import digest
 from mmq.system.sealed import Unusable
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
-CODE_ROOMS = ("tensors", "quantization")  # whose versions decide whether codes are reused
+CODE_ROOMS = ("tensors", "quantization")  # codes are reused only if their versions match
 MEASURED = ("relative_error", "output_error", "note")
 
 
@@ -30,12 +30,12 @@ class ArtifactKey:
     options: tuple[tuple[str, Any], ...]
     bits: int
     block: int
-    layers: tuple[str, ...]  # their paths, which differ between versions of transformers
+    layers: tuple[str, ...]  # their paths differ between versions of transformers
     calibration: str | None = None
 
     @property
     def name(self) -> str:
-        """File name of the artifact, without its ending."""
+        """File name of the artifact, without its suffix."""
         part = f"{self.component}-{self.block}"
         return f"{part}-{self.quantizer}-{self.bits}bit-{digest(asdict(self))}"
 
@@ -45,18 +45,18 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._checked: dict[Path, tuple[int, int, int]] = {}  # whole files, as they were then
+        self._checked: dict[Path, tuple[int, int, int]] = {}  # intact files, as they were then
         self._reported: dict[Path, str] = {}  # what is wrong with files
 
     def has(self, key: ArtifactKey) -> bool:
-        """Whether this artifact was stored, and is whole; a warning where it is not.
+        """Whether this artifact is stored and intact; warns if it is damaged.
 
-        A file is read through once, as long as it stays as it is; `get` checks it every time.
+        A file is read in full once, until it changes; `get` checks it every time.
         """
         path = self.path(key)
         try:
-            found = sealed.check_regular(path)
-            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            status = sealed.check_regular(path)
+            state = (status.st_mtime_ns, status.st_size, status.st_ino)
             if self._checked.get(path) == state:
                 return True
             sealed.read_tensors(path, path.stem)
@@ -90,7 +90,7 @@ class Store:
         }
 
     def seconds(self, key: ArtifactKey) -> float | None:
-        """What it took to compute a stored artifact; None where that is not known."""
+        """Seconds it took to compute a stored artifact; None if unknown."""
         path = self.path(key)
         try:
             spent = sealed.read_texts(path).get("seconds")
@@ -102,7 +102,7 @@ class Store:
         return None if spent is None else float(spent)
 
     def _report(self, path: Path, problem: Unusable) -> None:
-        """Warn of a file once: it stays in its place until it is computed again."""
+        """Warn about a file once: it stays in place until it is computed again."""
         if self._reported.get(path) != str(problem):
             self._reported[path] = str(problem)
             sealed.report(path, problem)
@@ -121,7 +121,7 @@ class Store:
             for name, layer in layers.items()
         }
         about = {"key": json.dumps(asdict(key)), "layers": json.dumps(facts)}
-        # beside: the same artifact may take longer
+        # not part of the content's hash: the same artifact may take longer
         beside = {} if seconds is None else {"seconds": f"{seconds:.6f}"}
         path = self.path(key)
         sealed.write_tensors(path, tensors, path.stem, about, beside)
@@ -129,7 +129,7 @@ class Store:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Keep other processes out of such blocks of this name; a killed one leaves no lock."""
+        """Lock out other processes that compute under this name; a killed one leaves no lock."""
         path = self.root / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
@@ -137,12 +137,12 @@ class Store:
             yield
 
     def entries(self) -> "list[Entry]":
-        """Everything that is stored, by name; what cannot be read has a problem."""
-        found = []
+        """Everything that is stored, by name; unreadable files have a `problem`."""
+        entries = []
         for path in sorted(self.root.glob("*.safetensors")):
             with suppress(FileNotFoundError):  # it was removed meanwhile
-                found.append(_entry(path))
-        return found
+                entries.append(_entry(path))
+        return entries
 
     def path(self, key: ArtifactKey) -> Path:
         """Where an artifact is, or would be."""
@@ -151,7 +151,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An artifact's file: its key's facts, its size in bytes, and what is wrong with it."""
+    """An artifact's file: the fields of its key, its size in bytes, and what is wrong with it."""
 
     path: Path
     key: Mapping[str, Any]
@@ -160,22 +160,22 @@ class Entry:
     problem: str = ""
 
     def verify(self) -> str:
-        """What is wrong with the file, all of it read; "" if it holds what was stored."""
+        """Read the whole file; what is wrong with it, or "" if it is intact."""
         try:
             sealed.read_tensors(self.path, self.path.stem)
         except FileNotFoundError:
-            return "it is not there any more"
+            return "it no longer exists"
         except Unusable as problem:
             return str(problem)
         return ""
 
 
 def _entry(path: Path) -> Entry:
-    found = path.lstat()
+    status = path.lstat()
     try:
         key, problem = json.loads(sealed.read_texts(path)["key"]), ""
     except (FileNotFoundError, KeyError, ValueError) as error:
         key, problem = {}, f"it cannot be read ({type(error).__name__})"
     except Unusable as error:
         key, problem = {}, str(error)
-    return Entry(path, key, found.st_size, found.st_mtime, problem)
+    return Entry(path, key, status.st_size, status.st_mtime, problem)

@@ -38,29 +38,29 @@ def staged(run_id: str) -> Path:
 
 @contextmanager
 def staging(run_id: str) -> Iterator[Path]:
-    """A folder to write a run's files into, which is sealed and staged when the block ends."""
+    """Yield a folder for a run's files; it is sealed and staged when the block succeeds."""
     root().mkdir(parents=True, exist_ok=True)
     _sweep()
-    aside = root() / f"{os.getpid()}-{run_id}{PART}"
-    _discard(aside)
+    temporary = root() / f"{os.getpid()}-{run_id}{PART}"
+    _discard(temporary)
     try:
-        with naming(aside):
-            aside.mkdir()
-            yield aside
-            checksums.seal_folder(aside, run_id)
+        with naming(temporary):
+            temporary.mkdir()
+            yield temporary
+            checksums.seal_folder(temporary, run_id)
             _discard(staged(run_id))
-            aside.rename(staged(run_id))
+            temporary.rename(staged(run_id))
             sync(root())
     finally:
-        _discard(aside)
+        _discard(temporary)
 
 
 def _sweep() -> None:
     """Remove incomplete folders of killed processes, an hour after the last write."""
-    for old in root().glob(f"*{PART}"):
+    for folder in root().glob(f"*{PART}"):
         with suppress(OSError):  # another process was faster
-            if time.time() - old.lstat().st_mtime > ABANDONED and not has_writer(old.name):
-                _discard(old)
+            if time.time() - folder.lstat().st_mtime > ABANDONED and not has_writer(folder.name):
+                _discard(folder)
 
 
 def is_staged(run_id: str) -> bool:
@@ -82,7 +82,7 @@ def claim_staged() -> Iterator[tuple[str, Path]]:
                 continue
             try:
                 path.rename(staged(run_id))
-            except OSError as error:  # another process was faster, or this one has it already
+            except OSError as error:  # another process was faster, or this one already has it
                 log.debug("%s was not claimed: %s", path, error)
                 continue
         yield run_id, staged(run_id)
@@ -98,7 +98,7 @@ class Stuck:
 
 
 def set_aside(run_id: str, reason: str) -> None:
-    """Move a run's files to the stuck ones, so that they do not block others, with a warning."""
+    """Move a run's files to the stuck ones, with a warning, so that they do not block others."""
     path, place = staged(run_id), root() / STUCK / run_id
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists() or place.is_symlink():  # of an earlier attempt

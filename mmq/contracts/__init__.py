@@ -1,4 +1,4 @@
-"""What a plugin implements, one file per kind."""
+"""The interfaces that plugins implement, one file per kind."""
 
 from mmq.contracts.dataset import Dataset, Splits
 from mmq.contracts.evaluation import Evaluation, Prediction

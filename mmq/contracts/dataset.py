@@ -1,4 +1,4 @@
-"""What a data set implements: samples from a folder."""
+"""The interface of data sets: samples from a folder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -22,49 +22,50 @@ class Splits:
 class Dataset(ABC):
     """Reads samples from a folder. Implement `splits` and `read`.
 
-    The core does the rest: it draws seeded parts, checks ids and pictures, and keeps calibration
-    pictures out of the evaluation.
+    mmq does the rest: it samples with a seed, checks ids and pictures, and excludes calibration
+    pictures from the evaluation.
     """
 
     version: ClassVar[int] = 1  # raise it with every change that gives other samples
     tasks: ClassVar[tuple[str, ...]]
     layout: ClassVar[str]  # the expected tree, printed when something is missing
-    needs: ClassVar[tuple[str, ...]] = ()  # what scoring needs, e.g. "test.json", "images/*.jpg"
+    needs: ClassVar[
+        tuple[str, ...]
+    ] = ()  # files that scoring needs, e.g. "test.json", "images/*.jpg"
     bundled: ClassVar[bool] = False  # True: needs no folder
 
     @abstractmethod
     def splits(self, root: Path) -> Splits:
-        """The splits in this folder, judged by which files are there; reads none of them.
+        """The splits in this folder, by the files that exist; does not read them.
 
-        The calibration split must not share pictures with the evaluation split.
+        The calibration and evaluation splits must not share pictures.
         """
 
     @abstractmethod
     def read(self, root: Path, split: str) -> Iterator[Sample]:
         """The split's samples one by one, always in the same order.
 
-        InputError for missing or malformed files, with the place. Pictures are not opened.
+        InputError for missing or malformed files, with the line or entry. Does not open pictures.
         """
 
     def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
         """The samples that `choose` picks from `read`.
 
-        Override it where texts need not be read for samples that are not picked; `choose` looks
-        at pictures alone.
+        Override it to skip reading the texts of other samples; `choose` looks at pictures only.
         """
         return choose(self.read(root, split))
 
     def lacking(self, root: Path) -> list[str]:
-        """The files and folders of the evaluation split that are missing; of `needs` if set."""
+        """Missing files and folders of the evaluation split; by default, of `needs`."""
         return [pattern for pattern in self.needs if not any(root.glob(pattern))]
 
     def recognizes(self, root: Path) -> bool:
         """Whether this folder looks like this data set's: by default, if all `needs` are there.
 
-        A data set without `needs` is used only where --dataset names it.
+        A data set without `needs` is used only if --dataset names it.
         """
         return bool(self.needs) and not self.lacking(root)
 
     def for_task(self, task: str) -> Self:
-        """The data set as a task reads it; overridden where tasks have samples of their own."""
+        """The data set for a task; override it if tasks read different samples."""
         return self

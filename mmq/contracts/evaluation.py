@@ -1,4 +1,4 @@
-"""What an evaluation found: scores, one value per sample, and what the model said."""
+"""The result of an evaluation: scores, one value per sample, and the model's outputs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from mmq.contracts.metric import METRIC_NAME, Metric
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model said about one sample, and what that was worth."""
+    """The model's output for one sample, and its score."""
 
     sample_id: str
     images: tuple[ImageRef, ...]
@@ -20,7 +20,9 @@ class Prediction:
     score: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "score", float(self.score))  # numpy's numbers are no JSON
+        object.__setattr__(
+            self, "score", float(self.score)
+        )  # numpy numbers are not JSON serializable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class Evaluation:
     """Scores of one evaluation. `primary` names the metric that a search maximizes.
 
     `per_sample` holds one value per sample for every metric that has one, in the samples' order.
-    `undefined` names the metrics that these data or this machine cannot give, each with the
-    reason: a number would be read as a score.
+    `undefined` has the metrics that cannot be computed on these data or this machine, each with
+    the reason.
     """
 
     primary: str
@@ -40,14 +42,16 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if both := sorted(self.undefined.keys() & self.metrics.keys()):
-            raise ValueError(f"undefined: {both} have scores")
+            raise ValueError(f"undefined: {both} also have scores")
         if self.primary not in self.metrics:
-            raise ValueError(f"primary: {self.primary!r} is not among {sorted(self.metrics)}")
+            raise ValueError(f"primary: {self.primary!r} is not one of {sorted(self.metrics)}")
         for name, metric in self.metrics.items():
             if not METRIC_NAME.fullmatch(name):
-                raise ValueError(f"{name!r}: metric names have letters, digits, spaces and _-./")
+                raise ValueError(
+                    f"{name!r}: metric names may contain only letters, digits, spaces and _-./"
+                )
             if not math.isfinite(metric.value):
-                raise ValueError(f"{name}: the score is {metric.value}, not a number")
+                raise ValueError(f"{name}: the score is {metric.value}, not a finite number")
         for name, values in self.per_sample.items():
             if len(values) != len(self.predictions):
                 raise ValueError(
@@ -55,7 +59,7 @@ class Evaluation:
                 )
 
     def right_but_worthless(self) -> list[Prediction]:
-        """Predictions that equal the expected answer, but for case and spaces, and score 0."""
+        """Predictions that score 0 but equal the expected answer, ignoring case and spaces."""
         return [p for p in self.predictions if p.score == 0 and _same(p.text, p.expected)]
 
     @property

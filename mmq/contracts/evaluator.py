@@ -1,4 +1,4 @@
-"""What an evaluator implements: samples become requests, outputs become scores."""
+"""The interface of evaluators: samples become requests, outputs become scores."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,8 +26,8 @@ from mmq.errors import InputError
 class Evaluator(ABC):
     """Scores a model on a task. Subclasses are frozen dataclasses; fields are options.
 
-    Extend `GeneratingEvaluator`, or `RankingEvaluator` where nothing is generated. An evaluator
-    holds no state: what is opened for scoring belongs to its `Scorer`.
+    Extend `GeneratingEvaluator`, or `RankingEvaluator` if nothing is generated. An evaluator has
+    no state: resources for scoring belong to its `Scorer`.
     """
 
     version: ClassVar[int] = 1  # raise it with every change that gives other scores
@@ -37,30 +37,30 @@ class Evaluator(ABC):
     bounds: ClassVar[tuple[float, float] | None] = None  # of a sample's primary metric, if known
 
     def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
-        """Refuse, by InputError, to start where a program is missing."""
+        """Raise InputError if a required program is missing."""
 
     def check_samples(self, samples: Sequence[Any], everything: Sequence[Any]) -> None:
-        """Refuse, by InputError and before any model is loaded, data that decide no score.
+        """Raise InputError, before any model is loaded, for data that cannot be scored.
 
-        samples: what will be scored, drawn from `everything`.
+        samples: the samples to score, a part of `everything`.
         """
         if not samples:
             raise InputError("There are no samples to score. Check the data set and --limit.")
 
     def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
-        """All options by name, with what stands in for those that are not set."""
+        """All options by name, with defaults for those that are not set."""
         return options.values(self)
 
 
 class Scorer(ABC):
-    """Scores outputs; it may hold processes and statistics of the whole evaluation set."""
+    """Scores outputs; it may own processes and statistics of the whole evaluation set."""
 
     @abstractmethod
     def score(self, samples: Sequence[Any], outputs: Sequence[str]) -> Evaluation:
         """Scores of one output per sample. The samples may be a part of the evaluation set."""
 
     def values(self, samples: Sequence[Any], outputs: Sequence[str]) -> Sequence[float]:
-        """The primary metric of each sample alone; override it where that is quicker."""
+        """The primary metric of each sample alone; override it if there is a faster way."""
         evaluation = self.score(samples, outputs)
         return evaluation.per_sample[evaluation.primary]
 
@@ -83,7 +83,7 @@ class Scorer(ABC):
 class GeneratingEvaluator(Evaluator):
     """An evaluator that reads generated text; unset options follow the model's protocol.
 
-    Searches prune trials where `bounds` is set and `pooled` is False.
+    Searches can prune trials if `bounds` is set and `pooled` is False.
     """
 
     answer_format: ClassVar[AnswerFormat]
@@ -109,9 +109,9 @@ class GeneratingEvaluator(Evaluator):
             raise ValueError(f"prompt: {self.prompt!r} needs {{}} once, where the question goes")
 
     def protocol(self, model: AnswerProtocol) -> AnswerProtocol:
-        """A model's protocol with this evaluator's options in their places."""
-        given = {f.name: getattr(self, f.name) for f in fields(GenerationConfig)}
-        config = replace(model.config, **{k: v for k, v in given.items() if v is not None})
+        """A model's protocol, with the options that are set overriding it."""
+        overrides = {f.name: getattr(self, f.name) for f in fields(GenerationConfig)}
+        config = replace(model.config, **{k: v for k, v in overrides.items() if v is not None})
         return AnswerProtocol(model.template if self.prompt is None else self.prompt, config)
 
     def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
@@ -126,15 +126,15 @@ class GeneratingEvaluator(Evaluator):
 
     @abstractmethod
     def scorer(self, samples: Sequence[Any]) -> Scorer:
-        """Scores outputs to these samples or a part of them; a context manager.
+        """A scorer of outputs for these samples or a part of them; a context manager.
 
-        samples: the whole evaluation set, of which document frequencies and the like are taken.
+        samples: the whole evaluation set, for document frequencies and the like.
         """
 
     def calibration(
         self, samples: Sequence[Any], protocol: AnswerProtocol
     ) -> list[tuple[Request, str]]:
-        """What a model reads for each sample, and a right answer."""
+        """A request and a correct answer per sample."""
         raise InputError(
             f"{type(self).__name__} has no calibration pairs, so calibrated quantizers cannot be "
             f"used with it; choose rtn or uniform"
@@ -143,7 +143,7 @@ class GeneratingEvaluator(Evaluator):
 
 @dataclass(frozen=True)
 class QuestionEvaluator(GeneratingEvaluator):
-    """An evaluator of answers to questions: subclasses give a scorer."""
+    """An evaluator of answers to questions; subclasses implement `scorer`."""
 
     answer_format: ClassVar[AnswerFormat] = AnswerFormat.SHORT_ANSWER
     asks_questions: ClassVar[bool] = True
@@ -151,7 +151,7 @@ class QuestionEvaluator(GeneratingEvaluator):
     def requests(
         self, samples: Sequence[QuestionSample], protocol: AnswerProtocol
     ) -> list[Request]:
-        """The question of each sample in the protocol's template."""
+        """Each sample's question in the protocol's template."""
         return [Request(s.images, protocol.prompt(s.question), s.id) for s in samples]
 
     def calibration(
@@ -175,7 +175,7 @@ class RankingEvaluator(Evaluator):
         """Scores of the rankings of all samples."""
 
     def calibration(self, samples: Sequence[Any]) -> list[tuple[Request, str]]:
-        """What a model reads for each sample; there is nothing to answer."""
+        """A request per sample, with an empty answer."""
         raise InputError(
             f"{type(self).__name__} has no calibration pairs, so calibrated quantizers cannot be "
             f"used with it; choose rtn or uniform"

@@ -1,4 +1,4 @@
-"""What a model family implements: how a model is loaded, split and asked."""
+"""The interface of model families: how to load, split and prompt a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ComponentSpec:
-    """Where a component's transformer blocks are. `paths`: the first that exists counts.
+    """Where a component's transformer blocks are; the first of `paths` that exists is used.
 
-    Several specs of one name make one component, its blocks numbered on. A linear layer whose
-    name in its block contains one of `attention` is of type attn, any other is of type ff.
+    Several specs with one name form one component, with its blocks numbered consecutively. A
+    linear layer whose name in its block contains one of `attention` has type attn, any other ff.
     """
 
     name: str
@@ -34,8 +34,8 @@ class Stage:
     """One step from pictures towards the language model.
 
     `compute(module, values)`: values are pixels (n, 3, height, width) for the first stage, the
-    stage before's outputs for any other; it returns (n, tokens, width). `components` are those
-    whose weights it uses. A stage that is not `cached` is cheap and computed again.
+    previous stage's outputs for any other; it returns (n, tokens, width). `components`: those
+    whose weights it uses. A stage that is not `cached` is cheap enough to compute again.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Stage:
 
 
 def with_answer(text: str, answer: str) -> str:
-    """A prompt with its answer behind it."""
+    """A prompt followed by its answer."""
     return f"{text} {answer}".strip()
 
 
 def architecture_of(config: Any) -> str:
-    """The model class that a configuration names, or its model type where it names none."""
-    found: str = (getattr(config, "architectures", None) or [config.model_type])[0]
-    return found
+    """The model class that a configuration names, or its model type if it names none."""
+    name: str = (getattr(config, "architectures", None) or [config.model_type])[0]
+    return name
 
 
 class ModelFamily(ABC):
-    """One kind of VLM: how to load it, where its components are, how it is asked.
+    """One kind of VLM: how to load it, where its components are, how to prompt it.
 
     A family with `stages` implements `pixels` and `generate_from_features`, and the outputs of its
     stages are cached; one without implements `generate` alone. A family that matches pictures and
@@ -68,7 +68,7 @@ class ModelFamily(ABC):
     architectures: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     is_fallback: ClassVar[bool] = False
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # that its models can write
+    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # that its models support
     matches: ClassVar[bool] = False
     most_images: ClassVar[int | None] = 1  # pictures per request; None: any number
     tokenization: ClassVar[Mapping[str, Any]] = {}  # how texts become tokens, to be logged
@@ -76,25 +76,25 @@ class ModelFamily(ABC):
 
     @classmethod
     def identity(cls) -> tuple[str, int]:
-        """Name and version of the class: what it computed is reused as long as they stay."""
+        """Name and version of the class; cached results are reused while both stay the same."""
         return f"{cls.__module__.partition('.')[0]}.{cls.__qualname__}", cls.version
 
     def supports(self, config: Any) -> bool:
-        """Whether this configuration's architecture is one of this family's."""
+        """Whether this family supports the configuration's architecture."""
         return architecture_of(config) in self.architectures
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
-        """How models are asked for a format; InputError for one that they cannot write."""
+        """The protocol for a format; InputError for one that the models do not support."""
         if answer_format not in self.formats:
             available = ", ".join(f.value for f in self.formats) or "none, they generate no text"
             raise InputError(
-                f"{type(self).__name__} models cannot write a {answer_format.value}; formats that "
-                f"they can write: {available}"
+                f"{type(self).__name__} models cannot write a {answer_format.value}; supported "
+                f"formats: {available}"
             )
         return self.formats[answer_format]
 
     def component_specs(self, root: nn.Module) -> tuple[ComponentSpec, ...]:
-        """Where the components of this model are; a fallback family looks at the model itself."""
+        """Where the components of this model are; a fallback family inspects the model."""
         return self.components
 
     @abstractmethod
@@ -116,11 +116,11 @@ class ModelFamily(ABC):
     ) -> tuple[nn.Module, Any]:
         """Model and processor from a hub name or a local folder; safetensors unless allowed.
 
-        allow_unread: leave out weights of the checkpoint that nothing reads; refused otherwise.
+        allow_unread: accept a checkpoint with weights that the model does not read.
         """
 
     def chat(self, processor: Any, prompt: str, images: int) -> str:
-        """A prompt about some pictures as the model reads it: its chat template applied."""
+        """A prompt about some pictures, with the model's chat template applied."""
         return prompt
 
     def generate(
@@ -130,8 +130,8 @@ class ModelFamily(ABC):
         texts: Sequence[str],
         config: GenerationConfig,
     ) -> list[str]:
-        """What the model says to each (pictures, rendered prompt), without the prompt."""
-        raise NotImplementedError(f"{type(self).__name__} generates from features or not at all")
+        """The output for each (pictures, rendered prompt), without the prompt."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement generate")
 
     def calibration_forwards(
         self,
@@ -140,12 +140,12 @@ class ModelFamily(ABC):
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
-        """The model's forwards on pictures and rendered prompts with right answers, in order.
+        """The model's forwards on pictures and rendered prompts with correct answers, in order.
 
-        Together they must use every layer as the evaluators use it. Any of them may be ended from
-        inside. The texts with their answers are equally long, and every text has as many pictures.
-        What they return, if anything, are log-probabilities (rows, choices) of what the model
-        decides for these pairs: how far they move is how sensitive it is.
+        Together they must use every layer as the evaluators do. Any of them may be aborted early.
+        All texts with their answers have the same length, and all texts as many pictures. They may
+        return log-probabilities (rows, choices) of the model's decisions on these pairs, whose
+        change measures its sensitivity.
         """
         raise InputError(
             f"{type(self).__name__} has no calibration forwards, so calibrated quantizers cannot "
@@ -153,7 +153,7 @@ class ModelFamily(ABC):
         )
 
     def pixels(self, model: "LoadedModel", images: Sequence["Image"]) -> Tensor:
-        """What the first stage reads of these pictures, on the model's device."""
+        """The first stage's inputs for these pictures, on the model's device."""
         raise NotImplementedError(f"{type(self).__name__} has no stages")
 
     def generate_from_features(
@@ -163,7 +163,7 @@ class ModelFamily(ABC):
         texts: Sequence[str],
         config: GenerationConfig,
     ) -> list[str]:
-        """What the model says to each (last stage's outputs, rendered prompt).
+        """The output for each (last stage's outputs, rendered prompt).
 
         features: (texts, image tokens, width); the tokens of several pictures follow each other.
         """

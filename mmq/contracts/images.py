@@ -1,4 +1,4 @@
-"""A reference to a picture: a file, bytes, or whatever else can be opened later."""
+"""References to pictures: files, bytes, or anything else that can be opened later."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ FILE_LIMIT = 512 * MIB
 class ImageRef(ABC):
     """A picture that is opened when it is needed. Equal references are the same picture.
 
-    Subclasses are frozen dataclasses, so that references can be dictionary keys and be pickled;
+    Subclasses are frozen dataclasses, so that references can be dictionary keys and pickled;
     `decode_image` and `image_facts` of mmq.system.image_decoding do the work for any bytes.
     """
 
     __slots__ = ()
-    name: str  # what a person reads in an error, e.g. a path
+    name: str  # shown in errors, e.g. a path
 
     @abstractmethod
     def open(self) -> Image.Image:
@@ -54,7 +54,7 @@ class FileImage(ImageRef):
         return decode_image(self.name, _content(self.path))
 
     def digest(self) -> str:
-        """A hash of the file's content; computed once while the file does not change."""
+        """A hash of the file's content; computed once until the file changes."""
         return self._facts().digest
 
     def size(self) -> tuple[int, int]:
@@ -65,13 +65,15 @@ class FileImage(ImageRef):
         try:
             stat = self.path.stat()
         except (OSError, ValueError):
-            return image_facts(self.name, _content(self.path))  # raises, and says what is wrong
+            return image_facts(
+                self.name, _content(self.path)
+            )  # raises an InputError with the reason
         return _file_facts(self.path, stat.st_mtime_ns, stat.st_size)
 
 
 @dataclass(frozen=True, slots=True)
 class BytesImage(ImageRef):
-    """A picture whose file content is in memory, such as a cell of a table."""
+    """A picture with its file content in memory, such as a cell of a table."""
 
     name: str
     data: bytes = field(repr=False)

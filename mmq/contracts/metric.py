@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 
-METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # what MLflow's stores accept
+METRIC_NAME = re.compile(r"[\w./ -]+", re.ASCII)  # the characters that MLflow's stores accept
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A score over n samples with its 95% interval; None where there is no honest interval."""
+    """A score over n samples with its 95% interval; None if no interval is valid."""
 
     value: float
     n: int
@@ -16,6 +16,6 @@ class Metric:
     high: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high"):  # numpy's numbers are no JSON
+        for name in ("value", "low", "high"):  # numpy numbers are not JSON serializable
             number = getattr(self, name)
             object.__setattr__(self, name, None if number is None else float(number))

@@ -1,4 +1,4 @@
-"""Options of a plugin: the fields of its dataclass, read from text with clear errors."""
+"""Options of a plugin: the fields of its dataclass, parsed from text with clear errors."""
 
 import dataclasses
 from collections.abc import Container, Iterable, Mapping
@@ -13,13 +13,13 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def convert(name: str, text: Any, kind: Any) -> Any:
-    """The value of an option of type bool, int, float or str (or None); InputError if not.
+    """The value of an option of type bool, int, float or str (or None); InputError if invalid.
 
     text: as written on a command line, or a value of that type already.
     """
     if not isinstance(text, str):
         if text is not None and not _fits(text, kind):
-            raise InputError(f"{name}: {text!r} is not a value of this option ({kind})")
+            raise InputError(f"{name}: {text!r} is not valid for this option ({kind})")
         return text
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
@@ -32,8 +32,8 @@ def convert(name: str, text: Any, kind: Any) -> Any:
     try:
         return _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number"}
-        raise InputError(f"{name}: {text!r} is not {wanted.get(kind, kind)}") from error
+        descriptions = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise InputError(f"{name}: {text!r} is not {descriptions.get(kind, kind)}") from error
 
 
 def field_types(plugin: type) -> dict[str, Any]:
@@ -45,12 +45,12 @@ def field_types(plugin: type) -> dict[str, Any]:
 
 
 def values(plugin: Any) -> dict[str, Any]:
-    """The options of a plugin as they are set."""
+    """The options of a plugin with their values."""
     return {name: getattr(plugin, name) for name in field_types(type(plugin))}
 
 
 def build(plugin: type[T], options: Mapping[str, Any]) -> T:
-    """The plugin with its options; ValueErrors of its own checks become InputErrors."""
+    """Construct a plugin from options; ValueErrors of its checks become InputErrors."""
     types = field_types(plugin)
     values = {name: convert(name, text, types[name]) for name, text in options.items()}
     try:
@@ -71,7 +71,7 @@ def fill_unset(plugin: T, defaults: Mapping[str, Any]) -> T:
         if name not in types:
             raise unknown("option", name, types)
         if value is not None and not _fits(value, types[name]):
-            raise InputError(f"{name}: {value!r} is not a value of this option ({types[name]})")
+            raise InputError(f"{name}: {value!r} is not valid for this option ({types[name]})")
     unset = {name: v for name, v in defaults.items() if getattr(plugin, name) is None}
     try:
         return dataclasses.replace(cast(Any, plugin), **unset)  # type: ignore[no-any-return]
@@ -80,7 +80,7 @@ def fill_unset(plugin: T, defaults: Mapping[str, Any]) -> T:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value from JSON is of an option's type; a whole number is a float, too."""
+    """Whether a value from JSON has an option's type; an int is accepted as a float."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) in (Union, UnionType):
@@ -97,21 +97,20 @@ def distribute(
     """Give each leftover command option to the plugin that has a field of that name.
 
     Keys may be `group-size`, `group_size` or, where two plugins share a name,
-    `quantizer.group-size`. Roles in `sharing` are all given what several of them have. InputError
-    for a name that none or several others have; `command_options` are offered there too, since
-    they may have been meant.
+    `quantizer.group-size`. Roles in `sharing` all get an option that several of them have.
+    InputError for an unknown or otherwise ambiguous name; it suggests `command_options`, too.
     """
-    given: dict[str, dict[str, Any]] = {role: {} for role in plugins}
-    everything = [(role, name) for role, plugin in plugins.items() for name in field_types(plugin)]
+    options: dict[str, dict[str, Any]] = {role: {} for role in plugins}
+    fields = [(role, name) for role, plugin in plugins.items() for name in field_types(plugin)]
     for key, value in extra.items():
-        wanted = key.replace("-", "_")
+        name_in_key = key.replace("-", "_")
         matches = [
             (role, name)
-            for role, name in everything
-            if wanted in (name, f"{role.replace('-', '_')}.{name}")
+            for role, name in fields
+            if name_in_key in (name, f"{role.replace('-', '_')}.{name}")
         ]
         if not matches:
-            names = {name.replace("_", "-") for _, name in everything}
+            names = {name.replace("_", "-") for _, name in fields}
             names |= {option.replace("_", "-") for option in command_options}
             raise unknown("option", key, names)
         if len(matches) > 1 and not all(role in sharing for role, _ in matches):
@@ -120,7 +119,7 @@ def distribute(
                 + ", ".join(f"{role}.{name}" for role, name in matches)
             )
         for role, name in matches:
-            if name in given[role]:
+            if name in options[role]:
                 raise InputError(f"option {key!r} is given twice, for {role}.{name}; give it once")
-            given[role][name] = value
-    return given
+            options[role][name] = value
+    return options

@@ -1,4 +1,4 @@
-"""What a quantizer implements: weights become codes."""
+"""The interface of quantizers: weights become codes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ScaleDtype = Literal["float16", "bfloat16", "float32"]
 
 @dataclass(frozen=True)
 class Quantizer(ABC):
-    """Turns a weight into codes. Subclasses are frozen dataclasses; fields are options.
+    """Quantizes a weight to codes. Subclasses are frozen dataclasses; fields are options.
 
     Codes are reused for the same quantizer, version and options: raise `version` with every
     change that produces other codes. An option named `group_size` or `scale_dtype` is checked
@@ -43,7 +43,7 @@ class Quantizer(ABC):
             )
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
-        """Refuse a layer that cannot be quantized, by InputError, before any model is loaded."""
+        """Raise InputError, before any model is loaded, for a layer that cannot be quantized."""
         group_size = getattr(self, "group_size", 0)
         if group_size > 0 and shape[1] % group_size:
             raise InputError(
@@ -56,23 +56,23 @@ class Quantizer(ABC):
         """Codes with `bits` bits (2-8) of a weight (out, in) of any float dtype."""
 
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
-        """Bits that a weight (out, in) will take, scales and the like included, before it is read.
+        """Bits that a weight (out, in) will take, including scales, from its shape alone.
 
-        Budgets are planned with it. Override it if there is a formula: the default quantizes two
+        Budgets use it. Override it if there is a formula: the default quantizes two
         small random weights and extrapolates, as the size is linear in the rows. If the size
         depends on the weights, plan for ordinary ones.
         """
         generator = torch.Generator().manual_seed(0)
-        few, more = (
+        small, large = (
             self.quantize(torch.randn(n, shape[1], generator=generator), bits).stored_bits
             for n in (PROBED, 2 * PROBED)
         )
-        return few + (shape[0] - PROBED) * (more - few) // PROBED
+        return small + (shape[0] - PROBED) * (large - small) // PROBED
 
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A weight's codes, and a note on anything unusual about the solution ("": nothing)."""
+    """A weight's codes, with a note on anything unusual ("" for nothing)."""
 
     weight: QuantizedWeight
     note: str = ""
@@ -80,14 +80,14 @@ class Solved:
 
 @dataclass(frozen=True)
 class CalibratedQuantizer(Quantizer):
-    """A quantizer that reads a layer's inputs; `quantize` is for layers that read none.
+    """A quantizer that uses a layer's inputs; `quantize` is for layers without any.
 
     calibration_inputs: with full_precision every layer's inputs come from the unquantized model;
     with sequential they come from a model that is quantized, at the same width, up to that layer.
     """
 
     calibrated: ClassVar[bool] = True
-    sampled_inputs: ClassVar[int] = 0  # inputs that `solve` needs beside their sums
+    sampled_inputs: ClassVar[int] = 0  # number of inputs that `solve` needs besides their sums
 
     calibration_inputs: Literal["full_precision", "sequential"] = "full_precision"
 
@@ -97,6 +97,6 @@ class CalibratedQuantizer(Quantizer):
     ) -> list[dict[int, Solved]]:
         """Codes for every width, one dict per weight (out, in); all weights read these inputs.
 
-        ValueError for weights that are not finite; inputs that tell nothing (all zero, or squares
+        ValueError for weights that are not finite. Uninformative inputs (all zero, or with squares
         that overflow) are handled, with a note.
         """

@@ -16,7 +16,7 @@ GROUPS = {
     "checkpoint": "mmq.checkpoints",  # functions that return the folder of a bundled model
     "command": "mmq.commands",
     "target": "mmq.targets",
-    "function": "mmq.api",  # what `import mmq` offers and another package implements
+    "function": "mmq.api",  # offered by `import mmq`, implemented by another package
 }
 
 
@@ -37,14 +37,14 @@ def _table(kind: str) -> dict[str, Installed]:
     for entry in entry_points(group=GROUPS[kind]):
         distribution = entry.dist.name if entry.dist else "unknown"
         version = entry.dist.version if entry.dist else "unknown"
-        found = Installed(kind, entry.name, distribution, version, entry)
+        plugin = Installed(kind, entry.name, distribution, version, entry)
         other = table.get(entry.name)
         if other and other.entry_point.value != entry.value:
             raise InputError(
                 f"Two installed distributions provide the {kind} {entry.name!r}: "
                 f"{other.distribution} and {distribution}. Uninstall one of them."
             )
-        table[entry.name] = found
+        table[entry.name] = plugin
     return table
 
 
@@ -58,20 +58,20 @@ def load(kind: str, name: str) -> Any:
     table = _table(kind)
     if name not in table:
         raise unknown(kind, name, table)
-    found = table[name]
+    plugin = table[name]
     try:
-        return found.entry_point.load()
-    except Exception as error:  # a stranger's module can raise anything
-        extras = ", ".join(found.entry_point.extras)
-        hint = f"pip install '{found.distribution}[{extras}]'" if extras else "install it"
+        return plugin.entry_point.load()
+    except Exception as error:  # a third-party module can raise anything
+        extras = ", ".join(plugin.entry_point.extras)
+        hint = f"pip install '{plugin.distribution}[{extras}]'" if extras else "install it"
         raise InputError(
-            f"The {kind} {name!r} of {found.distribution} cannot be imported "
+            f"The {kind} {name!r} of {plugin.distribution} cannot be imported "
             f"({type(error).__name__}: {error}). If a package is missing: {hint}."
         ) from error
 
 
 def load_class(kind: str, name: str, base: type) -> Any:
-    """A plugin class of this base; InputError where the entry point names something else."""
+    """A plugin class of this base; InputError if the entry point is something else."""
     plugin = load(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise InputError(
@@ -83,10 +83,10 @@ def load_class(kind: str, name: str, base: type) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What decides whether two results come from the same plugin.
+    """Identifies the plugin that a result comes from.
 
-    version: the class's own (`Quantizer.version` and so on), raised when its results change.
-    origin: the distribution's version and a hash of the source that ran; it decides nothing.
+    version: of the class (`Quantizer.version` and so on), raised when its results change. origin:
+    the distribution's version and a hash of the source; logged only.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Identity:
 def identity(kind: str, plugin: type) -> Identity:
     """The identity of an installed plugin's class; InputError for one that is not installed."""
     value = f"{plugin.__module__}:{plugin.__qualname__}"
-    for each in installed(kind):
-        if each.entry_point.value.partition(" ")[0] == value:
+    for entry in installed(kind):
+        if entry.entry_point.value.partition(" ")[0] == value:
             version: int = getattr(plugin, "version", 1)
-            origin = f"{each.distribution} {each.version} {source_hash(plugin.__module__)[:8]}"
-            return Identity(each.name, each.distribution, version, origin)
-    names = ", ".join(each.name for each in installed(kind)) or "none"
+            origin = f"{entry.distribution} {entry.version} {source_hash(plugin.__module__)[:8]}"
+            return Identity(entry.name, entry.distribution, version, origin)
+    names = ", ".join(entry.name for entry in installed(kind)) or "none"
     raise InputError(
         f"The {kind} {plugin.__qualname__} of {plugin.__module__} is not installed as a plugin. "
         f"Declare it as an entry point of {GROUPS[kind]!r} and install its distribution. "
@@ -112,5 +112,5 @@ def identity(kind: str, plugin: type) -> Identity:
 
 
 def refresh() -> None:
-    """Forget what was listed, after an installation in this process."""
+    """Clear the cached lists, after an installation in this process."""
     _table.cache_clear()

@@ -1,4 +1,4 @@
-"""What happened to the layers of a model."""
+"""Reports of how a model's layers were quantized."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """What happened to one linear layer."""
+    """How one linear layer was quantized, or why it was not."""
 
     name: str
     component: str
@@ -24,12 +24,12 @@ class LayerReport:
 
 @dataclass(frozen=True, slots=True)
 class QuantReport:
-    """Every linear layer of every component, quantized or with the reason why not."""
+    """The reports of all linear layers of all components."""
 
     layers: tuple[LayerReport, ...] = field(default=())
 
     def mean_errors(self) -> dict[str, float | None]:
-        """Both errors, averaged over the layers that have one; None where no layer does."""
+        """Both errors, averaged over the layers that have them; None if no layer does."""
         return {
             kind: mean_known([getattr(layer, kind) for layer in self.layers])
             for kind in ("relative_error", "output_error")
@@ -37,10 +37,10 @@ class QuantReport:
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:
-    """Mean of those that are known; None where none is.
+    """Mean of the values that are not None; None if there are none.
 
     >>> mean_known([1.0, None, 2.0])
     1.5
     """
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None

@@ -1,4 +1,4 @@
-"""What an evaluation set consists of."""
+"""The samples of an evaluation set."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from mmq.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One item of an evaluation set: an id, and the pictures that belong together in it.
+    """One item of an evaluation set: an id and its pictures.
 
     `image_id` identifies the pictures: samples with the same pictures share it, and confidence
     intervals resample them together.
@@ -30,8 +30,8 @@ class Sample:
         """The sample's only picture; InputError if it has several."""
         if len(self.images) > 1:
             raise InputError(
-                f"data: the sample {self.id} has {len(self.images)} pictures, but one is needed "
-                f"here; choose an evaluator and a model that read several"
+                f"data: the sample {self.id} has {len(self.images)} pictures, but only one is "
+                f"supported here; choose an evaluator and a model that read several"
             )
         return self.images[0]
 

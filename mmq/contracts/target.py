@@ -1,4 +1,4 @@
-"""What an export target implements: an engine's checkpoint format, written, read and asked."""
+"""The interface of export targets: write, read and run an engine's checkpoint format."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WeightSpec:
-    """How a weight is quantized, as far as a file format cares.
+    """How a weight is quantized, as far as it matters to a file format.
 
     group_size: inputs per scale; 0 is one group per row. per_tensor: one scale for all rows.
     """
@@ -35,7 +35,7 @@ class WeightSpec:
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "WeightSpec":
-        """That of a quantized weight."""
+        """The spec of a quantized weight."""
         columns = weight.codes.shape[1]
         zero = weight.zero_point
         return cls(
@@ -51,9 +51,9 @@ class WeightSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExportedLayer:
-    """A linear layer of the model as it leaves; a Tensor is a weight that stays as it was."""
+    """A linear layer to export; a Tensor is an unquantized weight."""
 
-    name: str  # of the module, as transformers has it
+    name: str  # of the module in transformers
     component: str  # "" outside all components
     weight: QuantizedWeight | Tensor
 
@@ -65,12 +65,14 @@ class ExportSource:
     folder: Path
     skeleton: "Skeleton"
     dtype: str
-    options: Mapping[str, str] = field(default_factory=dict)  # the target's own, such as `from`
+    options: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the target's own options, such as `from`
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: bytes by file, how each layer is stored, and what a reader must know."""
+    """What was written: bytes by file, how each layer is stored, and notes for readers."""
 
     files: Mapping[str, int]
     stored_as: Mapping[str, str]  # by layer
@@ -81,11 +83,11 @@ class Target(ABC):
     """An engine's checkpoint format."""
 
     version: ClassVar[int] = 1  # raise it with every change that gives other files
-    extra: ClassVar[str] = ""  # of mmq, that installs the engine: "" where none is needed
+    extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
 
     @abstractmethod
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
-        """Why the format, or the installed engine, cannot hold such a weight; "" if it can."""
+        """Why the format or the installed engine does not support a weight; "" if it does."""
 
     @abstractmethod
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
@@ -95,7 +97,7 @@ class Target(ABC):
     def check(
         self, allocation: "BitAllocation", quantizer: Quantizer, skeleton: "Skeleton"
     ) -> None:
-        """Refuse, by InputError with the nearest options that do, before anything is loaded."""
+        """Raise InputError, before loading anything, with the nearest supported options."""
 
     @abstractmethod
     def export(
@@ -105,7 +107,7 @@ class Target(ABC):
 
     @abstractmethod
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        """Layer names and dequantized weights, float32, by a reader that is not ours."""
+        """Layer names and dequantized weights, float32, read by an independent reader."""
 
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:

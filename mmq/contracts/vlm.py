@@ -1,7 +1,7 @@
-"""The waist: what is asked of a vision-language model, and what answers.
+"""The interface between evaluators and vision-language models: requests and outputs.
 
-Evaluators write requests and read outputs; they never see a module, a family or a stage. Whatever
-implements `VisionLanguageModel.generate` can be scored: a model in this process, a server, an
+Evaluators write requests and read outputs; they never see a module, a family or a stage. Anything
+that implements `VisionLanguageModel.generate` can be scored: a model in this process, a server, an
 engine.
 """
 
@@ -22,7 +22,7 @@ Progress = Callable[[Iterable[Any], str], Iterable[Any]]  # (batches, descriptio
 
 
 class AnswerFormat(Enum):
-    """The kind of text that a model is to write. Families say how they are asked for each."""
+    """The kind of text to generate; families have a prompt for each."""
 
     CAPTION = "caption"
     SHORT_ANSWER = "short answer"
@@ -41,10 +41,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """Decoding settings. Deterministic: greedy with one beam, else beam search.
+    """Decoding settings. Deterministic: greedy with one beam, otherwise beam search.
 
-    length_penalty: exponent of the length by which a beam's score is divided. batch_size: requests
-    per forward; it belongs here because other batches round differently.
+    length_penalty: a beam's score is divided by its length to this power. batch_size: requests per
+    forward; it is here because it changes how results round.
     """
 
     max_new_tokens: int
@@ -56,17 +56,17 @@ class GenerationConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnswerProtocol:
-    """How a model is asked for one format. `{}` in the template stands for the question."""
+    """A model's prompt and settings for one format. `{}` in the template is the question."""
 
     template: str
     config: GenerationConfig
 
     def prompt(self, question: str) -> str:
-        """The template with the question in its place; other braces are left as they are."""
+        """The template with the question inserted; other braces are unchanged."""
         return self.template.replace("{}", question)
 
 
-# for models without a protocol of their own
+# the default, for models without their own
 GENERAL_PROTOCOLS: Mapping[AnswerFormat, AnswerProtocol] = {
     AnswerFormat.CAPTION: AnswerProtocol(
         "Describe the image in one short sentence.", GenerationConfig(max_new_tokens=30)
@@ -84,28 +84,28 @@ GENERAL_PROTOCOLS: Mapping[AnswerFormat, AnswerProtocol] = {
 
 
 class VisionLanguageModel(ABC):
-    """Answers requests with text. An implementation needs `generate` alone."""
+    """Answers requests with text; only `generate` must be implemented."""
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
-        """How this model is asked for a format; InputError for one that it cannot give."""
+        """The model's protocol for a format; InputError for one that it does not support."""
         return GENERAL_PROTOCOLS[answer_format]
 
     @abstractmethod
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
     ) -> list[str]:
-        """One text per request, in their order, without the prompt.
+        """One text per request, in order, without the prompt.
 
         Wrap the loop over batches in `progress(batches, description)`.
         """
 
     def render(self, request: Request) -> str:
-        """The prompt as the model reads it, with its chat template applied."""
+        """The prompt with the model's chat template applied."""
         return request.prompt
 
 
 class ImageTextMatcher(Protocol):
-    """Scores how well pictures and texts belong together: what retrieval needs."""
+    """Scores how well pictures and texts match, for retrieval."""
 
     def embed_images(
         self, images: Sequence[ImageRef], batch_size: int, progress: Progress

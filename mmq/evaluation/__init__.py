@@ -1,3 +1,3 @@
-"""Asking a model in batches, and scores with intervals."""
+"""Generate outputs in batches, and score them with intervals."""
 
 VERSION = 1  # raise it with every change that gives other requests, scores or intervals

@@ -1,4 +1,4 @@
-"""Asking a model and scoring what it says: the same for every evaluator and every model."""
+"""Generate and score outputs: the same for every evaluator and model."""
 
 import logging
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class Task:
     """An evaluator with the samples to score. Open it before scoring, close it at the end.
 
-    everything: the whole set that `samples` are of; document frequencies and the like are its.
+    everything: the whole evaluation set, for document frequencies and the like.
     """
 
     evaluator: Evaluator
@@ -36,19 +36,19 @@ class Task:
     _scorer: Scorer | None = None
 
     def open(self) -> None:
-        """Start what scores outputs (Java, for captions); InputError where it does not run."""
+        """Start the scorer (for captions, a Java process); InputError if it fails."""
         if self._scorer is None and isinstance(self.evaluator, GeneratingEvaluator):
             self._scorer = self.evaluator.scorer(self.everything).__enter__()
 
     @property
     def scorer(self) -> Scorer:
-        """The scorer of an open task whose evaluator generates."""
+        """The scorer of an open task with a generating evaluator."""
         if self._scorer is None:
             raise RuntimeError(f"the task {self.evaluator.task!r} is not open")
         return self._scorer
 
     def close(self) -> None:
-        """End what `open` started."""
+        """Stop the scorer."""
         scorer, self._scorer = self._scorer, None
         if scorer is not None:
             scorer.__exit__(None, None, None)
@@ -64,7 +64,7 @@ class Task:
 def protocol_for(
     evaluator: Evaluator, model: VisionLanguageModel | ModelFamily
 ) -> AnswerProtocol | None:
-    """How the evaluator asks this model, None where it ranks; InputError if it cannot answer."""
+    """The evaluator's protocol for this model, None if it ranks; InputError if unsupported."""
     if isinstance(evaluator, GeneratingEvaluator):
         return evaluator.protocol(model.protocol(evaluator.answer_format))
     if isinstance(model, ModelFamily) and not model.matches:
@@ -79,7 +79,7 @@ def protocol_for(
 def calibration_pairs(
     evaluator: Evaluator, samples: Sequence[Any], protocol: AnswerProtocol | None
 ) -> list[tuple[Request, str]]:
-    """What a model reads for each sample, and a right answer or ""."""
+    """A request per sample, with a correct answer or ""."""
     if isinstance(evaluator, GeneratingEvaluator):
         assert protocol is not None
         return evaluator.calibration(samples, protocol)
@@ -93,12 +93,12 @@ def generate_outputs(
     progress: Progress,
     saved: "SavedOutputs | None" = None,
 ) -> list[str]:
-    """The model's output for each sample on one line: saved before it is scored.
+    """The model's output for each sample on one line; saved before it is scored.
 
-    saved: outputs of the same trial; samples that are in it are not generated again.
+    saved: outputs of the same trial, which are not generated again.
     """
     if saved is not None and (outputs := saved.get(samples)) is not None:
-        log.info("Reusing %d outputs of an evaluation that was not scored", len(outputs))
+        log.info("Reusing %d saved outputs of an evaluation that was not scored", len(outputs))
         return outputs
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     requests = evaluator.requests(samples, protocol)
@@ -120,7 +120,7 @@ def evaluate(
     progress: Progress,
     saved: "SavedOutputs | None" = None,
 ) -> Evaluation:
-    """Scores of a model on all samples of a task."""
+    """Score a model on all samples of a task."""
     evaluator = task.evaluator
     if isinstance(evaluator, RankingEvaluator):
         return evaluator.rank(cast(ImageTextMatcher, model), task.samples, progress)
@@ -131,5 +131,5 @@ def evaluate(
 
 
 def one_line(text: str) -> str:
-    """The words of a text with single spaces: a collapsed model writes anything."""
+    """A text's words joined by single spaces: a collapsed model can write anything."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The scorer of most evaluators: a value per sample, and their mean with its interval."""
+"""The scorer of most evaluators: one value per sample, and their mean with an interval."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ class MeanScorer(Scorer):
     """The mean over questions of `value(sample, output)`, logged as `metric`.
 
     metric: like "docvqa/anls"; the part before the slash groups charts in the MLflow UI. bounds:
-    between which a value lies.
+    the range of a value.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Outputs of a trial, on disk until the trial is scored: generating them is what costs time.
+"""Outputs of a trial, saved on disk until it is scored: generating them takes most of the time.
 
-An evaluation whose scoring fails or is interrupted is scored later without generating again.
+If scoring fails or is interrupted, the evaluation is scored later without generating again.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.eval_spec import EvalSpec
-from mmq.system.atomic import whole
+from mmq.system.atomic import atomic_write
 from mmq.system.hashing import digest
 from mmq.system.home import home
 
@@ -27,22 +27,22 @@ class SavedOutputs:
 
     @classmethod
     def of(cls, spec: EvalSpec, allocation: BitAllocation) -> "SavedOutputs":
-        """Those of a trial, whatever study it belongs to."""
+        """The outputs of a trial, in whichever study."""
         return cls(home() / "outputs" / f"{spec.key}-{digest(str(allocation))}.json")
 
     def get(self, samples: Sequence[Any]) -> list[str] | None:
-        """The outputs for these samples; None where one is missing."""
+        """The outputs for these samples; None if any is missing."""
         outputs = self._read()
         if not samples or any(sample.id not in outputs for sample in samples):
             return None
         return [outputs[sample.id] for sample in samples]
 
     def add(self, samples: Sequence[Any], outputs: Sequence[str]) -> None:
-        """Save outputs beside those that are there."""
+        """Add outputs to those already saved."""
         ids = [sample.id for sample in samples]
-        together = self._read() | dict(zip(ids, outputs, strict=True))
-        with whole(self.path) as aside:
-            aside.write_text(json.dumps({"sha256": _checksum(together), "outputs": together}))
+        merged = self._read() | dict(zip(ids, outputs, strict=True))
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps({"sha256": _checksum(merged), "outputs": merged}))
 
     def remove(self) -> None:
         """Delete them: the trial is scored."""

@@ -14,9 +14,9 @@ Z = 1.959963984540054  # of a 95% interval
 
 
 def name_part(text: str) -> str:
-    """A text from a data file as part of a metric's name: _ for what such names cannot hold.
+    """A text from a data file as part of a metric's name: invalid characters become _.
 
-    A slash becomes one too: it would make a group of charts.
+    Slashes, too: they would create a group of charts.
 
     >>> name_part("yes/no"), name_part("obj & rel")
     ('yes_no', 'obj___rel')
@@ -33,7 +33,7 @@ def mean_metric(
 ) -> Metric:
     """Mean of per-sample values with its 95% interval; `scale` 100 gives percent.
 
-    bounds: between which a value lies, before it is scaled.
+    bounds: the range of a value before scaling.
     """
     array = np.asarray(values, dtype=float)
     columns = np.stack([array, np.ones_like(array)], axis=1)
@@ -52,11 +52,11 @@ def corpus_metrics(
     """Scores that are a function of sums over samples, with 95% percentile bootstrap intervals.
 
     columns: what is summed, (n, c). statistic: column sums (c,) -> scores (k,).
-    Samples of one picture share its difficulty, so pictures (clusters) are drawn, not samples
+    Samples of one picture share its difficulty, so pictures (clusters) are resampled, not samples
     (Efron and Tibshirani 1993, ch. 8). With a single cluster there is no interval.
 
-    Where every draw gives the same score (0 or 100, most often), resampling says nothing: scores
-    that lie within `bounds` get the interval of `equal_interval` over the clusters, others none.
+    If every resample gives the same score (usually 0 or 100), the bootstrap is uninformative:
+    scores within `bounds` get the interval of `equal_interval` over the clusters, others none.
     """
     n = len(columns)
     if n == 0:
@@ -68,7 +68,7 @@ def corpus_metrics(
         return [Metric(value, n) for value in values]
     rng = np.random.default_rng(seed)
     draws = np.empty((RESAMPLES, len(values)))
-    for k in range(RESAMPLES):  # one draw at a time: memory stays that of the sample
+    for k in range(RESAMPLES):  # one resample at a time, to save memory
         draws[k] = statistic(sums[rng.integers(0, len(sums), len(sums))].sum(0))
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     same = np.isclose(np.ptp(draws, axis=0), 0, atol=1e-12)
@@ -90,11 +90,11 @@ def _equal_metric(
 
 
 def equal_interval(value: float, n: int, bounds: tuple[float, float]) -> tuple[float, float]:
-    """The 95% interval of a mean where all n independent values are the same.
+    """The 95% interval of a mean if all n independent values are equal.
 
-    By Wilson's interval (1927), at most z^2 / (n + z^2) of all values differ from what was seen;
-    at worst these lie on the bounds. For 0/1 values this is Wilson's interval itself; it is close
-    to the rule of three.
+    By Wilson's interval (1927), at most z^2 / (n + z^2) of all values differ from the
+    observed one; at worst these are at the bounds. For 0/1 values this is Wilson's interval
+    itself, and close to the rule of three.
 
     >>> [round(x, 1) for x in equal_interval(100, 20, (0, 100))]
     [83.9, 100.0]

@@ -1,4 +1,4 @@
-"""A model's name becomes its folder or hub repository, its configuration and its fingerprint."""
+"""Resolve a model's name to its folder or hub repository, configuration and fingerprint."""
 
 import hashlib
 from pathlib import Path
@@ -24,10 +24,10 @@ def _bundled(name: str) -> str | None:
 
 
 def locate(name: str, allow_pickle: bool = False) -> str:
-    """Folder of a bundled model or a local one, or the hub name itself; InputError for neither.
+    """Folder of a bundled or local model, or the hub name itself; InputError if it is neither.
 
-    A folder's files are checked as far as that is quick: an adapter, a quantized checkpoint, a
-    pipe, a Git LFS pointer or broken JSON is refused by its name.
+    A folder gets quick checks: InputError for an adapter, a quantized checkpoint, a pipe, a Git
+    LFS pointer or broken JSON.
     """
     bundled = _bundled(name)
     if bundled:
@@ -42,18 +42,18 @@ def locate(name: str, allow_pickle: bool = False) -> str:
             raise InputError(
                 f"model: the folder {name} has no .safetensors file, and pickled weights are not "
                 f"loaded; convert them with save_pretrained(..., safe_serialization=True), or "
-                f"give --allow-pickle if you trust where they come from{_gguf(path)}"
+                f"give --allow-pickle if you trust their source{_gguf(path)}"
             )
         check_folder(path)
         return name
     if path.suffix == ".gguf":
-        raise InputError(f"model: {name} is a GGUF file, and quantized; {FULL_PRECISION}")
+        raise InputError(f"model: {name} is a GGUF file, which is quantized; {FULL_PRECISION}")
     looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_a_path:
         names = ", ".join(c.name for c in registry.installed("checkpoint"))
         raise InputError(
-            f"Unknown model {name!r}: no such folder, and no bundled model (there is: {names}) "
-            f"or hub name (like Salesforce/blip2-opt-2.7b)."
+            f"Unknown model {name!r}: no such folder or bundled model. Give a folder, a bundled "
+            f"model ({names}) or a hub name (e.g. Salesforce/blip2-opt-2.7b)."
         )
     return name
 
@@ -66,8 +66,7 @@ def _gguf(folder: Path) -> str:
 def read_config(source: str) -> Any:
     """The transformers configuration of a folder, a hub name or a config.json.
 
-    InputError for one that says that the weights are quantized, or that no model can be built
-    from.
+    InputError if it says that the weights are quantized, or if it describes no valid model.
     """
     from transformers import AutoConfig
 
@@ -91,20 +90,21 @@ def _config_file(source: str) -> Path:
 
     if Path(source).is_dir():
         return Path(source) / "config.json"
-    found = Path(cached_file(source, "config.json"))
+    path = Path(cached_file(source, "config.json"))
     if find_adapter_config_file(source):
         raise InputError(
             f"model: {source} is an adapter (it has an adapter_config.json); merge it into its "
-            f"base model with merge_and_unload(), save_pretrained() that, and give the folder"
+            f"base model with merge_and_unload(), save it with save_pretrained(), and give that "
+            f"folder"
         )
-    return found
+    return path
 
 
 def read_protocol(source: str, task: str) -> dict[str, Any]:
-    """How a checkpoint wants to be asked on a task, where that differs from its family's protocol.
+    """A checkpoint's own evaluator options for a task, which differ from its family's protocol.
 
-    A checkpoint's folder may hold an mmq.json: {"protocol": {"retrieval": {"k": 16}}}. Its values
-    stand in for evaluator options that are not set.
+    A checkpoint's folder may have an mmq.json: {"protocol": {"retrieval": {"k": 16}}}. Its values
+    are the defaults of evaluator options that are not set.
     """
     path = Path(source) / "mmq.json"
     if not path.exists():
@@ -113,18 +113,18 @@ def read_protocol(source: str, task: str) -> dict[str, Any]:
     tasks = facts.get("protocol") if isinstance(facts, dict) and len(facts) == 1 else None
     if not isinstance(tasks, dict) or not all(isinstance(v, dict) for v in tasks.values()):
         raise InputError(f"model: {path} should look like {PROTOCOL_EXAMPLE}")
-    known = [plugin.name for plugin in registry.installed("evaluator")]
+    evaluators = [plugin.name for plugin in registry.installed("evaluator")]
     for name in tasks:
-        if name not in known:
-            raise InputError(f"model: {path}: {unknown('evaluator', name, known)}")
+        if name not in evaluators:
+            raise InputError(f"model: {path}: {unknown('evaluator', name, evaluators)}")
     protocol: dict[str, Any] = tasks.get(task, {})
     return protocol
 
 
 def with_checkpoint_options(evaluator: E, source: str, name: str) -> E:
-    """The evaluator with a checkpoint's values for options that are not set.
+    """The evaluator with a checkpoint's values for unset options.
 
-    InputError for an option that it does not have. name: the evaluator plugin's.
+    InputError for an unknown option. name: of the evaluator plugin.
     """
     protocol = read_protocol(source, name)
     try:
@@ -145,7 +145,7 @@ def fingerprint(source: str, config: Any, dtype: str) -> str:
 
 
 def _commit(source: str, config: Any) -> str:
-    """The hub's commit that a configuration came from; InputError where it cannot be known."""
+    """The hub commit of a configuration; InputError if it is unknown."""
     if commit := getattr(config, "_commit_hash", None):
         return str(commit)
     from transformers.utils.hub import cached_file, extract_commit_hash
@@ -154,7 +154,7 @@ def _commit(source: str, config: Any) -> str:
     if commit := extract_commit_hash(file, None):
         return str(commit)
     raise InputError(
-        f"model: the commit of {source} on the hub cannot be known, so that results of another "
-        f"state could be taken for it; download it (hf download {source} --local-dir FOLDER) and "
+        f"model: the hub commit of {source} is unknown, so its results could be mistaken for "
+        f"those of another commit; download it (hf download {source} --local-dir FOLDER) and "
         f"give the folder"
     )

@@ -1,4 +1,4 @@
-"""What a config.json may not say: absurd sizes, unknown dtypes, weights that are quantized."""
+"""Reject a config.json with absurd sizes, unknown dtypes or quantized weights."""
 
 import math
 import re
@@ -14,7 +14,7 @@ COUNTS = re.compile(r"(?!.*(feature|select|skip)).*(layers|depths?|blocks|expert
                     r"|num_labels|n_layer|n_head)")  # fmt: skip
 SIZES = re.compile(r".*(size|dim|width|channels|rank)")
 POSITIVE = re.compile(r".*(hidden|intermediate|vocab|head|patch|image|embed|proj|num_|n_).*|depth")
-MOST = 10_000  # of anything that is counted
+MOST = 10_000  # maximum of any count
 MOST_LAYERS = 1_000
 MOST_EXPERTS = 100_000  # in all layers together
 LARGEST = 2**31
@@ -40,10 +40,10 @@ FULL_PRECISION = "give the full-precision checkpoint that it was made from"
 
 
 def check_facts(path: Path, facts: Any) -> None:
-    """InputError for a configuration that no model can be built from in reasonable time."""
+    """InputError for a configuration that is quantized or describes no reasonable model."""
     if not isinstance(facts, dict):
         kind = type(facts).__name__
-        raise InputError(f"model: {path} holds a JSON {kind} where an object is needed")
+        raise InputError(f"model: {path} is a JSON {kind}, not an object")
     check_settings(path, facts)
     method = quantization_in(facts)
     if method:
@@ -53,9 +53,9 @@ def check_facts(path: Path, facts: Any) -> None:
     for place, key, value in entries(facts):
         where = f"model: {path}: {place}"
         if key in ("torch_dtype", "dtype") and not _is_dtype(value):
-            raise InputError(f"{where}: {value!r} is not a dtype like float32 or bfloat16")
+            raise InputError(f"{where}: {value!r} is not a dtype; write e.g. float32 or bfloat16")
         if key in SUBCONFIGS and not isinstance(value, dict):
-            raise InputError(f"{where}: {value!r} where an object is needed")
+            raise InputError(f"{where}: {value!r} is not an object")
         if COUNTS.fullmatch(key):
             _check_count(where, value, MOST_LAYERS if "layer" in key else MOST)
             if isinstance(value, int):
@@ -65,8 +65,8 @@ def check_facts(path: Path, facts: Any) -> None:
             _check_size(where, value, 0 if POSITIVE.fullmatch(key) else -LARGEST)
     if "transformers_weights" in facts:
         raise InputError(
-            f"model: {path}: transformers_weights makes transformers load another file than "
-            f"model.safetensors; rename that file, and remove the entry"
+            f"model: {path}: transformers_weights makes transformers load a file other than "
+            f"model.safetensors; rename that file and remove the entry"
         )
     if largest.get("experts", 0) * largest.get("layers", 0) > MOST_EXPERTS:
         raise InputError(f"model: {path}: {largest['layers']} layers of {largest['experts']} "
@@ -74,9 +74,9 @@ def check_facts(path: Path, facts: Any) -> None:
 
 
 def check_settings(path: Path, facts: Mapping[str, Any]) -> None:
-    """InputError for a setting that would end in an error, or a full memory, at the first sample.
+    """InputError for a setting that would fail, or exhaust memory, at the first sample.
 
-    facts: of any *config.json in a model's folder.
+    facts: the content of any *config.json in a model's folder.
     """
     for place, key, value in entries(facts):
         where = f"model: {path}: {place}"
@@ -85,18 +85,18 @@ def check_settings(path: Path, facts: Mapping[str, Any]) -> None:
         if key.endswith("_token_id") and value is not None:
             ids = value if isinstance(value, list) else [value]
             if not all(type(number) is int for number in ids):
-                raise InputError(f"{where}: {value!r} is not the id of a token")
+                raise InputError(f"{where}: {value!r} is not a token id")
         if key.endswith("_eps") and not _is_number(value):
             raise InputError(f"{where}: {value!r} is not a finite number")
         if key in ("image_mean", "image_std") and value is not None:
             numbers = value if isinstance(value, list) else [value]
             spread = key == "image_mean" or 0 not in numbers
             if not spread or len(numbers) not in (1, 3) or not all(map(_is_number, numbers)):
-                raise InputError(f"{where}: {value!r} is not a number for each of 3 colors")
+                raise InputError(f"{where}: {value!r} is not one valid number per color channel")
         if key == "vision_feature_layer" and value is not None:
             layers = value if isinstance(value, list) else [value]
             if not layers or not all(type(layer) is int for layer in layers):
-                raise InputError(f"{where}: {value!r} is not the number of a layer")
+                raise InputError(f"{where}: {value!r} is not a layer number")
         if key == "architectures" and value is not None:
             names = value if isinstance(value, list) else [None]
             if not all(isinstance(name, str) for name in names):
@@ -113,7 +113,7 @@ def _check_count(where: str, value: Any, most: int) -> None:
     numbers = value if isinstance(value, list) else [value]
     if len(numbers) > most:
         raise InputError(f"{where}: {len(numbers)} entries are more than {most}")
-    for number in numbers:  # in a list they may be places counted from the end
+    for number in numbers:  # in a list they may be indices from the end
         least = 0 if number is value else -most
         if type(number) is int and not least <= number <= most:
             raise InputError(f"{where}: {number} is not a number from {least} to {most}")
@@ -131,9 +131,9 @@ def _is_dtype(value: Any) -> bool:
 
 
 def entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Every entry of nested objects: its place like "text_config.bits", its key and its value."""
+    """Every entry of nested objects: its path like "text_config.bits", its key and its value."""
     waiting: list[tuple[str, Any]] = [("", facts)]
-    while waiting:  # not recursive: a file may nest a thousand objects
+    while waiting:  # not recursive: a file may nest thousands of objects
         prefix, value = waiting.pop()
         if isinstance(value, dict):
             for key, inner in value.items():
@@ -144,7 +144,7 @@ def entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def quantization_in(facts: Mapping[str, Any]) -> str:
-    """Method and bits of the quantization that a configuration names anywhere; "" for none."""
+    """Method and bits of any quantization in a configuration; "" if there is none."""
     for _, key, value in entries(facts):
         if key in QUANTIZED and value is not None and value is not False:
             return describe(value)
@@ -156,7 +156,7 @@ def quantization_in(facts: Mapping[str, Any]) -> str:
 
 
 def describe(value: Any) -> str:
-    """The method and bits of a quantization's configuration, like "awq, 4 bits".
+    """The method and bits of a quantization config, like "awq, 4 bits".
 
     >>> describe({"quant_method": "gptq", "bits": 4})
     'gptq, 4 bits'
@@ -165,11 +165,11 @@ def describe(value: Any) -> str:
         return str(value)[:40]
     if value.get("load_in_4bit") or value.get("load_in_8bit"):
         return f"bitsandbytes, {4 if value.get('load_in_4bit') else 8} bits"
-    named = [v for _, k, v in entries(value) if k in METHODS and v]
+    methods = [v for _, k, v in entries(value) if k in METHODS and v]
     widths = {v for _, k, v in entries(value) if k in WIDTHS and type(v) in (int, float)}
-    method = str(value.get("quant_method") or next(iter(named), "unknown method"))
+    method = str(value.get("quant_method") or next(iter(methods), "unknown method"))
     if not widths:
-        texts = [method, str(value.get("weights", "")), *map(str, named)]
+        texts = [method, str(value.get("weights", "")), *map(str, methods)]
         widths = {
             int(n) for text in texts for n in re.findall(r"(?:fp|int|uint|float|nf)(\d+)", text)
         }
@@ -178,7 +178,7 @@ def describe(value: Any) -> str:
 
 
 def check_side_files(folder: Path) -> None:
-    """InputError for files that only quantized checkpoints or adapters have."""
+    """InputError for a folder with files of a quantized checkpoint or an adapter."""
     for name in SIDE_FILES:
         if (folder / name).exists():
             raise InputError(
@@ -187,7 +187,7 @@ def check_side_files(folder: Path) -> None:
             )
     if (folder / "adapter_config.json").exists():
         raise InputError(
-            f"model: {folder / 'adapter_config.json'} makes this an adapter (LoRA or the like): "
-            f"what is loaded would depend on the peft package. Merge it into its base model with "
-            f"merge_and_unload(), save_pretrained() that, and give the merged folder"
+            f"model: {folder / 'adapter_config.json'} marks an adapter (e.g. LoRA): the loaded "
+            f"weights would depend on the peft package. Merge it into its base model with "
+            f"merge_and_unload(), save it with save_pretrained(), and give that folder"
         )

@@ -1,4 +1,4 @@
-"""Whatever a library raises while it reads somebody's model becomes bad input with a name."""
+"""Turn library errors while reading a model into InputErrors that name it."""
 
 import logging
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 from mmq.errors import InputError
 
-LONGEST = 300  # some list every model that there is
+LONGEST = 300  # characters: some messages list every model
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(said: str, advice: str = "") -> Iterator[None]:
-    """InputError for every error inside: "SAID (reason). ADVICE"; the original is its cause.
+def reading(message: str, advice: str = "") -> Iterator[None]:
+    """InputError for any error inside: "MESSAGE (reason). ADVICE"; the original is its cause.
 
-    transformers, tokenizers and safetensors promise no error classes for damaged files. Interrupts
-    and a lack of memory pass, and so do our own failed assertions.
+    transformers, tokenizers and safetensors guarantee no error classes for damaged files.
+    Interrupts, MemoryErrors and mmq's own failed assertions pass through.
     """
     try:
         yield
@@ -24,20 +24,20 @@ def reading(said: str, advice: str = "") -> Iterator[None]:
     except BaseException as error:
         if not _from_a_library(error):
             raise
-        log.info("%s", said, exc_info=error)
+        log.info("%s", message, exc_info=error)
         raise InputError(
-            f"{said} ({reason(error)})" + (f". {advice}" if advice else "")
+            f"{message} ({reason(error)})" + (f". {advice}" if advice else "")
         ) from error
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, or its class where it says nothing."""
+    """The first line of an error's message, or its class if the message is empty."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     kind = type(error).__name__
     if not text:
         return kind
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    # a KeyError says 'rope', an AssertionError often half a sentence
+    # the class helps: a KeyError's message is just the key
     return text if isinstance(error, (OSError, ValueError)) else f"{kind}: {text}"
 
 
@@ -48,5 +48,5 @@ def _from_a_library(error: BaseException) -> bool:
             trace = trace.tb_next
         module = str(trace.tb_frame.f_globals.get("__name__", "")) if trace else ""
         return not module.startswith(("mmq.", "mmq_"))
-    # a panic of Rust code (tokenizers, safetensors) is no Exception
+    # a panic in Rust code (tokenizers, safetensors) does not derive from Exception
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"

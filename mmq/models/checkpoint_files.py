@@ -1,7 +1,7 @@
-"""The files of a model's folder: those that count, damaged ones, and a hash of all that count.
+"""The files of a model's folder: which ones count, checks for damage, and their hash.
 
-Everything counts but a short list of names that no version of transformers reads: a file that is
-counted needlessly costs a repeated trial, one that is overlooked a wrong result.
+All files count except a short list of names that no version of transformers reads: counting one
+too many costs a repeated trial, missing one gives a wrong result.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from mmq.system.strict_json import load_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-LARGEST_JSON = 16 * MIB  # that is checked before it is loaded; some tokenizers have more
+LARGEST_JSON = 16 * MIB  # larger files are not checked in advance; some tokenizers are
 MOST_FILES = 10_000
 LFS_POINTER = b"version https://git-lfs"
 INERT_FILES = re.compile(
     r"(readme|licen[sc]e|notice|copying|changelog|citation)[\w-]*(\.(txt|md|rst|cff))?"
     r"|.*\.(md|rst|png|jpe?g|gif|webp|svg|pdf|mp4|log|py|pyc)"
-    r"|consolidated[\w.-]*\.safetensors",  # Mistral's own format beside that of transformers
+    r"|consolidated[\w.-]*\.safetensors",  # Mistral's own format, beside transformers'
     re.IGNORECASE,
 )
 INERT_FOLDERS = {"original", "__pycache__"}
-OTHER_WEIGHTS = (  # not loaded where there are safetensors
+OTHER_WEIGHTS = (  # not loaded if there are safetensors
     *(".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".onnx_data", ".h5", ".msgpack"),
     *(".ot", ".tflite", ".pb", ".mlmodel", ".npz", ".pkl"),
 )
@@ -38,7 +38,7 @@ READ_JSON = re.compile(
 
 
 def check_folder(folder: Path) -> None:
-    """InputError for a file that is not what its name says: a pipe, LFS pointer, broken JSON."""
+    """InputError for a pipe, an LFS pointer or broken JSON in a model's folder."""
     for name, path in counted_files(folder):
         with open_regular(path, "model") as file:
             start = file.read(len(LFS_POINTER))
@@ -51,32 +51,32 @@ def check_folder(folder: Path) -> None:
             facts = load_json(path, "model", LARGEST_JSON)
             if name.endswith(("config.json", ".index.json")) and not isinstance(facts, dict):
                 kind = type(facts).__name__
-                raise InputError(f"model: {path} holds a JSON {kind} where an object is needed")
+                raise InputError(f"model: {path} is a JSON {kind}, not an object")
             if name.endswith("config.json"):
                 check_settings(path, facts)
 
 
 def counted_files(folder: Path) -> list[tuple[str, Path]]:
-    """All files that can change what a model reads or says, by name inside the folder, sorted.
+    """All files that can change a model's inputs or outputs, by name inside the folder, sorted.
 
-    Shards that an index names are among them wherever they lie. InputError for what is there but
-    no regular file: a pipe, a socket, a link that leads nowhere.
+    Includes the shards that an index names, wherever they are. InputError for a file that is not
+    regular: a pipe, a socket, a broken link.
     """
     safe = any(folder.glob("*.safetensors*"))  # or an index
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for name, path in _walk(folder, "", (os.path.realpath(folder),)):
         if not (safe and path.suffix.lower() in OTHER_WEIGHTS):
-            found[name] = path
-            if len(found) > MOST_FILES:
+            files[name] = path
+            if len(files) > MOST_FILES:
                 raise InputError(
-                    f"model: {folder} holds more than {MOST_FILES} files; give a folder that "
-                    f"holds one checkpoint and nothing else"
+                    f"model: {folder} has more than {MOST_FILES} files; give a folder with one "
+                    f"checkpoint and nothing else"
                 )
     shards = shard_names(folder)
-    found |= {name: folder / name for name in shards if name not in found}
-    for path in found.values():
+    files |= {name: folder / name for name in shards if name not in files}
+    for path in files.values():
         _check_kind(path)
-    return sorted(found.items(), key=lambda item: Path(item[0]))
+    return sorted(files.items(), key=lambda item: Path(item[0]))
 
 
 def _check_kind(path: Path) -> None:
@@ -84,15 +84,15 @@ def _check_kind(path: Path) -> None:
         kind = other_kind(path)
     except OSError as error:
         raise InputError(
-            f"model: {path} cannot be read ({error.strerror}); is it a link that leads nowhere, "
-            f"or a shard that was not downloaded?"
+            f"model: {path} cannot be read ({error.strerror}); is it a broken link, or "
+            f"a shard that was not downloaded?"
         ) from error
     if kind:
-        raise InputError(f"model: {path} is {kind}; a regular file is needed there")
+        raise InputError(f"model: {path} is {kind}; give a regular file")
 
 
 def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """Files below a folder with their names; links to a folder above are not followed."""
+    """Files below a folder with their names; links to a parent folder are not followed."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
@@ -104,7 +104,7 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[s
         if path.is_dir():
             real = os.path.realpath(path)
             if READ_JSON.fullmatch(name) or name.endswith(".safetensors"):
-                yield f"{prefix}{name}", path  # refused: a folder in a file's place
+                yield f"{prefix}{name}", path  # rejected later: a folder in a file's place
             elif name not in INERT_FOLDERS and real not in above:
                 yield from _walk(path, f"{prefix}{name}/", (*above, real))
         elif not INERT_FILES.fullmatch(name):
@@ -112,36 +112,38 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[s
 
 
 def weight_map(folder: Path) -> dict[str, str]:
-    """Which file an index says each tensor is in; {} without an index or beside a single file."""
+    """The file of each tensor by the index; {} without an index or beside a single file."""
     path = folder / INDEX
     if (folder / SINGLE).exists() or not os.path.lexists(path):
         return {}
     facts: Any = load_json(path, "model")
-    found = facts.get("weight_map") if isinstance(facts, dict) else None
-    if not isinstance(found, dict) or not all(isinstance(v, str) and v for v in found.values()):
+    shard_of = facts.get("weight_map") if isinstance(facts, dict) else None
+    if not isinstance(shard_of, dict) or not all(
+        isinstance(v, str) and v for v in shard_of.values()
+    ):
         raise InputError(f'model: {path} has no "weight_map" from tensors to file names')
-    if not found:
+    if not shard_of:
         raise InputError(f'model: the "weight_map" of {path} is empty')
-    for name in found.values():
+    for name in shard_of.values():
         if not name.endswith(".safetensors"):  # transformers would read it as a pickle
-            raise InputError(f"model: {path} names {name}, which is no .safetensors file")
-    return found
+            raise InputError(f"model: {path} names {name}, which is not a .safetensors file")
+    return shard_of
 
 
 def shard_names(folder: Path) -> list[str]:
-    """The files that an index names, sorted; InputError for one that is not there."""
+    """The files that an index names, sorted; InputError for a missing one."""
     names = sorted(set(weight_map(folder).values()))
     for name in names:
         if not os.path.lexists(folder / name):
             raise InputError(
-                f"Model {str(folder)!r} cannot be loaded: {INDEX} names {name}, which is not "
-                f"there; download or copy that shard too"
+                f"Model {str(folder)!r} cannot be loaded: {INDEX} names {name}, which is "
+                f"missing; download or copy that shard too"
             )
     return names
 
 
 def hash_folder(folder: Path, sha: Any) -> None:
-    """Add the name and the contents of every file that counts to a hash."""
+    """Add the name and content of every counted file to a hash."""
     for name, path in counted_files(folder):
         sha.update(name.encode("utf-8", "surrogateescape"))
         with open_regular(path, "model") as stream:

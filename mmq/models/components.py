@@ -1,4 +1,4 @@
-"""The parts of a model: their blocks, linear layers and sizes."""
+"""The components of a model: their blocks, linear layers and sizes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Component:
         return sum(layer.module.weight.numel() for layer in self.layers)
 
     def part(self, layer: Layer) -> Part:
-        """The finest part of the model that a layer of this component is in."""
+        """The finest part of the model that contains a layer of this component."""
         return self.name, block_group(layer.block, self.blocks), layer.layer_type
 
 
@@ -57,15 +57,15 @@ def _resolve(root: nn.Module, spec: ComponentSpec) -> tuple[str, nn.Module]:
         except AttributeError:
             continue
     node: nn.Module = root
-    walked: list[str] = []
-    for part in spec.paths[0].split("."):  # walk as far as the first candidate goes
+    prefix: list[str] = []
+    for part in spec.paths[0].split("."):  # descend the first path as far as it exists
         if not hasattr(node, part):
             break
-        node, walked = getattr(node, part), [*walked, part]
+        node, prefix = getattr(node, part), [*prefix, part]
     children = ", ".join(name for name, _ in node.named_children()) or "none"
     raise InputError(
         f"Component {spec.name!r}: none of {', '.join(spec.paths)} exists in "
-        f"{type(root).__name__}. Children of {'.'.join(walked) or 'the model'}: {children}."
+        f"{type(root).__name__}. Children of {'.'.join(prefix) or 'the model'}: {children}."
     )
 
 
@@ -75,13 +75,13 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
     for spec in family.component_specs(root):
         path, blocks = _resolve(root, spec)
         if not isinstance(blocks, nn.ModuleList):
-            raise InputError(f"Component {spec.name!r}: {path} is no list of blocks")
-        before = components.get(spec.name, Component(spec.name, 0, ()))
-        layers = tuple(_block_layers(path, blocks, spec, before.blocks))
+            raise InputError(f"Component {spec.name!r}: {path} is not an nn.ModuleList of blocks")
+        so_far = components.get(spec.name, Component(spec.name, 0, ()))
+        layers = tuple(_block_layers(path, blocks, spec, so_far.blocks))
         if not layers:
             raise InputError(f"Component {spec.name!r}: no linear layer in the blocks of {path}")
         components[spec.name] = Component(
-            spec.name, before.blocks + len(blocks), before.layers + layers, (*before.paths, path)
+            spec.name, so_far.blocks + len(blocks), so_far.layers + layers, (*so_far.paths, path)
         )
     return components
 
@@ -98,5 +98,5 @@ def _block_layers(
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, tied ones once."""
+    """Number of parameters; tied ones count once."""
     return sum(parameter.numel() for parameter in module.parameters())

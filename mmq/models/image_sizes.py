@@ -1,4 +1,4 @@
-"""Pictures that a checkpoint's image processor refuses, found before any weight is loaded."""
+"""Find pictures that a checkpoint's image processor rejects, before loading weights."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -14,17 +14,17 @@ from mmq.errors import InputError
 
 log = logging.getLogger(__name__)
 ImageProcessor = Callable[..., Any]
-ORDINARY = (640, 480)  # a size that every image processor takes
+ORDINARY = (640, 480)  # a size that every image processor accepts
 
 
 def check_sizes(
     samples: Iterable[Sample], processor: ImageProcessor | None, quiet: bool = False
 ) -> None:
-    """InputError naming the pictures, with a sample, whose size the processor refuses.
+    """InputError for pictures whose size the processor rejects, with one sample.
 
-    Qwen's processors, for one, refuse a picture that is over 200 times as long as it is wide.
-    Every distinct size is tried once, on a blank picture. None: the family has no processor
-    without its model, and nothing is checked.
+    Qwen's processors, for example, reject a picture over 200 times as long as it is wide. Every
+    distinct size is tried once, on a blank picture. processor: None if the family has none without
+    its model; then nothing is checked.
     """
     if processor is None:
         return
@@ -41,21 +41,22 @@ def check_sizes(
     if not refused:
         return
     if reason := _refusal(processor, ORDINARY):
-        log.warning("The sizes of the pictures cannot be checked for this model: %s", reason)
+        log.warning("Cannot check the sizes of the pictures for this model: %s", reason)
         return
     image, reason = next(iter(refused.items()))
     width, height = image.size()
-    more = f" and {len(refused) - 1} other pictures" if len(refused) > 1 else ""
+    others = f" and {len(refused) - 1} other pictures" if len(refused) > 1 else ""
     raise InputError(
-        f"image: the model's image processor refuses {image.name} ({width} x {height} pixels: "
-        f"{reason}){more}; it belongs to the sample {users[image]}. Crop it, or remove its samples"
+        f"image: the model's image processor rejects {image.name} ({width} x {height} pixels: "
+        f"{reason}){others}; it belongs to the sample {users[image]}. Crop it, or remove its "
+        f"samples"
     )
 
 
 def _refusal(processor: ImageProcessor, size: tuple[int, int]) -> str:
-    """Why the processor does not take a picture of this size; "" if it does."""
+    """Why the processor rejects a picture of this size; "" if it does not."""
     try:
         processor(images=[Image.new("RGB", size)], return_tensors="pt")
-    except Exception as error:  # processors raise whatever their arithmetic leads to
+    except Exception as error:  # processors raise almost anything
         return str(error) or type(error).__name__
     return ""

@@ -32,30 +32,30 @@ ORIGINAL = "original"  # the state of a component whose weights are those of the
 
 
 class Originals:
-    """Weights as they were loaded, in an unnamed file: a copy in memory would double the model.
+    """Weights as loaded, in an unnamed file: a copy in memory would double the model.
 
-    The file vanishes with the process, however that ends.
+    The file disappears with the process, however it ends.
     """
 
     def __init__(self) -> None:
         self._folder = home()
         self._folder.mkdir(parents=True, exist_ok=True)
-        # unbuffered: what a full disk refuses is refused here, not when the file is closed
+        # unbuffered: a full disk fails here, not when the file is closed
         self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
 
-    def keep(self, name: str, weight: Tensor) -> None:
-        """Write a weight behind those that are there; an OSError names the folder."""
+    def save(self, name: str, weight: Tensor) -> None:
+        """Append a weight to the file; an OSError names the folder."""
         data = weight.detach().cpu().contiguous()
         start = self._file.seek(0, os.SEEK_END)
         try:
             with naming(self._folder, data.nbytes):
                 write_all(self._file, data.reshape(-1).view(torch.uint8).numpy().data)
         except OSError:
-            self._file.truncate(start)  # half a weight is of no use to anybody
+            self._file.truncate(start)  # do not leave half a weight
             raise
         self._places[name] = (start, data.shape, data.dtype)
 
@@ -66,9 +66,7 @@ class Originals:
         rest = memoryview(data.reshape(-1).view(torch.uint8).numpy().data)
         while rest:
             if not (count := self._file.readinto(rest)):
-                raise OSError(
-                    f"the weights of {name} as loaded are not in {self._folder} any more"
-                )
+                raise OSError(f"the original weights of {name} are no longer in {self._folder}")
             rest = rest[count:]
         return data
 
@@ -77,8 +75,8 @@ class Originals:
 class LoadedModel(VisionLanguageModel):
     """A model in this process; weights are changed in place and can be restored.
 
-    `states` has what each component's weights are: ORIGINAL, or the name of what was written.
-    A component that is not in it has weights of unknown origin.
+    states: by component, ORIGINAL or a hash of the weights that were written. A component that is
+    missing has weights of unknown origin.
     """
 
     module: nn.Module
@@ -97,7 +95,7 @@ class LoadedModel(VisionLanguageModel):
 
     @torch.no_grad()
     def write_(self, component: str, weights: Mapping[str, Tensor]) -> None:
-        """Put weights (by layer name) into a component's layers; the originals are saved.
+        """Write weights (by layer name) into a component's layers; saves the originals.
 
         The component's state is unknown until the caller sets it in `states`.
         """
@@ -106,7 +104,7 @@ class LoadedModel(VisionLanguageModel):
         for layer in self.components[component].layers:
             if layer.name in weights:
                 if layer.name not in self._originals:
-                    self._originals.keep(layer.name, layer.module.weight)
+                    self._originals.save(layer.name, layer.module.weight)
                 layer.module.weight.copy_(weights[layer.name])
 
     def original(self, layer: "Layer") -> Tensor:
@@ -117,7 +115,7 @@ class LoadedModel(VisionLanguageModel):
 
     @torch.no_grad()
     def restore_(self) -> None:
-        """Put the loaded weights back into every component that was written."""
+        """Restore the loaded weights of every component that was written."""
         if self._originals is None:
             return
         for name, component in self.components.items():
@@ -129,7 +127,7 @@ class LoadedModel(VisionLanguageModel):
             self.states[name] = ORIGINAL
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
-        """How the family asks for a format; InputError for one that it cannot write."""
+        """The family's protocol for a format; InputError for one that it does not support."""
         return self.family.protocol(answer_format)
 
     def render(self, request: Request) -> str:
@@ -139,7 +137,7 @@ class LoadedModel(VisionLanguageModel):
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
     ) -> list[str]:
-        """One text per request: in batches of like length, from cached features where possible."""
+        """One text per request, in batches of similar length, from cached features if possible."""
         family, size = self.family, config.batch_size
         check_requests(requests, family)
         rows = None
@@ -171,11 +169,11 @@ class LoadedModel(VisionLanguageModel):
         return torch.cat([rows(images[k : k + batch_size]) for k in starts])
 
     def embed_texts(self, texts: Sequence[str], batch_size: int, progress: Progress) -> Tensor:
-        """Unit vectors (texts, width), in batches of like length."""
+        """Unit vectors (texts, width), in batches of similar length."""
         vectors: dict[int, Tensor] = {}
         for part in progress(by_length(texts, batch_size), "texts"):
-            found = self.family.embed_texts(self, [texts[k] for k in part])
-            vectors.update(zip(part, found, strict=True))
+            embedded = self.family.embed_texts(self, [texts[k] for k in part])
+            vectors.update(zip(part, embedded, strict=True))
         return torch.stack([vectors[k] for k in range(len(texts))])
 
     def match(
@@ -187,7 +185,7 @@ class LoadedModel(VisionLanguageModel):
         progress: Progress,
     ) -> np.ndarray:
         """The matching head's logit of each pair (image, text) of positions, (pairs,)."""
-        # texts of like length together: little padding; images in order: few are open at once
+        # sorted by text length for little padding, then by image so that few are open at once
         lengths = np.array([len(text.split()) for text in texts])
         order = np.lexsort((pairs[:, 0], lengths[pairs[:, 1]]))
         vision = encode(self, images, self.family.stages[0].name, batch_size, progress)
@@ -195,22 +193,22 @@ class LoadedModel(VisionLanguageModel):
         parts = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
         for part in progress(parts, "match"):
             features = vision([images[k] for k in pairs[part, 0]])
-            found = self.family.match(self, features, [texts[k] for k in pairs[part, 1]])
-            logits[part] = found.double().cpu().numpy()
+            scores = self.family.match(self, features, [texts[k] for k in pairs[part, 1]])
+            logits[part] = scores.double().cpu().numpy()
         return logits
 
 
 def batches(requests: Sequence[Request], size: int) -> list[list[int]]:
-    """Positions of requests in batches: as many pictures each, prompts of like length."""
+    """Positions of requests in batches: same number of pictures, prompts of similar length."""
     parts: list[list[int]] = []
     for count in sorted({len(request.images) for request in requests}):
         same = [k for k, request in enumerate(requests) if len(request.images) == count]
-        found = by_length([requests[k].prompt for k in same], size)
-        parts += [[same[k] for k in part] for part in found]
+        prompts = [requests[k].prompt for k in same]
+        parts += [[same[k] for k in part] for part in by_length(prompts, size)]
     return parts
 
 
 def by_length(texts: Sequence[str], size: int) -> list[list[int]]:
-    """Positions of texts in batches, short ones first: little is padded."""
+    """Positions of texts in batches, short ones first, for little padding."""
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,4 +1,4 @@
-"""A model and its components: which linear layers a bit width applies to."""
+"""Load a model with its components."""
 
 import logging
 
@@ -27,8 +27,8 @@ def load_model(
 ) -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode.
 
-    `known_fingerprint` saves hashing all weights again. allow_unread: load a checkpoint that holds
-    weights which nothing reads.
+    known_fingerprint: saves hashing all weights again. allow_unread: accept a checkpoint with
+    weights that the model does not read.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
@@ -36,7 +36,7 @@ def load_model(
     config = read_config(source)
     family = family_of(config)
     check_weights(source, allow_unread)
-    # families of before that option need not know it
+    # families written before this option need not accept it
     options = {"allow_unread": True} if allow_unread else {}
     with reading(f"Model {name!r} cannot be loaded"):
         module, processor = family.load(source, DTYPES[dtype], device, allow_pickle, **options)

@@ -1,4 +1,4 @@
-"""Sizes: bits per weight over the whole model, planned from shapes or weighed from a report."""
+"""Sizes: bits per weight over the whole model, planned from shapes or measured by a report."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Size:
 def planned_bpw(
     allocation: BitAllocation, components: Mapping[str, Component], parameters: int
 ) -> float:
-    """Exact bpw of an allocation, before anything is quantized."""
+    """The exact bpw of an allocation, from shapes alone."""
     widths = allocation.widths(components)
     saved = sum(
         (UNQUANTIZED - widths[component.part(layer)]) * layer.module.weight.numel()
@@ -54,7 +54,7 @@ def planned_size(
     parameters: int,
     quantizer: Quantizer,
 ) -> Size:
-    """The size before anything is quantized, from shapes and options alone."""
+    """The size of an allocation, from shapes and quantizer options alone."""
     widths = allocation.widths(components)
     stored = stored_bits(components, quantizer, set(widths.values()))
     saved = sum(UNQUANTIZED * weights - stored[part, widths[part]]
@@ -69,10 +69,10 @@ def planned_size(
 def stored_bits(
     components: Mapping[str, Component], quantizer: Quantizer, widths: Iterable[int]
 ) -> dict[tuple[Part, int], int]:
-    """Bits that every finest part will take at every width, scales and the like included."""
+    """Bits of every finest part at every width, including scales and zero points."""
     widths = list(widths)
     by_shape: dict[tuple[tuple[int, int], int], int] = {}
-    found = {(part, bits): 0 for part in _finest_weights(components) for bits in widths}
+    totals = {(part, bits): 0 for part in _finest_weights(components) for bits in widths}
     for component in components.values():
         for layer in component.layers:
             for bits in widths:
@@ -83,35 +83,35 @@ def stored_bits(
                         UNQUANTIZED * weights if bits == UNQUANTIZED
                         else quantizer.stored_bits(layer.shape, bits)
                     )  # fmt: skip
-                found[component.part(layer), bits] += by_shape[key]
-    return found
+                totals[component.part(layer), bits] += by_shape[key]
+    return totals
 
 
 def measure_size(report: QuantReport, parameters: int) -> Size:
-    """The size of what was really quantized: skipped layers count 16 bits."""
+    """The size of what was actually quantized: skipped layers count 16 bits."""
     saved = stored_saved = 0
     for layer in report.layers:
         weights = layer.shape[0] * layer.shape[1]
         if layer.stored_bits is not None:
             saved += weights * (UNQUANTIZED - layer.bits)
             stored_saved += weights * UNQUANTIZED - layer.stored_bits
-    bpw, stored_bpw = (UNQUANTIZED - each / parameters for each in (saved, stored_saved))
+    bpw, stored_bpw = (UNQUANTIZED - bits / parameters for bits in (saved, stored_saved))
     return Size(parameters, bpw, stored_bpw)
 
 
 def _finest_weights(components: Mapping[str, Component]) -> dict[Part, int]:
     """Number of weights of every finest part."""
-    found = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
+    counts = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
     for component in components.values():
         for layer in component.layers:
-            found[component.part(layer)] += layer.module.weight.numel()
-    return found
+            counts[component.part(layer)] += layer.module.weight.numel()
+    return counts
 
 
 def part_weights(parts: Iterable[str], components: Mapping[str, Component]) -> list[int]:
-    """Number of weights that each of these parts' bits apply to."""
-    found = _finest_weights(components)
-    return [sum(found[part] for part in finest(name, components)) for name in parts]
+    """Number of quantizable weights in each of these parts."""
+    counts = _finest_weights(components)
+    return [sum(counts[part] for part in finest(name, components)) for name in parts]
 
 
 def part_bits(
@@ -120,11 +120,11 @@ def part_bits(
     quantizer: Quantizer,
     widths: Iterable[int],
 ) -> dict[tuple[str, int], int]:
-    """Bits that each of these parts will take at each width, with everything that is stored."""
+    """Bits of each of these parts at each width, including scales and zero points."""
     widths = list(widths)
-    found = stored_bits(components, quantizer, widths)
+    totals = stored_bits(components, quantizer, widths)
     return {
-        (name, bits): sum(found[part, bits] for part in finest(name, components))
+        (name, bits): sum(totals[part, bits] for part in finest(name, components))
         for name in parts
         for bits in widths
     }

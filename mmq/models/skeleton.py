@@ -1,4 +1,4 @@
-"""A model without weights: components, shapes and sizes from its configuration."""
+"""A model without weights: its components, shapes and sizes from the configuration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ MOST_PARAMETERS = 10**13
 
 
 def family_of(config: Any) -> ModelFamily:
-    """The installed family for a configuration, fallbacks last; InputError for none."""
+    """The installed family for a configuration, fallbacks last; InputError if there is none."""
     families: list[ModelFamily] = []
     unusable: list[str] = []
     for plugin in registry.installed("model family"):
@@ -60,14 +60,14 @@ class Skeleton:
 
 
 def skeleton(source: str) -> Skeleton:
-    """Components and number of parameters from a configuration alone, in under a second."""
+    """Components and number of parameters, from a configuration alone in under a second."""
     config = read_config(source)
     family = family_of(config)
     module = _on_meta(source, family, config)
     components = find_components(module, family)
     parameters = count_parameters(module)
     if parameters > MOST_PARAMETERS:
-        raise InputError(f"Model {source!r}: its configuration asks for {parameters:,} parameters")
+        raise InputError(f"Model {source!r}: its configuration has {parameters:,} parameters")
     return Skeleton(
         family=family,
         components=components,
@@ -78,19 +78,19 @@ def skeleton(source: str) -> Skeleton:
 
 
 def _on_meta(source: str, family: ModelFamily, config: Any) -> nn.Module:
-    """The model without weights; InputError where its configuration contradicts itself."""
+    """The model without weights; InputError for an inconsistent configuration."""
     with (
         reading(f"Model {source!r}: no model can be built from its configuration"),
-        quietly(),  # meta-device init is chatty
+        quietly(),  # initializing on the meta device logs a lot
         torch.device("meta"),
     ):
         return family.skeleton(config)
 
 
 def check_weights(source: str, allow_unread: bool = False) -> None:
-    """InputError for a folder whose weights do not fit its configuration, before they are loaded.
+    """InputError for a folder whose weights do not match its configuration, before loading.
 
-    Hub models are checked when they are loaded: until then their weights are not here.
+    Hub models are checked on loading: their weights are not downloaded yet.
     """
     if Path(source).is_dir():
         config = read_config(source)

@@ -1,8 +1,8 @@
 """Outputs of the stages in front of the language model: computed once per picture and allocation.
 
 Vision features depend on the vision encoder's bits alone, connector outputs on those of the vision
-encoder and the connector. Both are cached on disk under a key of everything they depend on, so
-that allocations which share the bits upstream run only what lies downstream.
+encoder and the connector. Both are cached on disk under a key of everything they depend on:
+allocations that share the upstream bits run only the downstream stages.
 """
 
 import fcntl
@@ -38,7 +38,7 @@ Rows = Callable[[Sequence[ImageRef]], Tensor]  # pictures -> their outputs, one 
 
 
 def cache_limit() -> int:
-    """Bytes that the cache may hold: $MMQ_CACHE_GIB, or 10 GiB; 0 caches nothing."""
+    """Maximum size of the cache in bytes: $MMQ_CACHE_GIB, or 10 GiB; 0 caches nothing."""
     text = os.environ.get("MMQ_CACHE_GIB") or str(DEFAULT_GIB)
     try:
         limit = float(text)
@@ -50,23 +50,24 @@ def cache_limit() -> int:
 
 
 class StageCache:
-    """Tensors on disk within a bound; what was used longest ago goes first.
+    """An LRU cache of tensors on disk, with a size limit.
 
-    Safe when several processes share the folder: files appear whole, one process at a time makes
-    room and none meanwhile opens a file, and a removed file stays readable for who has it open.
+    Safe for several processes that share the folder: files are written atomically, only one
+    process at a time evicts files while no other opens one, and a removed file stays readable for
+    processes that have it open.
     """
 
     def __init__(self, root: Path, limit: int) -> None:
         self.root, self.limit, self.warned = root, limit, False
 
     def get(self, key: str) -> Tensor | None:
-        """A cached tensor, mapped from its file; None if it is not there (any more)."""
+        """A cached tensor, mapped from its file; None if it is not cached (any more)."""
         path = self._path(key)
         try:
-            # safetensors opens a file twice: it must not be removed in between
+            # safetensors opens a file twice; it must not be removed in between
             with self._locked(fcntl.LOCK_SH):
                 tensors, _ = sealed.read_tensors(path, key)
-                os.utime(path)  # used now
+                os.utime(path)  # mark as recently used
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -80,12 +81,12 @@ class StageCache:
         return tensors["rows"]
 
     def put(self, key: str, rows: Tensor) -> None:
-        """Cache a tensor, unless it is larger than the whole cache or the disk takes nothing."""
+        """Cache a tensor, unless it exceeds the cache's limit or the disk rejects it."""
         if rows.nbytes > self.limit:
             return
         tensors = {"rows": rows.cpu().contiguous()}
         try:
-            # not durable: the seal shows a damaged one
+            # need not be durable: the seal detects damage
             sealed.write_tensors(self._path(key), tensors, key, durable=False)
             self._make_room()
         except (OSError, SafetensorError) as error:
@@ -93,7 +94,7 @@ class StageCache:
 
     def _warn(self, error: Exception) -> None:
         if not self.warned:
-            log.warning("Outputs of stages cannot be cached in %s: %s", self.root, error)
+            log.warning("Cannot cache outputs of stages in %s: %s", self.root, error)
         self.warned = True
 
     def _path(self, key: str) -> Path:
@@ -109,9 +110,9 @@ class StageCache:
         with self._locked(fcntl.LOCK_EX):
             files = []
             for path in self.root.glob("*.safetensors"):
-                with suppress(FileNotFoundError):  # it was damaged
-                    found = path.stat()
-                    files.append((found.st_mtime_ns, found.st_size, path))
+                with suppress(FileNotFoundError):  # removed as damaged
+                    status = path.stat()
+                    files.append((status.st_mtime_ns, status.st_size, path))
             excess = sum(size for _, size, _ in files) - self.limit
             for _, size, path in sorted(files):
                 if excess <= 0:
@@ -133,29 +134,29 @@ def encode(
     batch_size: int,
     progress: Progress,
 ) -> Rows:
-    """A function from pictures to the outputs of stage `last`, taken from the cache where it can.
+    """A function from pictures to the outputs of stage `last`, from the cache if possible.
 
-    The pictures are worked through in chunks of `batch_size`, in the order given, the same for
-    every allocation. Where there is no cache, or the outputs would fill more than half of it, they
-    are computed on demand instead.
+    Pictures are processed in chunks of `batch_size`, in the given order, the same for every
+    allocation. Without a cache, or if the outputs would fill more than half of it, they are
+    computed on demand.
     """
     stages = _up_to(model, last)
     unique = list(dict.fromkeys(images))
     chunks = [unique[k : k + batch_size] for k in range(0, len(unique), batch_size)]
     keys = _keys(model, stages, chunks)
     if keys is None or model.stage_cache is None:
-        return lambda wanted: _compute(model, stages, wanted)
+        return lambda images: _compute(model, stages, images)
     last_cached = max(k for k, stage in enumerate(stages) if stage.cached)
     cached: dict[ImageRef, tuple[Tensor, int]] = {}
     for number, chunk in enumerate(progress(chunks, last)):
         rows = _chunk(model, stages[: last_cached + 1], chunk, keys[number])
         if rows.nbytes * len(chunks) > model.stage_cache.limit / 2:
             log.info("Outputs of %s are too large for the cache: see MMQ_CACHE_GIB", last)
-            return lambda wanted: _compute(model, stages, wanted)
+            return lambda images: _compute(model, stages, images)
         cached.update({image: (rows, k) for k, image in enumerate(chunk)})
 
-    def rows_of(wanted: Sequence[ImageRef]) -> Tensor:
-        rows = torch.stack([cached[image][0][cached[image][1]] for image in wanted])
+    def rows_of(images: Sequence[ImageRef]) -> Tensor:
+        rows = torch.stack([cached[image][0][cached[image][1]] for image in images])
         return run_stages(model, stages[last_cached + 1 :], rows.to(model.device))
 
     return rows_of
@@ -169,7 +170,7 @@ def _up_to(model: "LoadedModel", last: str) -> list[Stage]:
 def _keys(
     model: "LoadedModel", stages: Sequence[Stage], chunks: Sequence[Sequence[ImageRef]]
 ) -> list[list[str]] | None:
-    """One key per chunk and stage; None where it is unknown which weights the model has."""
+    """One key per chunk and stage; None if the model's weights are of unknown origin."""
     facts, states = [], []
     for stage in stages:
         for component in stage.components:
@@ -209,12 +210,12 @@ def _chunk(
     return values.cpu()
 
 
-def _compute(model: "LoadedModel", stages: Sequence[Stage], wanted: Sequence[ImageRef]) -> Tensor:
+def _compute(model: "LoadedModel", stages: Sequence[Stage], images: Sequence[ImageRef]) -> Tensor:
     """The outputs of some pictures, each computed once, without the cache."""
-    unique = list(dict.fromkeys(wanted))
+    unique = list(dict.fromkeys(images))
     rows = run_stages(model, stages, _pixels(model, unique))
-    place = {image: k for k, image in enumerate(unique)}
-    return rows[[place[image] for image in wanted]]
+    position = {image: k for k, image in enumerate(unique)}
+    return rows[[position[image] for image in images]]
 
 
 def _pixels(model: "LoadedModel", images: Sequence[ImageRef]) -> Tensor:
@@ -223,7 +224,7 @@ def _pixels(model: "LoadedModel", images: Sequence[ImageRef]) -> Tensor:
 
 @torch.no_grad()
 def run_stages(model: "LoadedModel", stages: Sequence[Stage], values: Tensor) -> Tensor:
-    """What these stages make of the values in front of them."""
+    """The outputs of these stages, run in order on the first one's inputs."""
     module: Any = model.module
     for stage in stages:
         values = stage.compute(module, values)

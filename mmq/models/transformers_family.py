@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def answer_choices(logits: Tensor, mask: Tensor, prompt_mask: Tensor) -> Tensor:
-    """Log-probabilities of every token of the answers, and of the one behind each (rows, tokens).
+    """Log-probabilities (rows, tokens) of every answer token and the one after each answer.
 
     logits (n, length, tokens) and mask (n, length): of texts with their answers, padded on the
     left; prompt_mask: the mask of the texts alone.
@@ -32,7 +32,7 @@ def answer_choices(logits: Tensor, mask: Tensor, prompt_mask: Tensor) -> Tensor:
 
 
 def image_token(config: Any) -> int:
-    """Id of the token that stands for a part of a picture; InputError where none is named."""
+    """The id of the image token; InputError if the configuration names none."""
     for name in ("image_token_id", "image_token_index"):
         if (token := getattr(config, name, None)) is not None:
             return int(token)
@@ -43,11 +43,11 @@ def image_token(config: Any) -> int:
 
 
 def load_processor(architecture: Any, source: str) -> Any:
-    """A checkpoint's processor; InputError, with the file where it is known, for a damaged one."""
+    """A checkpoint's processor; InputError for a damaged one, with the file if it is known."""
     folder = Path(source)
     if folder.is_dir() and not (folder / "preprocessor_config.json").exists():
-        both = folder / "processor_config.json"  # transformers 5 writes both settings into one
-        if not (both.exists() and "image_processor" in read_text(both, "model")):
+        combined = folder / "processor_config.json"  # transformers 5 writes both settings into one
+        if not (combined.exists() and "image_processor" in read_text(combined, "model")):
             raise InputError(f"Model {source!r}: its folder has no preprocessor_config.json")
     with reading(f"Model {source!r}: its processor or tokenizer cannot be loaded"):
         check_tokenizer(Path(source) / "tokenizer.json")
@@ -67,39 +67,39 @@ def load_processor(architecture: Any, source: str) -> Any:
 
 
 def check_tokenizer(path: Path) -> None:
-    """InputError naming a tokenizer.json that cannot be read, which transformers does not name."""
+    """InputError for an unreadable tokenizer.json: transformers would not name it."""
     if path.is_file():
         from tokenizers import Tokenizer
 
-        with reading(f"model: {path} is no readable tokenizer", "Copy or download it again"):
+        with reading(f"model: {path} is not a readable tokenizer", "Copy or download it again"):
             Tokenizer.from_file(str(path))
 
 
 def check_vocabulary(model: Any, processor: Any, source: str) -> None:
-    """InputError for a tokenizer that has more tokens than the model: it is another model's.
+    """InputError for a tokenizer with more tokens than the model, thus of another model.
 
-    Tokens that were added to a tokenizer do not count: BLIP-2's retrieval model has no row for
-    the image token, which its texts never hold.
+    Added tokens do not count: BLIP-2's retrieval model has no row for the image token, which its
+    texts never contain.
     """
     rows, tokens = len(model.get_input_embeddings().weight), processor.tokenizer.vocab_size
     if tokens > rows:
         raise InputError(
             f"Model {source!r}: its tokenizer has {tokens} tokens, but the model embeds {rows}; "
-            f"the tokenizer's files are those of another model"
+            f"use the tokenizer's files of this model"
         )
 
 
 class TransformersFamily(ModelFamily):
     """A family with a model class and a processor class of transformers.
 
-    Features of pictures take the place of image tokens in the embedded prompt.
+    Image features replace the embeddings of image tokens in the prompt.
     """
 
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
     formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = GENERAL_PROTOCOLS
     tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
-    decoder: ClassVar[str] = ""  # path of the part whose `generate` continues; "": the model
+    decoder: ClassVar[str] = ""  # path of the submodule that generates; "": the model
 
     def skeleton(self, config: Any) -> nn.Module:
         """The model without weights."""
@@ -142,8 +142,8 @@ class TransformersFamily(ModelFamily):
 
     def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:
         """Pixels (n, 3, height, width) as the processor makes them."""
-        found = model.processor.image_processor(images=list(images), return_tensors="pt")
-        pixels: Tensor = found["pixel_values"].to(model.device, model.module.dtype)
+        inputs = model.processor.image_processor(images=list(images), return_tensors="pt")
+        pixels: Tensor = inputs["pixel_values"].to(model.device, model.module.dtype)
         return pixels
 
     def calibration_forwards(
@@ -163,13 +163,13 @@ class TransformersFamily(ModelFamily):
             complete = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
             ids, mask = self._tokens(model, complete)
             with torch.no_grad():
-                found = module.get_submodule(self.decoder)(
+                output = module.get_submodule(self.decoder)(
                     inputs_embeds=self._embeddings(module, ids, features),
                     attention_mask=mask,
                     position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
                     use_cache=False,
                 )
-            return answer_choices(found.logits, mask, self._tokens(model, texts)[1])
+            return answer_choices(output.logits, mask, self._tokens(model, texts)[1])
 
         return [forward]
 
@@ -190,7 +190,7 @@ class TransformersFamily(ModelFamily):
         module: Any = model.module
         ids, mask = self._tokens(model, texts)
         decoder = module.get_submodule(self.decoder)
-        # where a token stands counts from the text's first one, not from the padding before it
+        # positions count from the text's first token, not from the padding
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         prefix = decoder(
             inputs_embeds=self._embeddings(module, ids, features)[:, :-1],
@@ -215,7 +215,7 @@ class TransformersFamily(ModelFamily):
 
     def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids with their image tokens, and the attention mask, (n, length)."""
-        # processors make room for a picture where they see one
+        # processors insert image tokens only if they get an image
         blank = Image.new("RGB", (32, 32))
         blanks = [blank] * sum(self.image_count(model.processor, text) for text in texts)
         inputs = model.processor(
@@ -224,21 +224,23 @@ class TransformersFamily(ModelFamily):
         return inputs["input_ids"], inputs["attention_mask"]
 
     def image_count(self, processor: Any, text: str) -> int:
-        """How many pictures a rendered prompt has room for: one where nothing marks them."""
+        """Number of pictures in a rendered prompt; one if nothing marks them."""
         mark = getattr(processor, "image_token", None)
         return max(1, text.count(mark)) if self.most_images != 1 and mark else 1
 
     def _embeddings(self, module: Any, ids: Tensor, features: Tensor) -> Tensor:
-        """Embeddings (n, length, width) with the features where the image tokens stand."""
+        """Embeddings (n, length, width) with the features in place of image tokens."""
         token = image_token(module.config)
         embeddings: Tensor = module.get_input_embeddings()(ids)
-        place = ids == token
-        counts, wanted = place.sum(-1), features.shape[1]
-        if bool((counts != wanted).any()):  # too few would leave the model blind, in silence
+        is_image = ids == token
+        counts, expected = is_image.sum(-1), features.shape[1]
+        # with too few, the model would silently not see the picture
+        if bool((counts != expected).any()):
             raise InputError(
-                f"the texts have room for {sorted(set(counts.tolist()))} image tokens, a picture "
-                f"has {wanted}: the checkpoint's processor_config.json (num_query_tokens, "
+                f"the texts have {sorted(set(counts.tolist()))} image tokens, but a picture has "
+                f"{expected} features: the checkpoint's processor_config.json (num_query_tokens, "
                 f"patch_size, num_additional_image_tokens and so on) or its config.json "
-                f"(the image token's id) does not fit the model, or a text contains an image token"
+                f"(the image token's id) does not match the model, or a text contains an image "
+                f"token"
             )
-        return embeddings.masked_scatter(place.unsqueeze(-1), features.to(embeddings.dtype))
+        return embeddings.masked_scatter(is_image.unsqueeze(-1), features.to(embeddings.dtype))

@@ -1,6 +1,6 @@
-"""How transformers loads a checkpoint: what it would leave out is found before or refused after.
+"""Load checkpoints with transformers, and reject weights that it would drop or invent.
 
-The one place that calls private functions of transformers; a test runs it with both versions.
+The only module that calls private functions of transformers; a test runs it with both versions.
 """
 
 import logging
@@ -19,20 +19,20 @@ from mmq.models.checkpoint_weights import (
     UNREAD,
     Stored,
     check_stored,
+    first_names,
     harmless,
-    named,
     stored_weights,
     unread_files,
 )
 
 log = logging.getLogger(__name__)
-Found = Mapping[str, Any]  # what transformers says about a load, by kind
-ROWS = 1024  # looked at together
+LoadingInfo = Mapping[str, Any]  # transformers' report of a load, by kind of problem
+ROWS = 1024  # checked at once
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No warnings and bars of transformers: what they say is checked."""
+    """Silence the warnings and progress bars of transformers; mmq checks their causes itself."""
     from transformers.utils import logging as theirs
 
     logger = logging.getLogger("transformers")
@@ -48,33 +48,33 @@ def quietly() -> Iterator[None]:
 
 
 def expected_tensors(module: nn.Module) -> dict[str, bool]:
-    """A model's own tensors, each with whether it is a floating one."""
+    """A model's tensors, and whether each has a float dtype."""
     return {name: tensor.is_floating_point() for name, tensor in module.state_dict().items()}
 
 
 def check_outline(folder: Path, module: nn.Module, allow_unread: bool = False) -> None:
-    """InputError for weights that do not fit a model, from the headers of their files alone.
+    """InputError for weights that do not match a model, from the headers of their files alone.
 
-    module: the model on the meta device; it is of no use for anything else then.
+    module: the model on the meta device; do not use it afterwards.
     """
     stored = stored_weights(folder)
-    if stored is None:  # pickles: their weights are checked when they are loaded
+    if stored is None:  # pickles are checked on loading
         return
     check_stored(folder, stored, expected_tensors(module))
     if (files := unread_files(folder)) and not allow_unread:
         raise InputError(
-            f"Model {str(folder)!r}: transformers reads no weights from {named(files)} in it; "
-            f"merge or remove them, or give {UNREAD} if the model is right without"
+            f"Model {str(folder)!r}: transformers reads no weights from its {first_names(files)}; "
+            f"merge or remove them, or give {UNREAD} if the model is correct without them"
         )
-    outline = {k: torch.empty(s.shape, device="meta") for k, s in stored.items()}
+    tensors = {k: torch.empty(s.shape, device="meta") for k, s in stored.items()}
     with quietly():
-        found = _outlined(module, outline)
-    if found is not None:
-        check_found(found, str(folder), type(module).__name__, stored, allow_unread)
+        info = _meta_loading_info(module, tensors)
+    if info is not None:
+        check_loading_info(info, str(folder), type(module).__name__, stored, allow_unread)
 
 
-def _outlined(module: Any, outline: dict[str, Tensor]) -> Found | None:
-    """What loading would leave out; None where this version of transformers is not known."""
+def _meta_loading_info(module: Any, tensors: dict[str, Tensor]) -> LoadingInfo | None:
+    """The report of a load on the meta device; None for an unsupported transformers version."""
     device = {"": torch.device("meta")}
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -86,7 +86,7 @@ def _outlined(module: Any, outline: dict[str, Tensor]) -> Found | None:
         module.tie_weights()
         _, missing, unexpected, mismatched, _, errors = architecture._load_pretrained_model(
             module,
-            outline,
+            tensors,
             None,
             None,
             ignore_mismatched_sizes=True,
@@ -109,46 +109,45 @@ def _outlined(module: Any, outline: dict[str, Tensor]) -> Found | None:
         dtype=torch.float32,
         weight_mapping=get_model_conversion_mapping(module),
     )
-    info, _ = module._load_pretrained_model(module, outline, None, settings)
-    found: Found = module._finalize_model_loading(module, settings, info).to_dict()
-    return found
+    info, _ = module._load_pretrained_model(module, tensors, None, settings)
+    result: LoadingInfo = module._finalize_model_loading(module, settings, info).to_dict()
+    return result
 
 
-def check_found(
-    found: Found,
+def check_loading_info(
+    info: LoadingInfo,
     source: str,
     architecture: str,
     stored: Mapping[str, Stored],
     allow_unread: bool = False,
 ) -> None:
-    """InputError for weights that a checkpoint lacks, has in another shape or has too many.
+    """InputError for missing weights, wrong shapes and unread weights.
 
-    transformers would fill the first two with random numbers, leave out the last, and say so in a
-    warning only.
+    transformers would fill the first two with random numbers, skip the last, and only warn.
     """
     for key, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
-        names = [_name(entry) for entry in found.get(key) or ()]
+        names = [_name(entry) for entry in info.get(key) or ()]
         if names:
             raise InputError(
                 f"Model {source}: its checkpoint {problem} {len(names)} weights of "
-                f"{architecture}, such as {named(names)}"
+                f"{architecture}, such as {first_names(names)}"
             )
-    unread = [n for n in map(_name, found.get("unexpected_keys") or ()) if not harmless(n, stored)]
+    unread = [n for n in map(_name, info.get("unexpected_keys") or ()) if not harmless(n, stored)]
     if unread and not allow_unread:
         raise InputError(
-            f"Model {source}: its checkpoint holds {len(unread)} weights that nothing in "
-            f"{architecture} reads, such as {named(unread)}: more layers than config.json names, "
-            f"an adapter (merge it with merge_and_unload() and save that), or parts of another "
-            f"model. Correct the folder, or give {UNREAD} if the model is right without them"
+            f"Model {source}: its checkpoint has {len(unread)} weights that {architecture} "
+            f"does not read, such as {first_names(unread)}: more layers than in config.json, an "
+            f"adapter (merge it with merge_and_unload() and save the result), or parts of another "
+            f"model. Fix the folder, or give {UNREAD} if the model is correct without them"
         )
     if unread:
-        log.warning("%s: %d weights are not read: %s", source, len(unread), named(unread))
-    if errors := found.get("error_msgs"):
+        log.warning("%s: %d weights are not read: %s", source, len(unread), first_names(unread))
+    if errors := info.get("error_msgs"):
         raise InputError(f"Model {source!r} cannot be loaded: {str(errors)[:500]}")
 
 
 def _name(entry: Any) -> str:
-    """The name of a tensor that transformers gives alone or with its shapes."""
+    """The name of a tensor, which transformers reports alone or with its shapes."""
     return str(entry if isinstance(entry, str) else entry[0])
 
 
@@ -162,27 +161,26 @@ def load_weights(
 ) -> Any:
     """A transformers model with all of its weights, from safetensors unless pickles are allowed.
 
-    Every floating parameter has the dtype: what a checkpoint was saved in, and what a version of
-    transformers keeps in float32, does not count.
+    All float parameters get the dtype, whatever the checkpoint's dtype is and whichever modules
+    transformers leaves in float32.
 
-    InputError for a checkpoint that lacks weights, holds some of another shape or some that
-    nothing reads, and for weights that are not finite.
+    InputError for missing weights, wrong shapes, unread weights, and weights that are not finite.
     """
     with reading(f"Model {source!r}: its weights cannot be loaded"):
-        model, found = architecture.from_pretrained(
+        model, info = architecture.from_pretrained(
             source,
             torch_dtype=dtype,
             use_safetensors=None if allow_pickle else True,
             weights_only=True,  # a pickle may hold tensors, never code
-            trust_remote_code=False,  # unsaid, transformers would ask on the terminal
+            trust_remote_code=False,  # if unset, transformers prompts on the terminal
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     folder = downloaded(source)
     stored = (stored_weights(folder) if folder else None) or {}
-    if folder and not Path(source).is_dir():  # a folder was checked before
+    if folder and not Path(source).is_dir():  # folders were checked before
         check_stored(folder, stored, expected_tensors(model))
-    check_found(found, source, architecture.__name__, stored, allow_unread)
+    check_loading_info(info, source, architecture.__name__, stored, allow_unread)
     if folder:
         check_tied(model, folder, stored)
     for parameter in model.parameters():  # buffers stay: rotary frequencies need float32
@@ -194,7 +192,7 @@ def load_weights(
 
 
 def downloaded(source: str) -> Path | None:
-    """The folder of a model: itself, or where the hub's files are kept; None if unknown."""
+    """The folder of a model: itself, or that of the hub's cache; None if unknown."""
     from transformers.utils.hub import cached_file
 
     if Path(source).is_dir():
@@ -206,9 +204,9 @@ def downloaded(source: str) -> Path | None:
 
 
 def check_tied(model: nn.Module, folder: Path, stored: Mapping[str, Stored]) -> None:
-    """InputError where the checkpoint holds two weights that the model makes one.
+    """InputError if the checkpoint has different values for weights that the model ties.
 
-    One of them would not be read. Two equal ones are as good as one.
+    One of them would not be read.
     """
     groups: dict[int, set[str]] = {}
     shapes: dict[int, tuple[int, ...]] = {}
@@ -221,9 +219,9 @@ def check_tied(model: nn.Module, folder: Path, stored: Mapping[str, Stored]) -> 
             values = [read_tensor(folder, stored[name], name) for name in names]
             if any(not torch.equal(value, values[0]) for value in values):
                 raise InputError(
-                    f"Model {str(folder)!r}: its checkpoint holds {' and '.join(names)} with "
+                    f"Model {str(folder)!r}: its checkpoint has {' and '.join(names)} with "
                     f"different values, but its config.json ties them (tie_word_embeddings); set "
-                    f"that to false if both are meant"
+                    f"that to false if both are intended"
                 )
 
 
@@ -236,9 +234,9 @@ def read_tensor(folder: Path, stored: Stored, name: str) -> Tensor:
 
 @torch.no_grad()
 def check_finite(model: nn.Module, source: str, stored: Mapping[str, Stored]) -> None:
-    """InputError for the first tensor of a checkpoint with an Inf or NaN, by its name.
+    """InputError for the first tensor of a checkpoint with an Inf or NaN.
 
-    Buffers that a model makes itself may hold some (masks); they are not in the checkpoint.
+    Buffers that the model computes may have some (masks); they are not in the checkpoint.
     """
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     ends = {_end(name) for name in stored}
@@ -256,17 +254,17 @@ def check_finite(model: nn.Module, source: str, stored: Mapping[str, Stored]) ->
             else "Use an undamaged copy"
         )
         raise InputError(
-            f"Model {source}: {name}: {count} of its {tensor.numel()} numbers are infinite or not "
-            f"a number. {advice}"
+            f"Model {source}: {name}: {count} of its {tensor.numel()} values are infinite or "
+            f"NaN. {advice}"
         )
 
 
 def _end(name: str) -> str:
-    """A name without what versions of transformers put before it."""
+    """A name without its prefix, which varies between versions of transformers."""
     return ".".join(name.split(".")[-2:])
 
 
 def _not_finite(tensor: Tensor) -> int:
-    """How many numbers are infinite or none, some rows at a time."""
+    """Number of infinite or NaN values, counted some rows at a time."""
     rows = torch.split(tensor.reshape(len(tensor), -1), ROWS) if tensor.dim() > 1 else [tensor]
     return sum(int((~torch.isfinite(part)).sum()) for part in rows)

@@ -1,4 +1,4 @@
-"""What stays at 16 bits: every weight outside the components' layers, by module."""
+"""Weights that stay at 16 bits, by module: all outside the components' layers."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ VECTORS = "biases, norms and other vectors"
 
 @dataclass(frozen=True, slots=True)
 class UnquantizedModule:
-    """A module whose weights stay at 16 bits, its linear layers counted."""
+    """A module whose weights stay at 16 bits, with its number of linear layers and weights."""
 
     name: str  # tied modules are joined by " = "
     linears: int
@@ -27,32 +27,32 @@ class UnquantizedModule:
 def unquantized_modules(
     root: nn.Module, components: "Mapping[str, Component]"
 ) -> tuple[UnquantizedModule, ...]:
-    """All parameters that no bit width applies to, the largest module first.
+    """All parameters outside the components' layers, largest module first.
 
-    Their sum and the components' weights are the model's parameters.
+    Together with the components' weights they are all of the model's parameters.
     """
-    taken = {id(layer.module.weight) for c in components.values() for layer in c.layers}
+    quantized = {id(layer.module.weight) for c in components.values() for layer in c.layers}
     names: dict[int, list[str]] = defaultdict(list)  # tied parameters have several
     sizes: dict[int, int] = {}
     for path, parameter in root.named_parameters(remove_duplicate=False):
-        if id(parameter) not in taken:
+        if id(parameter) not in quantized:
             group = _group(path, components) if parameter.dim() > 1 else VECTORS
             if group not in names[id(parameter)]:
                 names[id(parameter)].append(group)
             sizes[id(parameter)] = parameter.numel()
     linears: dict[str, int] = defaultdict(int)
     for _, module in root.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.Linear) and id(module.weight) not in taken:
+        if isinstance(module, nn.Linear) and id(module.weight) not in quantized:
             linears[" = ".join(names[id(module.weight)])] += 1
     weights: dict[str, int] = defaultdict(int)
     for key, groups in names.items():
         weights[" = ".join(groups)] += sizes[key]
-    found = [UnquantizedModule(name, linears[name], count) for name, count in weights.items()]
-    return tuple(sorted(found, key=lambda kept: -kept.weights))
+    modules = [UnquantizedModule(name, linears[name], count) for name, count in weights.items()]
+    return tuple(sorted(modules, key=lambda module: -module.weights))
 
 
 def _group(path: str, components: "Mapping[str, Component]") -> str:
-    """The outermost module around a parameter that holds no component's blocks."""
+    """The outermost module around a parameter that contains no component's blocks."""
     for name, component in components.items():
         if any(path.startswith(f"{blocks}.") for blocks in component.paths):
             return f"{name} blocks, not in a linear layer"
@@ -66,21 +66,21 @@ def _group(path: str, components: "Mapping[str, Component]") -> str:
 
 
 def unread_blocks(config: Any) -> int:
-    """Number of last vision blocks whose output no other part reads (LLaVA-1.5: one).
+    """Number of final vision blocks whose output is never read (LLaVA-1.5: one).
 
     LLaVA's projector reads the hidden states of `vision_feature_layer`: 0 is the embeddings, -1
-    the last block's output, -2 that of the block before it. Unread blocks have a size, but their
-    bits cannot change a score.
+    the last block's output, -2 that of the block before it. Unread blocks count in the
+    size, but their bits cannot change a score.
     """
     layers = getattr(config, "vision_feature_layer", None)
     blocks = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
     if layers is None or blocks is None:
         return 0
-    chosen = [layers] if isinstance(layers, int) else layers
-    for layer in chosen:
+    selected = [layers] if isinstance(layers, int) else layers
+    for layer in selected:
         if not -blocks - 1 <= layer <= blocks:
             raise InputError(
                 f"model: config.json: vision_feature_layer: {layer} is not a layer of a vision "
                 f"tower with {blocks}"
             )
-    return int(blocks - max(layer % (blocks + 1) for layer in chosen))
+    return int(blocks - max(layer % (blocks + 1) for layer in selected))

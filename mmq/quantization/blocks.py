@@ -1,7 +1,7 @@
 """Transformer blocks in sequence: the first one's inputs are captured, the others' computed.
 
-Only one block's inputs are held at a time. The first block's come from the model's own forwards;
-what leaves a block is what the next one reads, which is checked on the first forward.
+Only one block's inputs are in memory at a time. The first block's come from the model's own
+forwards; each block's output must be the next one's input, which the first forward verifies.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmq.errors import InputError
 from mmq.tensors.layer_inputs import LayerInputs
 
-Rest = tuple[tuple[Any, ...], dict[str, Any]]  # what a block is given beside the hidden states
+Rest = tuple[tuple[Any, ...], dict[str, Any]]  # a block's other arguments
 Groups = dict[frozenset[str], LayerInputs]  # layers that read the same tensors, by name
 
 
@@ -29,22 +29,22 @@ class Block:
 
 @dataclass(slots=True)
 class Call:
-    """A call of a list of blocks: hidden states (n, tokens, width) before the block that is next.
+    """A call of a list of blocks: hidden states (n, tokens, width) before the next block.
 
-    rest: what else each block is given; one entry where all are given the same.
+    rest: the other arguments of each block; one entry if they are the same for all.
     """
 
     hidden: Tensor
     rest: list[Rest]
 
     def through(self, block: Block, number: int) -> Tensor:
-        """What block `number` makes of the hidden states."""
+        """The output of block `number` for the hidden states."""
         positional, named = self.rest[number if len(self.rest) > 1 else 0]
         return _hidden_of(block.module(self.hidden, *positional, **named))
 
 
 class _EnoughError(Exception):
-    """Ends a forward whose remainder nobody needs."""
+    """Ends a forward early."""
 
 
 def _hidden_of(output: Any) -> Tensor:
@@ -62,18 +62,18 @@ def _split(positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, 
 
 @torch.no_grad()
 def capture(blocks: Sequence[Block], forwards: Iterable[Callable[[], object]]) -> list[Call]:
-    """Every call that these forwards make of a list of blocks, with the first block's inputs.
+    """Every call of a list of blocks in these forwards, with the first block's inputs.
 
-    A forward ends behind the blocks. Until it is known that all blocks are given the same beside
-    the hidden states, forwards run through all of them; then they end at the first.
+    Forwards run through all blocks until all are known to receive the same other arguments; from
+    then on they end at the first block. Nothing after the blocks is run.
     """
     calls: list[Call] = []
     same: bool | None = None
     for forward in forwards:
         captured = _watch(blocks, forward, stop_at=0 if same else len(blocks) - 1)
         if captured and not same:
-            alike = all(_alike(call.rest[0], rest) for call in captured for rest in call.rest)
-            same = alike if same is None else same and alike
+            equal = all(_equal(call.rest[0], rest) for call in captured for rest in call.rest)
+            same = equal if same is None else same and equal
         if same:
             for call in captured:
                 call.rest = call.rest[:1]
@@ -82,20 +82,20 @@ def capture(blocks: Sequence[Block], forwards: Iterable[Callable[[], object]]) -
 
 
 def _watch(blocks: Sequence[Block], forward: Callable[[], object], stop_at: int) -> list[Call]:
-    """The calls that one forward makes; it is ended when block `stop_at` was entered."""
+    """The calls in one forward, which ends when block `stop_at` is entered."""
     calls: list[Call] = []
-    left: list[Tensor] = []
+    last_output: list[Tensor] = []
 
     def enter(number: int) -> Callable[..., None]:
         def hook(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
             hidden, rest = _split(positional, named)
             if number == 0:
                 calls.append(Call(hidden.clone(), []))
-            elif not _alike(hidden, left[0]):
+            elif not _equal(hidden, last_output[0]):
                 raise InputError(
-                    f"{type(module).__name__} {number} does not read what the block before it "
-                    f"gave: its inputs cannot be computed block by block. A calibrated quantizer "
-                    f"cannot quantize this component; rtn can."
+                    f"{type(module).__name__} {number} does not read the output of the block "
+                    f"before it, so its inputs cannot be computed block by block. A calibrated "
+                    f"quantizer cannot quantize this component; choose rtn or uniform."
                 )
             calls[-1].rest.append(rest)
             if number == stop_at:
@@ -103,8 +103,8 @@ def _watch(blocks: Sequence[Block], forward: Callable[[], object], stop_at: int)
 
         return hook
 
-    def leave(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        left[:] = [_hidden_of(output)]
+    def leave(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        last_output[:] = [_hidden_of(output)]
 
     handles = []
     for number, block in enumerate(blocks):
@@ -120,16 +120,16 @@ def _watch(blocks: Sequence[Block], forward: Callable[[], object], stop_at: int)
     return calls
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two blocks were given the same."""
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two arguments are equal, tensors by value."""
     if one is other:
         return True
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
+        return len(one) == len(other) and all(map(_equal, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+        return one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in one)
     return not isinstance(one, Tensor) and not isinstance(other, Tensor) and bool(one == other)
 
 
@@ -139,7 +139,7 @@ def _listening(layers: Mapping[str, nn.Linear]) -> Iterator[list[tuple[str, Tens
     inputs_read: list[tuple[str, Tensor]] = []
 
     def listen(name: str) -> Callable[..., None]:
-        return lambda module, given: inputs_read.append((name, given[0]))
+        return lambda module, arguments: inputs_read.append((name, arguments[0]))
 
     handles = [layer.register_forward_pre_hook(listen(name)) for name, layer in layers.items()]
     try:
@@ -154,14 +154,14 @@ def read(
     block: Block,
     calls: Sequence[Call],
     number: int,
-    keep: int = 0,
+    max_rows: int = 0,
     only: frozenset[str] | None = None,
     advance: bool = False,
 ) -> Groups:
-    """What the layers of block `number` read in these calls, in the order they are called.
+    """The inputs of the layers of block `number` in these calls, in the order they are called.
 
-    Layers that read one tensor share its sums. only: some of the layers. advance: the calls'
-    hidden states become what the block made of them.
+    Layers that read one tensor share its sums. max_rows: see `LayerInputs`. only: some of the
+    layers. advance: replace the calls' hidden states with the block's outputs.
     """
     layers = {name: m for name, m in block.layers.items() if only is None or name in only}
     groups: Groups = {}
@@ -175,7 +175,7 @@ def read(
         for key, names in readers.items():
             group, tensor = frozenset(names), tensors[key]
             if group not in groups:
-                groups[group] = LayerInputs(tensor.shape[-1], tensor.device, keep)
+                groups[group] = LayerInputs(tensor.shape[-1], tensor.device, max_rows)
             groups[group].update_(tensor)
         if advance:
             call.hidden = hidden
@@ -184,8 +184,8 @@ def read(
 
 @torch.no_grad()
 def reading_order(block: Block, calls: Sequence[Call], number: int) -> list[frozenset[str]]:
-    """The layers of a block in the order in which they are called; those that read the same
-    tensors in all calls make one set.
+    """A block's layers in the order of their calls; layers that read the same tensors in all
+    calls form one set.
     """
     positions: dict[str, list[tuple[int, int]]] = {}
     for k, call in enumerate(calls):
@@ -204,6 +204,6 @@ def reading_order(block: Block, calls: Sequence[Call], number: int) -> list[froz
 
 @torch.no_grad()
 def advance_(block: Block, calls: Sequence[Call], number: int) -> None:
-    """The calls' hidden states become what block `number` makes of them."""
+    """Replace the calls' hidden states with the outputs of block `number`."""
     for call in calls:
         call.hidden = call.through(block, number)

@@ -26,7 +26,7 @@ from mmq.quantization.sequential import (
 )
 from mmq.quantization.unquantized_weights import (
     UnquantizedWeight,
-    listed,
+    list_by_reason,
     quantizable_linears,
     shared_with,
 )
@@ -38,12 +38,12 @@ Forward = Callable[[], object]
 
 @dataclass(slots=True)
 class WholeCall(Call):
-    """A call of a module that is one block by itself."""
+    """A call of a module that is a single block."""
 
     forward: Forward
 
     def through(self, block: Block, number: int) -> torch.Tensor:
-        """Run the forward; nothing reads what comes out of it."""
+        """Run the forward; its output is not used."""
         self.forward()
         return self.hidden
 
@@ -65,9 +65,9 @@ def quantize_module(
     with a warning that names them; `unquantized_weights` lists them. InputError for an invalid
     path, if nothing can be quantized, and for weights that are not finite.
     """
-    parts, rest = _blocks(module, blocks)
-    if rest:
-        log.warning("Left at full precision: %s", listed(rest))
+    parts, left_out = _blocks(module, blocks)
+    if left_out:
+        log.warning("Left at full precision: %s", list_by_reason(left_out))
     for part in parts:
         for name, layer in part.layers.items():
             quantizer.check(name, (layer.out_features, layer.in_features))
@@ -85,18 +85,18 @@ def quantize_module(
     )
     states = initial_states(calls, quantizer, widths)
     for number, part in enumerate(bar):
-        new = quantize_block(part, number, states, quantizer, widths, lambda bits: None)
-        for bits, layers in new.items():
+        by_width = quantize_block(part, number, states, quantizer, widths, lambda bits: None)
+        for bits, layers in by_width.items():
             solved[bits] |= layers
     return solved
 
 
 def unquantized_weights(module: nn.Module, blocks: str = "") -> tuple[UnquantizedWeight, ...]:
-    """The weights in a module, or in its list of blocks, that `quantize_module` leaves alone.
+    """The weights in a module, or in its list of blocks, that `quantize_module` does not quantize.
 
     These are weights of other classes than `nn.Linear` (Conv1D, embeddings, 3-D experts), linear
-    layers that compute otherwise, and weights that are tied to something that is not quantized.
-    Biases, norms and other vectors are left alone, too, and not listed.
+    layers with their own forward, and weights tied to a module that is not quantized. Biases,
+    norms and other vectors are not quantized either, and not listed.
     """
     return _split(module, blocks)[1]
 
@@ -104,40 +104,42 @@ def unquantized_weights(module: nn.Module, blocks: str = "") -> tuple[Unquantize
 def _split(
     module: nn.Module, path: str
 ) -> tuple[list[tuple[str, nn.Module]], tuple[UnquantizedWeight, ...], dict[str, nn.Linear]]:
-    """The parts that are quantized one after another, what stays, the linear layers by name."""
+    """The parts to quantize in order, the weights left out, and the linear layers by name."""
     try:
-        inside = module.get_submodule(path)
+        submodule = module.get_submodule(path)
     except AttributeError as error:
         raise InputError(f"blocks: {type(module).__name__} has no {path!r}") from error
-    if path and not isinstance(inside, nn.ModuleList):
-        raise InputError(f"blocks: {path!r} is a {type(inside).__name__}, not an nn.ModuleList")
-    members = [(f"{path}.{k}", m) for k, m in inside.named_children()] if path else [("", inside)]
-    layers, rest = quantizable_linears(module, members)
-    return members, rest, layers
+    if path and not isinstance(submodule, nn.ModuleList):
+        raise InputError(f"blocks: {path!r} is a {type(submodule).__name__}, not an nn.ModuleList")
+    members = (
+        [(f"{path}.{k}", m) for k, m in submodule.named_children()] if path else [("", submodule)]
+    )
+    layers, left_out = quantizable_linears(module, members)
+    return members, left_out, layers
 
 
 def _blocks(module: nn.Module, path: str) -> tuple[list[Block], tuple[UnquantizedWeight, ...]]:
-    members, rest, layers = _split(module, path)
+    members, left_out, layers = _split(module, path)
     if not layers:
         what = path or type(module).__name__
         raise InputError(
             f"blocks: no linear layer in {what!r} can be quantized"
-            + (f". Left at full precision: {listed(rest)}" if rest else "")
+            + (f". Left at full precision: {list_by_reason(left_out)}" if left_out else "")
         )
     blocks = []
     for start, part in members:
         prefix = f"{start}." if start else ""
-        own = {name: layer for name, layer in layers.items() if name.startswith(prefix)}
-        blocks.append(Block(part, own))
-    return blocks, rest
+        in_part = {name: layer for name, layer in layers.items() if name.startswith(prefix)}
+        blocks.append(Block(part, in_part))
+    return blocks, left_out
 
 
 @torch.no_grad()
 def write_(module: nn.Module, layers: Mapping[str, QuantizedLayer]) -> None:
     """Write quantized weights into a module's linear layers.
 
-    InputError, before anything is written, for a layer whose weight is another module's too: that
-    one would change with it. Linear layers may share a weight.
+    InputError, before anything is written, for a layer that shares its weight with a module of
+    another class, which would change too. Linear layers may share a weight.
     """
     for name in layers:
         linear: Any = module.get_submodule(name)

@@ -3,8 +3,8 @@
 Two orders. full_precision: every layer's inputs come from the unquantized model; they do not
 depend on the width, so all widths share them, and what a quantizer derives from them. sequential,
 the order of the original GPTQ: a layer's inputs come from the model quantized, at the same width,
-up to that layer; layers that read the same tensors are solved together, in the order in which
-their block calls them.
+up to that layer; layers that read the same tensors are solved together, in the order of their
+calls.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from mmq.tensors.affine import SCALE_DTYPES
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
 
-Layers = dict[str, QuantizedLayer]  # a block's, by name
+Layers = dict[str, QuantizedLayer]  # of a block, by name
 Cached = Callable[
     [int], Mapping[str, QuantizedLayer] | None
 ]  # width -> a block's layers, if cached
@@ -35,7 +35,7 @@ def check_finite(layers: Mapping[str, nn.Linear]) -> None:
     for name, layer in layers.items():
         weight = layer.weight.detach()
         if bool(torch.isfinite(weight.sum(dtype=torch.float32))):
-            continue  # a sum is cheap; one that overflows says nothing
+            continue  # a sum is cheap; it may overflow, so failing is not yet an error
         if broken := int((~torch.isfinite(weight)).sum()):
             are = "is not a finite number" if broken == 1 else "are not finite numbers"
             raise InputError(
@@ -47,14 +47,14 @@ def check_finite(layers: Mapping[str, nn.Linear]) -> None:
 def initial_states(
     calls: list[Call], quantizer: CalibratedQuantizer, widths: Sequence[int]
 ) -> States:
-    """The calls that go into the first block, by width; one entry if all widths share them."""
+    """The first block's calls, by width; one entry if all widths share them."""
     if quantizer.calibration_inputs == "full_precision":
         return {0: calls}
     return {bits: [copy(call) for call in calls] for bits in widths}
 
 
 def quantize_data_free(block: Block, quantizer: Quantizer, bits: int) -> Layers:
-    """A block's layers by a quantizer that reads nothing but the weights."""
+    """A block's layers, quantized from their weights alone."""
     return {
         name: _measured(layer, quantizer, Solved(quantizer.quantize(layer.weight.detach(), bits)))
         for name, layer in block.layers.items()
@@ -71,7 +71,7 @@ def quantize_block(
 ) -> dict[int, Layers]:
     """A block's layers at those widths that are not cached; the model is left unchanged.
 
-    states: what goes into this block; afterwards, what goes into the next one.
+    states: the inputs of this block; afterwards, those of the next one.
     """
     missing = [bits for bits in widths if cached(bits) is None]
     if quantizer.calibration_inputs == "sequential":
@@ -97,9 +97,9 @@ def _solve_sequential(
     quantizer: CalibratedQuantizer,
     widths: Sequence[int],
 ) -> dict[int, Layers]:
-    """One set of layers after another; each reads what those before it, quantized, give.
+    """One set of layers after another; each reads the outputs of the quantized layers before it.
 
-    Before the first set of the first block the widths do not differ yet: they share one solution.
+    The first set of the first block has the same inputs at every width, so it is solved once.
     """
     if not widths:
         return {}
@@ -112,17 +112,17 @@ def _solve_sequential(
         for call, twin in zip(states[b], first, strict=True)
     )
     for place, names in enumerate(sets):
-        together = shared and place == 0
-        for some in [list(widths)] if together else [[bits] for bits in widths]:
+        is_shared = shared and place == 0
+        for batch in [list(widths)] if is_shared else [[bits] for bits in widths]:
             with weights_restored(block):
-                write_(block, solved[some[0]])
-                groups = read(block, states[some[0]], number, quantizer.sampled_inputs, names)
+                write_(block, solved[batch[0]])
+                groups = read(block, states[batch[0]], number, quantizer.sampled_inputs, names)
             part = Block(block.module, {name: block.layers[name] for name in names})
-            for bits, layers in _solve_(part, groups, quantizer, some).items():
+            for bits, layers in _solve_(part, groups, quantizer, batch).items():
                 solved[bits] |= layers
     reached = frozenset().union(*sets)
-    rest = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
-    for bits, layers in _solve_(rest, {}, quantizer, widths).items():
+    unreached = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
+    for bits, layers in _solve_(unreached, {}, quantizer, widths).items():
         solved[bits] |= layers
     return solved
 
@@ -150,13 +150,13 @@ def _solve_(
                     plain = Solved(quantizer.quantize(layer.weight.detach(), bits), note)
                     solved[bits][name] = _measured(layer, quantizer, plain)
             continue
-        lost = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
+        dropped = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
         by_layer = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
         for name, layer, by_width in zip(names, layers, by_layer, strict=True):
-            whole = output_square(layer.weight.detach(), inputs.gram)
+            square = output_square(layer.weight.detach(), inputs.gram)
             for bits in widths:
                 solved[bits][name] = _measured(
-                    layer, quantizer, by_width[bits], inputs.gram, whole, lost
+                    layer, quantizer, by_width[bits], inputs.gram, square, dropped
                 )
         unsolved -= set(names)
         for group in [group for group in groups if not group & unsolved]:
@@ -169,15 +169,15 @@ def _measured(
     quantizer: Quantizer,
     solved: Solved,
     gram: torch.Tensor | None = None,
-    whole: float | None = None,
-    lost: str = "",
+    square: float | None = None,
+    note: str = "",
 ) -> QuantizedLayer:
     weight, plain = layer.weight.detach(), solved.weight.dequantize().to(layer.weight.device)
-    notes = (solved.note, lost, _zeroed(weight, plain, gram), _widened(quantizer, solved.weight))
+    notes = (solved.note, note, _zeroed(weight, plain, gram), _widened(quantizer, solved.weight))
     return QuantizedLayer(
         weight=solved.weight,
         relative_error=relative_error(weight, plain),
-        output_error=None if gram is None else output_error(weight, plain, gram, whole),
+        output_error=None if gram is None else output_error(weight, plain, gram, square),
         note="; ".join(filter(None, notes)),
     )
 
@@ -186,16 +186,16 @@ def _zeroed(weight: torch.Tensor, plain: torch.Tensor, gram: torch.Tensor | None
     """A note on inputs that were always zero in calibration, if their weights became zero."""
     if gram is None or not bool((dead := gram.diagonal() == 0).any()):
         return ""
-    gone = int((weight[:, dead].any(0) & ~plain[:, dead].any(0)).sum())
-    return f"weights of {gone} inputs that were always zero became zero" if gone else ""
+    zeroed = int((weight[:, dead].any(0) & ~plain[:, dead].any(0)).sum())
+    return f"weights of {zeroed} inputs that were always zero became zero" if zeroed else ""
 
 
 def _widened(quantizer: Quantizer, weight: QuantizedWeight) -> str:
     """A note on scales that do not fit the dtype that the quantizer stores them in."""
-    wanted = getattr(quantizer, "scale_dtype", None)
-    if wanted is None or weight.scale.dtype == SCALE_DTYPES[wanted]:
+    expected = getattr(quantizer, "scale_dtype", None)
+    if expected is None or weight.scale.dtype == SCALE_DTYPES[expected]:
         return ""
-    return f"some scales do not fit {wanted}: all are stored in float32"
+    return f"some scales do not fit {expected}: all are stored in float32"
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Weights of any module that no quantizer here applies to, each with the reason."""
+"""Weights of a module that quantizers do not apply to, each with the reason."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -29,20 +29,19 @@ def quantizable_linears(
 ) -> tuple[dict[str, nn.Linear], tuple[UnquantizedWeight, ...]]:
     """The linear layers of these parts, by name in the root, and every other weight of them.
 
-    A weight that two layers share is quantized once, under its first name; one that a module of
-    another class or outside the parts shares too is left alone, since writing it would change
-    that module as well.
+    A weight shared by two layers is quantized once, under its first name. One shared with a module
+    of another class or outside the parts is left out: writing it would change that module too.
     """
     owners = _owners(root)
-    inside = {
+    modules = {
         (f"{start}.{name}" if start and name else start or name): module
         for start, part in parts
         for name, module in part.named_modules(remove_duplicate=False)
     }
-    found: dict[str, nn.Linear] = {}
-    rest: list[UnquantizedWeight] = []
-    first: dict[int, str] = {}
-    for name, module in inside.items():
+    linears: dict[str, nn.Linear] = {}
+    left_out: list[UnquantizedWeight] = []
+    first_name: dict[int, str] = {}
+    for name, module in modules.items():
         kind = type(module).__name__
         for key, parameter in module.named_parameters(recurse=False):
             if parameter.dim() < 2:  # biases, norms and other vectors
@@ -50,34 +49,34 @@ def quantizable_linears(
             where = name if key == "weight" else f"{name}.{key}".lstrip(".")
             if key != "weight" or not isinstance(module, nn.Linear):
                 reason = f"{kind}, {parameter.dim()} dimensions: not a linear layer"
-            elif id(parameter) in first:
-                reason = f"the same weight as {first[id(parameter)]}, quantized there"
+            elif id(parameter) in first_name:
+                reason = f"the same weight as {first_name[id(parameter)]}, quantized there"
             else:
-                reason = _obstacle(module) or _shared(owners[id(parameter)], name, inside)
+                reason = _obstacle(module) or _shared(owners[id(parameter)], name, modules)
             if reason:
-                rest.append(UnquantizedWeight(where, kind, parameter.numel(), reason))
+                left_out.append(UnquantizedWeight(where, kind, parameter.numel(), reason))
             else:
                 assert isinstance(module, nn.Linear)
-                found[name] = module
-                first[id(parameter)] = name
+                linears[name] = module
+                first_name[id(parameter)] = name
         if isinstance(module, nn.Linear) and "weight" not in module._parameters:
             reason = "its weight is computed from other parameters"
-            rest.append(UnquantizedWeight(name, kind, module.weight.numel(), reason))
-    return found, tuple(rest)
+            left_out.append(UnquantizedWeight(name, kind, module.weight.numel(), reason))
+    return linears, tuple(left_out)
 
 
 def _owners(root: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
     """The modules that hold each parameter, with their names."""
-    found: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
+    owners: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
     for name, module in root.named_modules(remove_duplicate=False):
         for parameter in module._parameters.values():
             if parameter is not None:
-                found[id(parameter)].append((name, module))
-    return found
+                owners[id(parameter)].append((name, module))
+    return owners
 
 
 def _obstacle(linear: nn.Linear) -> str:
-    """Why a linear layer's weight is not what its inputs are multiplied by; "" if it is."""
+    """Why a linear layer does not simply multiply by its weight; "" if it does."""
     weight = linear.weight
     if parametrize.is_parametrized(linear):
         return "its weight is computed from other parameters"
@@ -90,10 +89,10 @@ def _obstacle(linear: nn.Linear) -> str:
     return ""
 
 
-def _shared(owners: list[tuple[str, nn.Module]], own: str, inside: dict[str, nn.Module]) -> str:
-    """Which other module a weight would change in, if that one is not quantized with it."""
+def _shared(owners: list[tuple[str, nn.Module]], own: str, modules: dict[str, nn.Module]) -> str:
+    """The other, unquantized module that a weight belongs to, as a reason; "" if none."""
     for name, module in owners:
-        if name != own and not (isinstance(module, nn.Linear) and name in inside):
+        if name != own and not (isinstance(module, nn.Linear) and name in modules):
             return f"its weight is also that of {name or 'the module itself'} (tied)"
     return ""
 
@@ -105,11 +104,11 @@ def shared_with(root: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
     return [(other, module) for other, module in owners if module is not layer]
 
 
-def listed(rest: Iterable[UnquantizedWeight]) -> str:
-    """Reasons with the names that they apply to, in one sentence."""
+def list_by_reason(weights: Iterable[UnquantizedWeight]) -> str:
+    """The names by reason, in one sentence."""
     by_reason: dict[str, list[str]] = defaultdict(list)
-    for each in rest:
-        by_reason[each.reason].append(each.name)
+    for weight in weights:
+        by_reason[weight.reason].append(weight.name)
     return "; ".join(
         f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''} ({reason})"
         for reason, names in by_reason.items()

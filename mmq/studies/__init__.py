@@ -1,1 +1,1 @@
-"""Studies of allocations that are known beforehand, through the one trial path."""
+"""Studies of planned allocations, all through `run_trial`."""

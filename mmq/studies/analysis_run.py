@@ -21,7 +21,7 @@ from mmq.studies.figures import path_to_write, save_figure
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """A table of results, and what its columns hold."""
+    """A table of results, and the meaning of its columns."""
 
     file: str = option("", "CSV or JSON file with one row per configuration.")
     bits_columns: str = option(
@@ -69,7 +69,7 @@ class LoggedAnalysis:
 
 
 def run_analysis(options: AnalyzeOptions) -> LoggedAnalysis:
-    """Rank the parts by what their bits matter for the score, and log the findings."""
+    """Rank the parts by how much their bits affect the score, and log the findings."""
     from mmq.tracking import plain_run
 
     report = path_to_write("report", options.report, ".md")
@@ -126,7 +126,7 @@ def _write_report(path: Path, findings: str, figures: Mapping[str, Any]) -> None
 
 
 def _metrics(analysis: Analysis) -> dict[str, float]:
-    """The few numbers by which analyses are sorted."""
+    """The metrics that analyses are sorted by."""
     first = analysis.rankings["score"][0]
     metrics = {"configurations": float(sum(table.n for table in analysis.tables))}
     if first.forest is not None and first.linear is not None:
@@ -155,14 +155,14 @@ def _from_files(options: AnalyzeOptions) -> list[Table]:
     bits = parse_pairs("bits-columns", options.bits_columns)
     tables = []
     for name in (part.strip() for part in options.file.split(",") if part.strip()):
-        found = read_results(Path(name), bits, options.score)
-        if not found.rows:
-            raise InputError(f"{name}: all of its rows are invalid:\n{found.problem_text}")
-        rows = [{**r.allocation.as_dict(), "score": r.metrics["score"]} for r in found.rows]
-        columns = {part: part for part in found.parts}
+        results = read_results(Path(name), bits, options.score)
+        if not results.rows:
+            raise InputError(f"{name}: all of its rows are invalid:\n{results.problem_text}")
+        rows = [{**r.allocation.as_dict(), "score": r.metrics["score"]} for r in results.rows]
+        columns = {part: part for part in results.parts}
         table = make_table(pandas.DataFrame(rows), columns, name=Path(name).stem)
-        if found.problems:
-            note = f"{len(found.problems)} invalid rows skipped:\n{found.problem_text}"
+        if results.problems:
+            note = f"{len(results.problems)} invalid rows skipped:\n{results.problem_text}"
             table = table.noting(note)
         tables.append(table)
     return tables
@@ -171,7 +171,7 @@ def _from_files(options: AnalyzeOptions) -> list[Table]:
 def _from_studies(
     options: AnalyzeOptions,
 ) -> tuple[list[Table], dict[str, str], dict[str, list[Point]]]:
-    """Tables, the studies' links, and the trials whose size is known, by table."""
+    """Tables, the studies' links, and the trials with a size, by table."""
     import pandas
 
     from mmq.tracking.queries import check_quotes, find_trials
@@ -188,13 +188,15 @@ def _from_studies(
     if options.samples:
         read_samples(groups, score)
     tables = []
-    for each in groups:
-        parts, rows = each.rows()
-        values = [each.samples[trial.run_id] for trial in each.trials] if each.samples else None
+    for group in groups:
+        parts, rows = group.rows()
+        values = [group.samples[trial.run_id] for trial in group.trials] if group.samples else None
         columns = {part: part for part in parts}
         frame = pandas.DataFrame(rows)
-        table = make_table(frame, columns, name=each.name, samples=values, pictures=each.pictures)
-        tables.append(table.noting(*each.notes))
-    fronts = {each.name: each.points(score) for each in groups}
-    known = {name: points for name, points in fronts.items() if points}
-    return sorted(tables, key=lambda table: -table.n), links, known
+        table = make_table(
+            frame, columns, name=group.name, samples=values, pictures=group.pictures
+        )
+        tables.append(table.noting(*group.notes))
+    fronts = {group.name: group.points(score) for group in groups}
+    sized = {name: points for name, points in fronts.items() if points}
+    return sorted(tables, key=lambda table: -table.n), links, sized

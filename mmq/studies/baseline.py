@@ -6,17 +6,16 @@ from mmq.contracts import Metric
 from mmq.errors import InputError
 
 ADVICE = (
-    "Check what the model says to the samples (all_predictions.json of its run, or mmq "
+    "Check the model's outputs (all_predictions.json of its run, or mmq "
     "evaluate-baseline), the prompt (--prompt), the data (--data, --dataset), the model (--model) "
     "and the metric (--task). Quantized models are not evaluated."
 )
 
 
 def check_baseline(score: Metric, name: str, bounds: tuple[float, float] | None) -> None:
-    """InputError if no loss could be measured: the unquantized score is the lowest possible.
+    """InputError if the unquantized score is the lowest possible: no loss could be measured.
 
-    name: of the metric. bounds: between which values it lies; if they are unknown, it only has to
-    be a number.
+    name: of the metric. bounds: its range; if unknown, the score only has to be finite.
     """
     value, low = score.value, score.low
     on = f"{name} of {score.n} samples" if score.n else name

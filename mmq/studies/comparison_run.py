@@ -67,14 +67,14 @@ def run_comparison(
     with opened(options, options.quantizers, plugin_options, "compare") as study:
         model = study.first.model
         artifacts = {label: session.artifacts for label, session in study.sessions.items()}
-        for each in artifacts.values():
+        for store in artifacts.values():
             for name in study.components:
-                each.fill(model, name, study.widths)
+                store.fill(model, name, study.widths)
         pairs = study.first.prepared.pairs()
         errors = output_errors(model, pairs, artifacts, study.widths)
         descending = sorted(study.widths, reverse=True)
         trials = study.trials(BitAllocation.uniform(study.components, b) for b in descending)
-        found = Comparison(
+        comparison = Comparison(
             study.name,
             trials[0].record.primary,
             [_row(study, trial, errors) for trial in trials],
@@ -84,15 +84,17 @@ def run_comparison(
             study.run.run_link(),
         )
         with reporting():
-            study.run.log_table("comparison.json", [asdict(row) for row in found.rows])
-            text = f"{found.finding}\n\n{markdown(*found.table)}{found.problem_text}"
+            study.run.log_table("comparison.json", [asdict(row) for row in comparison.rows])
+            text = (
+                f"{comparison.finding}\n\n{markdown(*comparison.table)}{comparison.problem_text}"
+            )
             study.run.describe(text)
-    return found
+    return comparison
 
 
 def _row(study: QuantizerStudy, trial: Trial, errors: Errors) -> Row:
     label, bits = trial.quantizer, trial.allocation[study.components[0]]
-    layers = [each for name in study.components for each in errors.get((label, name, bits), [])]
+    layers = [error for name in study.components for error in errors.get((label, name, bits), [])]
     seconds = None
     if label:
         session = study.sessions[label]

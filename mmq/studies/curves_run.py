@@ -39,9 +39,9 @@ class Curves:
     url: str
 
     def least_bits(self, share: float = SHARE) -> dict[tuple[str, str], int | None]:
-        """By (part, quantizer), from which width on this share of the unquantized score is kept.
+        """By (part, quantizer), the least width from which on this share of the score is retained.
 
-        None if no width on the curve keeps it.
+        None if no width on the curve retains it.
         """
         score = self.unquantized.score
         return {
@@ -88,7 +88,7 @@ def heading(curves: Curves) -> str:
 
 
 def least_table(curves: Curves) -> tuple[tuple[str, ...], list[list[str]]]:
-    """One row per part, one column per quantizer: from which width on the score is kept."""
+    """One row per part, one column per quantizer: the least width that retains the score."""
     least = curves.least_bits()
     names = list(dict.fromkeys(name for _, name in least))
     rows = []

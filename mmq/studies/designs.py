@@ -39,24 +39,24 @@ def sweep(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAlloc
     and of layer types; everything else unquantized. Empty subsets are the unquantized model.
     """
     for bits in _below_16(widths):
-        for chosen in product(_subsets(components), _subsets(GROUPS), _subsets(TYPES)):
-            parts: list[Part] = list(product(*chosen))
-            named = {".".join(part): bits for part in parts}
-            yield BitAllocation.of(named).over(components)
+        for subsets in product(_subsets(components), _subsets(GROUPS), _subsets(TYPES)):
+            parts: list[Part] = list(product(*subsets))
+            bits_of = {".".join(part): bits for part in parts}
+            yield BitAllocation.of(bits_of).over(components)
 
 
 def ablation(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
     """Each component alone at each width, then each pair at all pairs of widths."""
-    tried = _below_16(widths)
+    quantizing = _below_16(widths)
     for size in (1, 2):
-        for some in combinations(components, size):
-            for bits in product(tried, repeat=size):
-                chosen = dict(zip(some, bits, strict=True))
-                yield BitAllocation.of({c: chosen.get(c, UNQUANTIZED) for c in components})
+        for names in combinations(components, size):
+            for bits in product(quantizing, repeat=size):
+                widths_of = dict(zip(names, bits, strict=True))
+                yield BitAllocation.of({c: widths_of.get(c, UNQUANTIZED) for c in components})
 
 
 def grid(components: Sequence[str], widths: Sequence[int]) -> Iterator[BitAllocation]:
     """Every component at every width, large models first; 16 is a width like any other."""
-    tried = sorted(widths, reverse=True)
-    for bits in sorted(product(tried, repeat=len(components)), key=math.prod, reverse=True):
+    descending = sorted(widths, reverse=True)
+    for bits in sorted(product(descending, repeat=len(components)), key=math.prod, reverse=True):
         yield BitAllocation(tuple(zip(components, bits, strict=True)))

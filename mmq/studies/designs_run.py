@@ -1,4 +1,4 @@
-"""Sweep, ablation and grid: studies whose allocations are known beforehand."""
+"""Sweep, ablation and grid: studies of planned allocations."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ DesignOptions = SweepOptions | AblateOptions | GridOptions
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """A kind of study: its allocations, its figure, and the parts that it tells apart."""
+    """A kind of study: its allocations, its figure, and the granularity of its parts."""
 
     kind: str
     allocations: Enumerate
@@ -74,7 +74,7 @@ def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[s
     with opened(options, options.quantizer, plugin_options, design.kind) as study:
         study.run.parts = list(names(study.components, design.granularity))
         trials = study.trials(design.allocations(study.components, study.bits))
-        found = study_of(
+        result = study_of(
             study.name,
             [trial.record for trial in trials],
             study.clusters,
@@ -82,7 +82,7 @@ def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[s
             axis,
             study.floor,
         )
-        results = found.results
+        results = result.results
         with reporting():
             study.run.describe(description(results))
             study.run.save_view(study.run.parts, results.score_name)
@@ -91,4 +91,4 @@ def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[s
             about = ", ".join((options.model, options.task, options.quantizer, samples))
             figure = design.draw(results.points, study.components, results.score_name, about)
             save_figure(study.run, figure, f"{design.kind}.png", path)
-    return found
+    return result

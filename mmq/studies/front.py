@@ -52,13 +52,13 @@ class Results:
 
 
 def conclusion(results: Results, selections: Sequence[Selection] | None = None) -> str:
-    """The verdict, or the selections by the budget, and how sure they are.
+    """The verdict, or the selections by the budget, and how certain they are.
 
-    selections: those of the results, if they were computed already.
+    selections: those of the results, if already computed.
     """
     selections = results.selections() if selections is None else selections
     if results.bounded:
-        return "\n\n".join(each.text for each in selections)
+        return "\n\n".join(selection.text for selection in selections)
     first = selections[0]
     line = verdict(results.points, first.chance, results.floor)
     if baseline(results.points) is None or (first.point is None and not first.sureness):
@@ -69,7 +69,7 @@ def conclusion(results: Results, selections: Sequence[Selection] | None = None) 
 def title(results: Results, selections: Sequence[Selection]) -> str:
     """The title of a study's figure: the selections, then the study's name."""
     if results.bounded:
-        lines = [each.headline for each in selections]
+        lines = [selection.headline for selection in selections]
     else:
         lines = [verdict(results.points, selections[0].chance, results.floor)]
     return "\n".join([*lines, results.name])
@@ -148,9 +148,11 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
             plot.write_html(folder / "front.html")
         run.log_folder(folder)
     metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
-    chosen = next((each.point for each in selections if each.point is not None), None)
-    if chosen is not None:
-        metrics |= {"chosen_bpw": round(chosen.bpw, 4), "chosen_score": round(chosen.score, 4)}
-        if chosen.stored_bpw is not None:
-            metrics["chosen_stored_bpw"] = round(chosen.stored_bpw, 4)
+    selected = next(
+        (selection.point for selection in selections if selection.point is not None), None
+    )
+    if selected is not None:
+        metrics |= {"chosen_bpw": round(selected.bpw, 4), "chosen_score": round(selected.score, 4)}
+        if selected.stored_bpw is not None:
+            metrics["chosen_stored_bpw"] = round(selected.stored_bpw, 4)
     run.log(metrics=metrics)

@@ -9,9 +9,9 @@ LONGEST_NAME = 100  # characters of a study's name: files are named after it
 
 
 def check_name(study: str) -> None:
-    """InputError for a study's name that no file system or MLflow filter could hold.
+    """InputError for a study's name that is unsafe in file names or MLflow filters.
 
-    An empty name is one that mmq makes.
+    Empty is valid: mmq then derives a name.
     """
     if not study or study == safe_name(study):
         return
@@ -24,7 +24,7 @@ def check_name(study: str) -> None:
 
 
 def safe_name(text: str) -> str:
-    """A name like this text that `check_name` accepts; what was cut off counts in a hash.
+    """A name like this text that `check_name` accepts; a hash covers what was cut off.
 
     >>> safe_name("../my model")
     'my-model'

@@ -1,4 +1,4 @@
-"""Pruning: a trial is evaluated in parts and ends once a finished trial dominates it for sure."""
+"""Pruning: evaluate a trial in parts, and stop once a finished trial dominates it."""
 
 import math
 import random
@@ -18,7 +18,7 @@ from mmq.models.size import Size
 from mmq.record import Pruned
 
 RUNGS = (0.1, 0.3, 0.6)  # shares of the pictures after which a trial may be pruned
-FEWEST = 16  # pictures in a part: fewer cost a batch and show next to nothing
+FEWEST = 16  # minimum pictures per part: fewer cost a batch and show almost nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Pruner:
         size: Size,
         saved: SavedOutputs | None = None,
     ) -> tuple[Evaluation, Pruned | None]:
-        """The evaluation of all samples, or of a part of them and why it ends there.
+        """The evaluation of all samples, or of a part of them and why it stopped.
 
         A trial without a rival goes through the same parts: all trials of a study are then
         evaluated in the same batches and share cached features.
@@ -74,21 +74,21 @@ class Pruner:
             if rival is None or standard is None or end == len(pictures):
                 continue
             values |= zip(part, scorer.values(of_part, generated), strict=True)
-            found = lead(
+            margin = lead(
                 standard, [values[k] for picture in pictures[:end] for k in picture],
                 pictures[:end], len(pictures), evaluator.bounds,
             )  # fmt: skip
-            if found.at_least > 0:
+            if margin.at_least > 0:
                 why = Pruned(
                     len(outputs), len(samples), rival.allocation, rival.bpw < size.bpw,
-                    found.observed, found.at_least,
+                    margin.observed, margin.at_least,
                 )  # fmt: skip
                 return _score(scorer, samples, outputs), why
         return _score(scorer, samples, outputs), None
 
 
 def can_prune(task: Task) -> bool:
-    """Whether a part of the samples says something about all of them."""
+    """Whether a part of the samples is informative about all of them."""
     evaluator = task.evaluator
     return (
         isinstance(evaluator, GeneratingEvaluator)
@@ -109,10 +109,10 @@ def rungs(pictures: int) -> list[int]:
 
 def shuffled_pictures(samples: Sequence[Sample], seed: int) -> list[list[int]]:
     """The pictures in a seeded random order, each as the positions of its samples."""
-    found: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for k, sample in enumerate(samples):
-        found.setdefault(sample.image_id, []).append(k)
-    pictures = list(found.values())
+        positions.setdefault(sample.image_id, []).append(k)
+    pictures = list(positions.values())
     random.Random(f"race {seed}").shuffle(pictures)
     return pictures
 

@@ -30,7 +30,7 @@ def parse(text: str) -> list[tuple[str, str, dict[str, str]]]:
     ('gptq:group-size=64:act-order=false', 'gptq', {'group-size': '64', 'act-order': 'false'})
     """
     if not text.strip():
-        return [(each.name, each.name, {}) for each in registry.installed("quantizer")]
+        return [(plugin.name, plugin.name, {}) for plugin in registry.installed("quantizer")]
     parsed: list[tuple[str, str, dict[str, str]]] = []
     for label in (part.strip() for part in text.split(",")):
         name, *texts = label.split(":")
@@ -57,27 +57,31 @@ def build(
     a quantizer override them. InputError for an unknown name or option.
     """
     evaluator_class = registry.load_class("evaluator", options.task, Evaluator)
-    wanted, problems = parse(text), {}
+    parsed, problems = parse(text), {}
     classes: dict[str, type] = {}
-    known = {found.name for found in registry.installed("quantizer")}
-    for label, name, _ in wanted:
+    names = {plugin.name for plugin in registry.installed("quantizer")}
+    for label, name, _ in parsed:
         try:
             classes[label] = registry.load_class("quantizer", name, Quantizer)
         except InputError as error:
-            if name not in known:
+            if name not in names:
                 raise
             problems[label] = str(error)
-    own = [field.name for field in fields(options)]
+    command_options = [field.name for field in fields(options)]
     roles = {"evaluator": evaluator_class, **classes}
-    given = option_fields.distribute(plugin_options, roles, own, sharing=classes)
+    plugin_values = option_fields.distribute(
+        plugin_options, roles, command_options, sharing=classes
+    )
     choices = []
-    for label, name, own_options in wanted:
+    for label, name, own_options in parsed:
         if label not in classes:
             continue
-        mine = option_fields.distribute(own_options, {label: classes[label]})[label]
-        quantizer: Quantizer = option_fields.build(classes[label], given[label] | mine)
+        overrides = option_fields.distribute(own_options, {label: classes[label]})[label]
+        quantizer: Quantizer = option_fields.build(
+            classes[label], plugin_values[label] | overrides
+        )
         choices.append(Choice(label, name, quantizer))
-    return choices, option_fields.build(evaluator_class, given["evaluator"]), problems
+    return choices, option_fields.build(evaluator_class, plugin_values["evaluator"]), problems
 
 
 def fitting(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedOptions(TaskOptions):
-    """What to evaluate in a study whose allocations are known beforehand."""
+    """What to evaluate in a study of planned allocations."""
 
     bits: str = option("4,3,2", "Widths to quantize at (e.g. 4,3).")
     study: str = option(
@@ -89,19 +89,19 @@ class QuantizerStudy:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Between which values scores lie, if the evaluator says so."""
+        """The range of scores, if the evaluator defines it."""
         return self.first.prepared.evaluator.bounds
 
     @property
     def floor(self) -> float | None:
-        """The lowest possible score, if the evaluator says so."""
+        """The lowest possible score, if the evaluator defines it."""
         return None if self.bounds is None else self.bounds[0]
 
     def trials(self, allocations: Iterable[BitAllocation]) -> list[Trial]:
         """The unquantized model, then every allocation with every quantizer.
 
-        What is on disk is not evaluated again. RuntimeError if some trials failed: completed ones
-        are saved, and the next call retries the others.
+        Trials with a saved record are not evaluated again. RuntimeError if some trials failed:
+        completed ones are saved, and the next call retries the others.
         """
         unquantized = BitAllocation.uniform(self.components, UNQUANTIZED)
         baseline = Planned(next(iter(self.sessions)), unquantized)
@@ -122,7 +122,7 @@ class QuantizerStudy:
         ]
 
     def _check_baseline(self, records: Mapping[Planned, TrialRecord]) -> None:
-        """InputError if the unquantized model scores nothing: there is nothing to compare then."""
+        """InputError if the unquantized score is the lowest possible: nothing can be compared."""
         for record in records.values():
             try:
                 check_baseline(record.score, record.primary, self.bounds)
@@ -169,7 +169,7 @@ def opened(
     prepared = prepare_quantizers(
         options, evaluator, [(c.name, c.quantizer) for c in usable], allocations
     )
-    eval_specs = [each.eval_spec for each in prepared]
+    eval_specs = [entry.eval_spec for entry in prepared]
     name = options.study or study_name(kind, options, [spec.key for spec in eval_specs])
     parent = find_study(options.experiment, name, signature(eval_specs, kind))
     with (

@@ -1,6 +1,6 @@
-"""Records of trials on disk: one file per trial, written whole before anything else happens.
+"""Records of trials on disk: one file per trial, written before anything else happens.
 
-The record of a pruned trial has another suffix: whoever asks for a full record does not get it.
+The record of a pruned trial has another suffix, so that it is never mistaken for a full one.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ class Records:
 
     @classmethod
     def of(cls, eval_spec: EvalSpec) -> "Records":
-        """Those of an eval spec, whichever study ran them."""
+        """The records of an eval spec, from any study."""
         return cls(home() / "records" / eval_spec.key)
 
     def path(self, allocation: BitAllocation | str) -> Path:
@@ -40,7 +40,7 @@ class Records:
         return self.path(allocation).with_suffix(".pruned")
 
     def put(self, record: TrialRecord) -> TrialRecord:
-        """Write a record; from here on the trial cannot be lost."""
+        """Save a record; from then on the trial cannot be lost."""
         place = self.path if record.pruned is None else self.path_of_pruned
         sealed.write_json(place(record.allocation), record.to_json())
         return record
@@ -59,8 +59,8 @@ class Records:
 
     def all(self) -> list[TrialRecord]:
         """Every record of a trial that was evaluated on all samples."""
-        found = (_read(path) for path in sorted(self.folder.glob("*.json")))
-        return [record for record in found if record is not None]
+        records = (_read(path) for path in sorted(self.folder.glob("*.json")))
+        return [record for record in records if record is not None]
 
 
 def _read(path: Path) -> TrialRecord | None:

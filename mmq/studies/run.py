@@ -27,12 +27,13 @@ def copy_trial(
     spec: TrialSpec,
     record: TrialRecord,
     save: Callable[[TrialRecord], object] | None = None,
-    tell: Callable[[], None] | None = None,
+    on_logged: Callable[[], None] | None = None,
     **tags: str,
 ) -> None:
-    """Log a trial that another study evaluated in a nested run of this one: saved, logged, told.
+    """Log a trial that another study evaluated, in a nested run of this one.
 
-    save: is given the record with the nested run's id; from then on SIGINT and SIGTERM wait.
+    save: called with the record and its nested run's id; from then on SIGINT and SIGTERM are
+    deferred. on_logged: called at the end.
     """
     tags |= {"mmq.recorded_by": record.run_id}
     with ExitStack() as stack:
@@ -41,8 +42,8 @@ def copy_trial(
             if save is not None:
                 save(record.in_run(trial.run_id))
             trial.finish_copy(record)
-        if tell is not None:
-            tell()
+        if on_logged is not None:
+            on_logged()
 
 
 def ends_study(error: BaseException, failures: int) -> bool:
@@ -63,7 +64,7 @@ class Planned:
 def run_planned(
     run: "StudyRun", planned: Sequence[Planned], sessions: Mapping[str, Session]
 ) -> dict[Planned, TrialRecord]:
-    """The records of these trials; what is on disk or in MLflow already is not evaluated again.
+    """The records of these trials; trials saved on disk or in MLflow are not evaluated again.
 
     sessions: by label. A trial that fails is skipped, and retried by the next call; after several
     failures in a row the last one is raised.
@@ -96,7 +97,7 @@ def _one(
 ) -> TrialRecord:
     """One trial's record: from disk, from its MLflow run, or evaluated now."""
     record = records.get(spec.allocation)
-    if record is None and logged_as is not None:  # damaged or lost here, but logged
+    if record is None and logged_as is not None:  # damaged or missing here, but logged
         if (fetched := run.record(logged_as)) is not None:
             return records.put(fetched)
     elif record is not None:

@@ -1,7 +1,7 @@
-"""How far a model's decisions move when one part of it alone is quantized.
+"""How much a model's decisions change when a single part of it is quantized.
 
-Cheap beside a trial: a few pairs are read once, nothing is generated. And less noisy than a score
-on as few samples: every token of a right answer says how sure the model still is of everything.
+Cheaper than a trial: a few pairs are read once and nothing is generated. Less noisy than a score
+on as few samples: every token of a correct answer yields a full distribution.
 """
 
 import logging
@@ -38,8 +38,8 @@ def profile(
 ) -> Profile:
     """The loss of every part alone at every width; cached on disk, so it is measured once.
 
-    The loss is the Kullback-Leibler divergence, in nats a decision, of the quantized model from
-    the unquantized one: of the next token along right answers, or of what a retrieval model
+    The loss is the Kullback-Leibler divergence, in nats per decision, of the quantized model from
+    the unquantized one: of the next token along correct answers, or of what a retrieval model
     ranks. It is measured on calibration pairs: none of them is evaluated. Where there are none,
     or a family does not say what its models decide, the loss is the squared error of the part's
     layers, weighted by their size.
@@ -55,66 +55,66 @@ def profile(
             for part, row in cached.items()
         }
     try:
-        measured = _moved(model, artifacts, _few(prepared.pairs()), parts, widths)
+        measured = _divergences(model, artifacts, _few(prepared.pairs()), parts, widths)
     except InputError as error:
-        log.warning("sensitivity: %s; the layers' own errors are taken instead", error)
+        log.warning("sensitivity: %s; using the layers' own errors instead", error)
         measured = _layer_errors(model, artifacts, parts, widths)
-    found = {part: _falling(row) for part, row in measured.items()}
-    sealed.write_json(path, found)
-    return found
+    losses = {part: _monotone(row) for part, row in measured.items()}
+    sealed.write_json(path, losses)
+    return losses
 
 
 def _few(pairs: Calibration) -> Calibration:
-    """PAIRS of the pairs, evenly from all of them."""
+    """PAIRS of the pairs, evenly spaced."""
     step = max(1, len(pairs.pairs) // PAIRS)
     return Calibration(pairs.pairs[::step][:PAIRS])
 
 
-def _falling(losses: Mapping[int, float]) -> dict[int, float]:
+def _monotone(losses: Mapping[int, float]) -> dict[int, float]:
     """Losses by ascending width, none below that of a larger width."""
-    found, floor = {}, 0.0
+    result, floor = {}, 0.0
     for bits in sorted(losses, reverse=True):
-        floor = found[bits] = max(floor, losses[bits])
-    return dict(sorted(found.items()))
+        floor = result[bits] = max(floor, losses[bits])
+    return dict(sorted(result.items()))
 
 
-def _moved(
+def _divergences(
     model: LoadedModel,
     artifacts: Artifacts,
     calibration: Calibration,
     parts: Sequence[str],
     widths: Sequence[int],
 ) -> Profile:
-    before = _decisions(model, calibration)
-    found: Profile = {part: {} for part in parts}
+    reference = _decisions(model, calibration)
+    losses: Profile = {part: {} for part in parts}
     total = len(parts) * len(widths)
     with tqdm(total=total, desc="sensitivity", leave=False, disable=artifacts.quiet) as bar:
         for part in parts:
             for bits in widths:
                 if bits == UNQUANTIZED:
-                    found[part][bits] = 0.0
+                    losses[part][bits] = 0.0
                 else:
                     allocation = BitAllocation.of({part: bits}).over(model.components)
                     try:
                         artifacts.write_(model, allocation)
-                        found[part][bits] = divergence(before, _decisions(model, calibration))
+                        losses[part][bits] = divergence(reference, _decisions(model, calibration))
                     finally:
                         model.restore_()
                 bar.update()
-    return found
+    return losses
 
 
 def _decisions(model: LoadedModel, calibration: Calibration) -> list[Tensor]:
     """Log-probabilities of all that the model decides for these pairs; InputError without any."""
     outputs = [forward() for forward in calibration.forwards(model, padded=True)]
-    found = [each.cpu() for each in outputs if each is not None]
-    if not found:
+    decisions = [output.cpu() for output in outputs if output is not None]
+    if not decisions:
         raise InputError(
-            f"{type(model.family).__name__} does not say what its models decide"
+            f"{type(model.family).__name__} returns no decisions of its models"
             if outputs
             else "there are no calibration pairs"
         )
-    return found
+    return decisions
 
 
 def divergence(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
@@ -135,7 +135,7 @@ def _layer_errors(
     model: LoadedModel, artifacts: Artifacts, parts: Sequence[str], widths: Sequence[int]
 ) -> Profile:
     """Squared errors of the layers, of their outputs where known, weighted by their weights."""
-    found: Profile = {part: dict.fromkeys(widths, 0.0) for part in parts}
+    errors: Profile = {part: dict.fromkeys(widths, 0.0) for part in parts}
     total = sum(component.weights for component in model.components.values())
     narrow = [bits for bits in widths if bits != UNQUANTIZED]
     for name, component in model.components.items():
@@ -148,5 +148,5 @@ def _layer_errors(
                     error = report.output_error or report.relative_error or 0.0
                     if layers[report.name] in inside:
                         share = report.shape[0] * report.shape[1] / total
-                        found[part][bits] += share * error**2
-    return found
+                        errors[part][bits] += share * error**2
+    return errors

@@ -1,4 +1,4 @@
-"""A loaded model and its evaluator, ready to run trials: opened once, closed however it ends."""
+"""A loaded model and its evaluator, ready to run trials; always closed at the end."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -60,14 +60,14 @@ class Session:
         run: "StudyRun",
         allocation: BitAllocation,
         save: Callable[[TrialRecord], object],
-        tell: Callable[[], None] | None = None,
+        on_logged: Callable[[], None] | None = None,
         pruner: Pruner | None = None,
         check_size: Callable[[Size], None] | None = None,
         **tags: str,
     ) -> TrialRecord:
-        """One trial in a nested run of a study: evaluated, saved on disk, logged, told.
+        """One trial in a nested run of a study: evaluated, saved on disk, logged.
 
-        From the end of the evaluation on, SIGINT and SIGTERM wait.
+        on_logged: called at the end. SIGINT and SIGTERM are deferred once the evaluation ends.
         """
         spec = self.spec(allocation)
         with ExitStack() as stack:
@@ -77,8 +77,8 @@ class Session:
                 record = result.record.in_run(trial.run_id)
                 save(record)
                 trial.finish(result)
-            if tell is not None:
-                tell()
+            if on_logged is not None:
+                on_logged()
         return record
 
 
@@ -106,6 +106,6 @@ def opened(
         if not quiet:
             show_prompt(first.eval_spec)
         model = first.load()
-        yield [Session(each, model, each.artifacts(store, quiet), quiet) for each in prepared]
+        yield [Session(entry, model, entry.artifacts(store, quiet), quiet) for entry in prepared]
     finally:
         first.task.close()

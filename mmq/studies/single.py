@@ -22,7 +22,7 @@ class BaselineOptions(EvalOptions):
 
 @dataclass(frozen=True, slots=True)
 class SingleTrial:
-    """A logged trial: what it found, its details, and its page in MLflow."""
+    """A logged trial: its record, its details, and its page in MLflow."""
 
     record: TrialRecord
     details: TrialDetails

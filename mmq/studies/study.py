@@ -86,7 +86,7 @@ class Study:
 
     @property
     def conclusion(self) -> str:
-        """The verdict, and how sure it is."""
+        """The verdict, and how certain it is."""
         return conclusion(self.results)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever dies while they are written."""
+"""Atomic writes: a file is complete or absent, even if its writer is killed."""
 
 import errno
 import logging
@@ -14,70 +14,74 @@ import psutil
 from mmq.system.disk import naming
 
 log = logging.getLogger(__name__)
-UNFINISHED = "unfinished"  # the folder, beside the files, in which they are written
-ABANDONED = 3600  # seconds after which a half-written file has no writer any more
-ASIDE = "set-aside"  # ending of a folder that stood in a file's place
+UNFINISHED = "unfinished"  # folder beside the files in which they are written
+ABANDONED = 3600  # age in seconds from which a half-written file counts as abandoned
+ASIDE = "set-aside"  # suffix of a folder that was in a file's place
 
 
 @contextmanager
-def whole(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Where to write what shall be at `path`: it gets there when the block has ended well.
+def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; the file written there replaces `path` when the block succeeds.
 
-    durable: it is on the disk by then, so that a power cut leaves no other one. Missing folders
-    are made. What killed processes left behind is removed after an hour. An OSError names `path`.
+    durable: flush to disk first, so that a power cut leaves a complete file. Creates missing
+    folders, removes files that killed processes left over an hour ago, and names `path` in every
+    OSError.
     """
     folder = path.parent / UNFINISHED
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    aside = folder / f"{os.getpid()}-{threading.get_ident()}-{path.name}"
+    temporary = folder / f"{os.getpid()}-{threading.get_ident()}-{path.name}"
     try:
         with naming(path):
-            yield aside
+            yield temporary
             if durable:
-                sync(aside)
-            _put(aside, path)
+                sync(temporary)
+            _put(temporary, path)
             if durable:
                 sync(path.parent)
     finally:
-        with suppress(OSError):  # it cannot be had away: what went wrong before counts
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):  # an error inside the block matters more
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file, or a folder's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # folders of some network disks
+        if error.errno not in (
+            errno.EINVAL,
+            errno.EBADF,
+        ):  # some network disks cannot flush folders
             raise
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def _put(aside: Path, path: Path) -> None:
-    """Put a file in its place; a folder that stands there is set aside, not removed."""
+def _put(temporary: Path, path: Path) -> None:
+    """Move a file into place; a folder with its name is renamed, not removed."""
     try:
-        aside.replace(path)
+        temporary.replace(path)
     except (IsADirectoryError, FileExistsError, OSError) as error:
         if not path.is_dir() or path.is_symlink():
             raise
-        other = path.with_name(f"{path.name}.{time.time_ns()}.{ASIDE}")
-        path.rename(other)
-        log.warning("%s was a folder and is now %s (%s)", path, other.name, error.strerror)
-        aside.replace(path)
+        renamed = path.with_name(f"{path.name}.{time.time_ns()}.{ASIDE}")
+        path.rename(renamed)
+        log.warning("%s was a folder and is now %s (%s)", path, renamed.name, error.strerror)
+        temporary.replace(path)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written, an hour after they did."""
-    for old in folder.iterdir():
-        # also where somebody else was quicker, or it is a folder: it harms nobody
+    """Remove half-written files of killed processes after an hour."""
+    for path in folder.iterdir():
+        # another process may have removed it, or it is a folder: both are harmless
         with suppress(OSError):
-            if time.time() - old.lstat().st_mtime > ABANDONED and not has_writer(old.name):
-                old.unlink()
+            if time.time() - path.lstat().st_mtime > ABANDONED and not has_writer(path.name):
+                path.unlink()
 
 
 def has_writer(name: str) -> bool:
-    """Whether the process that began a file runs on this machine: clocks may be set."""
+    """Whether the process that started a file still runs; file times alone can be wrong."""
     pid = name.partition("-")[0]
     return pid.isdigit() and len(pid) < 10 and psutil.pid_exists(int(pid))

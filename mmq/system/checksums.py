@@ -1,4 +1,4 @@
-"""Folders of files that are read again later: their checksums lie among them, in a sealed file."""
+"""Checksums of a folder's files, in a sealed file among them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ NAME = "checksums.json"
 
 
 def seal_folder(folder: Path, name: str, durable: bool = True) -> None:
-    """Write the checksums of all files in a folder, under a name that `check_folder` is given."""
+    """Write the checksums of a folder's files, sealed with a name for `check_folder`."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME):
         files[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -24,16 +24,16 @@ def seal_folder(folder: Path, name: str, durable: bool = True) -> None:
 
 
 def expected(folder: Path, name: str) -> Mapping[str, str]:
-    """Checksums by file. FileNotFoundError or Unusable where they are not known."""
+    """Checksums by file; FileNotFoundError or Unusable if there are no valid ones."""
     data = sealed.read_bytes(folder / NAME)
     files: Mapping[str, str] = sealed.load_json(data, f"{name}/{NAME}")["files"]
     return files
 
 
 def check_folder(folder: Path, name: str) -> dict[str, Unusable]:
-    """What is wrong with a folder's files, by file; empty where all is as it was written.
+    """Problems by file; empty if every file is as it was written.
 
-    FileNotFoundError or Unusable where the checksums themselves cannot be had.
+    FileNotFoundError or Unusable if the checksums themselves cannot be read.
     """
     problems: dict[str, Unusable] = {}
     for file, checksum in expected(folder, name).items():
@@ -45,7 +45,7 @@ def check_folder(folder: Path, name: str) -> dict[str, Unusable]:
 
 
 def check_file(path: Path, checksum: str) -> None:
-    """Unusable where a file is not there or not of this checksum."""
+    """Raise Unusable if a file is missing or has another checksum."""
     try:
         data = sealed.read_bytes(path)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The device and the number format that a command computes with."""
+"""The device and dtype that a command computes with."""
 
 import re
 
@@ -10,13 +10,13 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def resolve_device(device: str, dtype: str) -> tuple[str, str]:
-    """The device and dtype that auto stands for here; InputError for one that is not there."""
+    """Resolve "auto"; InputError for a device or dtype that is not available."""
     import torch
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if re.fullmatch(r"cuda(:\d+)?", device):
-        # only counted: a tensor there would take its share of the GPU from the workers
+        # only count them: creating a tensor would take GPU memory from the workers
         count = torch.cuda.device_count()
         if int(device.partition(":")[2] or 0) >= count:
             raise InputError(f"device: {device!r} was given, but torch sees {count} GPUs")
@@ -30,17 +30,17 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
 
 
 def check_device(device: str) -> None:
-    """InputError for a device that torch does not know, or cannot compute on here."""
+    """InputError for a device that torch does not recognize or cannot use here."""
     import torch
 
     try:
-        known = torch.device(device)
+        target = torch.device(device)
     except RuntimeError as error:
         raise InputError(
-            f"device: {device!r} is not one of auto, cpu, cuda, cuda:1, mps, xpu and so on"
+            f"device: {device!r} is not a device; choose e.g. auto, cpu, cuda, cuda:1, mps or xpu"
         ) from error
     try:
-        torch.ones(1, device=known).item()
+        torch.ones(1, device=target).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"device: torch cannot compute on {device!r} here ({reason})") from error

@@ -1,4 +1,4 @@
-"""What a disk refuses, in a sentence: full, read-only, not allowed, a file for a folder."""
+"""Disk errors as one sentence each: full, read-only, permission denied, and so on."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ REASONS = {
     errno.ENOTCONN: "the network file system is not connected",
     errno.EHOSTDOWN: "the network file system is not reachable",
 }
-SAID = {  # by databases and libraries that do not pass the number on
+MESSAGES = {  # of databases and libraries that drop the error number
     r"database or disk is full": errno.ENOSPC,
     r"attempt to write a readonly database": errno.EROFS,
     r"unable to open database file": errno.EACCES,
@@ -44,16 +44,16 @@ SAID = {  # by databases and libraries that do not pass the number on
     r"Read-only file system": errno.EROFS,
 }
 MIB = 2**20
-LITTLE = 16 * MIB  # less than this is as good as full
+LOW_SPACE = 16 * MIB  # bytes: less than this counts as full
 PROBE = 64 * 1024  # bytes
 
 
 def trouble(error: BaseException) -> OSError | None:
-    """The disk's refusal behind an error, its number known; None for another error."""
-    seen: set[int] = set()
+    """The disk error behind an exception, with its errno; None for any other exception."""
+    visited: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
+    while cause is not None and id(cause) not in visited:
+        visited.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in REASONS:
             return cause
         if not isinstance(cause, OSError) and (number := _number(str(cause))) is not None:
@@ -64,43 +64,43 @@ def trouble(error: BaseException) -> OSError | None:
 
 
 def _number(text: str) -> int | None:
-    """The error number that a library's message tells of."""
-    if (found := re.search(r"\(os error (\d+)\)", text)) and int(found[1]) in REASONS:
-        return int(found[1])
-    return next((number for said, number in SAID.items() if re.search(said, text)), None)
+    """The errno that a library's message implies."""
+    if (match := re.search(r"\(os error (\d+)\)", text)) and int(match[1]) in REASONS:
+        return int(match[1])
+    return next((number for pattern, number in MESSAGES.items() if re.search(pattern, text)), None)
 
 
 def sentence(error: BaseException, *folders: Path) -> str | None:
-    """What the disk refused and what to do about it; None for an error of another kind.
+    """What failed on disk and what to do about it; None for an error of another kind.
 
-    folders: where to look for the disk if the error does not name a file.
+    folders: candidates to report if the error names no file.
     """
-    refused = trouble(error)
-    if refused is None or refused.errno is None:
+    failure = trouble(error)
+    if failure is None or failure.errno is None:
         return None
-    reason = REASONS[refused.errno]
-    path = None if refused.filename is None else Path(os.fsdecode(refused.filename))
-    if refused.errno in FULL:
+    reason = REASONS[failure.errno]
+    path = None if failure.filename is None else Path(os.fsdecode(failure.filename))
+    if failure.errno in FULL:
         return (
-            f"{_full(reason, path, refused, folders)} Completed work is saved: free some "
+            f"{_full(reason, path, failure, folders)} Completed work is saved: free some "
             f"space, or set MMQ_HOME or TMPDIR to another disk, and run the command again."
         )
     if path is None:
-        refusing = [str(place) for place in folders if not os.access(place, os.W_OK)]
-        shown = ", ".join(refusing) or _first_line(error)
-        return f"{reason} ({shown}). Correct it and run the command again."
+        unwritable = [str(place) for place in folders if not os.access(place, os.W_OK)]
+        where = ", ".join(unwritable) or _first_line(error)
+        return f"{reason} ({where}). Fix it and run the command again."
     elsewhere = ", or set MMQ_HOME to another folder" if path.is_relative_to(home()) else ""
-    return f"{path}: {reason}. Correct it{elsewhere}, and run the command again."
+    return f"{path}: {reason}. Fix it{elsewhere}, and run the command again."
 
 
-def _full(reason: str, path: Path | None, refused: OSError, folders: tuple[Path, ...]) -> str:
+def _full(reason: str, path: Path | None, failure: OSError, folders: tuple[Path, ...]) -> str:
     if path is not None:
-        needed = getattr(refused, "needed", None)
+        needed = getattr(failure, "needed", None)
         more = "" if needed is None else f", {in_mib(needed)} needed"
         return f"{path}: {reason} ({free_text(path)}{more})."
-    low = [place for place in folders if free(place) < LITTLE]
-    shown = "; ".join(f"{place}: {free_text(place)}" for place in low or folders)
-    return f"{reason[0].upper()}{reason[1:]} on a disk ({shown})."
+    low = [place for place in folders if free(place) < LOW_SPACE]
+    where = "; ".join(f"{place}: {free_text(place)}" for place in low or folders)
+    return f"{reason[0].upper()}{reason[1:]} on a disk ({where})."
 
 
 def _first_line(error: BaseException) -> str:
@@ -108,12 +108,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def in_mib(size: float) -> str:
-    """A size for people."""
+    """A size in MiB, for messages."""
     return f"{size / MIB:.1f} MiB"
 
 
 def free(path: Path) -> float:
-    """Bytes that may still be written where a path is, or would be; inf where unknown."""
+    """Free bytes on the disk of a path that may not exist yet; inf if unknown."""
     for place in (path, *path.parents):
         with suppress(OSError):
             return shutil.disk_usage(place).free
@@ -121,45 +121,45 @@ def free(path: Path) -> float:
 
 
 def free_text(path: Path) -> str:
-    """How much is free, in words."""
+    """The free space, for messages."""
     size = free(path)
     return "free space unknown" if size == float("inf") else f"{in_mib(size)} free"
 
 
 def places() -> tuple[Path, ...]:
     """Folders that a command writes into."""
-    found = [home(), Path.cwd()]
+    folders = [home(), Path.cwd()]
     store = os.environ.get("MLFLOW_TRACKING_URI", "")
     if store.startswith("sqlite:///"):
-        found.append(Path(store.removeprefix("sqlite:///")).parent)
-    with suppress(OSError):  # no folder for temporary files can be written
-        found.append(Path(tempfile.gettempdir()))
-    return tuple(dict.fromkeys(found))
+        folders.append(Path(store.removeprefix("sqlite:///")).parent)
+    with suppress(OSError):  # there is no writable temporary folder
+        folders.append(Path(tempfile.gettempdir()))
+    return tuple(dict.fromkeys(folders))
 
 
 @contextmanager
 def naming(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Let a refusal of the disk within the block name this file and the bytes it needed."""
+    """Add this file and the bytes it needed to a disk error inside the block."""
     try:
         yield
     except Exception as error:
-        refused = error if isinstance(error, OSError) else trouble(error)
-        if refused is None or refused.filename is not None or refused.errno is None:
+        failure = error if isinstance(error, OSError) else trouble(error)
+        if failure is None or failure.filename is not None or failure.errno is None:
             raise
-        named = OSError(refused.errno, refused.strerror, str(path))
-        named.needed = needed  # type: ignore[attr-defined]
-        raise named from error
+        with_name = OSError(failure.errno, failure.strerror, str(path))
+        with_name.needed = needed  # type: ignore[attr-defined]
+        raise with_name from error
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> None:
-    """Write all of the bytes: an almost full disk takes a part of them without an error."""
+    """Write all bytes: an almost full disk accepts some of them without an error."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def check_writable(folder: Path) -> None:
-    """InputError where a folder cannot be made or takes no file: before expensive work."""
+    """InputError if a folder cannot be created or written to; call it before expensive work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with naming(folder, PROBE), tempfile.TemporaryFile(dir=folder, buffering=0) as file:

@@ -1,4 +1,4 @@
-"""The environment of a process that runs mmq: quiet libraries, and no password in an address."""
+"""The environment of an mmq process: quiet libraries, and no passwords in addresses."""
 
 import os
 
@@ -13,7 +13,7 @@ QUIET = {
 
 
 def set_up_environment() -> None:
-    """Quiet the libraries, unless the user chose otherwise, and move credentials out of sight."""
+    """Quiet the libraries, unless the user set otherwise, and hide credentials."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     hide_credentials()

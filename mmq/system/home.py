@@ -1,4 +1,4 @@
-"""Where mmq keeps what it computed: studies, quantized weights, the embedded data."""
+"""The folder for studies, quantized weights and the embedded data."""
 
 import functools
 import hashlib
@@ -16,28 +16,28 @@ FOLDER = ".mmq"
 def home() -> Path:
     """$MMQ_HOME; else .mmq beside a local MLflow store; else .mmq in the current folder.
 
-    A project that `mlflow run` has put into a temporary folder keeps it in the user's data folder,
-    for each tracking server: the next run has another temporary folder.
+    A project that `mlflow run` cloned into a temporary folder uses the user's data folder, one per
+    tracking server: the next run gets another temporary folder.
     """
-    if given := os.environ.get("MMQ_HOME"):
-        return Path(given).absolute()
+    if configured := os.environ.get("MMQ_HOME"):
+        return Path(configured).absolute()
     here, uri = Path(FOLDER).absolute(), os.environ.get("MLFLOW_TRACKING_URI", "")
-    if (beside := _folder_of(uri)) is not None:
-        used = beside / FOLDER
+    if (store_folder := _folder_of(uri)) is not None:
+        folder = store_folder / FOLDER
     elif uri and _is_temporary_project():
-        used = _of_user(uri) or here
+        folder = _user_folder(uri) or here
     else:
-        used = here
-    if used.resolve() != here.resolve() and any((here / name).exists() for name in _WORK):
-        _report_unused(here, used)
-    return used
+        folder = here
+    if folder.resolve() != here.resolve() and any((here / name).exists() for name in _WORK):
+        _report_unused(here, folder)
+    return folder
 
 
-_WORK = ("studies.db", "studies", "records", "store")  # what shows that a folder was worked in
+_WORK = ("studies.db", "studies", "records", "store")  # any of these means that a folder was used
 
 
 def _folder_of(uri: str) -> Path | None:
-    """The folder of a local store (SQLite, or files); None where there is no such folder."""
+    """The folder of a local store (SQLite, or files); None if there is no such folder."""
     file = re.match(r"sqlite(?:\+\w+)?:///(?!:memory:)([^?]+)", uri)
     path = file[1] if file else unquote(urlsplit(uri).path) if uri.startswith("file:") else ""
     folder = Path(path).absolute().parent
@@ -45,16 +45,18 @@ def _folder_of(uri: str) -> Path | None:
 
 
 def _is_temporary_project() -> bool:
-    """Whether `mlflow run` has fetched this project: a clone, or what a zip file held."""
+    """Whether `mlflow run` fetched this project, as a clone or a zip file."""
     temporary = Path(tempfile.gettempdir()).resolve()
     return bool(os.environ.get("MLFLOW_RUN_ID")) and temporary in Path.cwd().resolve().parents
 
 
-def _of_user(uri: str) -> Path | None:
-    """A folder of the user's for this tracking server; None where the user has no home."""
-    given = os.environ.get("XDG_DATA_HOME", "")
+def _user_folder(uri: str) -> Path | None:
+    """The user's folder for this tracking server; None if the user has no home folder."""
+    data_home = os.environ.get("XDG_DATA_HOME", "")
     try:
-        data = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "share"
+        data = (
+            Path(data_home) if Path(data_home).is_absolute() else Path.home() / ".local" / "share"
+        )
     except RuntimeError:
         return None
     parts = urlsplit(uri)
@@ -64,8 +66,8 @@ def _of_user(uri: str) -> Path | None:
 
 
 @functools.cache
-def _report_unused(older: Path, used: Path) -> None:
+def _report_unused(unused: Path, folder: Path) -> None:
     log.warning(
-        "%s is not used: work is in %s now, beside the MLflow store. MMQ_HOME=%s uses the older "
-        "folder.", older, used, older,
+        "%s is not used: results are now saved in %s, beside the MLflow store. Set MMQ_HOME=%s to "
+        "use the older folder.", unused, folder, unused,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The bytes of a picture become 8-bit RGB pixels; only formats that Pillow decodes by itself."""
+"""Decode image bytes to 8-bit RGB, in formats that Pillow decodes without other programs."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ _facts: dict[str, ImageFacts] = {}  # by the sha256 of the content
 
 
 def decode_image(name: str, content: bytes) -> Image.Image:
-    """The picture as a viewer shows it, as RGB; InputError with its name if it cannot be read.
+    """The picture as a viewer shows it, in RGB; InputError with its name if it cannot be read.
 
     Upright by its EXIF orientation, the first of several frames, transparency on white, gray of
     16 bits scaled to 8. Colour profiles are not applied.
@@ -37,10 +37,10 @@ def decode_image(name: str, content: bytes) -> Image.Image:
 
 
 def image_facts(name: str, content: bytes) -> ImageFacts:
-    """Digest and size; decodes the content the first time that this process sees it.
+    """Digest and size; the content is decoded once per process.
 
-    The digest is the sha256 of the content and, where a rule of `image_modes` changes what is
-    shown, of the rule's version. InputError with the picture's name if it cannot be read.
+    The digest is the sha256 of the content and, if a rule of `image_modes` changes the pixels, of
+    the rule's version. InputError with the picture's name if it cannot be read.
     """
     hashed = hashlib.sha256(content)
     key = hashed.hexdigest()
@@ -64,13 +64,13 @@ def _decode(name: str, content: bytes) -> tuple[Image.Image, bool]:
         raise InputError(
             f"image: {name} cannot be read (it is empty, damaged or not one of {supported})"
         ) from error
-    except Exception as error:  # Pillow raises whatever a damaged file leads its readers to
+    except Exception as error:  # Pillow raises almost anything for a damaged file
         reason = str(error) or type(error).__name__
         raise InputError(f"image: {name} cannot be read ({reason})") from error
 
 
 @cache
 def _formats() -> list[str]:
-    """The supported formats; none for which Pillow starts another program."""
+    """The supported formats, without those for which Pillow starts another program."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]

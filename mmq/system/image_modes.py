@@ -1,4 +1,4 @@
-"""A decoded picture as a viewer shows it, in 8-bit RGB, whatever its file stores."""
+"""A decoded picture as a viewer shows it, in 8-bit RGB, whatever mode its file has."""
 
 from functools import cache
 from typing import Any
@@ -39,40 +39,38 @@ def as_shown(image: Image.Image) -> tuple[Image.Image, bool]:
     turn = TURNS.get(_orientation(image))
     transparent = image.has_transparency_data
     if image.mode in GRAY_16 or image.mode in ("I", "F"):
-        shown = _gray(image)
+        rgb = _gray(image)
     elif image.mode == "LAB":
-        shown = _from_lab(image)
+        rgb = _from_lab(image)
     elif transparent:
-        shown = _on_white(image, raw)
+        rgb = _on_white(image, raw)
     else:
-        shown = image.convert("RGB")
+        rgb = image.convert("RGB")
     plain = image.mode in PLAIN_MODES and not transparent and turn is None
-    return (shown if turn is None else shown.transpose(turn)), plain
+    return (rgb if turn is None else rgb.transpose(turn)), plain
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file stores its pixels, like "RGB;16B"; Pillow forgets it when it loads them."""
+    """The file's pixel format, like "RGB;16B"; read it first: Pillow drops it on load."""
     tiles = getattr(image, "tile", None) or [(None, None, None, "")]
-    found = tiles[0][3]
-    return str(found[0] if isinstance(found, tuple) and found else found)
+    mode = tiles[0][3]
+    return str(mode[0] if isinstance(mode, tuple) and mode else mode)
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's orientation; 1, upright, if there is none or it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises whatever damaged EXIF leads to; viewers ignore that, too
+    except Exception:  # Pillow raises almost anything for damaged EXIF, which viewers ignore
         return 1
 
 
 def _on_white(image: Image.Image, raw: str) -> Image.Image:
-    given = image.info.get("transparency")
-    if raw in SCALES and isinstance(given, int):
-        image.info["transparency"] = given * SCALES[raw]
-    if raw.startswith("RGB;16") and given is not None:
-        raise InputError(
-            "one transparent colour of 16 bits is not supported; use an alpha channel"
-        )
+    transparency = image.info.get("transparency")
+    if raw in SCALES and isinstance(transparency, int):
+        image.info["transparency"] = transparency * SCALES[raw]
+    if raw.startswith("RGB;16") and transparency is not None:
+        raise InputError("a 16-bit transparent colour is not supported; use an alpha channel")
     if image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     colours = image.convert("RGBA")
@@ -81,14 +79,14 @@ def _on_white(image: Image.Image, raw: str) -> Image.Image:
 
 
 def _gray(image: Image.Image) -> Image.Image:
-    """Gray of 16 or 32 bits or floats, scaled to 8 bits."""
+    """16-bit, 32-bit or float gray, scaled to 8 bits."""
     values = numpy.asarray(image)
     levels = _levels_of_floats(values) if image.mode == "F" else _levels(values, image)
     tags = getattr(image, "tag_v2", {})
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         levels = 255 - levels
-    if isinstance(given := image.info.get("transparency"), int):
-        levels = numpy.where(values == given, 255, levels)
+    if isinstance(transparency := image.info.get("transparency"), int):
+        levels = numpy.where(values == transparency, 255, levels)
     return Image.fromarray(levels.astype(numpy.uint8)).convert("RGB")
 
 
@@ -98,10 +96,10 @@ def _levels(values: Gray, image: Image.Image) -> Gray:
     if image.mode in GRAY_16 and bits == (12,):
         return numpy.right_shift(values, 4)
     if low < 0 or high > 65535:
-        raise InputError(f"{_range(image, low, high)}; 0 to 65535 are supported")
+        raise InputError(f"{_range(image, low, high)}; 0 to 65535 is supported")
     if image.mode == "I" and image.format not in FULL_SCALE_16 and 0 < high < 256:
         raise InputError(
-            f"{_range(image, low, high)}: are these 8 bits or 16? Save it with 8 bits"
+            f"{_range(image, low, high)}: 8 or 16 bits deep? Save the image with 8 bits"
         )
     return numpy.right_shift(values, 8)
 
@@ -109,13 +107,13 @@ def _levels(values: Gray, image: Image.Image) -> Gray:
 def _levels_of_floats(values: Gray) -> Gray:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # NaN, too
-        raise InputError(f"its floats are from {low:g} to {high:g}; 0 to 1 are supported")
+        raise InputError(f"its floats range from {low:g} to {high:g}; 0 to 1 is supported")
     levels: Gray = numpy.rint(values * 255)
     return levels
 
 
 def _range(image: Image.Image, low: int, high: int) -> str:
-    return f"its integers of mode {image.mode} are from {low} to {high}"
+    return f"its mode {image.mode} integers range from {low} to {high}"
 
 
 @cache
@@ -125,6 +123,6 @@ def _lab_to_rgb() -> Any:
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    found = ImageCms.applyTransform(image, _lab_to_rgb())
-    assert found is not None  # not in place
-    return found
+    rgb = ImageCms.applyTransform(image, _lab_to_rgb())
+    assert rgb is not None  # not in place
+    return rgb

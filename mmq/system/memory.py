@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system."""
+"""Return freed memory to the system."""
 
 import ctypes
 import functools
@@ -8,17 +8,16 @@ from collections.abc import Callable
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # another C library than glibc
         return None
-    return found
+    return function
 
 
 def trim() -> None:
-    """Return what glibc keeps of freed tensors: gigabytes where caches of keys and values grew.
+    """Return freed tensors that glibc holds on to: gigabytes after large key-value caches.
 
-    Without it a model's peak while it is quantized is that of quantizing on top of what the
-    evaluation before it left behind.
+    Without it, the peak of quantizing comes on top of memory left over from the last evaluation.
     """
     if (malloc_trim := _malloc_trim()) is not None:
         malloc_trim(0)

@@ -1,7 +1,7 @@
-"""Who is working on something: a process, told apart from a later one with the same number.
+"""Identify a process, even if a later one reuses its number.
 
-No clock is asked: start times that are derived from it move when it is set. Where there is /proc,
-a process is known by its ticks since the boot, and the boot by its own id.
+The clock is not used: start times derived from it move when it is set. Where there is /proc, a
+process is identified by its start in ticks since boot, and the boot by its own id.
 """
 
 import os
@@ -12,19 +12,19 @@ from pathlib import Path
 
 import psutil
 
-FIRST_NAMESPACE = "4026531836"  # of processes, as Linux numbers the one that all machines have
-TOLERANCE = 2.0  # seconds that two looks at one start time may differ by
+FIRST_NAMESPACE = "4026531836"  # Linux's number of the initial PID namespace
+TOLERANCE = 2.0  # seconds by which two readings of one start time may differ
 PROC = Path("/proc")
 
 
 def host() -> str:
-    """Name of the machine, with its own id where it has one: names are not always unique.
+    """Name of the machine, with its id if it has one: names are not always unique.
 
-    In a container it is the container's: process numbers of another one mean nothing here.
+    In a container, the container's: process numbers of another container mean nothing here.
     """
     path = Path("/etc/machine-id")
-    own = _text(path)[:8]
-    return "+".join([socket.gethostname(), *filter(None, [own, _container()])])
+    machine_id = _text(path)[:8]
+    return "+".join([socket.gethostname(), *filter(None, [machine_id, _container()])])
 
 
 def owner() -> str:
@@ -33,13 +33,13 @@ def owner() -> str:
 
 
 def is_here(text: str) -> bool:
-    """Whether an owner is a process of this host, running or not, so that `is_gone` can tell."""
+    """Whether an owner is a process of this host that `is_gone` can check, running or not."""
     pid, started = _here(text)
     return pid is not None and not (_by_clock(started) and _exists(pid))
 
 
 def is_gone(text: str) -> bool:
-    """Whether an owner is a process of this host that no longer runs; False where in doubt."""
+    """Whether an owner is a process of this host that no longer runs; False if unsure."""
     pid, started = _here(text)
     if pid is None:
         return False
@@ -56,11 +56,11 @@ def is_gone(text: str) -> bool:
 
 
 def _here(text: str) -> tuple[int | None, str]:
-    """Number and start of an owner of this host; None for those of other hosts."""
+    """PID and start of an owner on this host; the PID is None for other hosts."""
     where, _, rest = text.partition(":")
     pid, _, started = rest.partition(":")
-    known = where == host() and pid.isascii() and pid.isdigit()
-    return (int(pid) if known else None), started
+    is_local = where == host() and pid.isascii() and pid.isdigit()
+    return (int(pid) if is_local else None), started
 
 
 def _number(text: str) -> float:
@@ -71,25 +71,25 @@ def _number(text: str) -> float:
 
 
 def _by_clock(started: str) -> bool:
-    """Whether a start is a time of the clock, while this system has better."""
+    """Whether a start is a clock time although this system offers ticks."""
     return "-" not in started and "-" in (_started(os.getpid()) or "")
 
 
 @cache
 def _boot() -> str:
-    """The boot's own id; "" where the system has none."""
+    """The id of this boot; "" if the system has none."""
     return _text(PROC / "sys/kernel/random/boot_id")[:8]
 
 
 def _container() -> str:
-    """What tells a container from its host and from others; "" outside of containers."""
+    """An id that distinguishes containers and their host; "" outside containers."""
     try:
-        found = re.search(r"\d+", os.readlink("/proc/self/ns/pid"))
+        namespace = re.search(r"\d+", os.readlink("/proc/self/ns/pid"))
     except OSError:
         return ""
-    if found is None or found[0] == FIRST_NAMESPACE:
+    if namespace is None or namespace[0] == FIRST_NAMESPACE:
         return ""
-    return f"{_boot()}.{found[0]}"
+    return f"{_boot()}.{namespace[0]}"
 
 
 def _text(path: Path) -> str:
@@ -100,16 +100,16 @@ def _text(path: Path) -> str:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third on; None where they cannot be read."""
+    """The fields of /proc/PID/stat from the third on; None if they cannot be read."""
     try:
-        # the second one, the name, may hold anything, brackets too
+        # the second field, the name, may contain brackets
         return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
 
 
 def _exists(pid: int) -> bool:
-    """Whether a process runs; a zombie does not: its parent has not looked yet."""
+    """Whether a process runs; a zombie does not."""
     fields = _stat(pid)
     if fields:
         return fields[0] not in ("Z", "X", "x")

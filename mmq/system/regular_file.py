@@ -1,4 +1,4 @@
-"""Files that a user or a download put in place: only regular ones are opened, within a bound."""
+"""Read files of a user or a download: only regular ones, up to a size limit."""
 
 import os
 import stat
@@ -21,16 +21,16 @@ OTHER_KINDS = {
 
 
 def other_kind(path: Path) -> str:
-    """What lies there instead of a regular file, like "a named pipe"; "" for a regular file.
+    """The kind of a file that is not regular, like "a named pipe"; "" for a regular file.
 
-    Links are followed. OSError where nothing is there or it may not be looked at.
+    Links are followed. OSError if the file is missing or not accessible.
     """
     mode = stat.S_IFMT(path.stat().st_mode)
     return "" if mode == stat.S_IFREG else OTHER_KINDS.get(mode, "not a regular file")
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there that may be looked at; False for a name that none can have."""
+    """Whether this is an accessible folder; False for a name that no folder can have."""
     try:
         return path.is_dir()
     except OSError:  # a link in a loop, a name that is too long
@@ -39,13 +39,13 @@ def is_folder(path: Path) -> bool:
 
 @contextmanager
 def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
-    """The file, opened for reading bytes; InputError beginning with `role` where it cannot be.
+    """The file, opened for reading bytes; InputError starting with `role` if it cannot be.
 
     A pipe, a socket, a device or a folder is refused at once: reading one could hang.
     """
     try:
         kind = other_kind(path)
-        # O_NONBLOCK: should a pipe have come in between, opening it does not wait for a writer
+        # O_NONBLOCK: if a pipe replaced the file meanwhile, do not wait for a writer
         handle = -1 if kind else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise InputError(f"{role}: {path} cannot be read: it does not exist") from error
@@ -53,7 +53,7 @@ def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{role}: {path} cannot be opened ({reason})") from error
     if kind:
-        raise InputError(f"{role}: {path} is {kind}; a regular file is needed there")
+        raise InputError(f"{role}: {path} is {kind}; give a regular file")
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise InputError(f"{role}: {path} is not a regular file")
@@ -61,22 +61,22 @@ def open_regular(path: Path, role: str) -> Iterator[BinaryIO]:
 
 
 def read_regular(path: Path, role: str, limit: int = DEFAULT_LIMIT) -> bytes:
-    """The bytes of a regular file; InputError where there are more than `limit`."""
+    """The bytes of a regular file; InputError if there are more than `limit`."""
     with open_regular(path, role) as file:
         try:
             large = os.fstat(file.fileno()).st_size > limit
             content = b"" if large else file.read(limit + 1)
         except OSError as error:
             raise InputError(f"{role}: {path} cannot be read ({error.strerror})") from error
-    if large or len(content) > limit:  # it may have grown, or not say its size
+    if large or len(content) > limit:  # it may have grown, or not report its size
         raise InputError(
-            f"{role}: {path} has more than {limit / MIB:g} MiB, the most that is read of one"
+            f"{role}: {path} is larger than {limit / MIB:g} MiB, the limit for such files"
         )
     return content
 
 
 def read_text(path: Path, role: str, limit: int = DEFAULT_LIMIT) -> str:
-    """The same as text without a byte order mark; InputError naming the line that is not UTF-8."""
+    """A file's text without a byte order mark; InputError names the line that is not UTF-8."""
     content = read_regular(path, role, limit)
     try:
         return content.decode("utf-8-sig")

@@ -1,10 +1,10 @@
-"""Files that are read again: sealed when they are written, checked whenever they are used.
+"""Sealed files: hashed when they are written, verified whenever they are read.
 
-A seal is a hash of everything that a reader takes from a file, and of the name it was written
-under, so that a file in another one's place does not pass. It protects against damage, such as a
-bad sector, a cut file or a mixed-up copy, not against people.
+A seal is a hash of a file's content and of its name, so that a file in another one's place is
+rejected. It protects against damage, such as a bad sector, a truncated file or a mixed-up copy,
+not against people.
 
-What is damaged is computed again, with a warning, and stays in its place until then.
+Damaged files are computed again, with a warning, and stay in place until then.
 """
 
 import hashlib
@@ -22,55 +22,55 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmq.system.atomic import whole
+from mmq.system.atomic import atomic_write
 
 log = logging.getLogger(__name__)
 SEAL = re.compile(rb',?\s*"seal": "([0-9a-f]{64})"\s*\}\s*\Z')
-HEAD = 65  # bytes in front of sealed bytes: a hash and a line end
+HEAD = 65  # length of the header of sealed bytes: a hash and a newline
 CONTENTS = "its contents are not those that were stored"
-# what opening a file raises whose header names types, shapes or places that do not exist
+# raised by opening a file whose header has invalid types, shapes or offsets
 HEADER = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
-UNSEALED = "it has no checksum: it is cut, or an earlier version of mmq wrote it"
+UNSEALED = "it has no checksum: it is truncated, or an earlier version of mmq wrote it"
 
 
-class Unusable(Exception):  # noqa: N818 - each says what is wrong
-    """A stored file that cannot be used; its text says why."""
+class Unusable(Exception):  # noqa: N818 - subclasses name the problem
+    """A stored file that cannot be used; the message is the reason."""
 
 
 class Damaged(Unusable):
-    """It does not hold what was stored."""
+    """Its content is not what was stored."""
 
 
 class NotReadable(Unusable):
-    """It may hold what was stored, but it may not be read."""
+    """It may be intact, but there is no permission to read it."""
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """A file's status. FileNotFoundError without one, Unusable for what must not be opened.
+    """A file's status; FileNotFoundError if it is missing, Unusable if it is not regular.
 
-    A pipe would be waited for, a device may never end.
+    Reading a pipe could block, and a device may never end.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(str(path)) from error
     except OSError as error:
         raise unusable(error) from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise Damaged("it is not a regular file")
-    return found
+    return status
 
 
 def unusable(error: OSError) -> Unusable:
     """The reason why a file cannot be read, without its name."""
-    said = error.strerror or str(error)
+    reason = error.strerror or str(error)
     if isinstance(error, PermissionError):
-        return NotReadable(f"it cannot be read: {said}")
-    return Damaged(f"it cannot be read: {said}")
+        return NotReadable(f"it cannot be read: {reason}")
+    return Damaged(f"it cannot be read: {reason}")
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. FileNotFoundError or Unusable where it cannot be had."""
+    """A file's content; FileNotFoundError or Unusable if it cannot be read."""
     check_regular(path)
     try:
         return path.read_bytes()
@@ -81,7 +81,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def report(path: Path, problem: Unusable) -> None:
-    """Warn of a file that is computed again."""
+    """Warn that a file cannot be used and is computed again."""
     kind = "is damaged" if isinstance(problem, Damaged) else "cannot be used"
     log.warning("%s %s (%s): computed again", path, kind, problem)
 
@@ -96,25 +96,25 @@ def dump_json(facts: Mapping[str, Any], name: str, indent: int | None = None) ->
 
 
 def load_json(data: bytes, name: str) -> dict[str, Any]:
-    """The mapping of `dump_json`. Damaged where the text is not that, or not of that name."""
-    found = SEAL.search(data[-200:])
-    if found is None:
+    """The mapping that `dump_json` wrote; Damaged if the text or the name differs."""
+    seal = SEAL.search(data[-200:])
+    if seal is None:
         raise Damaged(UNSEALED if data.strip() else "it cannot be read: it is empty")
-    body = data[: len(data) - len(found[0])]
-    if _hash(body, name) != found[1].decode():
+    body = data[: len(data) - len(seal[0])]
+    if _hash(body, name) != seal[1].decode():
         raise Damaged(CONTENTS)
-    facts: dict[str, Any] = json.loads(body + b"}")  # after the check: it is what we wrote
+    facts: dict[str, Any] = json.loads(body + b"}")  # verified above: we wrote it
     return facts
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
     """Write a mapping, sealed with the names of the file and of its folder."""
-    with whole(path) as aside:
-        aside.write_text(dump_json(facts, _name(path)))
+    with atomic_write(path) as temporary:
+        temporary.write_text(dump_json(facts, _name(path)))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote; None where there is nothing, or, with a warning, no use of it."""
+    """What `write_json` wrote; None if it is missing or, with a warning, unusable."""
     try:
         return verified_json(path)
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def seal_bytes(body: bytes, name: str) -> bytes:
 
 
 def unseal_bytes(data: bytes, name: str) -> bytes:
-    """The bytes of `seal_bytes`; Damaged where they are not."""
+    """The bytes that `seal_bytes` sealed; Damaged if they differ."""
     if not re.match(rb"[0-9a-f]{64}\n", data):
         raise Damaged(UNSEALED if data else "it cannot be read: it is empty")
     if _hash(data[HEAD:], name) != data[: HEAD - 1].decode():
@@ -163,19 +163,19 @@ def write_tensors(
 ) -> None:
     """Write tensors with texts about them, sealed with a name.
 
-    beside: texts that may differ between files of the same content; sealed, but no part of the
+    beside: texts that may differ between files of the same content; sealed, but excluded from the
     content's hash.
     """
     about, beside = dict(about or {}), dict(beside or {})
     content = tensor_hash(tensors, json.dumps([name, about], sort_keys=True))
     metadata = {**about, **beside, "sha256": content, "seal": _seal(content, about, beside)}
     metadata |= {"beside": json.dumps(sorted(beside))}
-    with whole(path, durable) as aside:
-        save_file(dict(tensors), aside, metadata=metadata)
+    with atomic_write(path, durable) as temporary:
+        save_file(dict(tensors), temporary, metadata=metadata)
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and all texts of `write_tensors`; FileNotFoundError or Unusable without them."""
+    """Tensors and all texts that `write_tensors` wrote; FileNotFoundError or Unusable."""
     tensors, metadata = _open(path, tensors=True)
     about = _check_texts(metadata)
     if tensor_hash(tensors, json.dumps([name, about], sort_keys=True)) != metadata["sha256"]:
@@ -184,7 +184,7 @@ def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """The texts alone, checked by themselves."""
+    """The texts alone, verified without the tensors."""
     _, metadata = _open(path, tensors=False)
     _check_texts(metadata)
     return metadata
@@ -196,27 +196,27 @@ def _open(path: Path, tensors: bool) -> tuple[dict[str, Tensor], dict[str, str]]
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = file.keys() if tensors else ()
-            return {each: file.get_tensor(each) for each in names}, metadata
+            return {name: file.get_tensor(name) for name in names}, metadata
     except FileNotFoundError:
         raise
     except OSError as error:
         raise unusable(error) from error
     except HEADER as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise Damaged(f"it cannot be read: {said}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise Damaged(f"it cannot be read: {reason}") from error
 
 
 def _check_texts(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The texts that the content's hash covers; Damaged where any text was changed."""
+    """The texts that the content's hash covers; Damaged if any text was changed."""
     if not {"sha256", "seal", "beside"} <= metadata.keys():
         raise Damaged(UNSEALED)
-    own = {k: v for k, v in metadata.items() if k not in ("sha256", "seal", "beside")}
+    texts = {k: v for k, v in metadata.items() if k not in ("sha256", "seal", "beside")}
     try:
         names = set(json.loads(metadata["beside"]))
     except (ValueError, TypeError) as error:
         raise Damaged(CONTENTS) from error
-    about = {k: v for k, v in own.items() if k not in names}
-    beside = {k: v for k, v in own.items() if k in names}
+    about = {k: v for k, v in texts.items() if k not in names}
+    beside = {k: v for k, v in texts.items() if k in names}
     if _seal(metadata["sha256"], about, beside) != metadata["seal"]:
         raise Damaged(CONTENTS)
     return about

@@ -1,4 +1,4 @@
-"""Passwords of the environment: kept out of everything that is printed, logged or written."""
+"""Keep the environment's passwords out of everything that is printed, logged or written."""
 
 import base64
 import os
@@ -13,18 +13,18 @@ HIDDEN = "***"
 TRACKING = "MLFLOW_TRACKING_URI"
 URIS = (TRACKING, "MLFLOW_REGISTRY_URI")
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
-VARIABLES = (  # whose whole value is a secret
+VARIABLES = (  # their entire value is a secret
     PASSWORD, "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "PGPASSWORD", "HF_TOKEN",
 )  # fmt: skip
 SECRET = r"(?:password|passwd|pwd|passphrase|token|secret|signature|sig|api_?key|access_?key\w*)"
-# greedy up to the last @ before a blank or quote: passwords may hold / and @ that nobody encoded
+# greedy up to the last @ before a blank or quote: passwords may contain unencoded / and @
 _USERINFO = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<who>(?:(?!://)[^\s'\"<>`])*)@", re.I
 )
 _QUERY = re.compile(rf"(?P<name>[?&;][\w.-]*{SECRET}=)[^&;#\s'\"<>`)]+", re.I)
-SHORTEST = 5  # characters of a secret that is looked for outside of addresses
-COMMON = ("mlflow", "postgres", "password", "admin", "localhost")  # words that texts must keep
+SHORTEST = 5  # minimum length of a secret that is redacted outside addresses
+COMMON = ("mlflow", "postgres", "password", "admin", "localhost")  # words that are never redacted
 
 
 def redact(text: str) -> str:
@@ -36,23 +36,23 @@ def redact(text: str) -> str:
     if "@" in text:
         text = _USERINFO.sub(_hide, text)
     text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
-    for secret in _known():
+    for secret in _secrets():
         if secret in text:
             text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", HIDDEN, text)
     return text
 
 
-def _hide(found: re.Match[str]) -> str:
-    user, colon, password = found["who"].partition(":")
+def _hide(match: re.Match[str]) -> str:
+    user, colon, password = match["who"].partition(":")
     if re.search(r"[/?#]", user) or re.match(r"\d*[/?#]", password):  # the @ is in its path
-        return found[0]
-    return f"{found['scheme']}{f'{user}:' if colon and user else ''}{HIDDEN}@"
+        return match[0]
+    return f"{match['scheme']}{f'{user}:' if colon and user else ''}{HIDDEN}@"
 
 
 def hide_credentials() -> None:
-    """Move user and password of the tracking server's address into the variables for them.
+    """Move the user and password of MLflow's addresses into their environment variables.
 
-    MLflow prints and logs the address, not those. Call it before MLflow is imported.
+    MLflow prints and logs addresses, not these variables. Call it before MLflow is imported.
     """
     for name in URIS:
         parts = _split(os.environ.get(name, ""))
@@ -60,10 +60,12 @@ def hide_credentials() -> None:
             continue
         who, _, host = parts.netloc.rpartition("@")
         user, _, password = who.partition(":")
-        given = {USER: unquote(user), PASSWORD: unquote(password)}
-        if name != TRACKING and any(os.environ.get(k) not in (None, v) for k, v in given.items()):
-            continue  # MLflow has one user for both: this server's stays in its address
-        os.environ |= {k: v for k, v in given.items() if v}
+        credentials = {USER: unquote(user), PASSWORD: unquote(password)}
+        if name != TRACKING and any(
+            os.environ.get(k) not in (None, v) for k, v in credentials.items()
+        ):
+            continue  # MLflow has one user for both servers: this one's stays in its address
+        os.environ |= {k: v for k, v in credentials.items() if v}
         os.environ[name] = parts._replace(netloc=host).geturl()
 
 
@@ -73,24 +75,24 @@ def _split(uri: str) -> SplitResult | None:
     return None
 
 
-def _known() -> set[str]:
-    """Secrets of the environment in every spelling, but for words that texts need."""
-    found = {text for name in VARIABLES if (text := os.environ.get(name))}
+def _secrets() -> set[str]:
+    """The environment's secrets in every encoding, except common words."""
+    secrets = {text for name in VARIABLES if (text := os.environ.get(name))}
     plain = {*COMMON, os.environ.get(USER, "")}
     for value in _environment():
         if "://" in value and (parts := _split(value)) is not None:
-            found |= set(_in_address(parts))
+            secrets |= set(_in_address(parts))
             plain |= {parts.scheme, parts.netloc.rpartition("@")[2].partition(":")[0],
                       unquote(parts.netloc.partition(":")[0]), parts.path.strip("/")}  # fmt: skip
     if (user := os.environ.get(USER)) and (password := os.environ.get(PASSWORD)):
-        found.add(base64.b64encode(f"{user}:{password}".encode()).decode())
+        secrets.add(base64.b64encode(f"{user}:{password}".encode()).decode())
     spellings = (str, lambda text: quote(text, ""), quote_plus, lambda text: repr(text)[1:-1])
-    spelled = {spell(text) for text in found for spell in spellings}
+    spelled = {spell(text) for text in secrets for spell in spellings}
     return {text for text in spelled if len(text) >= SHORTEST and text not in plain}
 
 
 def _environment() -> list[str]:
-    """The values of all variables. MLflow's threads set and remove some meanwhile."""
+    """The values of all variables; MLflow's threads may change some meanwhile."""
     values = [os.environ.get(name) for name in list(os.environ)]
     return [value for value in values if value is not None]
 
@@ -106,7 +108,7 @@ def _in_address(parts: SplitResult) -> Iterator[str]:
 
 
 class Redacted:
-    """A text stream that hides secrets in what is written to it; otherwise the stream it wraps."""
+    """A wrapper of a text stream that redacts what is written to it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -117,7 +119,7 @@ class Redacted:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """As `write`, line by line."""
+        """Write lines without their secrets."""
         for line in lines:
             self.write(line)
 
@@ -126,12 +128,12 @@ class Redacted:
 
 
 def hide_in_output() -> None:
-    """Redact what this process prints from now on: messages, warnings, tracebacks, progress.
+    """Redact everything this process prints from now on: messages, tracebacks, progress bars.
 
-    Streams are wrapped only where the environment has a secret.
+    Streams are wrapped only if the environment has a secret.
     """
     addresses = any("://" in v and redact(v) != v for v in _environment())
-    if addresses or _known():
+    if addresses or _secrets():
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if not isinstance(stream, Redacted):

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: raised once, again when lost, held back where nothing may end halfway."""
+"""SIGINT and SIGTERM: raised once, repeated if lost, deferred while results are saved."""
 
 import math
 import os
@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 10  # seconds after an interrupt in which further signals count as the same
-AGAIN = 0.05  # seconds after which an interrupt that got lost is repeated
+PATIENCE = 10  # seconds in which further signals count as the same interrupt
+AGAIN = 0.05  # delay in seconds before a lost interrupt is repeated
 
 
 class Interrupt:
-    """A signal handler that raises KeyboardInterrupt, once for signals that come together.
+    """A signal handler that raises KeyboardInterrupt once per burst of signals.
 
-    `mmq` under `mlflow run` gets two, one from the terminal and one from MLflow; the second must
-    not hurt the cleaning up. Python drops what is raised while it calls a finalizer or a weak
-    reference's callback: then the interrupt is repeated.
+    Under `mlflow run`, mmq gets two, one from the terminal and one from MLflow; the second must
+    not interrupt the cleanup. Python drops exceptions raised inside a finalizer or a weak
+    reference's callback: the interrupt is then repeated.
     """
 
     def __init__(self) -> None:
@@ -28,13 +28,13 @@ class Interrupt:
 
     def install(self) -> None:
         """Handle SIGINT and SIGTERM from now on; only in the main thread."""
-        for each in SIGNALS:
-            signal.signal(each, self)
+        for signum in SIGNALS:
+            signal.signal(signum, self)
         report = sys.unraisablehook
 
-        def unraisable(lost: "sys.UnraisableHookArgs") -> None:
-            if lost.exc_type is not KeyboardInterrupt:
-                report(lost)
+        def unraisable(details: "sys.UnraisableHookArgs") -> None:
+            if details.exc_type is not KeyboardInterrupt:
+                report(details)
                 return
             self._last = -math.inf
             timer = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
@@ -44,7 +44,7 @@ class Interrupt:
         sys.unraisablehook = unraisable
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt, unless that was done a moment ago."""
+        """Raise KeyboardInterrupt, unless one was raised a moment ago."""
         now = time.monotonic()
         if now - self._last > PATIENCE:
             self._last = now
@@ -53,10 +53,10 @@ class Interrupt:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back: what is computed is logged and told before they count.
+    """Defer SIGINT and SIGTERM until computed results are saved and logged.
 
-    By handlers, not by a mask: the system gives a signal that one thread blocks to another one,
-    and Python handles it in the main thread all the same. In other threads there is nothing to do.
+    Uses handlers, not a mask: a signal that one thread blocks is delivered to another, and Python
+    still handles it in the main thread. In other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,15 +67,15 @@ def signals_deferred() -> Iterator[None]:
 
 @contextmanager
 def _deferred(signum: int) -> Iterator[None]:
-    came = []
-    before = signal.getsignal(signum)
-    if before is None:  # a handler that is not Python's could not be put back
+    received = []
+    previous = signal.getsignal(signum)
+    if previous is None:  # a handler that was not set from Python cannot be restored
         yield
         return
     try:
-        signal.signal(signum, lambda *_: came.append(signum))
+        signal.signal(signum, lambda *_: received.append(signum))
         yield
     finally:
-        signal.signal(signum, before)
-        if came:
+        signal.signal(signum, previous)
+        if received:
             signal.raise_signal(signum)

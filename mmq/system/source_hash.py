@@ -1,4 +1,4 @@
-"""A hash of the source that runs: provenance, which is logged and decides nothing."""
+"""A hash of the running source code: logged as provenance, never compared."""
 
 import hashlib
 import inspect
@@ -8,8 +8,5 @@ from importlib import import_module
 
 @cache
 def source_hash(module: str) -> str:
-    """A hash of a loaded module's source, as it was when this process first asked for it.
-
-    What is edited later is not what runs here.
-    """
+    """A hash of a loaded module's source, cached at the first call: later edits do not run."""
     return hashlib.sha256(inspect.getsource(import_module(module)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The versions of mmq's own computations: raised by hand when their results change."""
+"""Versions of mmq's own computations, raised by hand when their results change."""
 
 from importlib import import_module
 
@@ -6,9 +6,9 @@ ROOMS = ("tensors", "quantization", "data", "models", "evaluation")  # that chan
 
 
 def room_versions(*rooms: str) -> dict[str, int]:
-    """`VERSION` of these rooms of mmq, of all that compute codes or scores if none is named.
+    """`VERSION` of these rooms of mmq; by default, of all that compute codes or scores.
 
-    Whatever is stored under a key counts the versions of the rooms that it depends on. A test
-    holds the source of these rooms against recorded hashes: see tests/test_identity.py.
+    The keys of stored results include the versions of the rooms that they depend on. A test
+    compares the source of these rooms with recorded hashes: see tests/test_identity.py.
     """
     return {room: import_module(f"mmq.{room}").VERSION for room in rooms or ROOMS}

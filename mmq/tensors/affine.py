@@ -16,7 +16,7 @@ SCALE_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }
-ROWS = 1024  # processed at once: a float32 copy of a large layer is large
+ROWS = 1024  # processed at once: a float32 copy of a whole layer can be large
 
 
 class MappingType(Enum):
@@ -72,7 +72,7 @@ def choose_qparams(
 
     bits: one width, or a tensor of widths that broadcasts with the ranges. scale_dtype: what the
     scales are stored in; they are rounded to it first, see `round_scale`. min_span: narrower
-    ranges are treated as this wide (autoawq: 1e-5). An empty range gets the scale 1.
+    ranges are widened to it (autoawq: 1e-5). An empty range gets the scale 1.
     """
     levels = 2**bits - 1
     if mapping is MappingType.SYMMETRIC_NO_CLIPPING:
@@ -94,7 +94,7 @@ def choose_qparams(
 
 
 def round_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scales as they are stored in a dtype, in the dtype that they were given in.
+    """Scales rounded to a dtype, returned in their own dtype.
 
     A scale that is not a normal number there (in float16: below 6.1e-5 or above 65504) is left as
     it is: a layer with such a scale is stored in float32, see `stored_scale`.
@@ -105,7 +105,7 @@ def round_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def stored_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """A layer's scales in the dtype that they were rounded to, or in float32 if one was not."""
+    """A layer's scales in the dtype that they were rounded to, or float32 if one does not fit."""
     stored = scale.to(dtype)
     return stored if torch.equal(stored.to(scale.dtype), scale) else scale.float()
 

@@ -1,8 +1,8 @@
-"""What a layer read during calibration: sums over all of its inputs, in memory that is bounded.
+"""What a layer read during calibration: sums over all of its inputs, in bounded memory.
 
-Both GPTQ and AWQ judge a weight by what it does to the layer's outputs. For inputs X (tokens, in)
+GPTQ and AWQ both judge a weight by its effect on the layer's outputs. For inputs X (tokens, in)
 and a changed weight W + D the squared error of the outputs is trace(D X^T X D^T): the Gram matrix
-X^T X is all that has to be kept of the inputs, however many there are.
+X^T X is all that must be stored of the inputs, however many there are.
 """
 
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-STRIP = 512  # columns of the Gram matrix added to at once; only its upper triangle is
-ROWS = 1024  # of a weight whose outputs are weighed at once
+STRIP = 512  # columns of the Gram matrix updated at once, in its upper triangle only
+ROWS = 1024  # of a weight whose output errors are computed at once
 
 
 class LayerInputs:
     """Sums over the inputs of layers that read the same tensor.
 
     gram: (in, in), sum of x x^T. magnitude: (in,), mean of |x|. count: number of inputs (tokens).
-    dropped: inputs left out because they were not finite. rows: up to `keep` of the inputs, drawn
-    evenly from all that came (a seeded reservoir). All are float32 on the inputs' device.
+    dropped: inputs left out because they were not finite. rows: up to `max_rows` of the inputs,
+    sampled uniformly from all so far (a seeded reservoir). All are float32 on the inputs' device.
     """
 
     def __init__(
-        self, features: int, device: str | torch.device = "cpu", keep: int = 0, seed: int = 0
+        self, features: int, device: str | torch.device = "cpu", max_rows: int = 0, seed: int = 0
     ) -> None:
-        self.features, self.keep = features, keep
-        self.count = self.dropped = self._kept = 0
+        self.features, self.max_rows = features, max_rows
+        self.count = self.dropped = self._row_count = 0
         self._gram = torch.zeros(features, features, device=device)
         self._absolute = torch.zeros(features, device=device)
-        self._rows = torch.zeros(keep, features, device=device)
+        self._rows = torch.zeros(max_rows, features, device=device)
         self._generator = torch.Generator().manual_seed(seed)
         self._mirrored = True
 
@@ -37,7 +37,7 @@ class LayerInputs:
     def update_(self, inputs: Tensor) -> None:
         """Add inputs (..., in) of any float dtype."""
         x = inputs.detach().reshape(-1, self.features).float()
-        if not torch.isfinite(x.sum()):  # a sum is cheap; which inputs they are is looked up then
+        if not torch.isfinite(x.sum()):  # a sum is cheap; find the inputs only if it is not finite
             usable = torch.isfinite(x).all(-1)
             self.dropped += int((~usable).sum())
             x = x[usable]
@@ -52,24 +52,26 @@ class LayerInputs:
         self.count += len(x)
 
     def _sample_(self, x: Tensor) -> None:
-        """Keep each of the inputs so far with the same probability."""
-        if not self.keep:
+        """Sample uniformly from the inputs so far (reservoir sampling)."""
+        if not self.max_rows:
             return
         number = torch.arange(self.count, self.count + len(x))
         place = (torch.rand(len(x), generator=self._generator) * (number + 1)).long()
-        place = torch.where(number < self.keep, number, place)
-        taken = (place < self.keep).nonzero()[:, 0]
-        last = dict(zip(place[taken].tolist(), taken.tolist(), strict=True))  # the last one stays
+        place = torch.where(number < self.max_rows, number, place)
+        accepted = (place < self.max_rows).nonzero()[:, 0]
+        last = dict(
+            zip(place[accepted].tolist(), accepted.tolist(), strict=True)
+        )  # the last one wins
         if last:
             self._rows[list(last.keys())] = x[list(last.values())]
-        self._kept = min(self.keep, self.count + len(x))
+        self._row_count = min(self.max_rows, self.count + len(x))
 
     def add_(self, other: "LayerInputs") -> None:
-        """Add what another one has seen."""
+        """Add the sums and rows of another one."""
         self._gram = self.gram + other.gram
         self._absolute += other._absolute
-        self._rows[self._kept : self._kept + other._kept] = other.rows
-        self._kept += other._kept
+        self._rows[self._row_count : self._row_count + other._row_count] = other.rows
+        self._row_count += other._row_count
         self.count += other.count
         self.dropped += other.dropped
 
@@ -77,7 +79,7 @@ class LayerInputs:
     def gram(self) -> Tensor:
         """Sum of x x^T, (in, in)."""
         if not self._mirrored:
-            for start in range(0, self.features, STRIP):  # whole copies would double the peak
+            for start in range(0, self.features, STRIP):  # copying it all would double the peak
                 stop = start + STRIP
                 square = self._gram[start:stop, start:stop]
                 upper = torch.triu(square)
@@ -93,22 +95,22 @@ class LayerInputs:
 
     @property
     def rows(self) -> Tensor:
-        """Some of the inputs, (at most keep, in)."""
-        return self._rows[: self._kept]
+        """Some of the inputs, (at most max_rows, in)."""
+        return self._rows[: self._row_count]
 
 
 def merged(parts: Sequence[LayerInputs]) -> LayerInputs:
-    """Inputs that came in several parts, as if they had come in one."""
+    """The sums over several parts, as if all inputs had come in one."""
     if len(parts) == 1:
         return parts[0]
-    whole = LayerInputs(parts[0].features, parts[0].gram.device, sum(p.keep for p in parts))
+    total = LayerInputs(parts[0].features, parts[0].gram.device, sum(p.max_rows for p in parts))
     for part in parts:
-        whole.add_(part)
-    return whole
+        total.add_(part)
+    return total
 
 
 def output_square(weight: Tensor, gram: Tensor) -> float:
-    """|X W^T|_F^2 over the calibration inputs, some rows at a time: in float32 W may be large."""
+    """|X W^T|_F^2 over the calibration inputs, some rows at a time: W may be large in float32."""
     total = 0.0
     for rows in torch.split(weight, ROWS):
         part = rows.float()
@@ -117,14 +119,14 @@ def output_square(weight: Tensor, gram: Tensor) -> float:
 
 
 def output_error(
-    weight: Tensor, approximation: Tensor, gram: Tensor, whole: float | None = None
+    weight: Tensor, approximation: Tensor, gram: Tensor, square: float | None = None
 ) -> float:
     """|X (W - Q)^T|_F / |X W^T|_F over the calibration inputs; 0 where both are zero.
 
-    whole: output_square of the weight, where it is known; it is the same for every Q.
+    square: output_square of the weight, if already computed; it is the same for every Q.
     """
-    whole = output_square(weight, gram) if whole is None else whole
+    square = output_square(weight, gram) if square is None else square
     pairs = zip(torch.split(weight, ROWS), torch.split(approximation, ROWS), strict=True)
     parts = (output_square(near.float() - rows.float(), gram) for rows, near in pairs)
-    lost = max(sum(parts), 0.0)
-    return (lost / whole) ** 0.5 if whole > 0 else 0.0
+    error = max(sum(parts), 0.0)
+    return (error / square) ** 0.5 if square > 0 else 0.0

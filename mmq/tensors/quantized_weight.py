@@ -1,4 +1,4 @@
-"""A quantized weight: codes and parameters, packed without loss, with the bits that they take."""
+"""A quantized weight: codes and parameters, packed losslessly, and the bits they take."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mmq.tensors import affine
 from mmq.tensors.affine import MappingType
 
 OPTIONAL = ("zero_point", "input_scale", "group_index")
-_CHUNK = 1 << 20  # codes packed at once: a multiple of 8, so every chunk ends on a byte
+_CHUNK = 1 << 20  # codes packed at once: a multiple of 8, so that every chunk ends on a byte
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
@@ -100,9 +100,10 @@ class QuantizedWeight:
 
     @property
     def stored_bits(self) -> int:
-        """Bits this weight takes: codes, scales, zero points and input scales.
+        """Bits that this weight takes: codes, scales, zero points and input scales.
 
-        Integer zero points (uint8) are codes and take `bits` bits; all else takes its dtype's.
+        Integer zero points (uint8) are codes of `bits` bits each; other tensors take those of
+        their dtype.
         """
         total = self.codes.numel() * self.bits + _dtype_bits(self.scale)
         if self.zero_point is not None:
@@ -156,8 +157,8 @@ def planned_bits(
     """
     rows, columns = shape
     groups = rows * (columns // (group_size or columns))
-    each = 8 * scale_dtype.itemsize + (0 if mapping.is_symmetric else bits)
-    return rows * columns * bits + groups * each
+    per_group = 8 * scale_dtype.itemsize + (0 if mapping.is_symmetric else bits)
+    return rows * columns * bits + groups * per_group
 
 
 def compact(
@@ -209,7 +210,7 @@ class QuantizedLayer:
     """A layer's quantized weight and how far it is from the weight.
 
     relative_error: |W - Q|_F / |W|_F. output_error: |X (W - Q)^T|_F / |X W^T|_F over the
-    calibration inputs X, None without any. note: what was unusual about it.
+    calibration inputs X, None if there are none. note: anything unusual.
     """
 
     weight: QuantizedWeight
@@ -220,10 +221,10 @@ class QuantizedLayer:
 
 def relative_error(weight: Tensor, approximation: Tensor) -> float:
     """|W - Q(W)|_F / |W|_F, computed some rows at a time."""
-    lost = whole = 0.0
+    error = total = 0.0
     parts = zip(*(torch.split(w, affine.ROWS) for w in (weight, approximation)), strict=True)
     for rows, near in parts:
-        given = rows.float()
-        whole += float(given.square().sum(dtype=torch.float64))
-        lost += float((given - near.to(given.device)).square().sum(dtype=torch.float64))
-    return math.sqrt(lost / max(whole, 1e-24))
+        original = rows.float()
+        total += float(original.square().sum(dtype=torch.float64))
+        error += float((original - near.to(original.device)).square().sum(dtype=torch.float64))
+    return math.sqrt(error / max(total, 1e-24))

@@ -36,7 +36,7 @@ def _activations(columns: int = 128, tokens: int = 64) -> Tensor:
 
 
 def _summed(x: Tensor, quantizer: CalibratedQuantizer) -> LayerInputs:
-    inputs = LayerInputs(x.shape[1], keep=quantizer.sampled_inputs)
+    inputs = LayerInputs(x.shape[1], max_rows=quantizer.sampled_inputs)
     inputs.update_(x)
     return inputs
 

@@ -79,7 +79,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
     [
         (["search", "--quantizer", "rtm"], "Unknown quantizer 'rtm'. Did you mean 'rtn'"),
         (["search", "--task", "vqaa"], "Unknown evaluator 'vqaa'. Did you mean 'vqa'"),
-        (["search", "--model", "nowhere"], "no such folder, and no bundled model"),
+        (["search", "--model", "nowhere"], "no such folder or bundled model"),
         (["search", "--model", "./nowhere"], "no such folder"),
         (["search", "--model", "FOLDER/empty"], "has no config.json"),
         (["search", "--model", "FOLDER/pickled"], "has no .safetensors file"),
@@ -109,7 +109,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--device", "cuda:7"], "torch sees 0 GPUs"),
         (["search", "--device", "xpu"], "torch cannot compute on 'xpu' here"),
         (["search", "--device", "meta"], "torch cannot compute on 'meta' here"),
-        (["search", "--device", "tpu-x"], "is not one of auto, cpu, cuda"),
+        (["search", "--device", "tpu-x"], "is not a device; choose e.g. auto, cpu, cuda"),
         (["search", "--dtype", "int8"], "'int8' is not one of"),
         (["search", "--study", "a b"], "is not a name for a study"),
         (["search", "--batch-size", "0"], "batch_size: 0 is not at least 1"),

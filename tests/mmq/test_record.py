@@ -37,7 +37,7 @@ def test_a_record_survives_json(record):
 
 @pytest.mark.parametrize("schema", [None, 1, 99, "2"])
 def test_a_record_of_another_schema_is_refused(schema):
-    with pytest.raises(OtherSchema, match=f"with schema {schema}; this one reads"):
+    with pytest.raises(OtherSchema, match=f"with schema {schema}; this version reads"):
         TrialRecord.from_json(RECORD.to_json() | {"schema": schema})
 
 
@@ -45,7 +45,7 @@ def test_a_record_of_another_schema_is_refused(schema):
 def test_a_record_that_lacks_anything_is_damaged(name):
     data = RECORD.to_json()
     del data[name]
-    with pytest.raises(Damaged, match="not a whole record"):
+    with pytest.raises(Damaged, match="incomplete or invalid"):
         TrialRecord.from_json(data)
 
 

@@ -56,8 +56,8 @@ class TestAutoAwqContract(CalibratedQuantizerContract):
         return AutoAwq()
 
 
-def inputs_of(x, keep=0):
-    sums = LayerInputs(x.shape[1], keep=keep)
+def inputs_of(x, max_rows=0):
+    sums = LayerInputs(x.shape[1], max_rows=max_rows)
     sums.update_(x)
     return sums
 
@@ -389,7 +389,7 @@ def test_codes_are_the_weights_that_autoawq_rounds(group_size, symmetric, duo_sc
     number = OPTIONS.index((group_size, symmetric, duo_scaling))
     for bits in (2 + number % 7, 2 + (number + 3) % 7):
         with mock.patch.object(searches, "pseudo_quantize_tensor", recorded):
-            solved = quantizer.solve([weight], inputs_of(x, keep=512), [bits])[0][bits]
+            solved = quantizer.solve([weight], inputs_of(x, max_rows=512), [bits])[0][bits]
         scaled = replace(solved.weight, input_scale=None).dequantize()
         assert rounded[-1].dtype == solved.weight.scale.dtype == torch.float16
         assert torch.equal(scaled.half(), rounded[-1])
@@ -400,7 +400,7 @@ def test_autoawq_finds_better_than_round_to_nearest():
     autoawq_class()
     weight, x, _ = draw("outliers")
     before = weight.clone()
-    for bits, found in AutoAwq().solve([weight], inputs_of(x, keep=512), [2, 3, 4])[0].items():
+    for bits, found in AutoAwq().solve([weight], inputs_of(x, max_rows=512), [2, 3, 4])[0].items():
         plain = Rtn(group_size=128).quantize(weight, bits).dequantize()
         assert loss(weight, found.weight.dequantize(), x) < 0.9 * loss(weight, plain, x)
     assert torch.equal(weight, before)

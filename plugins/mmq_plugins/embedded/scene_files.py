@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmq.system.atomic import whole
+from mmq.system.atomic import atomic_write
 from mmq.system.checksums import NAME, check_folder, seal_folder
 from mmq.system.disk import naming
 from mmq.system.sealed import Unusable, read_bytes
@@ -102,7 +102,7 @@ def _repair(folder: Path, sound: Path, problems: dict[str, str]) -> None:
     elif problems.get(NAME):
         log.warning("%s is damaged (%s): written again", folder / NAME, problems[NAME])
     for file in wrong if has_checksums else [*wrong, NAME]:
-        with whole(folder / file) as aside:
+        with atomic_write(folder / file) as aside:
             shutil.copyfile(sound / file, aside)
 
 

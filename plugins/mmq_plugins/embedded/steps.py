@@ -15,7 +15,7 @@ from torch import nn
 
 from mmq.errors import InputError
 from mmq.system import sealed
-from mmq.system.atomic import UNFINISHED, whole
+from mmq.system.atomic import UNFINISHED, atomic_write
 
 log = logging.getLogger(__name__)
 MetricSink = Callable[[dict[str, float], int], None]
@@ -101,7 +101,7 @@ class Checkpoint:
         """Replace the saved state atomically."""
         state = {"stage": stage, "step": step, "config": asdict(self.config), **tensors}
         torch.save(state, written := io.BytesIO())
-        with whole(self.path) as aside:
+        with atomic_write(self.path) as aside:
             aside.write_bytes(sealed.seal_bytes(written.getvalue(), self.path.name))
         with suppress(OSError):  # the folder becomes a checkpoint, without other files
             (self.path.parent / UNFINISHED).rmdir()

@@ -16,7 +16,7 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
 
 
 def _connector(module: Any, vision: Tensor) -> Tensor:
-    """What the queries read from the picture, as language model inputs (n, queries, width)."""
+    """The query outputs as language model inputs, (n, queries, width)."""
     queries = module.qformer(
         query_embeds=module.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision
     ).last_hidden_state
@@ -24,7 +24,7 @@ def _connector(module: Any, vision: Tensor) -> Tensor:
     return projected
 
 
-# LAVIS's protocol for BLIP-2: short answers by beams without a preference for long ones
+# LAVIS's protocol for BLIP-2: beam search without a preference for long answers
 SHORT = GenerationConfig(max_new_tokens=10, num_beams=5, min_new_tokens=1, length_penalty=0.0)
 FORMATS: Mapping[AnswerFormat, AnswerProtocol] = {
     AnswerFormat.CAPTION: AnswerProtocol("", GenerationConfig(max_new_tokens=30, num_beams=5)),

@@ -25,7 +25,7 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
 
 
 def _connector(module: Any, vision: Tensor) -> Tensor:
-    """A unit vector for every query token, (n, queries, shared width)."""
+    """One unit vector per query token, (n, queries, shared width)."""
     queries = module.qformer(
         query_embeds=module.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision
     ).last_hidden_state
@@ -36,16 +36,16 @@ def _connector(module: Any, vision: Tensor) -> Tensor:
 class Blip2Retrieval(TransformersFamily):
     """`Blip2ForImageTextRetrieval`, e.g. Salesforce/blip2-itm-vit-g-coco.
 
-    It embeds pictures and texts for contrast, and its matching head looks at both together. The
-    submodules are called rather than the model: its own forward computes the image side anew for
-    every text, and takes image tokens off texts that have none.
+    It embeds pictures and texts for contrast, and its matching head reads both together. The
+    submodules are called instead of the model: its forward recomputes the image side for every
+    text, and strips image tokens from texts that have none.
     """
 
     model_class: ClassVar[str] = "Blip2ForImageTextRetrieval"
     processor_class: ClassVar[str] = "Blip2Processor"
-    # padding on the left would change a text's embedding; 35 tokens are those of Li et al. 2023,
-    # BLIP-2's retrieval evaluation
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # there is no language model
+    # left padding would change a text's embedding; 35 tokens as in BLIP-2's retrieval evaluation
+    # (Li et al. 2023)
+    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # no language model
     matches: ClassVar[bool] = True
     tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "right", "max_tokens": 35}
     architectures: ClassVar[tuple[str, ...]] = ("Blip2ForImageTextRetrieval",)
@@ -60,10 +60,10 @@ class Blip2Retrieval(TransformersFamily):
 
     def _texts(self, model: LoadedModel, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         limit = self.tokenization["max_tokens"]
-        found = model.processor.tokenizer(
+        tokens = model.processor.tokenizer(
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(model.device)
-        return found["input_ids"], found["attention_mask"]
+        return tokens["input_ids"], tokens["attention_mask"]
 
     def calibration_forwards(
         self,
@@ -72,30 +72,30 @@ class Blip2Retrieval(TransformersFamily):
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
-        """Pictures for contrast, texts for contrast, both together for the matching head."""
+        """Pictures and texts for contrast, then both together for the matching head."""
         flat = [image for of_text in images for image in of_text]
         vision: list[Tensor] = []
         queries: list[Tensor] = []
 
-        def pictures() -> None:
+        def images_only() -> None:
             vision[:] = [run_stages(model, self.stages[:1], self.pixels(model, flat))]
             queries[:] = [run_stages(model, self.stages[1:], vision[0])]
 
         def contrast() -> Tensor | None:
             vectors = self.embed_texts(model, texts)
-            if not queries:  # the forward before was ended inside
+            if not queries:  # the previous forward was aborted
                 return None
-            similar = torch.einsum("iqd,td->itq", queries[0], vectors).amax(-1).float()
-            both = torch.cat([similar, similar.T]) / TEMPERATURE
-            return both.log_softmax(-1)
+            similarity = torch.einsum("iqd,td->itq", queries[0], vectors).amax(-1).float()
+            logits = torch.cat([similarity, similarity.T]) / TEMPERATURE
+            return logits.log_softmax(-1)
 
-        def together() -> Tensor | None:
+        def matching() -> Tensor | None:
             if not vision:
                 return None
             logits = self.match(model, vision[0], texts).float()
             return F.logsigmoid(torch.stack([logits, -logits], -1))
 
-        return [pictures, contrast, together]
+        return [images_only, contrast, matching]
 
     @torch.no_grad()
     def embed_texts(self, model: LoadedModel, texts: Sequence[str]) -> Tensor:
@@ -110,7 +110,7 @@ class Blip2Retrieval(TransformersFamily):
 
     @torch.no_grad()
     def match(self, model: LoadedModel, vision: Tensor, texts: Sequence[str]) -> Tensor:
-        """The matching head's logit that picture and text belong together, (n,).
+        """The matching head's logit that picture and text match, (n,).
 
         vision: the first stage's outputs, one row per text.
         """

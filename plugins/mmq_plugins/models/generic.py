@@ -1,4 +1,4 @@
-"""Any other vision-language model of transformers, split by where its transformer blocks are."""
+"""Any other vision-language model of transformers, split by the paths of its blocks."""
 
 import inspect
 import re
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mmq.models.loading import LoadedModel
 
-# words of a path, in the order in which they count: a resampler inside the vision tower connects
+# words of a path, first match wins: a resampler inside the vision tower is a connector
 WORDS = {
     "connector": {"connector", "resampler", "perceiver", "qformer", "projector", "abstractor"},
     "vit": {"vision", "visual", "image"},
@@ -39,25 +39,25 @@ ATTENTION = ("attn", "attention", "Attention")
 
 
 def block_lists(root: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
-    """The outermost lists of transformer blocks: members that hold linears, one in attention."""
-    taken: tuple[str, ...] = ()
+    """The outermost lists of transformer blocks, that is with linear layers in attention."""
+    prefixes: tuple[str, ...] = ()
     for path, module in root.named_modules():
-        if isinstance(module, nn.ModuleList) and not path.startswith(taken):
+        if isinstance(module, nn.ModuleList) and not path.startswith(prefixes):
             linears = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)]
             if any(marker in name for name in linears for marker in ATTENTION):
-                taken = (*taken, f"{path}.")
+                prefixes = (*prefixes, f"{path}.")
                 yield path, module
 
 
 def component_of(path: str) -> str:
-    """The component that a list of blocks belongs to by its path; "" where no word tells it."""
+    """The component that a list of blocks belongs to, by its path; "" if no word matches."""
     words = set(re.split(r"[._]", path))
     return next((name for name, marks in WORDS.items() if words & marks), "")
 
 
 @contextmanager
 def needed_packages(name: str) -> Iterator[None]:
-    """InputError where transformers needs a package for this model that is not installed."""
+    """InputError if transformers needs a package for this model that is not installed."""
     try:
         yield
     except ImportError as error:
@@ -66,9 +66,9 @@ def needed_packages(name: str) -> Iterator[None]:
 
 
 class Generic(ModelFamily):
-    """Every architecture of `AutoModelForImageTextToText` that no family of its own serves.
+    """Every architecture of `AutoModelForImageTextToText` without a family of its own.
 
-    Components: `vit`, `connector` (only where it has transformer blocks) and `llm`. Everything
+    Components: `vit`, `connector` (only if it has transformer blocks) and `llm`. Everything
     else stays at 16 bits; `mmq size` lists it.
     """
 
@@ -78,31 +78,33 @@ class Generic(ModelFamily):
     most_images: ClassVar[int | None] = None
 
     def supports(self, config: Any) -> bool:
-        """Whether transformers answers questions about pictures with this architecture."""
-        from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as KNOWN
+        """Whether transformers has an image-text-to-text model of this architecture."""
+        from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as SUPPORTED
 
-        if type(config) not in KNOWN:
+        if type(config) not in SUPPORTED:
             return False
-        return architecture_of(config) in (KNOWN[type(config)].__name__, config.model_type)
+        return architecture_of(config) in (SUPPORTED[type(config)].__name__, config.model_type)
 
     def component_specs(self, root: nn.Module) -> tuple[ComponentSpec, ...]:
         """The model's lists of blocks by component; InputError without a vision tower or LLM."""
-        found: dict[str, list[str]] = {"vit": [], "connector": [], "llm": [], "": [], "other": []}
+        paths: dict[str, list[str]] = {"vit": [], "connector": [], "llm": [], "": [], "other": []}
         for path, _ in block_lists(root):
-            found[component_of(path)].append(path)
-        found["llm"] = found["llm"] or found[""]  # a bare model.layers is the language model's
+            paths[component_of(path)].append(path)
+        paths["llm"] = (
+            paths["llm"] or paths[""]
+        )  # a plain model.layers belongs to the language model
         for name, part in (("vit", "vision tower"), ("llm", "language model")):
-            if not found[name]:
-                seen = ", ".join(path for path, _ in block_lists(root)) or "none"
+            if not paths[name]:
+                lists = ", ".join(path for path, _ in block_lists(root)) or "none"
                 raise InputError(
-                    f"{type(root).__name__} cannot be split: no transformer blocks of a {part} "
-                    f"found. Lists of blocks that it has: {seen}. A model family plugin can say "
-                    f"where its components are."
+                    f"{type(root).__name__} cannot be split: it has no transformer blocks of a "
+                    f"{part}. Its lists of blocks: {lists}. Write a model family plugin that "
+                    f"names its components."
                 )
         return tuple(
             ComponentSpec(name, (path,), ATTENTION)
             for name in ("vit", "connector", "llm")
-            for path in found[name]
+            for path in paths[name]
         )
 
     def skeleton(self, config: Any) -> nn.Module:
@@ -116,7 +118,7 @@ class Generic(ModelFamily):
         return model
 
     def load_processor(self, source: str) -> Any:
-        """The checkpoint's processor, padding on the left; no remote code."""
+        """The checkpoint's processor, with left padding; no remote code."""
         from transformers import AutoProcessor
 
         with needed_packages(source):
@@ -144,7 +146,7 @@ class Generic(ModelFamily):
         return model, processor
 
     def chat(self, processor: Any, prompt: str, images: int) -> str:
-        """A prompt behind its pictures: by the processor's chat template if it has one."""
+        """A prompt after its pictures, with the processor's chat template if it has one."""
         if getattr(processor, "chat_template", None):
             content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
             message = {"role": "user", "content": content}
@@ -161,13 +163,13 @@ class Generic(ModelFamily):
         texts: Sequence[str],
         answers: Sequence[str] = (),
     ) -> Any:
-        """What the processor makes of pictures, rendered prompts and, behind these, answers."""
+        """The processor's inputs for pictures and rendered prompts, followed by answers."""
         module: Any = model.module
         processor = model.processor
         pairs = zip_longest(texts, answers, fillvalue="")
         prompts = [text + answer for text, answer in pairs]
         bos = processor.tokenizer.bos_token
-        # a chat template may have written the first token already
+        # a chat template may already contain the first token
         special = {"add_special_tokens": False} if bos and prompts[0].startswith(bos) else {}
         inputs = processor(
             images=[list(of_text) for of_text in images],  # all processors take a list per text
@@ -192,9 +194,9 @@ class Generic(ModelFamily):
         def forward() -> Tensor:
             inputs = self._inputs(model, images, texts, answers)
             with torch.no_grad():
-                found = model.module(**inputs, use_cache=False)
+                output = model.module(**inputs, use_cache=False)
             prompt_mask = self._inputs(model, images, texts)["attention_mask"]
-            return answer_choices(found.logits, inputs["attention_mask"], prompt_mask)
+            return answer_choices(output.logits, inputs["attention_mask"], prompt_mask)
 
         return [forward]
 

@@ -1,4 +1,4 @@
-"""LLaVA-1.5: CLIP ViT, a two-layer projector (stays at 16 bits) and Llama."""
+"""LLaVA-1.5: CLIP ViT, a two-layer projector (unquantized) and Llama."""
 
 from typing import Any, ClassVar
 
@@ -17,8 +17,8 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
     config = module.config
     states = module.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     layers = config.vision_feature_layer
-    chosen = [layers] if isinstance(layers, int) else layers
-    features = torch.cat([states[layer] for layer in chosen], dim=-1)
+    selected = [layers] if isinstance(layers, int) else layers
+    features = torch.cat([states[layer] for layer in selected], dim=-1)
     return features[:, 1:] if config.vision_feature_select_strategy == "default" else features
 
 
@@ -40,11 +40,11 @@ class Llava(TransformersFamily):
     )
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("vision", ("vit",), _vision),
-        # two layers, four times wider than what they read: quicker computed than cached
+        # two layers, four times wider than their inputs: faster to compute than to cache
         Stage("connector", (), _connector, cached=False),
     )
     most_images: ClassVar[int | None] = None
 
     def chat(self, processor: Any, prompt: str, images: int) -> str:
-        """LLaVA-1.5's conversation, without its system prompt (as the paper's line of work)."""
+        """LLaVA-1.5's conversation format, without its system prompt."""
         return f"USER: {'<image>' * images}\n{prompt} ASSISTANT:"

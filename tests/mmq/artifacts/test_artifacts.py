@@ -163,7 +163,7 @@ def test_a_finer_allocation_takes_each_parts_codes_from_the_store(model, tmp_pat
 
 def test_a_part_without_layers_is_refused_before_the_work():
     chosen = EvalOptions(model="embedded-blip2", limit="8")
-    with pytest.raises(InputError, match="no part"):
+    with pytest.raises(InputError, match="is not a valid part"):
         prepare(chosen, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
 
 

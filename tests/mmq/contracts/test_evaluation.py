@@ -28,7 +28,7 @@ def test_right_answers_that_score_0_are_found_whatever_their_case_and_spaces():
 
 
 def test_a_metric_is_undefined_or_has_a_score_not_both():
-    with pytest.raises(ValueError, match=r"undefined: \['x/score'\] have scores"):
+    with pytest.raises(ValueError, match=r"undefined: \['x/score'\] also have scores"):
         evaluation(undefined={"x/score": "one picture"})
 
 

@@ -125,7 +125,9 @@ def test_an_id_of_two_sets_of_pictures_is_refused(tmp_path):
 
 def test_a_sample_with_several_pictures_has_no_single_one():
     assert pair(0, 1).images[0] == Sample("1", "1", (cell(0),)).image
-    with pytest.raises(InputError, match="sample 0-1 has 2 pictures, but one is needed here"):
+    with pytest.raises(
+        InputError, match="sample 0-1 has 2 pictures, but only one is supported here"
+    ):
         _ = pair(0, 1).image
 
 

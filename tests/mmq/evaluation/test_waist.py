@@ -107,5 +107,5 @@ def test_a_model_behind_a_server_is_scored_as_in_this_process(name, evaluator):
 
 
 def test_an_unknown_format_names_the_formats_that_there_are():
-    with pytest.raises(InputError, match="formats that they can write: none"):
+    with pytest.raises(InputError, match="supported formats: none"):
         load_model("embedded-retrieval").protocol(Vqa.answer_format)

@@ -159,11 +159,11 @@ DAMAGES = [
     (write("tokenizer.json", POINTER), "tokenizer.json is a Git LFS pointer"),
     (write(WEIGHTS, POINTER), "model.safetensors is a Git LFS pointer"),
     (write("config.json", "[" * 1_000_000), "config.json is not readable JSON: it is nested"),
-    (write("config.json", "[]"), "config.json holds a JSON list"),
+    (write("config.json", "[]"), "config.json is a JSON list"),
     (write("config.json", '{"a": 1, "a": 2}'), 'the key "a" appears twice'),
     (write("config.json", ""), "config.json is not readable JSON"),
     (write("tokenizer_config.json", "{"), "tokenizer_config.json is not readable JSON"),
-    (write("preprocessor_config.json", "7"), "preprocessor_config.json holds a JSON int"),
+    (write("preprocessor_config.json", "7"), "preprocessor_config.json is a JSON int"),
     (pipe("config.json"), "config.json is a named pipe"),
     (pipe(WEIGHTS), "model.safetensors is a named pipe"),
     (pipe("chat_template.jinja"), "chat_template.jinja is a named pipe"),
@@ -176,8 +176,8 @@ DAMAGES = [
     (setting(torch_dtype="torch.float16"), "torch_dtype: 'torch.float16' is not a dtype"),
     (setting(dtype="half-ish"), "dtype: 'half-ish' is not a dtype"),
     (setting(torch_dtype=16), "torch_dtype: 16 is not a dtype"),
-    (setting(vision_config=None), "vision_config: None where an object is needed"),
-    (setting(vision_config=[]), "vision_config: [] where an object is needed"),
+    (setting(vision_config=None), "vision_config: None is not an object"),
+    (setting(vision_config=[]), "vision_config: [] is not an object"),
     (setting(model_type="strange"), "configuration cannot be read"),
     (setting(architectures=["LlavaForConditionalGeneration"]), "m"),
     (vision(num_hidden_layers=10**7), "num_hidden_layers: 10000000 is not a number from 0"),
@@ -187,12 +187,15 @@ DAMAGES = [
     (vision(hidden_size=-4), "hidden_size: -4 is not a size"),
     (vision(hidden_size=10**12), "hidden_size: 1000000000000 is not a size"),
     (setting(architectures="Blip2"), "architectures: 'Blip2' is not a list of names"),
-    (setting(image_token_id="<image>"), "image_token_id: '<image>' is not the id of a token"),
+    (setting(image_token_id="<image>"), "image_token_id: '<image>' is not a token id"),
     (vision(layer_norm_eps="1e-5"), "layer_norm_eps: '1e-5' is not a finite number"),
     (vision(layer_norm_eps=float("nan")), "layer_norm_eps: nan is not a finite number"),
-    (write("generation_config.json", '{"eos_token_id": "x"}'), "eos_token_id: 'x' is not the id"),
-    (pictures(image_mean=[0.5, 0.5]), "image_mean: [0.5, 0.5] is not a number for each"),
-    (pictures(image_std=[0, 0, 0]), "image_std: [0, 0, 0] is not a number for each"),
+    (
+        write("generation_config.json", '{"eos_token_id": "x"}'),
+        "eos_token_id: 'x' is not a token id",
+    ),
+    (pictures(image_mean=[0.5, 0.5]), "image_mean: [0.5, 0.5] is not one valid number"),
+    (pictures(image_std=[0, 0, 0]), "image_std: [0, 0, 0] is not one valid number"),
     (pictures(size={"height": 10**6, "width": 10**6}), "1000000 is not from 1 to 16384 pixels"),
     (vision(patch_size=0), "no model can be built from its configuration"),
     (vision(hidden_act="no-such"), "no model can be built from its configuration"),
@@ -216,7 +219,7 @@ def without_padding(folder):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (write("tokenizer.json", "{}"), "tokenizer.json is no readable tokenizer"),
+        (write("tokenizer.json", "{}"), "tokenizer.json is not a readable tokenizer"),
         (write("tokenizer.json", "not json"), "tokenizer.json"),
         (lambda f: (f / "tokenizer.json").unlink(), "processor or tokenizer cannot be loaded"),
         (without_padding, "has no padding token"),
@@ -327,7 +330,7 @@ def test_a_hub_model_of_unknown_commit_is_refused(monkeypatch):
     class Config:
         _commit_hash = None
 
-    with pytest.raises(InputError, match="the commit of some/model on the hub cannot be known"):
+    with pytest.raises(InputError, match="the hub commit of some/model is unknown"):
         fingerprint("some/model", Config(), "float32")
     Config._commit_hash = "abc"
     assert fingerprint("some/model", Config(), "float32")
@@ -364,16 +367,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
         facts["model"]["vocab"].update({f"zz{k}": 10_000 + k for k in range(600)})
 
     edit(folder / "tokenizer.json", more)
-    with pytest.raises(InputError, match="tokenizer's files are those of another model"):
+    with pytest.raises(InputError, match="use the tokenizer's files of this model"):
         load_model(str(folder))
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"k": "16"}, "k: '16' is not a value"),
-        ({"k": 16.5}, "k: 16.5 is not a value"),
-        ({"k": True}, "k: True is not a value"),
+        ({"k": "16"}, "k: '16' is not valid"),
+        ({"k": 16.5}, "k: 16.5 is not valid"),
+        ({"k": True}, "k: True is not valid"),
         ({"k": -3}, "k: -3 is less than"),
         ({"kk": 16}, "Did you mean 'k'"),
     ],

@@ -39,7 +39,7 @@ def test_pictures_of_refused_sizes_are_counted_and_the_first_is_named(tmp_path, 
     with pytest.raises(InputError) as caught:
         check_sizes(samples, qwen, quiet=True)
     text = str(caught.value)
-    assert f"refuses {tmp_path / 'c-1.png'} (1 x 5000 pixels: " in text
+    assert f"rejects {tmp_path / 'c-1.png'} (1 x 5000 pixels: " in text
     assert "aspect ratio" in text
     assert "and 2 other pictures; it belongs to the sample c" in text
 
@@ -62,7 +62,7 @@ def test_a_processor_that_refuses_every_picture_says_nothing_about_sizes(tmp_pat
 
     with caplog.at_level(logging.WARNING):
         check_sizes([sample(tmp_path, "a", (8, 8))], processor, quiet=True)
-    assert "cannot be checked for this model: text is missing" in caplog.text
+    assert "Cannot check the sizes of the pictures for this model: text is missing" in caplog.text
 
 
 @pytest.mark.parametrize("split", ["val2014", "train2014"])

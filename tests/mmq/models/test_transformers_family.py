@@ -26,8 +26,8 @@ def changed(folder, name, file, **values):
 @pytest.mark.parametrize(
     ("name", "values", "said"),
     [
-        ("embedded-blip2", {"num_query_tokens": None}, "room for [0] image tokens, a picture"),
-        ("embedded-llava", {"patch_size": 32}, "has 16: the checkpoint's processor"),
+        ("embedded-blip2", {"num_query_tokens": None}, "have [0] image tokens, but a picture"),
+        ("embedded-llava", {"patch_size": 32}, "has 16 features: the checkpoint's processor"),
     ],
 )
 def test_texts_without_room_for_their_picture_are_refused(tmp_path, name, values, said):

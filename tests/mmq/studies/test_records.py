@@ -53,7 +53,7 @@ def test_a_record_that_lacks_a_field_is_reported_and_not_used(records, caplog):
     del data["size"]
     sealed.write_json(records.path(ALLOCATION), data)
     assert records.get(ALLOCATION) is None
-    assert "not a whole record (KeyError('size'))" in caplog.text
+    assert "it is incomplete or invalid (KeyError('size'))" in caplog.text
 
 
 def test_a_record_of_another_spec_or_allocation_is_not_used(records, tmp_path):

@@ -67,7 +67,7 @@ def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog
     prepared = replace(llava[0], calibration=[])
     prepared.eval_spec = replace(prepared.eval_spec, calibration="")
     found = measure((prepared, model, artifacts), "type")
-    assert "no calibration pairs; the layers' own errors are taken" in caplog.text
+    assert "no calibration pairs; using the layers' own errors" in caplog.text
     assert all(row[2] > row[4] > row[16] == 0 for row in found.values())
 
 

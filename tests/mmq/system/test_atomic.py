@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from mmq.system.atomic import ABANDONED, UNFINISHED, whole
+from mmq.system.atomic import ABANDONED, UNFINISHED, atomic_write
 
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_file_appears_when_it_is_complete(tmp_path, durable):
     path = tmp_path / "a" / "b.json"
-    with whole(path, durable) as aside:
+    with atomic_write(path, durable) as aside:
         aside.write_text("text")
         assert not path.exists()
     assert path.read_text() == "text"
@@ -26,7 +26,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
     path.write_text("before")
 
     def write_half():
-        with whole(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text("half")
             raise KeyboardInterrupt
 
@@ -38,17 +38,18 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_after_a_while(tmp_path):
     work = (
-        "import sys, os, signal; from pathlib import Path; from mmq.system.atomic import whole\n"
-        "with whole(Path(sys.argv[1])) as aside:\n"
+        "import sys, os, signal; from pathlib import Path\n"
+        "from mmq.system.atomic import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as aside:\n"
         "    aside.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", work, str(tmp_path / "a")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     (left,) = (tmp_path / UNFINISHED).iterdir()
-    with whole(tmp_path / "b") as aside:
+    with atomic_write(tmp_path / "b") as aside:
         aside.write_text("")
     assert left.exists()  # its writer may be at work
     os.utime(left, (time.time() - ABANDONED - 1,) * 2)
-    with whole(tmp_path / "b") as aside:
+    with atomic_write(tmp_path / "b") as aside:
         aside.write_text("")
     assert not left.exists()

@@ -14,7 +14,7 @@ from mmq.cli.main import main
 from mmq.errors import InputError
 from mmq.models.loaded import Originals
 from mmq.system import disk
-from mmq.system.atomic import whole
+from mmq.system.atomic import atomic_write
 from mmq.system.disk import check_writable, naming, sentence
 from mmq.system.sealed import write_json, write_tensors
 
@@ -54,9 +54,9 @@ def test_weights_that_find_no_place_are_refused_at_once(tmp_path, monkeypatch):
         monkeypatch.setenv("MMQ_HOME", str(folder))
         originals = Originals()
         with pytest.raises(OSError, match="No space left") as caught:
-            originals.keep("a", torch.zeros(500_000))
+            originals.save("a", torch.zeros(500_000))
         assert "1.9 MiB needed" in sentence(caught.value)
-        originals.keep("b", torch.arange(8))
+        originals.save("b", torch.arange(8))
         assert originals["b"].tolist() == list(range(8))
         del originals
 
@@ -145,7 +145,7 @@ def test_a_command_ends_with_the_sentence(tmp_path, monkeypatch, capsys):
 def test_a_folder_in_the_place_of_a_file_is_set_aside(tmp_path, caplog):
     (tmp_path / "a.json").mkdir()
     (tmp_path / "a.json" / "mine").write_text("text")
-    with whole(tmp_path / "a.json") as aside:
+    with atomic_write(tmp_path / "a.json") as aside:
         aside.write_text("new")
     assert (tmp_path / "a.json").read_text() == "new"
     (other,) = tmp_path.glob("a.json.*")

@@ -77,12 +77,12 @@ def test_colours_of_16_bits_keep_their_high_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("a.tif", DEEP.astype(np.int32) - 300, "integers of mode I are from -223 to 64[0-9]+"),
-        ("a.tif", DEEP.astype(np.int32) * 4, "integers of mode I .* 0 to 65535 are supported"),
-        ("a.tif", RAMP.astype(np.int32), "from 0 to 252: are these 8 bits or 16"),
-        ("a.tif", RAMP.astype(np.float32), "its floats are from 0 to 252; 0 to 1 are supported"),
-        ("a.tif", np.full((4, 4), np.nan, np.float32), "its floats are from nan to nan"),
-        ("a.tif", np.full((4, 4), -0.1, np.float32), "its floats are from -0.1"),
+        ("a.tif", DEEP.astype(np.int32) - 300, "mode I integers range from -223 to 64[0-9]+"),
+        ("a.tif", DEEP.astype(np.int32) * 4, "mode I integers .* 0 to 65535 is supported"),
+        ("a.tif", RAMP.astype(np.int32), "from 0 to 252: 8 or 16 bits deep"),
+        ("a.tif", RAMP.astype(np.float32), "its floats range from 0 to 252; 0 to 1 is supported"),
+        ("a.tif", np.full((4, 4), np.nan, np.float32), "its floats range from nan to nan"),
+        ("a.tif", np.full((4, 4), -0.1, np.float32), "its floats range from -0.1"),
     ],
 )
 def test_numbers_of_unknown_range_are_refused(tmp_path, name, values, message):
@@ -132,7 +132,7 @@ def test_a_transparent_palette_entry_or_level_is_white(tmp_path):
     assert pixels(path)[0, :, 0].tolist() == [0, 17, 255, 51]
     transparent = [(b"tRNS", struct.pack(">HHH", 1, 2, 3))]
     path = png(tmp_path / "a16.png", 1, 1, 16, 2, [bytes(6)], transparent)
-    with pytest.raises(InputError, match="one transparent colour of 16 bits is not supported"):
+    with pytest.raises(InputError, match="a 16-bit transparent colour is not supported"):
         FileImage(path).open()
 
 

@@ -27,7 +27,7 @@ def put(path, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("pipe", "is a named pipe; a regular file is needed"),
+        ("pipe", "is a named pipe; give a regular file"),
         ("folder", "is a folder"),
         ("socket", "is a socket"),
         ("device", "is a device"),
@@ -47,7 +47,7 @@ def test_more_bytes_than_the_bound_are_refused(tmp_path):
     path = tmp_path / "it"
     path.write_bytes(b"1234")
     assert read_regular(path, "data", limit=4) == b"1234"
-    with pytest.raises(InputError, match="it has more than .* MiB"):
+    with pytest.raises(InputError, match="it is larger than .* MiB"):
         read_regular(path, "data", limit=3)
 
 

@@ -28,7 +28,7 @@ def test_numbers_of_any_size_and_nan_are_read(tmp_path):
          r'the key "\\u00e9" appears twice \(line 2, column 9 and line 2, column 17\)'),
         ('{"a": "b\nc"}', r"Invalid control character at \(line 1, column 9\)"),
         ('{"a": }', r"Expecting value \(line 1, column 7\)"),
-        ("[1] 2", r"more behind the end of the value \(line 1, column 4\)"),
+        ("[1] 2", r"more text after the value \(line 1, column 4\)"),
         ("", "Expecting value"),
         ("[" * 200_000, "nested too deeply"),
         ('{"a":' * 200_000, "nested too deeply"),
