@@ -1,0 +1,1 @@
+"""Targets: the checkpoint formats of engines."""

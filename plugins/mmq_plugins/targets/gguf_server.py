@@ -1,0 +1,69 @@
+"""llama.cpp's server with the two files of an exported folder: `python -m ...gguf_server FOLDER`.
+
+It runs in a process of its own, because llama.cpp ends the process on a file that it cannot run.
+"""
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from mmq.errors import InputError
+
+CONTEXT = 8192  # tokens at most: memory is reserved for all of them
+READY = "listening on "
+
+
+def parameters(folder: Path, threads: int, on_gpu: bool, port: int = 0, context: int = 0) -> Any:
+    """Xllamacpp's parameters for a folder: one request at a time, nothing remembered between."""
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise InputError(
+            "llama.cpp runs through a package that is not installed (xllamacpp): "
+            "pip install 'mmq[gguf]'"
+        ) from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(folder / "model.gguf")
+    params.mmproj.path = str(folder / "mmproj.gguf")
+    params.n_ctx = context or CONTEXT
+    params.n_parallel = 1
+    params.n_gpu_layers = 999 if on_gpu else 0
+    params.mmproj_use_gpu = on_gpu
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    params.warmup = False
+    params.cache_ram_mib = 0
+    if port:
+        params.port = port
+    return params
+
+
+def main() -> None:
+    """Serve until standard input closes, or for ever where it is a terminal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--port", type=int, default=0, help="0 for any free one")
+    parser.add_argument("--context", type=int, default=0, help="tokens, 0 for a default")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--until-eof", action="store_true", help="end with standard input")
+    given = parser.parse_args()
+    import xllamacpp
+
+    server = xllamacpp.Server(
+        parameters(given.folder, given.threads, given.gpu, given.port, given.context)
+    )
+    sys.stdout.write(f"{READY}{server.listening_address}\n")
+    sys.stdout.flush()
+    if given.until_eof:
+        sys.stdin.read()
+    else:
+        threading.Event().wait()
+    os._exit(0)  # its threads do not end by themselves
+
+
+if __name__ == "__main__":
+    main()
