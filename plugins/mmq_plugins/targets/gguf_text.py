@@ -40,7 +40,7 @@ def text_places(source: Source) -> list[Place]:
     """Places of the language model's tensors, rows of Llama's q and k in ggml's order."""
     text = source.config.get_text_config()
     names = dict(NAMES)
-    if getattr(source.config, "tie_word_embeddings", False) or text.tie_word_embeddings:
+    if getattr(text, "tie_word_embeddings", False):
         names["lm_head"] = ""  # llama.cpp reads the embeddings instead
     places = place_all(source.checkpoint, MODEL, names, ("llm.", "lm_head."))
     if architecture(text) != "llama":

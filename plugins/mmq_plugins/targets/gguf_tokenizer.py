@@ -131,19 +131,18 @@ def chat_parts(chat: Any) -> tuple[str, str, str]:
 def chat_template(chat: tuple[str, str, str], end: str) -> str:
     """A Jinja template that writes a request as the family does, pictures first.
 
-    llama.cpp hands a picture over as a text that starts so; other engines as a part of its own
-    type. A template that also took strings would get pictures and text already joined.
+    llama.cpp hands it pictures and text joined into one string, where a marker such as
+    <__media_x__> stands for a picture: markers are cut off, so that text can be put between.
     """
     before, between, behind, last = (json.dumps(t, ensure_ascii=False) for t in (*chat, end))
-    picture = "part['type'] != 'text' or part['text'].startswith('<__media')"
-    parts = "{%- for part in message['content'] -%}"
+    marker, text = "piece.startswith('<__media')", "message['content']"
     return (
-        "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}{{- ' ' -}}"
-        f"{parts}{{{{- part['text'] -}}}}{{%- endfor -%}}{{{{- {last} -}}}}"
-        f"{{%- else -%}}{{{{- {before} -}}}}"
-        f"{parts}{{%- if {picture} -%}}{{{{- part['text'] -}}}}{{%- endif -%}}{{%- endfor -%}}"
-        f"{{{{- {between} -}}}}"
-        f"{parts}{{%- if not ({picture}) -%}}{{{{- part['text'] -}}}}{{%- endif -%}}"
-        "{%- endfor -%}"
-        f"{{{{- {behind} -}}}}{{%- endif -%}}{{%- endfor -%}}"
+        "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
+        f"{{{{- ' ' + {text} + {last} -}}}}{{%- else -%}}{{{{- {before} -}}}}"
+        f"{{%- set pieces = {text}.split('__>') -%}}{{%- set seen = namespace(text=false) -%}}"
+        f"{{%- for piece in pieces -%}}{{%- if {marker} -%}}{{{{- piece + '__>' -}}}}"
+        f"{{%- endif -%}}{{%- endfor -%}}{{{{- {between} -}}}}"
+        f"{{%- for piece in pieces -%}}{{%- if not {marker} -%}}"
+        "{{- ('__>' if seen.text else '') + piece -}}{%- set seen.text = true -%}"
+        f"{{%- endif -%}}{{%- endfor -%}}{{{{- {behind} -}}}}{{%- endif -%}}{{%- endfor -%}}"
     )
