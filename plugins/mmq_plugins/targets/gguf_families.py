@@ -7,12 +7,17 @@ from mmq.contracts.target import ExportSource
 from mmq.errors import InputError
 from mmq.models.checkpoint import read_config
 from mmq_plugins.targets.gguf_checkpoint import Checkpoint
+from mmq_plugins.targets.gguf_idefics3 import idefics3
 from mmq_plugins.targets.gguf_layout import Layout, Source
 from mmq_plugins.targets.gguf_llava import llava
+from mmq_plugins.targets.gguf_qwen2_5_vl import qwen2_5_vl
 from mmq_plugins.targets.gguf_tokenizer import chat_parts
 
 LAYOUTS: Mapping[str, Callable[[Source], Layout]] = {
+    "Idefics3ForConditionalGeneration": idefics3,
     "LlavaForConditionalGeneration": llava,
+    "Qwen2_5_VLForConditionalGeneration": qwen2_5_vl,
+    "SmolVLMForConditionalGeneration": idefics3,
 }
 
 

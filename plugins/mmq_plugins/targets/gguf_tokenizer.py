@@ -103,12 +103,21 @@ def _token_type(
 
 
 def _add_special_tokens(keys: Any, tokenizer: Any) -> None:
-    """Ids of the special tokens, and whether a text starts with the first."""
+    """Ids of the special tokens, and whether a text starts with the first.
+
+    InputError for a tokenizer that puts other tokens around a text.
+    """
     for name in ("bos", "eos", "unk", "pad"):
         if (token := getattr(tokenizer, f"{name}_token_id", None)) is not None:
             getattr(keys, f"add_{name}_token_id")(token)
-    start = tokenizer("a")["input_ids"]
-    keys.add_add_bos_token(bool(start) and start[0] == tokenizer.bos_token_id)
+    whole = tokenizer("a")["input_ids"]
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    if whole not in (plain, [tokenizer.bos_token_id, *plain]):
+        raise InputError(
+            f"the target gguf writes tokenizers that start a text with the token bos, or with "
+            f"none, and this one makes {tokenizer.convert_ids_to_tokens(whole)} of 'a'"
+        )
+    keys.add_add_bos_token(whole != plain)
 
 
 def chat_parts(chat: Any) -> tuple[str, str, str]:
