@@ -11,6 +11,7 @@ from mmq_plugins.targets.gguf_idefics3 import idefics3
 from mmq_plugins.targets.gguf_layout import Layout, Source
 from mmq_plugins.targets.gguf_llava import llava
 from mmq_plugins.targets.gguf_qwen2_5_vl import qwen2_5_vl
+from mmq_plugins.targets.gguf_rewrite import layout_from_pair
 from mmq_plugins.targets.gguf_tokenizer import chat_parts
 
 LAYOUTS: Mapping[str, Callable[[Source], Layout]] = {
@@ -26,6 +27,9 @@ def layout_of(source: ExportSource, pair: str) -> Layout:
 
     pair: the user's 16-bit files, "model.gguf,mmproj.gguf", or "".
     """
+    if pair:
+        checkpoint = Checkpoint.open(source.folder, source.dtype)
+        return layout_from_pair(checkpoint, source.specs, pair)
     config = read_config(str(source.folder))
     architecture = architecture_of(config)
     if architecture not in LAYOUTS:
