@@ -116,9 +116,3 @@ def _skip(shard: Shard, stream: Iterator[ExportedLayer]) -> None:
     for unit in shard.units:
         if unit.layer:
             next(each for each in stream if each.name == unit.layer)
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file in a folder, by its name there."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}

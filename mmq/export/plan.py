@@ -72,9 +72,7 @@ def plan_export(
     for name in specs:
         checkpoint.weight_name(name)
     source = ExportSource(folder, skeleton, question.dtype, {}, checkpoint.names, specs)
-    promised = target.planned_bytes(source)
-    if promised is None:
-        promised = _added_up(target, specs, checkpoint, skeleton)
+    promised = promised_bytes(target, source, checkpoint)
     return ExportPlan(
         target_name, target, source, checkpoint, question, allocation, specs, promised
     )
@@ -142,12 +140,14 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _added_up(
-    target: Target, specs: Mapping[str, WeightSpec], checkpoint: Checkpoint, skeleton: Skeleton
-) -> int:
-    layers = {layer.name: layer for c in skeleton.components.values() for layer in c.layers}
-    replaced = {checkpoint.weight_name(name) for name in specs}
-    quantized = sum(target.stored_bits(layers[name].shape, spec) for name, spec in specs.items())
+def promised_bytes(target: Target, source: ExportSource, checkpoint: Checkpoint) -> int:
+    """Bytes of the exported folder without what mmq adds: by the target, else added up."""
+    planned = target.planned_bytes(source)
+    if planned is not None:
+        return planned
+    layers = {x.name: x for c in source.skeleton.components.values() for x in c.layers}
+    replaced = {checkpoint.weight_name(name) for name in source.specs}
+    quantized = sum(target.stored_bits(layers[k].shape, spec) for k, spec in source.specs.items())
     others = sum(stored_bytes(t) for n, t in checkpoint.stored.items() if n not in replaced)
     beside = sum(path.stat().st_size for _, path in side_files(checkpoint.folder))
     return round(quantized / 8) + others + beside

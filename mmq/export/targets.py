@@ -25,8 +25,9 @@ def split_options(name: str, extra: Mapping[str, str]) -> tuple[dict[str, str], 
     rest: dict[str, str] = {}
     for key, value in extra.items():
         plain = key.replace("-", "_").removeprefix("target.")
-        if plain in fields:
-            own[plain] = value
+        name_of = next((name for name in (plain, f"{plain}_") if name in fields), None)  # from_
+        if name_of is not None:
+            own[name_of] = value
         else:
             rest[key] = value
     return own, rest

@@ -20,8 +20,10 @@ from mmq.contracts.target import (
 )
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
-from mmq.export.checkpoint import NewCheckpoint, file_sizes, source_config
+from mmq.export.checkpoint import NewCheckpoint, source_config
 from mmq.export.checkpoint_writer import DTYPES, Outline
+from mmq.export.commands import transformers_command
+from mmq.export.facts import file_sizes
 from mmq.models.checkpoint_weights import Stored, stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -176,8 +178,7 @@ class CompressedTensors(Target):
             return (f"vllm serve {folder} --limit-mm-per-prompt '{{\"image\": 1}}'",)
         if self.engine == "sglang":
             return (f"python -m sglang.launch_server --model-path {folder}",)
-        load = f"AutoModelForImageTextToText.from_pretrained('{folder}', dtype='auto')"
-        return (f'python -c "from transformers import AutoModelForImageTextToText; {load}"',)
+        return (transformers_command(folder),)
 
 
 def encoded(weight: QuantizedWeight, packing: Packing) -> dict[str, Tensor]:

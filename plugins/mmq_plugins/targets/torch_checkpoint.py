@@ -18,9 +18,10 @@ from mmq.contracts.target import (
     WeightSpec,
 )
 from mmq.contracts.vlm import VisionLanguageModel
-from mmq.export.checkpoint import NewCheckpoint, file_sizes, source_config
+from mmq.export.checkpoint import NewCheckpoint, source_config
 from mmq.export.checkpoint_writer import DTYPES, Outline
-from mmq.export.facts import trial_dtype
+from mmq.export.commands import transformers_command
+from mmq.export.facts import file_sizes, task, trial_dtype
 from mmq.models.checkpoint_names import stored_names
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.models.loading import load_model, read_config
@@ -102,5 +103,6 @@ class TorchCheckpoint(Target):
         return nullcontext(load_model(str(folder), trial_dtype(folder), device))
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to load it in transformers, and how to search or score it with mmq."""
-        return (f"python -m mmq evaluate-baseline --model {folder}",)
+        """How to ask it in transformers, and how to score it with mmq."""
+        score = f"python -m mmq evaluate-baseline --model {folder} --task {task(folder)}"
+        return transformers_command(folder), score
