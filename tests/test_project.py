@@ -17,6 +17,7 @@ from mmq_search.status import StatusOptions
 
 from mmq.cli.analyze import AnalyzeOptions
 from mmq.cli.curves import CurvesOptions
+from mmq.cli.export import ExportOptions
 from mmq.cli.import_results import ImportOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
@@ -32,6 +33,7 @@ CONFIGS = {
     "search": ("search", SearchOptions),
     "status": ("status", StatusOptions),
     "trial": ("trial", TrialOptions),
+    "export": ("export", ExportOptions),
     "quantize": ("quantize", QuantizeOptions),
     "sweep-uniform": ("sweep-uniform", SweepOptions),
     "ablate": ("ablate", AblateOptions),
@@ -147,7 +149,7 @@ def test_a_plugin_never_imports_another():
     plugins = ROOT / "plugins" / "mmq_plugins"
     names = {
         entry.split(":")[0]
-        for group in ("quantizers", "evaluators", "models", "datasets")
+        for group in ("quantizers", "evaluators", "models", "datasets", "targets")
         for entry in PROJECT["project"]["entry-points"][f"mmq.{group}"].values()
     }
     for name in names:

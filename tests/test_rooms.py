@@ -19,7 +19,7 @@ ORDER = (
         "models",
     ),
     *("quantization", "artifacts", "evaluation", "record", "analysis", "prepare"),
-    *("trial", "studies", "tracking", "testing", "cli"),
+    *("trial", "export", "studies", "tracking", "testing", "cli"),
 )
 LEAVES = ("errors", "system", "tensors", "contracts")  # all that a contract may import
 

@@ -103,7 +103,7 @@ class Artifacts:
         self, model: LoadedModel, component: Component, widths: Mapping[Part, int]
     ) -> list[LayerReport]:
         reports, written = [], []
-        keys = self._keys(model, component, {widths[component.part(x)] for x in component.layers})
+        keys = self.keys(model, component, {widths[component.part(x)] for x in component.layers})
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
             stored: dict[int, Mapping[str, QuantizedLayer]] = {}
             for layer in layers:
@@ -136,7 +136,7 @@ class Artifacts:
     ) -> Iterator[tuple[Layer, QuantizedLayer]]:
         """A component's layers at a width, after `fill`; one block at a time is read."""
         component = model.components[name]
-        keys = self._keys(model, component, [bits])
+        keys = self.keys(model, component, [bits])
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
             found = self.store.get(keys[number, bits]) or {}
             if not found:  # damaged since
@@ -150,11 +150,11 @@ class Artifacts:
         Widths that were computed together share the time of their block equally; nan where an
         artifact does not say.
         """
-        keys = self._keys(model, model.components[name], [bits]).values()
+        keys = self.keys(model, model.components[name], [bits]).values()
         spent = [self.store.seconds(key) for key in keys]
         return sum(float("nan") if each is None else each for each in spent)
 
-    def _keys(
+    def keys(
         self, model: LoadedModel, component: Component, widths: Iterable[int]
     ) -> dict[tuple[int, int], ArtifactKey]:
         """A key for every block that has layers, and every width."""
@@ -190,7 +190,7 @@ class Artifacts:
         A killed process repeats at most the block it was at. Of several processes that want the
         same, one computes it and the others wait.
         """
-        keys = self._keys(model, model.components[name], widths)
+        keys = self.keys(model, model.components[name], widths)
         if all(self.store.has(key) for key in keys.values()):
             return
         self._check_unquantized(model, name)

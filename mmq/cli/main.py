@@ -23,6 +23,7 @@ BUILT_IN = {  # command: the module that holds it
     "curves": "curves",
     "datasets": "datasets",
     "evaluate-baseline": "trial",
+    "export": "export",
     "grid": "studies",
     "import-results": "import_results",
     "plugins": "plugins",

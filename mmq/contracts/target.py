@@ -79,8 +79,8 @@ class ExportedLayer:
 class ExportSource:
     """The checkpoint that is exported: its folder, and the model without weights.
 
-    dtype: what the trial computed in. stored: by parameter of the model as transformers has it, the
-    tensor's name in the checkpoint's files. specs: how each quantized layer will be quantized.
+    dtype: what the trial computed in. stored: the name in the checkpoint's files by parameter of
+    the model as transformers has it. specs: how each quantized layer will be quantized.
     """
 
     folder: Path
@@ -112,7 +112,7 @@ class Target(ABC):
 
     @property
     def exact(self) -> bool:
-        """Whether the engine computes as the simulation does, so that all outputs must be equal."""
+        """Whether the engine computes as the simulation does: all outputs must be equal."""
         return False
 
     @abstractmethod

@@ -88,6 +88,8 @@ class Applied:
     options: Mapping[str, str]
     plugins: Mapping[str, str]
     data_fingerprint: str
+    model_fingerprint: str = ""
+    run_id: str = ""
 
 
 # which option each param of a question is
@@ -125,6 +127,8 @@ def applied(address: str) -> Applied:
         {option: params[name] for name, option in OPTIONS.items() if name in params},
         plugins,
         params.get("data.fingerprint", ""),
+        params.get("model.fingerprint", ""),
+        str(run.info.run_id),
     )
 
 

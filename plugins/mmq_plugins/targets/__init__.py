@@ -1,1 +1,1 @@
-"""Targets: the checkpoint formats of engines."""
+"""Checkpoint formats of engines."""

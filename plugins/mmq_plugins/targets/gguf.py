@@ -104,7 +104,7 @@ class Gguf(Target):
                     files[place.file].add(place.name, *as_floats(place.cut(tensor), place.full))
         LayerPlaces.of(layout, stored_as).write(folder)
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        return ExportReport(sizes, stored_as, layout.notes)
+        return ExportReport(sizes, stored_as, (*layout.notes, *_wide(stored_as)))
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""
@@ -122,6 +122,17 @@ class Gguf(Target):
             f"llama-server {files} --temp 0 --port 8080",
             f"python -m mmq_plugins.targets.gguf_server {folder} --port 8080",
         )
+
+
+def _wide(stored_as: Mapping[str, str]) -> tuple[str, ...]:
+    """A note about layers that no type with scales holds."""
+    count = sum(kind == gguf_blocks.PRODUCTS.name for kind in stored_as.values())
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(stored_as)} layers are stored as F32: some of their scales are too small "
+        f"or too large for float16. Larger groups (--group-size 128, or 0) make scales larger.",
+    )
 
 
 def _shape(weight: QuantizedWeight) -> tuple[int, int]:

@@ -158,6 +158,10 @@ TYPES = (  # smallest first; of two as small, the one whose activations are roun
 )
 
 
+# codes whose scales float16 does not hold: nothing but their products holds them exactly
+PRODUCTS = BlockType("F32", 0, 1, 4, _q8_0)
+
+
 def code_range(spec: WeightSpec) -> tuple[int, int]:
     """The least and greatest `code - zero_point` that may occur."""
     most = 2**spec.bits - 1
@@ -165,12 +169,15 @@ def code_range(spec: WeightSpec) -> tuple[int, int]:
 
 
 def smallest_type(spec: WeightSpec, columns: int) -> BlockType | None:
-    """The smallest type that holds every such weight with this many inputs; None for none."""
+    """The smallest type that holds every such weight with this many inputs; None for none.
+
+    Scales that need float32 turn up only when weights are quantized, too late to be refused.
+    """
     group = spec.group_size or columns
     if spec.input_scale or spec.group_index or not spec.integer_zero_points:
         return None
     if spec.scale_dtype == "float32":
-        return None
+        return PRODUCTS
     for kind in TYPES:
         if not group % kind.block and not columns % kind.block and kind.holds(spec):
             return kind
@@ -188,8 +195,6 @@ def refusal(spec: WeightSpec, shape: tuple[int, int]) -> str:
         return "ggml's groups are neighbouring inputs, and act-order's are not"
     if not spec.integer_zero_points:
         return "ggml has no real zero points, as uniform has; choose gptq or rtn"
-    if spec.scale_dtype == "float32":
-        return "ggml's scales are float16"
     if columns % SMALL:
         return f"ggml's blocks have 32 weights, and a row of {columns} is not made of them"
     if (spec.group_size or columns) % SMALL:
@@ -207,6 +212,8 @@ def pack(weight: QuantizedWeight, kind: BlockType, name: str = "weight") -> np.n
 
     kind: one that holds the weight's spec. InputError for scales that float16 does not hold.
     """
+    if kind is PRODUCTS:
+        return weight.dequantize().numpy().view(np.uint8)
     rows, columns = weight.codes.shape
     scale = weight.scale.float()
     if not torch.equal(scale.half().float(), scale):
