@@ -130,8 +130,8 @@ def _wide(stored_as: Mapping[str, str]) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{count} of {len(stored_as)} layers are stored as F32: some of their scales are too small "
-        f"or too large for float16. Larger groups (--group-size 128, or 0) make scales larger.",
+        f"{count} of {len(stored_as)} layers are stored as F32: float16 does not hold all of their "
+        f"scales. Larger groups (--group-size 128, or 0 for rows) have larger scales.",
     )
 
 
