@@ -116,11 +116,12 @@ class Gguf(Target):
 
     def commands(self, folder: Path) -> Sequence[str]:
         """How to ask the model in llama.cpp, and how to serve it."""
-        files = f"-m {folder / MODEL} --mmproj {folder / MMPROJ}"
+        files = f"-m {folder / MODEL} --mmproj {folder / MMPROJ} --jinja --temp 0"
+        ask = "'What is in the picture?'"
         return (
-            f"llama-mtmd-cli {files} --temp 0 --image picture.png -p 'What is in the picture?'",
-            f"llama-server {files} --temp 0 --port 8080",
-            f"python -m mmq_plugins.targets.gguf_server {folder} --port 8080",
+            f"llama-mtmd-cli {files} --image picture.png -p {ask}",
+            f"llama-server {files} --port 8080",
+            f"python -m mmq_plugins.targets.gguf_server {folder} --image picture.png --ask {ask}",
         )
 
 
@@ -130,7 +131,7 @@ def _wide(stored_as: Mapping[str, str]) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{count} of {len(stored_as)} layers are stored as F32: float16 does not hold all of their "
+        f"{count} of {len(stored_as)} layers are stored as F32: float16 does not hold all their "
         f"scales. Larger groups (--group-size 128, or 0 for rows) have larger scales.",
     )
 

@@ -23,6 +23,7 @@ from mmq_plugins.targets.gguf_server import READY
 
 TIMEOUT = 600  # seconds, for one answer
 SHOWN = 600  # characters of the log in an error
+ERRORS = 6  # lines
 
 
 @dataclass(slots=True)
@@ -95,8 +96,11 @@ def _data_url(image: ImageRef) -> str:
 
 
 def _tail(log: IO[str]) -> str:
+    """The last errors that llama.cpp wrote, else the last of all that it wrote."""
     log.seek(0)
-    return log.read()[-SHOWN:].strip() or "it wrote no reason"
+    lines = log.read().splitlines()
+    errors = [line.split(" E ", 1)[1] for line in lines if " E " in line]
+    return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
 
 
 @contextmanager

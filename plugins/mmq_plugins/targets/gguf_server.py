@@ -42,20 +42,27 @@ def parameters(folder: Path, threads: int, on_gpu: bool, port: int = 0, context:
 
 
 def main() -> None:
-    """Serve until standard input closes, or for ever where it is a terminal."""
+    """Serve until interrupted or until standard input closes; or ask one question and end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--context", type=int, default=0, help="tokens, 0 for a default")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--ask", default="", help="ask this about --image, print the answer, end")
+    parser.add_argument("--image", type=Path)
     parser.add_argument("--until-eof", action="store_true", help="end with standard input")
     given = parser.parse_args()
+    if given.ask:
+        _ask(given.folder, given.threads, given.image, given.ask)
+        return
     import xllamacpp
 
-    server = xllamacpp.Server(
-        parameters(given.folder, given.threads, given.gpu, given.port, given.context)
-    )
+    params = parameters(given.folder, given.threads, given.gpu, given.port, given.context)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError:  # llama.cpp wrote the reason
+        os._exit(1)
     sys.stdout.write(f"{READY}{server.listening_address}\n")
     sys.stdout.flush()
     if given.until_eof:
@@ -63,6 +70,19 @@ def main() -> None:
     else:
         threading.Event().wait()
     os._exit(0)  # its threads do not end by themselves
+
+
+def _ask(folder: Path, threads: int, image: Path | None, prompt: str) -> None:
+    """Print what the model says about a picture."""
+    from mmq.contracts.images import FileImage
+    from mmq.contracts.vlm import GenerationConfig, Request
+    from mmq_plugins.targets.gguf_engine import running
+
+    images = () if image is None else (FileImage(image),)
+    request = Request(images, prompt, str(image or prompt))
+    with running(folder, "cpu", threads) as model:
+        (answer,) = model.generate([request], GenerationConfig(256), lambda items, text: items)
+    sys.stdout.write(f"{answer}\n")
 
 
 if __name__ == "__main__":
