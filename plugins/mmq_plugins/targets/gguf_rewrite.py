@@ -7,7 +7,7 @@ several that share them out. Equal candidates are told apart by the names that g
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -191,21 +191,28 @@ def _order(rows: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 def _expected_names(source: str, readers: Mapping[str, Any]) -> set[str]:
-    """What gguf calls a tensor, by its own table of names of the files' architectures."""
-    gguf = gguf_package()
+    """What gguf calls a tensor, by its own tables of names of the files' architectures."""
     part, _, rest = source.partition(".")
     names = set()
     for file, reader in readers.items():
         kind = reader.fields["general.architecture"].contents()
-        kind = "mmproj" if file == MMPROJ else kind
-        known = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-        arch = gguf.MODEL_ARCH.MMPROJ if file == MMPROJ else known.get(kind)
-        if arch is None:
-            continue
-        table = gguf.get_tensor_name_map(arch, 1000)
+        count = "clip.vision.block_count" if file == MMPROJ else f"{kind}.block_count"
+        blocks = reader.fields[count].contents() if count in reader.fields else 0
+        table = _table_of_names(kind, blocks)
         for prefix in PREFIXES.get(part, ()):
-            names.add(table.get_name(prefix + rest, try_suffixes=(".weight",)))
+            if table is not None:
+                names.add(table.get_name(prefix + rest, try_suffixes=(".weight",)))
     return names - {None}
+
+
+@cache
+def _table_of_names(architecture: str, blocks: int) -> Any:
+    """The names that gguf expects, by those of transformers; None for an unknown architecture."""
+    gguf = gguf_package()
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    if architecture not in kinds:
+        return None
+    return gguf.get_tensor_name_map(kinds[architecture], blocks)
 
 
 def _copied_keys(reader: Any) -> Any:
