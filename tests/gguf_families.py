@@ -20,9 +20,14 @@ IDEFICS3_TEMPLATE = (
 TILES = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
 
 
-def save_idefics3(folder):
+def save_smolvlm(folder):
+    """A SmolVLM; its own processor needs torchvision for videos, so it has Idefics3's."""
+    save_idefics3(folder, "SmolVLM")
+
+
+def save_idefics3(folder, kind="Idefics3"):
     """An Idefics3 that cuts pictures of 64 pixels into four and adds the whole."""
-    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
+    from transformers import Idefics3Processor
 
     tokenizer = plain_tokenizer(
         *("<|im_start|>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"),
@@ -40,7 +45,7 @@ def save_idefics3(folder):
     start, end, image = tokenizer.convert_tokens_to_ids(
         ["<|im_start|>", "<end_of_utterance>", "<image>"]
     )
-    config = Idefics3Config(
+    config = getattr(transformers, f"{kind}Config")(
         text_config=TEXT | {"model_type": "llama", "bos_token_id": start, "eos_token_id": end},
         vision_config={
             "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -51,7 +56,8 @@ def save_idefics3(folder):
         pad_token_id=1,
         tie_word_embeddings=False,
     )  # fmt: skip
-    randomize(Idefics3ForConditionalGeneration(config), 0.05).save_pretrained(folder)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    randomize(model, 0.05).save_pretrained(folder)
 
 
 QWEN_TEMPLATE = (

@@ -23,12 +23,18 @@ from mmq.errors import InputError
 pytest.importorskip("gguf", reason="needs mmq[gguf]")
 pytest.importorskip("xllamacpp", reason="needs mmq[gguf]")
 
-SIZES = {"idefics3": (64, 64), "qwen2_5_vl": (112, 84), "siglip_llava": (64, 64)}
+SIZES = {
+    "idefics3": (64, 64),
+    "smolvlm": (64, 64),
+    "qwen2_5_vl": (112, 84),
+    "siglip_llava": (64, 64),
+}
 shifted = pytest.mark.skipif(
     not SINCE_5, reason="transformers 4 reads Idefics3's positions shifted by one patch"
 )
 FAMILIES = [
     pytest.param("idefics3", marks=shifted),
+    pytest.param("smolvlm", marks=shifted),
     "qwen2_5_vl",
     "siglip_llava",
 ]
@@ -59,7 +65,7 @@ def family(request, folders, monkeypatch):
 def questions_for(name, count=6):
     """Pictures that neither side resizes; of one color, where both resize them as they differ."""
     found = pairs(count, SIZES[name])
-    if name == "idefics3":
+    if name in ("idefics3", "smolvlm"):
         colors = [(200, 30, 30), (10, 20, 200), (30, 200, 10), (0, 0, 0), (255, 255, 255)]
         return [
             (Image.new("RGB", (64, 64), c), q) for c, (_, q) in zip(colors, found, strict=False)
@@ -79,7 +85,7 @@ def test_answers_of_unquantized_models_are_equal(family, tmp_path):
         assert answers(engine, questions, max_new_tokens=4) == simulated
 
 
-@pytest.mark.parametrize("family", ["idefics3", "qwen2_5_vl", "siglip_llava"], indirect=True)
+@pytest.mark.parametrize("family", SIZES, indirect=True)
 def test_weights_and_bytes_of_a_mixed_allocation_are_as_promised(family, tmp_path):
     name, folder = family
     model = loaded(folder)

@@ -18,6 +18,7 @@ from mmq.system.disk import naming, write_all
 
 FLOATS = {"F32": 0, "F16": 1, "BF16": 30}  # numbers in ggml's enumeration
 ALIGNMENT = 32
+ROWS = 1024  # compared at once
 
 
 def gguf_package() -> ModuleType:
@@ -138,7 +139,7 @@ def as_floats(tensor: Tensor, full: bool = False) -> tuple[np.ndarray, int]:
     values = tensor.detach().cpu().contiguous()
     if full or values.dtype == torch.float32:
         return values.float().numpy(), FLOATS["F32"]
-    half = values.half()
-    if torch.equal(half.float(), values.float()):  # quicker than bfloat16, and rounds less
-        return half.numpy(), FLOATS["F16"]
+    parts = values.split(ROWS)  # a vocabulary in float32 would be large
+    if all(torch.equal(part.half().float(), part.float()) for part in parts):
+        return values.half().numpy(), FLOATS["F16"]  # quicker than bfloat16, and rounds less
     return values.view(torch.int16).numpy(), FLOATS["BF16"]

@@ -16,8 +16,12 @@ CONTEXT = 8192  # tokens at most: memory is reserved for all of them
 READY = "listening on "
 
 
-def parameters(folder: Path, threads: int, on_gpu: bool, port: int = 0, context: int = 0) -> Any:
-    """Xllamacpp's parameters for a folder: one request at a time, nothing remembered between."""
+def parameters(folder: Path, threads: int, on_gpu: bool, mmap: bool = False) -> Any:
+    """The parameters of xllamacpp for a folder: one request at a time, nothing remembered between.
+
+    mmap: map the files instead of reading them. Weights that llama.cpp repacks for the processor
+    are then in memory twice, as long as the pages of the file are.
+    """
     try:
         import xllamacpp
     except ImportError as error:
@@ -28,7 +32,7 @@ def parameters(folder: Path, threads: int, on_gpu: bool, port: int = 0, context:
     params = xllamacpp.CommonParams()
     params.model.path = str(folder / "model.gguf")
     params.mmproj.path = str(folder / "mmproj.gguf")
-    params.n_ctx = context or CONTEXT
+    params.n_ctx = CONTEXT
     params.n_parallel = 1
     params.n_gpu_layers = 999 if on_gpu else 0
     params.mmproj_use_gpu = on_gpu
@@ -36,8 +40,8 @@ def parameters(folder: Path, threads: int, on_gpu: bool, port: int = 0, context:
     params.cpuparams_batch.n_threads = threads
     params.warmup = False
     params.cache_ram_mib = 0
-    if port:
-        params.port = port
+    modes = xllamacpp.llama_load_mode
+    params.load_mode = modes.LLAMA_LOAD_MODE_MMAP if mmap else modes.LLAMA_LOAD_MODE_NONE
     return params
 
 
@@ -47,8 +51,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
-    parser.add_argument("--context", type=int, default=0, help="tokens, 0 for a default")
+    parser.add_argument("--context", type=int, default=0, help=f"tokens, {CONTEXT} if 0")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--mmap", action="store_true", help="map the files into memory")
     parser.add_argument("--ask", default="", help="ask this about --image, print the answer, end")
     parser.add_argument("--image", type=Path)
     parser.add_argument("--until-eof", action="store_true", help="end with standard input")
@@ -58,7 +63,10 @@ def main() -> None:
         return
     import xllamacpp
 
-    params = parameters(given.folder, given.threads, given.gpu, given.port, given.context)
+    params = parameters(given.folder, given.threads, given.gpu, given.mmap)
+    params.n_ctx = given.context or CONTEXT
+    if given.port:
+        params.port = given.port
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:  # llama.cpp wrote the reason
