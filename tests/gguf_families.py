@@ -78,13 +78,16 @@ class QwenProcessor:
 
     chat_template = QWEN_TEMPLATE
 
-    def __init__(self):
+    def __init__(self, patch=14):
         self.tokenizer = plain_tokenizer(*QWEN_TOKENS)
         self.tokenizer.bos_token = None
         self.tokenizer.eos_token = "<|im_end|>"
         self.tokenizer.padding_side = "left"
         self.image_processor = _pictures("Qwen2VLImageProcessor")(
-            patch_size=14, size={"shortest_edge": 28 * 28, "longest_edge": 64 * 28 * 28}
+            patch_size=patch,
+            size={"shortest_edge": 4 * patch**2, "longest_edge": 256 * patch**2},
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
         )
 
     def token(self, name):
@@ -135,6 +138,34 @@ def save_qwen2_5_vl(folder):
         vision_end_token_id=processor.token("<|vision_end|>"),
     )  # fmt: skip
     randomize(Qwen2_5_VLForConditionalGeneration(config), 0.05).save_pretrained(folder)
+
+
+def save_qwen3_vl(folder):
+    """A Qwen3-VL whose second and third vision block reach into the language model."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    processor = QwenProcessor(patch=16)
+    processor.tokenizer.save_pretrained(folder)
+    config = Qwen3VLConfig(
+        text_config=TEXT
+        | {
+            "head_dim": 64,
+            "num_hidden_layers": 3,  # llama.cpp needs one that no vision block reaches
+            "rope_parameters": {
+                "rope_type": "default", "mrope_section": [12, 10, 10], "rope_theta": 5e6,
+            },
+            "eos_token_id": processor.token("<|im_end|>"),
+        },
+        vision_config={
+            "depth": 4, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2,
+            "patch_size": 16, "out_hidden_size": 256, "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [1, 2],
+        },
+        image_token_id=processor.token("<|image_pad|>"),
+        vision_start_token_id=processor.token("<|vision_start|>"),
+        vision_end_token_id=processor.token("<|vision_end|>"),
+    )  # fmt: skip
+    randomize(Qwen3VLForConditionalGeneration(config), 0.05).save_pretrained(folder)
 
 
 def save_siglip_llava(folder):

@@ -27,8 +27,11 @@ SIZES = {
     "idefics3": (64, 64),
     "smolvlm": (64, 64),
     "qwen2_5_vl": (112, 84),
+    "qwen3_vl": (128, 128),
     "siglip_llava": (64, 64),
 }
+PATCHES = {"qwen2_5_vl": 14, "qwen3_vl": 16}
+new = pytest.mark.skipif(not SINCE_5, reason="this version of transformers has no Qwen3-VL")
 shifted = pytest.mark.skipif(
     not SINCE_5, reason="transformers 4 reads Idefics3's positions shifted by one patch"
 )
@@ -36,6 +39,7 @@ FAMILIES = [
     pytest.param("idefics3", marks=shifted),
     pytest.param("smolvlm", marks=shifted),
     "qwen2_5_vl",
+    pytest.param("qwen3_vl", marks=new),
     "siglip_llava",
 ]
 
@@ -57,8 +61,9 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def family(request, folders, monkeypatch):
     """A family's name and the folder of its model."""
-    if request.param == "qwen2_5_vl":
-        monkeypatch.setattr(Generic, "load_processor", lambda self, source: QwenProcessor())
+    if (patch := PATCHES.get(request.param)) is not None:
+        processor = QwenProcessor(patch)
+        monkeypatch.setattr(Generic, "load_processor", lambda self, source: processor)
     return request.param, folders(request.param)
 
 
@@ -85,7 +90,11 @@ def test_answers_of_unquantized_models_are_equal(family, tmp_path):
         assert answers(engine, questions, max_new_tokens=4) == simulated
 
 
-@pytest.mark.parametrize("family", SIZES, indirect=True)
+@pytest.mark.parametrize(
+    "family",
+    ["idefics3", "smolvlm", "qwen2_5_vl", pytest.param("qwen3_vl", marks=new), "siglip_llava"],
+    indirect=True,
+)
 def test_weights_and_bytes_of_a_mixed_allocation_are_as_promised(family, tmp_path):
     name, folder = family
     model = loaded(folder)

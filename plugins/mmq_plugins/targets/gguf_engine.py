@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -109,16 +110,25 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
 
     InputError where llama.cpp does not load it, with what llama.cpp wrote.
     """
-    from mmq_plugins.targets.gguf_server import parameters
-
+    try:
+        import xllamacpp  # noqa: F401  (the process needs it)
+    except ImportError as error:
+        raise InputError(
+            "llama.cpp runs through a package that is not installed (xllamacpp): "
+            "pip install 'mmq[gguf]'"
+        ) from error
     count = threads or torch.get_num_threads()
-    parameters(folder, count, False)  # a missing package is named here
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
     command += ["--threads", str(count), "--until-eof"]
     command += ["--gpu"] if device.startswith("cuda") else []
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # a debugger would hide the reason
         )
         with process:
             assert process.stdin is not None

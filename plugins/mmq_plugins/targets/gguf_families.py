@@ -11,6 +11,7 @@ from mmq_plugins.targets.gguf_idefics3 import idefics3
 from mmq_plugins.targets.gguf_layout import Layout, Source
 from mmq_plugins.targets.gguf_llava import llava
 from mmq_plugins.targets.gguf_qwen2_5_vl import qwen2_5_vl
+from mmq_plugins.targets.gguf_qwen3_vl import qwen3_vl
 from mmq_plugins.targets.gguf_rewrite import layout_from_pair
 from mmq_plugins.targets.gguf_tokenizer import chat_parts
 
@@ -18,6 +19,7 @@ LAYOUTS: Mapping[str, Callable[[Source], Layout]] = {
     "Idefics3ForConditionalGeneration": idefics3,
     "LlavaForConditionalGeneration": llava,
     "Qwen2_5_VLForConditionalGeneration": qwen2_5_vl,
+    "Qwen3VLForConditionalGeneration": qwen3_vl,
     "SmolVLMForConditionalGeneration": idefics3,
 }
 

@@ -139,7 +139,7 @@ def as_floats(tensor: Tensor, full: bool = False) -> tuple[np.ndarray, int]:
     values = tensor.detach().cpu().contiguous()
     if full or values.dtype == torch.float32:
         return values.float().numpy(), FLOATS["F32"]
-    parts = values.split(ROWS)  # a vocabulary in float32 would be large
+    parts = torch.split(values, ROWS)  # a vocabulary in float32 would be large
     if all(torch.equal(part.half().float(), part.float()) for part in parts):
         return values.half().numpy(), FLOATS["F16"]  # quicker than bfloat16, and rounds less
     return values.view(torch.int16).numpy(), FLOATS["BF16"]

@@ -8,7 +8,7 @@ import numpy as np
 from mmq.errors import InputError
 from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Place, Source, place_all
 from mmq_plugins.targets.gguf_text import text_keys, text_places
-from mmq_plugins.targets.gguf_vision import vision_keys
+from mmq_plugins.targets.gguf_vision import add_pixel_limits, per_frame, vision_keys
 
 NAMES = {
     "vit.patch_embed.proj": "v.patch_embd",
@@ -24,7 +24,6 @@ NAMES = {
     "vit.merger.mlp.2": "mm.2",
 }
 IMAGE_SIZE = 560  # what llama.cpp plans memory for; pictures have their own
-FRAMES = 2
 
 
 def qwen2_5_vl(source: Source) -> Layout:
@@ -53,18 +52,7 @@ def _split(place: Place) -> list[Place]:
             )
             for part, index in zip("qkv", rows, strict=True)
         ]
-    if place.name == "v.patch_embd.weight":
-        if place.shape[2] != FRAMES:
-            raise InputError(
-                f"llama.cpp reads {FRAMES} frames at once, and this model reads "
-                f"{place.shape[2]} (temporal_patch_size)"
-            )
-        shape = (*place.shape[:2], *place.shape[3:])
-        return [
-            replace(place, name=f"v.patch_embd.weight{suffix}", shape=shape, frame=frame)
-            for frame, suffix in enumerate(("", ".1"))
-        ]
-    return [place]
+    return per_frame(place)
 
 
 def _keys(source: Source, vision: Any) -> Any:
@@ -85,10 +73,5 @@ def _keys(source: Source, vision: Any) -> Any:
         )
     keys.add_vision_n_wa_pattern(pattern)
     keys.add_vision_window_size(vision.window_size)
-    pictures = source.processor.image_processor
-    size = getattr(pictures, "size", None) or {}
-    for name in ("min_pixels", "max_pixels"):
-        edge = "shortest_edge" if name == "min_pixels" else "longest_edge"
-        if (pixels := getattr(pictures, name, None) or size.get(edge)) is not None:
-            getattr(keys, f"add_vision_{name}")(int(pixels))
+    add_pixel_limits(keys, source.processor.image_processor)
     return keys

@@ -1,6 +1,7 @@
 """llama.cpp's server with the two files of an exported folder: `python -m ...gguf_server FOLDER`.
 
 It runs in a process of its own, because llama.cpp ends the process on a file that it cannot run.
+It imports nothing of mmq, and with that no PyTorch, until it is to ask.
 """
 
 import argparse
@@ -9,8 +10,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
-
-from mmq.errors import InputError
 
 CONTEXT = 8192  # tokens at most: memory is reserved for all of them
 READY = "listening on "
@@ -22,13 +21,8 @@ def parameters(folder: Path, threads: int, on_gpu: bool, mmap: bool = False) -> 
     mmap: map the files instead of reading them. Weights that llama.cpp repacks for the processor
     are then in memory twice, as long as the pages of the file are.
     """
-    try:
-        import xllamacpp
-    except ImportError as error:
-        raise InputError(
-            "llama.cpp runs through a package that is not installed (xllamacpp): "
-            "pip install 'mmq[gguf]'"
-        ) from error
+    import xllamacpp
+
     params = xllamacpp.CommonParams()
     params.model.path = str(folder / "model.gguf")
     params.mmproj.path = str(folder / "mmproj.gguf")

@@ -1,10 +1,11 @@
 """The vision tower's part of an mmproj file: names of CLIP-like towers, and metadata."""
 
+from dataclasses import replace
 from typing import Any
 
 from mmq.errors import InputError
 from mmq_plugins.targets.gguf_file import gguf_package
-from mmq_plugins.targets.gguf_layout import Source
+from mmq_plugins.targets.gguf_layout import Place, Source
 
 EMBEDDINGS = {
     "vit.embeddings.class_embedding": "v.class_embd",
@@ -22,6 +23,7 @@ BLOCK = {
     "vit.layers.{}.layer_norm1": "v.blk.{}.ln1",
     "vit.layers.{}.layer_norm2": "v.blk.{}.ln2",
 }
+FRAMES = 2  # that llama.cpp reads at once
 ACTIVATIONS = {
     "quick_gelu": None,  # llama.cpp's own, where none is named
     "gelu": "clip.use_gelu",
@@ -55,3 +57,27 @@ def vision_keys(source: Source, vision: Any, projector: str, width: int) -> Any:
     keys.add_vision_image_mean([float(value) for value in pictures.image_mean])
     keys.add_vision_image_std([float(value) for value in pictures.image_std])
     return keys
+
+
+def per_frame(place: Place) -> list[Place]:
+    """One convolution per frame where the first one is over time; else the place itself."""
+    if place.name != "v.patch_embd.weight" or len(place.shape) != 5:
+        return [place]
+    if place.shape[2] != FRAMES:
+        raise InputError(
+            f"llama.cpp reads {FRAMES} frames at once, and this model reads {place.shape[2]} "
+            f"(temporal_patch_size)"
+        )
+    shape = (*place.shape[:2], *place.shape[3:])
+    return [
+        replace(place, name=f"v.patch_embd.weight{suffix}", shape=shape, frame=frame)
+        for frame, suffix in enumerate(("", ".1"))
+    ]
+
+
+def add_pixel_limits(keys: Any, pictures: Any) -> None:
+    """Add the least and most pixels that pictures are resized to, where the processor has them."""
+    size = getattr(pictures, "size", None) or {}
+    for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        if (pixels := getattr(pictures, name, None) or size.get(edge)) is not None:
+            getattr(keys, f"add_vision_{name}")(int(pixels))
