@@ -1,6 +1,6 @@
 """What a quantized model costs in its engine: memory and speed beside 16 bits.
 
-    python benchmarks/engines.py [--bits 4] [--group-size 32] [--blocks 4] [--width 4096]
+    python benchmarks/engines.py [--bits 4] [--group-size 32] [--blocks 6] [--width 4096]
                                  [--repeats 5] [--threads 1] [--mmap]
 
 A LLaVA of real width with a few blocks of random weights is exported to GGUF twice, at 16 bits
@@ -151,7 +151,7 @@ def main() -> None:
     )
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-size", type=int, default=32)
-    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
