@@ -150,7 +150,7 @@ def start(out, seconds):
 def test_kill_9_in_the_middle_leaves_no_folder_and_the_next_export_resumes(tmp_path):
     assert os.environ["MMQ_HOME"] == str(home())
     out, partial = tmp_path / "mine", tmp_path / "mine.partial"
-    session_for("embedded-retrieval", "vit=4,qformer=3")._layers()  # quantized: writing is next
+    session_for("embedded-retrieval", "vit=4,qformer=3").layers()  # quantized: writing is next
     process = start(out, 0.05)
     try:
         while len(list(partial.glob("model-*.safetensors"))) < 2:
