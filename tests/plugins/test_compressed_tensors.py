@@ -15,6 +15,7 @@ from mmq_plugins.targets.compressed_tensors import CompressedTensors
 from mmq_plugins.targets.ct_config import Packing, check_fused
 from mmq_plugins.targets.ct_engines import ENGINES
 from PIL import Image
+from tiny_models import save_tiny
 
 from mmq.contracts.target import WeightSpec
 from mmq.errors import InputError
@@ -109,6 +110,27 @@ def test_layers_are_found_under_the_names_of_every_engine(tmp_path, model):
         found = [width for width, patterns in groups.items() if matches(patterns, name)]
         assert found == ([bits[component]] if component else []), name
         assert matches(config["ignore"], name) == (not component), name
+
+
+@needs_5
+def test_any_architecture_of_transformers_is_exported(tmp_path):
+    model = save_tiny("idefics3", tmp_path / "tiny")
+    session = session_for(
+        model, "vit=8,llm=3", "compressed-tensors", symmetric=True, group_size=16
+    )
+    _, proof = session.run(tmp_path / "out", 3)
+    assert not proof.failures
+    assert proof.weights.equal == len(session.plan.specs)
+
+
+@needs_5
+def test_a_tower_that_transformers_cannot_load_packed_is_refused_at_once(tmp_path):
+    model = save_tiny("paligemma", tmp_path / "tiny")  # its SigLIP initializes packed layers
+    with pytest.raises(InputError, match="cannot load packed weights of this model's vit"):
+        session_for(model, "vit=8,llm=3", "compressed-tensors", symmetric=True)
+    session = session_for(model, "llm=3", "compressed-tensors", symmetric=True)
+    _, proof = session.run(tmp_path / "out", 3)
+    assert not proof.failures
 
 
 def test_what_stays_at_16_bits_in_a_component_is_ignored(tmp_path):

@@ -30,8 +30,13 @@ def test_an_option_is_offered_where_it_alone_does():
 
 
 def test_a_part_that_cannot_be_held_at_all_is_to_stay_at_16_bits():
-    with pytest.raises(InputError, match="none, leave this part at 16 bits"):
+    with pytest.raises(InputError, match="Nearest that it can hold: qformer=16$"):
         session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)
+
+
+def test_another_quantizer_is_offered_where_no_option_helps():
+    with pytest.raises(InputError, match=r"real zero points.*: --quantizer gptq; .*; vit=16$"):
+        session_for("embedded-retrieval", "vit=4", "compressed-tensors", quantizer="uniform")
 
 
 def test_the_unquantized_model_is_no_export():
