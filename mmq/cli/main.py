@@ -22,6 +22,7 @@ BUILT_IN = {  # command: the module that holds it
     "compare-quantizers": "compare_quantizers",
     "curves": "curves",
     "datasets": "datasets",
+    "evaluate": "evaluate",
     "evaluate-baseline": "trial",
     "export": "export",
     "grid": "studies",

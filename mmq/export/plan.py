@@ -7,6 +7,7 @@ from typing import Any
 
 from mmq.allocation.allocation import ALLOWED_BITS, BitAllocation
 from mmq.contracts import options as plugin_options
+from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import ExportSource, Target, WeightSpec
 from mmq.errors import InputError
@@ -94,12 +95,29 @@ def check_layers(
     for name, (component, layer, spec) in specs.items():
         if reason := target.refusal(spec, layer.shape, component):
             nearest = nearest_options(target, quantizer, component, layer, spec)
-            offered = "; ".join(nearest[:OFFERED]) or "none, leave this part at 16 bits"
+            offered = "; ".join(nearest[:OFFERED]) or _elsewhere(target, component, layer, spec)
             raise InputError(
                 f"target: {target_name} cannot hold {component} ({name}: {spec}): {reason}. "
                 f"Nearest that it can hold: {offered}"
             )
     return {name: spec for name, (_, _, spec) in specs.items()}
+
+
+def _elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
+    """What to do where no option of the quantizer helps: other quantizers, or 16 bits."""
+    others = []
+    for plugin in registry.installed("quantizer"):
+        if plugin.entry_point.extras:  # what comes with packages of its own is not imported
+            continue
+        try:
+            other = registry.load_class("quantizer", plugin.name, Quantizer)()
+            other.check(layer.name, layer.shape)
+            planned = planned_spec(other, layer.shape[1], spec.bits)
+        except (ValueError, TypeError):  # it cannot be imported, or needs options
+            continue
+        if not target.refusal(planned, layer.shape, component):
+            others.append(f"--quantizer {plugin.name}")
+    return "; ".join([*others, f"{component}=16"])
 
 
 def nearest_options(

@@ -56,7 +56,7 @@ class ExportSession:
         self, out: Path, verify_samples: int, scores: Mapping[str, Metric] | None = None
     ) -> tuple[ExportReport, Proof | None]:
         """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing."""
-        layers = self._layers()
+        layers = self.layers()
 
         def prove(written: Written) -> Proof:
             return self._prove(layers, written, verify_samples)
@@ -67,7 +67,7 @@ class ExportSession:
         finally:
             self.prepared.task.close()
 
-    def _layers(self) -> ModelLayers:
+    def layers(self) -> ModelLayers:
         """The quantized layers, which are computed now where the store lacks some."""
         question, plan = self.prepared.question, self.plan
         outline = outline_model(self.prepared.skeleton, question.model, question.model_fingerprint)

@@ -8,5 +8,6 @@ class TestMyQuantizer(QuantizerContract):
 from mmq.testing.evaluators import EvaluatorContract
 from mmq.testing.families import FamilyContract
 from mmq.testing.quantizers import QuantizerContract
+from mmq.testing.targets import TargetContract
 
-__all__ = ["EvaluatorContract", "FamilyContract", "QuantizerContract"]
+__all__ = ["EvaluatorContract", "FamilyContract", "QuantizerContract", "TargetContract"]

@@ -41,7 +41,11 @@ def write_record(folder: Path, record: TrialRecord, run_id: str) -> None:
     """record.json, the layer table, the predictions table and all predictions."""
     write_facts(folder, record.to_json(), run_id)
     write_layers(folder, record.report.layers)
-    predictions = record.evaluation.predictions
+    write_predictions(folder, record.evaluation.predictions)
+
+
+def write_predictions(folder: Path, predictions: Sequence[Prediction]) -> None:
+    """The predictions table and all predictions."""
     everything = [_prediction_facts(p) for p in predictions]
     (folder / ALL_PREDICTIONS).write_text(json.dumps(everything))
     step = max(1, len(predictions) // SHOWN_PREDICTIONS)

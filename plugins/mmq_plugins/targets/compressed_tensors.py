@@ -144,7 +144,8 @@ class CompressedTensors(Target):
                 f"{len(float32)} layers have float32 scales ({float32[0]}, ...): load the model "
                 f"in float32, or some weights are rounded differently."
             )
-        dtype = str(source_config(source).get("torch_dtype"))
+        config = source_config(source)
+        dtype = str(config.get("dtype") or config.get("torch_dtype"))
         if dtype == "bfloat16" and {s.scale_dtype for s in source.specs.values()} != {dtype}:
             notes.append(
                 "The checkpoint is in bfloat16 and the scales are not: engines that load it in "

@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmq.contracts.target import ExportSource, WeightSpec
@@ -66,6 +68,8 @@ def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
     packings = {n: Packing.of(spec, engine.no_zero_points) for n, spec in source.specs.items()}
     if engine.fuses:
         check_fused(packings, engine.name)
+    if engine.name == "transformers":
+        check_loadable(source)
     lists = _lists(source)
     members: dict[Packing, list[str]] = {}
     for name, packing in packings.items():
@@ -134,6 +138,32 @@ def check_fused(packings: Mapping[str, Packing], engine: str) -> None:
                         f"target: {engine} joins {', '.join(names)}, but {name} is {packing} and "
                         f"{other} is {packings.get(other, 'at 16 bits')}; quantize them alike"
                     )
+
+
+def check_loadable(source: ExportSource) -> None:
+    """InputError where transformers cannot load packed weights of this architecture.
+
+    Some models (SigLIP's) initialize each linear layer's weight while they are loaded, and a
+    packed layer has none. It is tried without weights.
+    """
+    folder, components = str(source.folder), source.skeleton.components
+    for component in components.values():
+        packed = [layer.name for layer in component.layers if layer.name in source.specs]
+        module: Any = on_meta(folder, source.skeleton.family, read_config(folder))
+        for name in packed:
+            del module.get_submodule(name).weight
+        try:
+            for part in module.modules():
+                part.__dict__.pop("_is_hf_initialized", None)
+            with torch.device("meta"):
+                module.initialize_weights()
+        except AttributeError as error:
+            raise InputError(
+                f"target: transformers {version('transformers')} cannot load packed weights of "
+                f"this model's {component.name} (it initializes them first: {error}). Leave "
+                f"{component.name} at 16 bits, or export for another engine, e.g. with --target "
+                f"compressed-tensors:vllm"
+            ) from error
 
 
 def read_groups(folder: Path) -> Sequence[Mapping[str, Any]]:

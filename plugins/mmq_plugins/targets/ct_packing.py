@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmq.export.targets import need
 from mmq_plugins.targets.ct_engines import DENSE, EXTRA, release
 
 WORD = 32
+ROWS = 512  # packed at once
 
 
 def packed_width(columns: int, bits: int) -> int:
@@ -32,8 +34,11 @@ def pack(codes: Tensor, bits: int, packed_dim: int = 1) -> Tensor:
         from compressed_tensors.compressors.quantized_compressors.pack_quantized import (
             pack_to_int32,
         )
-    packed: Tensor = pack_to_int32(codes, bits, packed_dim=packed_dim)
-    return packed
+    if packed_dim == 0:
+        packed: Tensor = pack_to_int32(codes, bits, packed_dim=0)
+        return packed
+    # rows are packed one by one, and the package takes int32 copies of all that it is given
+    return torch.cat([pack_to_int32(rows, bits) for rows in torch.split(codes, ROWS)])
 
 
 def scheme(config: Mapping[str, Any]) -> Any:
