@@ -2,6 +2,7 @@
 
 import pytest
 from mmq_plugins.targets.compressed_tensors import CompressedTensors
+from mmq_plugins.targets.gguf import Gguf
 from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
 
 from mmq.testing import TargetContract
@@ -36,3 +37,16 @@ class TestCompressedTensors(TargetContract):
 
     def bits(self):
         return "vit=8,llm.attn=3"
+
+
+class TestGguf(TargetContract):
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        for package in ("gguf", "xllamacpp"):
+            pytest.importorskip(package, reason="pip install 'mmq[gguf]'")
+
+    def make(self):
+        return Gguf()
+
+    def bits(self):
+        return "vit=8,llm.attn=3,llm.ff=2"

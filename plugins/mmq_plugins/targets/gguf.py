@@ -13,6 +13,7 @@ from mmq.allocation.allocation import UNQUANTIZED
 from mmq.contracts.target import ExportedLayer, ExportReport, ExportSource, Target, WeightSpec
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
+from mmq.export.facts import file_sizes
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import gguf_blocks
 from mmq_plugins.targets.gguf_checkpoint import part_name
@@ -103,8 +104,7 @@ class Gguf(Target):
                 for place in rest:
                     files[place.file].add(place.name, *as_floats(place.cut(tensor), place.full))
         LayerPlaces.of(layout, stored_as).write(folder)
-        sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        return ExportReport(sizes, stored_as, (*layout.notes, *_wide(stored_as)))
+        return ExportReport(file_sizes(folder), stored_as, (*layout.notes, *_wide(stored_as)))
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""
