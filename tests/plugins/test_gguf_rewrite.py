@@ -61,6 +61,7 @@ def test_rewritten_files_are_those_of_the_family_s_own_writer(model, plain, tmp_
     report = exported(LLAVA, model, weights, tmp_path / "rewritten", target)
     assert same(tmp_path / "own", tmp_path / "rewritten")
     assert promised == sum(report.files.values())
+    assert any("25814" in note for note in report.notes)
     read = dict(target.read_back(tmp_path / "rewritten"))
     assert all(torch.equal(read[name], w.dequantize()) for name, w in weights.items())
 

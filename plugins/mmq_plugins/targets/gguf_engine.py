@@ -100,7 +100,7 @@ def _tail(log: IO[str]) -> str:
     """The last errors that llama.cpp wrote, else the last of all that it wrote."""
     log.seek(0)
     lines = log.read().splitlines()
-    errors = [line.split(" E ", 1)[1] for line in lines if " E " in line]
+    errors = [line.split(" E ", 1)[-1] for line in lines if " E " in line or "ASSERT" in line]
     return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
 
 

@@ -20,8 +20,10 @@ from mmq.errors import InputError
 from mmq_plugins.targets.gguf_checkpoint import Checkpoint, part_name
 from mmq_plugins.targets.gguf_file import gguf_package
 from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Place
+from mmq_plugins.targets.gguf_llava import CLS_FAULT
 
 PLAIN = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+REWRITTEN = "The files were made from 16-bit GGUF files: only the weights of layers changed."
 COPIED = "gguf:"  # a source that is a tensor of the user's files, by file and name
 PREFIXES = {  # that gguf's table of names has for the parts of a model
     "llm": ("model.",),
@@ -121,8 +123,15 @@ def _layout(
         keys={file: _copied_keys(reader) for file, reader in readers.items()},
         read=lambda source: by_source[source].values(),
         bits=lambda source: by_source[source].dtype.itemsize * 8,
-        notes=("The files were made from 16-bit GGUF files: only the weights of layers changed.",),
+        notes=(REWRITTEN, *_faults(readers[MMPROJ])),
     )
+
+
+def _faults(reader: Any) -> tuple[str, ...]:
+    """What llama.cpp is known to compute otherwise with such a file."""
+    kind = reader.fields.get("clip.projector_type")
+    class_token = any(tensor.name == "v.class_embd" for tensor in reader.tensors)
+    return (CLS_FAULT,) if class_token and kind and kind.contents() == "mlp" else ()
 
 
 def _paths(pair: str) -> list[Path]:
