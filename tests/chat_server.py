@@ -1,92 +1,92 @@
-"""A server of the OpenAI chat completions protocol in front of a model, and its client."""
+"""A server that speaks the OpenAI chat completions protocol in front of a model, with faults."""
 
 import base64
-import io
 import json
 import threading
-import urllib.request
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from mmq.contracts import BytesImage, GenerationConfig, Request, VisionLanguageModel
+from mmq.contracts import BytesImage, GenerationConfig, Request
+
+NAME = "embedded"
 
 
-class ChatModel(VisionLanguageModel):
-    """A model behind an address; it is no nn.Module and has no family."""
+class Served:
+    """What a test sees of a running server. faults: taken one per request, until none is left."""
 
-    def __init__(self, address):
-        self.address = address
+    def __init__(self, model, faults):
+        self.model, self.faults = model, list(faults)
+        self.requests, self.keys = [], []
+        self.lock, self.over = threading.Lock(), threading.Event()
+        self.address = ""
 
-    def generate(self, requests, config, progress):
-        return [
-            self._answer(request, config)
-            for batch in progress([[r] for r in requests], "generate")
-            for request in batch
-        ]
-
-    def _answer(self, request, config):
-        content = [
-            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(image)}"}}
-            for image in request.images
-        ]
-        content.append({"type": "text", "text": request.prompt})
-        body = {
-            "model": "embedded",
-            "messages": [{"role": "user", "content": content}],
-            "max_tokens": config.max_new_tokens,
-            "temperature": 0,
-        }
-        call = urllib.request.Request(
-            f"{self.address}/v1/chat/completions",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(call, timeout=60) as answer:
-            return json.load(answer)["choices"][0]["message"]["content"]
+    def answer(self, body):
+        """The model's text, one request at a time, greedy."""
+        images, prompt = [], ""
+        for part in body["messages"][0]["content"]:
+            if part["type"] == "text":
+                prompt = part["text"]
+            else:
+                data = part["image_url"]["url"].partition("base64,")[2]
+                images.append(BytesImage("picture", base64.b64decode(data)))
+        request = Request(tuple(images), prompt, "1")
+        config = GenerationConfig(max_new_tokens=body["max_tokens"])
+        (text,) = self.model.generate([request], config, lambda batches, text: batches)
+        return text
 
 
-def png(image):
-    file = io.BytesIO()
-    image.open().save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-@contextmanager
-def serving(model):
-    """The address of a server in front of this model, greedy and one request at a time."""
-    lock = threading.Lock()
-
+def handler(served):
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = self.path == "/v1/models"
+            self.send(200 if found else 404, {"data": [{"id": NAME}]} if found else {})
+
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            images, prompt = [], ""
-            for part in body["messages"][0]["content"]:
-                if part["type"] == "text":
-                    prompt = part["text"]
-                else:
-                    data = part["image_url"]["url"].partition("base64,")[2]
-                    images.append(BytesImage("picture", base64.b64decode(data)))
-            request = Request(tuple(images), prompt, "1")
-            config = GenerationConfig(max_new_tokens=body["max_tokens"])
-            with lock:
-                (text,) = model.generate([request], config, lambda batches, text: batches)
-            message = {"role": "assistant", "content": text}
-            answer = json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
-            self.send_response(200)
+            with served.lock:
+                served.requests.append(body)
+                served.keys.append(self.headers["Authorization"])
+                fault = served.faults.pop(0) if served.faults else None
+            if isinstance(fault, int):
+                self.send(fault, {"error": {"message": "not now"}})
+            elif fault == "hang":
+                served.over.wait(30)
+            elif fault == "cut":
+                self.send(200, {"choices": []}, cut=True)
+            elif fault == "empty":
+                self.send(200, {"choices": []})
+            else:
+                with served.lock:
+                    text = served.answer(body)
+                self.send(200, {"choices": [{"message": {"role": "assistant", "content": text}}]})
+
+        def send(self, status, facts, cut=False):
+            data = json.dumps(facts).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(data) + 100 * cut))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(data)
 
         def log_message(self, *details):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def serving(model, faults=()):
+    """A running server in front of this model."""
+    served = Served(model, faults)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(served))
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    served.address = f"http://127.0.0.1:{server.server_port}/v1"
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield served
     finally:
+        served.over.set()
         server.shutdown()
         server.server_close()
         thread.join()

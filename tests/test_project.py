@@ -18,6 +18,7 @@ from mmq_search.status import StatusOptions
 
 from mmq.cli.analyze import AnalyzeOptions
 from mmq.cli.curves import CurvesOptions
+from mmq.cli.export import ExportOptions
 from mmq.cli.import_results import ImportOptions
 from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
@@ -33,6 +34,7 @@ CONFIGS = {
     "search": ("search", SearchOptions),
     "status": ("status", StatusOptions),
     "trial": ("trial", TrialOptions),
+    "export": ("export", ExportOptions),
     "quantize": ("quantize", QuantizeOptions),
     "sweep-uniform": ("sweep-uniform", SweepOptions),
     "ablate": ("ablate", AblateOptions),
@@ -117,7 +119,7 @@ def test_conda_yaml_holds_the_requirements_at_their_pins():
 
 def test_all_design_packages_are_in_the_extra_all():
     extras = PROJECT["project"]["optional-dependencies"]
-    assert extras["all"] == ["mmq[analysis,legacy]"]
+    assert extras["all"] == ["mmq[analysis,gguf,legacy]"]
     texts = PROJECT["project"]["dependencies"] + extras["analysis"] + extras["legacy"]
     wanted = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
               "pycocoevalcap", "scikit-learn", "shap"}  # fmt: skip
@@ -162,7 +164,7 @@ def test_a_plugin_never_imports_another():
     plugins = ROOT / "plugins" / "mmq_plugins"
     names = {
         entry.split(":")[0]
-        for group in ("quantizers", "evaluators", "models", "datasets")
+        for group in ("quantizers", "evaluators", "models", "datasets", "targets")
         for entry in PROJECT["project"]["entry-points"][f"mmq.{group}"].values()
     }
     for name in names:

@@ -19,7 +19,7 @@ ORDER = (
         "models",
     ),
     *("quantization", "artifacts", "evaluation", "record", "analysis", "prepare"),
-    *("trial", "studies", "tracking", "api", "testing", "cli"),
+    *("trial", "export", "studies", "tracking", "api", "testing", "cli"),
 )
 LEAVES = ("errors", "system", "tensors", "contracts")  # all that a contract may import
 

@@ -105,7 +105,7 @@ class Artifacts:
         self, model: LoadedModel, component: Component, widths: Mapping[Part, int]
     ) -> list[LayerReport]:
         reports, written = [], []
-        keys = self._keys(model, component, {widths[component.part(x)] for x in component.layers})
+        keys = self.keys(model, component, {widths[component.part(x)] for x in component.layers})
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
             stored: dict[int, Mapping[str, QuantizedLayer]] = {}
             for layer in layers:
@@ -138,7 +138,7 @@ class Artifacts:
     ) -> Iterator[tuple[Layer, QuantizedLayer]]:
         """A component's layers at a width, after `fill`, read one block at a time."""
         component = model.components[name]
-        keys = self._keys(model, component, [bits])
+        keys = self.keys(model, component, [bits])
         for number, layers in groupby(component.layers, key=lambda layer: layer.block):
             stored = self.store.get(keys[number, bits]) or {}
             if not stored:  # damaged since `fill`
@@ -152,11 +152,11 @@ class Artifacts:
         Widths that were computed together share the time of their block equally; nan if an
         artifact has no time.
         """
-        keys = self._keys(model, model.components[name], [bits]).values()
+        keys = self.keys(model, model.components[name], [bits]).values()
         spent = [self.store.seconds(key) for key in keys]
         return sum(float("nan") if s is None else s for s in spent)
 
-    def _keys(
+    def keys(
         self, model: LoadedModel, component: Component, widths: Iterable[int]
     ) -> dict[tuple[int, int], ArtifactKey]:
         """One key per block and width."""
@@ -194,7 +194,7 @@ class Artifacts:
         A killed process repeats at most one block. If several processes need the same blocks, one
         computes them and the others wait.
         """
-        keys = self._keys(model, model.components[name], widths)
+        keys = self.keys(model, model.components[name], widths)
         if all(self.store.has(key) for key in keys.values()):
             return
         self._check_unquantized(model, name)

@@ -23,7 +23,7 @@ def plugins(context: click.Context, as_json: bool) -> None:
             try:
                 loaded = registry.load(kind, plugin.name)
                 state = "ok"
-                if kind in ("quantizer", "evaluator"):
+                if kind in ("quantizer", "evaluator", "target"):
                     options = option_text(loaded)
             except InputError as error:
                 state = str(error)

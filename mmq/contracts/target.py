@@ -32,6 +32,7 @@ class WeightSpec:
     integer_zero_points: bool = True
     input_scale: bool = False
     group_index: bool = False
+    scale_dtype: str = "float16"  # what every scale is exact in
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "WeightSpec":
@@ -46,7 +47,23 @@ class WeightSpec:
             integer_zero_points=zero is None or not zero.is_floating_point(),
             input_scale=weight.input_scale is not None,
             group_index=weight.group_index is not None,
+            scale_dtype=str(weight.scale.dtype).removeprefix("torch."),
         )
+
+    def __str__(self) -> str:
+        grouping = (
+            "one scale"
+            if self.per_tensor
+            else f"groups of {self.group_size}"
+            if self.group_size
+            else "a scale per row"
+        )
+        parts = [f"{self.bits} bits", grouping, "symmetric" if self.symmetric else "asymmetric"]
+        if not self.integer_zero_points:
+            parts[-1] = "real zero points"
+        parts += ["input scales"] if self.input_scale else []
+        parts += ["an order of inputs"] if self.group_index else []
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +77,43 @@ class ExportedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ExportSource:
-    """The checkpoint that is exported: its folder, and the model without weights."""
+    """The checkpoint that is exported: its folder, and the model without weights.
+
+    dtype: what the trial computed in. stored: the name in the checkpoint's files by parameter of
+    the model as transformers has it. specs: how each quantized layer will be quantized.
+    """
 
     folder: Path
     skeleton: "Skeleton"
     dtype: str
-    options: Mapping[str, str] = field(
-        default_factory=dict
-    )  # the target's own options, such as `from`
+    options: Mapping[str, str] = field(default_factory=dict)  # the target's own, such as `from`
+    stored: Mapping[str, str] = field(default_factory=dict)
+    specs: Mapping[str, WeightSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: bytes by file, how each layer is stored, and notes for readers."""
+    """What was written: bytes by file, how each layer is stored, and what a reader must know.
+
+    precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
+    """
 
     files: Mapping[str, int]
     stored_as: Mapping[str, str]  # by layer
     notes: Sequence[str] = ()
+    precision: str = "float32"
 
 
 class Target(ABC):
-    """An engine's checkpoint format."""
+    """An engine's checkpoint format. Subclasses are frozen dataclasses; fields are options."""
 
     version: ClassVar[int] = 1  # raise it with every change that gives other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
+
+    @property
+    def exact(self) -> bool:
+        """Whether the engine computes as the simulation does: all outputs must be equal."""
+        return False
 
     @abstractmethod
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
@@ -93,17 +123,26 @@ class Target(ABC):
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
         """Bits of a weight (out, in) in the format, scales and padding included."""
 
-    @abstractmethod
-    def check(
+    def check(  # noqa: B027  (`refusal` says enough for most formats)
         self, allocation: "BitAllocation", quantizer: Quantizer, skeleton: "Skeleton"
     ) -> None:
-        """Raise InputError, before loading anything, with the nearest supported options."""
+        """Raise InputError for what concerns more than one layer, before anything is loaded.
+
+        `refusal` has checked each layer.
+        """
+
+    def planned_bytes(self, source: ExportSource) -> int | None:
+        """Bytes of all files; None to add them up by `stored_bits`, all else as in the source."""
+        return None
 
     @abstractmethod
     def export(
         self, source: ExportSource, layers: Iterable[ExportedLayer], folder: Path
     ) -> ExportReport:
-        """Write the model into an empty folder, one layer in memory at a time."""
+        """Write the model into a folder, one layer in memory at a time.
+
+        The folder is empty, or holds what a killed export of the same model left in it.
+        """
 
     @abstractmethod
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -63,7 +63,7 @@ def skeleton(source: str) -> Skeleton:
     """Components and number of parameters, from a configuration alone in under a second."""
     config = read_config(source)
     family = family_of(config)
-    module = _on_meta(source, family, config)
+    module = on_meta(source, family, config)
     components = find_components(module, family)
     parameters = count_parameters(module)
     if parameters > MOST_PARAMETERS:
@@ -77,7 +77,7 @@ def skeleton(source: str) -> Skeleton:
     )
 
 
-def _on_meta(source: str, family: ModelFamily, config: Any) -> nn.Module:
+def on_meta(source: str, family: ModelFamily, config: Any) -> nn.Module:
     """The model without weights; InputError for an inconsistent configuration."""
     with (
         reading(f"Model {source!r}: no model can be built from its configuration"),
@@ -94,6 +94,6 @@ def check_weights(source: str, allow_unread: bool = False) -> None:
     """
     if Path(source).is_dir():
         config = read_config(source)
-        module = _on_meta(source, family_of(config), config)
+        module = on_meta(source, family_of(config), config)
         with reading(f"Model {source!r}: its weights cannot be loaded"):
             check_outline(Path(source), module, allow_unread)

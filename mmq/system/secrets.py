@@ -16,6 +16,7 @@ USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 VARIABLES = (  # their entire value is a secret
     PASSWORD, "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "PGPASSWORD", "HF_TOKEN",
+    "OPENAI_API_KEY",
 )  # fmt: skip
 SECRET = r"(?:password|passwd|pwd|passphrase|token|secret|signature|sig|api_?key|access_?key\w*)"
 # greedy up to the last @ before a blank or quote: passwords may contain unencoded / and @

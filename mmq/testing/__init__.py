@@ -9,6 +9,7 @@ from mmq.testing.datasets import DatasetContract
 from mmq.testing.evaluators import EvaluatorContract
 from mmq.testing.families import FamilyContract
 from mmq.testing.quantizers import CalibratedQuantizerContract, QuantizerContract
+from mmq.testing.targets import TargetContract
 
 __all__ = [
     "CalibratedQuantizerContract",
@@ -16,4 +17,5 @@ __all__ = [
     "EvaluatorContract",
     "FamilyContract",
     "QuantizerContract",
+    "TargetContract",
 ]

@@ -88,6 +88,8 @@ class TrialOptions:
     options: Mapping[str, str]
     plugins: Mapping[str, str]
     data_fingerprint: str
+    model_fingerprint: str = ""
+    run_id: str = ""
 
 
 # command option of each param
@@ -128,6 +130,8 @@ def trial_options(address: str) -> TrialOptions:
         {option: params[name] for name, option in OPTIONS.items() if name in params},
         plugins,
         params.get("data.fingerprint", ""),
+        params.get("model.fingerprint", ""),
+        str(run.info.run_id),
     )
 
 

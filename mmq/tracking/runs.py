@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from mmq.artifacts import unlogged
-from mmq.contracts import LayerReport
+from mmq.contracts import Evaluation, LayerReport
 from mmq.errors import TakenOver, TooLarge
 from mmq.eval_spec import EvalSpec
 from mmq.record import TrialRecord, TrialResult, TrialSpec
@@ -75,6 +76,17 @@ class Run:
             files.write_layers(Path(folder), layers)
             self.log_folder(Path(folder))
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.LAYERS)})
+
+    def log_evaluation(self, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:
+        """Scores per sample and predictions, in files as a trial's; facts: what was evaluated."""
+        metrics = {name: asdict(metric) for name, metric in evaluation.metrics.items()}
+        per_sample = {k: [float(x) for x in v] for k, v in evaluation.per_sample.items()}
+        record = {"primary": evaluation.primary, "metrics": metrics, "per_sample": per_sample}
+        with tempfile.TemporaryDirectory() as folder:
+            files.write_facts(Path(folder), {"facts": dict(facts), **record}, self.run_id)
+            files.write_predictions(Path(folder), evaluation.predictions)
+            self.log_folder(Path(folder))
+        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS)})
 
     def log_table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Log a table, which the UI renders."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from asking import scores
-from chat_server import ChatModel, serving
+from chat_server import serving
 from mlflow import MlflowClient
 from mmq_plugins.embedded import scenes
 from mmq_plugins.evaluators.captioning import Captioning
@@ -19,6 +19,7 @@ from mmq.cli import main
 from mmq.contracts import registry
 from mmq.data.source import find_source
 from mmq.errors import InputError
+from mmq.models.chat_endpoint import connect
 from mmq.models.loading import load_model
 
 
@@ -98,8 +99,8 @@ def test_a_model_behind_a_server_is_scored_as_in_this_process(name, evaluator):
     model = load_model(name)
     samples = find_source(evaluator.task, "scenes", "").samples()[:12]
     expected = scores(evaluator, model, samples)
-    with serving(model) as address:
-        chat = ChatModel(address)
+    with serving(model) as served:
+        chat = connect(served.address)
         template = model.protocol(evaluator.answer_format).template
         found = scores(replace(evaluator, prompt=template), chat, samples)
     assert [p.text for p in found.predictions] == [p.text for p in expected.predictions]

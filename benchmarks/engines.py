@@ -1,0 +1,192 @@
+"""What a quantized model costs in its engine: memory and speed beside 16 bits.
+
+    python benchmarks/engines.py [--bits 4] [--group-size 32] [--blocks 6] [--width 4096]
+                                 [--repeats 5] [--threads 1] [--mmap]
+
+A LLaVA of real width with a few blocks of random weights is exported to GGUF twice, at 16 bits
+and at `--bits`. Both run in llama.cpp at once, each in a process of its own, and take turns:
+prompts of 128 tokens, then 24 generated tokens, without a picture. Printed are medians with their
+spread, and ratios to 16 bits: absolute numbers are those of this machine now, ratios hold on
+others.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from mmq_plugins.embedded import llava_checkpoint
+from mmq_plugins.targets.gguf import Gguf
+from mmq_plugins.targets.gguf_server import READY
+
+from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
+from mmq.models.loading import load_model
+from mmq.models.skeleton import skeleton
+from mmq.tensors.quantized_weight import round_to_nearest
+
+PROMPT, GENERATED = 128, 24  # tokens
+MIB = 2**20
+
+
+@dataclass
+class Running:
+    """A model in llama.cpp and what was measured of it."""
+
+    name: str
+    address: str
+    process: int
+    load: float
+    prompt: list[float] = field(default_factory=list)  # tokens per second
+    decode: list[float] = field(default_factory=list)
+
+    def ask(self, number: int) -> None:
+        """Read a prompt that was not read before, and generate."""
+        body = {
+            "prompt": [5 + (k * 7 + number) % 400 for k in range(PROMPT)],
+            "n_predict": GENERATED,
+            "temperature": 0,
+            "cache_prompt": False,
+            "ignore_eos": True,
+        }
+        call = urllib.request.Request(
+            f"{self.address}/completion",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(call, timeout=600) as response:
+            timings = json.load(response)["timings"]
+        self.prompt.append(timings["prompt_per_second"])
+        self.decode.append(timings["predicted_per_second"])
+
+    def memory(self) -> tuple[float, float]:
+        """Resident memory at most: all of it, and without pages of files, in MiB."""
+        status = Path(f"/proc/{self.process}/status").read_text()
+        kib = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if "kB" in line}
+        return int(kib["VmHWM"]) / 1024, int(kib["RssAnon"]) / 1024
+
+
+def save_model(folder: Path, blocks: int, width: int) -> None:
+    """A LLaVA with a small tower and random float16 weights; the embedded one's tokenizer."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    config = LlavaConfig.from_pretrained(llava_checkpoint())
+    text = config.text_config
+    text.hidden_size, text.num_hidden_layers = width, blocks
+    text.intermediate_size = width * 11 // 4 // 256 * 256
+    text.num_attention_heads = text.num_key_value_heads = width // 128
+    text.head_dim, text.max_position_embeddings = 128, 512
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    try:
+        LlavaForConditionalGeneration(config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(before)
+    LlavaProcessor.from_pretrained(llava_checkpoint()).save_pretrained(folder)
+
+
+def export(source: Path, out: Path, bits: int, group_size: int) -> None:
+    """Write a model to GGUF; 16 bits are not quantized."""
+    model = load_model(str(source), "float16")
+    out.mkdir()
+
+    def layers() -> Iterator[ExportedLayer]:
+        for name, component in model.components.items():
+            for layer in component.layers:
+                weight = layer.module.weight.detach()
+                if bits < 16 and name == "llm":
+                    yield ExportedLayer(
+                        layer.name, name, round_to_nearest(weight, bits, group_size, True)
+                    )
+
+    specs = {
+        layer.name: WeightSpec(bits, group_size)
+        for layer in model.components["llm"].layers
+        if bits < 16
+    }
+    Gguf().export(
+        ExportSource(source, skeleton(str(source)), "float16", specs=specs), layers(), out
+    )
+
+
+@contextmanager
+def serving(name: str, folder: Path, threads: int, mmap: bool) -> Iterator[Running]:
+    """A folder's model in llama.cpp."""
+    command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
+    command += ["--threads", str(threads), "--context", "512", "--until-eof"]
+    command += [] if not mmap else ["--mmap"]
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = next(line for line in process.stdout if line.startswith(READY))
+        load = time.perf_counter() - start
+        yield Running(name, address.removeprefix(READY).strip(), process.pid, load)
+        process.kill()
+
+
+def spread(values: list[float]) -> str:
+    """The median, least and greatest of some values."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main() -> None:
+    """Export, measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-size", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--mmap", action="store_true", help="map files instead of reading them")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        source = Path(scratch) / "source"
+        save_model(source, given.blocks, given.width)
+        models = []
+        for name, bits in (("16", 16), (str(given.bits), given.bits)):
+            export(source, Path(scratch) / name, bits, given.group_size)
+            folder = Path(scratch) / name
+            models.append(stack.enter_context(serving(name, folder, given.threads, given.mmap)))
+        for number in range(given.repeats + 1):
+            for model in models:
+                model.ask(number)
+        print(
+            "bits   file MiB  load s  peak MiB  own MiB  prompt tokens/s         decode tokens/s"
+        )
+        for model in models:
+            size = (Path(scratch) / model.name / "model.gguf").stat().st_size / MIB
+            peak, own = model.memory()
+            print(
+                f"{model.name:5}{size:10.0f}{model.load:8.1f}{peak:10.0f}{own:9.0f}  "
+                f"{spread(model.prompt[1:]):24}{spread(model.decode[1:])}"
+            )
+        plain, small = models
+        memory, speeds = small.memory()[0] / plain.memory()[0], []
+        for one, other in ((small.prompt, plain.prompt), (small.decode, plain.decode)):
+            speeds.append(
+                statistics.median(a / b for a, b in zip(one[1:], other[1:], strict=True))
+            )
+        prompt, decode = speeds
+        print(f"ratio to 16 bits: memory {memory:.2f}, prompt {prompt:.2f}, decode {decode:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""`mmq evaluate`: score whatever answers at an address."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from mmq.cli.options import options_from
+from mmq.cli.trial import score_text
+from mmq.config import EXPERIMENT_HELP, TaskOptions, option
+from mmq.contracts import GeneratingEvaluator, registry
+from mmq.contracts import options as plugin_options
+from mmq.contracts.evaluation import Evaluation
+from mmq.contracts.evaluator import Evaluator
+from mmq.data.draw import DrawnData, draw_data
+from mmq.errors import InputError
+from mmq.evaluation.generating import Task
+from mmq.evaluation.saved_outputs import SavedOutputs
+from mmq.evaluation.saving import evaluate_saving
+from mmq.models.chat_endpoint import ChatEndpoint, check_decoding, connect
+from mmq.system.hashing import digest
+from mmq.system.home import home
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """A server and a task."""
+
+    endpoint: str = option("", "Server to ask, up to /v1, e.g. http://127.0.0.1:8080/v1.")
+    endpoint_model: str = option("", "Model as the server calls it; if empty, the first it lists.")
+    task: str = option("vqa", "Evaluator to score with; see `mmq plugins`.")
+    data: str = option("scenes", "Bundled data set, or a folder in an official layout.")
+    dataset: str = option("", "Data set plugin that reads the folder; found by itself if empty.")
+    limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
+    seed: int = option(0, "Seed of the part that is scored.")
+    concurrency: int = option(8, "Requests under way at a time, e.g. 16.")
+    timeout: float = option(120.0, "Seconds to wait for an answer before trying again, e.g. 300.")
+    retries: int = option(5, "Attempts after the first for each request, with growing waits.")
+    experiment: str = option("", EXPERIMENT_HELP)
+
+    def __post_init__(self) -> None:
+        for name, least in (("concurrency", 1), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: {getattr(self, name)} is not at least {least}")
+        if not self.timeout > 0:
+            raise InputError(f"timeout: {self.timeout} is not a number of seconds above 0")
+        if not self.endpoint:
+            raise InputError(
+                "endpoint: no address given; write --endpoint http://127.0.0.1:8080/v1"
+            )
+
+
+@click.command("evaluate")
+@options_from(EvaluateOptions)
+def evaluate(chosen: EvaluateOptions, extra: Mapping[str, str]) -> None:
+    """Score a model behind a server (vLLM, llama-server, SGLang) by the OpenAI protocol.
+
+    Answers are saved as they come: the same command resumes after an error or a kill.
+    """
+    from mmq.tracking import connect as connect_tracking
+    from mmq.tracking import plain_run
+
+    evaluator = _evaluator(chosen, extra)
+    model = connect(
+        chosen.endpoint,
+        chosen.endpoint_model,
+        chosen.timeout,
+        concurrency=chosen.concurrency,
+        retries=chosen.retries,
+    )
+    protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
+    check_decoding(protocol.config)
+    drawn = _draw(chosen, evaluator)
+    evaluator.check()
+    task = Task(evaluator, drawn.samples, drawn.everything)
+    facts = {
+        "endpoint.url": model.url,
+        "endpoint.model": model.model,
+        "data.name": chosen.data,
+        "data.fingerprint": drawn.fingerprint,
+        "data.samples": len(drawn.samples),
+        "data.limit": chosen.limit,
+        "evaluator.name": chosen.task,
+        "evaluator.origin": registry.origin("evaluator", chosen.task),
+        **{f"evaluator.{k}": v for k, v in evaluator.effective_options(protocol).items()},
+        "run.seed": chosen.seed,
+    }
+    saved = SavedOutputs(home() / "outputs" / f"endpoint-{digest(facts)}.json")
+    connect_tracking(chosen.experiment)
+    with task, plain_run(chosen.experiment, f"evaluate {model.model}", facts, "endpoint") as run:
+        started = time.perf_counter()
+        evaluation = evaluate_saving(task, model, _progress, saved, lambda: model.finished)
+        run.log(metrics=_metrics(evaluation) | {"seconds/evaluate": time.perf_counter() - started})
+        run.log_evaluation(evaluation, facts)
+    saved.remove()
+    click.echo(_summary(model, evaluation))
+
+
+def _evaluator(chosen: EvaluateOptions, extra: Mapping[str, str]) -> GeneratingEvaluator:
+    """The evaluator with its options; InputError for one that ranks instead of asking."""
+    classes = {"evaluator": registry.load_class("evaluator", chosen.task, Evaluator)}
+    given = plugin_options.distribute(extra, classes, [f.name for f in fields(chosen)])
+    evaluator = plugin_options.build(classes["evaluator"], given["evaluator"])
+    if not isinstance(evaluator, GeneratingEvaluator):
+        raise InputError(
+            f"task: {chosen.task} ranks pictures and texts, which the protocol cannot ask for; "
+            f"choose a task with generated answers, such as vqa or captioning"
+        )
+    return evaluator
+
+
+def _draw(chosen: EvaluateOptions, evaluator: Evaluator) -> DrawnData:
+    """The samples to ask about, checked."""
+    names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(chosen)}
+    options = TaskOptions(**{name: getattr(chosen, name) for name in names})
+    drawn = draw_data(options, evaluator.samples_of or evaluator.task, calibrated=False)
+    evaluator.check_samples(drawn.samples, drawn.everything)
+    return drawn
+
+
+def _progress(batches: Iterable[Any], description: str) -> Iterator[Any]:
+    parts = list(batches)
+    with tqdm(total=sum(map(len, parts)), desc=description, unit="sample", leave=False) as bar:
+        for part in parts:
+            yield part
+            bar.update(len(part))
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, float]:
+    """As a trial logs them."""
+    values: dict[str, float] = {}
+    for name, metric in {"score": evaluation.score, **evaluation.metrics}.items():
+        values[name] = metric.value
+        if metric.low is not None and metric.high is not None:
+            values |= {f"{name}_low": metric.low, f"{name}_high": metric.high}
+    return values
+
+
+def _summary(model: ChatEndpoint, evaluation: Evaluation) -> str:
+    names = evaluation.metrics
+    width = max(len(name) for name in names)
+    lines = [f"{name:<{width}}  {score_text(metric)}" for name, metric in names.items()]
+    return "\n".join([f"{model.model} at {model.url}", *lines])

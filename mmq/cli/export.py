@@ -1,0 +1,149 @@
+"""`mmq export`: the chosen model, in the format of an engine, proven to be the one scored."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.cli.options import options_from
+from mmq.cli.trial import TrialOptions, as_in_run
+from mmq.config import option
+from mmq.contracts import Metric
+from mmq.errors import InputError
+from mmq.eval_spec import EvalSpec
+from mmq.export.facts import CARD, file_sizes
+from mmq.export.run import check_output
+from mmq.export.session import ExportSession
+from mmq.export.targets import build_target, split_options
+from mmq.export.verify import Proof
+from mmq.prepare import prepare
+from mmq.system.home import home
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions(TrialOptions):
+    """A trial's allocation, and the format to write it in."""
+
+    target: str = option("torch", "Format, e.g. gguf or compressed-tensors:vllm; see mmq plugins.")
+    out: str = option("", "Folder to write, e.g. ./mine; if empty, one in mmq's home.")
+    no_verify: bool = option(
+        False, "Skip reading back, asking the engine, and weighing the files."
+    )
+    verify_samples: int = option(32, "Ask the engine about this many samples, e.g. 100.")
+
+
+@click.command("export")
+@options_from(ExportOptions)
+def export(chosen: ExportOptions, extra: Mapping[str, str]) -> None:
+    """Write a quantized model for an engine, and prove that it is the one that was scored.
+
+    The folder appears whole or not at all. The same command resumes after a kill.
+    """
+    from mmq.tracking import applied, connect, plain_run
+    from mmq.tracking.params import question_params
+
+    if chosen.verify_samples < 1:
+        raise InputError(
+            f"verify_samples: {chosen.verify_samples} is not at least 1; give --no-verify to skip "
+            f"the proof"
+        )
+    own, extra = split_options(chosen.target, extra)
+    target = build_target(chosen.target, own)
+    trial = applied(chosen.run) if chosen.run else None
+    if trial:
+        chosen, extra = _as_in_trial(chosen, extra)
+    allocation = BitAllocation.parse(chosen.bits)
+    out = Path(chosen.out) if chosen.out else _default_folder(chosen)
+    check_output(out)
+    prepared = prepare(chosen, extra, lambda parts: [allocation.over(parts)])
+    if trial:
+        _check_unchanged(prepared.question, trial.model_fingerprint, chosen.run)
+    session = ExportSession.of(prepared, allocation, chosen.target, target)
+    connect(chosen.experiment)
+    name = str(session.plan.allocation)
+    params = question_params(prepared.question) | {
+        "export.target": chosen.target,
+        "export.out": str(out),
+        **{f"target.{option}": value for option, value in own.items()},
+    }
+    tags = {"mmq.allocation": name} | ({"mmq.exported_from": trial.run_id} if trial else {})
+    title = f"export {chosen.target} {name}"
+    with plain_run(chosen.experiment, title, params, kind="export") as run:
+        run.log(tags=tags)
+        samples = 0 if chosen.no_verify else chosen.verify_samples
+        report, proof = session.run(out, samples, _scores(trial.run_id) if trial else None)
+        run.log(metrics=_metrics(out, proof))
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(out / CARD, folder)
+            run.log_folder(Path(folder))
+    click.echo(_summary(out, proof))
+    for note in report.notes:
+        click.echo(f"Note: {note}")
+
+
+def _as_in_trial(
+    chosen: ExportOptions, extra: Mapping[str, str]
+) -> tuple[ExportOptions, Mapping[str, str]]:
+    """The options that a trial had, where none are given here."""
+    together, extra, _ = as_in_run(chosen, extra)
+    assert isinstance(together, ExportOptions)
+    return together, extra
+
+
+def _check_unchanged(question: EvalSpec, fingerprint: str, trial: str) -> None:
+    """InputError where the source checkpoint changed since the trial."""
+    if fingerprint and fingerprint != question.model_fingerprint:
+        raise InputError(
+            f"model: {question.model} changed since the trial {trial}: its files have the "
+            f"fingerprint {question.model_fingerprint}, the trial's had {fingerprint}. Restore "
+            f"the folder, or score it again and export that run"
+        )
+
+
+def _scores(run_id: str) -> Mapping[str, Metric] | None:
+    """A trial's scores from its run."""
+    from mmq.tracking import fetch_record
+
+    record = fetch_record(run_id)
+    if record is None:
+        return None
+    return {name: Metric(**facts) for name, facts in record["metrics"].items()}
+
+
+def _default_folder(chosen: ExportOptions) -> Path:
+    """A folder in mmq's home, named after what is exported."""
+    words = (Path(chosen.model).name, chosen.bits, chosen.target)
+    return home() / "exports" / re.sub(r"[^\w.=+-]+", "-", "-".join(words))
+
+
+def _metrics(out: Path, proof: Proof | None) -> dict[str, float]:
+    metrics: dict[str, float] = {"export/bytes": sum(file_sizes(out).values())}
+    if proof is None:
+        return metrics
+    metrics |= {
+        "export/bytes_promised": proof.bytes.promised,
+        "export/weights_equal": proof.weights.equal,
+        "export/weights": proof.weights.layers,
+    }
+    if (outputs := proof.outputs) is not None:
+        metrics |= {
+            "export/outputs_equal": outputs.samples - len(outputs.different),
+            "export/outputs": outputs.samples,
+            "export/score": outputs.engine.value,
+            "export/score_simulated": outputs.simulated.value,
+            "export/score_gray_pictures": outputs.blind.value,
+        }
+    return metrics
+
+
+def _summary(out: Path, proof: Proof | None) -> str:
+    size = sum(file_sizes(out).values())
+    lines = [f"Exported to {out} ({size / MIB:.1f} MiB); {out / CARD} says how to run it."]
+    return "\n".join([*lines, *(proof.lines() if proof else ["Not verified."])])

@@ -1,0 +1,129 @@
+"""The layers of a quantized model as they leave, block by block, without a model in memory."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from mmq.allocation.allocation import BitAllocation
+from mmq.artifacts.artifacts import Artifacts, NotStoredError
+from mmq.artifacts.by_layer import LayerKeys, keys_by_layer
+from mmq.artifacts.store import ArtifactKey
+from mmq.contracts.target import ExportedLayer
+from mmq.errors import InputError
+from mmq.models.checkpoint_names import stored_names
+from mmq.models.checkpoint_weights import Stored, stored_weights
+from mmq.models.loading import LoadedModel, read_config
+from mmq.models.skeleton import Skeleton, on_meta
+from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The tensors of a source checkpoint, read one at a time.
+
+    stored: by name in its files. names: of the tensor that each parameter is loaded from.
+    """
+
+    folder: Path
+    stored: Mapping[str, Stored]
+    names: Mapping[str, str]
+
+    @classmethod
+    def open(cls, folder: Path, skeleton: Skeleton) -> "Checkpoint":
+        """Read the headers of a folder's files; InputError for one without safetensors."""
+        stored = stored_weights(folder)
+        if stored is None:
+            raise InputError(
+                f"model: {folder} holds pickled weights, which cannot be exported; convert them "
+                f"with save_pretrained(..., safe_serialization=True)"
+            )
+        module = on_meta(str(folder), skeleton.family, read_config(str(folder)))
+        return cls(folder, stored, stored_names(module, stored))
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor by its name in the files, as it is stored."""
+        with safe_open(self.folder / self.stored[name].file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def weight_name(self, layer: str) -> str:
+        """The name in the files of a layer's weight; InputError where it is made of several."""
+        name = self.names.get(f"{layer}.weight")
+        if name is None:
+            raise InputError(
+                f"model: the weight of {layer} is no tensor of the checkpoint in {self.folder} by "
+                f"itself, so that it cannot be replaced; leave its part at 16 bits"
+            )
+        return name
+
+
+def outline_model(skeleton: Skeleton, name: str, fingerprint: str) -> LoadedModel:
+    """A model without weights, for what only asks what it is called and made of."""
+    return LoadedModel(
+        module=nn.Module(),
+        processor=None,
+        family=skeleton.family,
+        source=name,
+        fingerprint=fingerprint,
+        device="meta",
+        components=skeleton.components,
+    )
+
+
+@dataclass(slots=True)
+class ModelLayers:
+    """Every linear layer of the components, quantized by an allocation or as in the checkpoint.
+
+    Iterating reads one block at a time; `weight` finds one layer, and is quick in their order.
+    """
+
+    artifacts: Artifacts
+    checkpoint: Checkpoint
+    keys: LayerKeys  # in the model's order
+    _block: tuple[ArtifactKey, Mapping[str, QuantizedLayer]] | None = field(default=None)
+
+    @classmethod
+    def of(
+        cls,
+        artifacts: Artifacts,
+        checkpoint: Checkpoint,
+        model: LoadedModel,
+        allocation: BitAllocation,
+    ) -> "ModelLayers":
+        """The layers of an allocation. model: with or without weights."""
+        return cls(artifacts, checkpoint, keys_by_layer(artifacts, model, allocation))
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that is quantized is in the store."""
+        keys = {key for _, _, key in self.keys.values() if key is not None}
+        return all(self.artifacts.store.has(key) for key in keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[ExportedLayer]:
+        for name, (component, _, _) in self.keys.items():
+            yield ExportedLayer(name, component, self.weight(name))
+
+    def weight(self, name: str) -> QuantizedWeight | Tensor:
+        """A layer's quantized weight, or its tensor in the checkpoint."""
+        _, _, key = self.keys[name]
+        if key is None:
+            return self.checkpoint.tensor(self.checkpoint.weight_name(name))
+        if self._block is None or self._block[0] != key:
+            self._block = None  # before the next one is read: one block in memory
+            layers = self.artifacts.store.get(key)
+            if layers is None:
+                raise NotStoredError(f"{key.name} is not in the store any more")
+            self._block = key, layers
+        return self._block[1][name].weight
+
+    def dequantized(self, name: str) -> Tensor:
+        """What a layer's weight must be, float32 (out, in)."""
+        weight = self.weight(name)
+        return weight.to(torch.float32) if isinstance(weight, Tensor) else weight.dequantize()

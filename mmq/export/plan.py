@@ -1,0 +1,179 @@
+"""What will be exported and what it will weigh: refused here, before anything is loaded."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mmq.allocation.allocation import ALLOWED_BITS, BitAllocation
+from mmq.contracts import options as plugin_options
+from mmq.contracts import registry
+from mmq.contracts.quantizer import Quantizer
+from mmq.contracts.target import ExportSource, Target, WeightSpec
+from mmq.errors import InputError
+from mmq.eval_spec import EvalSpec
+from mmq.export.checkpoint_writer import WIDTHS
+from mmq.export.layers import Checkpoint
+from mmq.export.side_files import side_files
+from mmq.export.weight_specs import planned_spec, planned_specs
+from mmq.models.checkpoint_weights import Stored
+from mmq.models.components import Layer
+from mmq.models.skeleton import Skeleton
+from mmq.system.hashing import digest
+
+GROUP_SIZES = (32, 64, 128, 256, 0)  # that are offered in place of one that does not fit
+OFFERED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """A checked export. specs: by name of each quantized layer.
+
+    promised_bytes: of the folder without its README.md.
+    """
+
+    target_name: str
+    target: Target
+    source: ExportSource
+    checkpoint: Checkpoint
+    question: EvalSpec
+    allocation: BitAllocation
+    specs: Mapping[str, WeightSpec]
+    promised_bytes: int
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that the files depend on: a killed export of the same resumes."""
+        target = plugin_options.values(self.target)
+        named = [self.target_name.partition(":")[0], self.target.version, sorted(target.items())]
+        question = self.question
+        quantized = [
+            question.quantizer, question.quantizer_origin, dict(question.quantizer_options),
+            question.calibration if question.calibrated else "",
+        ]  # fmt: skip
+        return digest([named, question.model_fingerprint, quantized, str(self.allocation)])
+
+
+def plan_export(
+    target_name: str,
+    target: Target,
+    allocation: BitAllocation,
+    quantizer: Quantizer,
+    skeleton: Skeleton,
+    folder: Path,
+    question: EvalSpec,
+) -> ExportPlan:
+    """Check an export and add up its bytes; InputError, with what would do, where it cannot be.
+
+    folder: of the source checkpoint.
+    """
+    specs = check_layers(target_name, target, allocation, quantizer, skeleton)
+    target.check(allocation, quantizer, skeleton)
+    checkpoint = Checkpoint.open(folder, skeleton)
+    for name in specs:
+        checkpoint.weight_name(name)
+    source = ExportSource(folder, skeleton, question.dtype, {}, checkpoint.names, specs)
+    promised = promised_bytes(target, source, checkpoint)
+    return ExportPlan(
+        target_name, target, source, checkpoint, question, allocation, specs, promised
+    )
+
+
+def check_layers(
+    target_name: str,
+    target: Target,
+    allocation: BitAllocation,
+    quantizer: Quantizer,
+    skeleton: Skeleton,
+) -> dict[str, WeightSpec]:
+    """The specs of all quantized layers; InputError, with the nearest that do, for the first
+    layer that the target refuses.
+    """
+    specs = planned_specs(allocation, quantizer, skeleton.components)
+    if not specs:
+        raise InputError(f"allocation: {allocation} quantizes nothing; there is nothing to export")
+    for name, (component, layer, spec) in specs.items():
+        if reason := target.refusal(spec, layer.shape, component):
+            nearest = nearest_options(target, quantizer, component, layer, spec)
+            offered = "; ".join(nearest[:OFFERED]) or _elsewhere(target, component, layer, spec)
+            raise InputError(
+                f"target: {target_name} cannot hold {component} ({name}: {spec}): {reason}. "
+                f"Nearest that it can hold: {offered}"
+            )
+    return {name: spec for name, (_, _, spec) in specs.items()}
+
+
+def _elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
+    """What to do where no option of the quantizer helps: other quantizers, or 16 bits."""
+    others = []
+    for plugin in registry.installed("quantizer"):
+        if plugin.entry_point.extras:  # what comes with packages of its own is not imported
+            continue
+        try:
+            other = registry.load_class("quantizer", plugin.name, Quantizer)()
+            other.check(layer.name, layer.shape)
+            planned = planned_spec(other, layer.shape[1], spec.bits)
+        except (ValueError, TypeError):  # it cannot be imported, or needs options
+            continue
+        if not target.refusal(planned, layer.shape, component):
+            others.append(f"--quantizer {plugin.name}")
+    return "; ".join([*others, f"{component}=16"])
+
+
+def nearest_options(
+    target: Target, quantizer: Quantizer, component: str, layer: Layer, spec: WeightSpec
+) -> list[str]:
+    """What the target does hold of a layer like this, what differs least first, as options."""
+    offers: list[tuple[tuple[int, int], str]] = []
+    for changes in _changes(quantizer):
+        try:
+            other = replace(quantizer, **changes)
+            other.check(layer.name, layer.shape)
+        except ValueError:
+            continue
+        changed = planned_spec(other, layer.shape[1], spec.bits)
+        for bits in ALLOWED_BITS[:-1]:  # the last is unquantized
+            if target.refusal(replace(changed, bits=bits), layer.shape, component):
+                continue
+            width = [f"{component}={bits}"] if bits != spec.bits else []
+            words = [f"--{k.replace('_', '-')} {_text(v)}" for k, v in changes.items()]
+            text = " with ".join([*width, *([" ".join(words)] if words else [])])
+            offers.append(((len(width) + len(words), abs(bits - spec.bits)), text))
+    return [text for _, text in sorted(offers, key=lambda offer: offer[0])]
+
+
+def _changes(quantizer: Quantizer) -> Iterator[dict[str, Any]]:
+    """Options that a format may care for, in other values; first none at all."""
+    names = {field.name for field in fields(quantizer)}
+    sizes = [{"group_size": g} for g in GROUP_SIZES] if "group_size" in names else []
+    ranges = [{"symmetric": s} for s in (True, False)] if "symmetric" in names else []
+    for size in ({}, *sizes):
+        for symmetric in ({}, *ranges):
+            changes = size | symmetric
+            if all(getattr(quantizer, name) != value for name, value in changes.items()):
+                yield changes
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def promised_bytes(target: Target, source: ExportSource, checkpoint: Checkpoint) -> int:
+    """Bytes of the exported folder without what mmq adds: by the target, else added up."""
+    planned = target.planned_bytes(source)
+    if planned is not None:
+        return planned
+    layers = {x.name: x for c in source.skeleton.components.values() for x in c.layers}
+    replaced = {checkpoint.weight_name(name) for name in source.specs}
+    quantized = sum(target.stored_bits(layers[k].shape, spec) for k, spec in source.specs.items())
+    others = sum(stored_bytes(t) for n, t in checkpoint.stored.items() if n not in replaced)
+    beside = sum(path.stat().st_size for _, path in side_files(checkpoint.folder))
+    return round(quantized / 8) + others + beside
+
+
+def stored_bytes(tensor: Stored) -> int:
+    """Bytes of a tensor in a checkpoint's file."""
+    size = WIDTHS[tensor.dtype]
+    for length in tensor.shape:
+        size *= length
+    return size

@@ -1,0 +1,166 @@
+"""A planned export becomes a folder: it appears whole, or not at all."""
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mmq.contracts.metric import Metric
+from mmq.contracts.target import ExportedLayer, ExportReport, WeightSpec
+from mmq.errors import InputError
+from mmq.export.card import model_card
+from mmq.export.facts import CARD, FACTS, file_sizes, read_facts, write_facts
+from mmq.export.layers import ModelLayers
+from mmq.export.plan import ExportPlan
+from mmq.export.verify import Proof, UnverifiedError
+from mmq.system.atomic import sync
+from mmq.system.disk import check_writable, free, free_text, in_mib, naming
+from mmq.tensors.quantized_weight import QuantizedWeight
+
+log = logging.getLogger(__name__)
+PARTIAL = ".partial"
+UNVERIFIED = ".unverified"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A folder that is written and not yet under its final name.
+
+    specs: how each layer was found to be quantized.
+    """
+
+    folder: Path
+    report: ExportReport
+    specs: dict[str, WeightSpec]
+
+
+Prove = Callable[[Written], Proof]
+
+
+def check_output(out: Path) -> None:
+    """InputError for an output folder that exists, or whose parent takes no file."""
+    if os.path.lexists(out):
+        raise InputError(
+            f"out: {out} exists; remove it, or give another folder. An export never writes into "
+            f"a folder that is there"
+        )
+    check_writable(out.absolute().parent)
+
+
+def export_model(
+    plan: ExportPlan,
+    layers: ModelLayers,
+    out: Path,
+    prove: Prove | None = None,
+    scores: Mapping[str, Metric] | None = None,
+    quiet: bool = False,
+) -> tuple[ExportReport, Proof | None]:
+    """Write a planned export to `out`, prove it, and give it its name.
+
+    It is written into `out`.partial; the same export resumes there after a kill. prove: of the
+    written folder; a proof that fails leaves it under `out`.unverified and is an UnverifiedError.
+    scores: of the trial, for the model card.
+    """
+    check_output(out)
+    with _partial_folder(plan, out) as partial:
+        written = _write(plan, layers, partial, quiet)
+        proof = None if prove is None else prove(written)
+        card = model_card(plan, written.report, proof, partial, out, scores)
+        with naming(partial / CARD):
+            (partial / CARD).write_text(card)
+        failed = () if proof is None else proof.failures
+        name = out.with_name(f"{out.name}{UNVERIFIED}") if failed else out
+        _put(partial, name)
+    if failed:
+        raise UnverifiedError(f"{'; '.join(failed)}. What was written is in {name}")
+    return written.report, proof
+
+
+def _write(plan: ExportPlan, layers: ModelLayers, folder: Path, quiet: bool) -> Written:
+    specs: dict[str, WeightSpec] = {}
+
+    def watched() -> Iterator[ExportedLayer]:
+        bar: Iterable[ExportedLayer] = tqdm(
+            layers, desc=f"export {plan.target_name}", unit="layer", leave=False, disable=quiet
+        )
+        for layer in bar:
+            if isinstance(layer.weight, QuantizedWeight):
+                specs[layer.name] = WeightSpec.of(layer.weight)
+            yield layer
+
+    report = plan.target.export(plan.source, watched(), folder)
+    return Written(folder, report, specs)
+
+
+@contextmanager
+def _partial_folder(plan: ExportPlan, out: Path) -> Iterator[Path]:
+    """The folder to write into, held by this process: a new one, or that of the same export."""
+    partial = out.with_name(f"{out.name}{PARTIAL}")
+    if partial.is_dir() and read_facts(partial).get("key") != plan.key:
+        _remove_other(partial)
+    needed = plan.promised_bytes - sum(file_sizes(partial).values() if partial.is_dir() else ())
+    if free(out.absolute().parent) < needed:
+        raise InputError(
+            f"out: {out} will take {in_mib(plan.promised_bytes)}, and its disk has "
+            f"{free_text(out.absolute().parent)}; free some space, or give a folder elsewhere"
+        )
+    with naming(partial):
+        partial.mkdir(exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"out: another process is exporting to {out} now; wait for it, or give another "
+                f"folder"
+            ) from error
+        if read_facts(partial):
+            log.warning("%s is from an export that did not end; it resumes there", partial)
+        write_facts(partial, _facts(plan))
+        yield partial
+    finally:
+        os.close(lock)
+
+
+def _remove_other(partial: Path) -> None:
+    """Remove what another export left; InputError for a folder that is nobody's."""
+    if any(partial.iterdir()) and not (partial / FACTS).exists():
+        raise InputError(
+            f"out: {partial} is in the way and was not written by mmq; move it, or give another "
+            f"folder"
+        )
+    log.warning("%s is from another export that did not end; it is removed", partial)
+    shutil.rmtree(partial)
+
+
+def _facts(plan: ExportPlan) -> dict[str, object]:
+    question = plan.question
+    return {
+        "key": plan.key,
+        "target": plan.target_name,
+        "model": question.model,
+        "model_fingerprint": question.model_fingerprint,
+        "dtype": question.dtype,
+        "allocation": plan.allocation.as_dict(),
+        "quantizer": question.quantizer,
+        "quantizer_options": dict(question.quantizer_options),
+        "task": question.evaluator,
+        "prompt": question.rendered_prompt,
+        "bytes": plan.promised_bytes,
+    }
+
+
+def _put(partial: Path, name: Path) -> None:
+    """Give the folder its name; one that failed its proof replaces an older one that did."""
+    if name.name.endswith(UNVERIFIED) and name.is_dir():
+        shutil.rmtree(name)
+    with naming(name):
+        partial.rename(name)
+        sync(name.absolute().parent)

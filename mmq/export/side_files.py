@@ -1,0 +1,32 @@
+"""What lies beside the weights: configuration, tokenizer, processor, chat template, licence."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmq.models.checkpoint_files import INDEX, OTHER_WEIGHTS, counted_files
+from mmq.system.disk import naming
+
+LICENCE = re.compile(r"(licen[sc]e|notice|copying)[\w-]*(\.(txt|md))?", re.IGNORECASE)
+CONFIG = "config.json"
+
+
+def side_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """All files of a checkpoint but its weights and its config.json, by name, and its licence."""
+    for name, path in counted_files(folder):
+        if name in (INDEX, CONFIG) or path.suffix.lower() in (".safetensors", *OTHER_WEIGHTS):
+            continue
+        yield name, path
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and LICENCE.fullmatch(path.name):
+            yield path.name, path
+
+
+def copy_side_files(folder: Path, to: Path) -> None:
+    """Copy them, links resolved; an OSError names the file that cannot be written."""
+    for name, path in side_files(folder):
+        place = to / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with naming(place, path.stat().st_size):
+            shutil.copyfile(path, place)

@@ -1,0 +1,63 @@
+"""How a quantizer will store a weight, before any weight is read."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
+from mmq.contracts.target import WeightSpec
+from mmq.models.components import Component, Layer
+from mmq.tensors.layer_inputs import LayerInputs
+from mmq.tensors.quantized_weight import QuantizedWeight
+
+ROWS = 16  # of a random weight that is quantized to see how it is stored
+COLUMNS = 128  # of it, where no group size tells how many are enough
+TOKENS = 256  # that a calibrated quantizer reads beside it
+LOUD = 50.0  # how much larger some inputs are: what AWQ scales, act-order sorts
+
+
+def planned_spec(quantizer: Quantizer, inputs: int, bits: int) -> WeightSpec:
+    """How a weight with this many inputs will be stored: a small random one is quantized."""
+    group_size = getattr(quantizer, "group_size", 0)
+    columns = min(inputs, 2 * group_size if group_size else COLUMNS)
+    generator = torch.Generator().manual_seed(0)
+    weight = 0.05 * torch.randn(ROWS, columns, generator=generator)
+    spec = WeightSpec.of(_quantized(quantizer, weight, bits, generator))
+    if group_size and group_size != inputs and not spec.per_tensor:
+        spec = replace(spec, group_size=group_size)
+    return spec
+
+
+def _quantized(
+    quantizer: Quantizer, weight: torch.Tensor, bits: int, generator: torch.Generator
+) -> QuantizedWeight:
+    if not isinstance(quantizer, CalibratedQuantizer):
+        return quantizer.quantize(weight, bits)
+    columns = weight.shape[1]
+    inputs = LayerInputs(columns, keep=quantizer.sampled_inputs)
+    tokens = torch.randn(TOKENS, columns, generator=generator)
+    tokens[:, ::7] *= LOUD
+    inputs.update_(tokens)
+    (solved,) = quantizer.solve([weight], inputs, [bits])
+    return solved[bits].weight
+
+
+def planned_specs(
+    allocation: BitAllocation, quantizer: Quantizer, components: Mapping[str, Component]
+) -> dict[str, tuple[str, Layer, WeightSpec]]:
+    """Component, layer and spec of every layer that an allocation quantizes, by its name."""
+    widths = allocation.widths(components)
+    probed: dict[tuple[int, int], WeightSpec] = {}
+    specs: dict[str, tuple[str, Layer, WeightSpec]] = {}
+    for name, component in components.items():
+        for layer in component.layers:
+            bits = widths[component.part(layer)]
+            if bits == UNQUANTIZED:
+                continue
+            key = layer.shape[1], bits
+            if key not in probed:
+                probed[key] = planned_spec(quantizer, *key)
+            specs[layer.name] = name, layer, probed[key]
+    return specs

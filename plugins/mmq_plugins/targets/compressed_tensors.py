@@ -1,0 +1,208 @@
+"""compressed-tensors checkpoints: codes for vLLM, SGLang and transformers."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mmq.contracts.target import (
+    ExportedLayer,
+    ExportReport,
+    ExportSource,
+    Target,
+    WeightSpec,
+)
+from mmq.contracts.vlm import VisionLanguageModel
+from mmq.errors import InputError
+from mmq.export.checkpoint import NewCheckpoint, source_config
+from mmq.export.checkpoint_writer import DTYPES, Outline
+from mmq.export.commands import transformers_command
+from mmq.export.facts import file_sizes
+from mmq.models.checkpoint_weights import Stored, stored_weights
+from mmq.tensors.quantized_weight import QuantizedWeight
+from mmq_plugins.targets.ct_config import (
+    Packing,
+    group_of,
+    quantization_config,
+    read_groups,
+)
+from mmq_plugins.targets.ct_engines import ENGINES, Engine
+from mmq_plugins.targets.ct_model import open_model, parameter_names
+from mmq_plugins.targets.ct_packing import WORD, pack, packed_width, unpack
+
+PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
+
+
+@dataclass(frozen=True)
+class CompressedTensors(Target):
+    """Codes packed into int32, a scale per row or group, integer zero points.
+
+    engine: what will run it; it decides what is refused.
+    """
+
+    engine: Literal["transformers", "vllm", "vllm-cpu", "sglang"] = "transformers"
+
+    extra = "compressed-tensors"
+
+    @property
+    def exact(self) -> bool:
+        """Transformers decompresses weights and then computes as the simulation does."""
+        return self.engine == "transformers"
+
+    @property
+    def _engine(self) -> Engine:
+        return ENGINES[self.engine]
+
+    def _packing(self, spec: WeightSpec) -> Packing:
+        return Packing.of(spec, self._engine.no_zero_points)
+
+    def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
+        """Why the format or the engine cannot hold such a weight."""
+        if spec.input_scale:
+            return "the format has no input scales"
+        if spec.group_index:
+            return "the format has no order of inputs since 2026-08"
+        if not spec.integer_zero_points:
+            return "the format has integer zero points only"
+        if self._engine.half_scales and spec.scale_dtype == "float32":
+            return f"{self.engine} rounds scales to 16 bits, and these are float32"
+        return self._engine.refusal(spec, component)
+
+    def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
+        """Bits of codes, scales, zero points and the shape."""
+        return 8.0 * sum(outline.bytes for outline in self._outlines("w.weight", shape, spec))
+
+    def _outlines(
+        self, name: str, shape: tuple[int, int], spec: WeightSpec
+    ) -> tuple[Outline, ...]:
+        packing, stem = self._packing(spec), name.removesuffix("weight")
+        rows, columns = shape
+        groups = columns // spec.group_size if spec.group_size else 1
+        scale = DTYPES[getattr(torch, spec.scale_dtype)]
+        outlines = [
+            Outline(f"{stem}weight_packed", "I32", (rows, packed_width(columns, packing.bits))),
+            Outline(f"{stem}weight_shape", "I64", (2,)),
+            Outline(f"{stem}weight_scale", scale, (rows, groups)),
+        ]
+        if packing.zero_points:
+            words = math.ceil(rows * packing.bits / WORD)
+            outlines.append(Outline(f"{stem}weight_zero_point", "I32", (words, groups)))
+        return tuple(outlines)
+
+    def planned_bytes(self, source: ExportSource) -> int:
+        """Bytes of all files."""
+        return self._files(source).bytes()
+
+    def _files(self, source: ExportSource) -> NewCheckpoint:
+        quantized = quantization_config(source, self._engine)
+        config = source_config(source) | {"quantization_config": quantized}
+        return NewCheckpoint(source, self._outlines, config)
+
+    def export(
+        self, source: ExportSource, layers: Iterable[ExportedLayer], folder: Path
+    ) -> ExportReport:
+        """Write the checkpoint; names are the source's, so that engines find all tensors."""
+        stored: dict[str, str] = {}
+        float32: list[str] = []
+
+        def encode(name: str, layer: ExportedLayer) -> Mapping[str, Tensor]:
+            assert not isinstance(layer.weight, Tensor)
+            self._check_scales(layer.name, layer.weight)
+            if layer.weight.scale.dtype == torch.float32:
+                float32.append(layer.name)
+            packing = self._packing(WeightSpec.of(layer.weight))
+            stored[layer.name] = str(packing)
+            stem = name.removesuffix("weight")
+            return {f"{stem}{part}": t for part, t in encoded(layer.weight, packing).items()}
+
+        self._files(source).write(layers, folder, encode)
+        return ExportReport(file_sizes(folder), stored, self._notes(source, float32))
+
+    def _check_scales(self, layer: str, weight: QuantizedWeight) -> None:
+        if self._engine.half_scales and weight.scale.dtype == torch.float32:
+            raise InputError(
+                f"target: some scales of {layer} are too small or too large for float16, and "
+                f"{self.engine} rounds them. Use a larger group size, or leave its part at 16 bits"
+            )
+
+    def _notes(self, source: ExportSource, float32: Sequence[str]) -> tuple[str, ...]:
+        notes = []
+        if any(self._packing(spec).widened for spec in source.specs.values()):
+            notes.append(
+                "Asymmetric weights take one bit more than their codes: transformers with "
+                "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so that they are "
+                "folded into the codes, exactly."
+            )
+        if float32:
+            notes.append(
+                f"{len(float32)} layers have float32 scales ({float32[0]}, ...): load the model "
+                f"in float32, or some weights are rounded differently."
+            )
+        config = source_config(source)
+        dtype = str(config.get("dtype") or config.get("torch_dtype"))
+        if dtype == "bfloat16" and {s.scale_dtype for s in source.specs.values()} != {dtype}:
+            notes.append(
+                "The checkpoint is in bfloat16 and the scales are not: engines that load it in "
+                "bfloat16 round them. Load it in float16 or float32, or quantize with bfloat16 "
+                "scales."
+            )
+        return tuple(notes)
+
+    def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
+        """Weights of the quantized layers by the compressed-tensors package, its own way."""
+        groups, stored = read_groups(folder), stored_weights(folder) or {}
+        stems = [n.removesuffix("_packed") for n in stored if n.endswith(".weight_packed")]
+        parameters = parameter_names(folder, stems)
+        for stem in stems:
+            names = {part: f"{stem.removesuffix('weight')}{part}" for part in PARTS}
+            tensors = {
+                part: _tensor(folder, stored[name], name)
+                for part, name in names.items()
+                if name in stored
+            }
+            layer = parameters[stem].removesuffix(".weight")
+            yield layer, unpack(tensors, group_of(layer, groups))
+
+    def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
+        """The model in transformers, in the dtype of the trial."""
+        return nullcontext(open_model(folder, device))
+
+    def commands(self, folder: Path) -> Sequence[str]:
+        """How to serve the folder, or load it."""
+        if self.engine in ("vllm", "vllm-cpu"):
+            return (f"vllm serve {folder} --limit-mm-per-prompt '{{\"image\": 1}}'",)
+        if self.engine == "sglang":
+            return (f"python -m sglang.launch_server --model-path {folder}",)
+        return (transformers_command(folder),)
+
+
+def encoded(weight: QuantizedWeight, packing: Packing) -> dict[str, Tensor]:
+    """The tensors of a weight; `packing` tells how its codes and zero points are stored."""
+    rows, columns = weight.codes.shape
+    middle = 1 << (weight.bits - 1)
+    codes = weight.codes.to(torch.int16)
+    scale = weight.scale.expand(rows, -1).contiguous()
+    tensors = {"weight_shape": torch.tensor([rows, columns]), "weight_scale": scale}
+    if packing.widened:
+        assert weight.zero_point is not None
+        zero = weight.zero_point.to(torch.int16).expand(rows, -1)
+        per_input = zero.repeat_interleave(columns // zero.shape[1], dim=1)
+        tensors["weight_packed"] = pack((codes - per_input).to(torch.int8), packing.bits)
+        return tensors
+    tensors["weight_packed"] = pack((codes - middle).to(torch.int8), packing.bits)
+    if weight.zero_point is not None:
+        zero = (weight.zero_point.to(torch.int16) - middle).to(torch.int8).expand(rows, -1)
+        tensors["weight_zero_point"] = pack(zero.contiguous(), packing.bits, packed_dim=0)
+    return tensors
+
+
+def _tensor(folder: Path, stored: Stored, name: str) -> Tensor:
+    with safe_open(folder / stored.file, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor

@@ -1,0 +1,181 @@
+"""The quantization_config of a compressed-tensors checkpoint: groups, targets, ignored layers."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmq.contracts.target import ExportSource, WeightSpec
+from mmq.errors import InputError
+from mmq.models.checkpoint import read_config
+from mmq.models.skeleton import on_meta
+from mmq_plugins.targets.ct_engines import Engine
+from mmq_plugins.targets.ct_names import layer_patterns, list_patterns, outside_pattern
+
+FORMAT = "pack-quantized"
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"))
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How a weight's codes are stored. group_size: 0 is a scale per row.
+
+    widened: zero points are folded into codes with one more bit, which is exact.
+    """
+
+    bits: int
+    group_size: int
+    zero_points: bool
+    widened: bool
+
+    @classmethod
+    def of(cls, spec: WeightSpec, no_zero_points: bool) -> "Packing":
+        """That of a weight; no_zero_points: the engine loads none."""
+        widened = no_zero_points and not spec.symmetric
+        return cls(
+            bits=spec.bits + widened,
+            group_size=0 if spec.per_tensor else spec.group_size,
+            zero_points=not spec.symmetric and not widened,
+            widened=widened,
+        )
+
+    def __str__(self) -> str:
+        kind = "asymmetric" if self.zero_points else "symmetric"
+        return f"{FORMAT}, {self.bits} bits, {kind}, " + (
+            f"groups of {self.group_size}" if self.group_size else "a scale per row"
+        )
+
+    def weights(self) -> dict[str, Any]:
+        """Its entry in a config group."""
+        return {
+            "num_bits": self.bits,
+            "type": "int",
+            "symmetric": not self.zero_points,
+            "strategy": "group" if self.group_size else "channel",
+            "group_size": self.group_size or None,
+            "dynamic": False,
+        }
+
+
+def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
+    """For config.json: a group per kind of packing; every other linear layer is ignored."""
+    packings = {n: Packing.of(spec, engine.no_zero_points) for n, spec in source.specs.items()}
+    if engine.fuses:
+        check_fused(packings, engine.name)
+    if engine.name == "transformers":
+        check_loadable(source)
+    lists = _lists(source)
+    members: dict[Packing, list[str]] = {}
+    for name, packing in packings.items():
+        members.setdefault(packing, []).append(name)
+    groups = {
+        f"group_{number}": {
+            "targets": layer_patterns(names, lists),
+            "format": FORMAT,
+            "weights": packing.weights(),
+        }
+        for number, (packing, names) in enumerate(members.items())
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": FORMAT,
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "kv_cache_scheme": None,
+        "config_groups": groups,
+        "ignore": _ignored(source, lists),
+    }
+
+
+def _lists(source: ExportSource) -> dict[str, str]:
+    """A pattern by the path of each list of blocks."""
+    paths = [path for c in source.skeleton.components.values() for path in c.paths]
+    stored: dict[str, str] = {}
+    for parameter, name in source.stored.items():
+        for path in paths:
+            if parameter.startswith(f"{path}.0."):
+                end = parameter.removeprefix(path)
+                if name.endswith(end):
+                    stored[path] = name.removesuffix(end)
+    return list_patterns(paths, stored)
+
+
+def _ignored(source: ExportSource, lists: Mapping[str, str]) -> list[str]:
+    """Patterns of all linear layers that are not quantized: in blocks, and outside."""
+    inside = [
+        layer.name
+        for component in source.skeleton.components.values()
+        for layer in component.layers
+        if layer.name not in source.specs
+    ]
+    own = {layer.name for c in source.skeleton.components.values() for layer in c.layers}
+    folder = str(source.folder)
+    module = on_meta(folder, source.skeleton.family, read_config(folder))
+    outside = [
+        outside_pattern(name, source.stored.get(f"{name}.weight", name).removesuffix(".weight"))
+        for name, linear in module.named_modules()
+        if isinstance(linear, nn.Linear) and name not in own
+    ]
+    return layer_patterns(inside, lists) + sorted(set(outside))
+
+
+def check_fused(packings: Mapping[str, Packing], engine: str) -> None:
+    """InputError where layers that the engine joins are stored differently, or not all packed."""
+    for name, packing in packings.items():
+        stem, _, last = name.rpartition(".")
+        for names in FUSED:
+            if last not in names:
+                continue
+            for other in (f"{stem}.{each}" for each in names):
+                if packings.get(other) != packing:
+                    raise InputError(
+                        f"target: {engine} joins {', '.join(names)}, but {name} is {packing} and "
+                        f"{other} is {packings.get(other, 'at 16 bits')}; quantize them alike"
+                    )
+
+
+def check_loadable(source: ExportSource) -> None:
+    """InputError where transformers cannot load packed weights of this architecture.
+
+    Some models (SigLIP's) initialize each linear layer's weight while they are loaded, and a
+    packed layer has none. It is tried without weights.
+    """
+    folder, components = str(source.folder), source.skeleton.components
+    for component in components.values():
+        packed = [layer.name for layer in component.layers if layer.name in source.specs]
+        module: Any = on_meta(folder, source.skeleton.family, read_config(folder))
+        for name in packed:
+            del module.get_submodule(name).weight
+        try:
+            for part in module.modules():
+                part.__dict__.pop("_is_hf_initialized", None)
+            with torch.device("meta"):
+                module.initialize_weights()
+        except AttributeError as error:
+            raise InputError(
+                f"target: transformers {version('transformers')} cannot load packed weights of "
+                f"this model's {component.name} (it initializes them first: {error}). Leave "
+                f"{component.name} at 16 bits, or export for another engine, e.g. with --target "
+                f"compressed-tensors:vllm"
+            ) from error
+
+
+def read_groups(folder: Path) -> Sequence[Mapping[str, Any]]:
+    """The config groups of an exported folder."""
+    config = json.loads((folder / "config.json").read_bytes())
+    groups: Iterable[Mapping[str, Any]] = config["quantization_config"]["config_groups"].values()
+    return tuple(groups)
+
+
+def group_of(name: str, groups: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The group whose targets match a layer's name, the first one as in the package."""
+    for group in groups:
+        if any(re.match(target.removeprefix("re:"), name) for target in group["targets"]):
+            return group
+    raise LookupError(f"no config group has {name}")

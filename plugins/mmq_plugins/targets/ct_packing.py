@@ -1,0 +1,63 @@
+"""Codes as the installed compressed-tensors packs them, and weights as it reads them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmq.export.targets import need
+from mmq_plugins.targets.ct_engines import DENSE, EXTRA, release
+
+WORD = 32
+ROWS = 512  # packed at once
+
+
+def packed_width(columns: int, bits: int) -> int:
+    """Number of int32 words of a row of codes.
+
+    Since 0.18 codes lie dense; before, each word held as many whole codes as fit. For 2, 4 and 8
+    bits both are the same.
+    """
+    if release("compressed-tensors") >= DENSE:
+        return math.ceil(columns * bits / WORD)
+    return math.ceil(columns / (WORD // bits))
+
+
+def pack(codes: Tensor, bits: int, packed_dim: int = 1) -> Tensor:
+    """int8 codes around zero as int32 words, by the package itself."""
+    need("compressed_tensors", EXTRA)
+    try:
+        from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+    except ImportError:  # before 0.15
+        from compressed_tensors.compressors.quantized_compressors.pack_quantized import (
+            pack_to_int32,
+        )
+    if packed_dim == 0:
+        packed: Tensor = pack_to_int32(codes, bits, packed_dim=0)
+        return packed
+    # rows are packed one by one, and the package takes int32 copies of all that it is given
+    return torch.cat([pack_to_int32(rows, bits) for rows in torch.split(codes, ROWS)])
+
+
+def scheme(config: Mapping[str, Any]) -> Any:
+    """A config group as the package has it."""
+    need("compressed_tensors", EXTRA)
+    from compressed_tensors.quantization import QuantizationScheme
+
+    return QuantizationScheme.model_validate(dict(config))
+
+
+def unpack(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tensor:
+    """The weight that a layer's tensors stand for, float32, by the package's own decompression.
+
+    tensors: by weight_packed, weight_scale and so on; config: their config group.
+    """
+    need("compressed_tensors", EXTRA)
+    from compressed_tensors.compressors import BaseCompressor
+
+    compressor = BaseCompressor.get_value_from_registry(config["format"])
+    exact = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    weight: Tensor = compressor.decompress(exact, scheme(config))["weight"]
+    return weight.float()

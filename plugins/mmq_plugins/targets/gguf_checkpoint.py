@@ -1,0 +1,75 @@
+"""A checkpoint's tensors under names that do not depend on the version of transformers."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mmq.errors import InputError
+from mmq.models.checkpoint_weights import HARMLESS, Stored, stored_weights
+
+# what transformers 4, transformers 5 and checkpoints of either call the same part of a model
+PARTS = (
+    (r"(model\.)?(language_model\.)?lm_head\.", "lm_head."),
+    (r"(model\.)?(language_model|text_model)\.(model\.)?", "llm."),
+    (r"(model\.)?(vision_tower|vision_model|visual)\.(vision_model\.)?(encoder\.)?", "vit."),
+    (r"(model\.)?(multi_modal_projector|connector)\.", "connector."),
+    (r"model\.(?=layers\.|embed_tokens\.|norm\.)", "llm."),
+)
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def part_name(name: str) -> str:
+    """A module's or tensor's name in the words used here: llm, vit, connector or lm_head first.
+
+    >>> part_name("model.language_model.layers.0.mlp.up_proj")
+    'llm.layers.0.mlp.up_proj'
+    >>> part_name("vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight")
+    'vit.layers.0.mlp.fc1.weight'
+    """
+    for pattern, part in PARTS:
+        if match := re.match(pattern, name):
+            return part + name[match.end() :]
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The safetensors of a folder, read one tensor at a time."""
+
+    folder: Path
+    dtype: torch.dtype  # that the model was scored in
+    stored: Mapping[str, Stored]  # by the names used here
+    keys: Mapping[str, str]  # of the file
+
+    @classmethod
+    def open(cls, folder: Path, dtype: str) -> "Checkpoint":
+        """The checkpoint of a folder; InputError where its weights are pickles."""
+        stored = stored_weights(folder)
+        if stored is None:
+            raise InputError(
+                f"model: {folder} holds no safetensors, which the target gguf streams; save it "
+                f"again with save_pretrained(..., safe_serialization=True)"
+            )
+        keys = {part_name(key): key for key in stored if not HARMLESS.fullmatch(key)}
+        by_part = {name: stored[key] for name, key in keys.items()}
+        return cls(folder, DTYPES.get(dtype, torch.float32), by_part, keys)
+
+    def read(self, name: str) -> Tensor:
+        """A tensor by its name here, rounded as it was when the model was scored."""
+        with safe_open(self.folder / self.stored[name].file, "pt") as file:
+            tensor: Tensor = file.get_tensor(self.keys[name])
+        return tensor if self.dtype == torch.float32 else tensor.to(self.dtype)
+
+    def bits(self, name: str) -> int:
+        """Bits per value of a tensor as it will be written, where it is not quantized."""
+        wide = self.stored[name].dtype in ("F32", "F64") and self.dtype == torch.float32
+        return 32 if wide else 16
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        return self.stored[name].shape

@@ -1,0 +1,147 @@
+"""An exported model that answers from llama.cpp, in a process of its own."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from mmq.contracts.images import ImageRef
+from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
+from mmq.errors import InputError
+from mmq_plugins.targets.gguf_server import READY
+
+TIMEOUT = 600  # seconds, for one answer
+SHOWN = 600  # characters of the log in an error
+ERRORS = 6  # lines
+
+
+@dataclass(slots=True)
+class LlamaCpp(VisionLanguageModel):
+    """A model behind the address of llama.cpp's server, which applies the chat template."""
+
+    address: str
+    log: IO[str]
+
+    def generate(
+        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
+    ) -> list[str]:
+        """One text per request, greedily; InputError for beam search, which llama.cpp lacks."""
+        if config.num_beams > 1:
+            raise InputError(
+                f"llama.cpp decodes greedily, and {config.num_beams} beams were requested; give "
+                f"--num-beams 1, for the scored model too"
+            )
+        return [
+            self._answer(request, config)
+            for batch in progress([[request] for request in requests], "generate")
+            for request in batch
+        ]
+
+    def render(self, request: Request) -> str:
+        """The prompt as llama.cpp reads it, with <image> for each picture."""
+        rendered: str = self._post("/apply-template", {"messages": _messages(request)})["prompt"]
+        marker = self._post("/props", None)["media_marker"]
+        return rendered.replace(marker, "<image>")
+
+    def _answer(self, request: Request, config: GenerationConfig) -> str:
+        body = {
+            "messages": _messages(request),
+            "max_tokens": config.max_new_tokens,
+            "temperature": 0,
+            "cache_prompt": False,  # a prompt that was read in other pieces rounds differently
+        }
+        answer = self._post("/v1/chat/completions", body, f"sample {request.sample_id!r}")
+        text: str = answer["choices"][0]["message"]["content"] or ""
+        return text.strip()
+
+    def _post(self, path: str, body: Any, what: str = "the request") -> Any:
+        call = urllib.request.Request(
+            self.address + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(call, timeout=TIMEOUT) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            reason = error.read().decode(errors="replace")[:SHOWN]
+            raise InputError(f"llama.cpp does not answer {what}: {reason}") from error
+        except OSError as error:
+            raise InputError(f"llama.cpp ended at {what}: {_tail(self.log)}") from error
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in request.images
+    ]
+    content.append({"type": "text", "text": request.prompt})
+    return [{"role": "user", "content": content}]
+
+
+def _data_url(image: ImageRef) -> str:
+    file = io.BytesIO()
+    image.open().save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _tail(log: IO[str]) -> str:
+    """The last errors that llama.cpp wrote, else the last of all that it wrote."""
+    log.seek(0)
+    lines = log.read().splitlines()
+    errors = [line.split(" E ", 1)[-1] for line in lines if " E " in line or "ASSERT" in line]
+    return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
+
+
+@contextmanager
+def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
+    """The model of an exported folder in llama.cpp; the process ends with the context.
+
+    InputError where llama.cpp does not load it, with what llama.cpp wrote.
+    """
+    try:
+        import xllamacpp  # noqa: F401  (the process needs it)
+    except ImportError as error:
+        raise InputError(
+            "llama.cpp runs through a package that is not installed (xllamacpp): "
+            "pip install 'mmq[gguf]'"
+        ) from error
+    count = threads or torch.get_num_threads()
+    command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
+    command += ["--threads", str(count), "--until-eof"]
+    command += ["--gpu"] if device.startswith("cuda") else []
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # a debugger would hide the reason
+        )
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                address = ""
+                for line in process.stdout:
+                    if line.startswith(READY):
+                        address = line.removeprefix(READY).strip()
+                        break
+                if not address:
+                    raise InputError(f"llama.cpp cannot load {folder}: {_tail(log)}")
+                yield LlamaCpp(address, log)
+            finally:
+                process.stdin.close()
+                process.kill()

@@ -1,0 +1,67 @@
+"""What cannot be exported is refused with what can, before anything is loaded."""
+
+import pytest
+from exporting import session_for
+from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
+
+from mmq.contracts.target import WeightSpec
+from mmq.errors import InputError
+from mmq.export.targets import build_target, split_options
+
+
+class FourBits(TorchCheckpoint):
+    """Holds symmetric weights of 4 bits alone, and no Q-Former."""
+
+    def refusal(self, spec: WeightSpec, shape, component):
+        if component == "qformer":
+            return "it has no Q-Former"
+        return "" if spec.bits == 4 and spec.symmetric else "it holds 4 bits, symmetric"
+
+
+def test_a_width_is_refused_with_the_nearest_that_is_held():
+    with pytest.raises(InputError, match=r"cannot hold llm .*: 3 bits, a scale per row") as error:
+        session_for("embedded-blip2", "vit=4,llm=3", FourBits(), symmetric=True)
+    assert "it holds 4 bits, symmetric. Nearest that it can hold: llm=4;" in str(error.value)
+
+
+def test_an_option_is_offered_where_it_alone_does():
+    with pytest.raises(InputError, match="Nearest that it can hold: --symmetric true;"):
+        session_for("embedded-blip2", "llm=4", FourBits())
+
+
+def test_a_part_that_cannot_be_held_at_all_is_to_stay_at_16_bits():
+    with pytest.raises(InputError, match="Nearest that it can hold: qformer=16$"):
+        session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)
+
+
+def test_another_quantizer_is_offered_where_no_option_helps():
+    with pytest.raises(InputError, match=r"real zero points.*: --quantizer gptq; .*; vit=16$"):
+        session_for("embedded-retrieval", "vit=4", "compressed-tensors", quantizer="uniform")
+
+
+def test_the_unquantized_model_is_no_export():
+    with pytest.raises(InputError, match="nothing to export"):
+        session_for("embedded-blip2", "vit=16", "torch")
+
+
+def test_an_unknown_target_and_an_unknown_engine_are_named():
+    with pytest.raises(InputError, match="Unknown target 'torhc'. Did you mean 'torch'"):
+        build_target("torhc", {})
+    with pytest.raises(InputError, match="torch has one engine only"):
+        build_target("torch:vllm", {})
+    with pytest.raises(InputError, match="'vlm' is not one of"):
+        build_target("compressed-tensors:vlm", {})
+
+
+def test_the_targets_own_options_are_found_among_others():
+    own, rest = split_options("torch", {"dtype": "float32", "group-size": "64"})
+    assert own == {"dtype": "float32"}
+    assert rest == {"group-size": "64"}
+
+
+def test_the_same_export_has_one_key_and_another_allocation_another():
+    keys = {
+        bits: session_for("embedded-retrieval", bits, "torch").plan.key
+        for bits in ("vit=4,qformer=4", "qformer=4,vit=4", "vit=4")
+    }
+    assert keys["vit=4,qformer=4"] == keys["qformer=4,vit=4"] != keys["vit=4"]

@@ -1,0 +1,173 @@
+"""An exported folder is there whole or not at all, and only if it is proven."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from exporting import OffByOne, Talkative, Unseeing, UnseeingExact, session_for
+from safetensors.torch import load_file
+
+from mmq.errors import InputError
+from mmq.export import checkpoint_writer, run
+from mmq.export.facts import read_facts
+from mmq.export.verify import UnverifiedError
+from mmq.system.home import home
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from exporting import session_for
+from mmq.export import checkpoint
+from mmq.export.layers import ModelLayers
+
+def slowly(layers):
+    for layer in real(layers):
+        time.sleep(float(sys.argv[2]))
+        yield layer
+
+real, ModelLayers.__iter__ = ModelLayers.__iter__, slowly
+plan = checkpoint.plan_shards
+checkpoint.plan_shards = lambda units, limit: plan(units, 200_000)
+session_for("embedded-retrieval", "vit=4,qformer=3").run(Path(sys.argv[1]), 0)
+"""
+
+
+def export(session, out, samples=4):
+    return session.run(out, samples)
+
+
+def test_what_is_exported_is_proven_and_says_what_it_is(tmp_path):
+    out = tmp_path / "mine"
+    session = session_for("embedded-retrieval", "vit=4,qformer=8")
+    report, proof = export(session, out)
+    assert not proof.failures
+    assert (proof.weights.equal, proof.weights.layers) == (64, 64)
+    assert proof.bytes.disk == proof.bytes.promised == session.plan.promised_bytes
+    assert proof.outputs.samples == 4
+    assert proof.outputs.blind.value < proof.outputs.engine.value
+    card = (out / "README.md").read_text()
+    assert "vit=4 qformer=8" in card
+    assert "64 of 64 weights read back bit for bit" in card
+    assert read_facts(out)["allocation"] == {"vit": 4, "qformer": 8}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine"]
+    assert report.files["model.safetensors"] == (out / "model.safetensors").stat().st_size
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="mine exists; remove it, or give another folder"):
+        export(session_for("embedded-retrieval", "vit=4"), tmp_path / "mine")
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_folder_of_somebody_else_is_not_removed(tmp_path):
+    (tmp_path / "mine.partial").mkdir()
+    (tmp_path / "mine.partial" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="was not written by mmq"):
+        export(session_for("embedded-retrieval", "vit=4"), tmp_path / "mine")
+    assert (tmp_path / "mine.partial" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (OffByOne(), "2 of 40 weights differ from the quantized model's or are missing"),
+        (Talkative(), "bytes, promised were"),
+        (UnseeingExact(), "of 6 outputs differ"),
+        (Unseeing(), "it does not see them"),
+    ],
+    ids=["weights", "bytes", "outputs", "pictures"],
+)
+def test_a_failed_proof_is_an_error_and_keeps_the_name_away(tmp_path, target, reason):
+    session = session_for("embedded-retrieval", "qformer=8", target)
+    with pytest.raises(UnverifiedError, match=reason):
+        export(session, tmp_path / "mine", 6)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.unverified"]
+    assert "**Failed:**" in (tmp_path / "mine.unverified" / "README.md").read_text()
+
+
+def test_without_verification_the_card_says_so(tmp_path):
+    _, proof = export(
+        session_for("embedded-retrieval", "qformer=2", OffByOne()), tmp_path / "m", 0
+    )
+    assert proof is None
+    assert "not verified (--no-verify)" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_a_disk_that_is_too_small_is_refused_before_a_byte_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "free", lambda path: 1000.0)
+    with pytest.raises(InputError, match=r"will take 4\.\d MiB, and its disk has"):
+        export(session_for("embedded-retrieval", "vit=4"), tmp_path / "mine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_named_and_what_was_written_is_resumed(tmp_path, monkeypatch):
+    real = checkpoint_writer.ShardWriter._write
+
+    def full(self, name, tensor):
+        if name.startswith("qformer"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
+        real(self, name, tensor)
+
+    session = session_for("embedded-retrieval", "vit=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_writer.ShardWriter, "_write", full)
+        with pytest.raises(OSError, match="No space left on device: .*model.safetensors"):
+            export(session, tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.partial"]
+    export(session, tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_another_export_left_is_removed(tmp_path):
+    partial = tmp_path / "mine.partial"
+    partial.mkdir()
+    (partial / "mmq_export.json").write_text('{"key": "another"}')
+    (partial / "stale.bin").write_bytes(bytes(100))
+    export(session_for("embedded-retrieval", "vit=4"), tmp_path / "mine")
+    assert not (tmp_path / "mine" / "stale.bin").exists()
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    session = session_for("embedded-retrieval", "vit=4")
+    with (
+        run._partial_folder(session.plan, tmp_path / "mine"),
+        pytest.raises(InputError, match="another process is exporting"),
+    ):
+        export(session, tmp_path / "mine")
+
+
+def start(out, seconds):
+    folders = [os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", SLOWLY, str(out), str(seconds)], env=env)
+
+
+def test_kill_9_in_the_middle_leaves_no_folder_and_the_next_export_resumes(tmp_path):
+    assert os.environ["MMQ_HOME"] == str(home())
+    out, partial = tmp_path / "mine", tmp_path / "mine.partial"
+    session_for("embedded-retrieval", "vit=4,qformer=3").layers()  # quantized: writing is next
+    process = start(out, 0.05)
+    try:
+        while len(list(partial.glob("model-*.safetensors"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not out.exists()
+    written = {p.name: p.stat().st_mtime_ns for p in partial.glob("model-*.safetensors")}
+    again = start(out, 0)
+    assert again.wait() == 0
+    assert not partial.exists()
+    assert written.items() <= {p.name: p.stat().st_mtime_ns for p in out.iterdir()}.items()
+    expected = tmp_path / "expected"
+    export(session_for("embedded-retrieval", "vit=4,qformer=3"), expected)
+    whole = load_file(expected / "model.safetensors")
+    parts = {k: v for p in out.glob("model-*.safetensors") for k, v in load_file(p).items()}
+    assert whole.keys() == parts.keys()
+    assert all((whole[k] == parts[k]).all() for k in whole)

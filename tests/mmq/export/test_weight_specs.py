@@ -1,0 +1,30 @@
+"""What is said of a quantized weight before it is read is true of the weight."""
+
+import pytest
+import torch
+from mmq_plugins.quantizers.awq import Awq
+from mmq_plugins.quantizers.gptq import Gptq
+from mmq_plugins.quantizers.rtn import Rtn
+from mmq_plugins.quantizers.uniform import Uniform
+
+from mmq.contracts.target import WeightSpec
+from mmq.export.weight_specs import planned_spec
+
+WEIGHT = 0.05 * torch.randn(24, 192, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [Rtn(), Rtn(group_size=64), Rtn(group_size=192), Rtn(group_size=32, symmetric=True), Uniform(),
+     Gptq(group_size=64), Gptq(symmetric=True)],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_the_spec_is_that_of_the_quantized_weight(quantizer, bits):
+    assert planned_spec(quantizer, 192, bits) == WeightSpec.of(quantizer.quantize(WEIGHT, bits))
+
+
+def test_awq_is_known_to_scale_inputs():
+    spec = planned_spec(Awq(group_size=64), 192, 4)
+    assert spec.input_scale
+    assert str(spec) == "4 bits, groups of 64, asymmetric, input scales"

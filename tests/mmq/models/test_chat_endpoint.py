@@ -1,0 +1,93 @@
+"""A server is asked patiently, and what it answered is never lost."""
+
+import pytest
+from asking import picture, silent
+from chat_server import NAME, serving
+from PIL import Image
+
+from mmq.contracts import GenerationConfig, Request, VisionLanguageModel
+from mmq.errors import InputError
+from mmq.models.chat_endpoint import EndpointError, connect
+
+GREEDY = GenerationConfig(max_new_tokens=7)
+REQUESTS = [
+    Request((picture(Image.new("RGB", (8, 8), (k, 0, 0))),), f"question {k}", str(k))
+    for k in range(6)
+]
+
+
+class Echo(VisionLanguageModel):
+    """Says what it was asked, and how red the picture is."""
+
+    def generate(self, requests, config, progress):
+        return [f"{r.prompt} {r.images[0].open().getpixel((0, 0))[0]}" for r in requests]
+
+
+EXPECTED = [f"question {k} {k}" for k in range(6)]
+
+
+def ask(served, requests=REQUESTS, config=GREEDY, **settings):
+    model = connect(served.address, **{"first_wait": 0.001, "timeout": 5.0} | settings)
+    return model.generate(requests, config, silent)
+
+
+def test_answers_come_in_the_order_of_the_requests_with_pictures_and_decoding():
+    with serving(Echo()) as served:
+        assert ask(served, concurrency=3) == EXPECTED
+    assert all(body["model"] == NAME for body in served.requests)
+    assert {body["max_tokens"] for body in served.requests} == {7}
+    assert {body["temperature"] for body in served.requests} == {0}
+    assert "min_tokens" not in served.requests[0]
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "cut", "empty"])
+def test_what_may_pass_is_tried_again(fault):
+    with serving(Echo(), [fault] * 4) as served:
+        assert ask(served, retries=4) == EXPECTED
+        assert len(served.requests) == 10
+
+
+def test_a_server_that_hangs_is_asked_again():
+    with serving(Echo(), ["hang"]) as served:
+        assert ask(served, timeout=0.5) == EXPECTED
+
+
+def test_a_refusal_is_not_repeated():
+    with serving(Echo(), [400]) as served:
+        with pytest.raises(EndpointError, match="refuses with HTTP 400: .*not now"):
+            ask(served, REQUESTS[:1])
+        assert len(served.requests) == 1
+
+
+def test_an_error_keeps_the_answers_that_came():
+    with serving(Echo(), [None, None, 500, 500]) as served:
+        model = connect(served.address, retries=1, concurrency=1, first_wait=0.001)
+        with pytest.raises(EndpointError, match="no answer to sample '2' in 2 attempts .HTTP 500"):
+            model.generate(REQUESTS, GREEDY, silent)
+    assert {k: model.finished[k] for k in ("0", "1")} == dict(zip("01", EXPECTED, strict=False))
+    assert "2" not in model.finished
+
+
+def test_beams_are_refused_before_anything_is_asked():
+    with serving(Echo()) as served:
+        with pytest.raises(InputError, match="num_beams: 5, but servers decode greedily"):
+            ask(served, config=GenerationConfig(max_new_tokens=7, num_beams=5))
+        assert not served.requests
+
+
+def test_the_key_of_the_environment_is_sent(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame-open")
+    with serving(Echo()) as served:
+        ask(served, REQUESTS[:1])
+    assert served.keys == ["Bearer sesame-open"]
+
+
+def test_an_address_without_a_server_and_a_model_that_is_not_there_are_named():
+    with serving(Echo()) as served:
+        with pytest.raises(EndpointError, match=f"does not serve 'other'; it serves .*{NAME}"):
+            connect(served.address, "other")
+        assert connect(served.address.removesuffix("/v1")).url == served.address
+    with pytest.raises(EndpointError, match="does not answer .* Start the server"):
+        connect(served.address, timeout=1)
+    with pytest.raises(InputError, match="is no address; write http"):
+        connect("localhost:8080")
