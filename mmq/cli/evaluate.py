@@ -12,9 +12,9 @@ from mmq.cli.options import options_from
 from mmq.cli.trial import score_text
 from mmq.config import EXPERIMENT_HELP, TaskOptions, option
 from mmq.contracts import GeneratingEvaluator, registry
-from mmq.contracts import options as plugin_options
 from mmq.contracts.evaluation import Evaluation
 from mmq.contracts.evaluator import Evaluator
+from mmq.contracts.options import build, distribute
 from mmq.data.draw import DrawnData, draw_data
 from mmq.errors import InputError
 from mmq.evaluation.generating import Task
@@ -55,7 +55,7 @@ class EvaluateOptions:
 
 @click.command("evaluate")
 @options_from(EvaluateOptions)
-def evaluate(chosen: EvaluateOptions, extra: Mapping[str, str]) -> None:
+def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> None:
     """Score a model behind a server (vLLM, llama-server, SGLang) by the OpenAI protocol.
 
     Answers are saved as they come: the same command resumes after an error or a kill.
@@ -63,34 +63,36 @@ def evaluate(chosen: EvaluateOptions, extra: Mapping[str, str]) -> None:
     from mmq.tracking import connect as connect_tracking
     from mmq.tracking import plain_run
 
-    evaluator = _evaluator(chosen, extra)
+    evaluator = _evaluator(options, plugin_options)
     model = connect(
-        chosen.endpoint,
-        chosen.endpoint_model,
-        chosen.timeout,
-        concurrency=chosen.concurrency,
-        retries=chosen.retries,
+        options.endpoint,
+        options.endpoint_model,
+        options.timeout,
+        concurrency=options.concurrency,
+        retries=options.retries,
     )
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     check_decoding(protocol.config)
-    drawn = _draw(chosen, evaluator)
+    drawn = _draw(options, evaluator)
     evaluator.check()
+    identity = registry.identity("evaluator", type(evaluator))
     task = Task(evaluator, drawn.samples, drawn.everything)
     facts = {
         "endpoint.url": model.url,
         "endpoint.model": model.model,
-        "data.name": chosen.data,
+        "data.name": options.data,
         "data.fingerprint": drawn.fingerprint,
         "data.samples": len(drawn.samples),
-        "data.limit": chosen.limit,
-        "evaluator.name": chosen.task,
-        "evaluator.origin": registry.origin("evaluator", chosen.task),
+        "data.limit": options.limit,
+        "evaluator.name": options.task,
+        "evaluator.version": identity.version,
+        "evaluator.origin": identity.origin,
         **{f"evaluator.{k}": v for k, v in evaluator.effective_options(protocol).items()},
-        "run.seed": chosen.seed,
+        "run.seed": options.seed,
     }
-    saved = SavedOutputs(home() / "outputs" / f"endpoint-{digest(facts)}.json")
-    connect_tracking(chosen.experiment)
-    with task, plain_run(chosen.experiment, f"evaluate {model.model}", facts, "endpoint") as run:
+    saved = SavedOutputs(home() / "outputs" / f"endpoint-{digest(_identity(facts))}.json")
+    connect_tracking(options.experiment)
+    with task, plain_run(options.experiment, f"evaluate {model.model}", facts, "endpoint") as run:
         started = time.perf_counter()
         evaluation = evaluate_saving(task, model, _progress, saved, lambda: model.finished)
         run.log(metrics=_metrics(evaluation) | {"seconds/evaluate": time.perf_counter() - started})
@@ -99,24 +101,29 @@ def evaluate(chosen: EvaluateOptions, extra: Mapping[str, str]) -> None:
     click.echo(_summary(model, evaluation))
 
 
-def _evaluator(chosen: EvaluateOptions, extra: Mapping[str, str]) -> GeneratingEvaluator:
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the outputs depend on: the source that ran is logged and decides nothing."""
+    return {name: value for name, value in facts.items() if name != "evaluator.origin"}
+
+
+def _evaluator(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> GeneratingEvaluator:
     """The evaluator with its options; InputError for one that ranks instead of asking."""
-    classes = {"evaluator": registry.load_class("evaluator", chosen.task, Evaluator)}
-    given = plugin_options.distribute(extra, classes, [f.name for f in fields(chosen)])
-    evaluator = plugin_options.build(classes["evaluator"], given["evaluator"])
+    classes = {"evaluator": registry.load_class("evaluator", options.task, Evaluator)}
+    given = distribute(plugin_options, classes, [f.name for f in fields(options)])
+    evaluator = build(classes["evaluator"], given["evaluator"])
     if not isinstance(evaluator, GeneratingEvaluator):
         raise InputError(
-            f"task: {chosen.task} ranks pictures and texts, which the protocol cannot ask for; "
+            f"task: {options.task} ranks pictures and texts, which the protocol cannot ask for; "
             f"choose a task with generated answers, such as vqa or captioning"
         )
     return evaluator
 
 
-def _draw(chosen: EvaluateOptions, evaluator: Evaluator) -> DrawnData:
+def _draw(options: EvaluateOptions, evaluator: Evaluator) -> DrawnData:
     """The samples to ask about, checked."""
-    names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(chosen)}
-    options = TaskOptions(**{name: getattr(chosen, name) for name in names})
-    drawn = draw_data(options, evaluator.samples_of or evaluator.task, calibrated=False)
+    names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(options)}
+    drawing = TaskOptions(**{name: getattr(options, name) for name in names})
+    drawn = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)
     evaluator.check_samples(drawn.samples, drawn.everything)
     return drawn
 

@@ -41,43 +41,43 @@ class ExportOptions(TrialOptions):
 
 @click.command("export")
 @options_from(ExportOptions)
-def export(chosen: ExportOptions, extra: Mapping[str, str]) -> None:
+def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     """Write a quantized model for an engine, and prove that it is the one that was scored.
 
     The folder appears whole or not at all. The same command resumes after a kill.
     """
-    from mmq.tracking import applied, connect, plain_run
-    from mmq.tracking.params import question_params
+    from mmq.tracking import connect, plain_run, trial_options
+    from mmq.tracking.params import eval_spec_params
 
-    if chosen.verify_samples < 1:
+    if options.verify_samples < 1:
         raise InputError(
-            f"verify_samples: {chosen.verify_samples} is not at least 1; give --no-verify to skip "
-            f"the proof"
+            f"verify_samples: {options.verify_samples} is not at least 1; give --no-verify to "
+            f"skip the proof"
         )
-    own, extra = split_options(chosen.target, extra)
-    target = build_target(chosen.target, own)
-    trial = applied(chosen.run) if chosen.run else None
+    own, plugin_options = split_options(options.target, plugin_options)
+    target = build_target(options.target, own)
+    trial = trial_options(options.run) if options.run else None
     if trial:
-        chosen, extra = _as_in_trial(chosen, extra)
-    allocation = BitAllocation.parse(chosen.bits)
-    out = Path(chosen.out) if chosen.out else _default_folder(chosen)
+        options, plugin_options = _as_in_trial(options, plugin_options)
+    allocation = BitAllocation.parse(options.bits)
+    out = Path(options.out) if options.out else _default_folder(options)
     check_output(out)
-    prepared = prepare(chosen, extra, lambda parts: [allocation.over(parts)])
+    prepared = prepare(options, plugin_options, lambda parts: [allocation.over(parts)])
     if trial:
-        _check_unchanged(prepared.question, trial.model_fingerprint, chosen.run)
-    session = ExportSession.of(prepared, allocation, chosen.target, target)
-    connect(chosen.experiment)
+        _check_unchanged(prepared.eval_spec, trial.model_fingerprint, options.run)
+    session = ExportSession.of(prepared, allocation, options.target, target)
+    connect(options.experiment)
     name = str(session.plan.allocation)
-    params = question_params(prepared.question) | {
-        "export.target": chosen.target,
+    params = eval_spec_params(prepared.eval_spec) | {
+        "export.target": options.target,
         "export.out": str(out),
         **{f"target.{option}": value for option, value in own.items()},
     }
     tags = {"mmq.allocation": name} | ({"mmq.exported_from": trial.run_id} if trial else {})
-    title = f"export {chosen.target} {name}"
-    with plain_run(chosen.experiment, title, params, kind="export") as run:
+    title = f"export {options.target} {name}"
+    with plain_run(options.experiment, title, params, kind="export") as run:
         run.log(tags=tags)
-        samples = 0 if chosen.no_verify else chosen.verify_samples
+        samples = 0 if options.no_verify else options.verify_samples
         report, proof = session.run(out, samples, _scores(trial.run_id) if trial else None)
         run.log(metrics=_metrics(out, proof))
         with tempfile.TemporaryDirectory() as folder:
@@ -89,20 +89,20 @@ def export(chosen: ExportOptions, extra: Mapping[str, str]) -> None:
 
 
 def _as_in_trial(
-    chosen: ExportOptions, extra: Mapping[str, str]
+    options: ExportOptions, plugin_options: Mapping[str, str]
 ) -> tuple[ExportOptions, Mapping[str, str]]:
     """The options that a trial had, where none are given here."""
-    together, extra, _ = as_in_run(chosen, extra)
+    together, plugin_options, _ = as_in_run(options, plugin_options)
     assert isinstance(together, ExportOptions)
-    return together, extra
+    return together, plugin_options
 
 
-def _check_unchanged(question: EvalSpec, fingerprint: str, trial: str) -> None:
+def _check_unchanged(eval_spec: EvalSpec, fingerprint: str, trial: str) -> None:
     """InputError where the source checkpoint changed since the trial."""
-    if fingerprint and fingerprint != question.model_fingerprint:
+    if fingerprint and fingerprint != eval_spec.model_fingerprint:
         raise InputError(
-            f"model: {question.model} changed since the trial {trial}: its files have the "
-            f"fingerprint {question.model_fingerprint}, the trial's had {fingerprint}. Restore "
+            f"model: {eval_spec.model} changed since the trial {trial}: its files have the "
+            f"fingerprint {eval_spec.model_fingerprint}, the trial's had {fingerprint}. Restore "
             f"the folder, or score it again and export that run"
         )
 
@@ -114,12 +114,12 @@ def _scores(run_id: str) -> Mapping[str, Metric] | None:
     record = fetch_record(run_id)
     if record is None:
         return None
-    return {name: Metric(**facts) for name, facts in record["metrics"].items()}
+    return record.metrics
 
 
-def _default_folder(chosen: ExportOptions) -> Path:
+def _default_folder(options: ExportOptions) -> Path:
     """A folder in mmq's home, named after what is exported."""
-    words = (Path(chosen.model).name, chosen.bits, chosen.target)
+    words = (Path(options.model).name, options.bits, options.target)
     return home() / "exports" / re.sub(r"[^\w.=+-]+", "-", "-".join(words))
 
 

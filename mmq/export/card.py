@@ -21,12 +21,12 @@ def model_card(
     scores: Mapping[str, Metric] | None = None,
 ) -> str:
     """The text of README.md. folder: where the files are now; out: where they will be."""
-    question = plan.question
-    options = ", ".join(f"{k} {v}" for k, v in question.quantizer_options.items())
-    head = ["---", f"base_model: {question.model}", "tags: [mmq, quantized]", "---"]
-    title = f"# {Path(question.model).name}, {plan.allocation}"
+    eval_spec = plan.eval_spec
+    options = ", ".join(f"{k} {v}" for k, v in eval_spec.quantizer_options.items())
+    head = ["---", f"base_model: {eval_spec.model}", "tags: [mmq, quantized]", "---"]
+    title = f"# {Path(eval_spec.model).name}, {plan.allocation}"
     intro = (
-        f"`{question.model}` quantized by mmq with `{question.quantizer}`"
+        f"`{eval_spec.model}` quantized by mmq with `{eval_spec.quantizer}`"
         f"{f' ({options})' if options else ''}, exported for `{plan.target_name}`."
     )
     commands = [c.replace(str(folder), str(out.absolute())) for c in plan.target.commands(folder)]
@@ -72,8 +72,8 @@ def _scores(plan: ExportPlan, proof: Proof | None, scores: Mapping[str, Metric] 
         rows += [(what, outputs.metric, *_metric(metric)) for what, metric in beside]
     if not rows:
         return "Not scored here."
-    question = plan.question
-    about = f"Task `{question.task}` on `{question.data}` (data {question.data_fingerprint})."
+    eval_spec = plan.eval_spec
+    about = f"Task `{eval_spec.task}` on `{eval_spec.data}` (data {eval_spec.data_fingerprint})."
     return f"{about}\n\n" + _table(("model", "metric", "score", "95% interval", "samples"), rows)
 
 

@@ -36,7 +36,7 @@ class ExportPlan:
     target: Target
     source: ExportSource
     checkpoint: Checkpoint
-    question: EvalSpec
+    eval_spec: EvalSpec
     allocation: BitAllocation
     specs: Mapping[str, WeightSpec]
     promised_bytes: int
@@ -46,12 +46,12 @@ class ExportPlan:
         """A hash of everything that the files depend on: a killed export of the same resumes."""
         target = plugin_options.values(self.target)
         named = [self.target_name.partition(":")[0], self.target.version, sorted(target.items())]
-        question = self.question
+        eval_spec = self.eval_spec
         quantized = [
-            question.quantizer, question.quantizer_origin, dict(question.quantizer_options),
-            question.calibration if question.calibrated else "",
+            eval_spec.quantizer, eval_spec.quantizer_origin, dict(eval_spec.quantizer_options),
+            eval_spec.calibration if eval_spec.calibrated else "",
         ]  # fmt: skip
-        return digest([named, question.model_fingerprint, quantized, str(self.allocation)])
+        return digest([named, eval_spec.model_fingerprint, quantized, str(self.allocation)])
 
 
 def plan_export(
@@ -61,7 +61,7 @@ def plan_export(
     quantizer: Quantizer,
     skeleton: Skeleton,
     folder: Path,
-    question: EvalSpec,
+    eval_spec: EvalSpec,
 ) -> ExportPlan:
     """Check an export and add up its bytes; InputError, with what would do, where it cannot be.
 
@@ -72,10 +72,10 @@ def plan_export(
     checkpoint = Checkpoint.open(folder, skeleton)
     for name in specs:
         checkpoint.weight_name(name)
-    source = ExportSource(folder, skeleton, question.dtype, {}, checkpoint.names, specs)
+    source = ExportSource(folder, skeleton, eval_spec.dtype, {}, checkpoint.names, specs)
     promised = promised_bytes(target, source, checkpoint)
     return ExportPlan(
-        target_name, target, source, checkpoint, question, allocation, specs, promised
+        target_name, target, source, checkpoint, eval_spec, allocation, specs, promised
     )
 
 

@@ -141,18 +141,18 @@ def _remove_other(partial: Path) -> None:
 
 
 def _facts(plan: ExportPlan) -> dict[str, object]:
-    question = plan.question
+    eval_spec = plan.eval_spec
     return {
         "key": plan.key,
         "target": plan.target_name,
-        "model": question.model,
-        "model_fingerprint": question.model_fingerprint,
-        "dtype": question.dtype,
+        "model": eval_spec.model,
+        "model_fingerprint": eval_spec.model_fingerprint,
+        "dtype": eval_spec.dtype,
         "allocation": plan.allocation.as_dict(),
-        "quantizer": question.quantizer,
-        "quantizer_options": dict(question.quantizer_options),
-        "task": question.evaluator,
-        "prompt": question.rendered_prompt,
+        "quantizer": eval_spec.quantizer,
+        "quantizer_options": dict(eval_spec.quantizer_options),
+        "task": eval_spec.evaluator,
+        "prompt": eval_spec.rendered_prompt,
         "bytes": plan.promised_bytes,
     }
 

@@ -40,15 +40,15 @@ class ExportSession:
         cls, prepared: Prepared, allocation: BitAllocation, target_name: str, target: Target
     ) -> "ExportSession":
         """Check an export of a prepared question's allocation; InputError if it cannot be."""
-        question, skeleton = prepared.question, prepared.skeleton
+        eval_spec, skeleton = prepared.eval_spec, prepared.skeleton
         plan = plan_export(
             target_name,
             target,
             allocation.over(skeleton.components),
             prepared.quantizer,
             skeleton,
-            source_folder(question.model),
-            question,
+            source_folder(eval_spec.model),
+            eval_spec,
         )
         return cls(prepared, plan, prepared.artifacts(Store(home() / "store")))
 
@@ -69,8 +69,10 @@ class ExportSession:
 
     def layers(self) -> ModelLayers:
         """The quantized layers, which are computed now where the store lacks some."""
-        question, plan = self.prepared.question, self.plan
-        outline = outline_model(self.prepared.skeleton, question.model, question.model_fingerprint)
+        eval_spec, plan = self.prepared.eval_spec, self.plan
+        outline = outline_model(
+            self.prepared.skeleton, eval_spec.model, eval_spec.model_fingerprint
+        )
         layers = ModelLayers.of(self.artifacts, plan.checkpoint, outline, plan.allocation)
         if not layers.complete:
             log.info("Some blocks are not quantized yet: the model is loaded")

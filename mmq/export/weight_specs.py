@@ -36,7 +36,7 @@ def _quantized(
     if not isinstance(quantizer, CalibratedQuantizer):
         return quantizer.quantize(weight, bits)
     columns = weight.shape[1]
-    inputs = LayerInputs(columns, keep=quantizer.sampled_inputs)
+    inputs = LayerInputs(columns, max_rows=quantizer.sampled_inputs)
     tokens = torch.randn(TOKENS, columns, generator=generator)
     tokens[:, ::7] *= LOUD
     inputs.update_(tokens)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmq.allocation.allocation import ALLOWED_BITS, BitAllocation
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.contracts.target import Target, WeightSpec
 from mmq.export.facts import file_sizes, read_facts
 from mmq.export.session import ExportSession
@@ -24,7 +24,7 @@ def _prepared(
     checkpoint: str, bits: str, task: str, options: tuple[tuple[str, str], ...]
 ) -> Prepared:
     allocation = BitAllocation.parse(bits)
-    chosen = QuestionOptions(model=checkpoint, task=task, limit=str(SAMPLES), quantizer="rtn")
+    chosen = EvalOptions(model=checkpoint, task=task, limit=str(SAMPLES), quantizer="rtn")
     return prepare(chosen, dict(options), lambda parts: [allocation.over(parts)])
 
 
@@ -79,7 +79,7 @@ class TargetContract(ABC):
         assert proof.weights.equal == len(session.plan.specs)
         assert report.files == file_sizes(out)
         assert report.stored_as.keys() >= session.plan.specs.keys()
-        assert read_facts(out)["dtype"] == session.plan.question.dtype
+        assert read_facts(out)["dtype"] == session.plan.eval_spec.dtype
 
     def test_an_export_over_the_rest_of_a_killed_one_is_whole(self, tmp_path: Path) -> None:
         session = self.session()

@@ -1,20 +1,21 @@
 """A run's files: the record, the layer report, and the predictions with their images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from mmq.contracts import LayerReport, Prediction
+from mmq.contracts import Evaluation, LayerReport, Prediction
 from mmq.record import TrialDetails, TrialRecord
 from mmq.system import sealed
 
 PREDICTIONS = "predictions.json"
 LAYERS = "layers.json"
 RECORD = "record.json"
+EVALUATION = "evaluation.json"
 ALL_PREDICTIONS = "all_predictions.json"
 SHOWN_PREDICTIONS = 24  # in the UI's table; all_predictions.json has all of them
 THUMBNAIL = 160  # pixels
@@ -40,6 +41,20 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 def read_record(path: Path, run_id: str) -> TrialRecord:
     """What `write_record` wrote; FileNotFoundError or Unusable for anything else."""
     return TrialRecord.from_json(sealed.load_json(sealed.read_bytes(path), run_id))
+
+
+def write_evaluation(
+    folder: Path, evaluation: Evaluation, facts: Mapping[str, Any], run_id: str
+) -> None:
+    """Write evaluation.json: the scores of something that is not a trial, sealed for its run."""
+    content = {
+        "facts": dict(facts),
+        "primary": evaluation.primary,
+        "metrics": {name: asdict(metric) for name, metric in evaluation.metrics.items()},
+        "per_sample": {k: [float(x) for x in v] for k, v in evaluation.per_sample.items()},
+        "undefined": dict(evaluation.undefined),
+    }
+    (folder / EVALUATION).write_text(sealed.dump_json(content, run_id, indent=1))
 
 
 def write_details(folder: Path, details: TrialDetails) -> None:

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,9 @@ class Run:
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.LAYERS)})
 
     def log_evaluation(self, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:
-        """Scores per sample and predictions, in files as a trial's; facts: what was evaluated."""
-        metrics = {name: asdict(metric) for name, metric in evaluation.metrics.items()}
-        per_sample = {k: [float(x) for x in v] for k, v in evaluation.per_sample.items()}
-        record = {"primary": evaluation.primary, "metrics": metrics, "per_sample": per_sample}
+        """Log scores per sample and predictions as files. facts: what was evaluated."""
         with tempfile.TemporaryDirectory() as folder:
-            files.write_facts(Path(folder), {"facts": dict(facts), **record}, self.run_id)
+            files.write_evaluation(Path(folder), evaluation, facts, self.run_id)
             files.write_predictions(Path(folder), evaluation.predictions)
             self.log_folder(Path(folder))
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS)})
