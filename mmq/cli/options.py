@@ -17,7 +17,7 @@ PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 def flag(name: str) -> str:
     """The option of a field: group_size -> --group-size."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python
 
 
 def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
