@@ -13,7 +13,7 @@ from mmq.system.hashing import digest
 from mmq.system.sealed import Unusable
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
-MEASURED = ("relative_error", "output_error", "note")
+MEASURED = ("relative_error", "output_error", "note", "folds_into")
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,11 @@ class CalibratedQuantizer(Quantizer):
 
     calibration_inputs: Literal["full_precision", "quantized"] = "full_precision"
 
+    @property
+    def folds(self) -> bool:
+        """Whether `inputs.foldable` must be known: input scales may be powers of two then."""
+        return False
+
     @abstractmethod
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]

@@ -10,6 +10,8 @@ calls them.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from torch import nn
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
 from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
+from mmq.quantization.folds import norms_before
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer, relative_error
 
@@ -83,8 +86,9 @@ def quantize_block(
     if not missing:
         advance_(block, states[0], number)
         return {}
+    folds = norms_before(block, states[0], number) if quantizer.folds else {}
     groups = read(block, states[0], number, quantizer.sampled_inputs, advance=True)
-    return _solve_(block, groups, quantizer, missing)
+    return _solve_(block, groups, quantizer, missing, folds)
 
 
 def _behind_quantized(
@@ -103,6 +107,7 @@ def _behind_quantized(
     found: dict[int, Layers] = {bits: {} for bits in widths}
     first = states[widths[0]]
     sets = reading_order(block, first, number)
+    folds = norms_before(block, first, number) if quantizer.folds else {}
     shared = all(
         call.hidden is twin.hidden
         for b in widths
@@ -115,7 +120,7 @@ def _behind_quantized(
                 write_(block, found[some[0]])
                 groups = read(block, states[some[0]], number, quantizer.sampled_inputs, names)
             part = Block(block.module, {name: block.layers[name] for name in names})
-            for bits, layers in _solve_(part, groups, quantizer, some).items():
+            for bits, layers in _solve_(part, groups, quantizer, some, folds).items():
                 found[bits] |= layers
     reached = frozenset().union(*sets)
     rest = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
@@ -126,11 +131,16 @@ def _behind_quantized(
 
 @torch.no_grad()
 def _solve_(
-    block: Block, groups: Groups, quantizer: CalibratedQuantizer, widths: Sequence[int]
+    block: Block,
+    groups: Groups,
+    quantizer: CalibratedQuantizer,
+    widths: Sequence[int],
+    folds: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[int, Layers]:
     """Layers that read the same are solved together; those that read nothing are rounded.
 
-    The groups are dropped as soon as no layer that is left read them.
+    The groups are dropped as soon as no layer that is left read them. folds: by layer, the norm
+    that an input scale can be folded into.
     """
     found: dict[int, Layers] = {bits: {} for bits in widths}
     together: dict[tuple[frozenset[str], ...], list[str]] = {}
@@ -148,11 +158,15 @@ def _solve_(
                     found[bits][name] = _measured(layer, plain)
             continue
         lost = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
+        norm = folds.get(names[0], "")
+        inputs.foldable = bool(norm) and set(names) == {n for n in folds if folds[n] == norm}
         solved = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
         for name, layer, by_width in zip(names, layers, solved, strict=True):
             whole = output_square(layer.weight.detach(), inputs.gram)
             for bits in widths:
-                found[bits][name] = _measured(layer, by_width[bits], inputs.gram, whole, lost)
+                measured = _measured(layer, by_width[bits], inputs.gram, whole, lost)
+                scaled = inputs.foldable and measured.weight.input_scale is not None
+                found[bits][name] = replace(measured, folds_into=norm) if scaled else measured
         unsolved -= set(names)
         for group in [group for group in groups if not group & unsolved]:
             del groups[group]

@@ -20,7 +20,10 @@ class LayerInputs:
     gram: (in, in), sum of x x^T. magnitude: (in,), mean of |x|. count: number of inputs (tokens).
     dropped: inputs left out because they were not finite. rows: up to `keep` of the inputs, drawn
     evenly from all that came (a seeded reservoir). All are float32 on the inputs' device.
+    foldable: a scale of powers of two that all readers share can be folded into what precedes.
     """
+
+    foldable = False
 
     def __init__(
         self, features: int, device: str | torch.device = "cpu", keep: int = 0, seed: int = 0

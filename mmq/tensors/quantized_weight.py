@@ -192,13 +192,15 @@ class QuantizedLayer:
     """A layer's quantized weight and how far it is from the weight.
 
     relative_error: |W - Q|_F / |W|_F. output_error: |X (W - Q)^T|_F / |X W^T|_F over the
-    calibration inputs X, None where there are none. note: what is special about it.
+    calibration inputs X, None where there are none. note: what is special about it. folds_into:
+    the norm in its block that the input scale can be folded into, "" for none.
     """
 
     weight: QuantizedWeight
     relative_error: float
     output_error: float | None = None
     note: str = ""
+    folds_into: str = ""
 
 
 def relative_error(weight: Tensor, approximation: Tensor) -> float:

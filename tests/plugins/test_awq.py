@@ -25,7 +25,7 @@ from torch import nn
 
 from mmq.errors import InputError
 from mmq.tensors.affine import grouped
-from mmq.tensors.layer_inputs import LayerInputs
+from mmq.tensors.layer_inputs import LayerInputs, output_error
 from mmq.testing import QuantizerContract
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -390,3 +390,29 @@ def test_missing_autoawq_is_said_with_its_extra():
 def test_autoawq_refuses_a_negative_group_size():
     with pytest.raises(ValueError, match="group_size: -1 is negative"):
         AutoAwq(group_size=-1)
+
+
+def test_foldable_scales_are_powers_of_two_that_all_readers_share():
+    generator = torch.Generator().manual_seed(3)
+    weights = [torch.randn(12, 64, generator=generator) for _ in range(3)]
+    inputs = LayerInputs(64)
+    tokens = torch.randn(200, 64, generator=generator)
+    tokens[:, ::9] *= 40
+    inputs.update_(tokens)
+    awq = Awq(group_size=32, foldable=True)
+    inputs.foldable = True
+    solved = [found[3].weight for found in awq.solve(weights, inputs, [3])]
+    scale = solved[0].input_scale
+    assert scale is not None
+    assert all(torch.equal(weight.input_scale, scale) for weight in solved)
+    assert torch.equal(scale.float().log2(), scale.float().log2().round())
+    shared = sum(
+        output_error(w, q.dequantize(), inputs.gram) for w, q in zip(weights, solved, strict=True)
+    )
+    inputs.foldable = False
+    unscaled = [found[3].weight for found in awq.solve(weights, inputs, [3])]
+    assert all(weight.input_scale is None for weight in unscaled)
+    assert shared < sum(
+        output_error(w, q.dequantize(), inputs.gram)
+        for w, q in zip(weights, unscaled, strict=True)
+    )

@@ -6,7 +6,7 @@ on a grid, by the error of the layer's outputs. For a changed weight W + D that 
 with the Gram matrix G = X^T X of all calibration inputs: no input is kept, no output computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,7 @@ from mmq_plugins.quantizers.awq_levels import (
     multiples,
     rounding_errors,
 )
+from mmq_plugins.quantizers.awq_shared import SharedSearch, powers_of_two
 
 SHRINKS = tuple(1 - i / 20 for i in range(10))  # of a group's largest weight: where to clip
 FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # the same, for what is chosen last
@@ -212,7 +213,9 @@ class Awq(CalibratedQuantizer):
 
     group_size: 0 is one group a row. duo_scaling: the scale search divides by the weights'
     magnitude, too. clip: search limits for every group. grid: how many ratios the scale search
-    tries. scale_dtype: what scales of codes and of inputs are rounded to and stored in.
+    tries. scale_dtype: what scales of codes and of inputs are rounded to and stored in. foldable:
+    scales are powers of two that all readers of a norm share, so that an export can fold them into
+    it; layers behind anything else are left unscaled.
     """
 
     group_size: int = 128
@@ -221,6 +224,7 @@ class Awq(CalibratedQuantizer):
     clip: bool = True
     grid: int = 20
     scale_dtype: Literal["float16", "float32"] = "float16"
+    foldable: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -228,6 +232,11 @@ class Awq(CalibratedQuantizer):
             raise ValueError(f"grid: {self.grid} ratios; want at least 1")
         if self.scale_dtype not in ("float16", "float32"):
             raise ValueError(f"scale_dtype: {self.scale_dtype!r} is not float16 or float32")
+
+    @property
+    def folds(self) -> bool:
+        """Whether scales are to be folded."""
+        return self.foldable
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes by rounding to nearest, for a layer of whose inputs nothing is known."""
@@ -253,6 +262,8 @@ class Awq(CalibratedQuantizer):
         if not torch.isfinite(gram.sum()) or not gram.diagonal().any():
             note = OVERFLOW if gram.diagonal().any() else ZERO
             return [{b: Solved(self.quantize(w, b), note) for b in widths} for w in weights]
+        if self.foldable:
+            return self._solve_shared([weight.float() for weight in weights], inputs, widths)
         solved = (self._solve(weight.float(), inputs, widths) for weight in weights)
         return [dict(zip(widths, found, strict=True)) for found in solved]
 
@@ -266,6 +277,31 @@ class Awq(CalibratedQuantizer):
         errors = scale_errors(weight, inputs.gram, scales, roundings)  # (widths, grid)
         kept = zip(roundings, errors.topk(min(KEPT, self.grid), largest=False)[1], strict=True)
         return [Solved(self._pick(weight, inputs, scales[best], r)) for r, best in kept]
+
+    def _solve_shared(
+        self, weights: Sequence[Tensor], inputs: LayerInputs, widths: Sequence[int]
+    ) -> list[dict[int, Solved]]:
+        """Codes for every width by one scale for all weights; unscaled if it cannot be folded."""
+        size, half = self.group_size or weights[0].shape[1], self.scale_dtype == "float16"
+        duo = torch.stack([relative_magnitude(weight, size) for weight in weights]).mean(0)
+        scales = candidate_scales(inputs.magnitude, duo if self.duo_scaling else None, self.grid)
+        scales = powers_of_two(scales) if inputs.foldable else torch.ones_like(scales[:1])
+        solved: list[dict[int, Solved]] = [{} for _ in weights]
+        for bits in widths:
+            rounding = Rounding(bits, size, self.symmetric, half)
+            errors = sum(scale_errors(w, inputs.gram, scales, [rounding])[0] for w in weights)
+            assert isinstance(errors, Tensor)
+            best = errors.topk(min(KEPT, len(scales)), largest=False)[1]
+
+            def attempts(w: Tensor, scale: Tensor, r: Rounding) -> Iterator[QuantizedWeight]:
+                yield encode(w, scale, largest_weights(w, scale, r.group_size), r)
+                if self.clip:
+                    yield encode(w, scale, best_clips(w, inputs.gram, r, scale=scale), r)
+
+            found = SharedSearch(weights, inputs, attempts).best(scales[best], rounding)
+            for by_width, weight in zip(solved, found, strict=True):
+                by_width[bits] = Solved(weight)
+        return solved
 
     def _pick(
         self, weight: Tensor, inputs: LayerInputs, scales: Tensor, rounding: Rounding
