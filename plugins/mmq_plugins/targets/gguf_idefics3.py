@@ -35,6 +35,7 @@ def idefics3(source: Source) -> Layout:
         keys={MODEL: text_keys(source), MMPROJ: keys},
         read=source.checkpoint.read,
         bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
         notes=(RESAMPLING, *_shifted(config.vision_config)),
     )
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Layout:
     read: Callable[[str], Tensor]  # of a source that is not quantized
     bits: Callable[[str], int]  # per value, of the same
     notes: tuple[str, ...] = ()
+    stored: Mapping[str, str] = field(default_factory=dict)  # names in the checkpoint by source
 
     def shapes(self, file: str) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors of a file by name."""

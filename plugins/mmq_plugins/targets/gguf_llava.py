@@ -42,6 +42,7 @@ def llava(source: Source) -> Layout:
         keys={MODEL: text_keys(source), MMPROJ: keys},
         read=source.checkpoint.read,
         bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
         notes=(CLS_FAULT, PADDING) if clip else (PADDING,),
     )
 
