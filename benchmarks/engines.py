@@ -156,16 +156,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mmap", action="store_true", help="map files instead of reading them")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         source = Path(scratch) / "source"
-        save_model(source, given.blocks, given.width)
+        save_model(source, arguments.blocks, arguments.width)
         models = []
-        for name, bits in (("16", 16), (str(given.bits), given.bits)):
-            export(source, Path(scratch) / name, bits, given.group_size)
+        for name, bits in (("16", 16), (str(arguments.bits), arguments.bits)):
+            export(source, Path(scratch) / name, bits, arguments.group_size)
             folder = Path(scratch) / name
-            models.append(stack.enter_context(serving(name, folder, given.threads, given.mmap)))
-        for number in range(given.repeats + 1):
+            models.append(
+                stack.enter_context(serving(name, folder, arguments.threads, arguments.mmap))
+            )
+        for number in range(arguments.repeats + 1):
             for model in models:
                 model.ask(number)
         print(

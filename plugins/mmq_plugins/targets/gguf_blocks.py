@@ -197,7 +197,7 @@ def refusal(spec: WeightSpec, shape: tuple[int, int]) -> str:
     if not spec.integer_zero_points:
         return "ggml has no real zero points, as uniform has; choose gptq or rtn"
     if columns % SMALL:
-        return f"ggml's blocks have 32 weights, and a row of {columns} is not made of them"
+        return f"ggml's blocks have 32 weights, and rows of {columns} are not a multiple"
     if (spec.group_size or columns) % SMALL:
         return f"ggml's blocks have 32 weights, and groups of {spec.group_size} cut them"
     return "8-bit codes with zero points need 9 bits, which no ggml type has"

@@ -68,10 +68,10 @@ class Source:
 def place_all(
     checkpoint: Checkpoint, file: str, names: Mapping[str, str], prefixes: Iterable[str]
 ) -> list[Place]:
-    """Places of all tensors whose names start so, by patterns of module names.
+    """Places of all tensors with these prefixes, matched by module name.
 
     names: GGUF's name by module, `{}` for a block's number. Tensors of modules with the name ""
-    are left out. InputError for a tensor without a pattern: nothing is left out in silence.
+    are left out. InputError for a tensor without a pattern: nothing is skipped silently.
     """
     patterns = {
         re.compile(re.escape(module).replace(r"\{\}", r"(\d+)") + r"(\.weight|\.bias|)"): name
