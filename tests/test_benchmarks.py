@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-COMPARED = {"gptq_speed.py": "auto_gptq", "awq_speed.py": "awq"}  # below transformers 5 only
+COMPARED = {  # the first two below transformers 5 only
+    "gptq_speed.py": "auto_gptq",
+    "awq_speed.py": "awq",
+    "engines.py": "xllamacpp",
+}
 TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.json"
 
 
@@ -110,6 +114,10 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
                 "1",
             ],
             "| 64x128 | 128 | 1 | ",
+        ),
+        (
+            ["engines.py", "--width", "256", "--blocks", "2", "--repeats", "1"],
+            "| llama.cpp | 4 | ",
         ),
     ],
 )
