@@ -1,6 +1,7 @@
 """Bundled export targets keep the contract."""
 
 import pytest
+import transformers
 from mmq_plugins.targets.compressed_tensors import CompressedTensors
 from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
 
@@ -30,6 +31,8 @@ class TestCompressedTensors(TargetContract):
     @pytest.fixture(autouse=True)
     def _installed(self):
         pytest.importorskip("compressed_tensors", reason="pip install 'mmq[compressed-tensors]'")
+        if transformers.__version__ < "5":
+            pytest.skip("transformers 4 loads compressed-tensors 0.14 alone")
 
     def make(self):
         return CompressedTensors()

@@ -15,7 +15,7 @@ from mmq.contracts.target import ExportSource, WeightSpec
 from mmq.errors import InputError
 from mmq.models.checkpoint import read_config
 from mmq.models.skeleton import on_meta
-from mmq_plugins.targets.ct_engines import Engine
+from mmq_plugins.targets.ct_engines import Engine, release
 from mmq_plugins.targets.ct_names import layer_patterns, list_patterns, outside_pattern
 
 FORMAT = "pack-quantized"
@@ -68,7 +68,7 @@ def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
     packings = {n: Packing.of(spec, engine.no_zero_points) for n, spec in source.specs.items()}
     if engine.fuses:
         check_fused(packings, engine.name)
-    if engine.name == "transformers":
+    if engine.name == "transformers" and release("transformers") >= (5, 0):
         check_loadable(source)
     lists = _lists(source)
     members: dict[Packing, list[str]] = {}
