@@ -67,8 +67,8 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
         click.echo(f"\n{plan}")
     if outline.unread_blocks:
         click.echo(
-            f"\nThe last {outline.unread_blocks} vision blocks count in the size, but their "
-            f"output is not used: their bits do not affect the score."
+            f"\nLast vision blocks whose output is not used: {outline.unread_blocks}. They count "
+            f"in the size, but their bits do not affect the score."
         )
     planned = planned_size(plan, outline.components, outline.parameters, quantizer)
     click.echo(

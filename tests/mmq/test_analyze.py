@@ -109,7 +109,7 @@ def test_what_cannot_be_ranked_is_said_and_logged(store_uri, capsys):
         (["--score", "cider"], "score: no trial has the metric 'cider'"),
         (["--tag", "mmq.study=x"], "no finished trials in experiment 'mmq' with tags.`mmq.study`"),
         (["--filter", "x y z"], "filter: 'x y z' is not a valid MLflow filter"),
-        (["--filter", "params.`bits.llm` = '2'"], "gptq: one configuration only"),
+        (["--filter", "params.`bits.llm` = '2'"], "gptq: there is only one configuration"),
         (["--bootstrap", "1"], "bootstrap: 1 is less than 2"),
         (["--file", "gptq.csv", "--study", "gptq"], "not both"),
         (["--bootstarp", "3"], "Did you mean 'bootstrap'"),

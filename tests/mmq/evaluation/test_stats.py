@@ -100,7 +100,7 @@ def test_verdict_names_the_smallest_that_keeps_99_percent():
     ("trials", "expected"),
     [
         (points(("vit=4 llm=4", 4, 1)), "none of them unquantized"),
-        (points(("vit=16 llm=16", 16, 0), ("vit=4 llm=4", 4, 0)), "nothing to keep"),
+        (points(("vit=16 llm=16", 16, 0), ("vit=4 llm=4", 4, 0)), "no loss can be measured"),
         (points(("vit=16 llm=16", 16, 80), ("vit=4 llm=4", 4, 10)), "no quantized allocation"),
     ],
 )

@@ -99,7 +99,7 @@ def test_what_stays_and_what_nothing_reads_is_said():
     assert "unquantized" in output
     assert "lm_head" in output
     assert "multi_modal_projector" in output
-    assert "whose output nothing reads: 1" in output
+    assert "whose output is not used: 1" in output
 
 
 def test_both_feed_forwards_of_a_retrieval_qformer_are_found():
