@@ -31,6 +31,7 @@ from mmq_plugins.targets.gguf_server import READY
 from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
+from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import round_to_nearest
 
 PROMPT, GENERATED = 128, 24  # tokens
@@ -105,7 +106,9 @@ def export(source: Path, out: Path, bits: int, group_size: int) -> None:
                 weight = layer.module.weight.detach()
                 if bits < 16 and name == "llm":
                     yield ExportedLayer(
-                        layer.name, name, round_to_nearest(weight, bits, group_size, True)
+                        layer.name,
+                        name,
+                        round_to_nearest(weight, bits, group_size, MappingType.SYMMETRIC),
                     )
 
     specs = {

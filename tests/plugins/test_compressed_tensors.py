@@ -228,10 +228,11 @@ def test_layers_that_an_engine_joins_must_be_alike():
 def test_planned_bits_are_those_of_the_packed_tensors(bits, symmetric, engine):
     from mmq_plugins.targets.compressed_tensors import encoded
 
+    from mmq.tensors.affine import MappingType
     from mmq.tensors.quantized_weight import round_to_nearest
 
     target = CompressedTensors(engine)
-    weight = round_to_nearest(torch.randn(40, 96), bits, 32, symmetric)
+    weight = round_to_nearest(torch.randn(40, 96), bits, 32, MappingType.of(symmetric))
     spec = WeightSpec.of(weight)
     if target.refusal(spec, (40, 96), "llm"):
         pytest.skip("refused")

@@ -12,6 +12,7 @@ from gguf_models import (
     loaded,
     pairs,
     quantized,
+    rounded,
     simulate_,
     source_of,
     uniform,
@@ -20,7 +21,6 @@ from mmq_plugins.targets.gguf import Gguf
 
 from mmq.contracts.target import ExportedLayer, WeightSpec
 from mmq.errors import InputError
-from mmq.tensors.quantized_weight import round_to_nearest
 
 pytest.importorskip("gguf", reason="needs mmq[gguf]")
 pytest.importorskip("xllamacpp", reason="needs mmq[gguf]")
@@ -44,7 +44,7 @@ def scaled(model):
         if not kind:
             block, _, kind = layer.name.partition(".mlp.")
         if kind in READERS:
-            weight = round_to_nearest(layer.module.weight.detach() * scale, 4, 32, True)
+            weight = rounded(layer.module.weight.detach() * scale, 4, 32, True)
             weights[layer.name] = replace(weight, input_scale=scale.half())
             norms[layer.name] = f"{block}.{READERS[kind]}"
     return weights, norms
