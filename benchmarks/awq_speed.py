@@ -19,14 +19,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmq_plugins.quantizers.awq import (
-    Awq,
-    Rounding,
-    best_clips,
-    clipped_levels,
-    relative_magnitude,
-    rounding_errors,
-)
+from mmq_plugins.quantizers.awq import Awq
+from mmq_plugins.quantizers.awq_levels import Rounding, rounding_errors
+from mmq_plugins.quantizers.awq_search import best_clips, clipped_levels, relative_magnitude
 from mmq_plugins.quantizers.legacy import load_solver
 from torch import Tensor, nn
 

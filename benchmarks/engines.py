@@ -31,6 +31,7 @@ from mmq_plugins.targets.gguf_server import READY
 from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
+from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import round_to_nearest
 
 PROMPT, GENERATED = 128, 24  # tokens
@@ -67,11 +68,11 @@ class Running:
         self.prompt.append(timings["prompt_per_second"])
         self.decode.append(timings["predicted_per_second"])
 
-    def memory(self) -> tuple[float, float]:
-        """Resident memory at most: all of it, and without pages of files, in MiB."""
+    def memory(self) -> float:
+        """Resident memory at most, in MiB."""
         status = Path(f"/proc/{self.process}/status").read_text()
-        kib = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if "kB" in line}
-        return int(kib["VmHWM"]) / 1024, int(kib["RssAnon"]) / 1024
+        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(peak) / 1024
 
 
 def save_model(folder: Path, blocks: int, width: int) -> None:
@@ -105,7 +106,9 @@ def export(source: Path, out: Path, bits: int, group_size: int) -> None:
                 weight = layer.module.weight.detach()
                 if bits < 16 and name == "llm":
                     yield ExportedLayer(
-                        layer.name, name, round_to_nearest(weight, bits, group_size, True)
+                        layer.name,
+                        name,
+                        round_to_nearest(weight, bits, group_size, MappingType.SYMMETRIC),
                     )
 
     specs = {
@@ -156,36 +159,40 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mmap", action="store_true", help="map files instead of reading them")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         source = Path(scratch) / "source"
-        save_model(source, given.blocks, given.width)
+        save_model(source, arguments.blocks, arguments.width)
         models = []
-        for name, bits in (("16", 16), (str(given.bits), given.bits)):
-            export(source, Path(scratch) / name, bits, given.group_size)
+        for name, bits in (("16", 16), (str(arguments.bits), arguments.bits)):
+            export(source, Path(scratch) / name, bits, arguments.group_size)
             folder = Path(scratch) / name
-            models.append(stack.enter_context(serving(name, folder, given.threads, given.mmap)))
-        for number in range(given.repeats + 1):
+            models.append(
+                stack.enter_context(serving(name, folder, arguments.threads, arguments.mmap))
+            )
+        for number in range(arguments.repeats + 1):
             for model in models:
                 model.ask(number)
+        print_table(models, Path(scratch))
+
+
+def print_table(models: list[Running], folder: Path) -> None:
+    """Print what was measured, and ratios to the first model."""
+    print("| engine | bits | file MiB | load s | peak MiB | prompt tokens/s | decode tokens/s |")
+    print("|---|---|---|---|---|---|---|")
+    for model in models:
+        size = (folder / model.name / "model.gguf").stat().st_size / MIB
         print(
-            "bits   file MiB  load s  peak MiB  own MiB  prompt tokens/s         decode tokens/s"
+            f"| llama.cpp | {model.name} | {size:.0f} | {model.load:.1f} | {model.memory():.0f} | "
+            f"{spread(model.prompt[1:])} | {spread(model.decode[1:])} |"
         )
-        for model in models:
-            size = (Path(scratch) / model.name / "model.gguf").stat().st_size / MIB
-            peak, own = model.memory()
-            print(
-                f"{model.name:5}{size:10.0f}{model.load:8.1f}{peak:10.0f}{own:9.0f}  "
-                f"{spread(model.prompt[1:]):24}{spread(model.decode[1:])}"
-            )
-        plain, small = models
-        memory, speeds = small.memory()[0] / plain.memory()[0], []
-        for one, other in ((small.prompt, plain.prompt), (small.decode, plain.decode)):
-            speeds.append(
-                statistics.median(a / b for a, b in zip(one[1:], other[1:], strict=True))
-            )
-        prompt, decode = speeds
-        print(f"ratio to 16 bits: memory {memory:.2f}, prompt {prompt:.2f}, decode {decode:.2f}")
+    plain, small = models
+    memory = small.memory() / plain.memory()
+    prompt, decode = (
+        statistics.median(a / b for a, b in zip(one[1:], other[1:], strict=True))
+        for one, other in ((small.prompt, plain.prompt), (small.decode, plain.decode))
+    )
+    print(f"| ratio | | | | {memory:.2f} | {prompt:.2f} | {decode:.2f} |")
 
 
 if __name__ == "__main__":

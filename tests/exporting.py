@@ -8,7 +8,7 @@ from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.store import Store
-from mmq.config import QuestionOptions
+from mmq.config import EvalOptions
 from mmq.export.blind import Blind
 from mmq.export.session import ExportSession
 from mmq.export.targets import build_target
@@ -21,14 +21,14 @@ BEAMLESS = {"num-beams": "1"}
 
 @cache
 def prepared_for(model, bits, options=(), quantizer="rtn", limit="6"):
-    """A prepared question whose trials are of one allocation."""
+    """What is prepared for trials of one allocation."""
     task = TASKS.get(model, "vqa")
-    extra = dict(options) | (BEAMLESS if task == "vqa" else {})
-    chosen = QuestionOptions(
+    plugin_options = dict(options) | (BEAMLESS if task == "vqa" else {})
+    eval_options = EvalOptions(
         model=model, task=task, quantizer=quantizer, limit=limit, calibration_samples=4
     )
     allocation = BitAllocation.parse(bits)
-    return prepare(chosen, extra, lambda parts: [allocation.over(parts)])
+    return prepare(eval_options, plugin_options, lambda parts: [allocation.over(parts)])
 
 
 def session_for(model, bits, target="torch", quantizer="rtn", **options):

@@ -16,6 +16,7 @@ from torch import nn
 from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
+from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import round_to_nearest
 
 LLAVA = str(llava_checkpoint())
@@ -46,13 +47,18 @@ def class_token_last(model):
         del embeddings.forward
 
 
+def rounded(weight, bits, group_size, symmetric):
+    """A weight rounded to nearest."""
+    return round_to_nearest(weight, bits, group_size, MappingType.of(symmetric))
+
+
 def quantized(model, options):
     """Weights by layer. options(component, layer): (bits, group_size, symmetric) or None."""
     found = {}
     for name, component in model.components.items():
         for layer in component.layers:
             if (chosen := options(name, layer)) is not None:
-                found[layer.name] = round_to_nearest(layer.module.weight.detach(), *chosen)
+                found[layer.name] = rounded(layer.module.weight.detach(), *chosen)
     return found
 
 

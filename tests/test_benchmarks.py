@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from legacy_solvers import auto_gptq, autoawq
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-COMPARED = {"gptq_speed.py": auto_gptq, "awq_speed.py": autoawq}
+REQUIRED = {  # by benchmark, what skips it where a package is not installed
+    "gptq_speed.py": auto_gptq,
+    "awq_speed.py": autoawq,
+    "engines.py": partial(pytest.importorskip, "xllamacpp", reason="needs mmq[gguf]"),
+}
 TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.json"
 
 
@@ -113,12 +118,16 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             ],
             "| 64x128 | 128 | 1 | ",
         ),
+        (
+            ["engines.py", "--width", "256", "--blocks", "2", "--repeats", "1"],
+            "| llama.cpp | 4 | ",
+        ),
     ],
 )
 def test_benchmark_prints_its_table(tmp_path, command, expected):
     script, *options = command
-    if script in COMPARED:
-        COMPARED[script]()
+    if script in REQUIRED:
+        REQUIRED[script]()
     result = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *options],
         cwd=tmp_path,

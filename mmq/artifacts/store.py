@@ -14,7 +14,7 @@ from mmq.system.sealed import Unusable
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
 CODE_ROOMS = ("tensors", "quantization")  # codes are reused only if their versions match
-MEASURED = ("relative_error", "output_error", "note")
+MEASURED = ("relative_error", "output_error", "note", "folds_into")
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,11 @@ class CalibratedQuantizer(Quantizer):
 
     calibration_inputs: Literal["full_precision", "sequential"] = "full_precision"
 
+    @property
+    def folds(self) -> bool:
+        """Whether `solve` reads `inputs.foldable`, which takes a trial of every norm to set."""
+        return False
+
     @abstractmethod
     def solve(
         self, weights: Sequence[Tensor], inputs: "LayerInputs", widths: Sequence[int]

@@ -31,6 +31,7 @@ class WeightSpec:
     per_tensor: bool = False
     integer_zero_points: bool = True
     input_scale: bool = False
+    folds: bool = False  # input scales are powers of two that fold into norms
     group_index: bool = False
     scale_dtype: str = "float16"  # what every scale is exact in
 
@@ -61,7 +62,7 @@ class WeightSpec:
         parts = [f"{self.bits} bits", grouping, "symmetric" if self.symmetric else "asymmetric"]
         if not self.integer_zero_points:
             parts[-1] = "real zero points"
-        parts += ["input scales"] if self.input_scale else []
+        parts += [f"input scales{' that fold' * self.folds}"] if self.input_scale else []
         parts += ["an order of inputs"] if self.group_index else []
         return ", ".join(parts)
 
@@ -73,6 +74,7 @@ class ExportedLayer:
     name: str  # of the module in transformers
     component: str  # "" outside all components
     weight: QuantizedWeight | Tensor
+    folds_into: str = ""  # the norm, as named in transformers, that its input scale folds into
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,14 @@ class ExportReport:
     """What was written: bytes by file, how each layer is stored, and what a reader must know.
 
     precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
+    folded: layers whose input scales were folded into norms; they are read back without them.
     """
 
     files: Mapping[str, int]
     stored_as: Mapping[str, str]  # by layer
     notes: Sequence[str] = ()
     precision: str = "float32"
+    folded: frozenset[str] = frozenset()
 
 
 class Target(ABC):

@@ -77,10 +77,12 @@ class NewCheckpoint:
         layers: Iterable[ExportedLayer],
         folder: Path,
         encode: Callable[[str, ExportedLayer], Mapping[str, Tensor]],
+        change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
     ) -> None:
         """Write everything; files with weights that are there already are not written again.
 
-        encode(name, layer): the tensors that `outlines` named. One layer is in memory at a time.
+        encode(name, layer): the tensors that `outlines` named. change(name, tensor): what to
+        write for any other tensor; called after all layers. One layer is in memory at a time.
         """
         checkpoint, shards, stream = self.checkpoint, self.shards(), iter(layers)
         for shard in shards:
@@ -94,7 +96,8 @@ class NewCheckpoint:
                         file.add(encode(checkpoint.weight_name(unit.layer), layer))
                     else:
                         (outline,) = unit.outlines
-                        file.add({outline.name: checkpoint.tensor(outline.name)})
+                        tensor = checkpoint.tensor(outline.name)
+                        file.add({outline.name: change(outline.name, tensor)})
         write_index(folder, shards)
         copy_side_files(self.source.folder, folder)
         with naming(folder / CONFIG):

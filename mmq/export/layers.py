@@ -1,7 +1,7 @@
 """The layers of a quantized model as they leave, block by block, without a model in memory."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -84,6 +84,7 @@ class ModelLayers:
     artifacts: Artifacts
     checkpoint: Checkpoint
     keys: LayerKeys  # in the model's order
+    paths: Mapping[str, tuple[str, ...]]  # of lists of blocks, by component
     _block: tuple[ArtifactKey, Mapping[str, QuantizedLayer]] | None = field(default=None)
 
     @classmethod
@@ -95,7 +96,8 @@ class ModelLayers:
         allocation: BitAllocation,
     ) -> "ModelLayers":
         """The layers of an allocation. model: with or without weights."""
-        return cls(artifacts, checkpoint, keys_by_layer(artifacts, model, allocation))
+        paths = {name: component.paths for name, component in model.components.items()}
+        return cls(artifacts, checkpoint, keys_by_layer(artifacts, model, allocation), paths)
 
     @property
     def complete(self) -> bool:
@@ -108,7 +110,8 @@ class ModelLayers:
 
     def __iter__(self) -> Iterator[ExportedLayer]:
         for name, (component, _, _) in self.keys.items():
-            yield ExportedLayer(name, component, self.weight(name))
+            weight = self.weight(name)
+            yield ExportedLayer(name, component, weight, self._folds_into(name))
 
     def weight(self, name: str) -> QuantizedWeight | Tensor:
         """A layer's quantized weight, or its tensor in the checkpoint."""
@@ -123,7 +126,22 @@ class ModelLayers:
             self._block = key, layers
         return self._block[1][name].weight
 
-    def dequantized(self, name: str) -> Tensor:
-        """What a layer's weight must be, float32 (out, in)."""
+    def _folds_into(self, name: str) -> str:
+        """The full name of the norm that the last read layer's input scale can go into."""
+        if self._block is None or name not in self._block[1]:
+            return ""
+        norm = self._block[1][name].folds_into
+        component, layer, key = self.keys[name]
+        if not norm or key is None:
+            return ""
+        paths = self.paths[component]
+        path = next(path for path in paths if layer.name.startswith(f"{path}."))
+        number = layer.name.removeprefix(f"{path}.").partition(".")[0]
+        return f"{path}.{number}.{norm}"
+
+    def dequantized(self, name: str, folded: bool = False) -> Tensor:
+        """What a layer's weight must be, float32 (out, in); folded: without its input scale."""
         weight = self.weight(name)
-        return weight.to(torch.float32) if isinstance(weight, Tensor) else weight.dequantize()
+        if isinstance(weight, Tensor):
+            return weight.to(torch.float32)
+        return (replace(weight, input_scale=None) if folded else weight).dequantize()

@@ -151,7 +151,7 @@ def prove_weights(
         if name not in missing:
             continue
         missing.remove(name)
-        expected = layers.dequantized(name).to(dtype).float()
+        expected = layers.dequantized(name, name in report.folded).to(dtype).float()
         if weight.shape != expected.shape or not torch.equal(weight.float(), expected):
             different.append(name)
     wrong = (*different, *sorted(missing))

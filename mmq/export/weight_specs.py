@@ -27,7 +27,8 @@ def planned_spec(quantizer: Quantizer, inputs: int, bits: int) -> WeightSpec:
     spec = WeightSpec.of(_quantized(quantizer, weight, bits, generator))
     if group_size and group_size != inputs and not spec.per_tensor:
         spec = replace(spec, group_size=group_size)
-    return spec
+    folds = isinstance(quantizer, CalibratedQuantizer) and quantizer.folds
+    return replace(spec, folds=folds and spec.input_scale)
 
 
 def _quantized(
@@ -40,6 +41,7 @@ def _quantized(
     tokens = torch.randn(TOKENS, columns, generator=generator)
     tokens[:, ::7] *= LOUD
     inputs.update_(tokens)
+    inputs.foldable = True
     (solved,) = quantizer.solve([weight], inputs, [bits])
     return solved[bits].weight
 

@@ -10,6 +10,8 @@ calls.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from torch import nn
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
 from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
+from mmq.quantization.folds import norms_before
 from mmq.tensors.affine import SCALE_DTYPES
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
@@ -86,8 +89,9 @@ def quantize_block(
     if not missing:
         advance_(block, states[0], number)
         return {}
+    folds = norms_before(block, states[0], number) if quantizer.folds else {}
     groups = read(block, states[0], number, quantizer.sampled_inputs, advance=True)
-    return _solve_(block, groups, quantizer, missing)
+    return _solve_(block, groups, quantizer, missing, folds)
 
 
 def _solve_sequential(
@@ -106,6 +110,7 @@ def _solve_sequential(
     solved: dict[int, Layers] = {bits: {} for bits in widths}
     first = states[widths[0]]
     sets = reading_order(block, first, number)
+    folds = norms_before(block, first, number) if quantizer.folds else {}
     shared = all(
         call.hidden is twin.hidden
         for b in widths
@@ -118,7 +123,7 @@ def _solve_sequential(
                 write_(block, solved[batch[0]])
                 groups = read(block, states[batch[0]], number, quantizer.sampled_inputs, names)
             part = Block(block.module, {name: block.layers[name] for name in names})
-            for bits, layers in _solve_(part, groups, quantizer, batch).items():
+            for bits, layers in _solve_(part, groups, quantizer, batch, folds).items():
                 solved[bits] |= layers
     reached = frozenset().union(*sets)
     unreached = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
@@ -129,11 +134,16 @@ def _solve_sequential(
 
 @torch.no_grad()
 def _solve_(
-    block: Block, groups: Groups, quantizer: CalibratedQuantizer, widths: Sequence[int]
+    block: Block,
+    groups: Groups,
+    quantizer: CalibratedQuantizer,
+    widths: Sequence[int],
+    folds: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[int, Layers]:
     """Layers that read the same inputs are solved together; those that read none are rounded.
 
-    Groups are dropped as soon as no remaining layer needs them.
+    Groups are dropped as soon as no remaining layer needs them. folds: for each layer, the norm
+    into which its input scale can be folded.
     """
     solved: dict[int, Layers] = {bits: {} for bits in widths}
     together: dict[tuple[frozenset[str], ...], list[str]] = {}
@@ -151,13 +161,18 @@ def _solve_(
                     solved[bits][name] = _measured(layer, quantizer, plain)
             continue
         dropped = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
+        norm = folds.get(names[0], "")
+        # a scale is shared only if all readers of the norm are solved together
+        inputs.foldable = bool(norm) and set(names) == {n for n in folds if folds[n] == norm}
         by_layer = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
         for name, layer, by_width in zip(names, layers, by_layer, strict=True):
             square = output_square(layer.weight.detach(), inputs.gram)
             for bits in widths:
-                solved[bits][name] = _measured(
+                measured = _measured(
                     layer, quantizer, by_width[bits], inputs.gram, square, dropped
                 )
+                scaled = inputs.foldable and measured.weight.input_scale is not None
+                solved[bits][name] = replace(measured, folds_into=norm) if scaled else measured
         unsolved -= set(names)
         for group in [group for group in groups if not group & unsolved]:
             del groups[group]

@@ -20,6 +20,8 @@ class LayerInputs:
     gram: (in, in), sum of x x^T. magnitude: (in,), mean of |x|. count: number of inputs (tokens).
     dropped: inputs left out because they were not finite. rows: up to `max_rows` of the inputs,
     sampled uniformly from all so far (a seeded reservoir). All are float32 on the inputs' device.
+    foldable: scales of these inputs can be folded into the norm before them, if they are powers of
+    two that all weights share.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class LayerInputs:
         self._rows = torch.zeros(max_rows, features, device=device)
         self._generator = torch.Generator().manual_seed(seed)
         self._mirrored = True
+        self.foldable = False
 
     @torch.no_grad()
     def update_(self, inputs: Tensor) -> None:

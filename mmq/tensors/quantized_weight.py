@@ -210,13 +210,15 @@ class QuantizedLayer:
     """A layer's quantized weight and how far it is from the weight.
 
     relative_error: |W - Q|_F / |W|_F. output_error: |X (W - Q)^T|_F / |X W^T|_F over the
-    calibration inputs X, None if there are none. note: anything unusual.
+    calibration inputs X, None if there are none. note: anything unusual. folds_into: the norm in
+    its block into which the input scale can be folded, "" for none.
     """
 
     weight: QuantizedWeight
     relative_error: float
     output_error: float | None = None
     note: str = ""
+    folds_into: str = ""
 
 
 def relative_error(weight: Tensor, approximation: Tensor) -> float:

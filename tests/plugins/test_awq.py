@@ -8,24 +8,22 @@ import pytest
 import torch
 from legacy_solvers import autoawq as autoawq_class
 from mmq_plugins.quantizers.auto_awq import AutoAwq
-from mmq_plugins.quantizers.awq import (
-    Awq,
-    Rounding,
+from mmq_plugins.quantizers.awq import Awq
+from mmq_plugins.quantizers.awq_errors import squared_errors_, trust
+from mmq_plugins.quantizers.awq_levels import Rounding, choose_levels, multiples, rounding_errors
+from mmq_plugins.quantizers.awq_search import (
     best_clips,
     candidate_scales,
     clipped_levels,
     relative_magnitude,
-    rounding_errors,
     storable,
 )
-from mmq_plugins.quantizers.awq_errors import squared_errors_, trust
-from mmq_plugins.quantizers.awq_levels import choose_levels, multiples
 from mmq_plugins.quantizers.rtn import Rtn
 from torch import nn
 
 from mmq.errors import InputError
 from mmq.tensors.affine import MappingType, choose_qparams, grouped
-from mmq.tensors.layer_inputs import LayerInputs
+from mmq.tensors.layer_inputs import LayerInputs, output_error
 from mmq.testing import CalibratedQuantizerContract
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
@@ -409,7 +407,7 @@ def test_autoawq_finds_better_than_round_to_nearest():
 def test_autoawq_refuses_layers_that_its_clip_search_cannot_take():
     AutoAwq().check("a.layer", (192, 256))
     AutoAwq(clip=False).check("a.layer", (100, 256))
-    with pytest.raises(InputError, match="multiples of 64 outputs, a.layer has 100"):
+    with pytest.raises(InputError, match="a multiple of 64 outputs, but a.layer has 100"):
         AutoAwq().check("a.layer", (100, 256))
     with pytest.raises(InputError, match="does not divide the 100 inputs"):
         AutoAwq().check("a.layer", (64, 100))
@@ -418,3 +416,53 @@ def test_autoawq_refuses_layers_that_its_clip_search_cannot_take():
 def test_autoawq_refuses_a_negative_group_size():
     with pytest.raises(ValueError, match="group_size: -1 is negative"):
         AutoAwq(group_size=-1)
+
+
+def foldable_case():
+    """Three weights, and inputs some of which are large."""
+    generator = torch.Generator().manual_seed(3)
+    weights = [torch.randn(12, 64, generator=generator) for _ in range(3)]
+    inputs = LayerInputs(64)
+    tokens = torch.randn(200, 64, generator=generator)
+    tokens[:, ::9] *= 40
+    inputs.update_(tokens)
+    return weights, inputs
+
+
+def total_error(weights, quantized, inputs):
+    pairs = zip(weights, quantized, strict=True)
+    return sum(output_error(w, q.dequantize(), inputs.gram) ** 2 for w, q in pairs)
+
+
+@pytest.mark.parametrize("mapping", MappingType)
+def test_foldable_scales_are_powers_of_two_that_all_readers_share(mapping):
+    weights, inputs = foldable_case()
+    awq = Awq(
+        group_size=32,
+        foldable=True,
+        symmetric=mapping is MappingType.SYMMETRIC,
+        symmetric_no_clipping=mapping is MappingType.SYMMETRIC_NO_CLIPPING,
+    )
+    inputs.foldable = True
+    shared = [by_width[3].weight for by_width in awq.solve(weights, inputs, [3])]
+    scale = shared[0].input_scale
+    assert scale is not None
+    assert all(torch.equal(weight.input_scale, scale) for weight in shared)
+    assert torch.equal(scale.float().log2(), scale.float().log2().round())
+    inputs.foldable = False
+    unscaled = [by_width[3].weight for by_width in awq.solve(weights, inputs, [3])]
+    assert all(weight.input_scale is None for weight in unscaled)
+    rounded = [awq.quantize(weight, 3) for weight in weights]
+    errors = [total_error(weights, some, inputs) for some in (shared, unscaled, rounded)]
+    assert errors == sorted(errors)
+
+
+def test_foldable_widths_are_solved_as_if_alone():
+    weights, inputs = foldable_case()
+    inputs.foldable = True
+    awq = Awq(group_size=32, foldable=True)
+    together = awq.solve(weights, inputs, [2, 4])
+    for bits in (2, 4):
+        alone = awq.solve(weights, inputs, [bits])
+        for by_width, own in zip(together, alone, strict=True):
+            assert torch.equal(by_width[bits].weight.codes, own[bits].weight.codes)

@@ -113,6 +113,29 @@ def test_layers_are_found_under_the_names_of_every_engine(tmp_path, model):
 
 
 @needs_5
+@pytest.mark.parametrize(
+    ("model", "bits", "folded"),
+    [
+        ("embedded-llava", "llm=3", 20),  # 4 blocks: q, k, v and gate, up
+        ("embedded-blip2", "qformer=4,llm=4", 16),  # OPT's q, k, v and fc1; no Q-Former layer
+    ],
+)
+def test_awqs_scales_are_folded_into_norms_exactly(tmp_path, model, bits, folded):
+    session = session_for(model, bits, "compressed-tensors", "awq", foldable=True, group_size=64)
+    report, proof = session.run(tmp_path / "out", 4)
+    assert not proof.failures
+    assert proof.weights.equal == len(session.plan.specs)
+    assert 0 < len(report.folded) <= folded
+    assert not any("qformer" in name for name in report.folded)
+    assert any("are folded into" in note for note in report.notes)
+
+
+def test_awqs_own_scales_are_refused_with_the_option_that_folds_them():
+    with pytest.raises(InputError, match="except awq's --foldable true"):
+        session_for("embedded-llava", "llm=3", "compressed-tensors", "awq", group_size=64)
+
+
+@needs_5
 def test_any_architecture_of_transformers_is_exported(tmp_path):
     model = save_tiny("idefics3", tmp_path / "tiny")
     session = session_for(
@@ -205,10 +228,11 @@ def test_layers_that_an_engine_joins_must_be_alike():
 def test_planned_bits_are_those_of_the_packed_tensors(bits, symmetric, engine):
     from mmq_plugins.targets.compressed_tensors import encoded
 
+    from mmq.tensors.affine import MappingType
     from mmq.tensors.quantized_weight import round_to_nearest
 
     target = CompressedTensors(engine)
-    weight = round_to_nearest(torch.randn(40, 96), bits, 32, symmetric)
+    weight = round_to_nearest(torch.randn(40, 96), bits, 32, MappingType.of(symmetric))
     spec = WeightSpec.of(weight)
     if target.refusal(spec, (40, 96), "llm"):
         pytest.skip("refused")

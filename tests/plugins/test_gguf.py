@@ -141,7 +141,7 @@ def test_a_family_that_llama_cpp_lacks_is_refused_before_it_is_loaded():
     from mmq_plugins.embedded import blip2_checkpoint
 
     folder = blip2_checkpoint()
-    with pytest.raises(InputError, match="writes no Blip2ForConditionalGeneration itself"):
+    with pytest.raises(InputError, match="cannot write Blip2ForConditionalGeneration by itself"):
         Gguf().planned_bytes(ExportSource(folder, skeleton(str(folder)), "float32"))
 
 

@@ -10,9 +10,15 @@ from mmq_plugins.targets.gguf_blocks import TYPES, pack, refusal, row_bytes, sma
 
 from mmq.contracts.target import WeightSpec
 from mmq.errors import InputError
+from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import QuantizedWeight, round_to_nearest
 
 gguf = pytest.importorskip("gguf", reason="needs mmq[gguf]")
+
+
+def rounded(weight, bits, group_size, symmetric):
+    """A weight rounded to nearest."""
+    return round_to_nearest(weight, bits, group_size, MappingType.of(symmetric))
 
 
 def weight_of(rows, columns, seed=0, std=0.05):
@@ -92,10 +98,7 @@ def test_no_smaller_type_holds_it(bits, group, symmetric):
     ],
 )
 def test_the_type_of_common_options(options, name):
-    assert (
-        smallest_type(WeightSpec.of(round_to_nearest(weight_of(4, 512), *options)), 512).name
-        == name
-    )
+    assert smallest_type(WeightSpec.of(rounded(weight_of(4, 512), *options)), 512).name == name
 
 
 def test_one_scale_for_a_whole_weight_with_an_integer_zero_point_is_held():
@@ -107,7 +110,7 @@ def test_one_scale_for_a_whole_weight_with_an_integer_zero_point_is_held():
 
 
 def test_scales_that_need_float32_are_held_as_products():
-    weight = round_to_nearest(weight_of(4, 64, std=1e-4), 8, 32, True)
+    weight = rounded(weight_of(4, 64, std=1e-4), 8, 32, True)
     assert weight.scale.dtype == torch.float32
     kind = smallest_type(WeightSpec.of(weight), 64)
     packed = pack(weight, kind)
@@ -120,7 +123,7 @@ def test_scales_that_need_float32_are_held_as_products():
     [
         (WeightSpec(8, 32, symmetric=False), (64, 64), "need 9 bits"),
         (WeightSpec(4, 16), (64, 64), "groups of 16 cut them"),
-        (WeightSpec(4), (64, 48), "a row of 48"),
+        (WeightSpec(4), (64, 48), "rows of 48"),
         (WeightSpec(4, integer_zero_points=False, symmetric=False), (64, 64), "real zero points"),
         (WeightSpec(4, input_scale=True), (64, 64), "scale per input"),
         (WeightSpec(4, 32, group_index=True), (64, 64), "act-order"),
@@ -134,7 +137,7 @@ def test_what_no_type_holds_is_refused_with_the_reason(spec, shape, words):
 
 @pytest.mark.parametrize("options", [(2, 0, True), (3, 64, False), (6, 0, True), (7, 32, False)])
 def test_stored_bits_are_those_of_the_packed_weight(options):
-    weight = round_to_nearest(weight_of(7, 512), *options)
+    weight = rounded(weight_of(7, 512), *options)
     spec = WeightSpec.of(weight)
     kind = smallest_type(spec, 512)
     assert Gguf().stored_bits((7, 512), spec) == 8 * pack(weight, kind).nbytes

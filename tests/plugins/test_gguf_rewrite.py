@@ -164,7 +164,7 @@ def test_files_that_are_quantized_are_refused(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [("model.gguf", "is not a pair"), ("nowhere.gguf,also.gguf", "nowhere.gguf is no file")],
+    [("model.gguf", "is not a pair"), ("nowhere.gguf,also.gguf", "nowhere.gguf is not a file")],
 )
 def test_a_pair_that_is_none_is_refused(given, words, model):
     source = source_of(LLAVA, quantized(model, uniform(4, 32, True)))

@@ -24,6 +24,7 @@ from mmq.export.checkpoint import NewCheckpoint, source_config
 from mmq.export.checkpoint_writer import DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes
+from mmq.export.folding import Folding
 from mmq.models.checkpoint_weights import Stored, stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -64,8 +65,8 @@ class CompressedTensors(Target):
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine cannot hold such a weight."""
-        if spec.input_scale:
-            return "the format has no input scales"
+        if spec.input_scale and not spec.folds:
+            return "the format has no input scales, except awq's --foldable true"
         if spec.group_index:
             return "the format has no order of inputs since 2026-08"
         if not spec.integer_zero_points:
@@ -121,8 +122,11 @@ class CompressedTensors(Target):
             stem = name.removesuffix("weight")
             return {f"{stem}{part}": t for part, t in encoded(layer.weight, packing).items()}
 
-        self._files(source).write(layers, folder, encode)
-        return ExportReport(file_sizes(folder), stored, self._notes(source, float32))
+        folding = Folding(source.stored)
+        self._files(source).write(folding.collecting(layers), folder, encode, folding.change)
+        notes = (*self._notes(source, float32), *([folding.note] if folding.note else []))
+        folded = frozenset(folding.layers)
+        return ExportReport(file_sizes(folder), stored, notes, folded=folded)
 
     def _check_scales(self, layer: str, weight: QuantizedWeight) -> None:
         if self._engine.half_scales and weight.scale.dtype == torch.float32:

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from mmq.contracts.target import ExportedLayer, ExportReport, ExportSource, Targ
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.facts import file_sizes
+from mmq.export.folding import Folding
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import gguf_blocks
 from mmq_plugins.targets.gguf_checkpoint import part_name
@@ -65,11 +66,17 @@ class Gguf(Target):
 
     def _bits(self, place: Place, specs: Mapping[str, WeightSpec], layout: Layout) -> float:
         if (spec := specs.get(place.source)) is not None:
-            return _type_of(spec, (place.shape[0], place.shape[1])).bits
+            # whether an input scale folds was decided when the layer was accepted
+            return _type_of(replace(spec, folds=True), (place.shape[0], place.shape[1])).bits
         return 32 if place.full else layout.bits(place.source)
 
     def layout(self, source: ExportSource) -> Layout:
         """Where each tensor goes; InputError for a model that cannot be written."""
+        if self.from_ and any(spec.input_scale for spec in source.specs.values()):
+            raise InputError(
+                "from: input scales fold into norms, which are not looked for in GGUF files; "
+                "export without --from, or quantize without awq's --foldable"
+            )
         layout = layout_of(source, self.from_)
         sources = {place.source for place in layout.places}
         for name in source.specs:
@@ -81,7 +88,7 @@ class Gguf(Target):
         self, source: ExportSource, layers: Iterable[ExportedLayer], folder: Path
     ) -> ExportReport:
         """Write model.gguf and mmproj.gguf, one layer in memory at a time."""
-        layout = self.layout(source)
+        layout, folding = self.layout(source), Folding(source.stored)
         places: dict[str, list[Place]] = {}
         for place in layout.places:
             places.setdefault(place.source, []).append(place)
@@ -91,20 +98,22 @@ class Gguf(Target):
                 name: stack.enter_context(GgufFile(folder / name, keys, layout.shapes(name)))
                 for name, keys in layout.keys.items()
             }
-            for layer in layers:
+            for layer in folding.collecting(layers):
                 if isinstance(layer.weight, QuantizedWeight):
-                    kind = _type_of(WeightSpec.of(layer.weight), _shape(layer.weight), layer.name)
+                    spec = replace(WeightSpec.of(layer.weight), folds=True)
+                    kind = _type_of(spec, _shape(layer.weight), layer.name)
                     rows = gguf_blocks.pack(layer.weight, kind, layer.name)
                     for place in places.pop(f"{part_name(layer.name)}.weight"):
                         data = rows if place.rows is None else rows[place.rows]
                         files[place.file].add(place.name, data, kind.number)
                     stored_as[layer.name] = kind.name
             for key, rest in places.items():
-                tensor = layout.read(key)
+                tensor = folding.change(layout.stored.get(key, ""), layout.read(key))
                 for place in rest:
                     files[place.file].add(place.name, *as_floats(place.cut(tensor), place.full))
         LayerPlaces.of(layout, stored_as).write(folder)
-        return ExportReport(file_sizes(folder), stored_as, (*layout.notes, *_wide(stored_as)))
+        notes = (*layout.notes, *_wide(stored_as), *([folding.note] if folding.layers else []))
+        return ExportReport(file_sizes(folder), stored_as, notes, folded=frozenset(folding.layers))
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""

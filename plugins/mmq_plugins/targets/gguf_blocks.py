@@ -7,7 +7,7 @@ holds `scale * zero_point` exactly when both sub-scales are integers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -174,7 +174,8 @@ def smallest_type(spec: WeightSpec, columns: int) -> BlockType | None:
     Scales that need float32 turn up only when weights are quantized, too late to be refused.
     """
     group = spec.group_size or columns
-    if spec.input_scale or spec.group_index or not spec.integer_zero_points:
+    scaled = spec.input_scale and not spec.folds
+    if scaled or spec.group_index or not spec.integer_zero_points:
         return None
     if spec.scale_dtype == "float32":
         return PRODUCTS
@@ -189,14 +190,14 @@ def refusal(spec: WeightSpec, shape: tuple[int, int]) -> str:
     columns = shape[1]
     if spec.bits == UNQUANTIZED or smallest_type(spec, columns):
         return ""
-    if spec.input_scale:
-        return "ggml has no scale per input, as awq has; choose gptq or rtn, or fold the scales"
+    if spec.input_scale and not spec.folds:
+        return "ggml has no scale per input, except awq's --foldable true"
     if spec.group_index:
         return "ggml's groups are neighbouring inputs, and act-order's are not"
     if not spec.integer_zero_points:
         return "ggml has no real zero points, as uniform has; choose gptq or rtn"
     if columns % SMALL:
-        return f"ggml's blocks have 32 weights, and a row of {columns} is not made of them"
+        return f"ggml's blocks have 32 weights, and rows of {columns} are not a multiple"
     if (spec.group_size or columns) % SMALL:
         return f"ggml's blocks have 32 weights, and groups of {spec.group_size} cut them"
     return "8-bit codes with zero points need 9 bits, which no ggml type has"
@@ -208,12 +209,12 @@ def row_bytes(kind: BlockType, columns: int) -> int:
 
 
 def pack(weight: QuantizedWeight, kind: BlockType, name: str = "weight") -> np.ndarray:
-    """The weight's rows as blocks, uint8 (out, bytes per row).
+    """The weight's rows as blocks, uint8 (out, bytes per row), without its input scale.
 
     kind: one that holds the weight's spec. InputError for scales that float16 does not hold.
     """
     if kind is PRODUCTS:
-        return weight.dequantize().numpy().view(np.uint8)
+        return replace(weight, input_scale=None).dequantize().numpy().view(np.uint8)
     rows, columns = weight.codes.shape
     scale = weight.scale.float()
     if not torch.equal(scale.half().float(), scale):

@@ -36,7 +36,7 @@ def layout_of(source: ExportSource, pair: str) -> Layout:
     architecture = architecture_of(config)
     if architecture not in LAYOUTS:
         raise InputError(
-            f"the target gguf writes no {architecture} itself (it writes "
+            f"the target gguf cannot write {architecture} by itself (supported: "
             f"{', '.join(sorted(LAYOUTS))}); give --from model.gguf,mmproj.gguf with 16-bit files "
             f"of this model, if llama.cpp has converted it"
         )

@@ -46,8 +46,8 @@ class Written:
 class GgufFile:
     """An open GGUF file. Leaving it without an error completes it.
 
-    The header names every tensor with its type, and comes first, but types are known only when
-    weights arrive. Its length does not depend on them: room is left, and filled at the end.
+    The header comes first and names every tensor with its type and offset, which depend on the
+    order in which weights arrive. Its length does not: space is reserved and filled at the end.
     """
 
     path: Path

@@ -35,6 +35,7 @@ def idefics3(source: Source) -> Layout:
         keys={MODEL: text_keys(source), MMPROJ: keys},
         read=source.checkpoint.read,
         bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
         notes=(RESAMPLING, *_shifted(config.vision_config)),
     )
 
@@ -42,7 +43,7 @@ def idefics3(source: Source) -> Layout:
 def _shifted(vision: Any) -> tuple[str, ...]:
     """A note where the installed transformers reads patches' positions in another order.
 
-    It finds them by dividing and comparing floats, which goes wrong in some versions and sizes;
+    It computes them by dividing and comparing floats, which fails in some versions and sizes;
     llama.cpp counts.
     """
     import transformers
@@ -59,8 +60,8 @@ def _shifted(vision: Any) -> tuple[str, ...]:
     with torch.no_grad():
         module.position_embedding.weight.copy_(counted)
         picture = torch.zeros(1, 3, vision.image_size, vision.image_size)
-        found = module(picture, torch.ones(1, side, side, dtype=torch.bool))[0]
-    wrong = int((found != counted).sum())
+        positions = module(picture, torch.ones(1, side, side, dtype=torch.bool))[0]
+    wrong = int((positions != counted).sum())
     if not wrong:
         return ()
     return (

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Layout:
     read: Callable[[str], Tensor]  # of a source that is not quantized
     bits: Callable[[str], int]  # per value, of the same
     notes: tuple[str, ...] = ()
+    stored: Mapping[str, str] = field(default_factory=dict)  # names in the checkpoint by source
 
     def shapes(self, file: str) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors of a file by name."""
@@ -67,10 +68,10 @@ class Source:
 def place_all(
     checkpoint: Checkpoint, file: str, names: Mapping[str, str], prefixes: Iterable[str]
 ) -> list[Place]:
-    """Places of all tensors whose names start so, by patterns of module names.
+    """Places of all tensors with these prefixes, matched by module name.
 
     names: GGUF's name by module, `{}` for a block's number. Tensors of modules with the name ""
-    are left out. InputError for a tensor without a pattern: nothing is left out in silence.
+    are left out. InputError for a tensor without a pattern: nothing is skipped silently.
     """
     patterns = {
         re.compile(re.escape(module).replace(r"\{\}", r"(\d+)") + r"(\.weight|\.bias|)"): name

@@ -22,7 +22,7 @@ NAMES = (
     | {
         "connector.linear_1": "mm.0",
         "connector.linear_2": "mm.2",
-        # read by nothing: features come from before it
+        # unused: the features are taken before it
         "vit.post_layernorm": "",
         "vit.head.probe": "",
     }
@@ -42,6 +42,7 @@ def llava(source: Source) -> Layout:
         keys={MODEL: text_keys(source), MMPROJ: keys},
         read=source.checkpoint.read,
         bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
         notes=(CLS_FAULT, PADDING) if clip else (PADDING,),
     )
 
@@ -50,7 +51,7 @@ def _check(config: Any, clip: bool) -> None:
     """InputError for what llama.cpp's LLaVA computes otherwise."""
     kind = config.vision_config.model_type
     if kind not in ("clip_vision_model", "siglip_vision_model"):
-        raise InputError(f"the target gguf writes no LLaVA with a {kind!r} tower")
+        raise InputError(f"the target gguf cannot write a LLaVA with a {kind!r} tower")
     wanted = "default" if clip else "full"
     if config.vision_feature_select_strategy != wanted:
         raise InputError(
@@ -69,9 +70,9 @@ def _feature_layers(config: Any) -> list[int]:
     layers = config.vision_feature_layer
     layers = [layers] if isinstance(layers, int) else list(layers)
     count = config.vision_config.num_hidden_layers + 1
-    found = [layer % count for layer in layers]
-    if found != sorted(set(found)):
+    states = [layer % count for layer in layers]
+    if states != sorted(set(states)):
         raise InputError(
             f"llama.cpp reads vision layers in ascending order; vision_feature_layer is {layers}"
         )
-    return found
+    return states

@@ -36,6 +36,7 @@ def qwen2_5_vl(source: Source) -> Layout:
         keys={MODEL: text_keys(source), MMPROJ: _keys(source, vision)},
         read=source.checkpoint.read,
         bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
     )
 
 

@@ -38,6 +38,7 @@ def qwen3_vl(source: Source) -> Layout:
         keys={MODEL: text, MMPROJ: _keys(source, blocks)},
         read=source.checkpoint.read,
         bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
     )
 
 

@@ -128,7 +128,7 @@ def _layout(
 
 
 def _faults(reader: Any) -> tuple[str, ...]:
-    """What llama.cpp is known to compute otherwise with such a file."""
+    """Notes on what llama.cpp computes differently with such a file."""
     kind = reader.fields.get("clip.projector_type")
     class_token = any(tensor.name == "v.class_embd" for tensor in reader.tensors)
     return (CLS_FAULT,) if class_token and kind and kind.contents() == "mlp" else ()
@@ -140,7 +140,9 @@ def _paths(pair: str) -> list[Path]:
         raise InputError(f"from: {pair!r} is not a pair; write it like model.gguf,mmproj.gguf")
     for path in paths:
         if not path.is_file():
-            raise InputError(f"from: {path} is no file; give the two 16-bit GGUF files of a model")
+            raise InputError(
+                f"from: {path} is not a file; give the two 16-bit GGUF files of a model"
+            )
     return paths
 
 
@@ -150,7 +152,7 @@ def _find(
     tensors: list[PlainTensor],
     readers: Mapping[str, Any],
 ) -> Iterator[Place]:
-    """The tensors that hold a layer's rows; InputError where they are none, or not clear."""
+    """The tensors that hold a layer's rows; InputError for none, or for several candidates."""
     source = f"{part_name(layer)}.weight"
     weight = checkpoint.read(source)
     matching = [t for t in tensors if len(t.shape) == 2 and t.shape[1] == weight.shape[1]]
@@ -164,17 +166,19 @@ def _find(
                 f"from: several tensors have the values of {layer}, and no name tells them apart; "
                 f"leave its part at 16 bits"
             )
-    found = whole or [
+    holders = whole or [
         t for t in matching
         if t.shape[0] < len(weight) and bool(np.isin(t.rows, hashes[t.dtype]).all())
     ]  # fmt: skip
-    taken = np.concatenate([_order(t.rows, hashes[t.dtype]) for t in found] or [np.empty(0, int)])
-    if sorted(taken) != list(range(len(weight))):
+    covered = np.concatenate(
+        [_order(t.rows, hashes[t.dtype]) for t in holders] or [np.empty(0, int)]
+    )
+    if sorted(covered) != list(range(len(weight))):
         raise InputError(
             f"from: no tensor of the GGUF files has the values of {layer}; are they of the model "
             f"in {checkpoint.folder}, at 16 bits?"
         )
-    for tensor in found:
+    for tensor in holders:
         order = _order(tensor.rows, hashes[tensor.dtype])
         in_place = len(order) == len(weight) and bool((order == np.arange(len(order))).all())
         yield Place(
@@ -195,7 +199,7 @@ def _order(rows: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     order = np.argsort(rows, kind="stable")
     ranks = np.empty(len(rows), int)
     starts = np.searchsorted(rows[order], rows[order])
-    ranks[order] = np.arange(len(rows)) - starts  # the how-manieth of its equals
+    ranks[order] = np.arange(len(rows)) - starts  # position among equal rows
     return np.asarray(by_hash[np.minimum(first + ranks, len(hashes) - 1)])
 
 

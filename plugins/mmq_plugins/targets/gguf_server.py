@@ -1,7 +1,7 @@
 """llama.cpp's server with the two files of an exported folder: `python -m ...gguf_server FOLDER`.
 
 It runs in a process of its own, because llama.cpp ends the process on a file that it cannot run.
-It imports nothing of mmq, and with that no PyTorch, until it is to ask.
+It imports neither mmq nor PyTorch unless it asks a question itself.
 """
 
 import argparse
@@ -16,10 +16,10 @@ READY = "listening on "
 
 
 def parameters(folder: Path, threads: int, on_gpu: bool, mmap: bool = False) -> Any:
-    """The parameters of xllamacpp for a folder: one request at a time, nothing remembered between.
+    """The parameters of xllamacpp for a folder: one request at a time, no cache between them.
 
     mmap: map the files instead of reading them. Weights that llama.cpp repacks for the processor
-    are then in memory twice, as long as the pages of the file are.
+    are then in memory twice while the file's pages are cached.
     """
     import xllamacpp
 
@@ -51,23 +51,23 @@ def main() -> None:
     parser.add_argument("--ask", default="", help="ask this about --image, print the answer, end")
     parser.add_argument("--image", type=Path)
     parser.add_argument("--until-eof", action="store_true", help="end with standard input")
-    given = parser.parse_args()
-    if given.ask:
-        _ask(given.folder, given.threads, given.image, given.ask)
+    arguments = parser.parse_args()
+    if arguments.ask:
+        _ask(arguments.folder, arguments.threads, arguments.image, arguments.ask)
         return
     import xllamacpp
 
-    params = parameters(given.folder, given.threads, given.gpu, given.mmap)
-    params.n_ctx = given.context or CONTEXT
-    if given.port:
-        params.port = given.port
+    params = parameters(arguments.folder, arguments.threads, arguments.gpu, arguments.mmap)
+    params.n_ctx = arguments.context or CONTEXT
+    if arguments.port:
+        params.port = arguments.port
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:  # llama.cpp wrote the reason
         os._exit(1)
     sys.stdout.write(f"{READY}{server.listening_address}\n")
     sys.stdout.flush()
-    if given.until_eof:
+    if arguments.until_eof:
         sys.stdin.read()
     else:
         threading.Event().wait()

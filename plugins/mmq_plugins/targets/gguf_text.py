@@ -57,13 +57,15 @@ def architecture(text: Any) -> str:
     kind = text.model_type
     if kind not in ARCHITECTURES:
         raise InputError(
-            f"the target gguf writes no language model of type {kind!r} (it writes "
+            f"the target gguf cannot write a language model of type {kind!r} (supported: "
             f"{', '.join(sorted(ARCHITECTURES))}); give --from model.gguf,mmproj.gguf with 16-bit "
             f"files of this model, if llama.cpp has converted it"
         )
     for name, idle in (("mlp_bias", False), ("attention_bias", False), ("hidden_act", "silu")):
         if ARCHITECTURES[kind] == "llama" and getattr(text, name, idle) != idle:
-            raise InputError(f"the target gguf writes no Llama with {name}={getattr(text, name)}")
+            raise InputError(
+                f"the target gguf cannot write a Llama with {name}={getattr(text, name)}"
+            )
     return ARCHITECTURES[kind]
 
 
@@ -95,7 +97,7 @@ def _add_rope(keys: Any, text: Any) -> None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
         raise InputError(
-            f"the target gguf writes no {kind!r} scaling of rotary positions; give --from "
+            f"the target gguf cannot write {kind!r} scaling of rotary positions; give --from "
             f"model.gguf,mmproj.gguf with 16-bit files of this model"
         )
     base = rope.get("rope_theta", getattr(text, "rope_theta", None))
