@@ -93,7 +93,10 @@ def test_values_become_the_options_of_the_command():
         ({"limt": 3}, "Unknown argument 'limt'. Did you mean 'limit'"),
         ({"limit": 1.5}, "limit: 1.5 is not a share between 0 and 1"),
         ({"seed": "3"}, "seed: '3' is not of type int"),
-        ({"quantizer_options": {"group_size": 1.5}}, "group_size: 1.5 is not a value"),
+        (
+            {"quantizer_options": {"group_size": 1.5}},
+            "group_size: 1.5 is not valid for this option",
+        ),
         ({"quantizer_options": {"gruop_size": 64}}, "group-size"),
         ({"bits": {"vit": 7.5}}, "bits: 7.5 is not one of"),
     ],

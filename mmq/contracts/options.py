@@ -19,7 +19,7 @@ def convert(name: str, text: Any, kind: Any) -> Any:
     """
     if not isinstance(text, str):
         if text is not None and not _fits(text, kind):
-            raise InputError(f"{name}: {text!r} is not valid for this option ({kind})")
+            raise InputError(f"{name}: {text!r} is not valid for this option ({_type_name(kind)})")
         return text
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
@@ -71,12 +71,19 @@ def fill_unset(plugin: T, defaults: Mapping[str, Any]) -> T:
         if name not in types:
             raise unknown("option", name, types)
         if value is not None and not _fits(value, types[name]):
-            raise InputError(f"{name}: {value!r} is not valid for this option ({types[name]})")
+            raise InputError(
+                f"{name}: {value!r} is not valid for this option ({_type_name(types[name])})"
+            )
     unset = {name: v for name, v in defaults.items() if getattr(plugin, name) is None}
     try:
         return dataclasses.replace(cast(Any, plugin), **unset)  # type: ignore[no-any-return]
     except ValueError as error:
         raise InputError(f"{type(plugin).__name__}: {error}") from error
+
+
+def _type_name(kind: Any) -> str:
+    """An option's type as a person writes it: int, float or None."""
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace(" | ", " or ")
 
 
 def _fits(value: Any, kind: Any) -> bool:

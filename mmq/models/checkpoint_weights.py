@@ -43,7 +43,7 @@ class Stored:
 def first_names(names: Iterable[str]) -> str:
     """The first few of these names, sorted.
 
-    >>> named(["a", "b", "c", "d"])
+    >>> first_names(["a", "b", "c", "d"])
     'a, b, c, ...'
     """
     ordered = sorted(names)

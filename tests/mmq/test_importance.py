@@ -274,7 +274,7 @@ def test_large_tables_of_many_parts_are_ranked_by_smaller_forests_that_agree(mon
     monkeypatch.setattr(forests, "LARGE_SAMPLE", 100)
     bounded = rank(made, "score", settings)
     assert not whole.notes
-    assert "300 configurations are many" in bounded.notes[0]
+    assert "with 300 configurations, SHAP values are computed on" in bounded.notes[0]
     for part, share in whole.consensus.items():
         other = bounded.consensus[part]
         assert other.value == pytest.approx(share.value, abs=1.5)

@@ -209,7 +209,9 @@ WRONG = ["--min-new-tokens", "12", "--max-new-tokens", "12"]  # an answer is a w
     ],
 )
 def test_a_baseline_that_scores_nothing_ends_the_command(store_uri, evaluated, command):
-    with pytest.raises(InputError, match="unquantized model scores 0 .* Check what the model"):
+    with pytest.raises(
+        InputError, match="unquantized model scores 0 .* Check the model's outputs"
+    ):
         said_by(*command, *ASKED, *WRONG)
     assert [allocation for _, allocation in evaluated] in ([], ["vit=16 llm=16"])
     client = MlflowClient()

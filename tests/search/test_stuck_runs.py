@@ -76,7 +76,7 @@ def test_a_deleted_run_becomes_stuck_and_can_be_retried(waiting, caplog):
     assert "Runs: 1 cannot be logged" in CliRunner().invoke(status, ["s"]).output
     assert "could not be logged" in ask("stuck", "--retry")  # still deleted
     client.restore_run(run_id(first))
-    assert "No run waits" in ask("stuck", "--retry")
+    assert "No runs are waiting" in ask("stuck", "--retry")
     assert is_finished(client, first)
 
 
@@ -85,7 +85,7 @@ def test_stuck_runs_can_be_removed(waiting):
     client.delete_run(run_id(first))
     log_unlogged(client)
     assert "removed" in ask("stuck", "--remove")
-    assert "No run waits" in ask("stuck")
+    assert "No runs are waiting" in ask("stuck")
 
 
 def empty(path):
