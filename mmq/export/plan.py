@@ -48,7 +48,8 @@ class ExportPlan:
         named = [self.target_name.partition(":")[0], self.target.version, sorted(target.items())]
         eval_spec = self.eval_spec
         quantized = [
-            eval_spec.quantizer, eval_spec.quantizer_origin, dict(eval_spec.quantizer_options),
+            eval_spec.quantizer, eval_spec.quantizer_distribution, eval_spec.quantizer_version,
+            dict(eval_spec.quantizer_options), dict(eval_spec.versions),
             eval_spec.calibration if eval_spec.calibrated else "",
         ]  # fmt: skip
         return digest([named, eval_spec.model_fingerprint, quantized, str(self.allocation)])

@@ -1,5 +1,7 @@
 """What cannot be exported is refused with what can, before anything is loaded."""
 
+from dataclasses import replace
+
 import pytest
 from exporting import session_for
 from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
@@ -65,3 +67,14 @@ def test_the_same_export_has_one_key_and_another_allocation_another():
         for bits in ("vit=4,qformer=4", "qformer=4,vit=4", "vit=4")
     }
     assert keys["vit=4,qformer=4"] == keys["qformer=4,vit=4"] != keys["vit=4"]
+
+
+def test_the_version_of_the_quantizer_decides_what_a_killed_export_resumes_and_not_its_source():
+    plan = session_for("embedded-retrieval", "vit=4", "torch").plan
+
+    def key(**changes):
+        return replace(plan, eval_spec=replace(plan.eval_spec, **changes)).key
+
+    assert key(quantizer_origin="mmq 0.2 0123abcd") == plan.key
+    assert key(quantizer_version=2) != plan.key
+    assert key(versions=dict(plan.eval_spec.versions) | {"tensors": 9}) != plan.key
