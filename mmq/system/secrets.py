@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any, TextIO
 from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, unquote, urlsplit
 
+from mmq.system.variables import variables
+
 HIDDEN = "***"
 TRACKING = "MLFLOW_TRACKING_URI"
 URIS = (TRACKING, "MLFLOW_REGISTRY_URI")
@@ -80,7 +82,7 @@ def _secrets() -> set[str]:
     """The environment's secrets in every encoding, except common words."""
     secrets = {text for name in VARIABLES if (text := os.environ.get(name))}
     plain = {*COMMON, os.environ.get(USER, "")}
-    for value in _environment():
+    for value in variables().values():
         if "://" in value and (parts := _split(value)) is not None:
             secrets |= set(_in_address(parts))
             plain |= {parts.scheme, parts.netloc.rpartition("@")[2].partition(":")[0],
@@ -90,12 +92,6 @@ def _secrets() -> set[str]:
     spellings = (str, lambda text: quote(text, ""), quote_plus, lambda text: repr(text)[1:-1])
     spelled = {spell(text) for text in secrets for spell in spellings}
     return {text for text in spelled if len(text) >= SHORTEST and text not in plain}
-
-
-def _environment() -> list[str]:
-    """The values of all variables; MLflow's threads may change some meanwhile."""
-    values = [os.environ.get(name) for name in list(os.environ)]
-    return [value for value in values if value is not None]
 
 
 def _in_address(parts: SplitResult) -> Iterator[str]:
@@ -133,7 +129,7 @@ def hide_in_output() -> None:
 
     Streams are wrapped only if the environment has a secret.
     """
-    addresses = any("://" in v and redact(v) != v for v in _environment())
+    addresses = any("://" in v and redact(v) != v for v in variables().values())
     if addresses or _secrets():
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import torch
 from mmq.contracts.images import ImageRef
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
 from mmq.errors import InputError
+from mmq.system.variables import variables
 from mmq_plugins.targets.gguf_server import READY
 
 TIMEOUT = 600  # seconds, for one answer
@@ -128,7 +128,7 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # a debugger would hide the reason
+            env=variables() | {"GGML_NO_BACKTRACE": "1"},  # a debugger would hide the reason
         )
         with process:
             assert process.stdin is not None

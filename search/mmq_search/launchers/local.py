@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mmq.cli.options import flag
 from mmq.errors import InputError
 from mmq.system.home import home
+from mmq.system.variables import variables
 
 VARIABLE = "MMQ_WORKER"  # set in the environment of workers: their number
 POLL = 0.5  # seconds
@@ -60,7 +61,7 @@ class Worker:
     @classmethod
     def start(cls, number: int, command: Sequence[str], threads: int) -> "Worker":
         """Start one more `mmq search`; threads: its share of the processor's."""
-        env = {k: v for k, v in os.environ.items() if k != "MLFLOW_RUN_ID"}
+        env = {k: v for k, v in variables().items() if k != "MLFLOW_RUN_ID"}
         env |= {VARIABLE: str(number), "TQDM_DISABLE": "1", "MMQ_HOME": str(home())}
         env.setdefault("OMP_NUM_THREADS", str(threads))
         try:
