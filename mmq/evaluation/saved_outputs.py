@@ -37,6 +37,11 @@ class SavedOutputs:
             return None
         return [outputs[sample.id] for sample in samples]
 
+    def missing(self, samples: Sequence[Any]) -> list[Any]:
+        """The samples whose outputs are not saved."""
+        outputs = self._read()
+        return [sample for sample in samples if sample.id not in outputs]
+
     def add(self, samples: Sequence[Any], outputs: Sequence[str]) -> None:
         """Add outputs to those already saved."""
         ids = [sample.id for sample in samples]

@@ -25,7 +25,7 @@ def evaluate_saving(
     finished: outputs by sample id of the call that was interrupted. They are saved, too.
     """
     evaluator = cast(GeneratingEvaluator, task.evaluator)
-    missing = [sample for sample in task.samples if saved.get([sample]) is None]
+    missing = saved.missing(task.samples)
     parts = [missing[start : start + part] for start in range(0, len(missing), part)]
     for samples in progress(parts, "ask"):
         try:

@@ -56,6 +56,14 @@ def test_parts_are_saved_beside_each_other(saved):
     assert outputs_of(talker, SAMPLES, saved) == parts
 
 
+def test_the_samples_without_outputs_are_found_in_one_read(saved, monkeypatch):
+    saved.add(SAMPLES[:3:2], ["a", "b"])
+    reads, read = [], SavedOutputs._read
+    monkeypatch.setattr(SavedOutputs, "_read", lambda self: reads.append(1) or read(self))
+    assert saved.missing(SAMPLES) == [SAMPLES[1], SAMPLES[3]]
+    assert len(reads) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [
