@@ -1,6 +1,5 @@
 """Turn command options into everything a trial needs, checked before loading any model."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -33,7 +32,6 @@ from mmq.system.disk import check_writable
 from mmq.system.home import home
 from mmq.system.versions import room_versions
 
-log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers")  # whose version can change a score
 
 

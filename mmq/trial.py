@@ -9,14 +9,13 @@ evaluator sees a plain model. Nothing here depends on MLflow or Optuna.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts import Evaluation, QuantReport
 from mmq.evaluation.generating import Task, evaluate
+from mmq.evaluation.progress import sample_progress
 from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.models.components import count_parameters
 from mmq.models.loading import LoadedModel
@@ -47,16 +46,7 @@ def run_trial(
     """
     allocation = spec.allocation.over(model.components)
 
-    def progress(batches: Iterable[Any], description: str) -> Iterator[Any]:
-        """A progress bar over samples, which shows samples per second and the time left."""
-        batches = list(batches)
-        sizes = [len(batch) if isinstance(batch, Sized) else 1 for batch in batches]
-        text = f"{allocation}: {description}"
-        with tqdm(total=sum(sizes), desc=text, unit="sample", leave=False, disable=quiet) as bar:
-            for batch, size in zip(batches, sizes, strict=True):
-                yield batch
-                bar.update(size)
-
+    progress = sample_progress(f"{allocation}: ", quiet)
     started = time.perf_counter()
     saved = SavedOutputs.of(spec.eval_spec, allocation)
     try:

@@ -1,26 +1,25 @@
 """`mmq evaluate`: score whatever answers at an address."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from mmq.cli.options import options_from
-from mmq.cli.trial import score_text
+from mmq.cli.trial import score_lines
 from mmq.config import EXPERIMENT_HELP, TaskOptions, option
 from mmq.contracts import GeneratingEvaluator, registry
-from mmq.contracts.evaluation import Evaluation
 from mmq.contracts.evaluator import Evaluator
 from mmq.contracts.options import build, distribute
 from mmq.data.draw import DrawnData, draw_data
 from mmq.errors import InputError
 from mmq.evaluation.generating import Task
+from mmq.evaluation.progress import sample_progress
 from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.evaluation.saving import evaluate_saving
-from mmq.models.chat_endpoint import ChatEndpoint, check_decoding, connect
+from mmq.models.chat_endpoint import check_decoding, connect
 from mmq.system.hashing import digest
 from mmq.system.home import home
 
@@ -94,11 +93,11 @@ def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> Non
     connect_tracking(options.experiment)
     with task, plain_run(options.experiment, f"evaluate {model.model}", facts, "endpoint") as run:
         started = time.perf_counter()
-        evaluation = evaluate_saving(task, model, _progress, saved, lambda: model.finished)
-        run.log(metrics=_metrics(evaluation) | {"seconds/evaluate": time.perf_counter() - started})
+        evaluation = evaluate_saving(task, model, sample_progress(), saved, lambda: model.finished)
+        run.log(metrics={"seconds/evaluate": time.perf_counter() - started})
         run.log_evaluation(evaluation, facts)
     saved.remove()
-    click.echo(_summary(model, evaluation))
+    click.echo("\n".join([f"{model.model} at {model.url}", *score_lines(evaluation.metrics)]))
 
 
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,28 +125,3 @@ def _draw(options: EvaluateOptions, evaluator: Evaluator) -> DrawnData:
     drawn = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)
     evaluator.check_samples(drawn.samples, drawn.everything)
     return drawn
-
-
-def _progress(batches: Iterable[Any], description: str) -> Iterator[Any]:
-    parts = list(batches)
-    with tqdm(total=sum(map(len, parts)), desc=description, unit="sample", leave=False) as bar:
-        for part in parts:
-            yield part
-            bar.update(len(part))
-
-
-def _metrics(evaluation: Evaluation) -> dict[str, float]:
-    """As a trial logs them."""
-    values: dict[str, float] = {}
-    for name, metric in {"score": evaluation.score, **evaluation.metrics}.items():
-        values[name] = metric.value
-        if metric.low is not None and metric.high is not None:
-            values |= {f"{name}_low": metric.low, f"{name}_high": metric.high}
-    return values
-
-
-def _summary(model: ChatEndpoint, evaluation: Evaluation) -> str:
-    names = evaluation.metrics
-    width = max(len(name) for name in names)
-    lines = [f"{name:<{width}}  {score_text(metric)}" for name, metric in names.items()]
-    return "\n".join([f"{model.model} at {model.url}", *lines])

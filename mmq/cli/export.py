@@ -22,9 +22,8 @@ from mmq.export.session import ExportSession
 from mmq.export.targets import build_target, split_options
 from mmq.export.verify import Proof
 from mmq.prepare import prepare
+from mmq.system.disk import in_mib
 from mmq.system.home import home
-
-MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +144,5 @@ def _metrics(out: Path, proof: Proof | None) -> dict[str, float]:
 
 def _summary(out: Path, proof: Proof | None) -> str:
     size = sum(file_sizes(out).values())
-    lines = [f"Exported to {out} ({size / MIB:.1f} MiB); {out / CARD} says how to run it."]
+    lines = [f"Exported to {out} ({in_mib(size)}); {out / CARD} says how to run it."]
     return "\n".join([*lines, *(proof.lines() if proof else ["Not verified."])])

@@ -101,13 +101,10 @@ def summary(record: TrialRecord) -> str:
         f"{record.size.bpw:.3f} bpw ({stored:.3f} stored), {record.size.gib:.4f} GiB, "
         f"{sum(record.seconds.values()):.1f} s",
     ]
-    names = record.metrics
-    width = max(len(name) for name in names)
-    lines += [f"{name:<{width}}  {score_text(metric)}" for name, metric in names.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *score_lines(record.metrics)])
 
 
-def score_text(metric: Metric) -> str:
-    """A score with its interval and number of samples."""
-    interval = "" if metric.low is None else f" ({metric.low:.4g} to {metric.high:.4g})"
-    return f"{metric.value:.4g}{interval}, n = {metric.n}"
+def score_lines(metrics: Mapping[str, Metric]) -> list[str]:
+    """One line per score, with its interval and number of samples."""
+    width = max(len(name) for name in metrics)
+    return [f"{name:<{width}}  {metric}, n = {metric.n}" for name, metric in metrics.items()]

@@ -19,3 +19,7 @@ class Metric:
         for name in ("value", "low", "high"):  # numpy numbers are not JSON serializable
             number = getattr(self, name)
             object.__setattr__(self, name, None if number is None else float(number))
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
+        return f"{self.value:.4g}{interval}"

@@ -8,8 +8,7 @@ from mmq.contracts.target import ExportReport
 from mmq.export.facts import file_sizes
 from mmq.export.plan import ExportPlan, stored_bytes
 from mmq.export.verify import Proof
-
-MIB = 2**20
+from mmq.system.disk import MIB
 
 
 def model_card(

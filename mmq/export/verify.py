@@ -1,10 +1,9 @@
 """The proof that an exported model is the one that was scored: weights, outputs, bytes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -15,6 +14,7 @@ from mmq.contracts.target import ExportReport, WeightSpec
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
 from mmq.evaluation.generating import Task, evaluate
+from mmq.evaluation.progress import sample_progress
 from mmq.export.blind import Blind
 from mmq.export.facts import file_sizes
 from mmq.export.layers import ModelLayers
@@ -89,8 +89,8 @@ class OutputsProof:
     def __str__(self) -> str:
         same = self.samples - len(self.different)
         return (
-            f"{same} of {self.samples} outputs equal; {self.metric}: {_score(self.engine)} in the "
-            f"engine, {_score(self.simulated)} simulated, {self.blind.value:.4g} with gray "
+            f"{same} of {self.samples} outputs equal; {self.metric}: {self.engine} in the "
+            f"engine, {self.simulated} simulated, {self.blind.value:.4g} with gray "
             f"pictures"
         )
 
@@ -177,9 +177,7 @@ def prove_outputs(
 
     task: open, with the samples to ask about. simulate: the simulated model.
     """
-
-    def progress(batches: Iterable[Any], text: str) -> Iterable[Any]:
-        yield from tqdm(list(batches), desc=f"verify: {text}", leave=False, disable=quiet)
+    progress = sample_progress("verify: ", quiet)
 
     def asked(model: VisionLanguageModel) -> Evaluation:
         return evaluate(task, model, progress)
@@ -209,8 +207,3 @@ def first_samples(task: Task, count: int) -> Task:
     """The same task, open if it is, with at most so many samples, spread over all of them."""
     step = max(1, len(task.samples) // count)
     return replace(task, samples=task.samples[::step][:count])
-
-
-def _score(metric: Metric) -> str:
-    interval = "" if metric.low is None else f" ({metric.low:.4g} to {metric.high:.4g})"
-    return f"{metric.value:.4g}{interval}"

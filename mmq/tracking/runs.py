@@ -17,6 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 
 from mmq.artifacts import unlogged
 from mmq.contracts import Evaluation, LayerReport
+from mmq.contracts import Metric as Score
 from mmq.errors import TakenOver, TooLarge
 from mmq.eval_spec import EvalSpec
 from mmq.record import TrialRecord, TrialResult, TrialSpec
@@ -77,12 +78,15 @@ class Run:
         self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.LAYERS)})
 
     def log_evaluation(self, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:
-        """Log scores per sample and predictions as files. facts: what was evaluated."""
+        """Log scores; as files, scores per sample and predictions. facts: what was evaluated."""
         with tempfile.TemporaryDirectory() as folder:
             files.write_evaluation(Path(folder), evaluation, facts, self.run_id)
             files.write_predictions(Path(folder), evaluation.predictions)
             self.log_folder(Path(folder))
-        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS)})
+        self.log(
+            metrics=score_metrics(evaluation.primary, evaluation.metrics),
+            tags={"mlflow.loggedArtifacts": files.table_tag(files.PREDICTIONS)},
+        )
 
     def log_table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Log a table, which the UI renders."""
@@ -203,11 +207,22 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
         "size_gib": record.size.gib,
         "stored_gib": record.size.stored_gib,
     }
-    for name, metric in {"score": record.score, **record.metrics}.items():
-        bounds = {f"{name}_low": metric.low, f"{name}_high": metric.high}
-        values |= {prefix + key: value for key, value in ({name: metric.value} | bounds).items()}
+    scores = score_metrics(record.primary, record.metrics)
+    values |= {prefix + name: value for name, value in scores.items()}
     values |= record.layer_errors
     values |= {f"seconds/{stage}": spent for stage, spent in record.seconds.items()}
+    return _rounded(values)
+
+
+def score_metrics(primary: str, metrics: Mapping[str, Score]) -> dict[str, float]:
+    """Scores and the bounds of their intervals by metric name; the primary one is `score`, too."""
+    values: dict[str, float | None] = {}
+    for name, metric in {"score": metrics[primary], **metrics}.items():
+        values |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
+    return _rounded(values)
+
+
+def _rounded(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items() if value is not None}
 
 
