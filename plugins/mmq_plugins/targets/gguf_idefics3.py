@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Source, place_all
-from mmq_plugins.targets.gguf_text import text_keys, text_places
+from mmq_plugins.targets.gguf_layout import MMPROJ, Layout, Source, place_all
+from mmq_plugins.targets.gguf_text import layout_of, text_keys
 from mmq_plugins.targets.gguf_vision import BLOCK, EMBEDDINGS, vision_keys
 
 RESAMPLING = (
@@ -30,14 +30,8 @@ def idefics3(source: Source) -> Layout:
     keys.add_vision_projector_scale_factor(config.scale_factor)
     keys.add_vision_preproc_image_size(source.processor.image_processor.size["longest_edge"])
     places = place_all(source.checkpoint, MMPROJ, NAMES, ("vit.", "connector."))
-    return Layout(
-        places=(*text_places(source), *places),
-        keys={MODEL: text_keys(source), MMPROJ: keys},
-        read=source.checkpoint.read,
-        bits=source.checkpoint.bits,
-        stored=source.checkpoint.keys,
-        notes=(RESAMPLING, *_shifted(config.vision_config)),
-    )
+    notes = (RESAMPLING, *_shifted(config.vision_config))
+    return layout_of(source, places, keys, text_keys(source), notes)
 
 
 def _shifted(vision: Any) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mmq.errors import InputError
-from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Source, place_all
-from mmq_plugins.targets.gguf_text import text_keys, text_places
+from mmq_plugins.targets.gguf_layout import MMPROJ, Layout, Source, place_all
+from mmq_plugins.targets.gguf_text import layout_of, text_keys
 from mmq_plugins.targets.gguf_vision import BLOCK, EMBEDDINGS, vision_keys
 
 CLS_FAULT = (
@@ -37,14 +37,8 @@ def llava(source: Source) -> Layout:
     keys = vision_keys(source, vision, "mlp", source.config.get_text_config().hidden_size)
     keys.add_array("clip.vision.feature_layer", _feature_layers(source.config))
     places = place_all(source.checkpoint, MMPROJ, NAMES, ("vit.", "connector."))
-    return Layout(
-        places=(*text_places(source), *places),
-        keys={MODEL: text_keys(source), MMPROJ: keys},
-        read=source.checkpoint.read,
-        bits=source.checkpoint.bits,
-        stored=source.checkpoint.keys,
-        notes=(CLS_FAULT, PADDING) if clip else (PADDING,),
-    )
+    notes = (CLS_FAULT, PADDING) if clip else (PADDING,)
+    return layout_of(source, places, keys, text_keys(source), notes)
 
 
 def _check(config: Any, clip: bool) -> None:

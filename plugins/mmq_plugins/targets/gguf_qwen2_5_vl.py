@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from mmq.errors import InputError
-from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Place, Source, place_all
-from mmq_plugins.targets.gguf_text import text_keys, text_places
+from mmq_plugins.targets.gguf_layout import MMPROJ, Layout, Place, Source, place_all
+from mmq_plugins.targets.gguf_text import layout_of, text_keys
 from mmq_plugins.targets.gguf_vision import add_pixel_limits, per_frame, vision_keys
 
 NAMES = {
@@ -31,13 +31,7 @@ def qwen2_5_vl(source: Source) -> Layout:
     vision = source.config.vision_config
     places = place_all(source.checkpoint, MMPROJ, NAMES, ("vit.",))
     split = (part for place in places for part in _split(place))
-    return Layout(
-        places=(*text_places(source), *split),
-        keys={MODEL: text_keys(source), MMPROJ: _keys(source, vision)},
-        read=source.checkpoint.read,
-        bits=source.checkpoint.bits,
-        stored=source.checkpoint.keys,
-    )
+    return layout_of(source, split, _keys(source, vision), text_keys(source))
 
 
 def _split(place: Place) -> list[Place]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Source, place_all
-from mmq_plugins.targets.gguf_text import text_keys, text_places
+from mmq_plugins.targets.gguf_layout import MMPROJ, Layout, Source, place_all
+from mmq_plugins.targets.gguf_text import layout_of, text_keys
 from mmq_plugins.targets.gguf_vision import add_pixel_limits, per_frame, vision_keys
 
 NAMES = {
@@ -33,13 +33,8 @@ def qwen3_vl(source: Source) -> Layout:
     places = place_all(source.checkpoint, MMPROJ, names, ("vit.",))
     text = text_keys(source)
     text.add_num_deepstack_layers(len(blocks))
-    return Layout(
-        places=(*text_places(source), *(part for place in places for part in per_frame(place))),
-        keys={MODEL: text, MMPROJ: _keys(source, blocks)},
-        read=source.checkpoint.read,
-        bits=source.checkpoint.bits,
-        stored=source.checkpoint.keys,
-    )
+    frames = (part for place in places for part in per_frame(place))
+    return layout_of(source, frames, _keys(source, blocks), text)
 
 
 def _keys(source: Source, blocks: list[int]) -> Any:

@@ -1,11 +1,20 @@
 """The language model's part of a GGUF file: Llama, Qwen2 and Qwen3 in their variants."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from mmq.errors import InputError
 from mmq_plugins.targets.gguf_file import gguf_package
-from mmq_plugins.targets.gguf_layout import MODEL, Place, Source, half_rotated, place_all
+from mmq_plugins.targets.gguf_layout import (
+    MMPROJ,
+    MODEL,
+    Layout,
+    Place,
+    Source,
+    half_rotated,
+    place_all,
+)
 from mmq_plugins.targets.gguf_tokenizer import add_tokenizer
 
 # by the text configuration's model type
@@ -104,3 +113,17 @@ def _add_rope(keys: Any, text: Any) -> None:
     keys.add_rope_freq_base(float(base or 10000.0))
     if sections := rope.get("mrope_section"):
         keys.add_rope_dimension_sections([*sections, *[0] * (4 - len(sections))])
+
+
+def layout_of(
+    source: Source, places: Iterable[Place], vision: Any, text: Any, notes: tuple[str, ...] = ()
+) -> Layout:
+    """A model's layout. places: of the mmproj file; vision, text: writers with the metadata."""
+    return Layout(
+        places=(*text_places(source), *places),
+        keys={MODEL: text, MMPROJ: vision},
+        read=source.checkpoint.read,
+        bits=source.checkpoint.bits,
+        stored=source.checkpoint.keys,
+        notes=notes,
+    )
