@@ -20,36 +20,34 @@ Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class SweepOptions(PlannedOptions):
+class DesignOptions(PlannedOptions):
+    """What to evaluate in a study of planned allocations by one quantizer."""
+
+    quantizer: str = option("gptq", QUANTIZER_HELP)
+    size_axis: str = option("stored", SIZE_AXIS_HELP)
+    figure: str = option("", FIGURE_HELP)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions(DesignOptions):
     """What to evaluate in a sweep over all subsets of parts."""
 
     quantizer: str = option("uniform", QUANTIZER_HELP)
     bits: str = option("2,4,6,8", "Widths to try on all subsets of parts (e.g. 4,8).")
-    size_axis: str = option("stored", SIZE_AXIS_HELP)
-    figure: str = option("", FIGURE_HELP)
 
 
 @dataclass(frozen=True, slots=True)
-class AblateOptions(PlannedOptions):
+class AblateOptions(DesignOptions):
     """What to evaluate in an ablation of single components and pairs."""
 
-    quantizer: str = option("gptq", QUANTIZER_HELP)
     bits: str = option("2,3,4,5,6,8", "Widths of single components and of pairs (e.g. 3,4,8).")
-    size_axis: str = option("stored", SIZE_AXIS_HELP)
-    figure: str = option("", FIGURE_HELP)
 
 
 @dataclass(frozen=True, slots=True)
-class GridOptions(PlannedOptions):
+class GridOptions(DesignOptions):
     """What to evaluate on the full grid."""
 
-    quantizer: str = option("gptq", QUANTIZER_HELP)
     bits: str = option("2,3,4,5,6,8,16", "Widths of every component (e.g. 3,4,16).")
-    size_axis: str = option("stored", SIZE_AXIS_HELP)
-    figure: str = option("", FIGURE_HELP)
-
-
-DesignOptions = SweepOptions | AblateOptions | GridOptions
 
 
 @dataclass(frozen=True, slots=True)
