@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import serving
+from logged_runs import refused, runs_of
 from mlflow import MlflowClient
 
 from mmq.cli import main
@@ -18,18 +19,6 @@ OPTIONS = ["--limit", "12", "--batch-size", "1", "--prompt", PROMPT]
 @pytest.fixture(scope="module")
 def model():
     return load_model("embedded-llava")
-
-
-def runs_of(uri, kind):
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("mmq").experiment_id
-    return client.search_runs([experiment], f"tags.`mmq.kind` = '{kind}'")
-
-
-def refused(command):
-    with pytest.raises(SystemExit) as error:
-        main(command)
-    assert error.value.code == 2
 
 
 def test_the_score_is_that_of_the_model_and_logged_alike(store_uri, tmp_path, model, capsys):

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from logged_runs import refused, runs_of
 from mlflow import MlflowClient
 from model_folders import copied, edit_weights
 
@@ -11,18 +12,6 @@ from mmq.export.facts import read_facts
 
 TRIAL = ["trial", "--task", "retrieval", "--limit", "6"]
 TRIAL += ["--bits", "vit=4,qformer=8", "--group-size", "64"]
-
-
-def runs_of(uri, kind):
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("mmq").experiment_id
-    return client.search_runs([experiment], f"tags.`mmq.kind` = '{kind}'")
-
-
-def refused(command):
-    with pytest.raises(SystemExit) as error:
-        main(command)
-    assert error.value.code == 2
 
 
 def test_a_trials_run_is_exported_with_its_scores_and_logged(store_uri, tmp_path, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from asking import scores
 from chat_server import serving
+from logged_runs import refused, runs_of
 from mlflow import MlflowClient
 from mmq_plugins.embedded import scenes
 from mmq_plugins.evaluators.captioning import Captioning
@@ -27,12 +28,6 @@ from mmq.models.loading import load_model
 def stranger(tmp_path, monkeypatch):
     yield install(tmp_path / "stranger", monkeypatch)
     registry.refresh()
-
-
-def runs_of(uri, kind):
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("mmq").experiment_id
-    return client.search_runs([experiment], f"tags.`mmq.kind` = '{kind}'")
 
 
 def test_a_strangers_evaluator_is_searched_pruned_resumed_and_logged(stranger, store_uri):
@@ -63,8 +58,7 @@ def test_a_strangers_evaluator_scores_every_family_that_writes(
 
 
 def test_a_model_that_writes_nothing_is_refused_before_it_is_loaded(stranger, store_uri, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["trial", "--model", "embedded-retrieval", "--task", "docvqa"])
+    refused(["trial", "--model", "embedded-retrieval", "--task", "docvqa"])
     assert "cannot write a short answer" in capsys.readouterr().err
 
 
@@ -81,8 +75,7 @@ def test_samples_with_two_pictures_go_through_or_are_refused_by_name(
     client = MlflowClient(store_uri)
     path = client.download_artifacts(run.info.run_id, "all_predictions.json", str(tmp_path))
     assert len(json.loads(Path(path).read_text())) == 4
-    with pytest.raises(SystemExit, match="2"):
-        main([*command, "--model", "embedded-blip2"])
+    refused([*command, "--model", "embedded-blip2"])
     assert "sample '1+2' has 2 pictures; Blip2 models take one" in capsys.readouterr().err
 
 
