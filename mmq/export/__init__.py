@@ -1,1 +1,1 @@
-"""The chosen model in an engine's format: planned, written, read back and asked."""
+"""The selected model in an engine's format: planned, written, read back and scored."""

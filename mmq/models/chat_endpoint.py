@@ -35,7 +35,7 @@ class EndpointError(InputError):
 
 
 class _PassingError(Exception):
-    """A failure that may not happen again. after: seconds to wait, if the server says so."""
+    """A failure that may not happen again. after: seconds to wait, if the server names them."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
