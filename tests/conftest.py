@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fork_server import ForkServer
 from lanes import markers_of
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -32,6 +33,14 @@ def _no_inherited_run():
     """mlflow.set_experiment leaves its id in the environment; a child would read it as asked."""
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory, _home):
+    """Starts `mmq` processes without the seconds that imports take."""
+    server = ForkServer(tmp_path_factory.mktemp("fork"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """The benchmark scripts run, on a few samples, and print their tables."""
 
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -124,17 +122,12 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
         ),
     ],
 )
-def test_benchmark_prints_its_table(tmp_path, command, expected):
+def test_benchmark_prints_its_table(tmp_path, fork_server, command, expected):
     script, *options = command
     if script in REQUIRED:
         REQUIRED[script]()
-    result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *options],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    path = str(BENCHMARKS / script)
+    result = fork_server.run(*options, script=path, cwd=tmp_path, env=env, timeout=400)
     assert result.returncode == 0, result.stderr[-2000:]
     assert expected in result.stdout

@@ -9,6 +9,8 @@ import pytest
 from mlflow import MlflowClient
 from paper_pairs import PAIRS, good
 
+from mmq.cli import main
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,11 +62,8 @@ def test_bad_input_fails_the_projects_run_and_says_why(tmp_path):
 
 
 @pytest.mark.parametrize(("model", "task", "bits"), PAIRS)
-def test_every_family_and_task_of_the_paper_runs(tmp_path, model, task, bits):
-    options = [f"model={model}", f"task={task}", f"bits={bits}", "limit=12"]
-    given = [text for option in options for text in ("-P", option)]
-    result = mlflow_run(tmp_path, "-e", "trial", *given)
-    assert result.returncode == 0, result.stderr[-2000:]
+def test_every_family_and_task_of_the_paper_runs(store_uri, tmp_path, model, task, bits):
+    main(["trial", "--model", model, "--task", task, "--bits", bits, "--limit", "12"])
     (trial,) = runs(tmp_path, "single")
     assert trial.info.status == "FINISHED"
     assert good(task, trial.data.metrics["score"])

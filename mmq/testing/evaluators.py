@@ -50,12 +50,23 @@ class EvaluatorContract(ABC):
         return _samples(self.dataset_name, evaluator.samples_of or evaluator.task)
 
     @contextmanager
-    def _opened(self, count: int = SAMPLES) -> Iterator[Task]:
+    def _opened(self) -> Iterator[Task]:
         evaluator, everything = self.make(), self.samples()
-        evaluator.check_samples(everything[:count], everything)
+        evaluator.check_samples(everything[:SAMPLES], everything)
         evaluator.check()
-        with Task(evaluator, everything[:count], everything) as task:
+        with Task(evaluator, everything[:SAMPLES], everything) as task:
             yield task
+
+    @pytest.fixture(scope="class")
+    def task(self) -> Iterator[Task]:
+        """The opened task: a scorer may take seconds to start its programs."""
+        with self._opened() as task:
+            yield task
+
+    @pytest.fixture(scope="class")
+    def evaluation(self, task: Task) -> Evaluation:
+        """The first evaluation of the task."""
+        return self._evaluate(task)
 
     def _evaluate(self, task: Task) -> Evaluation:
         return evaluate(task, _model(self.model_name), _silent)
@@ -93,9 +104,9 @@ class EvaluatorContract(ABC):
             return
         assert [request.sample_id for request, _ in pairs] == [sample.id for sample in samples]
 
-    def test_scores_are_finite_and_lie_in_their_intervals(self) -> None:
-        with self._opened() as task:
-            evaluation = self._evaluate(task)
+    def test_scores_are_finite_and_lie_in_their_intervals(
+        self, task: Task, evaluation: Evaluation
+    ) -> None:
         assert evaluation.score is evaluation.metrics[evaluation.primary]
         assert evaluation.score.n == len(task.samples)
         assert all(evaluation.undefined.values()), "an undefined metric needs a reason"
@@ -104,11 +115,11 @@ class EvaluatorContract(ABC):
             if metric.low is not None and metric.high is not None:
                 assert metric.low <= metric.value <= metric.high
 
-    def test_there_is_a_value_and_a_prediction_for_every_sample(self) -> None:
-        with self._opened() as task:
-            evaluation = self._evaluate(task)
-            if isinstance(task.evaluator, GeneratingEvaluator):
-                self._check_values(task, evaluation)
+    def test_there_is_a_value_and_a_prediction_for_every_sample(
+        self, task: Task, evaluation: Evaluation
+    ) -> None:
+        if isinstance(task.evaluator, GeneratingEvaluator):
+            self._check_values(task, evaluation)
         assert [p.sample_id for p in evaluation.predictions] == [s.id for s in task.samples]
         for values in evaluation.per_sample.values():
             assert len(values) == len(task.samples)
@@ -125,24 +136,22 @@ class EvaluatorContract(ABC):
             assert low <= value <= high
             assert math.isclose(value, expected, abs_tol=1e-9)
 
-    def test_the_same_model_scores_the_same_again(self) -> None:
-        with self._opened() as task:
-            first, second = (self._evaluate(task) for _ in range(2))
-        assert first.metrics == second.metrics
-        assert [p.text for p in first.predictions] == [p.text for p in second.predictions]
+    def test_the_same_model_scores_the_same_again(
+        self, task: Task, evaluation: Evaluation
+    ) -> None:
+        again = self._evaluate(task)
+        assert again.metrics == evaluation.metrics
+        assert [p.text for p in again.predictions] == [p.text for p in evaluation.predictions]
 
-    def test_a_scorer_that_is_opened_again_scores_the_same(self) -> None:
-        evaluations = []
-        for _ in range(2):
-            with self._opened(4) as task:
-                evaluations.append(self._evaluate(task))
-        assert evaluations[0].metrics == evaluations[1].metrics
-
-    def test_a_sample_scores_the_same_in_a_smaller_set(self) -> None:
+    def test_a_scorer_that_is_opened_again_scores_the_same(self, evaluation: Evaluation) -> None:
         with self._opened() as task:
-            whole = self._evaluate(task)
-            part = self._evaluate(dataclasses.replace(task, samples=task.samples[:5]))
+            assert self._evaluate(task).metrics == evaluation.metrics
+
+    def test_a_sample_scores_the_same_in_a_smaller_set(
+        self, task: Task, evaluation: Evaluation
+    ) -> None:
+        part = self._evaluate(dataclasses.replace(task, samples=task.samples[:5]))
         if task.evaluator.pooled:
             return
         for name, values in part.per_sample.items():
-            assert list(values) == list(whole.per_sample[name][:5])
+            assert list(values) == list(evaluation.per_sample[name][:5])

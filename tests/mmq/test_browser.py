@@ -62,7 +62,7 @@ def server(folder):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def searched(tmp_path_factory, fork_server):
     """A short search logged to a tracking server, and what it printed."""
     folder = tmp_path_factory.mktemp("browser")
     with server(folder) as address:
@@ -70,10 +70,7 @@ def searched(tmp_path_factory):
             "MLFLOW_TRACKING_URI": address, "MMQ_HOME": str(folder), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         command = "search --limit 8 --num-beams 1 --bits 3,4,16 --n-trials 5"
-        result = subprocess.run(
-            [sys.executable, "-m", "mmq", *command.split()],
-            cwd=folder, env=env, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        result = fork_server.run(*command.split(), cwd=folder, env=env)
         assert result.returncode == 0, result.stderr
         yield address, result.stdout
 

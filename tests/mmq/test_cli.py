@@ -32,7 +32,7 @@ QUICK = ["--limit", "24", "--num-beams", "1"]
 
 
 @pytest.fixture
-def mmq(tmp_path, empty_store):
+def mmq(tmp_path, empty_store, fork_server):
     """Run a command in an empty folder with a store of its own."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
 
@@ -47,13 +47,8 @@ def mmq(tmp_path, empty_store):
         return kept | {"OMP_NUM_THREADS": "1"}
 
     def call(*arguments, start=False, **variables):
-        command = [sys.executable, "-m", "mmq", *arguments]
-        options = {"cwd": tmp_path, "text": True, "env": environment() | variables}
-        if start:
-            return subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-            )
-        return subprocess.run(command, capture_output=True, timeout=300, **options)
+        begin = fork_server.start if start else fork_server.run
+        return begin(*arguments, cwd=tmp_path, env=environment() | variables)
 
     return call
 
@@ -142,8 +137,9 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(
     assert not runs(tmp_path)
 
 
-def test_bad_input_ends_a_real_process_without_a_traceback(mmq, tmp_path):
-    result = mmq("search", "--quantizer", "rtm")
+def test_bad_input_ends_a_real_process_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "mmq", "search", "--quantizer", "rtm"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("Error: Unknown quantizer 'rtm'. Did you mean 'rtn'?")
     assert "Traceback" not in result.stderr

@@ -1,8 +1,6 @@
 """`mmq quantize` as real processes: one is killed with SIGKILL, the next one goes on."""
 
 import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -22,7 +20,7 @@ BLOCKS = {"vit": 6, "qformer": 4, "llm": 4}
 
 
 @pytest.fixture
-def quantize(tmp_path):
+def quantize(tmp_path, fork_server):
     """Start the command in an empty folder with a home and an MLflow store of its own."""
     (tmp_path / "home").mkdir()
     data = home() / "data"  # written once for all tests
@@ -36,14 +34,10 @@ def quantize(tmp_path):
     options = {"quantizer": "gptq", "limit": "8", "num-beams": "1"}
     options |= {"calibration-samples": PAIRS, "bits": ",".join(map(str, WIDTHS))}
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "mmq", "quantize", *given]
     started = []
 
     def start():
-        process = subprocess.Popen(
-            command, env=env, cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        process = fork_server.start("quantize", *given, env=env, cwd=tmp_path)
         started.append(process)
         return process
 
@@ -51,7 +45,6 @@ def quantize(tmp_path):
     for process in started:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 def modified(root):

@@ -18,17 +18,14 @@ from mmq.system.home import home
 SEARCH = ["search", "--limit", "20", "--num-beams", "1", "--bits", "3,4,16", "--workers", "2"]
 
 
-def start(folder, *options):
+def start(fork_server, folder, *options):
     for name in ("data", "store"):
         (home() / name).mkdir(parents=True, exist_ok=True)
         if not (folder / name).exists():
             (folder / name).symlink_to(home() / name)
     env = os.environ | {"MMQ_HOME": str(folder), "OMP_NUM_THREADS": "1"}
     env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "mmq", *SEARCH, *options], cwd=folder, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return fork_server.start(*SEARCH, *options, cwd=folder, env=env)
 
 
 def trials(folder):
@@ -54,8 +51,8 @@ def running(folder, count=1):
     return found if len(found) >= count else None
 
 
-def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path):
-    command = start(tmp_path, "--n-trials", "25")
+def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_server):
+    command = start(fork_server, tmp_path, "--n-trials", "25")
     wait_for(lambda: running(tmp_path))
     workers = psutil.Process(command.pid).children()
     command.send_signal(signal.SIGINT)
@@ -67,7 +64,7 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path):
     assert not running(tmp_path)
     finished = sum(t.info.status == "FINISHED" for t in trials(tmp_path))
 
-    command = start(tmp_path, "--n-trials", str(finished + 6))
+    command = start(fork_server, tmp_path, "--n-trials", str(finished + 6))
     victim = wait_for(lambda: running(tmp_path))[0]
     os.kill(int(victim.data.tags["mmq.owner"].split(":")[1]), signal.SIGKILL)
     said, _ = command.communicate(timeout=300)
