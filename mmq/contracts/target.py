@@ -148,6 +148,10 @@ class Target(ABC):
         The folder is empty, or holds what a killed export of the same model left in it.
         """
 
+    def export_unquantized(self, source: ExportSource, folder: Path) -> None:
+        """Write the unquantized model, for its cost in the same engine; source.specs is empty."""
+        self.export(source, (), folder)
+
     @abstractmethod
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, read by an independent reader."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mmq.contracts import options as plugin_options
 from mmq.contracts.metric import Metric
 from mmq.contracts.target import ExportedLayer, ExportReport, WeightSpec
 from mmq.errors import InputError
@@ -145,6 +146,7 @@ def _facts(plan: ExportPlan) -> dict[str, object]:
     return {
         "key": plan.key,
         "target": plan.target_name,
+        "target_options": plugin_options.values(plan.target),
         "model": eval_spec.model,
         "model_fingerprint": eval_spec.model_fingerprint,
         "dtype": eval_spec.dtype,

@@ -25,6 +25,7 @@ from mmq.export.checkpoint_writer import DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
+from mmq.export.side_files import link_checkpoint
 from mmq.models.checkpoint_weights import Stored, stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -157,6 +158,10 @@ class CompressedTensors(Target):
                 "scales."
             )
         return tuple(notes)
+
+    def export_unquantized(self, source: ExportSource, folder: Path) -> None:
+        """Links to the source's files, which the engines open as they are."""
+        link_checkpoint(source.folder, folder)
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Weights of the quantized layers by the compressed-tensors package, its own way."""
