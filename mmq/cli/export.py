@@ -36,6 +36,11 @@ class ExportOptions(TrialOptions):
         False, "Skip reading back, asking the engine, and weighing the files."
     )
     verify_samples: int = option(32, "Ask the engine about this many samples, e.g. 100.")
+    register: str = option(
+        "auto",
+        "Log an MLflow model to serve: copy the files, reference the folder, or no; auto: copy up "
+        "to 1 GiB.",
+    )
 
 
 @click.command("export")
@@ -46,6 +51,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     The folder appears whole or not at all. The same command resumes after a kill.
     """
     from mmq.tracking import connect, plain_run, trial_options
+    from mmq.tracking.exported_models import check_register, register_export
     from mmq.tracking.params import eval_spec_params
 
     if options.verify_samples < 1:
@@ -53,8 +59,11 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
             f"verify_samples: {options.verify_samples} is not at least 1; give --no-verify to "
             f"skip the proof"
         )
+    check_register(options.register)
     own, plugin_options = split_options(options.target, plugin_options)
     target = build_target(options.target, own)
+    if not options.no_verify:
+        target.check_engine()
     trial = trial_options(options.run) if options.run else None
     if trial:
         options, plugin_options = _as_in_trial(options, plugin_options)
@@ -69,7 +78,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     name = str(session.plan.allocation)
     params = eval_spec_params(prepared.eval_spec) | {
         "export.target": options.target,
-        "export.out": str(out),
+        "export.out": str(out.absolute()),
         **{f"target.{option}": value for option, value in own.items()},
     }
     tags = {"mmq.allocation": name} | ({"mmq.exported_from": trial.run_id} if trial else {})
@@ -77,12 +86,17 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     with plain_run(options.experiment, title, params, kind="export") as run:
         run.log(tags=tags)
         samples = 0 if options.no_verify else options.verify_samples
-        report, proof = session.run(out, samples, _scores(trial.run_id) if trial else None)
+        trial_id = trial.run_id if trial else ""
+        scores = _scores(trial_id) if trial_id else None
+        report, proof = session.run(out, samples, scores, trial_id)
         run.log(metrics=_metrics(out, proof))
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(out / CARD, folder)
             run.log_folder(Path(folder))
+        served = register_export(run, out, options.register, options.run, trial_id)
     click.echo(_summary(out, proof))
+    for line in served.lines() if served else ():
+        click.echo(line)
     for note in report.notes:
         click.echo(f"Note: {note}")
 
@@ -139,10 +153,13 @@ def _metrics(out: Path, proof: Proof | None) -> dict[str, float]:
             "export/score_simulated": outputs.simulated.value,
             "export/score_gray_pictures": outputs.blind.value,
         }
+    if proof.cost is not None:
+        metrics |= {f"export/{name}": value for name, value in proof.cost.metrics().items()}
     return metrics
 
 
 def _summary(out: Path, proof: Proof | None) -> str:
     size = sum(file_sizes(out).values())
     lines = [f"Exported to {out} ({in_mib(size)}); {out / CARD} says how to run it."]
-    return "\n".join([*lines, *(proof.lines() if proof else ["Not verified."])])
+    lines += proof.lines() if proof else ["Not verified."]
+    return "\n".join([*lines, *([str(proof.cost)] if proof and proof.cost else [])])

@@ -156,6 +156,9 @@ class Target(ABC):
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, read by an independent reader."""
 
+    def check_engine(self) -> None:  # noqa: B027  (many formats need no package of their own)
+        """InputError that names the extra to install, where the engine is missing."""
+
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The exported model in its engine, closed at the end."""

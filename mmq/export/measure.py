@@ -7,6 +7,7 @@ Each model is opened in a process of its own. Rounds of one answer per model alt
 whatever else the machine does meets all of them alike; ratios are taken within each round.
 """
 
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,13 +19,15 @@ import psutil
 from tqdm import tqdm
 
 from mmq.contracts.timing import AnswerTiming, Engine
+from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
-from mmq.export.facts import FACTS, file_sizes, read_facts
-from mmq.export.measuring import Measuring
-from mmq.export.run import PARTIAL, UNVERIFIED
+from mmq.export.facts import FACTS, PARTIAL, UNVERIFIED, file_sizes, read_facts
+from mmq.export.measuring import Measuring, time_answer
 from mmq.system.disk import in_mib
+from mmq.system.processor import peak_bytes, processor_name
 
 PROMPT = "Describe the picture."
+QUICK_REPEATS, QUICK_TOKENS = 3, 16  # of a model that is open anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,12 @@ class Spread:
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{_number(self.median)} ({_number(self.low)} to {_number(self.high)})"
+
+
+def _number(value: float) -> str:
+    """Three digits, and no exponent for large ones."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 Value = Callable[[AnswerTiming], float | None]
@@ -121,6 +129,20 @@ class Measurement:
         spread = self.spread("answer_seconds")
         assert spread is not None
         return spread
+
+    def __str__(self) -> str:
+        speed, first = self.spread("tokens_per_second"), self.spread("first_token_seconds")
+        parts = [
+            f"{self.engine.name} {self.engine.version}, {self.engine.threads} threads",
+            f"loaded in {self.load:.3g} s",
+            f"an answer of {self.answers[0].tokens} tokens in {self.seconds} s",
+            f"first token after {first} s",
+        ]
+        if speed is not None:
+            parts.append(f"then {speed} tokens per second")
+        if self.peak_bytes is not None:
+            parts.append(f"{in_mib(self.peak_bytes)} of memory at most")
+        return "; ".join(parts)
 
     def metrics(self) -> dict[str, float]:
         """All values by name: medians, with least and greatest."""
@@ -193,6 +215,26 @@ def time_answers(
         )
         for name, process in running.items()
     }
+
+
+def measure_opened(
+    model: VisionLanguageModel, folder: Path, device: str, load: float
+) -> Measurement:
+    """The cost of a few answers of a model that is open anyway.
+
+    Without the peak memory if the engine runs in this process, which did other things before.
+    """
+    workload = asdict(Workload(repeats=QUICK_REPEATS, tokens=QUICK_TOKENS))
+    answers = [time_answer(model, workload) for _ in range(QUICK_REPEATS + 1)]
+    engine = model.engine()
+    return Measurement(
+        engine=engine,
+        processor=processor_name(device),
+        load=load,
+        answers=tuple(answers[1:]),
+        peak_bytes=None if engine.process == os.getpid() else peak_bytes(engine.process),
+        file_bytes=sum(file_sizes(folder).values()),
+    )
 
 
 def _check_memory(folders: Sequence[Path]) -> None:

@@ -4,7 +4,6 @@ Parent and child exchange one line of JSON at a time. The child opens one model 
 memory is that model's, and ends with its standard input.
 """
 
-import io
 import json
 import os
 import subprocess
@@ -17,10 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from mmq.contracts.images import BytesImage, FileImage, ImageRef
+from mmq.contracts.images import FileImage, ImageRef
 from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import AnswerFormat, Request, VisionLanguageModel
 from mmq.errors import InputError
+from mmq.export.pictures import sample_picture
 from mmq.system.processor import peak_bytes, processor_name, resident_bytes
 from mmq.system.variables import variables
 
@@ -158,13 +158,7 @@ def _picture(path: str) -> ImageRef:
     """The picture in a file; "" is a generated one with all colours."""
     if path:
         return FileImage(Path(path))
-    from PIL import Image
-
-    gradient = Image.linear_gradient("L").resize((SIDE, SIDE))
-    channels = (gradient, gradient.rotate(90), gradient.rotate(180))
-    file = io.BytesIO()
-    Image.merge("RGB", channels).save(file, "PNG")
-    return BytesImage("a generated picture", file.getvalue())
+    return sample_picture(SIDE)
 
 
 if __name__ == "__main__":

@@ -51,9 +51,16 @@ class ExportSession:
         return cls(prepared, plan, prepared.artifacts(Store(home() / "store")))
 
     def run(
-        self, out: Path, verify_samples: int, scores: Mapping[str, Metric] | None = None
+        self,
+        out: Path,
+        verify_samples: int,
+        scores: Mapping[str, Metric] | None = None,
+        trial: str = "",
     ) -> tuple[ExportReport, Proof | None]:
-        """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing."""
+        """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing.
+
+        scores, trial: of the trial that is exported, and the id of its run.
+        """
         layers = self.layers()
 
         def prove(written: Written) -> Proof:
@@ -61,7 +68,7 @@ class ExportSession:
 
         check = prove if verify_samples else None
         try:
-            return export_model(self.plan, layers, out, check, scores, self.quiet)
+            return export_model(self.plan, layers, out, check, scores, self.quiet, trial)
         finally:
             self.prepared.task.close()
 

@@ -26,6 +26,7 @@ from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
 from mmq.export.side_files import link_checkpoint
+from mmq.export.targets import need
 from mmq.models.checkpoint_weights import Stored, stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -177,6 +178,10 @@ class CompressedTensors(Target):
             }
             layer = parameters[stem].removesuffix(".weight")
             yield layer, unpack(tensors, group_of(layer, groups))
+
+    def check_engine(self) -> None:
+        """InputError without the package that transformers reads the format with."""
+        need("compressed_tensors", self.extra)
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in transformers, in the dtype of the trial."""

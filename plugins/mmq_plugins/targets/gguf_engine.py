@@ -148,12 +148,8 @@ def _tail(log: IO[str]) -> str:
     return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
 
 
-@contextmanager
-def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
-    """The model of an exported folder in llama.cpp; the process ends with the context.
-
-    InputError where llama.cpp does not load it, with what llama.cpp wrote.
-    """
+def check_installed() -> None:
+    """InputError if llama.cpp is not installed."""
     try:
         import xllamacpp  # noqa: F401  (the process needs it)
     except ImportError as error:
@@ -161,6 +157,15 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
             "llama.cpp runs through a package that is not installed (xllamacpp): "
             "pip install 'mmq[gguf]'"
         ) from error
+
+
+@contextmanager
+def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
+    """The model of an exported folder in llama.cpp; the process ends with the context.
+
+    InputError where llama.cpp does not load it, with what llama.cpp wrote.
+    """
+    check_installed()
     count = threads or torch.get_num_threads()
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
     command += ["--threads", str(count), "--until-eof"]
