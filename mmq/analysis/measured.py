@@ -80,7 +80,7 @@ def measured_figure(
                 label=f"unquantized: {unquantized:.3g}",
             )  # fmt: skip
         theme.tidy(panel)
-        panel.legend(loc="lower right", framealpha=0.85, edgecolor="none", fontsize=8)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False)
     return figure
 
 

@@ -46,8 +46,7 @@ def measure(
 def table(result: MeasuredExport) -> str:
     """What a model and the unquantized one cost, as text."""
     model = result.model
-    engine = model.engine
-    head = f"{engine.name} {engine.version}, {engine.threads} threads, {model.processor}"
+    head = f"{model.engine}, {model.processor}"
     cells = [("", "exported", "unquantized", "ratio")]
     for name, title in ROWS.items():
         ratio = result.ratios.get(name)

@@ -15,6 +15,12 @@ class Engine:
     threads: int
     process: int
 
+    def __str__(self) -> str:
+        words = [f"{self.name} {self.version}".strip()]
+        if self.threads:
+            words.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+        return ", ".join(words)
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerTiming:

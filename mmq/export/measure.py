@@ -133,7 +133,7 @@ class Measurement:
     def __str__(self) -> str:
         speed, first = self.spread("tokens_per_second"), self.spread("first_token_seconds")
         parts = [
-            f"{self.engine.name} {self.engine.version}, {self.engine.threads} threads",
+            str(self.engine),
             f"loaded in {self.load:.3g} s",
             f"an answer of {self.answers[0].tokens} tokens in {self.seconds} s",
             f"first token after {first} s",

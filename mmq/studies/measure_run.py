@@ -95,8 +95,8 @@ def run_measure(options: MeasureOptions, quiet: bool = False) -> MeasuredExport:
         metrics = _metrics(result)
         run.log(params=where, metrics={f"measure/{k}": v for k, v in metrics.items()})
         setting = (
-            f"{engine.name} {engine.version}, {engine.threads} threads, {processor}, "
-            f"{workload.tokens} tokens, picture {workload.picture or 'generated'}"
+            f"{engine}, {processor}, {workload.tokens} tokens, "
+            f"{workload.picture or 'a generated picture'}"
         )
         if trial := str(facts.get("trial", "")):
             run.log(tags={"mmq.exported_from": trial})

@@ -23,7 +23,7 @@ from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
 from mmq.errors import InputError
 from mmq.system.variables import variables
-from mmq_plugins.targets.gguf_server import READY
+from mmq_plugins.targets.gguf_server import CONTEXT, READY
 
 TIMEOUT = 600  # seconds, for one answer
 SHOWN = 600  # characters of the log in an error
@@ -160,7 +160,9 @@ def check_installed() -> None:
 
 
 @contextmanager
-def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
+def running(
+    folder: Path, device: str, threads: int = 0, context: int = CONTEXT
+) -> Iterator[LlamaCpp]:
     """The model of an exported folder in llama.cpp; the process ends with the context.
 
     InputError where llama.cpp does not load it, with what llama.cpp wrote.
@@ -168,7 +170,7 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
     check_installed()
     count = threads or torch.get_num_threads()
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
-    command += ["--threads", str(count), "--until-eof"]
+    command += ["--threads", str(count), "--context", str(context), "--until-eof"]
     command += ["--gpu"] if device.startswith("cuda") else []
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
