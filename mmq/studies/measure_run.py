@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
-from mmq.export.facts import read_facts
+from mmq.export.facts import read_facts, scored_protocol
 from mmq.export.measure import (
     PROMPT,
     ExportedModel,
@@ -74,9 +74,10 @@ def run_measure(options: MeasureOptions, quiet: bool = False) -> MeasuredExport:
     folder = _folder(options)
     exported = ExportedModel.of(folder, device)
     build_target(exported.target, exported.options).check_engine()
+    facts = read_facts(folder)
+    scored_protocol(facts)  # InputError for a model that generates no text
     other, note = _unquantized(exported, options.unquantized)
     connect(options.experiment)
-    facts = read_facts(folder)
     title = f"measure {exported.target} {folder.name}"
     params = _params(exported, workload)
     with plain_run(options.experiment, title, params, kind="measure") as run:

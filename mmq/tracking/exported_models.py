@@ -16,7 +16,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 
 from mmq.contracts import registry
 from mmq.errors import InputError, unknown
-from mmq.export.facts import file_sizes, read_facts
+from mmq.export.facts import file_sizes, read_facts, scored_protocol
 from mmq.export.pictures import sample_picture
 from mmq.export.targets import target_class
 from mmq.system.disk import GIB, in_mib
@@ -30,7 +30,6 @@ from mmq.tracking.serving import (
     MAX_NEW_TOKENS,
     NUM_BEAMS,
     TEXT,
-    scored_protocol,
 )
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from mmq.contracts.images import BytesImage, FileImage, ImageRef
 from mmq.contracts.vlm import (
     AnswerFormat,
     AnswerProtocol,
-    GenerationConfig,
     Request,
     VisionLanguageModel,
 )
 from mmq.errors import InputError, unknown
-from mmq.export.facts import read_facts
+from mmq.export.facts import read_facts, scored_protocol
 from mmq.export.measure import ExportedModel
 from mmq.export.targets import build_target
 from mmq.system.device import resolve_device
@@ -102,21 +101,6 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
             raise unknown(FORMAT, name, formats)
         protocol = self._model.protocol(formats[name])
         return replace(protocol, config=replace(protocol.config, num_beams=1))
-
-
-def scored_protocol(facts: Mapping[str, Any]) -> AnswerProtocol:
-    """The prompt and decoding that an exported model was scored with.
-
-    InputError for a model that ranks pictures and texts.
-    """
-    options = facts.get("evaluator_options", {})
-    if options.get("prompt") is None:
-        raise InputError(
-            f"task: {facts.get('task')} generates no text; only models that do can be served"
-        )
-    names = {field.name for field in fields(GenerationConfig)}
-    config = GenerationConfig(**{name: options[name] for name in names & set(options)})
-    return AnswerProtocol(options["prompt"], config)
 
 
 def _request(protocol: AnswerProtocol, picture: ImageRef, text: str, name: str) -> Request:

@@ -9,7 +9,7 @@ from served import ALIAS
 
 import mmq
 from mmq.cli import main
-from mmq.export.facts import FACTS
+from mmq.export.facts import FACTS, write_facts
 
 
 def test_an_answer_is_measured_beside_16_bits_and_logged_with_its_trial(answer, capsys):
@@ -68,3 +68,9 @@ def test_a_folder_without_its_source_is_measured_without_ratios(answer, tmp_path
 def test_bad_input_is_refused_before_anything_is_opened(store_uri, capsys, command, reason):
     refused(["measure", *command])
     assert reason in capsys.readouterr().err
+
+
+def test_a_model_that_generates_no_text_is_refused_before_it_is_opened(tmp_path):
+    write_facts(tmp_path, {"target": "torch", "task": "retrieval", "evaluator_options": {}})
+    with pytest.raises(mmq.InputError, match="task: retrieval ranks pictures and texts"):
+        mmq.measure(tmp_path)
