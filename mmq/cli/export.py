@@ -1,11 +1,13 @@
 """`mmq export`: the chosen model, in the format of an engine, proven to be the one scored."""
 
+import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +26,11 @@ from mmq.export.verify import Proof
 from mmq.prepare import prepare
 from mmq.system.disk import in_mib
 from mmq.system.home import home
+
+if TYPE_CHECKING:
+    from mmq.tracking.model_registry import TrialOptions as LoggedTrialOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,10 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     if trial:
         _check_unchanged(prepared.eval_spec, trial.model_fingerprint, options.run)
     session = ExportSession.of(prepared, allocation, options.target, target)
+    if trial and not _is_trial(session, trial):
+        log.warning("The options given here differ from those of %s: this is another model, which "
+                    "is exported without that run's scores", options.run)  # fmt: skip
+        trial = None
     connect(options.experiment)
     name = str(session.plan.allocation)
     params = eval_spec_params(prepared.eval_spec) | {
@@ -93,7 +104,9 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(out / CARD, folder)
             run.log_folder(Path(folder))
-        served = register_export(run, out, options.register, options.run, trial_id)
+        served = register_export(
+            run, out, options.register, options.run if trial else "", trial_id
+        )
     click.echo(_summary(out, proof))
     for line in served.lines() if served else ():
         click.echo(line)
@@ -118,6 +131,20 @@ def _check_unchanged(eval_spec: EvalSpec, fingerprint: str, trial: str) -> None:
             f"fingerprint {eval_spec.model_fingerprint}, the trial's had {fingerprint}. Restore "
             f"the folder, or score it again and export that run"
         )
+
+
+def _is_trial(session: ExportSession, trial: "LoggedTrialOptions") -> bool:
+    """Whether an export is of a trial's model: the same allocation and quantizer options."""
+    plan, eval_spec = session.plan, session.prepared.eval_spec
+    options = {
+        f"quantizer.{name}": str(value)
+        for name, value in eval_spec.quantizer_options.items()
+        if value is not None
+    }
+    theirs = {k: v for k, v in trial.plugins.items() if k.startswith("quantizer.")}
+    allocation = BitAllocation.parse(trial.allocation).over(session.prepared.skeleton.components)
+    same = options == theirs and eval_spec.quantizer == trial.options.get("quantizer")
+    return same and allocation == plan.allocation
 
 
 def _scores(run_id: str) -> Mapping[str, Metric] | None:

@@ -11,14 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from mmq.contracts.images import FileImage, ImageRef
 from mmq.contracts.timing import AnswerTiming, Engine
-from mmq.contracts.vlm import AnswerFormat, Request, VisionLanguageModel
+from mmq.contracts.vlm import AnswerFormat, AnswerProtocol, Request, VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.pictures import sample_picture
 from mmq.system.processor import peak_bytes, processor_name, resident_bytes
@@ -147,11 +147,19 @@ def _answers(
 
 def time_answer(model: VisionLanguageModel, workload: Mapping[str, Any]) -> AnswerTiming:
     """Time a model's answer to the workload; InputError for one that generates no text."""
-    protocol = model.protocol(AnswerFormat.FREE)
+    protocol = _protocol(model)
     config = replace(protocol.config, max_new_tokens=workload["tokens"], num_beams=1, batch_size=1)
     picture = _picture(workload["picture"])
     request = Request((picture,), protocol.prompt(workload["prompt"]), "measured")
     return model.time_answer(request, config)
+
+
+def _protocol(model: VisionLanguageModel) -> AnswerProtocol:
+    """The model's protocol for free text, or for the first format that it supports."""
+    for answer_format in (AnswerFormat.FREE, *AnswerFormat):
+        with suppress(InputError):
+            return model.protocol(answer_format)
+    return model.protocol(AnswerFormat.FREE)  # raises the reason
 
 
 def _picture(path: str) -> ImageRef:

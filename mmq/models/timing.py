@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from mmq.contracts.timing import AnswerTiming, Engine
-from mmq.contracts.vlm import GenerationConfig, Request
+from mmq.contracts.vlm import GenerationConfig, Request, VisionLanguageModel
 
 if TYPE_CHECKING:
     from mmq.models.loaded import LoadedModel
@@ -49,22 +49,26 @@ def time_generation(
 
     A token is generated when the output layer returns; the call before the first token's, if there
     is one, reads the prompt. The vision encoder's time is that of its blocks. The model's stage
-    cache is not used.
+    cache is not used. A model without an output layer is timed by two answers.
     """
     exact = replace(config, num_beams=1, min_new_tokens=config.max_new_tokens)
+    head = getattr(model.module, "get_output_embeddings", lambda: None)()
+    if head is None:
+        return VisionLanguageModel.time_answer(model, request, exact)
     clock = _Clock(torch.cuda.synchronize if model.device.startswith("cuda") else _nothing)
-    with _clocked(model, clock), _uncached(model):
+    with _clocked(model, head, clock), _uncached(model):
         started = clock.now()
         model.generate([request], exact, lambda items, description: items)
         seconds = clock.now() - started
     tokens = clock.tokens[-config.max_new_tokens :]
-    spent = [b - a for a, b in zip(clock.vision_starts, clock.vision_ends, strict=True)]
+    starts, ends = clock.vision_starts, clock.vision_ends
+    complete = len(starts) == len(ends) > 0  # some models do not run their last block
     return AnswerTiming(
         seconds=seconds,
         tokens=len(tokens),
         first_token=tokens[0] - started,
         decoding=tokens[-1] - tokens[0],
-        vision=sum(spent) if spent else None,
+        vision=sum(ends) - sum(starts) if complete else None,
     )
 
 
@@ -73,10 +77,9 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _clocked(model: "LoadedModel", clock: _Clock) -> Iterator[None]:
-    """The model with hooks that tell the clock about its vision blocks and its output layer."""
-    module: Any = model.module
-    hooks = [module.get_output_embeddings().register_forward_hook(clock.marking(clock.tokens))]
+def _clocked(model: "LoadedModel", head: nn.Module, clock: _Clock) -> Iterator[None]:
+    """The model with hooks on its vision blocks and its output layer."""
+    hooks = [head.register_forward_hook(clock.marking(clock.tokens))]
     if blocks := vision_blocks(model):
         hooks += [
             blocks[0].register_forward_pre_hook(clock.marking(clock.vision_starts)),

@@ -52,8 +52,8 @@ class ServedAs:
         """What to tell the user."""
         where = "a copy of the files" if self.copied else "a reference to the folder"
         return [
-            f"Registered as {self.address}, with {where}.",
-            f"Serve it:  mlflow models serve -m {self.address} --env-manager local",
+            f"MLflow model: {self.address}, with {where}.",
+            f"Serve it: mlflow models serve -m {self.address} --env-manager local",
         ]
 
 
@@ -88,7 +88,7 @@ def register_export(
         if not name:
             return ServedAs(f"models:/{model_id}", copied)
         number = _add_version(run, name, alias, model_id, folder, trial_run)
-    except STORE_ERRORS as error:
+    except (*STORE_ERRORS, OSError) as error:
         log.warning("%s is exported and not registered (%s)", folder, error)
         return None
     return ServedAs(f"models:/{name}@{alias}" if alias else f"models:/{name}/{number}", copied)

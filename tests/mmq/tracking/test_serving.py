@@ -16,7 +16,8 @@ from exporting import session_for
 from mlflow.exceptions import MlflowException
 from served import ALIAS, QUESTION, picture
 
-from mmq.export.facts import FACTS
+from mmq.cli import main
+from mmq.export.facts import FACTS, read_facts
 from mmq.export.pictures import sample_picture
 from mmq.tracking import exported_models, serving
 from mmq.tracking.exported_models import check_register, save_model
@@ -207,3 +208,14 @@ def test_large_folders_are_referenced_unless_told_otherwise(answer, monkeypatch)
     assert exported_models.register_export(None, answer.folder, "no") is None
     with pytest.raises(ValueError, match="Unknown register 'coppy'. Did you mean 'copy'"):
         check_register("coppy")
+
+
+def test_another_allocation_does_not_become_a_version_of_the_answer(answer, tmp_path, caplog):
+    alias = ALIAS.partition("@")[2]
+    before = answer.client.get_model_version_by_alias("mine", alias).version
+    command = ["export", "--run", ALIAS, "--bits", "llm=4", "--no-verify"]
+    main([*command, "--out", str(tmp_path / "other")])
+    assert "this is another model, which is exported without that run's scores" in caplog.text
+    assert answer.client.get_model_version_by_alias("mine", alias).version == before
+    assert read_facts(tmp_path / "other")["trial"] == ""
+    assert read_facts(answer.folder)["trial"]
