@@ -3,8 +3,8 @@
     cost = time_answers({"mine": ExportedModel.of(Path("./mine"), "cpu")})["mine"]
     cost.seconds.median, cost.peak_bytes
 
-Each model is opened in a process of its own. Rounds of one answer per model alternate, so that
-whatever else the machine does meets all of them alike; ratios are taken within each round.
+Each model is opened in a process of its own. In each round every model gives one answer, so that
+other load on the machine slows all of them alike; ratios are computed within each round.
 """
 
 import os
@@ -27,15 +27,15 @@ from mmq.system.disk import in_mib
 from mmq.system.processor import peak_bytes, processor_name
 
 PROMPT = "Describe the picture."
-QUICK_REPEATS, QUICK_TOKENS = 3, 16  # of a model that is open anyway
+QUICK_REPEATS, QUICK_TOKENS = 3, 16  # of a model that is already open
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What every model is asked, again and again.
+    """The question that every model answers repeatedly.
 
-    picture: a file; "" for a generated one of 336 x 336 pixels. tokens: that each answer has,
-    whatever the model would say. threads: 0 for PyTorch's number.
+    picture: a file; "" for a generated one of 336 x 336 pixels. tokens: the length of each answer,
+    past any end-of-text token. threads: of the processor; 0 for PyTorch's default.
     """
 
     repeats: int = 5
@@ -162,9 +162,9 @@ class Measurement:
 
 
 def ratios(one: Measurement, other: Measurement) -> dict[str, Spread]:
-    """The first model's values divided by the second's, per round; bytes and loading as they are.
+    """The first model's values divided by the second's: per round, where there are rounds.
 
-    Both were measured together.
+    Both must come from the same call of `time_answers`.
     """
     result: dict[str, Spread | None] = {"load_seconds": _ratio([one.load], [other.load])}
     for name, value in PER_ANSWER.items():
@@ -184,8 +184,8 @@ def time_answers(
 ) -> dict[str, Measurement]:
     """Open all models at once, let them answer in turns, and return their costs by name.
 
-    A first round is not counted. InputError for a folder that its target cannot open, with the
-    engine's reason, and where the memory does not suffice for all of them.
+    The first round is a warm-up and is not counted. InputError, with the engine's reason, for a
+    folder that its target cannot open, and for more models than fit into memory.
     """
     workload = workload or Workload()
     _check_memory([model.folder for model in models.values()])
@@ -220,9 +220,9 @@ def time_answers(
 def measure_opened(
     model: VisionLanguageModel, folder: Path, device: str, load: float
 ) -> Measurement:
-    """The cost of a few answers of a model that is open anyway.
+    """The cost of a few answers of a model that is already open.
 
-    Without the peak memory if the engine runs in this process, which did other things before.
+    peak_bytes is None if the engine runs in this process, which did other work before.
     """
     workload = asdict(Workload(repeats=QUICK_REPEATS, tokens=QUICK_TOKENS))
     answers = [time_answer(model, workload) for _ in range(QUICK_REPEATS + 1)]
@@ -249,7 +249,7 @@ def _check_memory(folders: Sequence[Path]) -> None:
 
 
 def check_exported(folder: Path) -> Mapping[str, Any]:
-    """What an exported folder says about itself; InputError for a folder that is none."""
+    """The facts in an exported folder; InputError for any other folder."""
     for suffix, state in ((UNVERIFIED, "failed its proof"), (PARTIAL, "is not complete")):
         if folder.name.endswith(suffix):
             raise InputError(

@@ -104,7 +104,7 @@ def _exchange(
 def main() -> None:
     """Open the model of the first line, then time one answer per line."""
     lines, out = sys.stdin, os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keep what libraries print out of the answers
 
     def reply(answer: Mapping[str, Any]) -> None:
         out.write(json.dumps(answer) + "\n")

@@ -73,7 +73,7 @@ def time_generation(
 
 
 def _nothing() -> None:
-    """The processor has finished when a call returns."""
+    """Calls on the CPU return when they are done."""
 
 
 @contextmanager

@@ -117,9 +117,9 @@ def _folder(options: MeasureOptions) -> Path:
     return folder.absolute()
 
 
-def _unquantized(exported: ExportedModel, wanted: bool) -> tuple[ExportedModel | None, str]:
+def _unquantized(exported: ExportedModel, enabled: bool) -> tuple[ExportedModel | None, str]:
     """The unquantized model in the same engine; else why it is not measured."""
-    if not wanted:
+    if not enabled:
         return None, "no ratios: the unquantized model was not measured (--unquantized false)"
     try:
         return unquantized(exported), ""

@@ -49,7 +49,7 @@ class ServedAs:
     copied: bool
 
     def lines(self) -> list[str]:
-        """What to tell the user."""
+        """The address, and the command that serves the model."""
         where = "a copy of the files" if self.copied else "a reference to the folder"
         return [
             f"MLflow model: {self.address}, with {where}.",
@@ -206,8 +206,8 @@ def _add_version(
     description = _description(folder, facts)
     if alias:
         answer = client.get_model_version_by_alias(name, alias)
-        kept = ("allocation", "bpw", "score")
-        tags |= {key: value for key, value in answer.tags.items() if key in kept}
+        names = ("allocation", "bpw", "score")
+        tags |= {key: value for key, value in answer.tags.items() if key in names}
         description = f"{(answer.description or '').partition(EXPORTED)[0]}{EXPORTED}{description}"
     created = client.create_model_version(
         name,
