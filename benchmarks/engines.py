@@ -1,78 +1,39 @@
-"""What a quantized model costs in its engine: memory and speed beside 16 bits.
+"""What a quantized model costs in each installed engine, beside 16 bits.
 
-    python benchmarks/engines.py [--bits 4] [--group-size 32] [--blocks 6] [--width 4096]
-                                 [--repeats 5] [--threads 1] [--mmap]
+    python benchmarks/engines.py [--targets gguf,openvino] [--bits 4] [--group-size 32]
+                                 [--blocks 6] [--width 4096] [--repeats 5] [--threads 1]
 
-A LLaVA of real width with a few blocks of random weights is exported to GGUF twice, at 16 bits
-and at `--bits`. Both run in llama.cpp at once, each in a process of its own, and take turns:
-prompts of 128 tokens, then 24 generated tokens, without a picture. Printed are medians with their
-spread, and ratios to 16 bits: absolute numbers are those of this machine now, ratios hold on
-others.
+A LLaVA of real width with a few blocks of random weights is exported for every target whose engine
+is installed, at 16 bits and at `--bits`. Both are open at once, each in a process of its own, and
+take turns as in `mmq measure`: a small picture and a prompt of about 128 tokens, then 24 generated
+tokens. Printed are medians with their spread, and ratios to 16 bits: absolute numbers are those of
+this machine now, ratios hold on others.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from mmq_plugins.embedded import llava_checkpoint
-from mmq_plugins.targets.gguf import Gguf
-from mmq_plugins.targets.gguf_server import READY
 
-from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
+from mmq.contracts import registry
+from mmq.contracts.target import ExportedLayer, ExportSource, Target, WeightSpec
+from mmq.errors import InputError
+from mmq.export.facts import write_facts
+from mmq.export.layers import Checkpoint
+from mmq.export.measure import ExportedModel, Measurement, Workload, ratios, time_answers
+from mmq.export.targets import build_target
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
 from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import round_to_nearest
 
-PROMPT, GENERATED = 128, 24  # tokens
+PROMPT, TOKENS = "red green blue " * 24, 24
+CONTEXT = 512  # tokens; engines reserve memory for all of them
 MIB = 2**20
-
-
-@dataclass
-class Running:
-    """A model in llama.cpp and what was measured of it."""
-
-    name: str
-    address: str
-    process: int
-    load: float
-    prompt: list[float] = field(default_factory=list)  # tokens per second
-    decode: list[float] = field(default_factory=list)
-
-    def ask(self, number: int) -> None:
-        """Read a prompt that was not read before, and generate."""
-        body = {
-            "prompt": [5 + (k * 7 + number) % 400 for k in range(PROMPT)],
-            "n_predict": GENERATED,
-            "temperature": 0,
-            "cache_prompt": False,
-            "ignore_eos": True,
-        }
-        call = urllib.request.Request(
-            f"{self.address}/completion",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(call, timeout=600) as response:
-            timings = json.load(response)["timings"]
-        self.prompt.append(timings["prompt_per_second"])
-        self.decode.append(timings["predicted_per_second"])
-
-    def memory(self) -> float:
-        """Resident memory at most, in MiB."""
-        status = Path(f"/proc/{self.process}/status").read_text()
-        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(peak) / 1024
+HEAD = ("engine", "target", "bits", "files MiB", "load s", "peak MiB", "first token s", "tokens/s")
 
 
 def save_model(folder: Path, blocks: int, width: int) -> None:
@@ -84,7 +45,7 @@ def save_model(folder: Path, blocks: int, width: int) -> None:
     text.hidden_size, text.num_hidden_layers = width, blocks
     text.intermediate_size = width * 11 // 4 // 256 * 256
     text.num_attention_heads = text.num_key_value_heads = width // 128
-    text.head_dim, text.max_position_embeddings = 128, 512
+    text.head_dim, text.max_position_embeddings = 128, CONTEXT
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float16)
@@ -95,56 +56,67 @@ def save_model(folder: Path, blocks: int, width: int) -> None:
     LlavaProcessor.from_pretrained(llava_checkpoint()).save_pretrained(folder)
 
 
-def export(source: Path, out: Path, bits: int, group_size: int) -> None:
-    """Write a model to GGUF; 16 bits are not quantized."""
-    model = load_model(str(source), "float16")
+def export(name: str, target: Target, source: Path, out: Path, spec: WeightSpec | None) -> None:
+    """Write a model for a target; None: 16 bits. InputError if the target refuses the weights."""
+    outline = skeleton(str(source))
+    layers = outline.components["llm"].layers
+    specs = {} if spec is None else {layer.name: spec for layer in layers}
+    for layer in layers if spec else ():
+        if reason := target.refusal(spec, layer.shape, "llm"):
+            raise InputError(f"target: {name} refuses {spec}: {reason}")
+    stored = Checkpoint.open(source, outline).names
+    export_source = ExportSource(source, outline, "float16", stored=stored, specs=specs)
     out.mkdir()
-
-    def layers() -> Iterator[ExportedLayer]:
-        for name, component in model.components.items():
-            for layer in component.layers:
-                weight = layer.module.weight.detach()
-                if bits < 16 and name == "llm":
-                    yield ExportedLayer(
-                        layer.name,
-                        name,
-                        round_to_nearest(weight, bits, group_size, MappingType.SYMMETRIC),
-                    )
-
-    specs = {
-        layer.name: WeightSpec(bits, group_size)
-        for layer in model.components["llm"].layers
-        if bits < 16
-    }
-    Gguf().export(
-        ExportSource(source, skeleton(str(source)), "float16", specs=specs), layers(), out
-    )
+    if spec is None:
+        target.export_unquantized(export_source, out)
+    else:
+        target.export(export_source, quantized(source, spec), out)
+    write_facts(out, {"target": name, "dtype": "float16"})
 
 
-@contextmanager
-def serving(name: str, folder: Path, threads: int, mmap: bool) -> Iterator[Running]:
-    """A folder's model in llama.cpp."""
-    command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
-    command += ["--threads", str(threads), "--context", "512", "--until-eof"]
-    command += [] if not mmap else ["--mmap"]
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        address = next(line for line in process.stdout if line.startswith(READY))
-        load = time.perf_counter() - start
-        yield Running(name, address.removeprefix(READY).strip(), process.pid, load)
-        process.kill()
+def quantized(source: Path, spec: WeightSpec) -> Iterator[ExportedLayer]:
+    """The language model's layers, rounded to nearest."""
+    for layer in load_model(str(source), "float16").components["llm"].layers:
+        weight = layer.module.weight.detach()
+        codes = round_to_nearest(weight, spec.bits, spec.group_size, MappingType.SYMMETRIC)
+        yield ExportedLayer(layer.name, "llm", codes)
 
 
-def spread(values: list[float]) -> str:
-    """The median, least and greatest of some values."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+def options_of(target: str, threads: int) -> dict[str, str]:
+    """Options that make engines comparable."""
+    return {"context": str(CONTEXT), "threads": str(threads)} if target == "gguf" else {}
+
+
+def measured(
+    name: str, source: Path, folder: Path, spec: WeightSpec, workload: Workload
+) -> tuple[Measurement, Measurement]:
+    """Costs of the 16-bit model and of the quantized one."""
+    options = options_of(name, workload.threads)
+    target = build_target(name, options)
+    target.check_engine()
+    models = {}
+    for label, kind in (("16", None), (str(spec.bits), spec)):
+        export(name, target, source, folder / label, kind)
+        models[label] = ExportedModel(folder / label, name, options)
+    costs = time_answers(models, workload, quiet=True)
+    return costs["16"], costs[str(spec.bits)]
+
+
+def rows(name: str, bits: int, plain: Measurement, small: Measurement) -> list[Sequence[str]]:
+    """The table's rows of one engine."""
+    lines: list[Sequence[str]] = []
+    for width, cost in ((16, plain), (bits, small)):
+        peak = "" if cost.peak_bytes is None else f"{cost.peak_bytes / MIB:.0f}"
+        lines.append((
+            cost.engine.name, name, str(width), f"{cost.file_bytes / MIB:.0f}",
+            f"{cost.load:.1f}", peak, str(cost.spread("first_token_seconds")),
+            str(cost.spread("tokens_per_second")),
+        ))  # fmt: skip
+    ratio = ratios(small, plain)
+    columns = ("file_bytes", "load_seconds", "peak_bytes", "first_token_seconds",
+               "tokens_per_second")  # fmt: skip
+    cells = [f"{ratio[key].median:.2f}" if key in ratio else "" for key in columns]
+    return [*lines, (plain.engine.name, name, "ratio", *cells)]
 
 
 def main() -> None:
@@ -152,47 +124,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--targets", default="", help="all that are installed if empty")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-size", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--mmap", action="store_true", help="map files instead of reading them")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+    names = arguments.targets.split(",") if arguments.targets else []
+    names = names or [plugin.name for plugin in registry.installed("target")]
+    spec = WeightSpec(arguments.bits, arguments.group_size)
+    workload = Workload(arguments.repeats, TOKENS, prompt=PROMPT, threads=arguments.threads)
+    print(f"| {' | '.join(HEAD)} |\n{'|---' * len(HEAD)}|")
+    with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
         save_model(source, arguments.blocks, arguments.width)
-        models = []
-        for name, bits in (("16", 16), (str(arguments.bits), arguments.bits)):
-            export(source, Path(scratch) / name, bits, arguments.group_size)
-            folder = Path(scratch) / name
-            models.append(
-                stack.enter_context(serving(name, folder, arguments.threads, arguments.mmap))
-            )
-        for number in range(arguments.repeats + 1):
-            for model in models:
-                model.ask(number)
-        print_table(models, Path(scratch))
-
-
-def print_table(models: list[Running], folder: Path) -> None:
-    """Print what was measured, and ratios to the first model."""
-    print("| engine | bits | file MiB | load s | peak MiB | prompt tokens/s | decode tokens/s |")
-    print("|---|---|---|---|---|---|---|")
-    for model in models:
-        size = (folder / model.name / "model.gguf").stat().st_size / MIB
-        print(
-            f"| llama.cpp | {model.name} | {size:.0f} | {model.load:.1f} | {model.memory():.0f} | "
-            f"{spread(model.prompt[1:])} | {spread(model.decode[1:])} |"
-        )
-    plain, small = models
-    memory = small.memory() / plain.memory()
-    prompt, decode = (
-        statistics.median(a / b for a, b in zip(one[1:], other[1:], strict=True))
-        for one, other in ((small.prompt, plain.prompt), (small.decode, plain.decode))
-    )
-    print(f"| ratio | | | | {memory:.2f} | {prompt:.2f} | {decode:.2f} |")
+        for name in names:
+            folder = Path(scratch) / name.replace(":", "-")
+            folder.mkdir()
+            try:
+                costs = measured(name, source, folder, spec, workload)
+            except InputError as error:
+                print(f"{name} is left out: {error}")
+                continue
+            for row in rows(name, arguments.bits, *costs):
+                print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmq.api import evaluate as evaluate
     from mmq.api import grid as grid
     from mmq.api import load_study as load_study
+    from mmq.api import measure as measure
     from mmq.api import search as search
     from mmq.api import sweep as sweep
     from mmq.errors import InputError as InputError
@@ -48,6 +49,7 @@ _PLACES = {
     "evaluate": "mmq.api",
     "grid": "mmq.api",
     "load_study": "mmq.api",
+    "measure": "mmq.api",
     "search": "mmq.api",
     "sweep": "mmq.api",
 }

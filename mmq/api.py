@@ -34,6 +34,7 @@ from mmq.studies.designs_run import (
     run_design,
 )
 from mmq.studies.front import Results
+from mmq.studies.measure_run import MeasuredExport, MeasureOptions, run_measure
 from mmq.studies.quantizer_study import QuantizerStudyOptions
 from mmq.studies.single import BaselineOptions, run_single, unquantized
 from mmq.studies.study import Study
@@ -127,6 +128,20 @@ class AnalyzeArguments(TypedDict, total=False):
     experiment: str
 
 
+class MeasureArguments(TypedDict, total=False):
+    """What to ask an exported model. run: in place of a folder, a run or models:/NAME@ALIAS."""
+
+    run: str
+    unquantized: bool
+    repeats: int
+    tokens: int
+    picture: str | Path
+    prompt: str
+    threads: int
+    device: str
+    experiment: str
+
+
 def evaluate(bits: Allocation | None = None, **arguments: Unpack[EvalArguments]) -> TrialRecord:
     """Quantize by one allocation, score it and log it; unquantized without `bits`.
 
@@ -179,6 +194,12 @@ def analyze(*studies: str | Study, **arguments: Unpack[AnalyzeArguments]) -> Log
     names = ",".join(each if isinstance(each, str) else each.name for each in studies)
     options, _ = read_arguments(AnalyzeOptions, {**arguments, "study": names})
     return run_analysis(options)
+
+
+def measure(folder: str | Path = "", **arguments: Unpack[MeasureArguments]) -> MeasuredExport:
+    """Time an exported model beside the unquantized one, in the same engine."""
+    options, _ = read_arguments(MeasureOptions, {**arguments, "path": folder})
+    return run_measure(options, quiet=True)
 
 
 def load_study(name: str, experiment: str = "", quantizer: str = "") -> Study:

@@ -67,6 +67,22 @@ def store_uri(empty_store, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(None)
 
 
+@pytest.fixture(scope="session")
+def exported_answer(tmp_path_factory, empty_store):
+    """The answer of a search, exported for llama.cpp and registered in a store of its own."""
+    pytest.importorskip("xllamacpp", reason="needs mmq[gguf]")
+    from served import export_answer
+
+    return export_answer(tmp_path_factory.mktemp("answer"), empty_store)
+
+
+@pytest.fixture
+def answer(exported_answer):
+    """The same, its store in use."""
+    with exported_answer.in_use():
+        yield exported_answer
+
+
 @pytest.fixture
 def evaluated(monkeypatch):
     """The allocations that were really evaluated, each with its quantizer."""

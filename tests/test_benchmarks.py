@@ -117,8 +117,18 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             "| 64x128 | 128 | 1 | ",
         ),
         (
-            ["engines.py", "--width", "256", "--blocks", "2", "--repeats", "1"],
-            "| llama.cpp | 4 | ",
+            [
+                "engines.py",
+                "--targets",
+                "gguf",
+                "--width",
+                "256",
+                "--blocks",
+                "2",
+                "--repeats",
+                "1",
+            ],
+            "| llama.cpp | gguf | 4 | ",
         ),
     ],
 )

@@ -25,6 +25,7 @@ from mmq.cli.quantize import QuantizeOptions
 from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
 from mmq.cli.trial import BaselineOptions, TrialOptions
 from mmq.contracts import registry
+from mmq.studies.measure_run import MeasureOptions
 from mmq.studies.quantizer_study import QuantizerStudyOptions
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ CONFIGS = {
     "status": ("status", StatusOptions),
     "trial": ("trial", TrialOptions),
     "export": ("export", ExportOptions),
+    "measure": ("measure", MeasureOptions),
     "quantize": ("quantize", QuantizeOptions),
     "sweep-uniform": ("sweep-uniform", SweepOptions),
     "ablate": ("ablate", AblateOptions),

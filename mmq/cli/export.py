@@ -1,11 +1,13 @@
 """`mmq export`: the chosen model, in the format of an engine, proven to be the one scored."""
 
+import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +27,11 @@ from mmq.prepare import prepare
 from mmq.system.disk import in_mib
 from mmq.system.home import home
 
+if TYPE_CHECKING:
+    from mmq.tracking.model_registry import TrialOptions as LoggedTrialOptions
+
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions(TrialOptions):
@@ -36,6 +43,11 @@ class ExportOptions(TrialOptions):
         False, "Skip reading back, asking the engine, and weighing the files."
     )
     verify_samples: int = option(32, "Ask the engine about this many samples, e.g. 100.")
+    register: str = option(
+        "auto",
+        "Log an MLflow model to serve: copy the files, reference the folder, or no; auto: copy up "
+        "to 1 GiB.",
+    )
 
 
 @click.command("export")
@@ -46,6 +58,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     The folder appears whole or not at all. The same command resumes after a kill.
     """
     from mmq.tracking import connect, plain_run, trial_options
+    from mmq.tracking.exported_models import check_register, register_export
     from mmq.tracking.params import eval_spec_params
 
     if options.verify_samples < 1:
@@ -53,8 +66,11 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
             f"verify_samples: {options.verify_samples} is not at least 1; give --no-verify to "
             f"skip the proof"
         )
+    check_register(options.register)
     own, plugin_options = split_options(options.target, plugin_options)
     target = build_target(options.target, own)
+    if not options.no_verify:
+        target.check_engine()
     trial = trial_options(options.run) if options.run else None
     if trial:
         options, plugin_options = _as_in_trial(options, plugin_options)
@@ -65,11 +81,15 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     if trial:
         _check_unchanged(prepared.eval_spec, trial.model_fingerprint, options.run)
     session = ExportSession.of(prepared, allocation, options.target, target)
+    if trial and not _is_trial(session, trial):
+        log.warning("The options given here differ from those of %s: this is another model, which "
+                    "is exported without that run's scores", options.run)  # fmt: skip
+        trial = None
     connect(options.experiment)
     name = str(session.plan.allocation)
     params = eval_spec_params(prepared.eval_spec) | {
         "export.target": options.target,
-        "export.out": str(out),
+        "export.out": str(out.absolute()),
         **{f"target.{option}": value for option, value in own.items()},
     }
     tags = {"mmq.allocation": name} | ({"mmq.exported_from": trial.run_id} if trial else {})
@@ -77,12 +97,19 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     with plain_run(options.experiment, title, params, kind="export") as run:
         run.log(tags=tags)
         samples = 0 if options.no_verify else options.verify_samples
-        report, proof = session.run(out, samples, _scores(trial.run_id) if trial else None)
+        trial_id = trial.run_id if trial else ""
+        scores = _scores(trial_id) if trial_id else None
+        report, proof = session.run(out, samples, scores, trial_id)
         run.log(metrics=_metrics(out, proof))
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(out / CARD, folder)
             run.log_folder(Path(folder))
+        served = register_export(
+            run, out, options.register, options.run if trial else "", trial_id
+        )
     click.echo(_summary(out, proof))
+    for line in served.lines() if served else ():
+        click.echo(line)
     for note in report.notes:
         click.echo(f"Note: {note}")
 
@@ -104,6 +131,20 @@ def _check_unchanged(eval_spec: EvalSpec, fingerprint: str, trial: str) -> None:
             f"fingerprint {eval_spec.model_fingerprint}, the trial's had {fingerprint}. Restore "
             f"the folder, or score it again and export that run"
         )
+
+
+def _is_trial(session: ExportSession, trial: "LoggedTrialOptions") -> bool:
+    """Whether an export is of a trial's model: the same allocation and quantizer options."""
+    plan, eval_spec = session.plan, session.prepared.eval_spec
+    options = {
+        f"quantizer.{name}": str(value)
+        for name, value in eval_spec.quantizer_options.items()
+        if value is not None
+    }
+    theirs = {k: v for k, v in trial.plugins.items() if k.startswith("quantizer.")}
+    allocation = BitAllocation.parse(trial.allocation).over(session.prepared.skeleton.components)
+    same = options == theirs and eval_spec.quantizer == trial.options.get("quantizer")
+    return same and allocation == plan.allocation
 
 
 def _scores(run_id: str) -> Mapping[str, Metric] | None:
@@ -139,10 +180,13 @@ def _metrics(out: Path, proof: Proof | None) -> dict[str, float]:
             "export/score_simulated": outputs.simulated.value,
             "export/score_gray_pictures": outputs.blind.value,
         }
+    if proof.cost is not None:
+        metrics |= {f"export/{name}": value for name, value in proof.cost.metrics().items()}
     return metrics
 
 
 def _summary(out: Path, proof: Proof | None) -> str:
     size = sum(file_sizes(out).values())
     lines = [f"Exported to {out} ({in_mib(size)}); {out / CARD} says how to run it."]
-    return "\n".join([*lines, *(proof.lines() if proof else ["Not verified."])])
+    lines += proof.lines() if proof else ["Not verified."]
+    return "\n".join([*lines, *([str(proof.cost)] if proof and proof.cost else [])])

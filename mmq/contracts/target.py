@@ -148,9 +148,16 @@ class Target(ABC):
         The folder is empty, or holds what a killed export of the same model left in it.
         """
 
+    def export_unquantized(self, source: ExportSource, folder: Path) -> None:
+        """Write the unquantized model, for its cost in the same engine; source.specs is empty."""
+        self.export(source, (), folder)
+
     @abstractmethod
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, read by an independent reader."""
+
+    def check_engine(self) -> None:  # noqa: B027  (many formats need no package of their own)
+        """InputError that names the extra to install, where the engine is missing."""
 
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:

@@ -5,15 +5,18 @@ that implements `VisionLanguageModel.generate` can be scored: a model in this pr
 engine.
 """
 
+import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mmq.contracts.images import ImageRef
+from mmq.contracts.timing import AnswerTiming, Engine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +105,26 @@ class VisionLanguageModel(ABC):
     def render(self, request: Request) -> str:
         """The prompt with the model's chat template applied."""
         return request.prompt
+
+    def engine(self) -> Engine:
+        """What computes the answers; this process, unless overridden."""
+        return Engine(type(self).__name__, "", 0, os.getpid())
+
+    def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
+        """The time of an answer of exactly `config.max_new_tokens` tokens, decoded greedily.
+
+        By default two answers are generated, the first of one token: `generate` must generate
+        `min_new_tokens`. Engines that report their own timings override this.
+        """
+        spent = []
+        for tokens in (1, config.max_new_tokens):
+            exact = replace(config, max_new_tokens=tokens, min_new_tokens=tokens)
+            started = time.perf_counter()
+            self.generate([request], exact, lambda items, description: items)
+            spent.append(time.perf_counter() - started)
+        first, seconds = spent
+        decoding = max(0.0, seconds - first)
+        return AnswerTiming(seconds, config.max_new_tokens, first, decoding)
 
 
 class ImageTextMatcher(Protocol):

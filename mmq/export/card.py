@@ -34,6 +34,7 @@ def model_card(
         "## Bits\n\n" + _bits(plan, report),
         "## Scores\n\n" + _scores(plan, proof, scores),
         "## Size\n\n" + _size(plan, folder),
+        *([f"## Speed\n\n{proof.cost}."] if proof and proof.cost else []),
         "## Run it\n\n" + "\n\n".join(f"```bash\n{command}\n```" for command in commands),
         "## Proof\n\n" + _list(proof.lines() if proof else ["not verified (--no-verify)"]),
     ]  # fmt: skip

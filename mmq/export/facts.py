@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mmq.contracts.vlm import AnswerProtocol, GenerationConfig
+from mmq.errors import InputError
 from mmq.system.disk import naming
 
 FACTS = "mmq_export.json"
 CARD = "README.md"
+PARTIAL = ".partial"  # ends the name of a folder that is being written
+UNVERIFIED = ".unverified"  # and of one that failed its proof
 OWN = (FACTS, CARD)  # files that mmq adds to those of the format
 
 
@@ -35,6 +40,22 @@ def trial_dtype(folder: Path) -> str:
 def task(folder: Path) -> str:
     """The task that the model was scored on."""
     return str(read_facts(folder).get("task", "vqa"))
+
+
+def scored_protocol(facts: Mapping[str, Any]) -> AnswerProtocol:
+    """The prompt and decoding that an exported model was scored with.
+
+    InputError for a model that ranks pictures and texts.
+    """
+    options = facts.get("evaluator_options", {})
+    if options.get("prompt") is None:
+        raise InputError(
+            f"task: {facts.get('task')} ranks pictures and texts; only models that generate text "
+            f"can be served or measured"
+        )
+    names = {field.name for field in fields(GenerationConfig)}
+    config = GenerationConfig(**{name: options[name] for name in names & set(options)})
+    return AnswerProtocol(options["prompt"], config)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

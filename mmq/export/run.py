@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mmq.contracts import options as plugin_options
 from mmq.contracts.metric import Metric
 from mmq.contracts.target import ExportedLayer, ExportReport, WeightSpec
 from mmq.errors import InputError
 from mmq.export.card import model_card
-from mmq.export.facts import CARD, FACTS, file_sizes, read_facts, write_facts
+from mmq.export.facts import CARD, FACTS, PARTIAL, UNVERIFIED, file_sizes, read_facts, write_facts
 from mmq.export.layers import ModelLayers
 from mmq.export.plan import ExportPlan
 from mmq.export.verify import Proof, UnverifiedError
@@ -24,8 +25,6 @@ from mmq.system.disk import check_writable, free, free_text, in_mib, naming
 from mmq.tensors.quantized_weight import QuantizedWeight
 
 log = logging.getLogger(__name__)
-PARTIAL = ".partial"
-UNVERIFIED = ".unverified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +59,16 @@ def export_model(
     prove: Prove | None = None,
     scores: Mapping[str, Metric] | None = None,
     quiet: bool = False,
+    trial: str = "",
 ) -> tuple[ExportReport, Proof | None]:
     """Write a planned export to `out`, prove it, and give it its name.
 
     It is written into `out`.partial; the same export resumes there after a kill. prove: of the
     written folder; a proof that fails leaves it under `out`.unverified and is an UnverifiedError.
-    scores: of the trial, for the model card.
+    scores: of the trial, for the model card. trial: the id of its run.
     """
     check_output(out)
-    with _partial_folder(plan, out) as partial:
+    with _partial_folder(plan, out, trial) as partial:
         written = _write(plan, layers, partial, quiet)
         proof = None if prove is None else prove(written)
         card = model_card(plan, written.report, proof, partial, out, scores)
@@ -99,7 +99,7 @@ def _write(plan: ExportPlan, layers: ModelLayers, folder: Path, quiet: bool) -> 
 
 
 @contextmanager
-def _partial_folder(plan: ExportPlan, out: Path) -> Iterator[Path]:
+def _partial_folder(plan: ExportPlan, out: Path, trial: str = "") -> Iterator[Path]:
     """The folder to write into, held by this process: a new one, or that of the same export."""
     partial = out.with_name(f"{out.name}{PARTIAL}")
     if partial.is_dir() and read_facts(partial).get("key") != plan.key:
@@ -123,7 +123,7 @@ def _partial_folder(plan: ExportPlan, out: Path) -> Iterator[Path]:
             ) from error
         if read_facts(partial):
             log.warning("%s is from an export that did not end; it resumes there", partial)
-        write_facts(partial, _facts(plan))
+        write_facts(partial, {**_facts(plan), "trial": trial})
         yield partial
     finally:
         os.close(lock)
@@ -145,6 +145,7 @@ def _facts(plan: ExportPlan) -> dict[str, object]:
     return {
         "key": plan.key,
         "target": plan.target_name,
+        "target_options": plugin_options.values(plan.target),
         "model": eval_spec.model,
         "model_fingerprint": eval_spec.model_fingerprint,
         "dtype": eval_spec.dtype,
@@ -152,6 +153,7 @@ def _facts(plan: ExportPlan) -> dict[str, object]:
         "quantizer": eval_spec.quantizer,
         "quantizer_options": dict(eval_spec.quantizer_options),
         "task": eval_spec.evaluator,
+        "evaluator_options": dict(eval_spec.evaluator_options),
         "prompt": eval_spec.rendered_prompt,
         "bytes": plan.promised_bytes,
     }

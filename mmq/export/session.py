@@ -12,13 +12,11 @@ from mmq.artifacts.store import Store
 from mmq.contracts.metric import Metric
 from mmq.contracts.target import ExportReport, Target
 from mmq.contracts.vlm import VisionLanguageModel
-from mmq.errors import InputError
 from mmq.export.layers import ModelLayers, outline_model
 from mmq.export.plan import ExportPlan, plan_export
 from mmq.export.run import Written, export_model
+from mmq.export.side_files import source_folder
 from mmq.export.verify import Proof, first_samples, prove_bytes, prove_outputs, prove_weights
-from mmq.models.loading import locate
-from mmq.models.transformers_loading import downloaded
 from mmq.prepare import Prepared
 from mmq.system.home import home
 from mmq.system.memory import trim
@@ -53,9 +51,16 @@ class ExportSession:
         return cls(prepared, plan, prepared.artifacts(Store(home() / "store")))
 
     def run(
-        self, out: Path, verify_samples: int, scores: Mapping[str, Metric] | None = None
+        self,
+        out: Path,
+        verify_samples: int,
+        scores: Mapping[str, Metric] | None = None,
+        trial: str = "",
     ) -> tuple[ExportReport, Proof | None]:
-        """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing."""
+        """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing.
+
+        scores, trial: of the trial that is exported, and the id of its run.
+        """
         layers = self.layers()
 
         def prove(written: Written) -> Proof:
@@ -63,7 +68,7 @@ class ExportSession:
 
         check = prove if verify_samples else None
         try:
-            return export_model(self.plan, layers, out, check, scores, self.quiet)
+            return export_model(self.plan, layers, out, check, scores, self.quiet, trial)
         finally:
             self.prepared.task.close()
 
@@ -102,14 +107,3 @@ class ExportSession:
         device = self.prepared.device
         outputs = prove_outputs(plan, folder, device, task, self._simulated, self.quiet)
         return Proof(weights, weighed, outputs)
-
-
-def source_folder(model: str) -> Path:
-    """The folder of a model's files; InputError for a hub model that is not here."""
-    folder = downloaded(locate(model))
-    if folder is None:
-        raise InputError(
-            f"model: {model} is not on this machine; download it (hf download {model}), or run "
-            f"`mmq quantize --model {model}` first"
-        )
-    return folder

@@ -1,15 +1,30 @@
 """What lies beside the weights: configuration, tokenizer, processor, chat template, licence."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmq.errors import InputError
 from mmq.models.checkpoint_files import INDEX, OTHER_WEIGHTS, counted_files
+from mmq.models.loading import locate
+from mmq.models.transformers_loading import downloaded
 from mmq.system.disk import naming
 
 LICENCE = re.compile(r"(licen[sc]e|notice|copying)[\w-]*(\.(txt|md))?", re.IGNORECASE)
 CONFIG = "config.json"
+
+
+def source_folder(model: str) -> Path:
+    """The folder of a model's files; InputError for a hub model that is not on this machine."""
+    folder = downloaded(locate(model))
+    if folder is None:
+        raise InputError(
+            f"model: {model} is not on this machine; download it (hf download {model}), or run "
+            f"`mmq quantize --model {model}` first"
+        )
+    return folder
 
 
 def side_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -30,3 +45,12 @@ def copy_side_files(folder: Path, to: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         with naming(place, path.stat().st_size):
             shutil.copyfile(path, place)
+
+
+def link_checkpoint(source: Path, folder: Path) -> None:
+    """Links to all files of a checkpoint, for engines that read it as it is."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            place = folder / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(path.resolve(), place)

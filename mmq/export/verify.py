@@ -1,5 +1,6 @@
 """The proof that an exported model is the one that was scored: weights, outputs, bytes."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from mmq.contracts.evaluation import Evaluation
+from mmq.contracts.evaluator import GeneratingEvaluator
 from mmq.contracts.metric import Metric
 from mmq.contracts.target import ExportReport, WeightSpec
 from mmq.contracts.vlm import VisionLanguageModel
@@ -18,6 +20,7 @@ from mmq.evaluation.progress import sample_progress
 from mmq.export.blind import Blind
 from mmq.export.facts import file_sizes
 from mmq.export.layers import ModelLayers
+from mmq.export.measure import Measurement, measure_opened
 from mmq.export.plan import ExportPlan, promised_bytes
 
 TOLERANCE = 0.005  # of the promised bytes
@@ -61,7 +64,8 @@ class WeightsProof:
 class OutputsProof:
     """What the engine says, beside the simulated model, and what it says to gray pictures.
 
-    different: ids of samples with another output. exact: there must be none.
+    different: ids of samples with another output. exact: there must be none. cost: of answers in
+    the engine that was open; None for a model that generates no text.
     """
 
     samples: int
@@ -71,6 +75,7 @@ class OutputsProof:
     simulated: Metric
     engine: Metric
     blind: Metric
+    cost: Measurement | None = None
 
     @property
     def failure(self) -> str:
@@ -137,6 +142,11 @@ class Proof:
         """One line per proof."""
         return [str(part) for part in (self.weights, self.outputs, self.bytes) if part is not None]
 
+    @property
+    def cost(self) -> Measurement | None:
+        """What answers cost in the engine, if it was asked."""
+        return None if self.outputs is None else self.outputs.cost
+
 
 def prove_weights(
     plan: ExportPlan, layers: ModelLayers, folder: Path, report: ExportReport, quiet: bool = False
@@ -184,9 +194,13 @@ def prove_outputs(
 
     with simulate() as model:
         simulated = asked(model)
+    started = time.perf_counter()
     with plan.target.open(folder, device) as model:
+        load = time.perf_counter() - started
         engine = asked(model)
         blind = asked(Blind(model))
+        generates = isinstance(task.evaluator, GeneratingEvaluator)
+        cost = measure_opened(model, folder, device, load) if generates else None
     return OutputsProof(
         samples=len(task.samples),
         different=_different(simulated, engine),
@@ -195,6 +209,7 @@ def prove_outputs(
         simulated=simulated.score,
         engine=engine.score,
         blind=blind.score,
+        cost=cost,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmq.contracts.family import ModelFamily, check_requests
 from mmq.contracts.images import ImageRef
+from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import (
     AnswerFormat,
     AnswerProtocol,
@@ -21,6 +22,7 @@ from mmq.contracts.vlm import (
     VisionLanguageModel,
 )
 from mmq.models.stages import encode
+from mmq.models.timing import time_generation, transformers_engine
 from mmq.system.disk import naming, write_all
 from mmq.system.home import home
 
@@ -159,6 +161,14 @@ class LoadedModel(VisionLanguageModel):
             for k, text in zip(part, generated, strict=True):
                 outputs[k] = text
         return outputs
+
+    def engine(self) -> Engine:
+        """Transformers in this process."""
+        return transformers_engine()
+
+    def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
+        """The time of one answer, with the vision encoder's share of it."""
+        return time_generation(self, request, config)
 
     def embed_images(
         self, images: Sequence[ImageRef], batch_size: int, progress: Progress

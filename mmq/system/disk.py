@@ -44,6 +44,7 @@ MESSAGES = {  # of databases and libraries that drop the error number
     r"Read-only file system": errno.EROFS,
 }
 MIB = 2**20
+GIB = 2**30
 LOW_SPACE = 16 * MIB  # bytes: less than this counts as full
 PROBE = 64 * 1024  # bytes
 

@@ -8,6 +8,7 @@
   public client would start to create them a second time.
 - `chart_view_tag`, `chart_link`, `run_link`: the tag and the addresses in which MLflow's UI stores
   a chart view. There is no public call; a browser test verifies them.
+- `is_serving`: the variable that MLflow's scoring server sets. There is no public call.
 - `STORE_LOGGER`: the logger that writes a traceback for every database error.
 
 VERSIONS names the minor versions that tests/mmq/tracking/test_mlflow_internals.py was run with;
@@ -16,6 +17,7 @@ the test fails with any other.
 
 import base64
 import json
+import os
 import sqlite3
 import time
 import uuid
@@ -30,6 +32,12 @@ from mlflow import MlflowClient
 VERSIONS = ("3.17",)
 STORE_LOGGER = "mlflow.store.db.utils"
 Row = Mapping[str, Any]
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+
+
+def is_serving() -> bool:
+    """Whether this process answers for `mlflow models serve`."""
+    return os.environ.get(SERVING, "").lower() == "true"
 
 
 # --- runs ----------------------------------------------------------------------------------------

@@ -46,11 +46,7 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
     point, client, name = selection.point, run.client, run.study
     assert point is not None
     address = f"models:/{name}@{selection.alias}"
-    try:
-        client.create_registered_model(name, description=f"Allocations selected in study {name}.")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    ensure_registered(client, name)
     current = _version(client, name, selection.alias)
     if current is not None and current.run_id == run_id:
         client.update_model_version(name, current.version, description=selection.text)
@@ -69,6 +65,16 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
     )
     client.set_registered_model_alias(name, selection.alias, version.version)
     return address
+
+
+def ensure_registered(client: MlflowClient, study: str) -> None:
+    """Create the registered model of a study, unless it exists."""
+    description = f"Allocations selected in study {study}."
+    try:
+        client.create_registered_model(study, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
@@ -111,7 +117,7 @@ def trial_options(address: str) -> TrialOptions:
     InputError if there is no such trial.
     """
     with contacting():
-        run = _find(address)
+        run = find_run(address)
     params, tags = run.data.params, run.data.tags
     if "mmq.allocation" not in tags or "quantizer.name" not in params:
         raise InputError(
@@ -135,7 +141,8 @@ def trial_options(address: str) -> TrialOptions:
     )
 
 
-def _find(address: str) -> MlflowRun:
+def find_run(address: str) -> MlflowRun:
+    """The run of a run id, or of a version: models:/NAME@ALIAS or models:/NAME/VERSION."""
     client = open_client()
     name, at, alias = address.removeprefix("models:/").partition("@")
     try:

@@ -25,6 +25,8 @@ from mmq.export.checkpoint_writer import DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
+from mmq.export.side_files import link_checkpoint
+from mmq.export.targets import need
 from mmq.models.checkpoint_weights import Stored, stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -158,6 +160,10 @@ class CompressedTensors(Target):
             )
         return tuple(notes)
 
+    def export_unquantized(self, source: ExportSource, folder: Path) -> None:
+        """Links to the source's files, which the engines open as they are."""
+        link_checkpoint(source.folder, folder)
+
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Weights of the quantized layers by the compressed-tensors package, its own way."""
         groups, stored = read_groups(folder), stored_weights(folder) or {}
@@ -172,6 +178,10 @@ class CompressedTensors(Target):
             }
             layer = parameters[stem].removesuffix(".weight")
             yield layer, unpack(tensors, group_of(layer, groups))
+
+    def check_engine(self) -> None:
+        """InputError without the package that transformers reads the format with."""
+        need("compressed_tensors", self.extra)
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in transformers, in the dtype of the trial."""

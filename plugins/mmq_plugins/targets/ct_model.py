@@ -43,8 +43,9 @@ def open_model(folder: Path, device: str) -> LoadedModel:
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found.get(kind):
             raise InputError(f"{folder}: transformers reports {kind}: {sorted(found[kind])[:3]}")
-    # the model's own forward would do it at its first call; families call parts of it
-    module.hf_quantizer.compressor.decompress_model(module)
+    if hasattr(module, "hf_quantizer"):  # not in an unquantized checkpoint
+        # the model's own forward would do it at its first call; families call parts of it
+        module.hf_quantizer.compressor.decompress_model(module)
     module.eval().requires_grad_(False)
     return LoadedModel(
         module=module.to(device),

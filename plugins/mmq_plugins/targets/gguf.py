@@ -18,11 +18,12 @@ from mmq.export.folding import Folding
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import gguf_blocks
 from mmq_plugins.targets.gguf_checkpoint import part_name
-from mmq_plugins.targets.gguf_engine import running
+from mmq_plugins.targets.gguf_engine import check_installed, running
 from mmq_plugins.targets.gguf_families import layout_of
 from mmq_plugins.targets.gguf_file import GgufFile, as_floats, planned_size
 from mmq_plugins.targets.gguf_layers import LayerPlaces
 from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Place
+from mmq_plugins.targets.gguf_server import CONTEXT
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Gguf(Target):
 
     from_: a model's 16-bit files, as "model-f16.gguf,mmproj-f16.gguf", which are rewritten; needed
     for families whose files mmq does not write itself. threads: of the engine, 0 for PyTorch's.
+    context: tokens that the engine reserves memory for.
     """
 
     extra: ClassVar[str] = "gguf"
 
     from_: str = ""
     threads: int = 0
+    context: int = CONTEXT
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why no ggml type holds such a weight; "" if one does."""
@@ -119,9 +122,13 @@ class Gguf(Target):
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""
         return LayerPlaces.read(folder).weights(folder)
 
+    def check_engine(self) -> None:
+        """InputError without llama.cpp."""
+        check_installed()
+
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in llama.cpp, in a process of its own that ends with the context."""
-        return running(folder, device, self.threads)
+        return running(folder, device, self.threads, self.context)
 
     def commands(self, folder: Path) -> Sequence[str]:
         """How to ask the model in llama.cpp, and how to serve it."""

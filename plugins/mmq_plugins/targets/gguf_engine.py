@@ -6,25 +6,30 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from mmq.contracts.images import ImageRef
+from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
 from mmq.errors import InputError
 from mmq.system.variables import variables
-from mmq_plugins.targets.gguf_server import READY
+from mmq_plugins.targets.gguf_server import CONTEXT, READY
 
 TIMEOUT = 600  # seconds, for one answer
 SHOWN = 600  # characters of the log in an error
 ERRORS = 6  # lines
+# a prompt that was read in other pieces, from a cache, rounds differently
+DECODING = {"temperature": 0, "cache_prompt": False}
 
 
 @dataclass(slots=True)
@@ -33,6 +38,8 @@ class LlamaCpp(VisionLanguageModel):
 
     address: str
     log: IO[str]
+    threads: int
+    process: int
 
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
@@ -55,16 +62,53 @@ class LlamaCpp(VisionLanguageModel):
         marker = self._post("/props", None)["media_marker"]
         return rendered.replace(marker, "<image>")
 
+    def engine(self) -> Engine:
+        """llama.cpp in a process of its own."""
+        release = f"xllamacpp {version('xllamacpp')}"
+        return Engine("llama.cpp", release, self.threads, self.process)
+
+    def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
+        """The time of an answer of exactly `config.max_new_tokens` tokens.
+
+        The vision encoder's time is the difference to a prompt of as many text tokens.
+        """
+        started = time.perf_counter()
+        answer = self._complete(request, config, ignore_eos=True)
+        seconds, timings = time.perf_counter() - started, answer["timings"]
+        decoding, prompt = timings["predicted_ms"] / 1000, timings["prompt_ms"] / 1000
+        vision = None
+        if request.images:
+            vision = max(0.0, prompt - self._reading(timings["prompt_n"]))
+        return AnswerTiming(
+            seconds=seconds,
+            tokens=timings["predicted_n"],
+            first_token=seconds - decoding,
+            decoding=decoding,
+            vision=vision,
+        )
+
+    def _reading(self, count: int) -> float:
+        """Seconds that llama.cpp takes to read so many text tokens."""
+        body = {"prompt": [k % 100 + 3 for k in range(count)], "n_predict": 1} | DECODING
+        answer = self._post("/completion", body)
+        return float(answer["timings"]["prompt_ms"]) / 1000
+
     def _answer(self, request: Request, config: GenerationConfig) -> str:
+        answer = self._complete(request, config)
+        text: str = answer["choices"][0]["message"]["content"] or ""
+        return text.strip()
+
+    def _complete(
+        self, request: Request, config: GenerationConfig, ignore_eos: bool = False
+    ) -> Any:
+        """llama.cpp's response to a request, decoded greedily."""
         body = {
             "messages": _messages(request),
             "max_tokens": config.max_new_tokens,
-            "temperature": 0,
-            "cache_prompt": False,  # a prompt that was read in other pieces rounds differently
+            "ignore_eos": ignore_eos,
         }
-        answer = self._post("/v1/chat/completions", body, f"sample {request.sample_id!r}")
-        text: str = answer["choices"][0]["message"]["content"] or ""
-        return text.strip()
+        what = f"sample {request.sample_id!r}"
+        return self._post("/v1/chat/completions", body | DECODING, what)
 
     def _post(self, path: str, body: Any, what: str = "the request") -> Any:
         call = urllib.request.Request(
@@ -104,12 +148,8 @@ def _tail(log: IO[str]) -> str:
     return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
 
 
-@contextmanager
-def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
-    """The model of an exported folder in llama.cpp; the process ends with the context.
-
-    InputError where llama.cpp does not load it, with what llama.cpp wrote.
-    """
+def check_installed() -> None:
+    """InputError if llama.cpp is not installed."""
     try:
         import xllamacpp  # noqa: F401  (the process needs it)
     except ImportError as error:
@@ -117,9 +157,20 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
             "llama.cpp runs through a package that is not installed (xllamacpp): "
             "pip install 'mmq[gguf]'"
         ) from error
+
+
+@contextmanager
+def running(
+    folder: Path, device: str, threads: int = 0, context: int = CONTEXT
+) -> Iterator[LlamaCpp]:
+    """The model of an exported folder in llama.cpp; the process ends with the context.
+
+    InputError where llama.cpp does not load it, with what llama.cpp wrote.
+    """
+    check_installed()
     count = threads or torch.get_num_threads()
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
-    command += ["--threads", str(count), "--until-eof"]
+    command += ["--threads", str(count), "--context", str(context), "--until-eof"]
     command += ["--gpu"] if device.startswith("cuda") else []
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -141,7 +192,7 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
                         break
                 if not address:
                     raise InputError(f"llama.cpp cannot load {folder}: {_tail(log)}")
-                yield LlamaCpp(address, log)
+                yield LlamaCpp(address, log, count, process.pid)
             finally:
                 process.stdin.close()
                 process.kill()

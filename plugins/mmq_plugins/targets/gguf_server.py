@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
-    parser.add_argument("--context", type=int, default=0, help=f"tokens, {CONTEXT} if 0")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--mmap", action="store_true", help="map the files into memory")
     parser.add_argument("--ask", default="", help="ask this about --image, print the answer, end")
@@ -58,7 +58,7 @@ def main() -> None:
     import xllamacpp
 
     params = parameters(arguments.folder, arguments.threads, arguments.gpu, arguments.mmap)
-    params.n_ctx = arguments.context or CONTEXT
+    params.n_ctx = arguments.context
     if arguments.port:
         params.port = arguments.port
     try:

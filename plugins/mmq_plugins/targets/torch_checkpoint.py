@@ -22,6 +22,7 @@ from mmq.export.checkpoint import NewCheckpoint, source_config
 from mmq.export.checkpoint_writer import DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes, task, trial_dtype
+from mmq.export.side_files import link_checkpoint
 from mmq.models.checkpoint_names import stored_names
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.models.loading import load_model, read_config
@@ -71,6 +72,10 @@ class TorchCheckpoint(Target):
             )
         stored = dict.fromkeys(source.specs, short)
         return ExportReport(file_sizes(folder), stored, tuple(notes), precision=short)
+
+    def export_unquantized(self, source: ExportSource, folder: Path) -> None:
+        """Links to the source's files, which transformers opens as they are."""
+        link_checkpoint(source.folder, folder)
 
     def _dtype(self, source: ExportSource) -> torch.dtype:
         if self.dtype != "auto":

@@ -1,0 +1,35 @@
+"""The processor's name, and how much memory a process took at most."""
+
+import platform
+import sys
+from pathlib import Path
+
+import psutil
+
+
+def processor_name(device: str) -> str:
+    """The name of what computes on a device, e.g. "AMD EPYC 9654" or "NVIDIA H200"."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def resident_bytes(process: int) -> int:
+    """Memory that a process has now."""
+    return int(psutil.Process(process).memory_info().rss)
+
+
+def peak_bytes(process: int) -> int | None:
+    """The most memory that a process had at any time; None where the system does not record it."""
+    if sys.platform != "linux":
+        return None
+    status = Path(f"/proc/{process}/status").read_text()
+    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(peaks[0]) * 1024 if peaks else None
