@@ -93,7 +93,7 @@ class CalibratedQuantizer(Quantizer):
 
     @property
     def folds(self) -> bool:
-        """Whether `solve` reads `inputs.foldable`, which takes a trial of every norm to set."""
+        """Whether `solve` reads `inputs.foldable`, which is set by trying every norm and layer."""
         return False
 
     @abstractmethod

@@ -31,7 +31,7 @@ class WeightSpec:
     per_tensor: bool = False
     integer_zero_points: bool = True
     input_scale: bool = False
-    folds: bool = False  # input scales are powers of two that fold into norms
+    folds: bool = False  # input scales are powers of two that fold into what precedes the layer
     group_index: bool = False
     scale_dtype: str = "float16"  # what every scale is exact in
 
@@ -69,12 +69,17 @@ class WeightSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExportedLayer:
-    """A linear layer to export; a Tensor is an unquantized weight."""
+    """A linear layer to export; a Tensor is an unquantized weight.
+
+    folds_into: the norm or linear layer, by its name in transformers, that takes its input scale.
+    output_scale: the input scale (out,) of the layers behind it, which its rows can be divided by.
+    """
 
     name: str  # of the module in transformers
     component: str  # "" outside all components
     weight: QuantizedWeight | Tensor
-    folds_into: str = ""  # the norm, as named in transformers, that its input scale folds into
+    folds_into: str = ""
+    output_scale: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,8 @@ class ExportReport:
     """What was written: bytes by file, how each layer is stored, and what a reader must know.
 
     precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
-    folded: layers whose input scales were folded into norms; they are read back without them.
+    folded: layers whose input scales were folded into others, or which took such a scale; they are
+    read back as they then are.
     """
 
     files: Mapping[str, int]
@@ -151,6 +157,13 @@ class Target(ABC):
     @abstractmethod
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, read by an independent reader."""
+
+    def unavailable(self) -> str:
+        """Why the engine cannot run on this machine, and what to do; "" if it can.
+
+        Weights and bytes are then verified, and outputs are not.
+        """
+        return ""
 
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:

@@ -85,7 +85,8 @@ class ModelLayers:
     checkpoint: Checkpoint
     keys: LayerKeys  # in the model's order
     paths: Mapping[str, tuple[str, ...]]  # of lists of blocks, by component
-    _block: tuple[ArtifactKey, Mapping[str, QuantizedLayer]] | None = field(default=None)
+    _number: tuple[str, int] = ("", -1)  # component and number of the block in memory
+    _block: dict[ArtifactKey, Mapping[str, QuantizedLayer]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -110,38 +111,64 @@ class ModelLayers:
 
     def __iter__(self) -> Iterator[ExportedLayer]:
         for name, (component, _, _) in self.keys.items():
-            weight = self.weight(name)
-            yield ExportedLayer(name, component, weight, self._folds_into(name))
+            yield ExportedLayer(
+                name, component, self.weight(name), self._folds_into(name), self.output_scale(name)
+            )
 
     def weight(self, name: str) -> QuantizedWeight | Tensor:
         """A layer's quantized weight, or its tensor in the checkpoint."""
-        _, _, key = self.keys[name]
-        if key is None:
+        quantized = self._quantized(name)
+        if quantized is None:
             return self.checkpoint.tensor(self.checkpoint.weight_name(name))
-        if self._block is None or self._block[0] != key:
-            self._block = None  # before the next one is read: one block in memory
+        return quantized.weight
+
+    def _quantized(self, name: str) -> QuantizedLayer | None:
+        """A layer from the store; None for one that is not quantized. One block is in memory."""
+        component, layer, key = self.keys[name]
+        if key is None:
+            return None
+        if self._number != (component, layer.block):
+            self._number = component, layer.block
+            self._block.clear()  # before the next one is read
+        if key not in self._block:
             layers = self.artifacts.store.get(key)
             if layers is None:
-                raise NotStoredError(f"{key.name} is not in the store any more")
-            self._block = key, layers
-        return self._block[1][name].weight
+                raise NotStoredError(f"{key.name} is no longer in the store")
+            self._block[key] = layers
+        return self._block[key][name]
 
     def _folds_into(self, name: str) -> str:
-        """The full name of the norm that the last read layer's input scale can go into."""
-        if self._block is None or name not in self._block[1]:
+        """The full name of the module that a layer's input scale can be folded into."""
+        quantized = self._quantized(name)
+        if quantized is None or not quantized.folds_into:
             return ""
-        norm = self._block[1][name].folds_into
-        component, layer, key = self.keys[name]
-        if not norm or key is None:
-            return ""
-        paths = self.paths[component]
-        path = next(path for path in paths if layer.name.startswith(f"{path}."))
-        number = layer.name.removeprefix(f"{path}.").partition(".")[0]
-        return f"{path}.{number}.{norm}"
+        component, _, _ = self.keys[name]
+        path = next(path for path in self.paths[component] if name.startswith(f"{path}."))
+        number = name.removeprefix(f"{path}.").partition(".")[0]
+        return f"{path}.{number}.{quantized.folds_into}"
+
+    def output_scale(self, name: str) -> Tensor | None:
+        """The input scale of the layers behind a layer that can be folded into it."""
+        if not getattr(self.artifacts.quantizer, "folds", False):
+            return None
+        component, layer, _ = self.keys[name]
+        for other, (its_component, its_layer, _) in self.keys.items():
+            if (its_component, its_layer.block) == (component, layer.block):
+                quantized = self._quantized(other)
+                if quantized is not None and self._folds_into(other) == name:
+                    return quantized.weight.input_scale
+        return None
 
     def dequantized(self, name: str, folded: bool = False) -> Tensor:
-        """What a layer's weight must be, float32 (out, in); folded: without its input scale."""
+        """What a layer's weight must be, float32 (out, in).
+
+        folded: without its input scale, and divided by the scale that was folded into it.
+        """
         weight = self.weight(name)
         if isinstance(weight, Tensor):
             return weight.to(torch.float32)
-        return (replace(weight, input_scale=None) if folded else weight).dequantize()
+        if not folded:
+            return weight.dequantize()
+        plain = replace(weight, input_scale=None).dequantize()
+        scale = self.output_scale(name)
+        return plain if scale is None else plain / scale.float()[:, None]

@@ -95,8 +95,9 @@ class ExportSession:
         plan, folder, report = self.plan, written.folder, written.report
         weights = prove_weights(plan, layers, folder, report, self.quiet)
         weighed = prove_bytes(plan, folder, written.specs)
-        if weights.failure:  # outputs of other weights prove nothing
-            return Proof(weights, weighed, None)
+        reason = "the weights differ" if weights.failure else plan.target.unavailable()
+        if reason:
+            return Proof(weights, weighed, None, reason)
         self.prepared.task.open()
         task = first_samples(self.prepared.task, samples)
         device = self.prepared.device

@@ -121,11 +121,12 @@ class BytesProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """All that was proven, and what failed."""
+    """The three proofs. not_compared: why there are no outputs."""
 
     weights: WeightsProof
     bytes: BytesProof
     outputs: OutputsProof | None
+    not_compared: str = ""
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -135,7 +136,8 @@ class Proof:
 
     def lines(self) -> list[str]:
         """One line per proof."""
-        return [str(part) for part in (self.weights, self.outputs, self.bytes) if part is not None]
+        outputs = str(self.outputs or f"outputs are not compared: {self.not_compared}")
+        return [str(self.weights), outputs, str(self.bytes)]
 
 
 def prove_weights(

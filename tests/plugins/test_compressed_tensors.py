@@ -114,20 +114,34 @@ def test_layers_are_found_under_the_names_of_every_engine(tmp_path, model):
 
 @needs_5
 @pytest.mark.parametrize(
-    ("model", "bits", "folded"),
+    ("model", "bits", "into_linears"),
     [
-        ("embedded-llava", "llm=3", 20),  # 4 blocks: q, k, v and gate, up
-        ("embedded-blip2", "qformer=4,llm=4", 16),  # OPT's q, k, v and fc1; no Q-Former layer
+        ("embedded-llava", "llm=3", {"v_proj", "up_proj"}),
+        ("embedded-blip2", "qformer=4,llm=4", {"value", "v_proj", "fc1"}),
     ],
 )
-def test_awqs_scales_are_folded_into_norms_exactly(tmp_path, model, bits, folded):
+def test_awqs_scales_are_folded_exactly(tmp_path, model, bits, into_linears):
     session = session_for(model, bits, "compressed-tensors", "awq", foldable=True, group_size=64)
     report, proof = session.run(tmp_path / "out", 4)
     assert not proof.failures
     assert proof.weights.equal == len(session.plan.specs)
-    assert 0 < len(report.folded) <= folded
-    assert not any("qformer" in name for name in report.folded)
-    assert any("are folded into" in note for note in report.notes)
+    (note,) = [note for note in report.notes if note.startswith("Input scales of")]
+    layers = session.layers()
+    divided = {n for n in session.plan.specs if layers.output_scale(n) is not None}
+    assert divided <= report.folded
+    assert {name.rpartition(".")[2] for name in divided} == into_linears
+    assert f"and {len(divided)} linear layers (powers of two: exact)" in note
+    expected = simulated(session)
+    with session.plan.target.open(tmp_path / "out", "cpu") as engine:
+        assert torch.equal(logits(expected), logits(engine))
+
+
+def logits(model):
+    """Of the language model alone: every folded layer computes in it."""
+    tokens = torch.arange(5, 17)[None]
+    module = model.module.model if hasattr(model.module, "lm_head") else model.module
+    with torch.no_grad():
+        return module.language_model(input_ids=tokens)[0]
 
 
 def test_awqs_own_scales_are_refused_with_the_option_that_folds_them():
@@ -213,7 +227,7 @@ def test_every_engine_runs_4_bits_in_groups_of_64(engine):
 
 
 def test_layers_that_an_engine_joins_must_be_alike():
-    four, eight = (Packing.of(WeightSpec(bits), False) for bits in (4, 8))
+    four, eight = (Packing.of(WeightSpec(bits), ENGINES["vllm"]) for bits in (4, 8))
     alike = {f"a.{name}": four for name in ("q_proj", "k_proj", "v_proj")}
     check_fused(alike, "vllm")
     with pytest.raises(InputError, match="vllm joins q_proj, k_proj, v_proj"):
@@ -236,5 +250,5 @@ def test_planned_bits_are_those_of_the_packed_tensors(bits, symmetric, engine):
     spec = WeightSpec.of(weight)
     if target.refusal(spec, (40, 96), "llm"):
         pytest.skip("refused")
-    tensors = encoded(weight, Packing.of(spec, ENGINES[engine].no_zero_points))
+    tensors = encoded(weight, Packing.of(spec, ENGINES[engine]))
     assert sum(t.nbytes for t in tensors.values()) * 8 == target.stored_bits((40, 96), spec)

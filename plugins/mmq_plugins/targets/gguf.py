@@ -112,8 +112,8 @@ class Gguf(Target):
                 for place in rest:
                     files[place.file].add(place.name, *as_floats(place.cut(tensor), place.full))
         LayerPlaces.of(layout, stored_as).write(folder)
-        notes = (*layout.notes, *_wide(stored_as), *([folding.note] if folding.layers else []))
-        return ExportReport(file_sizes(folder), stored_as, notes, folded=frozenset(folding.layers))
+        notes = (*layout.notes, *_wide(stored_as), *([folding.note] if folding.note else []))
+        return ExportReport(file_sizes(folder), stored_as, notes, folded=folding.layers)
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""
