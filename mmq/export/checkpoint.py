@@ -19,8 +19,8 @@ from mmq.export.checkpoint_writer import (
     plan_shards,
     write_index,
 )
-from mmq.export.layers import Checkpoint
 from mmq.export.side_files import CONFIG, copy_side_files, side_files
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.system.atomic import sync
 from mmq.system.disk import naming
@@ -43,10 +43,10 @@ class NewCheckpoint:
     shard_bytes: int = SHARD_BYTES
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> SourceCheckpoint:
         """The source's tensors."""
         stored = stored_weights(self.source.folder) or {}
-        return Checkpoint(self.source.folder, stored, self.source.stored)
+        return SourceCheckpoint(self.source.folder, stored, self.source.stored)
 
     def shards(self) -> list[Shard]:
         """The files with weights: quantized layers in the model's order, then other tensors."""

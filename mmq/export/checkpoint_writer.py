@@ -29,6 +29,7 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 WIDTHS = {name: torch.empty(0, dtype=dtype).element_size() for dtype, name in DTYPES.items()}
 
 

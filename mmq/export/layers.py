@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from mmq.allocation.allocation import BitAllocation
@@ -13,52 +11,10 @@ from mmq.artifacts.artifacts import Artifacts, NotStoredError
 from mmq.artifacts.by_layer import LayerKeys, keys_by_layer
 from mmq.artifacts.store import ArtifactKey
 from mmq.contracts.target import ExportedLayer
-from mmq.errors import InputError
-from mmq.models.checkpoint_names import stored_names
-from mmq.models.checkpoint_weights import Stored, stored_weights
-from mmq.models.loading import LoadedModel, read_config
-from mmq.models.skeleton import Skeleton, on_meta
+from mmq.export.source_checkpoint import SourceCheckpoint
+from mmq.models.loading import LoadedModel
+from mmq.models.skeleton import Skeleton
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The tensors of a source checkpoint, read one at a time.
-
-    stored: by name in its files. names: of the tensor that each parameter is loaded from.
-    """
-
-    folder: Path
-    stored: Mapping[str, Stored]
-    names: Mapping[str, str]
-
-    @classmethod
-    def open(cls, folder: Path, skeleton: Skeleton) -> "Checkpoint":
-        """Read the headers of a folder's files; InputError for one without safetensors."""
-        stored = stored_weights(folder)
-        if stored is None:
-            raise InputError(
-                f"model: {folder} holds pickled weights, which cannot be exported; convert them "
-                f"with save_pretrained(..., safe_serialization=True)"
-            )
-        module = on_meta(str(folder), skeleton.family, read_config(str(folder)))
-        return cls(folder, stored, stored_names(module, stored))
-
-    def tensor(self, name: str) -> Tensor:
-        """A tensor by its name in the files, as it is stored."""
-        with safe_open(self.folder / self.stored[name].file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-        return tensor
-
-    def weight_name(self, layer: str) -> str:
-        """The name in the files of a layer's weight; InputError where it is made of several."""
-        name = self.names.get(f"{layer}.weight")
-        if name is None:
-            raise InputError(
-                f"model: the weight of {layer} is no tensor of the checkpoint in {self.folder} by "
-                f"itself, so that it cannot be replaced; leave its part at 16 bits"
-            )
-        return name
 
 
 def outline_model(skeleton: Skeleton, name: str, fingerprint: str) -> LoadedModel:
@@ -82,7 +38,7 @@ class ModelLayers:
     """
 
     artifacts: Artifacts
-    checkpoint: Checkpoint
+    checkpoint: SourceCheckpoint
     keys: LayerKeys  # in the model's order
     paths: Mapping[str, tuple[str, ...]]  # of lists of blocks, by component
     _number: tuple[str, int] = ("", -1)  # component and number of the block in memory
@@ -92,7 +48,7 @@ class ModelLayers:
     def of(
         cls,
         artifacts: Artifacts,
-        checkpoint: Checkpoint,
+        checkpoint: SourceCheckpoint,
         model: LoadedModel,
         allocation: BitAllocation,
     ) -> "ModelLayers":
@@ -101,10 +57,24 @@ class ModelLayers:
         return cls(artifacts, checkpoint, keys_by_layer(artifacts, model, allocation), paths)
 
     @property
+    def artifact_keys(self) -> list[ArtifactKey]:
+        """The quantized blocks, in the model's order."""
+        return list(dict.fromkeys(key for _, _, key in self.keys.values() if key is not None))
+
+    @property
     def complete(self) -> bool:
         """Whether everything that is quantized is in the store."""
-        keys = {key for _, _, key in self.keys.values() if key is not None}
-        return all(self.artifacts.store.has(key) for key in keys)
+        return all(self.artifacts.store.has(key) for key in self.artifact_keys)
+
+    def source(self, name: str) -> Tensor:
+        """A layer's weight in the checkpoint, as it is stored."""
+        return self.checkpoint.tensor(self.checkpoint.weight_name(name))
+
+    def source_dtypes(self) -> Iterator[torch.dtype | None]:
+        """The stored dtype of each layer in these blocks; None for one that is made of several."""
+        for key in self.artifact_keys:
+            for name in key.layers:
+                yield self.checkpoint.dtype(name)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -119,7 +89,7 @@ class ModelLayers:
         """A layer's quantized weight, or its tensor in the checkpoint."""
         quantized = self._quantized(name)
         if quantized is None:
-            return self.checkpoint.tensor(self.checkpoint.weight_name(name))
+            return self.source(name)
         return quantized.weight
 
     def _quantized(self, name: str) -> QuantizedLayer | None:

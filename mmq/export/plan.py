@@ -13,8 +13,8 @@ from mmq.contracts.target import ExportSource, Target, WeightSpec
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.export.checkpoint_writer import WIDTHS
-from mmq.export.layers import Checkpoint
 from mmq.export.side_files import side_files
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.weight_specs import planned_spec, planned_specs
 from mmq.models.checkpoint_weights import Stored
 from mmq.models.components import Layer
@@ -35,7 +35,7 @@ class ExportPlan:
     target_name: str
     target: Target
     source: ExportSource
-    checkpoint: Checkpoint
+    checkpoint: SourceCheckpoint
     eval_spec: EvalSpec
     allocation: BitAllocation
     specs: Mapping[str, WeightSpec]
@@ -70,7 +70,7 @@ def plan_export(
     """
     specs = check_layers(target_name, target, allocation, quantizer, skeleton)
     target.check(allocation, quantizer, skeleton)
-    checkpoint = Checkpoint.open(folder, skeleton)
+    checkpoint = SourceCheckpoint.open(folder, skeleton)
     for name in specs:
         checkpoint.weight_name(name)
     source = ExportSource(folder, skeleton, eval_spec.dtype, {}, checkpoint.names, specs)
@@ -159,7 +159,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def promised_bytes(target: Target, source: ExportSource, checkpoint: Checkpoint) -> int:
+def promised_bytes(target: Target, source: ExportSource, checkpoint: SourceCheckpoint) -> int:
     """Bytes of the exported folder without what mmq adds: by the target, else added up."""
     planned = target.planned_bytes(source)
     if planned is not None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.artifacts.streaming import fill_from_files, holds
 from mmq.contracts.metric import Metric
+from mmq.contracts.quantizer import CalibratedQuantizer
 from mmq.contracts.target import ExportReport, Target
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
@@ -20,6 +22,7 @@ from mmq.export.verify import Proof, first_samples, prove_bytes, prove_outputs, 
 from mmq.models.loading import locate
 from mmq.models.transformers_loading import downloaded
 from mmq.prepare import Prepared
+from mmq.system.device import DTYPES
 from mmq.system.home import home
 from mmq.system.memory import trim
 
@@ -74,11 +77,31 @@ class ExportSession:
             self.prepared.skeleton, eval_spec.model, eval_spec.model_fingerprint
         )
         layers = ModelLayers.of(self.artifacts, plan.checkpoint, outline, plan.allocation)
-        if not layers.complete:
-            log.info("Some blocks are not quantized yet: the model is loaded")
-            with self._simulated():
-                pass
+        if layers.complete:
+            return layers
+        if self._streams(layers):
+            dtype = DTYPES[eval_spec.dtype]
+            fill_from_files(
+                self.artifacts, layers.artifact_keys, lambda name: layers.source(name).to(dtype)
+            )
+            return layers
+        log.info("Some blocks are not quantized yet: the model is loaded")
+        with self._simulated():
+            pass
         return layers
+
+    def _streams(self, layers: ModelLayers) -> bool:
+        """Whether missing blocks can be quantized from the files, without loading the model.
+
+        Calibration needs the model. So do weights that are rounded while they are loaded:
+        transformers leaves some of them in float32.
+        """
+        if isinstance(self.prepared.quantizer, CalibratedQuantizer):
+            return False
+        dtype = DTYPES[self.prepared.eval_spec.dtype]
+        return all(
+            stored is not None and holds(dtype, stored) for stored in layers.source_dtypes()
+        )
 
     @contextmanager
     def _simulated(self) -> Iterator[VisionLanguageModel]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mmq.contracts.target import (
@@ -25,7 +24,8 @@ from mmq.export.checkpoint_writer import DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
-from mmq.models.checkpoint_weights import Stored, stored_weights
+from mmq.export.source_checkpoint import read_tensor
+from mmq.models.checkpoint_weights import stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
     Packing,
@@ -191,7 +191,7 @@ class CompressedTensors(Target):
         for stem in stems:
             names = {part: f"{stem.removesuffix('weight')}{part}" for part in PARTS}
             tensors = {
-                part: _tensor(folder, stored[name], name)
+                part: read_tensor(folder, stored[name], name)
                 for part, name in names.items()
                 if name in stored
             }
@@ -244,9 +244,3 @@ def scale_dtype(folder: Path) -> str:
     stored = stored_weights(folder) or {}
     dtypes = {tensor.dtype for name, tensor in stored.items() if name.endswith(".weight_scale")}
     return "bfloat16" if dtypes == {"BF16"} else "float16"
-
-
-def _tensor(folder: Path, stored: Stored, name: str) -> Tensor:
-    with safe_open(folder / stored.file, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-    return tensor

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mmq.contracts.target import (
@@ -19,15 +18,14 @@ from mmq.contracts.target import (
 )
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.export.checkpoint import NewCheckpoint, source_config
-from mmq.export.checkpoint_writer import DTYPES, Outline
+from mmq.export.checkpoint_writer import DTYPE_OF, DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes, task, trial_dtype
+from mmq.export.source_checkpoint import read_tensor
 from mmq.models.checkpoint_names import stored_names
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.models.loading import load_model, read_config
 from mmq.models.skeleton import family_of, on_meta
-
-DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,8 @@ class TorchCheckpoint(Target):
         stored = stored_weights(folder) or {}
         for parameter, name in stored_names(module, stored).items():
             if parameter.endswith(".weight"):
-                with safe_open(folder / stored[name].file, framework="pt") as file:
-                    yield parameter.removesuffix(".weight"), file.get_tensor(name).float()
+                tensor = read_tensor(folder, stored[name], name)
+                yield parameter.removesuffix(".weight"), tensor.float()
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in transformers, in the dtype of the trial."""
