@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 PROBED = 64  # rows of a random weight that is quantized to measure what is stored
-ScaleDtype = Literal["float16", "bfloat16", "float32"]
+ScaleDtype = Literal["float16", "float16-only", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)

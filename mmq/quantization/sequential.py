@@ -19,9 +19,10 @@ from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
 from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
 from mmq.quantization.folds import Folds, find_folds
-from mmq.tensors.affine import SCALE_DTYPES
+from mmq.tensors.affine import FLOAT16_ONLY, SCALE_DTYPES
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
+from mmq.tensors.raised_scales import raise_scales
 
 Layers = dict[str, QuantizedLayer]  # of a block, by name
 Cached = Callable[
@@ -184,10 +185,13 @@ def _measured(
     square: float | None = None,
     note: str = "",
 ) -> QuantizedLayer:
-    weight, plain = layer.weight.detach(), solved.weight.dequantize().to(layer.weight.device)
-    notes = (solved.note, note, _zeroed(weight, plain, gram), _widened(quantizer, solved.weight))
+    weight, quantized = layer.weight.detach(), solved.weight
+    if getattr(quantizer, "scale_dtype", "") == FLOAT16_ONLY:
+        quantized = raise_scales(quantized, weight)
+    plain = quantized.dequantize().to(weight.device)
+    notes = (solved.note, note, _zeroed(weight, plain, gram), _widened(quantizer, quantized))
     return QuantizedLayer(
-        weight=solved.weight,
+        weight=quantized,
         relative_error=relative_error(weight, plain),
         output_error=None if gram is None else output_error(weight, plain, gram, square),
         note="; ".join(filter(None, notes)),

@@ -89,7 +89,10 @@ class CompressedTensors(Target):
         if not spec.integer_zero_points:
             return "the format has integer zero points only"
         if self._engine.half_scales and spec.scale_dtype == "float32":
-            return f"{self.engine} rounds scales to 16 bits, and these are float32"
+            return (
+                f"{self.engine} rounds scales to 16 bits, and these are float32; quantize with "
+                f"--scale-dtype float16-only"
+            )
         return self._engine.refusal(spec, shape, component)
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
@@ -149,8 +152,9 @@ class CompressedTensors(Target):
     def _check_scales(self, layer: str, weight: QuantizedWeight) -> None:
         if self._engine.half_scales and weight.scale.dtype == torch.float32:
             raise InputError(
-                f"target: some scales of {layer} are too small or too large for float16, and "
-                f"{self.engine} rounds them. Use a larger group size, or leave its part at 16 bits"
+                f"target: some scales of {layer} are too small for float16, and {self.engine} "
+                f"rounds them. Quantize with --scale-dtype float16-only, which raises them, or a "
+                f"larger --group-size"
             )
 
     def _notes(self, source: ExportSource, float32: Sequence[str]) -> tuple[str, ...]:

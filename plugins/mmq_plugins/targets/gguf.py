@@ -140,8 +140,8 @@ def _wide(stored_as: Mapping[str, str]) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{count} of {len(stored_as)} layers are stored as F32: float16 does not hold all their "
-        f"scales. Larger groups (--group-size 128, or 0 for rows) have larger scales.",
+        f"{count} of {len(stored_as)} layers are stored as F32: some of their scales are too "
+        f"small for float16. --scale-dtype float16-only raises these; larger groups avoid them.",
     )
 
 
