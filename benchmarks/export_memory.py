@@ -1,13 +1,14 @@
 """Peak memory of exporting the full-size BLIP-2: one source block, however large the model.
 
     python benchmarks/export_memory.py [--config FILE] [--bits vit=4,llm=4] [--most 1.0]
-        [--targets torch compressed-tensors:vllm]
+        [--targets torch compressed-tensors:vllm] [--llava-block]
 
 Writes a checkpoint of the real configuration with random bfloat16 weights (7.5 GB for BLIP-2 with
 OPT 2.7B, in a temporary folder). For each target, a fresh process quantizes it with rtn, block by
 block from the files, writes it, and reads every weight back (the engine is not asked). Prints the
 peak resident memory beyond that of Python and its packages, in GiB; fails above the largest source
 block plus `--most` GiB. The home and the exports lie beside the checkpoint: 20 GB in all.
+--llava-block exports a LLaVA-1.5-7B of one block instead, in float16.
 """
 
 import argparse
@@ -23,7 +24,27 @@ from typing import Any
 from memory import DEFAULT, ROOT, peak, write_checkpoint_apart
 
 GIB = 2**30
+CONFIGS = ROOT / "tests" / "data" / "configs"
 QUANTIZER = {"group_size": "128", "symmetric": "true"}
+
+
+def write_llava_block(folder: Path) -> int:
+    """LLaVA-1.5-7B's configuration with one language block; returns the bytes of its weights."""
+    import torch
+    from mmq_plugins.embedded import llava_checkpoint
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    config = LlavaConfig.from_pretrained(CONFIGS / "llava-1.5-7b.json")
+    small = LlavaConfig.from_pretrained(llava_checkpoint())  # whose processor is used
+    config.text_config.num_hidden_layers = 1
+    config.vision_config = small.vision_config
+    config.image_token_index, config.image_seq_length = small.image_token_index, 16
+    torch.set_default_dtype(torch.float16)
+    model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+    LlavaProcessor.from_pretrained(llava_checkpoint()).save_pretrained(folder)
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def largest_block(session: Any) -> int:
@@ -48,7 +69,14 @@ def export(model: str, target: str, bits: str, out: str) -> dict[str, float]:
     from mmq.prepare import prepare
 
     allocation = BitAllocation.parse(bits)
-    options = EvalOptions(model=model, task="vqa", limit="4", quantizer="rtn", dtype="bfloat16")
+    config = json.loads((Path(model) / "config.json").read_text())
+    options = EvalOptions(
+        model=model,
+        task="vqa",
+        limit="4",
+        quantizer="rtn",
+        dtype=config.get("dtype") or config["torch_dtype"],
+    )
     start = peak()
     prepared = prepare(options, QUANTIZER, lambda parts: [allocation.over(parts)])
     session = ExportSession.of(prepared, allocation, target, build_target(target, {}))
@@ -79,6 +107,7 @@ def main() -> None:
     parser.add_argument("--bits", default="vit=4,llm=4")
     parser.add_argument("--most", type=float, default=1.0, help="GiB beyond one source block")
     parser.add_argument("--targets", nargs="+", default=["torch", "compressed-tensors:vllm"])
+    parser.add_argument("--llava-block", action="store_true")
     parser.add_argument("--child", nargs=4, default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -88,7 +117,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         model.mkdir()
-        size = write_checkpoint_apart(arguments.config, str(model))
+        size = (
+            write_llava_block(model)
+            if arguments.llava_block
+            else write_checkpoint_apart(arguments.config, str(model))
+        )
         print(f"weights: {size / GIB:.2f} GiB")
         for target in arguments.targets:
             command = [sys.executable, __file__, "--child", str(model), target, arguments.bits]

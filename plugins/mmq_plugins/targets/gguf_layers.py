@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmq.system.disk import naming
 from mmq_plugins.targets.gguf_checkpoint import part_name
 from mmq_plugins.targets.gguf_file import gguf_package
 from mmq_plugins.targets.gguf_layout import Layout
@@ -50,7 +51,8 @@ class LayerPlaces:
 
     def write(self, folder: Path) -> None:
         """Write it beside the GGUF files."""
-        (folder / NAME).write_text(self.to_json())
+        with naming(folder / NAME):
+            (folder / NAME).write_text(self.to_json())
 
     @classmethod
     def read(cls, folder: Path) -> "LayerPlaces":
