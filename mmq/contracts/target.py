@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WeightSpec:
-    """How a weight is quantized, as far as it matters to a file format.
+    """How a weight is quantized: all that matters to a file format.
 
     group_size: inputs per scale; 0 is one group per row. per_tensor: one scale for all rows.
     """
@@ -100,7 +100,7 @@ class ExportSource:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: bytes by file, how each layer is stored, and what a reader must know.
+    """An exported folder: bytes by file, how each layer is stored, and notes for its user.
 
     precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
     folded: layers whose input scales were folded into others, or which took such a scale; they are
@@ -117,7 +117,7 @@ class ExportReport:
 class Target(ABC):
     """An engine's checkpoint format. Subclasses are frozen dataclasses; fields are options."""
 
-    version: ClassVar[int] = 1  # raise it with every change that gives other files
+    version: ClassVar[int] = 1  # raise it with every change that produces other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
 
     @property
@@ -136,13 +136,13 @@ class Target(ABC):
     def check(  # noqa: B027  (`refusal` says enough for most formats)
         self, allocation: "BitAllocation", quantizer: Quantizer, skeleton: "Skeleton"
     ) -> None:
-        """Raise InputError for what concerns more than one layer, before anything is loaded.
+        """Raise InputError for combinations of layers, before anything is loaded.
 
         `refusal` has checked each layer.
         """
 
     def planned_bytes(self, source: ExportSource) -> int | None:
-        """Bytes of all files; None to add them up by `stored_bits`, all else as in the source."""
+        """Bytes of all files; None: the sum of `stored_bits`, and all else as in the source."""
         return None
 
     @abstractmethod
@@ -151,7 +151,7 @@ class Target(ABC):
     ) -> ExportReport:
         """Write the model into a folder, one layer in memory at a time.
 
-        The folder is empty, or holds what a killed export of the same model left in it.
+        The folder is empty, or holds the files of a killed export of the same model.
         """
 
     @abstractmethod

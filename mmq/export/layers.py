@@ -1,4 +1,4 @@
-"""The layers of a quantized model as they leave, block by block, without a model in memory."""
+"""The layers to export, read block by block, without a model in memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
 
 def outline_model(skeleton: Skeleton, name: str, fingerprint: str) -> LoadedModel:
-    """A model without weights, for what only asks what it is called and made of."""
+    """A model without weights, for code that reads names and components only."""
     return LoadedModel(
         module=nn.Module(),
         processor=None,
@@ -32,9 +32,9 @@ def outline_model(skeleton: Skeleton, name: str, fingerprint: str) -> LoadedMode
 
 @dataclass(slots=True)
 class ModelLayers:
-    """Every linear layer of the components, quantized by an allocation or as in the checkpoint.
+    """Every linear layer of the components: quantized, or as stored in the checkpoint.
 
-    Iterating reads one block at a time; `weight` finds one layer, and is quick in their order.
+    One block is in memory at a time: reading layers in the model's order is fast.
     """
 
     artifacts: Artifacts

@@ -1,4 +1,4 @@
-"""From a prepared question to an exported folder: quantize what is missing, write, prove."""
+"""Export an allocation: quantize missing blocks, write the folder, verify it."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ExportSession:
-    """A checked export, and everything to run it with."""
+    """A checked export, ready to run."""
 
     prepared: Prepared
     plan: ExportPlan
@@ -42,7 +42,7 @@ class ExportSession:
     def of(
         cls, prepared: Prepared, allocation: BitAllocation, target_name: str, target: Target
     ) -> "ExportSession":
-        """Check an export of a prepared question's allocation; InputError if it cannot be."""
+        """Check an export of an allocation; InputError if the target cannot hold it."""
         eval_spec, skeleton = prepared.eval_spec, prepared.skeleton
         plan = plan_export(
             target_name,
@@ -58,7 +58,7 @@ class ExportSession:
     def run(
         self, out: Path, verify_samples: int, scores: Mapping[str, Metric] | None = None
     ) -> tuple[ExportReport, Proof | None]:
-        """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing."""
+        """Write the folder. verify_samples: number that the engine answers; 0 verifies nothing."""
         layers = self.layers()
 
         def prove(written: Written) -> Proof:
@@ -71,7 +71,7 @@ class ExportSession:
             self.prepared.task.close()
 
     def layers(self) -> ModelLayers:
-        """The quantized layers, which are computed now where the store lacks some."""
+        """The quantized layers; blocks that the store lacks are computed."""
         eval_spec, plan = self.prepared.eval_spec, self.plan
         outline = outline_model(
             self.prepared.skeleton, eval_spec.model, eval_spec.model_fingerprint
@@ -85,7 +85,7 @@ class ExportSession:
                 self.artifacts, layers.artifact_keys, lambda name: layers.source(name).to(dtype)
             )
             return layers
-        log.info("Some blocks are not quantized yet: the model is loaded")
+        log.info("Loading the model: some blocks are not quantized yet")
         with self._simulated():
             pass
         return layers
@@ -105,7 +105,7 @@ class ExportSession:
 
     @contextmanager
     def _simulated(self) -> Iterator[VisionLanguageModel]:
-        """The simulated model; it is not in memory afterwards."""
+        """The simulated model, removed from memory at the end."""
         model = self.prepared.load()
         self.artifacts.write_(model, self.plan.allocation)
         try:
@@ -129,11 +129,11 @@ class ExportSession:
 
 
 def source_folder(model: str) -> Path:
-    """The folder of a model's files; InputError for a hub model that is not here."""
+    """The folder of a model's files; InputError for a hub model that is not downloaded."""
     folder = downloaded(locate(model))
     if folder is None:
         raise InputError(
-            f"model: {model} is not on this machine; download it (hf download {model}), or run "
-            f"`mmq quantize --model {model}` first"
+            f"model: {model} is not downloaded; run `hf download {model}`, or "
+            f"`mmq quantize --model {model}`"
         )
     return folder

@@ -145,7 +145,7 @@ def logits(model):
 
 
 def test_awqs_own_scales_are_refused_with_the_option_that_folds_them():
-    with pytest.raises(InputError, match="except awq's --foldable true"):
+    with pytest.raises(InputError, match="quantize with awq's --foldable true"):
         session_for("embedded-llava", "llm=3", "compressed-tensors", "awq", group_size=64)
 
 
@@ -208,7 +208,7 @@ def test_the_cards_command_asks_the_model_as_printed(tmp_path, model):
     [
         ("transformers", WeightSpec(8, symmetric=False), "llm", "loads no packed zero points"),
         ("transformers", WeightSpec(4, input_scale=True), "llm", "no input scales"),
-        ("transformers", WeightSpec(4, group_index=True), "llm", "no order of inputs"),
+        ("transformers", WeightSpec(4, group_index=True), "llm", "no act-order"),
         ("transformers", WeightSpec(4, integer_zero_points=False), "llm", "integer zero points"),
         ("vllm-cpu", WeightSpec(3), "llm", "runs 4 bits symmetric"),
         ("vllm", WeightSpec(4, 16), "llm", "kernels for groups of 32, 64, 128, whole rows"),

@@ -1,4 +1,4 @@
-"""compressed-tensors checkpoints: codes for vLLM, SGLang and transformers."""
+"""compressed-tensors checkpoints for vLLM, SGLang and transformers."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,9 +44,9 @@ PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight
 
 @dataclass(frozen=True)
 class CompressedTensors(Target):
-    """Codes packed into int32, a scale per row or group, integer zero points.
+    """Codes packed into int32, one scale per row or group, integer zero points.
 
-    engine: what will run it; it decides what is refused.
+    engine: the engine that will run the checkpoint; it decides which weights are refused.
     """
 
     engine: Literal["transformers", "vllm", "vllm-cpu", "sglang"] = "transformers"
@@ -83,9 +83,9 @@ class CompressedTensors(Target):
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine cannot hold such a weight."""
         if spec.input_scale and not spec.folds:
-            return "the format has no input scales, except awq's --foldable true"
+            return "the format has no input scales; quantize with awq's --foldable true"
         if spec.group_index:
-            return "the format has no order of inputs since 2026-08"
+            return "the format has had no act-order since 2026-08"
         if not spec.integer_zero_points:
             return "the format has integer zero points only"
         if self._engine.half_scales and spec.scale_dtype == "float32":
@@ -130,7 +130,7 @@ class CompressedTensors(Target):
     def export(
         self, source: ExportSource, layers: Iterable[ExportedLayer], folder: Path
     ) -> ExportReport:
-        """Write the checkpoint; names are the source's, so that engines find all tensors."""
+        """Write the checkpoint; tensors keep the source's names, so that engines find them."""
         stored: dict[str, str] = {}
         float32: list[str] = []
 
@@ -169,13 +169,13 @@ class CompressedTensors(Target):
         if any(packing.widened for packing in packings):
             notes.append(
                 "Asymmetric weights take one bit more than their codes: transformers with "
-                "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so that they are "
+                "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so they are "
                 "folded into the codes, exactly."
             )
         if float32:
             notes.append(
                 f"{len(float32)} layers have float32 scales ({float32[0]}, ...): load the model "
-                f"in float32, or some weights are rounded differently."
+                f"in float32; in 16 bits, these scales are rounded."
             )
         config = source_config(source)
         dtype = str(config.get("dtype") or config.get("torch_dtype"))
@@ -212,7 +212,7 @@ class CompressedTensors(Target):
         return nullcontext(open_model(folder, device))
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to serve the folder, or load it."""
+        """Commands that serve the folder or load it."""
         if self._engine.package in VLLM:
             return (f"vllm serve {folder} --dtype {scale_dtype(folder)}",)
         if self.engine == "sglang":

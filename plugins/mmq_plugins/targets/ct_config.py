@@ -150,7 +150,7 @@ def check_fused(packings: Mapping[str, Packing], engine: str) -> None:
             for other in (f"{stem}.{each}" for each in names):
                 if packings.get(other) != packing:
                     raise InputError(
-                        f"target: {engine} joins {', '.join(names)}, but {name} is {packing} and "
+                        f"target: {engine} joins {', '.join(names)}, but {name} is {packing}, and "
                         f"{other} is {packings.get(other, 'at 16 bits')}; quantize them alike"
                     )
 

@@ -1,4 +1,4 @@
-"""Codes as the installed compressed-tensors packs them, and weights as it reads them."""
+"""Packing and unpacking by the installed compressed-tensors package."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def packed_width(columns: int, bits: int) -> int:
 
 
 def pack(codes: Tensor, bits: int, packed_dim: int = 1) -> Tensor:
-    """int8 codes around zero as int32 words, by the package itself."""
+    """int8 codes around zero, packed into int32 words by the package."""
     need("compressed_tensors", EXTRA)
     try:
         from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
@@ -37,12 +37,12 @@ def pack(codes: Tensor, bits: int, packed_dim: int = 1) -> Tensor:
     if packed_dim == 0:
         packed: Tensor = pack_to_int32(codes, bits, packed_dim=0)
         return packed
-    # rows are packed one by one, and the package takes int32 copies of all that it is given
+    # the package makes int32 copies of its whole input; rows are independent
     return torch.cat([pack_to_int32(rows, bits) for rows in torch.split(codes, ROWS)])
 
 
 def scheme(config: Mapping[str, Any]) -> Any:
-    """A config group as the package has it."""
+    """A config group as the package's own object."""
     need("compressed_tensors", EXTRA)
     from compressed_tensors.quantization import QuantizationScheme
 
@@ -50,7 +50,7 @@ def scheme(config: Mapping[str, Any]) -> Any:
 
 
 def unpack(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tensor:
-    """The weight that a layer's tensors stand for, float32, by the package's own decompression.
+    """A layer's weight, float32, decompressed by the package.
 
     tensors: by weight_packed, weight_scale and so on; config: their config group.
     """

@@ -1,4 +1,4 @@
-"""The simulated model as a plain checkpoint, for any engine that reads the source's."""
+"""The simulated model as a plain checkpoint, for any engine that reads the source."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,15 +30,15 @@ from mmq.models.skeleton import family_of, on_meta
 
 @dataclass(frozen=True)
 class TorchCheckpoint(Target):
-    """Dequantized weights in the source's place: nothing is smaller, everything opens it.
+    """Dequantized weights in place of the source's: as large, and readable everywhere.
 
-    dtype: that weights are rounded to; auto is that of the source's weights.
+    dtype: of the stored weights; auto is that of the source's weights.
     """
 
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
-        """Nothing is refused: a dequantized weight is a weight."""
+        """No weight is refused: a dequantized one is an ordinary weight."""
         return ""
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
@@ -64,8 +64,8 @@ class TorchCheckpoint(Target):
         notes = ["Dequantized weights: the files are as large as the source's."]
         if dtype != torch.float32:
             notes.append(
-                f"Weights are rounded to {short}: answers may differ from those of the simulation "
-                f"in {source.dtype}."
+                f"Weights are rounded to {short}: answers may differ from those of the simulated "
+                f"model in {source.dtype}."
             )
         stored = dict.fromkeys(source.specs, short)
         return ExportReport(file_sizes(folder), stored, tuple(notes), precision=short)
@@ -87,7 +87,7 @@ class TorchCheckpoint(Target):
         return NewCheckpoint(source, outlines, source_config(source))
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        """Weights by the safetensors package, under transformers' names for them."""
+        """Weights read by safetensors, by their names in transformers."""
         config = read_config(str(folder))
         module = on_meta(str(folder), family_of(config), config)
         stored = stored_weights(folder) or {}
@@ -101,6 +101,6 @@ class TorchCheckpoint(Target):
         return nullcontext(load_model(str(folder), trial_dtype(folder), device))
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to ask it in transformers, and how to score it with mmq."""
+        """Commands that ask it in transformers and score it with mmq."""
         score = f"python -m mmq evaluate-baseline --model {folder} --task {task(folder)}"
         return transformers_command(folder), score
