@@ -24,6 +24,7 @@ from mmq.export.facts import file_sizes, task, trial_dtype
 from mmq.export.source_checkpoint import read_tensor
 from mmq.models.checkpoint_names import stored_names
 from mmq.models.checkpoint_weights import stored_weights
+from mmq.models.components import find_components
 from mmq.models.loading import load_model, read_config
 from mmq.models.skeleton import family_of, on_meta
 
@@ -89,12 +90,18 @@ class TorchCheckpoint(Target):
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Weights read by safetensors, by their names in transformers."""
         config = read_config(str(folder))
-        module = on_meta(str(folder), family_of(config), config)
+        family = family_of(config)
+        module = on_meta(str(folder), family, config)
+        layers = {
+            layer.name
+            for component in find_components(module, family).values()
+            for layer in component.layers
+        }
         stored = stored_weights(folder) or {}
         for parameter, name in stored_names(module, stored).items():
-            if parameter.endswith(".weight"):
-                tensor = read_tensor(folder, stored[name], name)
-                yield parameter.removesuffix(".weight"), tensor.float()
+            layer = parameter.removesuffix(".weight")
+            if layer in layers:  # an embedding in float32 would be larger than any block
+                yield layer, read_tensor(folder, stored[name], name).float()
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in transformers, in the dtype of the trial."""
