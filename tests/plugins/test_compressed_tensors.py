@@ -11,15 +11,18 @@ import torch
 import transformers
 from asking import silent
 from exporting import session_for, simulated
-from mmq_plugins.targets.compressed_tensors import CompressedTensors
+from mmq_plugins.targets.compressed_tensors import CompressedTensors, encoded
 from mmq_plugins.targets.ct_config import Packing, check_fused
 from mmq_plugins.targets.ct_engines import ENGINES
+from mmq_plugins.targets.ct_packing import unpack
 from PIL import Image
 from tiny_models import save_tiny
 
 from mmq.contracts.target import WeightSpec
 from mmq.errors import InputError
 from mmq.evaluation.generating import evaluate
+from mmq.tensors.affine import MappingType
+from mmq.tensors.quantized_weight import round_to_nearest
 
 package = pytest.importorskip("compressed_tensors", reason="pip install 'mmq[compressed-tensors]'")
 needs_5 = pytest.mark.skipif(
@@ -211,6 +214,7 @@ def test_the_cards_command_asks_the_model_as_printed(tmp_path, model):
         ("transformers", WeightSpec(4, group_index=True), "llm", "no act-order"),
         ("transformers", WeightSpec(4, integer_zero_points=False), "llm", "integer zero points"),
         ("vllm-cpu", WeightSpec(3), "llm", "runs 4 bits symmetric"),
+        ("vllm-cpu", WeightSpec(8, 32), "llm", "8 bits symmetric with one scale per row only"),
         ("vllm", WeightSpec(4, 16), "llm", "kernels for groups of 32, 64, 128, whole rows"),
         ("vllm", WeightSpec(4), "qformer", "at 16 bits only"),
         ("vllm", WeightSpec(4, scale_dtype="float32"), "llm", "rounds scales to 16 bits"),
@@ -240,11 +244,6 @@ def test_layers_that_an_engine_joins_must_be_alike():
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_planned_bits_are_those_of_the_packed_tensors(bits, symmetric, engine):
-    from mmq_plugins.targets.compressed_tensors import encoded
-
-    from mmq.tensors.affine import MappingType
-    from mmq.tensors.quantized_weight import round_to_nearest
-
     target = CompressedTensors(engine)
     weight = round_to_nearest(torch.randn(40, 96), bits, 32, MappingType.of(symmetric))
     spec = WeightSpec.of(weight)
@@ -252,3 +251,18 @@ def test_planned_bits_are_those_of_the_packed_tensors(bits, symmetric, engine):
         pytest.skip("refused")
     tensors = encoded(weight, Packing.of(spec, ENGINES[engine]))
     assert sum(t.nbytes for t in tensors.values()) * 8 == target.stored_bits((40, 96), spec)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("engine", "group_size", "symmetric"),
+    [("vllm", 32, True), ("vllm", 32, False), ("vllm-cpu", 64, True)],
+)
+def test_many_rows_are_unpacked_as_they_were_packed(bits, engine, group_size, symmetric):
+    generator = torch.Generator().manual_seed(bits)
+    weight = torch.randn(1100, 64, generator=generator)  # more rows than are unpacked at once
+    quantized = round_to_nearest(weight, bits, group_size, MappingType.of(symmetric))
+    packing = Packing.of(WeightSpec.of(quantized), ENGINES[engine])
+    assert packing.with_8_bit_inputs == (engine == "vllm-cpu" and bits == 8)
+    read = unpack(encoded(quantized, packing), packing.group(["re:layer"]))
+    assert torch.equal(read, quantized.dequantize())
