@@ -124,7 +124,7 @@ class Gguf(Target):
         return running(folder, device, self.threads)
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to ask the model in llama.cpp, and how to serve it."""
+        """Commands that ask the model in llama.cpp and serve it."""
         files = f"-m {folder / MODEL} --mmproj {folder / MMPROJ} --jinja --temp 0"
         ask = "'What is in the picture?'"
         return (

@@ -23,7 +23,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def part_name(name: str) -> str:
-    """A module's or tensor's name in the words used here: llm, vit, connector or lm_head first.
+    """A module's or tensor's name that starts with its part: llm, vit, connector or lm_head.
 
     >>> part_name("model.language_model.layers.0.mlp.up_proj")
     'llm.layers.0.mlp.up_proj'
@@ -59,7 +59,7 @@ class PartTensors:
         return tensor if self.dtype == torch.float32 else tensor.to(self.dtype)
 
     def bits(self, name: str) -> int:
-        """Bits per value of a tensor as it will be written, where it is not quantized."""
+        """Bits per value of an unquantized tensor as it will be written."""
         wide = self.stored[name].dtype in ("F32", "F64") and self.dtype == torch.float32
         return 32 if wide else 16
 

@@ -1,4 +1,4 @@
-"""How the GGUF files of a model come about: a family's own layout, or a user's 16-bit files."""
+"""Choose the layout of a model's GGUF files: a family's own, or that of a user's 16-bit files."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Which layer each tensor of a GGUF file is, in a file beside it, and their weights read back."""
+"""Map layers to tensors of GGUF files, in a file beside them, and read their weights back."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ class LayerPlaces:
         return cls(layers, [list(rows) for rows in numbers])
 
     def to_json(self) -> str:
-        """All of it, in one line."""
+        """One line of JSON."""
         return json.dumps({"layers": self.layers, "orders": self.orders}) + "\n"
 
     def write(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class LayerPlaces:
 
     @classmethod
     def read(cls, folder: Path) -> "LayerPlaces":
-        """What `write` wrote."""
+        """Read the file that `write` wrote."""
         facts = json.loads((folder / NAME).read_text())
         return cls(facts["layers"], facts["orders"])
 

@@ -1,4 +1,4 @@
-"""An exported model that answers from vLLM, in a process of vLLM's own environment."""
+"""Run an exported model in vLLM, in a process of vLLM's own environment."""
 
 import base64
 import io
