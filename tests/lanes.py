@@ -5,6 +5,7 @@ Paths are relative to this folder; a folder stands for all modules in it.
 
 # load a model, start processes or servers, or compute for seconds: `make test-fast` skips them
 SLOW = (
+    "engines",
     "mmq/artifacts/test_artifacts.py",
     "mmq/artifacts/test_snapshot.py",
     "mmq/data/test_calibration_split.py",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 PROBED = 64  # rows of a random weight that is quantized to measure what is stored
-ScaleDtype = Literal["float16", "bfloat16", "float32"]
+ScaleDtype = Literal["float16", "float16-only", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class CalibratedQuantizer(Quantizer):
 
     @property
     def folds(self) -> bool:
-        """Whether `solve` reads `inputs.foldable`, which takes a trial of every norm to set."""
+        """Whether `solve` reads `inputs.foldable`, which is set by trying every norm and layer."""
         return False
 
     @abstractmethod

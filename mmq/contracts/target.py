@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WeightSpec:
-    """How a weight is quantized, as far as it matters to a file format.
+    """How a weight is quantized: all that matters to a file format.
 
     group_size: inputs per scale; 0 is one group per row. per_tensor: one scale for all rows.
     """
@@ -31,7 +31,7 @@ class WeightSpec:
     per_tensor: bool = False
     integer_zero_points: bool = True
     input_scale: bool = False
-    folds: bool = False  # input scales are powers of two that fold into norms
+    folds: bool = False  # input scales are powers of two that fold into what precedes the layer
     group_index: bool = False
     scale_dtype: str = "float16"  # what every scale is exact in
 
@@ -69,12 +69,17 @@ class WeightSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExportedLayer:
-    """A linear layer to export; a Tensor is an unquantized weight."""
+    """A linear layer to export; a Tensor is an unquantized weight.
+
+    folds_into: the norm or linear layer, by its name in transformers, that takes its input scale.
+    output_scale: the input scale (out,) of the layers behind it, which its rows can be divided by.
+    """
 
     name: str  # of the module in transformers
     component: str  # "" outside all components
     weight: QuantizedWeight | Tensor
-    folds_into: str = ""  # the norm, as named in transformers, that its input scale folds into
+    folds_into: str = ""
+    output_scale: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,11 @@ class ExportSource:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: bytes by file, how each layer is stored, and what a reader must know.
+    """An exported folder: bytes by file, how each layer is stored, and notes for its user.
 
     precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
-    folded: layers whose input scales were folded into norms; they are read back without them.
+    folded: layers whose input scales were folded into others, or which took such a scale; they are
+    read back as they then are.
     """
 
     files: Mapping[str, int]
@@ -111,7 +117,7 @@ class ExportReport:
 class Target(ABC):
     """An engine's checkpoint format. Subclasses are frozen dataclasses; fields are options."""
 
-    version: ClassVar[int] = 1  # raise it with every change that gives other files
+    version: ClassVar[int] = 1  # raise it with every change that produces other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
 
     @property
@@ -130,13 +136,13 @@ class Target(ABC):
     def check(  # noqa: B027  (`refusal` says enough for most formats)
         self, allocation: "BitAllocation", quantizer: Quantizer, skeleton: "Skeleton"
     ) -> None:
-        """Raise InputError for what concerns more than one layer, before anything is loaded.
+        """Raise InputError for combinations of layers, before anything is loaded.
 
         `refusal` has checked each layer.
         """
 
     def planned_bytes(self, source: ExportSource) -> int | None:
-        """Bytes of all files; None to add them up by `stored_bits`, all else as in the source."""
+        """Bytes of all files; None: the sum of `stored_bits`, and all else as in the source."""
         return None
 
     @abstractmethod
@@ -145,7 +151,7 @@ class Target(ABC):
     ) -> ExportReport:
         """Write the model into a folder, one layer in memory at a time.
 
-        The folder is empty, or holds what a killed export of the same model left in it.
+        The folder is empty, or holds the files of a killed export of the same model.
         """
 
     def export_unquantized(self, source: ExportSource, folder: Path) -> None:
@@ -158,6 +164,12 @@ class Target(ABC):
 
     def check_engine(self) -> None:  # noqa: B027  (many formats need no package of their own)
         """InputError that names the extra to install, where the engine is missing."""
+    def unavailable(self) -> str:
+        """Why the engine cannot run on this machine, and what to do; "" if it can.
+
+        Weights and bytes are then verified, and outputs are not.
+        """
+        return ""
 
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:

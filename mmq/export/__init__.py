@@ -1,1 +1,1 @@
-"""The selected model in an engine's format: planned, written, read back and scored."""
+"""Export a quantized model to an engine's format: plan, write, verify."""

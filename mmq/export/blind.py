@@ -1,4 +1,4 @@
-"""A model that is shown gray pictures: what it scores then, it scores without looking."""
+"""A model that sees gray pictures only: its score is what can be had without looking."""
 
 import io
 from collections.abc import Sequence
@@ -32,25 +32,25 @@ def gray(size: tuple[int, int]) -> ImageRef:
 
 @dataclass(slots=True)
 class Blind(VisionLanguageModel):
-    """A model, and what of it matches pictures and texts, whose pictures are all gray."""
+    """A model whose pictures are replaced with gray ones of the same size."""
 
     model: Any
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
-        """The model's own."""
+        """The wrapped model's protocol."""
         protocol: AnswerProtocol = self.model.protocol(answer_format)
         return protocol
 
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
     ) -> list[str]:
-        """What the model says to gray pictures of the same sizes."""
+        """The model's answers to gray pictures."""
         blind = [replace(r, images=tuple(gray(i.size()) for i in r.images)) for r in requests]
         outputs: list[str] = self.model.generate(blind, config, progress)
         return outputs
 
     def render(self, request: Request) -> str:
-        """The prompt as the model reads it."""
+        """The prompt with the model's chat template applied."""
         text: str = self.model.render(request)
         return text
 

@@ -1,4 +1,4 @@
-"""The model card of an exported folder: what it is, how good, how large, and how to run it."""
+"""The model card of an exported folder: bits, scores, size, and commands that run it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,10 @@ def model_card(
     out: Path,
     scores: Mapping[str, Metric] | None = None,
 ) -> str:
-    """The text of README.md. folder: where the files are now; out: where they will be."""
+    """The text of README.md.
+
+    folder: where the files are now. out: where they will be.
+    """
     eval_spec = plan.eval_spec
     options = ", ".join(f"{k} {v}" for k, v in eval_spec.quantizer_options.items())
     head = ["---", f"base_model: {eval_spec.model}", "tags: [mmq, quantized]", "---"]
@@ -65,13 +68,13 @@ def _scores(plan: ExportPlan, proof: Proof | None, scores: Mapping[str, Metric] 
     if proof is not None and proof.outputs is not None:
         outputs = proof.outputs
         beside = (
-            ("exported, in its engine", outputs.engine),
+            ("exported, in the engine", outputs.engine),
             ("simulated", outputs.simulated),
             ("exported, gray pictures", outputs.blind),
         )
         rows += [(what, outputs.metric, *_metric(metric)) for what, metric in beside]
     if not rows:
-        return "Not scored here."
+        return "No scores: the trial has none, and outputs were not compared."
     eval_spec = plan.eval_spec
     about = f"Task `{eval_spec.task}` on `{eval_spec.data}` (data {eval_spec.data_fingerprint})."
     return f"{about}\n\n" + _table(("model", "metric", "score", "95% interval", "samples"), rows)

@@ -1,4 +1,4 @@
-"""A checkpoint like the source's with some weights in another form, for transformers' layout."""
+"""A checkpoint in transformers' layout: the source's, with some weights stored differently."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +19,8 @@ from mmq.export.checkpoint_writer import (
     plan_shards,
     write_index,
 )
-from mmq.export.layers import Checkpoint
 from mmq.export.side_files import CONFIG, copy_side_files, side_files
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.system.atomic import sync
 from mmq.system.disk import naming
@@ -30,11 +30,11 @@ Outlines = Callable[[str, tuple[int, int], WeightSpec], tuple[Outline, ...]]
 
 @dataclass(frozen=True, slots=True)
 class NewCheckpoint:
-    """The files of a checkpoint whose quantized layers have tensors of their own.
+    """The files of a checkpoint whose quantized layers are stored in other tensors.
 
-    outlines(name, shape, spec): a layer's tensors, by the name of its weight in the source.
-    config: of the new checkpoint. Tensors keep their names: every engine that reads the source
-    finds them.
+    outlines(name, shape, spec): a layer's tensors, given the name of its weight in the source.
+    config: the new config.json. All other tensors keep their names, so that engines that read the
+    source find them.
     """
 
     source: ExportSource
@@ -43,10 +43,10 @@ class NewCheckpoint:
     shard_bytes: int = SHARD_BYTES
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> SourceCheckpoint:
         """The source's tensors."""
         stored = stored_weights(self.source.folder) or {}
-        return Checkpoint(self.source.folder, stored, self.source.stored)
+        return SourceCheckpoint(self.source.folder, stored, self.source.stored)
 
     def shards(self) -> list[Shard]:
         """The files with weights: quantized layers in the model's order, then other tensors."""
@@ -65,7 +65,7 @@ class NewCheckpoint:
         return plan_shards(units, self.shard_bytes)
 
     def bytes(self) -> int:
-        """Bytes of all files, before one is written."""
+        """Bytes of all files, before any is written."""
         shards = self.shards()
         weights = sum(shard.bytes for shard in shards)
         index = len(index_text(shards)) if len(shards) > 1 else 0
@@ -79,7 +79,7 @@ class NewCheckpoint:
         encode: Callable[[str, ExportedLayer], Mapping[str, Tensor]],
         change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
     ) -> None:
-        """Write everything; files with weights that are there already are not written again.
+        """Write all files; complete shards of a killed export are kept.
 
         encode(name, layer): the tensors that `outlines` named. change(name, tensor): what to
         write for any other tensor; called after all layers. One layer is in memory at a time.

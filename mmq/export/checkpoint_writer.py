@@ -1,4 +1,4 @@
-"""Safetensors files written tensor by tensor, so that a model never stands in memory whole."""
+"""Safetensors files written one tensor at a time, so that no model is in memory."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from mmq.models.checkpoint_files import INDEX, SINGLE
 from mmq.system.atomic import sync
 from mmq.system.disk import naming
 
-SHARD_BYTES = 2**30  # planned for one file
+SHARD_BYTES = 2**30  # of one file, about
 ALIGNED = 8  # bytes: readers view tensors in place
 DTYPES = {
     torch.float64: "F64",
@@ -29,12 +29,13 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 WIDTHS = {name: torch.empty(0, dtype=dtype).element_size() for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A tensor to be written: its name, its dtype as safetensors writes it, its shape."""
+    """A tensor to write: its name, dtype in safetensors' notation, and shape."""
 
     name: str
     dtype: str
@@ -48,7 +49,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Tensors that are written together: those of a layer, or one that is copied (layer "")."""
+    """Tensors that are written together: those of a layer, or a copied one (layer: "")."""
 
     outlines: tuple[Outline, ...]
     layer: str = ""
@@ -68,9 +69,9 @@ class Shard:
 
     @property
     def header_bytes(self) -> int:
-        """What is kept free in front of the values for the header, its length included.
+        """Bytes reserved for the header, its length field included.
 
-        It is written last, when the offsets are known, and padded with spaces.
+        The header is written last, when the offsets are known, and padded with spaces.
         """
         outlines = [outline for unit in self.units for outline in unit.outlines]
         widest = len(str(2 * sum(unit.bytes for unit in self.units)))
@@ -85,7 +86,7 @@ class Shard:
 
 
 def plan_shards(units: Iterable[Unit], limit: int = SHARD_BYTES) -> list[Shard]:
-    """Units in files of about `limit` bytes, in their order, by the names that transformers uses.
+    """Units in files of about `limit` bytes, in order, with transformers' file names.
 
     A checkpoint in one file has no index.
     """
@@ -106,24 +107,23 @@ def plan_shards(units: Iterable[Unit], limit: int = SHARD_BYTES) -> list[Shard]:
 
 
 def index_text(shards: Sequence[Shard]) -> str:
-    """The index of several files, as transformers reads it."""
+    """The index of several shards, as transformers reads it."""
     places = {o.name: s.name for s in shards for u in s.units for o in u.outlines}
     size = sum(unit.bytes for shard in shards for unit in shard.units)
     return json.dumps({"metadata": {"total_size": size}, "weight_map": places}, indent=1)
 
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> None:
-    """Write the index, where there are several files."""
+    """Write the index if there are several shards."""
     if len(shards) > 1:
         with naming(folder / INDEX):
             (folder / INDEX).write_text(index_text(shards))
 
 
 class ShardWriter:
-    """Writes one safetensors file; it appears under its name when the block ends well.
+    """Writes one safetensors file, which gets its name when the context ends without an error.
 
-    Tensors whose bytes would leave the next one unaligned are held back until the end: they are
-    scales and other small ones.
+    Tensors that would leave the next one unaligned are written last: scales and other small ones.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
@@ -141,7 +141,7 @@ class ShardWriter:
         return self
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors behind those that are there; an OSError names the file."""
+        """Append tensors; an OSError names the file."""
         for name, tensor in tensors.items():
             if tensor.nbytes % ALIGNED:
                 self._late.append((name, tensor.clone()))

@@ -1,4 +1,4 @@
-"""Commands for model cards that work as printed."""
+"""Commands for model cards, which work as printed."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ print(model(**inputs, use_image_text_matching_head=True).logits_per_image.softma
 
 
 def transformers_command(folder: Path) -> str:
-    """Ask the model in `folder` about a picture, in transformers alone."""
+    """A command that asks the model about a picture in transformers, without mmq."""
     facts = read_facts(folder)
     prompt = str(facts.get("prompt") or "")
     return ASK.format(

@@ -1,4 +1,4 @@
-"""What an exported folder says about itself: mmq_export.json, beside the weights."""
+"""Facts about an exported folder in mmq_export.json, beside the weights."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What was written when the folder was exported; {} where there is nothing."""
+    """The facts of a folder; {} if it has none."""
     try:
         facts = json.loads((folder / FACTS).read_bytes())
     except (OSError, ValueError):
@@ -33,12 +33,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def trial_dtype(folder: Path) -> str:
-    """The dtype that the trial computed in, float32 where the folder does not say."""
+    """The dtype that the trial computed in; float32 if the folder has no facts."""
     return str(read_facts(folder).get("dtype", "float32"))
 
 
 def task(folder: Path) -> str:
-    """The task that the model was scored on."""
+    """The task that the model was scored on; vqa if the folder has no facts."""
     return str(read_facts(folder).get("task", "vqa"))
 
 
@@ -59,7 +59,7 @@ def scored_protocol(facts: Mapping[str, Any]) -> AnswerProtocol:
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file of the format in a folder, by its name there."""
+    """Bytes of each file of the format in a folder, by relative path."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     return {name: size for name, size in sizes.items() if name not in OWN}

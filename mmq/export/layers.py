@@ -1,11 +1,9 @@
-"""The layers of a quantized model as they leave, block by block, without a model in memory."""
+"""The layers to export, read block by block, without a model in memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from mmq.allocation.allocation import BitAllocation
@@ -13,56 +11,14 @@ from mmq.artifacts.artifacts import Artifacts, NotStoredError
 from mmq.artifacts.by_layer import LayerKeys, keys_by_layer
 from mmq.artifacts.store import ArtifactKey
 from mmq.contracts.target import ExportedLayer
-from mmq.errors import InputError
-from mmq.models.checkpoint_names import stored_names
-from mmq.models.checkpoint_weights import Stored, stored_weights
-from mmq.models.loading import LoadedModel, read_config
-from mmq.models.skeleton import Skeleton, on_meta
+from mmq.export.source_checkpoint import SourceCheckpoint
+from mmq.models.loading import LoadedModel
+from mmq.models.skeleton import Skeleton
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The tensors of a source checkpoint, read one at a time.
-
-    stored: by name in its files. names: of the tensor that each parameter is loaded from.
-    """
-
-    folder: Path
-    stored: Mapping[str, Stored]
-    names: Mapping[str, str]
-
-    @classmethod
-    def open(cls, folder: Path, skeleton: Skeleton) -> "Checkpoint":
-        """Read the headers of a folder's files; InputError for one without safetensors."""
-        stored = stored_weights(folder)
-        if stored is None:
-            raise InputError(
-                f"model: {folder} holds pickled weights, which cannot be exported; convert them "
-                f"with save_pretrained(..., safe_serialization=True)"
-            )
-        module = on_meta(str(folder), skeleton.family, read_config(str(folder)))
-        return cls(folder, stored, stored_names(module, stored))
-
-    def tensor(self, name: str) -> Tensor:
-        """A tensor by its name in the files, as it is stored."""
-        with safe_open(self.folder / self.stored[name].file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-        return tensor
-
-    def weight_name(self, layer: str) -> str:
-        """The name in the files of a layer's weight; InputError where it is made of several."""
-        name = self.names.get(f"{layer}.weight")
-        if name is None:
-            raise InputError(
-                f"model: the weight of {layer} is no tensor of the checkpoint in {self.folder} by "
-                f"itself, so that it cannot be replaced; leave its part at 16 bits"
-            )
-        return name
-
-
 def outline_model(skeleton: Skeleton, name: str, fingerprint: str) -> LoadedModel:
-    """A model without weights, for what only asks what it is called and made of."""
+    """A model without weights, for code that reads names and components only."""
     return LoadedModel(
         module=nn.Module(),
         processor=None,
@@ -76,22 +32,23 @@ def outline_model(skeleton: Skeleton, name: str, fingerprint: str) -> LoadedMode
 
 @dataclass(slots=True)
 class ModelLayers:
-    """Every linear layer of the components, quantized by an allocation or as in the checkpoint.
+    """Every linear layer of the components: quantized, or as stored in the checkpoint.
 
-    Iterating reads one block at a time; `weight` finds one layer, and is quick in their order.
+    One block is in memory at a time: reading layers in the model's order is fast.
     """
 
     artifacts: Artifacts
-    checkpoint: Checkpoint
+    checkpoint: SourceCheckpoint
     keys: LayerKeys  # in the model's order
     paths: Mapping[str, tuple[str, ...]]  # of lists of blocks, by component
-    _block: tuple[ArtifactKey, Mapping[str, QuantizedLayer]] | None = field(default=None)
+    _number: tuple[str, int] = ("", -1)  # component and number of the block in memory
+    _block: dict[ArtifactKey, Mapping[str, QuantizedLayer]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         artifacts: Artifacts,
-        checkpoint: Checkpoint,
+        checkpoint: SourceCheckpoint,
         model: LoadedModel,
         allocation: BitAllocation,
     ) -> "ModelLayers":
@@ -100,48 +57,88 @@ class ModelLayers:
         return cls(artifacts, checkpoint, keys_by_layer(artifacts, model, allocation), paths)
 
     @property
+    def artifact_keys(self) -> list[ArtifactKey]:
+        """The quantized blocks, in the model's order."""
+        return list(dict.fromkeys(key for _, _, key in self.keys.values() if key is not None))
+
+    @property
     def complete(self) -> bool:
         """Whether everything that is quantized is in the store."""
-        keys = {key for _, _, key in self.keys.values() if key is not None}
-        return all(self.artifacts.store.has(key) for key in keys)
+        return all(self.artifacts.store.has(key) for key in self.artifact_keys)
+
+    def source(self, name: str) -> Tensor:
+        """A layer's weight in the checkpoint, as it is stored."""
+        return self.checkpoint.tensor(self.checkpoint.weight_name(name))
+
+    def source_dtypes(self) -> Iterator[torch.dtype | None]:
+        """The stored dtype of each layer in these blocks; None for one that is made of several."""
+        for key in self.artifact_keys:
+            for name in key.layers:
+                yield self.checkpoint.dtype(name)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[ExportedLayer]:
         for name, (component, _, _) in self.keys.items():
-            weight = self.weight(name)
-            yield ExportedLayer(name, component, weight, self._folds_into(name))
+            yield ExportedLayer(
+                name, component, self.weight(name), self._folds_into(name), self.output_scale(name)
+            )
 
     def weight(self, name: str) -> QuantizedWeight | Tensor:
         """A layer's quantized weight, or its tensor in the checkpoint."""
-        _, _, key = self.keys[name]
+        quantized = self._quantized(name)
+        if quantized is None:
+            return self.source(name)
+        return quantized.weight
+
+    def _quantized(self, name: str) -> QuantizedLayer | None:
+        """A layer from the store; None for one that is not quantized. One block is in memory."""
+        component, layer, key = self.keys[name]
         if key is None:
-            return self.checkpoint.tensor(self.checkpoint.weight_name(name))
-        if self._block is None or self._block[0] != key:
-            self._block = None  # before the next one is read: one block in memory
+            return None
+        if self._number != (component, layer.block):
+            self._number = component, layer.block
+            self._block.clear()  # before the next one is read
+        if key not in self._block:
             layers = self.artifacts.store.get(key)
             if layers is None:
-                raise NotStoredError(f"{key.name} is not in the store any more")
-            self._block = key, layers
-        return self._block[1][name].weight
+                raise NotStoredError(f"{key.name} is no longer in the store")
+            self._block[key] = layers
+        return self._block[key][name]
 
     def _folds_into(self, name: str) -> str:
-        """The full name of the norm that the last read layer's input scale can go into."""
-        if self._block is None or name not in self._block[1]:
+        """The full name of the module that a layer's input scale can be folded into."""
+        quantized = self._quantized(name)
+        if quantized is None or not quantized.folds_into:
             return ""
-        norm = self._block[1][name].folds_into
-        component, layer, key = self.keys[name]
-        if not norm or key is None:
-            return ""
-        paths = self.paths[component]
-        path = next(path for path in paths if layer.name.startswith(f"{path}."))
-        number = layer.name.removeprefix(f"{path}.").partition(".")[0]
-        return f"{path}.{number}.{norm}"
+        component, _, _ = self.keys[name]
+        path = next(path for path in self.paths[component] if name.startswith(f"{path}."))
+        number = name.removeprefix(f"{path}.").partition(".")[0]
+        return f"{path}.{number}.{quantized.folds_into}"
+
+    def output_scale(self, name: str) -> Tensor | None:
+        """The input scale of the layers behind a layer that can be folded into it."""
+        if not getattr(self.artifacts.quantizer, "folds", False):
+            return None
+        component, layer, _ = self.keys[name]
+        for other, (its_component, its_layer, _) in self.keys.items():
+            if (its_component, its_layer.block) == (component, layer.block):
+                quantized = self._quantized(other)
+                if quantized is not None and self._folds_into(other) == name:
+                    return quantized.weight.input_scale
+        return None
 
     def dequantized(self, name: str, folded: bool = False) -> Tensor:
-        """What a layer's weight must be, float32 (out, in); folded: without its input scale."""
+        """What a layer's weight must be, float32 (out, in).
+
+        folded: without its input scale, and divided by the scale that was folded into it.
+        """
         weight = self.weight(name)
         if isinstance(weight, Tensor):
             return weight.to(torch.float32)
-        return (replace(weight, input_scale=None) if folded else weight).dequantize()
+        if not folded:
+            return weight.dequantize()
+        plain = replace(weight, input_scale=None).dequantize()
+        scale = self.output_scale(name)
+        return plain if scale is None else plain / scale.float()[:, None]

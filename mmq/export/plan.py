@@ -1,4 +1,4 @@
-"""What will be exported and what it will weigh: refused here, before anything is loaded."""
+"""Plan an export: check it and compute its size before anything is loaded."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,29 +13,29 @@ from mmq.contracts.target import ExportSource, Target, WeightSpec
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.export.checkpoint_writer import WIDTHS
-from mmq.export.layers import Checkpoint
 from mmq.export.side_files import side_files
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.weight_specs import planned_spec, planned_specs
 from mmq.models.checkpoint_weights import Stored
 from mmq.models.components import Layer
 from mmq.models.skeleton import Skeleton
 from mmq.system.hashing import digest
 
-GROUP_SIZES = (32, 64, 128, 256, 0)  # that are offered in place of one that does not fit
+GROUP_SIZES = (32, 64, 128, 256, 0)  # offered in place of one that the target refuses
 OFFERED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """A checked export. specs: by name of each quantized layer.
+    """A checked export. specs: by name of quantized layer.
 
-    promised_bytes: of the folder without its README.md.
+    promised_bytes: size of the folder, without the files that mmq adds.
     """
 
     target_name: str
     target: Target
     source: ExportSource
-    checkpoint: Checkpoint
+    checkpoint: SourceCheckpoint
     eval_spec: EvalSpec
     allocation: BitAllocation
     specs: Mapping[str, WeightSpec]
@@ -43,7 +43,7 @@ class ExportPlan:
 
     @property
     def key(self) -> str:
-        """A hash of everything that the files depend on: a killed export of the same resumes."""
+        """A hash of everything that the files depend on; killed exports resume if it is equal."""
         target = plugin_options.values(self.target)
         named = [self.target_name.partition(":")[0], self.target.version, sorted(target.items())]
         eval_spec = self.eval_spec
@@ -64,13 +64,13 @@ def plan_export(
     folder: Path,
     eval_spec: EvalSpec,
 ) -> ExportPlan:
-    """Check an export and add up its bytes; InputError, with what would do, where it cannot be.
+    """Check an export and add up its bytes; InputError, with the nearest options that work.
 
-    folder: of the source checkpoint.
+    folder: the source checkpoint.
     """
     specs = check_layers(target_name, target, allocation, quantizer, skeleton)
     target.check(allocation, quantizer, skeleton)
-    checkpoint = Checkpoint.open(folder, skeleton)
+    checkpoint = SourceCheckpoint.open(folder, skeleton)
     for name in specs:
         checkpoint.weight_name(name)
     source = ExportSource(folder, skeleton, eval_spec.dtype, {}, checkpoint.names, specs)
@@ -87,12 +87,15 @@ def check_layers(
     quantizer: Quantizer,
     skeleton: Skeleton,
 ) -> dict[str, WeightSpec]:
-    """The specs of all quantized layers; InputError, with the nearest that do, for the first
-    layer that the target refuses.
+    """The specs of all quantized layers.
+
+    InputError, with the nearest options that work, for the first layer that the target refuses.
     """
     specs = planned_specs(allocation, quantizer, skeleton.components)
     if not specs:
-        raise InputError(f"allocation: {allocation} quantizes nothing; there is nothing to export")
+        raise InputError(
+            f"allocation: {allocation} quantizes nothing, so there is nothing to export"
+        )
     for name, (component, layer, spec) in specs.items():
         if reason := target.refusal(spec, layer.shape, component):
             nearest = nearest_options(target, quantizer, component, layer, spec)
@@ -105,10 +108,10 @@ def check_layers(
 
 
 def _elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
-    """What to do where no option of the quantizer helps: other quantizers, or 16 bits."""
+    """What works if no option of the quantizer does: other quantizers, or 16 bits."""
     others = []
     for plugin in registry.installed("quantizer"):
-        if plugin.entry_point.extras:  # what comes with packages of its own is not imported
+        if plugin.entry_point.extras:  # its packages may be missing, and are slow to import
             continue
         try:
             other = registry.load_class("quantizer", plugin.name, Quantizer)()
@@ -124,7 +127,7 @@ def _elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -
 def nearest_options(
     target: Target, quantizer: Quantizer, component: str, layer: Layer, spec: WeightSpec
 ) -> list[str]:
-    """What the target does hold of a layer like this, what differs least first, as options."""
+    """Options with which the target holds such a layer, the smallest change first."""
     offers: list[tuple[tuple[int, int], str]] = []
     for changes in _changes(quantizer):
         try:
@@ -144,7 +147,7 @@ def nearest_options(
 
 
 def _changes(quantizer: Quantizer) -> Iterator[dict[str, Any]]:
-    """Options that a format may care for, in other values; first none at all."""
+    """Other values of the options that formats depend on; no change first."""
     names = {field.name for field in fields(quantizer)}
     sizes = [{"group_size": g} for g in GROUP_SIZES] if "group_size" in names else []
     ranges = [{"symmetric": s} for s in (True, False)] if "symmetric" in names else []
@@ -159,8 +162,8 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def promised_bytes(target: Target, source: ExportSource, checkpoint: Checkpoint) -> int:
-    """Bytes of the exported folder without what mmq adds: by the target, else added up."""
+def promised_bytes(target: Target, source: ExportSource, checkpoint: SourceCheckpoint) -> int:
+    """Bytes of the exported folder, without the files that mmq adds."""
     planned = target.planned_bytes(source)
     if planned is not None:
         return planned
@@ -173,7 +176,7 @@ def promised_bytes(target: Target, source: ExportSource, checkpoint: Checkpoint)
 
 
 def stored_bytes(tensor: Stored) -> int:
-    """Bytes of a tensor in a checkpoint's file."""
+    """Bytes of a stored tensor."""
     size = WIDTHS[tensor.dtype]
     for length in tensor.shape:
         size *= length

@@ -1,4 +1,4 @@
-"""A planned export becomes a folder: it appears whole, or not at all."""
+"""Write a planned export to a folder that appears whole or not at all."""
 
 import fcntl
 import logging
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A folder that is written and not yet under its final name.
+    """A complete folder, before it gets its final name.
 
-    specs: how each layer was found to be quantized.
+    specs: by name of quantized layer, as written.
     """
 
     folder: Path
@@ -43,11 +43,11 @@ Prove = Callable[[Written], Proof]
 
 
 def check_output(out: Path) -> None:
-    """InputError for an output folder that exists, or whose parent takes no file."""
+    """InputError for an output folder that exists, or whose parent is not writable."""
     if os.path.lexists(out):
         raise InputError(
             f"out: {out} exists; remove it, or give another folder. An export never writes into "
-            f"a folder that is there"
+            f"an existing folder"
         )
     check_writable(out.absolute().parent)
 
@@ -61,11 +61,11 @@ def export_model(
     quiet: bool = False,
     trial: str = "",
 ) -> tuple[ExportReport, Proof | None]:
-    """Write a planned export to `out`, prove it, and give it its name.
+    """Write a planned export to `out`.partial, verify it, and rename it to `out`.
 
-    It is written into `out`.partial; the same export resumes there after a kill. prove: of the
-    written folder; a proof that fails leaves it under `out`.unverified and is an UnverifiedError.
-    scores: of the trial, for the model card. trial: the id of its run.
+    The same export resumes there after a kill. prove: verifies the written folder; if a proof
+    fails, the folder is renamed to `out`.unverified, and UnverifiedError is raised. scores: the
+    trial's, for the model card. trial: the id of its run.
     """
     check_output(out)
     with _partial_folder(plan, out, trial) as partial:
@@ -78,7 +78,7 @@ def export_model(
         name = out.with_name(f"{out.name}{UNVERIFIED}") if failed else out
         _put(partial, name)
     if failed:
-        raise UnverifiedError(f"{'; '.join(failed)}. What was written is in {name}")
+        raise UnverifiedError(f"{'; '.join(failed)}. The folder is {name}")
     return written.report, proof
 
 
@@ -100,7 +100,7 @@ def _write(plan: ExportPlan, layers: ModelLayers, folder: Path, quiet: bool) -> 
 
 @contextmanager
 def _partial_folder(plan: ExportPlan, out: Path, trial: str = "") -> Iterator[Path]:
-    """The folder to write into, held by this process: a new one, or that of the same export."""
+    """The folder to write into, locked: a new one, or that of the same export, killed earlier."""
     partial = out.with_name(f"{out.name}{PARTIAL}")
     if partial.is_dir() and read_facts(partial).get("key") != plan.key:
         _remove_other(partial)
@@ -118,11 +118,10 @@ def _partial_folder(plan: ExportPlan, out: Path, trial: str = "") -> Iterator[Pa
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"out: another process is exporting to {out} now; wait for it, or give another "
-                f"folder"
+                f"out: another process is exporting to {out}; wait for it, or give another folder"
             ) from error
         if read_facts(partial):
-            log.warning("%s is from an export that did not end; it resumes there", partial)
+            log.warning("Resuming an unfinished export in %s", partial)
         write_facts(partial, {**_facts(plan), "trial": trial})
         yield partial
     finally:
@@ -130,13 +129,12 @@ def _partial_folder(plan: ExportPlan, out: Path, trial: str = "") -> Iterator[Pa
 
 
 def _remove_other(partial: Path) -> None:
-    """Remove what another export left; InputError for a folder that is nobody's."""
+    """Remove what another export left; InputError for a folder that mmq did not write."""
     if any(partial.iterdir()) and not (partial / FACTS).exists():
         raise InputError(
-            f"out: {partial} is in the way and was not written by mmq; move it, or give another "
-            f"folder"
+            f"out: {partial} exists and was not written by mmq; move it, or give another folder"
         )
-    log.warning("%s is from another export that did not end; it is removed", partial)
+    log.warning("Removing %s: it is from another unfinished export", partial)
     shutil.rmtree(partial)
 
 
@@ -160,7 +158,7 @@ def _facts(plan: ExportPlan) -> dict[str, object]:
 
 
 def _put(partial: Path, name: Path) -> None:
-    """Give the folder its name; one that failed its proof replaces an older one that did."""
+    """Rename the folder; an unverified one replaces an older unverified one."""
     if name.name.endswith(UNVERIFIED) and name.is_dir():
         shutil.rmtree(name)
     with naming(name):

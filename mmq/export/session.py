@@ -1,4 +1,4 @@
-"""From a prepared question to an exported folder: quantize what is missing, write, prove."""
+"""Export an allocation: quantize missing blocks, write the folder, verify it."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,9 @@ from pathlib import Path
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.artifacts.streaming import fill_from_files, holds
 from mmq.contracts.metric import Metric
+from mmq.contracts.quantizer import CalibratedQuantizer
 from mmq.contracts.target import ExportReport, Target
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.export.layers import ModelLayers, outline_model
@@ -18,6 +20,7 @@ from mmq.export.run import Written, export_model
 from mmq.export.side_files import source_folder
 from mmq.export.verify import Proof, first_samples, prove_bytes, prove_outputs, prove_weights
 from mmq.prepare import Prepared
+from mmq.system.device import DTYPES
 from mmq.system.home import home
 from mmq.system.memory import trim
 
@@ -26,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ExportSession:
-    """A checked export, and everything to run it with."""
+    """A checked export, ready to run."""
 
     prepared: Prepared
     plan: ExportPlan
@@ -37,7 +40,7 @@ class ExportSession:
     def of(
         cls, prepared: Prepared, allocation: BitAllocation, target_name: str, target: Target
     ) -> "ExportSession":
-        """Check an export of a prepared question's allocation; InputError if it cannot be."""
+        """Check an export of an allocation; InputError if the target cannot hold it."""
         eval_spec, skeleton = prepared.eval_spec, prepared.skeleton
         plan = plan_export(
             target_name,
@@ -57,7 +60,7 @@ class ExportSession:
         scores: Mapping[str, Metric] | None = None,
         trial: str = "",
     ) -> tuple[ExportReport, Proof | None]:
-        """Write the folder. verify_samples: that the engine is asked about; 0 verifies nothing.
+        """Write the folder. verify_samples: number that the engine answers; 0 verifies nothing.
 
         scores, trial: of the trial that is exported, and the id of its run.
         """
@@ -73,21 +76,41 @@ class ExportSession:
             self.prepared.task.close()
 
     def layers(self) -> ModelLayers:
-        """The quantized layers, which are computed now where the store lacks some."""
+        """The quantized layers; blocks that the store lacks are computed."""
         eval_spec, plan = self.prepared.eval_spec, self.plan
         outline = outline_model(
             self.prepared.skeleton, eval_spec.model, eval_spec.model_fingerprint
         )
         layers = ModelLayers.of(self.artifacts, plan.checkpoint, outline, plan.allocation)
-        if not layers.complete:
-            log.info("Some blocks are not quantized yet: the model is loaded")
-            with self._simulated():
-                pass
+        if layers.complete:
+            return layers
+        if self._streams(layers):
+            dtype = DTYPES[eval_spec.dtype]
+            fill_from_files(
+                self.artifacts, layers.artifact_keys, lambda name: layers.source(name).to(dtype)
+            )
+            return layers
+        log.info("Loading the model: some blocks are not quantized yet")
+        with self._simulated():
+            pass
         return layers
+
+    def _streams(self, layers: ModelLayers) -> bool:
+        """Whether missing blocks can be quantized from the files, without loading the model.
+
+        Calibration needs the model. So do weights that are rounded while they are loaded:
+        transformers leaves some of them in float32.
+        """
+        if isinstance(self.prepared.quantizer, CalibratedQuantizer):
+            return False
+        dtype = DTYPES[self.prepared.eval_spec.dtype]
+        return all(
+            stored is not None and holds(dtype, stored) for stored in layers.source_dtypes()
+        )
 
     @contextmanager
     def _simulated(self) -> Iterator[VisionLanguageModel]:
-        """The simulated model; it is not in memory afterwards."""
+        """The simulated model, removed from memory at the end."""
         model = self.prepared.load()
         self.artifacts.write_(model, self.plan.allocation)
         try:
@@ -100,8 +123,9 @@ class ExportSession:
         plan, folder, report = self.plan, written.folder, written.report
         weights = prove_weights(plan, layers, folder, report, self.quiet)
         weighed = prove_bytes(plan, folder, written.specs)
-        if weights.failure:  # outputs of other weights prove nothing
-            return Proof(weights, weighed, None)
+        reason = "the weights differ" if weights.failure else plan.target.unavailable()
+        if reason:
+            return Proof(weights, weighed, None, reason)
         self.prepared.task.open()
         task = first_samples(self.prepared.task, samples)
         device = self.prepared.device

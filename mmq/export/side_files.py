@@ -1,4 +1,4 @@
-"""What lies beside the weights: configuration, tokenizer, processor, chat template, licence."""
+"""The files beside the weights: configuration, tokenizer, processor, chat template, licence."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def source_folder(model: str) -> Path:
 
 
 def side_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """All files of a checkpoint but its weights and its config.json, by name, and its licence."""
+    """Names and paths of all files of a checkpoint but its weights and config.json."""
     for name, path in counted_files(folder):
         if name in (INDEX, CONFIG) or path.suffix.lower() in (".safetensors", *OTHER_WEIGHTS):
             continue
@@ -39,7 +39,7 @@ def side_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def copy_side_files(folder: Path, to: Path) -> None:
-    """Copy them, links resolved; an OSError names the file that cannot be written."""
+    """Copy these files, with links resolved; an OSError names the file."""
     for name, path in side_files(folder):
         place = to / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Export targets by name, with their options and the engine that they are for."""
+"""Export targets by name, with their options and engine."""
 
 import importlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def target_class(name: str) -> type[Target]:
 
 
 def split_options(name: str, extra: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The target's own options out of leftover command options, and all the others.
+    """The target's options among leftover command options, and the others.
 
     Keys may be `engine` or, where another plugin has one of that name, `target.engine`.
     """
@@ -34,7 +34,7 @@ def split_options(name: str, extra: Mapping[str, str]) -> tuple[dict[str, str], 
 
 
 def build_target(name: str, options: Mapping[str, str]) -> Target:
-    """The target of `NAME` or `NAME:ENGINE`; InputError for an engine that it does not know."""
+    """The target of `NAME` or `NAME:ENGINE`; InputError for an engine that it lacks."""
     plugin = target_class(name)
     base, _, engine = name.partition(":")
     given = dict(options)
@@ -52,5 +52,5 @@ def need(package: str, extra: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"{package} is needed and cannot be imported ({error}); pip install 'mmq[{extra}]'"
+            f"{package} cannot be imported ({error}); run pip install 'mmq[{extra}]'"
         ) from error

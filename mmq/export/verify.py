@@ -1,4 +1,4 @@
-"""The proof that an exported model is the one that was scored: weights, outputs, bytes."""
+"""Proof that the exported model is the one that was scored: weights, outputs, bytes."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -29,14 +29,14 @@ Simulate = Callable[[], AbstractContextManager[VisionLanguageModel]]
 
 
 class UnverifiedError(InputError):
-    """What was exported is not the model that was scored: it has no final name."""
+    """A proof failed: the exported model may not be the one that was scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsProof:
-    """How many weights, read back by somebody else's reader, are bit for bit what they must be.
+    """Weights read back by an independent reader that equal the quantized model's, bit for bit.
 
-    precision: the dtype that they were rounded to before they were compared.
+    precision: the dtype that both were rounded to. different: names of the other layers.
     """
 
     equal: int
@@ -46,7 +46,7 @@ class WeightsProof:
 
     @property
     def failure(self) -> str:
-        """What is wrong; "" if nothing is."""
+        """Why the proof failed; "" if it did not."""
         if not self.different:
             return ""
         names = ", ".join(self.different[:NAMED])
@@ -62,10 +62,10 @@ class WeightsProof:
 
 @dataclass(frozen=True, slots=True)
 class OutputsProof:
-    """What the engine says, beside the simulated model, and what it says to gray pictures.
+    """Scores of the engine, of the simulated model, and of the engine with gray pictures.
 
-    different: ids of samples with another output. exact: there must be none. cost: of answers in
-    the engine that was open; None for a model that generates no text.
+    different: ids of samples with another output. exact: outputs must be equal. cost: of answers
+    in the engine that was open; None for a model that generates no text.
     """
 
     samples: int
@@ -79,7 +79,7 @@ class OutputsProof:
 
     @property
     def failure(self) -> str:
-        """What is wrong; "" if nothing is."""
+        """Why the proof failed; "" if it did not."""
         if self.exact and self.different:
             ids = ", ".join(self.different[:NAMED])
             return f"{len(self.different)} of {self.samples} outputs differ (samples {ids})"
@@ -102,7 +102,7 @@ class OutputsProof:
 
 @dataclass(frozen=True, slots=True)
 class BytesProof:
-    """Bytes on disk beside the promise. planned: before the scales' dtypes were known."""
+    """Bytes on disk and as promised. planned: promised before the scales' dtypes were known."""
 
     disk: int
     promised: int
@@ -110,14 +110,14 @@ class BytesProof:
 
     @property
     def failure(self) -> str:
-        """What is wrong; "" if nothing is."""
+        """Why the proof failed; "" if it did not."""
         if abs(self.disk - self.promised) <= TOLERANCE * self.promised:
             return ""
-        return f"the files take {self.disk:,} bytes, promised were {self.promised:,}"
+        return f"the files take {self.disk:,} bytes instead of the promised {self.promised:,}"
 
     def __str__(self) -> str:
         more = (
-            f" ({self.planned:,} were planned: some scales need float32)"
+            f" ({self.planned:,} before some scales needed float32)"
             if self.planned != self.promised
             else ""
         )
@@ -126,11 +126,12 @@ class BytesProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """All that was proven, and what failed."""
+    """The three proofs. not_compared: why there are no outputs."""
 
     weights: WeightsProof
     bytes: BytesProof
     outputs: OutputsProof | None
+    not_compared: str = ""
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -140,7 +141,8 @@ class Proof:
 
     def lines(self) -> list[str]:
         """One line per proof."""
-        return [str(part) for part in (self.weights, self.outputs, self.bytes) if part is not None]
+        outputs = str(self.outputs or f"outputs are not compared: {self.not_compared}")
+        return [str(self.weights), outputs, str(self.bytes)]
 
     @property
     def cost(self) -> Measurement | None:
@@ -151,7 +153,7 @@ class Proof:
 def prove_weights(
     plan: ExportPlan, layers: ModelLayers, folder: Path, report: ExportReport, quiet: bool = False
 ) -> WeightsProof:
-    """Read every quantized weight back and compare it."""
+    """Read back and compare every quantized weight."""
     dtype = getattr(torch, report.precision)
     missing, different = set(plan.specs), []
     pairs = tqdm(
@@ -169,7 +171,7 @@ def prove_weights(
 
 
 def prove_bytes(plan: ExportPlan, folder: Path, specs: Mapping[str, WeightSpec]) -> BytesProof:
-    """Weigh the folder. specs: how each layer was found to be quantized."""
+    """Compare the folder's size with the promise. specs: of the layers as written."""
     source = replace(plan.source, specs=specs)
     promised = promised_bytes(plan.target, source, plan.checkpoint)
     return BytesProof(sum(file_sizes(folder).values()), promised, plan.promised_bytes)
@@ -183,22 +185,22 @@ def prove_outputs(
     simulate: Simulate,
     quiet: bool = False,
 ) -> OutputsProof:
-    """Ask the engine what the simulated model is asked, and both without pictures.
+    """Score the engine, the simulated model, and the engine with gray pictures.
 
-    task: open, with the samples to ask about. simulate: the simulated model.
+    task: open, with the samples to ask about. simulate: opens the simulated model.
     """
     progress = sample_progress("verify: ", quiet)
 
-    def asked(model: VisionLanguageModel) -> Evaluation:
+    def score(model: VisionLanguageModel) -> Evaluation:
         return evaluate(task, model, progress)
 
     with simulate() as model:
-        simulated = asked(model)
+        simulated = score(model)
     started = time.perf_counter()
     with plan.target.open(folder, device) as model:
         load = time.perf_counter() - started
-        engine = asked(model)
-        blind = asked(Blind(model))
+        engine = score(model)
+        blind = score(Blind(model))
         generates = isinstance(task.evaluator, GeneratingEvaluator)
         cost = measure_opened(model, folder, device, load) if generates else None
     return OutputsProof(
@@ -219,6 +221,6 @@ def _different(one: Evaluation, other: Evaluation) -> tuple[str, ...]:
 
 
 def first_samples(task: Task, count: int) -> Task:
-    """The same task, open if it is, with at most so many samples, spread over all of them."""
+    """The task with at most `count` samples, spread evenly over all of them."""
     step = max(1, len(task.samples) // count)
     return replace(task, samples=task.samples[::step][:count])

@@ -12,14 +12,14 @@ from mmq.models.components import Component, Layer
 from mmq.tensors.layer_inputs import LayerInputs
 from mmq.tensors.quantized_weight import QuantizedWeight
 
-ROWS = 16  # of a random weight that is quantized to see how it is stored
-COLUMNS = 128  # of it, where no group size tells how many are enough
-TOKENS = 256  # that a calibrated quantizer reads beside it
-LOUD = 50.0  # how much larger some inputs are: what AWQ scales, act-order sorts
+ROWS = 16  # of the random weight that is quantized
+COLUMNS = 128  # of the random weight, if there is no group size
+TOKENS = 256  # of its random calibration inputs
+LOUD = 50.0  # factor of some inputs: AWQ scales them, act-order sorts them
 
 
 def planned_spec(quantizer: Quantizer, inputs: int, bits: int) -> WeightSpec:
-    """How a weight with this many inputs will be stored: a small random one is quantized."""
+    """How a weight with this many inputs will be stored, found by quantizing a random one."""
     group_size = getattr(quantizer, "group_size", 0)
     columns = min(inputs, 2 * group_size if group_size else COLUMNS)
     generator = torch.Generator().manual_seed(0)

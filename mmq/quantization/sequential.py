@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
-from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -19,10 +18,11 @@ from torch import nn
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
 from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
-from mmq.quantization.folds import norms_before
-from mmq.tensors.affine import SCALE_DTYPES
+from mmq.quantization.folds import Folds, find_folds
+from mmq.tensors.affine import FLOAT16_ONLY, SCALE_DTYPES
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
+from mmq.tensors.raised_scales import raise_scales
 
 Layers = dict[str, QuantizedLayer]  # of a block, by name
 Cached = Callable[
@@ -89,9 +89,9 @@ def quantize_block(
     if not missing:
         advance_(block, states[0], number)
         return {}
-    folds = norms_before(block, states[0], number) if quantizer.folds else {}
+    folds = find_folds(block, states[0], number) if quantizer.folds else {}
     groups = read(block, states[0], number, quantizer.sampled_inputs, advance=True)
-    return _solve_(block, groups, quantizer, missing, folds)
+    return _solve_(block, groups, quantizer, missing, Folds(folds, block))
 
 
 def _solve_sequential(
@@ -110,7 +110,7 @@ def _solve_sequential(
     solved: dict[int, Layers] = {bits: {} for bits in widths}
     first = states[widths[0]]
     sets = reading_order(block, first, number)
-    folds = norms_before(block, first, number) if quantizer.folds else {}
+    folds = find_folds(block, first, number) if quantizer.folds else {}
     shared = all(
         call.hidden is twin.hidden
         for b in widths
@@ -123,7 +123,8 @@ def _solve_sequential(
                 write_(block, solved[batch[0]])
                 groups = read(block, states[batch[0]], number, quantizer.sampled_inputs, names)
             part = Block(block.module, {name: block.layers[name] for name in names})
-            for bits, layers in _solve_(part, groups, quantizer, batch, folds).items():
+            found = _solve_(part, groups, quantizer, batch, Folds(folds, block, solved))
+            for bits, layers in found.items():
                 solved[bits] |= layers
     reached = frozenset().union(*sets)
     unreached = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
@@ -138,12 +139,11 @@ def _solve_(
     groups: Groups,
     quantizer: CalibratedQuantizer,
     widths: Sequence[int],
-    folds: Mapping[str, str] = MappingProxyType({}),
+    folds: Folds | None = None,
 ) -> dict[int, Layers]:
     """Layers that read the same inputs are solved together; those that read none are rounded.
 
-    Groups are dropped as soon as no remaining layer needs them. folds: for each layer, the norm
-    into which its input scale can be folded.
+    Groups are dropped as soon as no remaining layer needs them.
     """
     solved: dict[int, Layers] = {bits: {} for bits in widths}
     together: dict[tuple[frozenset[str], ...], list[str]] = {}
@@ -161,9 +161,7 @@ def _solve_(
                     solved[bits][name] = _measured(layer, quantizer, plain)
             continue
         dropped = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
-        norm = folds.get(names[0], "")
-        # a scale is shared only if all readers of the norm are solved together
-        inputs.foldable = bool(norm) and set(names) == {n for n in folds if folds[n] == norm}
+        source = folds.prepare_(inputs, names, solved) if folds else ""
         by_layer = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
         for name, layer, by_width in zip(names, layers, by_layer, strict=True):
             square = output_square(layer.weight.detach(), inputs.gram)
@@ -172,7 +170,7 @@ def _solve_(
                     layer, quantizer, by_width[bits], inputs.gram, square, dropped
                 )
                 scaled = inputs.foldable and measured.weight.input_scale is not None
-                solved[bits][name] = replace(measured, folds_into=norm) if scaled else measured
+                solved[bits][name] = replace(measured, folds_into=source) if scaled else measured
         unsolved -= set(names)
         for group in [group for group in groups if not group & unsolved]:
             del groups[group]
@@ -187,10 +185,13 @@ def _measured(
     square: float | None = None,
     note: str = "",
 ) -> QuantizedLayer:
-    weight, plain = layer.weight.detach(), solved.weight.dequantize().to(layer.weight.device)
-    notes = (solved.note, note, _zeroed(weight, plain, gram), _widened(quantizer, solved.weight))
+    weight, quantized = layer.weight.detach(), solved.weight
+    if getattr(quantizer, "scale_dtype", "") == FLOAT16_ONLY:
+        quantized = raise_scales(quantized, weight)
+    plain = quantized.dequantize().to(weight.device)
+    notes = (solved.note, note, _zeroed(weight, plain, gram), _widened(quantizer, quantized))
     return QuantizedLayer(
-        weight=solved.weight,
+        weight=quantized,
         relative_error=relative_error(weight, plain),
         output_error=None if gram is None else output_error(weight, plain, gram, square),
         note="; ".join(filter(None, notes)),

@@ -11,8 +11,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+FLOAT16_ONLY = "float16-only"  # scales too small for it are raised, see `raised_scales`
 SCALE_DTYPES = {
     "float16": torch.float16,
+    FLOAT16_ONLY: torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }

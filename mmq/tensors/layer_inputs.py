@@ -20,8 +20,8 @@ class LayerInputs:
     gram: (in, in), sum of x x^T. magnitude: (in,), mean of |x|. count: number of inputs (tokens).
     dropped: inputs left out because they were not finite. rows: up to `max_rows` of the inputs,
     sampled uniformly from all so far (a seeded reservoir). All are float32 on the inputs' device.
-    foldable: scales of these inputs can be folded into the norm before them, if they are powers of
-    two that all weights share.
+    foldable: scales of these inputs can be folded into what precedes them, if they are powers of
+    two that all weights share. fold_limits: the largest exponents (in,) by width, where limited.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class LayerInputs:
         self._generator = torch.Generator().manual_seed(seed)
         self._mirrored = True
         self.foldable = False
+        self.fold_limits: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def update_(self, inputs: Tensor) -> None:

@@ -210,8 +210,8 @@ class QuantizedLayer:
     """A layer's quantized weight and how far it is from the weight.
 
     relative_error: |W - Q|_F / |W|_F. output_error: |X (W - Q)^T|_F / |X W^T|_F over the
-    calibration inputs X, None if there are none. note: anything unusual. folds_into: the norm in
-    its block into which the input scale can be folded, "" for none.
+    calibration inputs X, None if there are none. note: anything unusual. folds_into: the norm or
+    linear layer in its block that the input scale can be folded into, "" for none.
     """
 
     weight: QuantizedWeight

@@ -160,7 +160,10 @@ def test_inputs_that_tell_nothing_are_noted(value, note):
     [
         ({"group_size": -1}, "group_size: -1 is negative; 0 is one group per row"),
         ({"grid": 0}, "grid: 0 is not at least 1"),
-        ({"scale_dtype": "int8"}, "'int8' is not valid; choose from float16, bfloat16, float32"),
+        (
+            {"scale_dtype": "int8"},
+            "'int8' is not valid; choose from float16, float16-only, bfloat16",
+        ),
         ({"symmetric": True, "symmetric_no_clipping": True}, "choose either this or symmetric"),
     ],
 )

@@ -11,15 +11,18 @@ import torch
 import transformers
 from asking import silent
 from exporting import session_for, simulated
-from mmq_plugins.targets.compressed_tensors import CompressedTensors
+from mmq_plugins.targets.compressed_tensors import CompressedTensors, encoded
 from mmq_plugins.targets.ct_config import Packing, check_fused
 from mmq_plugins.targets.ct_engines import ENGINES
+from mmq_plugins.targets.ct_packing import unpack
 from PIL import Image
 from tiny_models import save_tiny
 
 from mmq.contracts.target import WeightSpec
 from mmq.errors import InputError
 from mmq.evaluation.generating import evaluate
+from mmq.tensors.affine import MappingType
+from mmq.tensors.quantized_weight import round_to_nearest
 
 package = pytest.importorskip("compressed_tensors", reason="pip install 'mmq[compressed-tensors]'")
 needs_5 = pytest.mark.skipif(
@@ -114,24 +117,38 @@ def test_layers_are_found_under_the_names_of_every_engine(tmp_path, model):
 
 @needs_5
 @pytest.mark.parametrize(
-    ("model", "bits", "folded"),
+    ("model", "bits", "into_linears"),
     [
-        ("embedded-llava", "llm=3", 20),  # 4 blocks: q, k, v and gate, up
-        ("embedded-blip2", "qformer=4,llm=4", 16),  # OPT's q, k, v and fc1; no Q-Former layer
+        ("embedded-llava", "llm=3", {"v_proj", "up_proj"}),
+        ("embedded-blip2", "qformer=4,llm=4", {"value", "v_proj", "fc1"}),
     ],
 )
-def test_awqs_scales_are_folded_into_norms_exactly(tmp_path, model, bits, folded):
+def test_awqs_scales_are_folded_exactly(tmp_path, model, bits, into_linears):
     session = session_for(model, bits, "compressed-tensors", "awq", foldable=True, group_size=64)
     report, proof = session.run(tmp_path / "out", 4)
     assert not proof.failures
     assert proof.weights.equal == len(session.plan.specs)
-    assert 0 < len(report.folded) <= folded
-    assert not any("qformer" in name for name in report.folded)
-    assert any("are folded into" in note for note in report.notes)
+    (note,) = [note for note in report.notes if note.startswith("Input scales of")]
+    layers = session.layers()
+    divided = {n for n in session.plan.specs if layers.output_scale(n) is not None}
+    assert divided <= report.folded
+    assert {name.rpartition(".")[2] for name in divided} == into_linears
+    assert f"and {len(divided)} linear layers (powers of two: exact)" in note
+    expected = simulated(session)
+    with session.plan.target.open(tmp_path / "out", "cpu") as engine:
+        assert torch.equal(logits(expected), logits(engine))
+
+
+def logits(model):
+    """Of the language model alone: every folded layer computes in it."""
+    tokens = torch.arange(5, 17)[None]
+    module = model.module.model if hasattr(model.module, "lm_head") else model.module
+    with torch.no_grad():
+        return module.language_model(input_ids=tokens)[0]
 
 
 def test_awqs_own_scales_are_refused_with_the_option_that_folds_them():
-    with pytest.raises(InputError, match="except awq's --foldable true"):
+    with pytest.raises(InputError, match="quantize with awq's --foldable true"):
         session_for("embedded-llava", "llm=3", "compressed-tensors", "awq", group_size=64)
 
 
@@ -194,9 +211,10 @@ def test_the_cards_command_asks_the_model_as_printed(tmp_path, model):
     [
         ("transformers", WeightSpec(8, symmetric=False), "llm", "loads no packed zero points"),
         ("transformers", WeightSpec(4, input_scale=True), "llm", "no input scales"),
-        ("transformers", WeightSpec(4, group_index=True), "llm", "no order of inputs"),
+        ("transformers", WeightSpec(4, group_index=True), "llm", "no act-order"),
         ("transformers", WeightSpec(4, integer_zero_points=False), "llm", "integer zero points"),
         ("vllm-cpu", WeightSpec(3), "llm", "runs 4 bits symmetric"),
+        ("vllm-cpu", WeightSpec(8, 32), "llm", "8 bits symmetric with one scale per row only"),
         ("vllm", WeightSpec(4, 16), "llm", "kernels for groups of 32, 64, 128, whole rows"),
         ("vllm", WeightSpec(4), "qformer", "at 16 bits only"),
         ("vllm", WeightSpec(4, scale_dtype="float32"), "llm", "rounds scales to 16 bits"),
@@ -213,7 +231,7 @@ def test_every_engine_runs_4_bits_in_groups_of_64(engine):
 
 
 def test_layers_that_an_engine_joins_must_be_alike():
-    four, eight = (Packing.of(WeightSpec(bits), False) for bits in (4, 8))
+    four, eight = (Packing.of(WeightSpec(bits), ENGINES["vllm"]) for bits in (4, 8))
     alike = {f"a.{name}": four for name in ("q_proj", "k_proj", "v_proj")}
     check_fused(alike, "vllm")
     with pytest.raises(InputError, match="vllm joins q_proj, k_proj, v_proj"):
@@ -226,15 +244,25 @@ def test_layers_that_an_engine_joins_must_be_alike():
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_planned_bits_are_those_of_the_packed_tensors(bits, symmetric, engine):
-    from mmq_plugins.targets.compressed_tensors import encoded
-
-    from mmq.tensors.affine import MappingType
-    from mmq.tensors.quantized_weight import round_to_nearest
-
     target = CompressedTensors(engine)
     weight = round_to_nearest(torch.randn(40, 96), bits, 32, MappingType.of(symmetric))
     spec = WeightSpec.of(weight)
     if target.refusal(spec, (40, 96), "llm"):
         pytest.skip("refused")
-    tensors = encoded(weight, Packing.of(spec, ENGINES[engine].no_zero_points))
+    tensors = encoded(weight, Packing.of(spec, ENGINES[engine]))
     assert sum(t.nbytes for t in tensors.values()) * 8 == target.stored_bits((40, 96), spec)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("engine", "group_size", "symmetric"),
+    [("vllm", 32, True), ("vllm", 32, False), ("vllm-cpu", 64, True)],
+)
+def test_many_rows_are_unpacked_as_they_were_packed(bits, engine, group_size, symmetric):
+    generator = torch.Generator().manual_seed(bits)
+    weight = torch.randn(1100, 64, generator=generator)  # more rows than are unpacked at once
+    quantized = round_to_nearest(weight, bits, group_size, MappingType.of(symmetric))
+    packing = Packing.of(WeightSpec.of(quantized), ENGINES[engine])
+    assert packing.with_8_bit_inputs == (engine == "vllm-cpu" and bits == 8)
+    read = unpack(encoded(quantized, packing), packing.group(["re:layer"]))
+    assert torch.equal(read, quantized.dequantize())

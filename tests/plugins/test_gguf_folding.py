@@ -57,11 +57,11 @@ def model():
 
 def sources(weights):
     """The export's source, with the names of norms in the checkpoint."""
-    from mmq.export.layers import Checkpoint
+    from mmq.export.source_checkpoint import SourceCheckpoint
 
     source = source_of(LLAVA, weights)
     specs = {name: replace(WeightSpec.of(w), folds=True) for name, w in weights.items()}
-    stored = Checkpoint.open(Path(LLAVA), source.skeleton).names
+    stored = SourceCheckpoint.open(Path(LLAVA), source.skeleton).names
     return replace(source, specs=specs, stored=stored)
 
 

@@ -45,11 +45,12 @@ class Awq(CalibratedQuantizer):
     `MappingType`. duo_scaling: the scale search also divides by the weights' magnitude. clip:
     search a limit for every group. grid: number of ratios in the scale search. scale_dtype: dtype
     in which the scales of codes and of inputs are rounded and stored. foldable: scale inputs by
-    powers of two that all layers behind a norm share, so that an export can fold them into it, and
-    leave other layers unscaled; together, those layers are no worse than rounded to nearest.
+    powers of two that all their readers share, so that an export can fold them into the norm or
+    linear layer before, where that is exact; other layers are not scaled. Together, layers with
+    one scale are no worse than rounded to nearest.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     group_size: int = 128
     symmetric: bool = False
@@ -76,7 +77,7 @@ class Awq(CalibratedQuantizer):
 
     @property
     def folds(self) -> bool:
-        """Whether input scales must fold into norms."""
+        """Whether input scales must fold into what precedes the layers."""
         return self.foldable
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
@@ -126,15 +127,16 @@ class Awq(CalibratedQuantizer):
     ) -> list[dict[int, Solved]]:
         """Codes for every width, with one scale for all weights; unscaled if it cannot fold."""
         size, dtype = self.group_size or weights[0].shape[1], affine.SCALE_DTYPES[self.scale_dtype]
-        scales = torch.ones_like(inputs.magnitude)[None]
+        unscaled = torch.ones_like(inputs.magnitude)[None]
+        exact = unscaled[:0]
         if inputs.foldable:
             by_weight = [relative_magnitude(weight, size) for weight in weights]
             duo = torch.stack(by_weight).mean(0) if self.duo_scaling else None
             exact = candidate_scales(inputs.magnitude, duo, self.grid)
-            scales = torch.cat([scales, powers_of_two(exact)])
         solved: list[dict[int, Solved]] = [{} for _ in weights]
         for bits in widths:
             rounding = Rounding(bits, size, self.mapping, dtype)
+            scales = torch.cat([unscaled, powers_of_two(exact, inputs.fold_limits.get(bits))])
             quantized = solve_shared(weights, inputs.gram, scales, rounding, self.clip)
             for by_width, weight in zip(solved, quantized, strict=True):
                 by_width[bits] = Solved(weight)

@@ -16,14 +16,19 @@ from mmq_plugins.quantizers.awq_search import (
     scale_errors,
 )
 
-MAX_EXPONENT = 6  # of a scale, or of its inverse: folded norms stay far from float16's limits
+MAX_EXPONENT = 6  # of a scale or its inverse: folded tensors stay far from float16's limits
 
 
-def powers_of_two(scales: Tensor) -> Tensor:
-    """The nearest powers of two (n, in), with median 1; equal rows only once."""
+def powers_of_two(scales: Tensor, limit: Tensor | None = None) -> Tensor:
+    """The nearest powers of two (n, in), with median 1; equal rows only once.
+
+    limit: the largest exponent per input, (in,).
+    """
     exponents = scales.log2().round()
     exponents = exponents - exponents.median(1, keepdim=True)[0]
     exponents = exponents.clamp(-MAX_EXPONENT, MAX_EXPONENT)
+    if limit is not None:
+        exponents = exponents.minimum(limit.to(exponents))
     unique: Tensor = torch.unique(torch.exp2(exponents), dim=0)
     return unique
 

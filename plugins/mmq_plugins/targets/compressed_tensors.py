@@ -1,4 +1,4 @@
-"""compressed-tensors checkpoints: codes for vLLM, SGLang and transformers."""
+"""compressed-tensors checkpoints for vLLM, SGLang and transformers."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mmq.contracts.target import (
@@ -26,8 +25,9 @@ from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
 from mmq.export.side_files import link_checkpoint
+from mmq.export.source_checkpoint import read_tensor
 from mmq.export.targets import need
-from mmq.models.checkpoint_weights import Stored, stored_weights
+from mmq.models.checkpoint_weights import stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
     Packing,
@@ -35,18 +35,20 @@ from mmq_plugins.targets.ct_config import (
     quantization_config,
     read_groups,
 )
-from mmq_plugins.targets.ct_engines import ENGINES, Engine
+from mmq_plugins.targets.ct_engines import ENGINES, VLLM, Engine
 from mmq_plugins.targets.ct_model import open_model, parameter_names
 from mmq_plugins.targets.ct_packing import WORD, pack, packed_width, unpack
+from mmq_plugins.targets.vllm_engine import running
+from mmq_plugins.targets.vllm_environment import PYTHON, vllm_python
 
-PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
+PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 
 
 @dataclass(frozen=True)
 class CompressedTensors(Target):
-    """Codes packed into int32, a scale per row or group, integer zero points.
+    """Codes packed into int32, one scale per row or group, integer zero points.
 
-    engine: what will run it; it decides what is refused.
+    engine: the engine that will run the checkpoint; it decides which weights are refused.
     """
 
     engine: Literal["transformers", "vllm", "vllm-cpu", "sglang"] = "transformers"
@@ -60,22 +62,40 @@ class CompressedTensors(Target):
 
     @property
     def _engine(self) -> Engine:
-        return ENGINES[self.engine]
+        return ENGINES[self.engine].as_installed()
 
     def _packing(self, spec: WeightSpec) -> Packing:
-        return Packing.of(spec, self._engine.no_zero_points)
+        return Packing.of(spec, self._engine)
+
+    def unavailable(self) -> str:
+        """Why outputs cannot be compared: vLLM is not installed, or mmq does not start SGLang."""
+        if self._engine.package in VLLM and not vllm_python(self._engine.package):
+            return (
+                f"{self._engine.package} is not installed for this Python, or the one that "
+                f"{PYTHON} names; install it (make .venv-vllm/installed), set {PYTHON}"
+                f"=.venv-vllm/bin/python, and export again"
+            )
+        if self.engine == "sglang":
+            return (
+                "mmq does not start SGLang; serve the folder, and score it with mmq evaluate "
+                "--endpoint"
+            )
+        return ""
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine cannot hold such a weight."""
         if spec.input_scale and not spec.folds:
-            return "the format has no input scales, except awq's --foldable true"
+            return "the format has no input scales; quantize with awq's --foldable true"
         if spec.group_index:
-            return "the format has no order of inputs since 2026-08"
+            return "the format has had no act-order since 2026-08"
         if not spec.integer_zero_points:
             return "the format has integer zero points only"
         if self._engine.half_scales and spec.scale_dtype == "float32":
-            return f"{self.engine} rounds scales to 16 bits, and these are float32"
-        return self._engine.refusal(spec, component)
+            return (
+                f"{self.engine} rounds scales to 16 bits, and these are float32; quantize with "
+                f"--scale-dtype float16-only"
+            )
+        return self._engine.refusal(spec, shape, component)
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
         """Bits of codes, scales, zero points and the shape."""
@@ -88,6 +108,8 @@ class CompressedTensors(Target):
         rows, columns = shape
         groups = columns // spec.group_size if spec.group_size else 1
         scale = DTYPES[getattr(torch, spec.scale_dtype)]
+        if packing.with_8_bit_inputs:
+            return Outline(name, "I8", shape), Outline(f"{name}_scale", scale, (rows, 1))
         outlines = [
             Outline(f"{stem}weight_packed", "I32", (rows, packed_width(columns, packing.bits))),
             Outline(f"{stem}weight_shape", "I64", (2,)),
@@ -110,7 +132,7 @@ class CompressedTensors(Target):
     def export(
         self, source: ExportSource, layers: Iterable[ExportedLayer], folder: Path
     ) -> ExportReport:
-        """Write the checkpoint; names are the source's, so that engines find all tensors."""
+        """Write the checkpoint; tensors keep the source's names, so that engines find them."""
         stored: dict[str, str] = {}
         float32: list[str] = []
 
@@ -127,28 +149,35 @@ class CompressedTensors(Target):
         folding = Folding(source.stored)
         self._files(source).write(folding.collecting(layers), folder, encode, folding.change)
         notes = (*self._notes(source, float32), *([folding.note] if folding.note else []))
-        folded = frozenset(folding.layers)
-        return ExportReport(file_sizes(folder), stored, notes, folded=folded)
+        return ExportReport(file_sizes(folder), stored, notes, folded=folding.layers)
 
     def _check_scales(self, layer: str, weight: QuantizedWeight) -> None:
         if self._engine.half_scales and weight.scale.dtype == torch.float32:
             raise InputError(
-                f"target: some scales of {layer} are too small or too large for float16, and "
-                f"{self.engine} rounds them. Use a larger group size, or leave its part at 16 bits"
+                f"target: some scales of {layer} are too small for float16, and {self.engine} "
+                f"rounds them. Quantize with --scale-dtype float16-only, which raises them, or a "
+                f"larger --group-size"
             )
 
     def _notes(self, source: ExportSource, float32: Sequence[str]) -> tuple[str, ...]:
         notes = []
-        if any(self._packing(spec).widened for spec in source.specs.values()):
+        packings = [self._packing(spec) for spec in source.specs.values()]
+        if rounding := sum(packing.with_8_bit_inputs for packing in packings):
+            notes.append(
+                f"{self.engine} runs 8-bit weights with 8-bit inputs only: it rounds the inputs "
+                f"of {rounding} layers, one scale per token, and the simulated model does not. "
+                f"The proof has the scores of both; at 4 bits, inputs are not rounded."
+            )
+        if any(packing.widened for packing in packings):
             notes.append(
                 "Asymmetric weights take one bit more than their codes: transformers with "
-                "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so that they are "
+                "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so they are "
                 "folded into the codes, exactly."
             )
         if float32:
             notes.append(
                 f"{len(float32)} layers have float32 scales ({float32[0]}, ...): load the model "
-                f"in float32, or some weights are rounded differently."
+                f"in float32; in 16 bits, these scales are rounded."
             )
         config = source_config(source)
         dtype = str(config.get("dtype") or config.get("torch_dtype"))
@@ -165,14 +194,14 @@ class CompressedTensors(Target):
         link_checkpoint(source.folder, folder)
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        """Weights of the quantized layers by the compressed-tensors package, its own way."""
+        """Weights of the quantized layers, decompressed by the compressed-tensors package."""
         groups, stored = read_groups(folder), stored_weights(folder) or {}
-        stems = [n.removesuffix("_packed") for n in stored if n.endswith(".weight_packed")]
+        stems = [n.removesuffix("_scale") for n in stored if n.endswith(".weight_scale")]
         parameters = parameter_names(folder, stems)
         for stem in stems:
             names = {part: f"{stem.removesuffix('weight')}{part}" for part in PARTS}
             tensors = {
-                part: _tensor(folder, stored[name], name)
+                part: read_tensor(folder, stored[name], name)
                 for part, name in names.items()
                 if name in stored
             }
@@ -184,24 +213,32 @@ class CompressedTensors(Target):
         need("compressed_tensors", self.extra)
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
-        """The model in transformers, in the dtype of the trial."""
+        """The model in its engine: vLLM in the scales' dtype, or transformers in the trial's."""
+        if self._engine.package in VLLM:
+            python = vllm_python(self._engine.package)
+            if not python:
+                raise InputError(f"target: {self.unavailable()}")
+            return running(folder, python, scale_dtype(folder))
         return nullcontext(open_model(folder, device))
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to serve the folder, or load it."""
-        if self.engine in ("vllm", "vllm-cpu"):
-            return (f"vllm serve {folder} --limit-mm-per-prompt '{{\"image\": 1}}'",)
+        """Commands that serve the folder or load it."""
+        if self._engine.package in VLLM:
+            return (f"vllm serve {folder} --dtype {scale_dtype(folder)}",)
         if self.engine == "sglang":
-            return (f"python -m sglang.launch_server --model-path {folder}",)
+            dtype = scale_dtype(folder)
+            return (f"python -m sglang.launch_server --model-path {folder} --dtype {dtype}",)
         return (transformers_command(folder),)
 
 
 def encoded(weight: QuantizedWeight, packing: Packing) -> dict[str, Tensor]:
-    """The tensors of a weight; `packing` tells how its codes and zero points are stored."""
+    """The tensors of a weight, by the last part of their names."""
     rows, columns = weight.codes.shape
     middle = 1 << (weight.bits - 1)
     codes = weight.codes.to(torch.int16)
     scale = weight.scale.expand(rows, -1).contiguous()
+    if packing.with_8_bit_inputs:
+        return {"weight": (codes - middle).to(torch.int8), "weight_scale": scale}
     tensors = {"weight_shape": torch.tensor([rows, columns]), "weight_scale": scale}
     if packing.widened:
         assert weight.zero_point is not None
@@ -216,7 +253,8 @@ def encoded(weight: QuantizedWeight, packing: Packing) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensor(folder: Path, stored: Stored, name: str) -> Tensor:
-    with safe_open(folder / stored.file, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-    return tensor
+def scale_dtype(folder: Path) -> str:
+    """The dtype that loads the folder's scales unchanged: float16, unless they are bfloat16."""
+    stored = stored_weights(folder) or {}
+    dtypes = {tensor.dtype for name, tensor in stored.items() if name.endswith(".weight_scale")}
+    return "bfloat16" if dtypes == {"BF16"} else "float16"

@@ -18,42 +18,51 @@ from mmq.models.skeleton import on_meta
 from mmq_plugins.targets.ct_engines import Engine, release
 from mmq_plugins.targets.ct_names import layer_patterns, list_patterns, outside_pattern
 
-FORMAT = "pack-quantized"
+PACKED, INT8, MIXED = "pack-quantized", "int-quantized", "mixed-precision"
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"))
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How a weight's codes are stored. group_size: 0 is a scale per row.
+    """How a weight's codes are stored. group_size: 0 is one scale per row.
 
     widened: zero points are folded into codes with one more bit, which is exact.
+    with_8_bit_inputs: codes are int8, and the engine rounds the layer's inputs to 8 bits, with one
+    scale per token.
     """
 
     bits: int
     group_size: int
     zero_points: bool
     widened: bool
+    with_8_bit_inputs: bool = False
 
     @classmethod
-    def of(cls, spec: WeightSpec, no_zero_points: bool) -> "Packing":
-        """That of a weight; no_zero_points: the engine loads none."""
-        widened = no_zero_points and not spec.symmetric
+    def of(cls, spec: WeightSpec, engine: Engine) -> "Packing":
+        """How an engine reads a weight that it does not refuse."""
+        widened = engine.no_zero_points and not spec.symmetric
         return cls(
             bits=spec.bits + widened,
             group_size=0 if spec.per_tensor else spec.group_size,
             zero_points=not spec.symmetric and not widened,
             widened=widened,
+            with_8_bit_inputs=engine.rounds_inputs(spec),
         )
+
+    @property
+    def format(self) -> str:
+        """The name of its format."""
+        return INT8 if self.with_8_bit_inputs else PACKED
 
     def __str__(self) -> str:
         kind = "asymmetric" if self.zero_points else "symmetric"
-        return f"{FORMAT}, {self.bits} bits, {kind}, " + (
-            f"groups of {self.group_size}" if self.group_size else "a scale per row"
-        )
+        inputs = ", inputs rounded to 8 bits" if self.with_8_bit_inputs else ""
+        grouping = f"groups of {self.group_size}" if self.group_size else "a scale per row"
+        return f"{self.format}, {self.bits} bits, {kind}, {grouping}{inputs}"
 
-    def weights(self) -> dict[str, Any]:
-        """Its entry in a config group."""
-        return {
+    def group(self, targets: Sequence[str]) -> dict[str, Any]:
+        """The config group of the layers that `targets` match."""
+        weights = {
             "num_bits": self.bits,
             "type": "int",
             "symmetric": not self.zero_points,
@@ -61,11 +70,20 @@ class Packing:
             "group_size": self.group_size or None,
             "dynamic": False,
         }
+        inputs = {
+            "num_bits": 8,
+            "type": "int",
+            "symmetric": True,
+            "strategy": "token",
+            "dynamic": True,
+        }
+        group = {"targets": list(targets), "format": self.format, "weights": weights}
+        return group | ({"input_activations": inputs} if self.with_8_bit_inputs else {})
 
 
 def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
-    """For config.json: a group per kind of packing; every other linear layer is ignored."""
-    packings = {n: Packing.of(spec, engine.no_zero_points) for n, spec in source.specs.items()}
+    """For config.json: one group per kind of packing; every other linear layer is ignored."""
+    packings = {name: Packing.of(spec, engine) for name, spec in source.specs.items()}
     if engine.fuses:
         check_fused(packings, engine.name)
     if engine.name == "transformers" and release("transformers") >= (5, 0):
@@ -75,16 +93,13 @@ def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
     for name, packing in packings.items():
         members.setdefault(packing, []).append(name)
     groups = {
-        f"group_{number}": {
-            "targets": layer_patterns(names, lists),
-            "format": FORMAT,
-            "weights": packing.weights(),
-        }
+        f"group_{number}": packing.group(layer_patterns(names, lists))
         for number, (packing, names) in enumerate(members.items())
     }
+    formats = {packing.format for packing in members}
     return {
         "quant_method": "compressed-tensors",
-        "format": FORMAT,
+        "format": formats.pop() if len(formats) == 1 else MIXED,
         "quantization_status": "compressed",
         "global_compression_ratio": None,
         "kv_cache_scheme": None,
@@ -135,7 +150,7 @@ def check_fused(packings: Mapping[str, Packing], engine: str) -> None:
             for other in (f"{stem}.{each}" for each in names):
                 if packings.get(other) != packing:
                     raise InputError(
-                        f"target: {engine} joins {', '.join(names)}, but {name} is {packing} and "
+                        f"target: {engine} joins {', '.join(names)}, but {name} is {packing}, and "
                         f"{other} is {packings.get(other, 'at 16 bits')}; quantize them alike"
                     )
 

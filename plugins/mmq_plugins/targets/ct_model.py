@@ -1,4 +1,4 @@
-"""An exported compressed-tensors folder in transformers, answering as mmq's models do."""
+"""Open an exported compressed-tensors folder in transformers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ ANY_CLASS = "AutoModelForImageTextToText"  # of families without a class of thei
 
 
 def parameter_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
-    """The parameter, as transformers has it, that each of these plain weights would be."""
+    """The parameter in transformers that each of these stored weights belongs to."""
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with quietly(), torch.device("meta"):
         module = family_of(config).skeleton(config)
@@ -29,7 +29,7 @@ def parameter_names(folder: Path, stored: Iterable[str]) -> dict[str, str]:
 
 
 def open_model(folder: Path, device: str) -> LoadedModel:
-    """The model as transformers loads it by itself; weights are decompressed at once."""
+    """The model as transformers loads it, with all weights decompressed."""
     need("compressed_tensors", EXTRA)
     dtype = DTYPES[trial_dtype(folder)]
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -37,14 +37,14 @@ def open_model(folder: Path, device: str) -> LoadedModel:
     architecture = getattr(transformers, getattr(family, "model_class", ANY_CLASS))
     processor = family.load_processor(str(folder))
     with reading(f"{folder} cannot be loaded by transformers"), quietly():
-        module, found = architecture.from_pretrained(
+        module, info = architecture.from_pretrained(
             folder, torch_dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found.get(kind):
-            raise InputError(f"{folder}: transformers reports {kind}: {sorted(found[kind])[:3]}")
+        if info.get(kind):
+            raise InputError(f"{folder}: transformers reports {kind}: {sorted(info[kind])[:3]}")
     if hasattr(module, "hf_quantizer"):  # not in an unquantized checkpoint
-        # the model's own forward would do it at its first call; families call parts of it
+        # the model does this at its first forward, but families call parts of it
         module.hf_quantizer.compressor.decompress_model(module)
     module.eval().requires_grad_(False)
     return LoadedModel(

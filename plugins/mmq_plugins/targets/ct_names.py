@@ -1,14 +1,14 @@
-"""Regular expressions for layers that hold under the names of transformers 4, 5 and vLLM."""
+"""Regular expressions that match layers by their names in transformers 4, 5 and vLLM."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 
 def list_patterns(paths: Iterable[str], stored: Mapping[str, str]) -> dict[str, str]:
-    """A regular expression up to the block's number for each list of blocks, by its path.
+    """For each list of blocks, by path, a regular expression that ends before the block's number.
 
-    paths: of all lists, in memory. stored: the same in the checkpoint's files. Names differ in
-    what precedes a list; what is the same everywhere tells the lists apart.
+    paths: of all lists in memory. stored: their paths in the checkpoint's files. Names differ in
+    what precedes a list; the pattern uses the parts that are the same everywhere.
     """
     paths = list(paths)
     patterns: dict[str, str] = {}
@@ -23,7 +23,7 @@ def list_patterns(paths: Iterable[str], stored: Mapping[str, str]) -> dict[str, 
 
 
 def _candidates(path: str, stored: str) -> Iterable[str]:
-    """Patterns for a path, those that need the least of it first."""
+    """Patterns for a path, the shortest first."""
     own, other = path.split("."), stored.split(".")
     if len(own) > 1 and own[-2:] == other[-2:]:
         yield rf"(.*\.)?{own[-2]}\.{own[-1]}\."
@@ -56,7 +56,7 @@ def _any(choices: Iterable[str]) -> str:
 
 
 def outside_pattern(name: str, stored: str) -> str:
-    """A pattern for a layer outside all lists: the end that both its names share."""
+    """A pattern for a layer outside all lists: the common end of its two names."""
     end: list[str] = []
     for own, other in zip(reversed(name.split(".")), reversed(stored.split(".")), strict=False):
         if own != other:

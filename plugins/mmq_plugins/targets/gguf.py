@@ -115,8 +115,8 @@ class Gguf(Target):
                 for place in rest:
                     files[place.file].add(place.name, *as_floats(place.cut(tensor), place.full))
         LayerPlaces.of(layout, stored_as).write(folder)
-        notes = (*layout.notes, *_wide(stored_as), *([folding.note] if folding.layers else []))
-        return ExportReport(file_sizes(folder), stored_as, notes, folded=frozenset(folding.layers))
+        notes = (*layout.notes, *_wide(stored_as), *([folding.note] if folding.note else []))
+        return ExportReport(file_sizes(folder), stored_as, notes, folded=folding.layers)
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""
@@ -131,7 +131,7 @@ class Gguf(Target):
         return running(folder, device, self.threads, self.context)
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to ask the model in llama.cpp, and how to serve it."""
+        """Commands that ask the model in llama.cpp and serve it."""
         files = f"-m {folder / MODEL} --mmproj {folder / MMPROJ} --jinja --temp 0"
         ask = "'What is in the picture?'"
         return (
@@ -147,8 +147,8 @@ def _wide(stored_as: Mapping[str, str]) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{count} of {len(stored_as)} layers are stored as F32: float16 does not hold all their "
-        f"scales. Larger groups (--group-size 128, or 0 for rows) have larger scales.",
+        f"{count} of {len(stored_as)} layers are stored as F32: some of their scales are too "
+        f"small for float16. --scale-dtype float16-only raises these; larger groups avoid them.",
     )
 
 

@@ -158,7 +158,7 @@ TYPES = (  # smallest first; of two as small, the one whose activations are roun
 )
 
 
-# codes whose scales float16 does not hold: nothing but their products holds them exactly
+# for scales that float16 does not hold: only their products with the codes are exact
 PRODUCTS = BlockType("F32", 0, 1, 4, _q8_0)
 
 

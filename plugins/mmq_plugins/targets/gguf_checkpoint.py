@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from mmq.errors import InputError
-from mmq.models.checkpoint_weights import HARMLESS, Stored, stored_weights
+from mmq.export.source_checkpoint import read_tensor, safetensors_of
+from mmq.models.checkpoint_weights import HARMLESS, Stored
 
 # what transformers 4, transformers 5 and checkpoints of either call the same part of a model
 PARTS = (
@@ -24,7 +23,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def part_name(name: str) -> str:
-    """A module's or tensor's name in the words used here: llm, vit, connector or lm_head first.
+    """A module's or tensor's name that starts with its part: llm, vit, connector or lm_head.
 
     >>> part_name("model.language_model.layers.0.mlp.up_proj")
     'llm.layers.0.mlp.up_proj'
@@ -38,8 +37,8 @@ def part_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The safetensors of a folder, read one tensor at a time."""
+class PartTensors:
+    """The tensors of a checkpoint by their part names, read one at a time."""
 
     folder: Path
     dtype: torch.dtype  # that the model was scored in
@@ -47,26 +46,20 @@ class Checkpoint:
     keys: Mapping[str, str]  # of the file
 
     @classmethod
-    def open(cls, folder: Path, dtype: str) -> "Checkpoint":
-        """The checkpoint of a folder; InputError where its weights are pickles."""
-        stored = stored_weights(folder)
-        if stored is None:
-            raise InputError(
-                f"model: {folder} holds no safetensors, which the target gguf streams; save it "
-                f"again with save_pretrained(..., safe_serialization=True)"
-            )
+    def open(cls, folder: Path, dtype: str) -> "PartTensors":
+        """The tensors of a folder; InputError where its weights are pickled."""
+        stored = safetensors_of(folder)
         keys = {part_name(key): key for key in stored if not HARMLESS.fullmatch(key)}
         by_part = {name: stored[key] for name, key in keys.items()}
         return cls(folder, DTYPES.get(dtype, torch.float32), by_part, keys)
 
     def read(self, name: str) -> Tensor:
         """A tensor by its name here, rounded as it was when the model was scored."""
-        with safe_open(self.folder / self.stored[name].file, "pt") as file:
-            tensor: Tensor = file.get_tensor(self.keys[name])
+        tensor = read_tensor(self.folder, self.stored[name], self.keys[name])
         return tensor if self.dtype == torch.float32 else tensor.to(self.dtype)
 
     def bits(self, name: str) -> int:
-        """Bits per value of a tensor as it will be written, where it is not quantized."""
+        """Bits per value of an unquantized tensor as it will be written."""
         wide = self.stored[name].dtype in ("F32", "F64") and self.dtype == torch.float32
         return 32 if wide else 16
 

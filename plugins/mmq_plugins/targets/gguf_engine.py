@@ -1,4 +1,4 @@
-"""An exported model that answers from llama.cpp, in a process of its own."""
+"""Run an exported model in llama.cpp, in another process."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ DECODING = {"temperature": 0, "cache_prompt": False}
 
 @dataclass(slots=True)
 class LlamaCpp(VisionLanguageModel):
-    """A model behind the address of llama.cpp's server, which applies the chat template."""
+    """A model served by llama.cpp, which applies the chat template."""
 
     address: str
     log: IO[str]
@@ -141,7 +141,7 @@ def _data_url(image: ImageRef) -> str:
 
 
 def _tail(log: IO[str]) -> str:
-    """The last errors that llama.cpp wrote, else the last of all that it wrote."""
+    """The last errors in llama.cpp's log, or else its last lines."""
     log.seek(0)
     lines = log.read().splitlines()
     errors = [line.split(" E ", 1)[-1] for line in lines if " E " in line or "ASSERT" in line]

@@ -1,4 +1,4 @@
-"""How the GGUF files of a model come about: a family's own layout, or a user's 16-bit files."""
+"""Choose the layout of a model's GGUF files: a family's own, or that of a user's 16-bit files."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,7 +6,7 @@ from mmq.contracts.family import architecture_of
 from mmq.contracts.target import ExportSource
 from mmq.errors import InputError
 from mmq.models.checkpoint import read_config
-from mmq_plugins.targets.gguf_checkpoint import Checkpoint
+from mmq_plugins.targets.gguf_checkpoint import PartTensors
 from mmq_plugins.targets.gguf_idefics3 import idefics3
 from mmq_plugins.targets.gguf_layout import Layout, Source
 from mmq_plugins.targets.gguf_llava import llava
@@ -30,7 +30,7 @@ def layout_of(source: ExportSource, pair: str) -> Layout:
     pair: the user's 16-bit files, "model.gguf,mmproj.gguf", or "".
     """
     if pair:
-        checkpoint = Checkpoint.open(source.folder, source.dtype)
+        checkpoint = PartTensors.open(source.folder, source.dtype)
         return layout_from_pair(checkpoint, source.specs, pair)
     config = read_config(str(source.folder))
     architecture = architecture_of(config)
@@ -47,7 +47,7 @@ def layout_of(source: ExportSource, pair: str) -> Layout:
             folder=source.folder,
             config=config,
             processor=processor,
-            checkpoint=Checkpoint.open(source.folder, source.dtype),
+            checkpoint=PartTensors.open(source.folder, source.dtype),
             chat=chat_parts(lambda prompt, images: family.chat(processor, prompt, images)),
         )
     )

@@ -1,4 +1,4 @@
-"""A GGUF file that is written tensor by tensor, in any order, in one pass."""
+"""Write a GGUF file tensor by tensor, in any order, in one pass."""
 
 import math
 import os

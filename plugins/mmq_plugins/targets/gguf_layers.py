@@ -1,4 +1,4 @@
-"""Which layer each tensor of a GGUF file is, in a file beside it, and their weights read back."""
+"""Map layers to tensors of GGUF files, in a file beside them, and read their weights back."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmq.system.disk import naming
 from mmq_plugins.targets.gguf_checkpoint import part_name
 from mmq_plugins.targets.gguf_file import gguf_package
 from mmq_plugins.targets.gguf_layout import Layout
@@ -45,16 +46,17 @@ class LayerPlaces:
         return cls(layers, [list(rows) for rows in numbers])
 
     def to_json(self) -> str:
-        """All of it, in one line."""
+        """One line of JSON."""
         return json.dumps({"layers": self.layers, "orders": self.orders}) + "\n"
 
     def write(self, folder: Path) -> None:
         """Write it beside the GGUF files."""
-        (folder / NAME).write_text(self.to_json())
+        with naming(folder / NAME):
+            (folder / NAME).write_text(self.to_json())
 
     @classmethod
     def read(cls, folder: Path) -> "LayerPlaces":
-        """What `write` wrote."""
+        """Read the file that `write` wrote."""
         facts = json.loads((folder / NAME).read_text())
         return cls(facts["layers"], facts["orders"])
 

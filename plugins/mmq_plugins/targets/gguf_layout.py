@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mmq.errors import InputError
-from mmq_plugins.targets.gguf_checkpoint import Checkpoint
+from mmq_plugins.targets.gguf_checkpoint import PartTensors
 
 MODEL, MMPROJ = "model.gguf", "mmproj.gguf"
 
@@ -61,12 +61,12 @@ class Source:
     folder: Path
     config: Any  # of transformers
     processor: Any
-    checkpoint: Checkpoint
+    checkpoint: PartTensors
     chat: tuple[str, str, str]  # text before the pictures, before the prompt, behind it
 
 
 def place_all(
-    checkpoint: Checkpoint, file: str, names: Mapping[str, str], prefixes: Iterable[str]
+    checkpoint: PartTensors, file: str, names: Mapping[str, str], prefixes: Iterable[str]
 ) -> list[Place]:
     """Places of all tensors with these prefixes, matched by module name.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmq.errors import InputError
-from mmq_plugins.targets.gguf_checkpoint import Checkpoint, part_name
+from mmq_plugins.targets.gguf_checkpoint import PartTensors, part_name
 from mmq_plugins.targets.gguf_file import gguf_package
 from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Place
 from mmq_plugins.targets.gguf_llava import CLS_FAULT
@@ -76,7 +76,7 @@ def row_hashes(weight: Tensor) -> np.ndarray:
     return np.frombuffer(digests, np.uint64)
 
 
-def layout_from_pair(checkpoint: Checkpoint, layers: Iterable[str], pair: str) -> Layout:
+def layout_from_pair(checkpoint: PartTensors, layers: Iterable[str], pair: str) -> Layout:
     """A layout with every tensor of the user's files; `layers` are those to be quantized.
 
     InputError for files that are not a 16-bit pair, and for a layer that is not found in them.
@@ -91,7 +91,7 @@ def _layout(
     folder: Path, dtype: torch.dtype, layers: tuple[str, ...], stamps: tuple[tuple[str, int], ...]
 ) -> Layout:
     gguf = gguf_package()
-    checkpoint = Checkpoint.open(folder, str(dtype).removeprefix("torch."))
+    checkpoint = PartTensors.open(folder, str(dtype).removeprefix("torch."))
     readers = {
         file: gguf.GGUFReader(path)
         for file, (path, _) in zip((MODEL, MMPROJ), stamps, strict=True)
@@ -148,7 +148,7 @@ def _paths(pair: str) -> list[Path]:
 
 def _find(
     layer: str,
-    checkpoint: Checkpoint,
+    checkpoint: PartTensors,
     tensors: list[PlainTensor],
     readers: Mapping[str, Any],
 ) -> Iterator[Place]:

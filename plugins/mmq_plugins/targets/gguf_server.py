@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _ask(folder: Path, threads: int, image: Path | None, prompt: str) -> None:
-    """Print what the model says about a picture."""
+    """Print the model's answer about a picture."""
     from mmq.contracts.images import FileImage
     from mmq.contracts.vlm import GenerationConfig, Request
     from mmq_plugins.targets.gguf_engine import running

@@ -1,4 +1,4 @@
-"""The simulated model as a plain checkpoint, for any engine that reads the source's."""
+"""The simulated model as a plain checkpoint, for any engine that reads the source."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from mmq.contracts.target import (
@@ -19,29 +18,29 @@ from mmq.contracts.target import (
 )
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.export.checkpoint import NewCheckpoint, source_config
-from mmq.export.checkpoint_writer import DTYPES, Outline
+from mmq.export.checkpoint_writer import DTYPE_OF, DTYPES, Outline
 from mmq.export.commands import transformers_command
 from mmq.export.facts import file_sizes, task, trial_dtype
 from mmq.export.side_files import link_checkpoint
+from mmq.export.source_checkpoint import read_tensor
 from mmq.models.checkpoint_names import stored_names
 from mmq.models.checkpoint_weights import stored_weights
+from mmq.models.components import find_components
 from mmq.models.loading import load_model, read_config
 from mmq.models.skeleton import family_of, on_meta
-
-DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class TorchCheckpoint(Target):
-    """Dequantized weights in the source's place: nothing is smaller, everything opens it.
+    """Dequantized weights in place of the source's: as large, and readable everywhere.
 
-    dtype: that weights are rounded to; auto is that of the source's weights.
+    dtype: of the stored weights; auto is that of the source's weights.
     """
 
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
-        """Nothing is refused: a dequantized weight is a weight."""
+        """No weight is refused: a dequantized one is an ordinary weight."""
         return ""
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
@@ -67,8 +66,8 @@ class TorchCheckpoint(Target):
         notes = ["Dequantized weights: the files are as large as the source's."]
         if dtype != torch.float32:
             notes.append(
-                f"Weights are rounded to {short}: answers may differ from those of the simulation "
-                f"in {source.dtype}."
+                f"Weights are rounded to {short}: answers may differ from those of the simulated "
+                f"model in {source.dtype}."
             )
         stored = dict.fromkeys(source.specs, short)
         return ExportReport(file_sizes(folder), stored, tuple(notes), precision=short)
@@ -94,20 +93,26 @@ class TorchCheckpoint(Target):
         return NewCheckpoint(source, outlines, source_config(source))
 
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        """Weights by the safetensors package, under transformers' names for them."""
+        """Weights read by safetensors, by their names in transformers."""
         config = read_config(str(folder))
-        module = on_meta(str(folder), family_of(config), config)
+        family = family_of(config)
+        module = on_meta(str(folder), family, config)
+        layers = {
+            layer.name
+            for component in find_components(module, family).values()
+            for layer in component.layers
+        }
         stored = stored_weights(folder) or {}
         for parameter, name in stored_names(module, stored).items():
-            if parameter.endswith(".weight"):
-                with safe_open(folder / stored[name].file, framework="pt") as file:
-                    yield parameter.removesuffix(".weight"), file.get_tensor(name).float()
+            layer = parameter.removesuffix(".weight")
+            if layer in layers:  # an embedding in float32 would be larger than any block
+                yield layer, read_tensor(folder, stored[name], name).float()
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in transformers, in the dtype of the trial."""
         return nullcontext(load_model(str(folder), trial_dtype(folder), device))
 
     def commands(self, folder: Path) -> Sequence[str]:
-        """How to ask it in transformers, and how to score it with mmq."""
+        """Commands that ask it in transformers and score it with mmq."""
         score = f"python -m mmq evaluate-baseline --model {folder} --task {task(folder)}"
         return transformers_command(folder), score

@@ -17,8 +17,9 @@ from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loading import load_model
 from mmq.prepare import prepare
+from mmq.quantization.blocks import Block
 from mmq.quantization.modules import quantize_module
-from mmq.quantization.sequential import UNREACHED, check_finite
+from mmq.quantization.sequential import UNREACHED, check_finite, quantize_data_free
 
 ORDERS = ("full_precision", "sequential")
 WIDTHS = [2, 4]
@@ -207,3 +208,17 @@ def test_a_layer_whose_scales_do_not_fit_their_dtype_is_noted(quantizer):
     assert fits.note == ""
     assert wide.note == "some scales do not fit float16: all are stored in float32"
     assert wide.weight.stored_bits == fits.weight.stored_bits + 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("scale_dtype", "stored"),
+    [("float16", torch.float32), ("float16-only", torch.float16)],
+)
+def test_float16_only_stores_scales_of_small_weights_in_float16(scale_dtype, stored):
+    layer = nn.Linear(64, 8, bias=False)
+    with torch.no_grad():
+        layer.weight[0] *= 1e-5
+    block = Block(layer, {"a": layer})
+    quantized = quantize_data_free(block, Rtn(scale_dtype=scale_dtype), 4)["a"]
+    assert quantized.weight.scale.dtype == stored
+    assert ("float32" in quantized.note) == (stored == torch.float32)

@@ -1,0 +1,148 @@
+"""Run an exported model in vLLM, in a process of vLLM's own environment."""
+
+import base64
+import io
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import transformers
+
+from mmq.contracts.family import ModelFamily, check_requests
+from mmq.contracts.images import ImageRef
+from mmq.contracts.vlm import (
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    Progress,
+    Request,
+    VisionLanguageModel,
+)
+from mmq.errors import InputError
+from mmq.models.skeleton import family_of
+from mmq_plugins.targets.vllm_environment import WORKER, clean_variables
+
+SHOWN = 600  # characters of vLLM's log in an error
+MOST_IMAGES = 16  # per request, where the family sets no limit
+
+
+@dataclass(slots=True)
+class VllmModel(VisionLanguageModel):
+    """A model in another process, which reads the prompts that the simulated model reads."""
+
+    family: ModelFamily
+    processor: Any
+    process: subprocess.Popen[str]
+    log: IO[str]
+
+    def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
+        """The family's protocol for a format."""
+        return self.family.protocol(answer_format)
+
+    def render(self, request: Request) -> str:
+        """The prompt with the model's chat template applied."""
+        return self.family.chat(self.processor, request.prompt, len(request.images))
+
+    def generate(
+        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
+    ) -> list[str]:
+        """One text per request, greedily; InputError for beam search."""
+        check_requests(requests, self.family)
+        if config.num_beams > 1:
+            raise InputError(
+                f"num_beams: {config.num_beams}, but vLLM decodes greedily; give --num-beams 1, "
+                f"also to the trial that is exported"
+            )
+        sampling = {"max_tokens": config.max_new_tokens, "min_tokens": config.min_new_tokens}
+        size = config.batch_size
+        batches = [requests[start : start + size] for start in range(0, len(requests), size)]
+        outputs: list[str] = []
+        for batch in progress(batches, "generate"):
+            items = [
+                {"prompt": self.render(r), "images": [_base64(image) for image in r.images]}
+                for r in batch
+            ]
+            outputs += self._ask({"requests": items, "sampling": sampling})
+        return [text.strip() for text in outputs]
+
+    def _ask(self, body: Any) -> list[str]:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(body) + "\n")
+            self.process.stdin.flush()
+            answer = read_reply(self.process)
+        except (OSError, EOFError) as error:
+            raise InputError(f"vLLM ended: {tail(self.log)}") from error
+        if "error" in answer:
+            raise InputError(f"vLLM cannot answer: {answer['error'][:SHOWN]}")
+        texts: list[str] = answer["texts"]
+        return texts
+
+
+@lru_cache(64)  # questions about one picture follow each other
+def _base64(image: ImageRef) -> str:
+    file = io.BytesIO()
+    image.open().save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def read_reply(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The worker's next line; EOFError where it ended."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise EOFError
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def tail(log: IO[str]) -> str:
+    """The last errors in vLLM's log, or else its last lines."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line]
+    return "; ".join(errors[-3:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
+
+
+@contextmanager
+def running(folder: Path, python: str, dtype: str) -> Iterator[VllmModel]:
+    """The model of an exported folder in vLLM; the process ends with the context.
+
+    InputError, with vLLM's own words, where it does not load the folder.
+    """
+    family = family_of(transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    options = {
+        "dtype": dtype,
+        "max_model_len": -1,  # what fits
+        "limit_mm_per_prompt": {"image": family.most_images or MOST_IMAGES},
+        "enforce_eager": True,  # compiling takes minutes
+        "enable_prefix_caching": False,  # a prompt read in other pieces rounds differently
+        "mm_processor_cache_gb": 0,
+        "skip_mm_profiling": True,
+        "disable_log_stats": True,
+    }
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [python, str(WORKER), str(folder.absolute()), json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=clean_variables(),
+        )
+        with process:
+            try:
+                try:
+                    read_reply(process)
+                except EOFError as error:
+                    raise InputError(f"vLLM cannot load {folder}: {tail(log)}") from error
+                processor = family.load_processor(str(folder))
+                yield VllmModel(family, processor, process, log)
+            finally:
+                process.kill()
