@@ -113,6 +113,7 @@ class Target(ABC):
 
     version: ClassVar[int] = 1  # raise it with every change that gives other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
+    timed: ClassVar[bool] = False  # True: what `open` yields is a TimedModel
 
     @property
     def exact(self) -> bool:
@@ -155,6 +156,10 @@ class Target(ABC):
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The exported model in its engine, closed at the end."""
+
+    def engine_version(self) -> str:
+        """Name and version of the installed engine, which measured times belong to."""
+        return ""
 
     def commands(self, folder: Path) -> Sequence[str]:
         """Shell commands that run the exported model, for its model card."""

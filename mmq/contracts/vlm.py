@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -102,6 +102,17 @@ class VisionLanguageModel(ABC):
     def render(self, request: Request) -> str:
         """The prompt with the model's chat template applied."""
         return request.prompt
+
+
+@runtime_checkable
+class TimedModel(Protocol):
+    """A model in an engine that reports how long an answer takes."""
+
+    def time_answer(self, request: Request, new_tokens: int) -> float:
+        """Seconds from the prompt to the end of an answer of exactly this many tokens.
+
+        By the engine's clock: pictures and prompt are read anew, and transport is not included.
+        """
 
 
 class ImageTextMatcher(Protocol):

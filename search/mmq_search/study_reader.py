@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Point, SizeAxis, parse_axis
+from mmq.analysis.fronts import Cost, Point, SizeAxis, parse_axis
 from mmq.analysis.selection import select
 from mmq.errors import InputError, unknown
 from mmq.record import TrialRecord
@@ -214,4 +214,5 @@ def _point(
         stored_bpw=facts.get("stored_bpw"),
         run_id=facts.get("run_id"),
         nominal=nominal,
+        cost=Cost(**facts["cost"]) if "cost" in facts else None,
     )

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +55,19 @@ class LlamaCpp(VisionLanguageModel):
         rendered: str = self._post("/apply-template", {"messages": _messages(request)})["prompt"]
         marker = self._post("/props", None)["media_marker"]
         return rendered.replace(marker, "<image>")
+
+    def time_answer(self, request: Request, new_tokens: int) -> float:
+        """Seconds of prompt and answer by llama.cpp's own clock; no answer ends early."""
+        body = {
+            "messages": _messages(request),
+            "max_tokens": new_tokens,
+            "temperature": 0,
+            "cache_prompt": False,
+            "ignore_eos": True,
+        }
+        answer = self._post("/v1/chat/completions", body, f"sample {request.sample_id!r}")
+        timings = answer["timings"]
+        return float(timings["prompt_ms"] + timings["predicted_ms"]) / 1000
 
     def _answer(self, request: Request, config: GenerationConfig) -> str:
         body = {
@@ -104,12 +118,13 @@ def _tail(log: IO[str]) -> str:
     return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
 
 
-@contextmanager
-def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
-    """The model of an exported folder in llama.cpp; the process ends with the context.
+def engine_version() -> str:
+    """Name and version of the package; InputError, with the extra, if it is not installed."""
+    _check_installed()
+    return f"xllamacpp {version('xllamacpp')}"
 
-    InputError where llama.cpp does not load it, with what llama.cpp wrote.
-    """
+
+def _check_installed() -> None:
     try:
         import xllamacpp  # noqa: F401  (the process needs it)
     except ImportError as error:
@@ -117,6 +132,15 @@ def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
             "llama.cpp runs through a package that is not installed (xllamacpp): "
             "pip install 'mmq[gguf]'"
         ) from error
+
+
+@contextmanager
+def running(folder: Path, device: str, threads: int = 0) -> Iterator[LlamaCpp]:
+    """The model of an exported folder in llama.cpp; the process ends with the context.
+
+    InputError where llama.cpp does not load it, with what llama.cpp wrote.
+    """
+    _check_installed()
     count = threads or torch.get_num_threads()
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
     command += ["--threads", str(count), "--until-eof"]
