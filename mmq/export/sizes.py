@@ -1,7 +1,7 @@
 """Bytes of a target's files for every allocation of a search, before any weight is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
@@ -47,6 +47,7 @@ class TargetSizes:
     source: ExportSource
     checkpoint: Checkpoint
     sums: PartSums
+    _exact: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -126,6 +127,12 @@ class TargetSizes:
                     raise InputError(
                         f"target: {self.target_name} cannot store {name} ({spec}): {reason}"
                     )
+            return self._promised(specs)
+        if str(allocation) not in self._exact:
+            self._exact[str(allocation)] = self._promised(specs)
+        return self._exact[str(allocation)]
+
+    def _promised(self, specs: Mapping[str, WeightSpec]) -> int:
         return promised_bytes(self.target, replace(self.source, specs=specs), self.checkpoint)
 
     def source_for(self, allocation: BitAllocation) -> ExportSource:
