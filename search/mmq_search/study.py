@@ -24,11 +24,10 @@ from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
 from mmq_search.storage import Storage, heartbeat
 from mmq_search.study_identity import check_identity
-from mmq_search.study_reader import BASELINE, REQUEST, StudyReader
+from mmq_search.study_reader import BASELINE, MEASURED, REQUEST, StudyReader
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-MEASURED = "measured_size"  # trial attribute: of one that is larger than planned
 TARGET_GIB = "target_gib"  # trial attribute: of the files that a target writes
 MAX_DUPLICATES = 3  # duplicates in a row before a random new allocation is enqueued
 
@@ -82,17 +81,9 @@ class SearchStudy(StudyReader):
             self.setup.costs = costs = costs.with_times(times)  # of the machine that started it
         size = SIZE_NAMES[self.setup.axis] if costs is None else costs.objective
         self.study.set_metric_names([size, "score"])
-        self.setup.measured_sizes |= self._measured_sizes()
+        self.setup.measured_sizes |= self.rejected_sizes()
         self.stale_trials.release()
         self.enqueue(self.setup.diagonal())
-
-    def _measured_sizes(self) -> dict[str, float]:
-        """Sizes of allocations that were larger than planned and than the bound."""
-        return {
-            trial.user_attrs["allocation"]: trial.user_attrs[MEASURED]
-            for trial in self.trials(TrialState.FAIL)
-            if MEASURED in trial.user_attrs
-        }
 
     def reject_too_large(self, pending: PendingTrial, size: float) -> None:
         """Fail a trial that is larger than planned and than the bound; it is not re-queued."""
@@ -116,9 +107,6 @@ class SearchStudy(StudyReader):
     def exclusively(self, work: Callable[[], T]) -> T:
         """Do what no other process may do in this study at once; see `Storage.exclusively`."""
         return self.storage.exclusively(self.name, work)
-
-    def _trial_id(self, number: int) -> int:
-        return self.storage.optuna.get_trial_id_from_study_id_trial_number(self.study_id, number)
 
     def release(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
         """Complete a trial from its record, or fail and re-queue it; the lock is support."""
@@ -178,13 +166,6 @@ class SearchStudy(StudyReader):
                 self.stale_trials.release_one(trial)
         self._interrupted_asks.clear()
 
-    def _running(self) -> dict[str, int]:
-        """Numbers of running trials by allocation."""
-        return {
-            str(trial.user_attrs.get("allocation")): trial.number
-            for trial in self.trials(TrialState.RUNNING)
-        }
-
     def _ask(self, first: BitAllocation | None) -> PendingTrial | None:
         """The next allocation; the lock is support.
 
@@ -192,16 +173,16 @@ class SearchStudy(StudyReader):
         another process evaluates is skipped.
         """
         duplicates = 0
-        self.setup.measured_sizes |= self._measured_sizes()
+        self.setup.measured_sizes |= self.rejected_sizes()
         if first is not None:
-            if str(first) in self._running():
+            if str(first) in self.running():
                 return None
             self._enqueue(first)
         # other random numbers in each session: the same seed would propose the same again
         started = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = self.setup.sampler(self.seed + started, self.points())
         while True:
-            others, (trial, allocation) = self._running(), self._suggest()
+            others, (trial, allocation) = self.running(), self._suggest()
             if first not in (None, allocation) and str(first) not in self.finished():
                 self.study.tell(trial, state=TrialState.FAIL)  # it was enqueued before the first
                 self._enqueue(allocation)
