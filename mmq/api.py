@@ -100,8 +100,11 @@ class SearchArguments(EvalArguments, total=False):
     granularity: str
     n_trials: int
     size_axis: str
+    target: str
+    cost: str
     max_bpw: float
     max_size_gib: float
+    max_latency_ms: float
     min_score: float
     max_drop: float
     timeout: float
@@ -277,8 +280,11 @@ def read_arguments(config: type[T], arguments: Mapping[str, Any]) -> tuple[T, di
 
 
 def _plugin(role: str, plugin: Any) -> tuple[str, dict[str, Any]]:
-    """An object's plugin name, and its options."""
-    return registry.identity(role, type(plugin)).name, plugin_options.values(plugin)
+    """An object's plugin name, and its options that are not the defaults."""
+    values, kind = plugin_options.values(plugin), type(plugin)
+    defaults = {f.name: f.default for f in fields(kind)}
+    own = {name: value for name, value in values.items() if value != defaults[name]}
+    return registry.identity(role, kind).name, own
 
 
 def _label(quantizer: str | Quantizer) -> str:
@@ -286,9 +292,7 @@ def _label(quantizer: str | Quantizer) -> str:
     if isinstance(quantizer, str):
         return quantizer
     name, options = _plugin("quantizer", quantizer)
-    defaults = plugin_options.values(type(quantizer)())
-    changed = [f"{key}={value}" for key, value in options.items() if value != defaults[key]]
-    return ":".join([name, *changed]).lower()
+    return ":".join([name, *(f"{key}={value}" for key, value in options.items())]).lower()
 
 
 def _option(name: str, value: Any, default: Any) -> Any:

@@ -27,6 +27,7 @@ from mmq.models.image_sizes import check_sizes
 from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.models.stages import default_cache
+from mmq.quantization import by_width
 from mmq.system.device import resolve_device
 from mmq.system.disk import check_writable
 from mmq.system.home import home
@@ -182,7 +183,7 @@ def _eval_spec(
     quantizer: Quantizer,
 ) -> EvalSpec:
     """Everything that scores depend on. name: of the quantizer plugin."""
-    quantizer_id = registry.identity("quantizer", type(quantizer))
+    quantizer_id = registry.identity("quantizer", type(by_width.common(quantizer)))
     evaluator_id = registry.identity("evaluator", type(evaluator))
     family_id = registry.identity("model family", type(outline.family))
     return EvalSpec(
@@ -201,7 +202,7 @@ def _eval_spec(
         quantizer_distribution=quantizer_id.distribution,
         quantizer_version=quantizer_id.version,
         quantizer_origin=quantizer_id.origin,
-        quantizer_options=option_fields.values(quantizer),
+        quantizer_options=by_width.option_values(quantizer),
         evaluator=options.task,
         evaluator_distribution=evaluator_id.distribution,
         evaluator_version=evaluator_id.version,
@@ -245,7 +246,7 @@ def build_plugins(
     }
     names = [field.name for field in fields(options)]
     plugin_values = option_fields.distribute(plugin_options, classes, names)
-    quantizer: Quantizer = option_fields.build(classes["quantizer"], plugin_values["quantizer"])
+    quantizer = by_width.build(classes["quantizer"], plugin_values["quantizer"])
     evaluator: Evaluator = option_fields.build(classes["evaluator"], plugin_values["evaluator"])
     return quantizer, evaluator
 
@@ -273,5 +274,6 @@ def check_layers(
 ) -> None:
     """InputError if an allocation quantizes a layer that the quantizer does not support."""
     for name, component in outline.components.items():
-        for layer in component.layers if widths[name] else ():
-            quantizer.check(layer.name, layer.shape)
+        for each in dict.fromkeys(quantizer.at(bits) for bits in widths[name]):
+            for layer in component.layers:
+                each.check(layer.name, layer.shape)

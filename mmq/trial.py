@@ -37,12 +37,12 @@ def run_trial(
     task: Task,
     quiet: bool = False,
     pruner: "Pruner | None" = None,
-    check_size: Callable[[Size], None] | None = None,
+    check_size: Callable[[QuantReport, Size], None] | None = None,
 ) -> TrialResult:
     """Quantize every component at its width, score the model, and restore it.
 
     pruner: stops the trial once a finished one dominates it significantly. check_size: receives
-    the size of the quantized model, and may raise before anything is evaluated.
+    the layers and the size of the quantized model, and may raise before anything is evaluated.
     """
     allocation = spec.allocation.over(model.components)
 
@@ -53,7 +53,7 @@ def run_trial(
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
         size = measure_size(report, count_parameters(model.module))
         if check_size is not None:
-            check_size(size)
+            check_size(report, size)
         quantized = time.perf_counter()
         if pruner is None:
             evaluation, pruned = evaluate(task, model, progress, saved), None

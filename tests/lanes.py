@@ -70,6 +70,7 @@ SLOW = (
     "search/test_stuck_runs.py",
     "search/test_study.py",
     "search/test_tables.py",
+    "search/test_target_search.py",
     "test_benchmarks.py",
     "test_mlproject.py",
     "test_project.py",

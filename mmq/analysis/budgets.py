@@ -10,13 +10,18 @@ from mmq.analysis.fronts import Point, baseline
 from mmq.errors import InputError
 
 GIB = 8 * 1024**3  # bits
+NAMES = {  # of bounds, as options
+    "max_bpw": "max-bpw", "max_gib": "max-size-gib", "max_ms": "max-latency-ms",
+    "max_drop": "max-drop",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The bounds of a selection; None: unbounded.
 
-    max_bpw: on the axis on which points are compared. max_gib: stored size in GiB. max_drop: below
+    max_bpw: nominal or stored, as points are compared. max_gib: stored size in GiB, of the files
+    if there is an export target. max_ms: of an answer in its engine. max_drop: below
     the unquantized score, in the score's units, or as a share of it if `relative`.
     """
 
@@ -25,11 +30,12 @@ class Budget:
     min_score: float | None = None
     max_drop: float | None = None
     relative: bool = False
+    max_ms: float | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.max_drop is not None:
             raise InputError("min-score, max-drop: give one of them, not both")
-        for name in ("max_bpw", "max_gib", "max_drop"):
+        for name, shown in NAMES.items():
             value = getattr(self, name)
             if value is not None and not value > 0:
                 hint = ""
@@ -38,12 +44,16 @@ class Budget:
                         "; no number of samples can show a loss of 0. Give a small one, such as "
                         "0.5%, or --min-score"
                     )
-                shown = f"{name.replace('_', '-').replace('max-gib', 'max-size-gib')}"
                 raise InputError(f"{shown}: {value} is not above 0{hint}")
 
     @classmethod
     def parse(
-        cls, max_bpw: str = "", max_gib: str = "", min_score: str = "", max_drop: str = ""
+        cls,
+        max_bpw: str = "",
+        max_gib: str = "",
+        min_score: str = "",
+        max_drop: str = "",
+        max_ms: str = "",
     ) -> "Budget":
         """From command options, "" for none; a drop is a percentage or a number (1%, 0.5)."""
         percent = max_drop.endswith("%")
@@ -60,12 +70,13 @@ class Budget:
             _number("min-score", min_score),
             drop / 100 if drop is not None and percent else drop,
             percent,
+            _number("max-latency-ms", max_ms),
         )
 
     @property
     def sized(self) -> bool:
-        """Whether a size is bounded."""
-        return self.max_bpw is not None or self.max_gib is not None
+        """Whether a size or a latency is bounded."""
+        return any(each is not None for each in (self.max_bpw, self.max_gib, self.max_ms))
 
     @property
     def scored(self) -> bool:
@@ -101,15 +112,21 @@ class Budget:
     def fits(self, point: Point, parameters: int) -> bool:
         """Whether a point's size is within the bounds; parameters: of the model."""
         gib = stored_gib(point, parameters)
-        return (self.max_bpw is None or point.size <= self.max_bpw) and (
-            self.max_gib is None or (gib is not None and gib <= self.max_gib)
+        ms = None if point.cost is None else point.cost.ms
+        return (
+            (self.max_bpw is None or point.bits_per_weight <= self.max_bpw)
+            and (self.max_gib is None or (gib is not None and gib <= self.max_gib))
+            and (self.max_ms is None or (ms is not None and ms <= self.max_ms))
         )
 
-    def largest(self, nominal: bool, parameters: int) -> float | None:
-        """The bound of the size in bpw on an axis; None for no bound.
+    def largest(self, point: Point, parameters: int) -> float | None:
+        """The bound of what is compared, on the axis of a point; None for no bound.
 
         GiB are stored bits and do not bound a nominal size.
         """
+        if point.cost is not None:
+            return self.max_gib if point.cost.ms is None else self.max_ms
+        nominal = point.nominal
         bounds = [] if self.max_bpw is None else [self.max_bpw]
         if self.max_gib is not None and not nominal and parameters:
             bounds.append(self.max_gib * GIB / parameters)
@@ -118,8 +135,8 @@ class Budget:
     @property
     def size_text(self) -> str:
         """The bounds of the size in words."""
-        bpw = [] if self.max_bpw is None else [f"{self.max_bpw:g} bpw"]
-        return " and ".join(bpw + ([] if self.max_gib is None else [f"{self.max_gib:g} GiB"]))
+        bounds = {"bpw": self.max_bpw, "GiB": self.max_gib, "ms": self.max_ms}
+        return " and ".join(f"{v:g} {unit}" for unit, v in bounds.items() if v is not None)
 
     @property
     def drop_text(self) -> str:
@@ -136,7 +153,9 @@ class Budget:
 
 
 def stored_gib(point: Point, parameters: int) -> float | None:
-    """A point's stored size in GiB; parameters: of the model."""
+    """A point's stored size in GiB, of the files of a target; parameters: of the model."""
+    if point.cost is not None:
+        return point.cost.gib
     return None if point.stored_bpw is None else point.stored_bpw * parameters / GIB
 
 

@@ -18,11 +18,49 @@ AXIS_LABELS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a model costs as an export target writes and runs it.
+
+    target: its name, such as gguf. gib: of all its files. ms: one answer in its engine, None if
+    files are compared. machine: what the answer was timed on.
+    """
+
+    target: str
+    gib: float
+    ms: float | None = None
+    machine: str = ""
+
+    @property
+    def value(self) -> float:
+        """What fronts compare."""
+        return self.gib if self.ms is None else self.ms
+
+    @property
+    def unit(self) -> str:
+        """The unit of `value`."""
+        return f"GiB as {self.target}" if self.ms is None else f"ms per answer in {self.target}"
+
+    @property
+    def label(self) -> str:
+        """What an axis says."""
+        if self.ms is None:
+            return f"size of all {self.target} files (GiB)"
+        return f"time per answer in {self.target} (ms), on {self.machine}"
+
+    @property
+    def text(self) -> str:
+        """All of it in words."""
+        time = "" if self.ms is None else f", {self.ms:.4g} ms per answer"
+        return f"{self.gib:.4g} GiB as {self.target}{time}"
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """A trial on the size-score plane.
 
     bpw: nominal, unquantized weights at 16. stored_bpw: with scales, zero points and input scales;
-    None if unknown. nominal: compare nominal sizes.
+    None if unknown. nominal: compare nominal sizes. cost: what is compared instead, if the search
+    has an export target.
     """
 
     allocation: str
@@ -33,22 +71,37 @@ class Point:
     stored_bpw: float | None = None
     run_id: str | None = None
     nominal: bool = False
+    cost: Cost | None = None
 
     @property
     def size(self) -> float:
-        """The bits per weight that fronts, budgets and verdicts compare."""
+        """What fronts and verdicts compare: bits per weight, or the cost of a target."""
+        return self.bits_per_weight if self.cost is None else self.cost.value
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Nominal or stored bits per weight, whichever are compared."""
         return self.bpw if self.nominal or self.stored_bpw is None else self.stored_bpw
 
     @property
     def size_text(self) -> str:
-        """Both sizes in words, the nominal one first."""
+        """All sizes in words, the nominal one first."""
         stored = "" if self.stored_bpw is None else f", {self.stored_bpw:.3f} stored"
-        return f"{self.bpw:.3f} bpw{stored}"
+        cost = "" if self.cost is None else f", {self.cost.text}"
+        return f"{self.bpw:.3f} bpw{stored}{cost}"
 
     @property
     def unit(self) -> str:
         """The unit of `size`."""
+        if self.cost is not None:
+            return self.cost.unit
         return "bpw" if self.nominal or self.stored_bpw is None else "stored bpw"
+
+    @property
+    def compared_text(self) -> str:
+        """`size` with its unit."""
+        digits = ".3f" if self.cost is None else ".4g"
+        return f"{self.size:{digits}} {self.unit}"
 
     @property
     def is_unquantized(self) -> bool:
@@ -75,6 +128,14 @@ def axis_of(points: Sequence[Point]) -> SizeAxis:
             "size-axis: some of these trials have no stored size; use --size-axis nominal"
         )
     return "nominal" if nominal == {True} else "stored"
+
+
+def axis_label(points: Sequence[Point]) -> str:
+    """What the axis of these points' sizes says; InputError if they are not comparable."""
+    labels = {AXIS_LABELS[axis_of(points)] if p.cost is None else p.cost.label for p in points}
+    if len(labels) > 1:
+        raise InputError(f"points: they are on different axes: {', '.join(sorted(labels))}")
+    return labels.pop() if labels else AXIS_LABELS["stored"]
 
 
 def on_axis(points: Sequence[Point], axis: SizeAxis) -> list[Point]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.analysis import theme
-from mmq.analysis.fronts import AXIS_LABELS, Point, axis_of, baseline, pareto_front
+from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
 from mmq.analysis.selection import Selection
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
@@ -18,12 +18,13 @@ FORBIDDEN = 0.12  # opacity
 class Highlights:
     """What a figure shows in addition to the front: the bounds of the budget and the selections.
 
-    most: the largest size (bpw), least: the lowest score; None: unbounded.
+    most: the largest size, in `unit`, least: the lowest score; None: unbounded.
     """
 
     selections: Sequence[Selection] = field(default=())
     most: float | None = None
     least: float | None = None
+    unit: str = "bpw"
 
     @property
     def marked(self) -> list[tuple[Selection, Point]]:
@@ -37,7 +38,7 @@ class Highlights:
     def label(self, point: Point) -> str:
         """The legend of a point: the criteria by which it was selected."""
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
-        return f"{criteria}:\n{point.size:.3f} {point.unit}, {point.allocation}"
+        return f"{criteria}:\n{point.compared_text}, {point.allocation}"
 
 
 def front_figure(
@@ -89,7 +90,7 @@ def front_figure(
             [point.size], [point.score], marker=mark, s=220 if mark == "*" else 90, color=CHOSEN,
             zorder=5, label=highlights.label(point),
         )  # fmt: skip
-    axes.set_xlabel(AXIS_LABELS[axis_of(points)])
+    axes.set_xlabel(axis_label(points))
     axes.set_ylabel(score_name)
     axes.set_title(title, loc="left", fontsize=10, color=INK, wrap=True)
     axes.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
@@ -104,7 +105,9 @@ def _draw_bounds(axes: Any, highlights: Highlights) -> None:
     if highlights.most is not None:
         right = max(right, highlights.most + 0.05 * (right - left))
         left = min(left, highlights.most - 0.05 * (right - left))
-        axes.axvline(highlights.most, label=f"at most {highlights.most:.4g} bpw", **look)
+        axes.axvline(
+            highlights.most, label=f"at most {highlights.most:.4g} {highlights.unit}", **look
+        )
         axes.axvspan(highlights.most, right, color=CHOSEN, alpha=FORBIDDEN, linewidth=0)
     if highlights.least is not None:
         bottom = min(bottom, highlights.least - 0.05 * (top - bottom))
@@ -130,6 +133,7 @@ def front_plot(
     highlights = highlights or Highlights()
     front = pareto_front(points)
     lower, upper = _errors(front)
+    hover = f"%{{text}}<br>{_hovered_size(points)}, score %{{y:.4g}}"
     plot = go.Figure()
     plot.add_scatter(
         x=[p.size for p in points],
@@ -138,7 +142,7 @@ def front_plot(
         name=f"trials ({len(points)})",
         marker={"color": MUTED, "size": 8, "symbol": "circle-open"},
         text=[p.allocation for p in points],
-        hovertemplate="%{text}<br>%{x:.3f} bpw, score %{y:.4g}<extra></extra>",
+        hovertemplate=f"{hover}<extra></extra>",
     )
     plot.add_scatter(
         x=[p.size for p in front],
@@ -148,7 +152,7 @@ def front_plot(
         name=f"front ({len(front)}), 95% interval",
         line={"color": FRONT, "width": 2},
         text=[p.allocation for p in front],
-        hovertemplate="%{text}<br>%{x:.3f} bpw, score %{y:.4g}<extra>front</extra>",
+        hovertemplate=f"{hover}<extra>front</extra>",
     )
     if (reference := baseline(points)) is not None:
         plot.add_hline(
@@ -169,12 +173,18 @@ def front_plot(
         )
     plot.update_layout(
         title=title,
-        xaxis_title=AXIS_LABELS[axis_of(points)],
+        xaxis_title=axis_label(points),
         yaxis_title=score_name,
         template="plotly_white",
         legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
     )
     return plot
+
+
+def _hovered_size(points: Sequence[Point]) -> str:
+    """A template of plotly for a size with its unit."""
+    cost = points[0].cost if points else None
+    return "%{x:.3f} bpw" if cost is None else f"%{{x:.4g}} {cost.unit}"
 
 
 def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> None:
@@ -184,7 +194,9 @@ def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> N
     if highlights.most is not None:
         end = max([p.size for p in points] + [highlights.most]) * 1.05
         plot.add_vline(
-            highlights.most, line=line, annotation_text=f"at most {highlights.most:.4g} bpw"
+            highlights.most,
+            line=line,
+            annotation_text=f"at most {highlights.most:.4g} {highlights.unit}",
         )
         plot.add_vrect(highlights.most, end, **shade)
     if highlights.least is not None:

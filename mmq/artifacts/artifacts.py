@@ -19,6 +19,7 @@ from mmq.eval_spec import EvalSpec
 from mmq.models.components import Component, Layer
 from mmq.models.loaded import ORIGINAL
 from mmq.models.loading import LoadedModel
+from mmq.quantization import by_width
 from mmq.quantization.blocks import Block, capture
 from mmq.quantization.sequential import (
     States,
@@ -178,7 +179,7 @@ class Artifacts:
                 quantizer_distribution=self.eval_spec.quantizer_distribution,
                 quantizer_version=self.eval_spec.quantizer_version,
                 versions=tuple(room_versions(*CODE_ROOMS).items()),
-                options=tuple(sorted(self.eval_spec.quantizer_options.items())),
+                options=tuple(sorted(by_width.option_values(self.quantizer.at(bits)).items())),
                 bits=bits,
                 block=number,
                 layers=layers_of.get(number, ()),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,11 +14,18 @@ from mmq.config import QUANTIZER_HELP, option
 from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
+from mmq.contracts.target import Target
 from mmq.errors import InputError
+from mmq.export.session import source_folder
+from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
+from mmq.export.support import supported_widths
+from mmq.export.targets import build_target, split_options
 from mmq.models.loading import locate
 from mmq.models.size import planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.prepare import check_layers, tried_widths
+from mmq.quantization import by_width
+from mmq.system.device import resolve_device
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
 
@@ -31,6 +39,7 @@ class SizeOptions:
     )
     config: str = option("", "Read this config.json instead of a model.")
     quantizer: str = option("rtn", QUANTIZER_HELP)
+    target: str = option("", "Also print what the files of this export target weigh (e.g. gguf).")
     bits: str = option(
         "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."
     )
@@ -50,14 +59,22 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
         raise InputError("size: give either --model NAME or --config FILE")
     if options.config and not Path(options.config).is_file():
         raise InputError(f"config: {options.config!r} is not a file")
+    target = None
+    if options.target:
+        if options.config:
+            raise InputError("target: its files need --model, whose checkpoint they are made from")
+        target_options, plugin_options = split_options(options.target, plugin_options)
+        target = build_target(options.target, target_options)
     loaded = registry.load_class("quantizer", options.quantizer, Quantizer)
     own = [field.name for field in fields(options)]
     given = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)["quantizer"]
-    quantizer: Quantizer = option_fields.build(loaded, given)
+    quantizer = by_width.build(loaded, given)
     source = options.config or locate(options.model)
     outline = skeleton(source)
     check_weights(source, options.allow_unread_weights)
     plan = parse_plan(options.bits, tuple(outline.components))
+    if target is not None:
+        quantizer = _for_target(options.target, target, quantizer, given, outline, plan)
     check_layers(outline, quantizer, tried_widths(outline, [plan]))
     click.echo(_components(outline, plan, quantizer))
     click.echo(f"\n{'unquantized':<20}{'linears':>9}{'weights':>18}")
@@ -76,6 +93,46 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
         f"\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
         f"({described(options.quantizer, quantizer)})"
     )
+    if target is not None:
+        click.echo(_files(options, target, quantizer, outline, plan))
+
+
+def _for_target(
+    name: str,
+    target: Target,
+    quantizer: Quantizer,
+    given: Mapping[str, Any],
+    outline: Skeleton,
+    plan: BitAllocation,
+) -> Quantizer:
+    """The quantizer with the best options for the target; InputError for unsupported widths."""
+    bits = sorted({bits for _, bits in plan.bits})
+    if bits == [UNQUANTIZED]:
+        return quantizer
+    support = supported_widths(name, target, quantizer, given, outline, bits)
+    refused = [
+        f"{part}={width} ({reason})"
+        for part, width in plan.bits
+        if (reason := support.dropped.get((part.partition(".")[0], width)))
+    ]
+    if refused:
+        raise InputError(f"bits: the target {name} does not use {', '.join(refused)}")
+    return support.quantizer
+
+
+def _files(
+    options: SizeOptions,
+    target: Target,
+    quantizer: Quantizer,
+    outline: Skeleton,
+    plan: BitAllocation,
+) -> str:
+    """One line: all files of the target, as `mmq export` writes them."""
+    widths = {name: (bits,) for name, bits in plan.bits}
+    folder, (_, dtype) = source_folder(options.model), resolve_device("cpu", "auto")
+    sizes = TargetSizes.of(options.target, target, quantizer, outline, folder, dtype, widths)
+    exact = sizes.exact(plan)
+    return f"{options.target}: {exact:,} bytes, {exact / BYTES_PER_GIB:.4g} GiB (all files)"
 
 
 def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:
@@ -93,7 +150,7 @@ def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:
 
 def described(name: str, quantizer: Quantizer) -> str:
     """A quantizer with the options that its sizes may depend on."""
-    shown = option_fields.values(quantizer)
+    shown = by_width.option_values(quantizer)
     options = [f"{key} {shown[key]}" for key in SIZE_OPTIONS if key in shown]
     return ", ".join([name, *options])
 

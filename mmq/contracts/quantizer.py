@@ -55,6 +55,10 @@ class Quantizer(ABC):
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes with `bits` bits (2-8) of a weight (out, in) of any float dtype."""
 
+    def at(self, bits: int) -> "Quantizer":
+        """The quantizer with the options of this width; itself if all widths share them."""
+        return self
+
     def stored_bits(self, shape: tuple[int, int], bits: int) -> int:
         """Bits that a weight (out, in) will take, including scales, from its shape alone.
 

@@ -119,6 +119,7 @@ class Target(ABC):
 
     version: ClassVar[int] = 1  # raise it with every change that produces other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
+    timed: ClassVar[bool] = False  # True: its engine times one answer exactly enough for searches
 
     @property
     def exact(self) -> bool:
@@ -164,6 +165,7 @@ class Target(ABC):
 
     def check_engine(self) -> None:  # noqa: B027  (many formats need no package of their own)
         """InputError that names the extra to install, where the engine is missing."""
+
     def unavailable(self) -> str:
         """Why the engine cannot run on this machine, and what to do; "" if it can.
 
@@ -174,6 +176,10 @@ class Target(ABC):
     @abstractmethod
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The exported model in its engine, closed at the end."""
+
+    def engine_version(self) -> str:
+        """Name and version of the installed engine, which measured times belong to."""
+        return ""
 
     def commands(self, folder: Path) -> Sequence[str]:
         """Shell commands that run the exported model, for its model card."""

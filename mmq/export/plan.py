@@ -98,8 +98,9 @@ def check_layers(
         )
     for name, (component, layer, spec) in specs.items():
         if reason := target.refusal(spec, layer.shape, component):
-            nearest = nearest_options(target, quantizer, component, layer, spec)
-            offered = "; ".join(nearest[:OFFERED]) or _elsewhere(target, component, layer, spec)
+            own = quantizer.at(spec.bits)
+            nearest = nearest_options(target, own, component, layer, spec)
+            offered = "; ".join(nearest[:OFFERED]) or elsewhere(target, component, layer, spec)
             raise InputError(
                 f"target: {target_name} cannot hold {component} ({name}: {spec}): {reason}. "
                 f"Nearest that it can hold: {offered}"
@@ -107,7 +108,7 @@ def check_layers(
     return {name: spec for name, (_, _, spec) in specs.items()}
 
 
-def _elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
+def elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
     """What works if no option of the quantizer does: other quantizers, or 16 bits."""
     others = []
     for plugin in registry.installed("quantizer"):

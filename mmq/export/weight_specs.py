@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 
@@ -20,6 +21,11 @@ LOUD = 50.0  # factor of some inputs: AWQ scales them, act-order sorts them
 
 def planned_spec(quantizer: Quantizer, inputs: int, bits: int) -> WeightSpec:
     """How a weight with this many inputs will be stored, found by quantizing a random one."""
+    return _probed(quantizer.at(bits), inputs, bits)
+
+
+@lru_cache(maxsize=1024)
+def _probed(quantizer: Quantizer, inputs: int, bits: int) -> WeightSpec:
     group_size = getattr(quantizer, "group_size", 0)
     columns = min(inputs, 2 * group_size if group_size else COLUMNS)
     generator = torch.Generator().manual_seed(0)

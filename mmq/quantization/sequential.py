@@ -208,7 +208,7 @@ def _zeroed(weight: torch.Tensor, plain: torch.Tensor, gram: torch.Tensor | None
 
 def _widened(quantizer: Quantizer, weight: QuantizedWeight) -> str:
     """A note on scales that do not fit the dtype that the quantizer stores them in."""
-    expected = getattr(quantizer, "scale_dtype", None)
+    expected = getattr(quantizer.at(weight.bits), "scale_dtype", None)
     if expected is None or weight.scale.dtype == SCALE_DTYPES[expected]:
         return ""
     return f"some scales do not fit {expected}: all are stored in float32"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Point, baseline, pareto_front, verdict
+from mmq.analysis.fronts import Cost, Point, baseline, pareto_front, verdict
 from mmq.analysis.plots import Highlights, front_figure, front_plot
 from mmq.analysis.selection import Selection, select
 
@@ -80,16 +80,38 @@ def description(results: Results, selections: Sequence[Selection] | None = None)
     lines = [conclusion(results, selections)]
     front = pareto_front(results.points)
     lines.append(f"\n{len(results.points)} allocations evaluated, {len(front)} on the front:\n")
+    costs = cost_columns(front)
+    heads = "".join(f" {head} |" for head in costs)
     lines.append(
-        f"| allocation | stored bpw | nominal bpw | {results.score_name} | 95% interval |"
+        f"| allocation |{heads} stored bpw | nominal bpw | {results.score_name} | 95% interval |"
     )
-    lines.append("|---|---|---|---|---|")
+    lines.append(f"|---|{'---|' * len(costs)}---|---|---|---|")
     lines += [
-        f"| {p.allocation} | {_number(p.stored_bpw)} | {p.bpw:.3f} | {p.score:.4g} "
+        f"| {p.allocation} |{''.join(f' {value(p)} |' for value in costs.values())} "
+        f"{_number(p.stored_bpw)} | {p.bpw:.3f} | {p.score:.4g} "
         f"| {_interval(p)} |"
         for p in front
     ]
     return "\n".join(lines)
+
+
+def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
+    """Heads and texts of the columns of a table for the costs of an export target, if any."""
+    cost = points[0].cost if points else None
+    if cost is None:
+        return {}
+    columns: dict[str, Callable[[Point], str]] = {f"GiB as {cost.target}": _gib}
+    if cost.ms is not None:
+        columns = {f"{cost.unit}, {cost.machine}": _ms} | columns
+    return columns
+
+
+def _gib(point: Point) -> str:
+    return "" if point.cost is None else f"{point.cost.gib:.4g}"
+
+
+def _ms(point: Point) -> str:
+    return "" if point.cost is None or point.cost.ms is None else f"{point.cost.ms:.4g}"
 
 
 def _number(value: float | None) -> str:
@@ -106,9 +128,14 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     """The front as a plain table for the terminal."""
     front = pareto_front(points)
     width = max([len(p.allocation) for p in front] + [10])
-    head = f"{'allocation':<{width}}  {'stored':>7}  {'nominal':>7}  {score_name} (95% interval)"
+    costs = cost_columns(front)
+    heads = "".join(f"  {head}" for head in costs)
+    head = f"{'allocation':<{width}}{heads}  {'stored':>7}  {'nominal':>7}"
+    head += f"  {score_name} (95% interval)"
     rows = [
-        f"{p.allocation:<{width}}  {_number(p.stored_bpw):>7}  {p.bpw:7.3f}  "
+        f"{p.allocation:<{width}}"
+        f"{''.join(f'  {value(p):>{len(head)}}' for head, value in costs.items())}"
+        f"  {_number(p.stored_bpw):>7}  {p.bpw:7.3f}  "
         f"{p.score:.4g} ({_interval(p)})"
         for p in front
     ]
@@ -124,14 +151,16 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
     front, heading = pareto_front(points), title(results, selections)
     highlights = Highlights(
         selections,
-        results.budget.largest(points[0].nominal, results.parameters),
+        results.budget.largest(points[0], results.parameters),
         results.budget.least_score(points),
+        "bpw" if points[0].cost is None else points[0].unit,
     )
     rows = [
         {
             "allocation": p.allocation,
             "bpw": round(p.bpw, 4),
             "stored_bpw": None if p.stored_bpw is None else round(p.stored_bpw, 4),
+            **({} if p.cost is None else _cost_row(p.cost)),
             "score": round(p.score, 4),
             "low": None if p.low is None else round(p.low, 4),
             "high": None if p.high is None else round(p.high, 4),
@@ -155,4 +184,17 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
         metrics |= {"chosen_bpw": round(selected.bpw, 4), "chosen_score": round(selected.score, 4)}
         if selected.stored_bpw is not None:
             metrics["chosen_stored_bpw"] = round(selected.stored_bpw, 4)
+        if selected.cost is not None:
+            metrics |= {f"chosen_{k}": v for k, v in cost_metrics(selected.cost).items()}
     run.log(metrics=metrics)
+
+
+def cost_metrics(cost: Cost) -> dict[str, float]:
+    """A target's cost as metrics of a run: bytes of the files in GiB, ms per answer."""
+    time = {} if cost.ms is None else {"latency/ms": round(cost.ms, 6)}
+    return {"size/target_gib": round(cost.gib, 9)} | time
+
+
+def _cost_row(cost: Cost) -> dict[str, float]:
+    time = {} if cost.ms is None else {"ms_per_answer": float(f"{cost.ms:.5g}")}
+    return {"target_gib": float(f"{cost.gib:.5g}")} | time

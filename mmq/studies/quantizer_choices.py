@@ -12,6 +12,7 @@ from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
 from mmq.models.skeleton import Skeleton
 from mmq.prepare import check_layers
+from mmq.quantization import by_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,7 @@ def build(
         if label not in classes:
             continue
         overrides = option_fields.distribute(own_options, {label: classes[label]})[label]
-        quantizer: Quantizer = option_fields.build(
-            classes[label], plugin_values[label] | overrides
-        )
+        quantizer = by_width.build(classes[label], plugin_values[label] | overrides)
         choices.append(Choice(label, name, quantizer))
     return choices, option_fields.build(evaluator_class, plugin_values["evaluator"]), problems
 

@@ -28,12 +28,13 @@ def copy_trial(
     record: TrialRecord,
     save: Callable[[TrialRecord], object] | None = None,
     on_logged: Callable[[], None] | None = None,
+    more_metrics: Callable[[], Mapping[str, float]] = dict,
     **tags: str,
 ) -> None:
     """Log a trial that another study evaluated, in a nested run of this one.
 
     save: called with the record and its nested run's id; from then on SIGINT and SIGTERM are
-    deferred. on_logged: called at the end.
+    deferred. on_logged: called at the end. more_metrics: logged beside the trial's own.
     """
     tags |= {"mmq.recorded_by": record.run_id}
     with ExitStack() as stack:
@@ -41,6 +42,7 @@ def copy_trial(
             stack.enter_context(signals_deferred())
             if save is not None:
                 save(record.in_run(trial.run_id))
+            trial.log(metrics=more_metrics())
             trial.finish_copy(record)
         if on_logged is not None:
             on_logged()

@@ -33,10 +33,11 @@ def profile(
     model: LoadedModel,
     prepared: Prepared,
     artifacts: Artifacts,
-    parts: Sequence[str],
-    widths: Sequence[int],
+    widths: Mapping[str, Sequence[int]],
 ) -> Profile:
-    """The loss of every part alone at every width; cached on disk, so it is measured once.
+    """The loss of every part alone at each of its widths; cached on disk: measured once.
+
+    widths: by part.
 
     The loss is the Kullback-Leibler divergence, in nats per decision, of the quantized model from
     the unquantized one: of the next token along correct answers, or of what a retrieval model
@@ -47,7 +48,9 @@ def profile(
     A part at fewer bits never counts as less of a loss than at more: that would be noise.
     """
     eval_spec = prepared.eval_spec
-    key = [eval_spec.key, eval_spec.calibration, list(parts), sorted(widths), VERSION]
+    tried = [sorted(own) for own in widths.values()]
+    shared = tried[0] if all(own == tried[0] for own in tried) else tried
+    key = [eval_spec.key, eval_spec.calibration, list(widths), shared, VERSION]
     path = home() / "profiles" / f"{digest(key)}.json"
     if (cached := sealed.read_json(path)) is not None:
         return {
@@ -55,10 +58,10 @@ def profile(
             for part, row in cached.items()
         }
     try:
-        measured = _divergences(model, artifacts, _few(prepared.pairs()), parts, widths)
+        measured = _divergences(model, artifacts, _few(prepared.pairs()), widths)
     except InputError as error:
         log.warning("sensitivity: %s; using the layers' own errors instead", error)
-        measured = _layer_errors(model, artifacts, parts, widths)
+        measured = _layer_errors(model, artifacts, widths)
     losses = {part: _monotone(row) for part, row in measured.items()}
     sealed.write_json(path, losses)
     return losses
@@ -82,15 +85,14 @@ def _divergences(
     model: LoadedModel,
     artifacts: Artifacts,
     calibration: Calibration,
-    parts: Sequence[str],
-    widths: Sequence[int],
+    widths: Mapping[str, Sequence[int]],
 ) -> Profile:
     reference = _decisions(model, calibration)
-    losses: Profile = {part: {} for part in parts}
-    total = len(parts) * len(widths)
+    losses: Profile = {part: {} for part in widths}
+    total = sum(map(len, widths.values()))
     with tqdm(total=total, desc="sensitivity", leave=False, disable=artifacts.quiet) as bar:
-        for part in parts:
-            for bits in widths:
+        for part, own in widths.items():
+            for bits in own:
                 if bits == UNQUANTIZED:
                     losses[part][bits] = 0.0
                 else:
@@ -132,18 +134,19 @@ def divergence(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
 
 def _layer_errors(
-    model: LoadedModel, artifacts: Artifacts, parts: Sequence[str], widths: Sequence[int]
+    model: LoadedModel, artifacts: Artifacts, widths: Mapping[str, Sequence[int]]
 ) -> Profile:
     """Squared errors of the layers, of their outputs where known, weighted by their weights."""
-    errors: Profile = {part: dict.fromkeys(widths, 0.0) for part in parts}
+    errors: Profile = {part: dict.fromkeys(own, 0.0) for part, own in widths.items()}
     total = sum(component.weights for component in model.components.values())
-    narrow = [bits for bits in widths if bits != UNQUANTIZED]
     for name, component in model.components.items():
-        artifacts.fill(model, name, narrow)
+        own = {part: bits for part, bits in widths.items() if part.split(".")[0] == name}
+        narrow = {bits for tried in own.values() for bits in tried} - {UNQUANTIZED}
+        artifacts.fill(model, name, sorted(narrow))
         layers = {layer.name: component.part(layer) for layer in component.layers}
-        for part in (part for part in parts if part.split(".")[0] == name):
+        for part, tried in own.items():
             inside = set(finest(part, model.components))
-            for bits in narrow:
+            for bits in sorted(set(tried) - {UNQUANTIZED}):
                 for report in artifacts.reports(model, name, bits):
                     error = report.output_error or report.relative_error or 0.0
                     if layers[report.name] in inside:

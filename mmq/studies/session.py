@@ -1,7 +1,7 @@
 """A loaded model and its evaluator, ready to run trials; always closed at the end."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import Store
+from mmq.contracts import QuantReport
 from mmq.eval_spec import EvalSpec
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size
@@ -42,7 +43,7 @@ class Session:
         self,
         spec: TrialSpec,
         pruner: Pruner | None = None,
-        check_size: Callable[[Size], None] | None = None,
+        check_size: Callable[[QuantReport, Size], None] | None = None,
     ) -> TrialResult:
         """One trial, unlogged; see `run_trial`."""
         return run_trial(
@@ -62,12 +63,14 @@ class Session:
         save: Callable[[TrialRecord], object],
         on_logged: Callable[[], None] | None = None,
         pruner: Pruner | None = None,
-        check_size: Callable[[Size], None] | None = None,
+        check_size: Callable[[QuantReport, Size], None] | None = None,
+        more_metrics: Callable[[], Mapping[str, float]] = dict,
         **tags: str,
     ) -> TrialRecord:
         """One trial in a nested run of a study: evaluated, saved on disk, logged.
 
-        on_logged: called at the end. SIGINT and SIGTERM are deferred once the evaluation ends.
+        on_logged: called at the end. more_metrics: logged beside the trial's own. SIGINT and
+        SIGTERM are deferred once the evaluation ends.
         """
         spec = self.spec(allocation)
         with ExitStack() as stack:
@@ -76,6 +79,7 @@ class Session:
                 stack.enter_context(signals_deferred())
                 record = result.record.in_run(trial.run_id)
                 save(record)
+                trial.log(metrics=more_metrics())
                 trial.finish(result)
             if on_logged is not None:
                 on_logged()

@@ -75,13 +75,16 @@ class Study:
         min_score: float | None = None,
         max_drop: float | None = None,
         relative: bool = True,
+        max_ms: float | None = None,
     ) -> Selection:
         """The best trial under a size; without a size, the smallest trial with the score.
 
         max_drop: below the unquantized score, as a share of it (0.01 for 1%), or in the score's
-        units if not `relative`. Without any bound, the smallest within 1%.
+        units if not `relative`. max_ms: per answer, in a search by latency. Without any bound,
+        the smallest within 1%.
         """
-        budget = Budget(max_bpw, max_gib, min_score, max_drop, relative and max_drop is not None)
+        relative = relative and max_drop is not None
+        budget = Budget(max_bpw, max_gib, min_score, max_drop, relative, max_ms)
         return self.results.selections(budget)[0]
 
     @property

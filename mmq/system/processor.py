@@ -1,5 +1,6 @@
-"""The processor's name, and how much memory a process took at most."""
+"""The machine that times were measured on, and how much memory a process took at most."""
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ def processor_name(device: str) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine(device: str, threads: int) -> str:
+    """What computes on a device, with the usable cores and the threads of the computation."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    own = f"{processor_name('cpu')}, {cores} cores, {threads} threads"
+    return own if device == "cpu" else f"{processor_name(device)}, {own}"
 
 
 def resident_bytes(process: int) -> int:

@@ -17,7 +17,7 @@ from mmq.cli.places import print_how_to_browse, print_where_saved
 from mmq.config import EXPERIMENT_HELP, EvalOptions, option
 from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
-from mmq.prepare import prepare
+from mmq.prepare import Prepared, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.names import check_name, safe_name
 from mmq.studies.session import opened, show_prompt
@@ -29,6 +29,7 @@ from mmq_search.loop import Search
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.study import SearchStudy
+from mmq_search.target_search import TargetSearch, limited_space, parse_target, supported_options
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,27 @@ class SearchOptions(EvalOptions):
     n_trials: int = option(
         40, "Evaluate this many allocations in all, those of earlier commands included (e.g. 40)."
     )
+    target: str = option(
+        "",
+        "Search what this export target supports, by the bytes of its files (e.g. gguf, "
+        "compressed-tensors:vllm).",
+    )
+    cost: str = option(
+        "bytes",
+        "Search score against bytes, or against latency: the time per answer in the target's "
+        "engine.",
+    )
     size_axis: str = option("stored", SIZE_AXIS_HELP)
     max_bpw: str = option(
         "", "Select the best model of at most this many bits per weight (e.g. 4.5)."
     )
     max_size_gib: str = option(
-        "", "Select the best model of at most this many GiB, scales included (e.g. 1.5)."
+        "",
+        "Select the best model of at most this many GiB, scales included; with --target, all its "
+        "files (e.g. 1.5).",
+    )
+    max_latency_ms: str = option(
+        "", "Select the best model that answers in at most this many ms (e.g. 800)."
     )
     min_score: str = option("", "Select the smallest model with at least this score (e.g. 75).")
     max_drop: str = option(
@@ -76,6 +92,7 @@ class SearchOptions(EvalOptions):
 def search(options: SearchOptions, plugin_options: Mapping[str, str]) -> None:
     """Search per-component bit widths for the Pareto front of size against score.
 
+    With --target, the space is what an export target supports, and the size that of its files.
     Run the same command again to resume. Run it on another machine with the same MMQ_STORAGE and
     MLFLOW_TRACKING_URI to join the search.
     """
@@ -91,26 +108,20 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
             shown = option_name.replace("_", "-")
             raise InputError(f"{shown}: {getattr(options, option_name)} is not at least 1")
     deadline = Deadline.parse(options.timeout)
-    budget = Budget.parse(
-        options.max_bpw, options.max_size_gib, options.min_score, options.max_drop
-    )
-    axis = parse_axis(options.size_axis)
+    budget, axis = _bounds(options)
     check_name(options.study)
     if options.granularity not in GRANULARITIES:
         raise unknown("granularity", options.granularity, GRANULARITIES)
-    bits = parse_bits(options.bits)
-    prepared = prepare(
-        options,
-        plugin_options,
-        lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
-        pairs=options.granularity != "component",
-    )
-    space = Space(tuple(prepared.skeleton.components), bits, options.granularity)
-    bounds = prepared.evaluator.bounds
-    setup = SamplerSetup.of(space, prepared.skeleton, budget, prepared.quantizer, bounds, axis)
+    prepared, space, search = _prepared(options, plugin_options)
+    bounds, skeleton = prepared.evaluator.bounds, prepared.skeleton
+    costs = None if search is None else search.costs()
+    setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
     eval_spec = prepared.eval_spec
-    name = options.study or study_name(eval_spec, space, axis)
+    name = options.study or study_name(eval_spec, space, axis, options.target, options.cost)
     connect(options.experiment)  # an unusable store is reported before the model is loaded
+    if search is not None and search.request.timed:
+        costs = search.timed_costs()
+        setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
     study = SearchStudy(
         name, eval_spec.identity(), space, home(), options.seed, setup, is_worker()
     )
@@ -127,7 +138,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         else:
             study.save_request(options.n_trials, deadline.until)
         log.info("Study %s: %s, %d trials", name, space.describe(), options.n_trials)
-        running = Search(study, run, prepared, options.n_trials, deadline, options.prune)
+        running = Search(study, run, prepared, options.n_trials, deadline, options.prune, search)
         stack.enter_context(run)
         if session is not None:
             setup.measure(session.model, prepared, session.artifacts)
@@ -137,7 +148,55 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
             fixed = {"study": name, "experiment": run.experiment, "timeout": left}
             device, count = prepared.device, options.workers
             running.together(command_lines(options, plugin_options, device, count, **fixed))
+        if not is_worker():
+            running.confirm()
     return running
+
+
+def _bounds(options: SearchOptions) -> tuple[Budget, SizeAxis]:
+    """The budget and the size axis; InputError for bounds that the search does not compare."""
+    budget = Budget.parse(
+        options.max_bpw,
+        options.max_size_gib,
+        options.min_score,
+        options.max_drop,
+        options.max_latency_ms,
+    )
+    if budget.max_ms is not None and options.cost != "latency":
+        raise InputError("max-latency-ms: answers are timed with --target gguf --cost latency")
+    axis = parse_axis(options.size_axis)
+    if options.target and axis != "stored":
+        raise InputError(
+            f"size-axis: a search for a target compares its files, not {axis} sizes; leave one out"
+        )
+    return budget, axis
+
+
+def _prepared(
+    options: SearchOptions, plugin_options: Mapping[str, Any]
+) -> tuple[Prepared, Space, TargetSearch | None]:
+    """The checked eval spec and its space, limited to what the target supports, if any."""
+    bits = parse_bits(options.bits)
+    request, plugin_options = parse_target(options.target, options.cost, plugin_options)
+    pairs = options.granularity != "component"
+    if request is None:
+        prepared = prepare(
+            options,
+            plugin_options,
+            lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
+            pairs,
+        )
+        return (
+            prepared,
+            Space(tuple(prepared.skeleton.components), bits, options.granularity),
+            None,
+        )
+    support, plugin_options = supported_options(request, options, plugin_options, bits)
+    prepared = prepare(options, plugin_options, lambda parts: support.allocations(), pairs)
+    space = limited_space(support, options.granularity)
+    if (text := support.report(request.name)) and not is_worker():
+        click.echo(text)
+    return prepared, space, TargetSearch(request, prepared, space, is_worker())
 
 
 def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyRun:
@@ -155,14 +214,21 @@ def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyR
     return run
 
 
-def study_name(eval_spec: EvalSpec, space: Space, axis: SizeAxis = "stored") -> str:
-    """A readable name, different for every eval spec and space."""
+def study_name(
+    eval_spec: EvalSpec,
+    space: Space,
+    axis: SizeAxis = "stored",
+    target: str = "",
+    cost: str = "bytes",
+) -> str:
+    """A readable name, different for every eval spec, space, target and cost."""
     model = eval_spec.model.rstrip("/").split("/")[-1]
     readable = f"{model}-{eval_spec.evaluator}-{eval_spec.quantizer}"
     widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
     granularity = "" if space.granularity == "component" else f"-{space.granularity}"
     nominal = "" if axis == "stored" else f"-{axis}"
-    return safe_name(f"{readable}{granularity}-{widths}{nominal}-{eval_spec.key[:8]}")
+    aim = (f"-{target}" if target else "") + ("" if cost == "bytes" else f"-{cost}")
+    return safe_name(f"{readable}{granularity}-{widths}{nominal}{aim}-{eval_spec.key[:8]}")
 
 
 def _print_results(running: Search) -> None:
@@ -177,6 +243,8 @@ def _print_results(running: Search) -> None:
     if pruned := len(study.pruned()):
         text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
     click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{text}\n")
+    if running.confirmed:
+        click.echo("\n".join(["Timed as whole models:", *map(str, running.confirmed), ""]))
     for selection in selections:
         if selection.point is not None:
             with best_effort(f"{selection.criterion}: the model is not registered"):

@@ -1,21 +1,24 @@
 """The search loop: ask, run, tell until enough allocations are evaluated, alone or with others."""
 
 import logging
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
 from tqdm import tqdm
 
-from mmq.analysis.fronts import baseline
+from mmq.analysis.fronts import baseline, pareto_front
 from mmq.artifacts.store import Store
-from mmq.contracts import Metric
+from mmq.contracts import Metric, QuantReport
 from mmq.errors import InputError, TakenOver, TooLarge
+from mmq.export.latency import Confirmed
 from mmq.models.size import Size
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord
 from mmq.studies.baseline import check_baseline
-from mmq.studies.front import Results
+from mmq.studies.front import Results, cost_metrics
 from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study
@@ -28,6 +31,7 @@ from mmq_search.launchers.local import is_worker, oversee
 from mmq_search.progress_run import ProgressRun
 from mmq_search.retries import StorageError
 from mmq_search.study import PendingTrial, SearchStudy
+from mmq_search.target_search import TargetSearch, log_confirmed
 
 log = logging.getLogger(__name__)
 POLL = 1.0  # seconds between two looks at the other processes
@@ -43,6 +47,8 @@ class Search:
     n_trials: int
     deadline: Deadline
     prune: bool = True
+    search: TargetSearch | None = None
+    confirmed: Sequence[Confirmed] = ()
     _has_valid_baseline: bool = False  # the unquantized model is evaluated, and scores something
 
     @property
@@ -123,6 +129,30 @@ class Search:
                     bar.set_postfix_str(f"front: {live.size}")
                 bar.update(self.done - bar.n)
 
+    def confirm(self) -> None:
+        """Time the front's models as a whole in the target's engine, if their times are sums.
+
+        The times are logged beside the predicted ones. The search is complete without them.
+        """
+        costs = self.study.setup.costs
+        if self.search is None or costs is None or costs.times is None:
+            return
+        front = pareto_front(self.study.points())
+        predicted = {
+            p.allocation: p.cost.ms
+            for p in front
+            if not p.is_unquantized and p.cost is not None and p.cost.ms is not None
+        }
+        if not predicted:
+            return
+        try:
+            self.confirmed = self.search.confirm(costs, predicted)
+        except InputError as error:
+            log.warning("The front's times are predicted and not confirmed: %s", error)
+            return
+        with best_effort("The confirmed times are not logged"):
+            log_confirmed(self.run, self.confirmed)
+
     def check_baseline(self) -> bool:
         """Whether the unquantized model is evaluated; InputError if it scores nothing."""
         if self._has_valid_baseline:
@@ -191,8 +221,12 @@ class Search:
         def tell() -> None:
             study.tell(pending)
 
-        def check_size(size: Size) -> None:
-            self._check_size(pending, size)
+        def check_size(report: QuantReport | None, size: Size) -> None:
+            self._check_size(pending, report, size)
+
+        def metrics() -> Mapping[str, float]:
+            cost = study.cost(pending.trial.number, pending.allocation)
+            return {} if cost is None else cost_metrics(cost)
 
         def save(record: TrialRecord) -> None:
             study.check_claim(pending)
@@ -203,23 +237,48 @@ class Search:
             if record.pruned is None:
                 shared.put(record)
 
-        if (cached := shared.get(pending.allocation)) is not None:
-            check_size(cached.size)
-            copy_trial(self.run, session.spec(pending.allocation), cached, save, tell, **tags)
+        cached = shared.get(pending.allocation)
+        if cached is not None and study.setup.is_as_planned(cached):
+            check_size(None, cached.size)
+            spec = session.spec(pending.allocation)
+            copy_trial(self.run, spec, cached, save, tell, metrics, **tags)
             return
-        pruner = Pruner(eval_spec.seed, study.points(), study.per_sample) if self.prune else None
         session.record(
-            self.run, pending.allocation, save_and_share, tell, pruner, check_size, **tags
-        )
+            self.run, pending.allocation, save_and_share, tell, self._pruner(pending), check_size,
+            metrics, **tags,
+        )  # fmt: skip
 
-    def _check_size(self, pending: PendingTrial, size: Size) -> None:
-        """TooLarge if the quantized model is larger than planned and than the budget allows."""
+    def _pruner(self, pending: PendingTrial) -> Pruner | None:
+        """What may prune a trial: finished ones that do not cost more."""
+        if not self.prune:
+            return None
+        study, points = self.study, self.study.points()
+        if (cost := study.setup.cost(pending.allocation)) is not None:
+            points = [p for p in points if p.cost is not None and p.cost.value <= cost.value]
+        return Pruner(self.prepared.eval_spec.seed, points, study.per_sample)
+
+    def _check_size(self, pending: PendingTrial, report: QuantReport | None, size: Size) -> None:
+        """TooLarge if the quantized model is larger than planned and than the budget allows.
+
+        report: of its layers; None if they are as planned.
+        """
         setup, stored_bpw = self.study.setup, size.stored_bpw
         if pending.allocation == self.study.space.baseline or stored_bpw is None:
             return
-        if not setup.fits(size.bpw, stored_bpw):
-            self.study.reject_too_large(pending, stored_bpw)
+        measured, shown = stored_bpw, f"{stored_bpw:.4f} stored bits per weight"
+        if setup.costs is not None and report is not None:
+            try:
+                measured = setup.costs.weigh(pending.allocation, report)
+            except InputError as error:
+                self.study.reject_too_large(pending, math.inf)
+                raise TooLarge(f"not evaluated: {error}") from error
+            shown = f"{measured:.4g} GiB as {setup.costs.name}"
+            self.study.save_target_gib(pending, measured)
+        elif setup.costs is not None:
+            return
+        if not setup.fits(pending.allocation, measured):
+            self.study.reject_too_large(pending, measured)
             raise TooLarge(
-                f"not evaluated: it takes {stored_bpw:.4f} stored bits per weight, more than "
-                f"planned and than {setup.budget.size_text}"
+                f"not evaluated: it takes {shown}, more than planned and than "
+                f"{setup.budget.size_text}"
             )

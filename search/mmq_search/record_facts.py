@@ -1,16 +1,20 @@
 """A trial's record as Optuna's user attributes and objective values."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from mmq.analysis.fronts import SizeAxis
+from mmq.analysis.fronts import Cost, SizeAxis
 from mmq.record import TrialRecord
 
 SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}
 
 
-def trial_attributes(record: TrialRecord) -> dict[str, Any]:
-    """The user attributes of a recorded trial; a pruned one has a partial score."""
+def trial_attributes(record: TrialRecord, cost: Cost | None = None) -> dict[str, Any]:
+    """The user attributes of a recorded trial; a pruned one has a partial score.
+
+    cost: on the target of the search.
+    """
     score, size = record.score, record.size
     attributes = {
         "allocation": str(record.allocation),
@@ -18,11 +22,14 @@ def trial_attributes(record: TrialRecord) -> dict[str, Any]:
         "bpw": size.bpw,
         "stored_bpw": size.stored_bpw,
     }
+    if cost is not None:
+        attributes["cost"] = asdict(cost)
     if record.pruned is not None:
         return attributes | {"partial": {"score": score.value, "samples": score.n}}
     return attributes | {"low": score.low, "high": score.high}
 
 
-def objectives(record: TrialRecord, axis: SizeAxis) -> list[float]:
-    """Size on this axis, to be minimized, and score, to be maximized."""
-    return [getattr(record.size, SIZE_NAMES[axis]), record.score.value]
+def objectives(record: TrialRecord, axis: SizeAxis, cost: Cost | None = None) -> list[float]:
+    """Size on this axis, or the cost on a target, to be minimized, and score, to be maximized."""
+    size = getattr(record.size, SIZE_NAMES[axis]) if cost is None else cost.value
+    return [size, record.score.value]

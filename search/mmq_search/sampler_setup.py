@@ -2,23 +2,25 @@
 
 import math
 import random
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
-from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Point, SizeAxis
+from mmq.analysis.budgets import Budget, stored_gib
+from mmq.analysis.fronts import Cost, Point, SizeAxis
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
 from mmq.models.loading import LoadedModel
-from mmq.models.size import GIB, part_bits, part_weights
+from mmq.models.size import part_bits, part_weights
 from mmq.models.skeleton import Skeleton
 from mmq.prepare import Prepared
+from mmq.record import TrialRecord
 from mmq.studies.sensitivity import profile
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.space import Space
+from mmq_search.target_search import TargetCosts
 
 MAX_COUNTED = 5000  # allocations; larger spaces are not enumerated
 
@@ -29,8 +31,9 @@ class SamplerSetup:
 
     weights: how many each part has, if sizes are known. parameters: of the whole model. stored:
     the stored bits of each part by width, scales and zero points included. axis: the size that the
-    study minimizes. measured_sizes: stored bits per weight of allocations that turned out larger
-    than planned. profile: the loss of every part by level. floor: the lowest possible score.
+    study minimizes. costs: what it minimizes instead, in a search for a target. measured_sizes: of
+    allocations that turned out larger than planned, in stored bits per weight, or in GiB of the
+    target's files. profile: the loss of every part by level. floor: the lowest possible score.
     """
 
     space: Space
@@ -42,6 +45,7 @@ class SamplerSetup:
     profile: Mapping[str, Sequence[float]] | None = None
     measured_sizes: dict[str, float] = field(default_factory=dict)
     floor: float | None = None
+    costs: TargetCosts | None = None
 
     @classmethod
     def of(
@@ -52,6 +56,7 @@ class SamplerSetup:
         quantizer: Quantizer,
         bounds: tuple[float, float] | None = None,
         axis: SizeAxis = "stored",
+        costs: TargetCosts | None = None,
     ) -> "SamplerSetup":
         """From the model's skeleton, before weights are loaded.
 
@@ -59,9 +64,14 @@ class SamplerSetup:
         no allocation meets.
         """
         weights = part_weights(space.parts, skeleton.components)
-        stored = part_bits(space.parts, skeleton.components, quantizer, space.bits)
+        stored: dict[tuple[str, int], int] = {}
+        for name, component in skeleton.components.items():
+            parts = [part for part in space.parts if part.partition(".")[0] == name]
+            stored |= part_bits(parts, {name: component}, quantizer, space.widths(name))
         floor = None if bounds is None else bounds[0]
-        self = cls(space, budget, weights, skeleton.parameters, stored, axis, floor=floor)
+        self = cls(
+            space, budget, weights, skeleton.parameters, stored, axis, floor=floor, costs=costs
+        )
         self._check_budget()
         if budget.min_score is not None and bounds is not None:
             interval = f"scores lie between {bounds[0]:g} and {bounds[1]:g}"
@@ -77,40 +87,85 @@ class SamplerSetup:
 
     def _check_budget(self) -> None:
         """InputError if the smallest allocation exceeds the budget."""
-        least = dict.fromkeys(self.space.parts, 0)
-        for name in self.space.parts:
-            sizes = [self.size(least | {name: level}) for level in range(len(self.space.bits))]
-            least[name] = sizes.index(min(sizes))
+        least = self._extreme(self.size)
         smallest = str(self.space.allocation(least))
-        if self.budget.max_bpw is not None and self.budget.max_bpw < (bpw := self.size(least)):
+        if self.costs is not None:
+            self._check_target_budget(self.costs)
+        bpw = self._point(least).bits_per_weight
+        if self.budget.max_bpw is not None and self.budget.max_bpw < bpw:
             raise InputError(
                 f"max-bpw: {self.budget.max_bpw:g} cannot be reached; the smallest allocation, "
                 f"{smallest}, has {_up(bpw)} {self.axis} bits per weight"
             )
-        if self.budget.max_gib is not None and self.budget.max_gib < (gib := self.gib(least)):
+        if (
+            self.costs is None
+            and self.budget.max_gib is not None
+            and self.budget.max_gib < (gib := self.gib(least))
+        ):
             raise InputError(
                 f"max-size-gib: {self.budget.max_gib:g} cannot be reached; the smallest "
                 f"allocation, {smallest}, takes {_up(gib)} GiB"
             )
 
+    def _extreme(
+        self, size: Callable[[Mapping[str, int]], float], largest: bool = False
+    ) -> dict[str, int]:
+        """Optuna's parameters of the smallest or largest allocation; sizes are sums over parts."""
+        params = dict.fromkeys(self.space.parts, 0)
+        for name in self.space.parts:
+            levels = range(len(self.space.widths(name)))
+            sizes = [size(params | {name: level}) for level in levels]
+            params[name] = sizes.index(max(sizes) if largest else min(sizes))
+        return params
+
+    def _check_target_budget(self, costs: TargetCosts) -> None:
+        """InputError for a bound that no allocation meets, and for one that excludes none."""
+        bounds = [("max-size-gib", self.budget.max_gib, self.gib, f"GiB as {costs.name}")]
+        if costs.times is not None:
+            bounds.append(("max-latency-ms", self.budget.max_ms, self.ms, "ms per answer"))
+        for name, most, size, unit in bounds:
+            if most is None:
+                continue
+            least, greatest = self._extreme(size), self._extreme(size, largest=True)
+            if most < size(least):
+                raise InputError(
+                    f"{name}: {most:g} cannot be reached; the allocation with the least, "
+                    f"{self.space.allocation(least)}, takes {_up(size(least))} {unit}"
+                )
+            if most >= size(greatest):
+                raise InputError(
+                    f"{name}: {most:g} excludes nothing; the allocation with the most, "
+                    f"{self.space.allocation(greatest)}, takes {size(greatest):.4g} {unit}. Give "
+                    f"less, or leave the bound out"
+                )
+
     def measure(self, model: LoadedModel, prepared: Prepared, artifacts: Artifacts) -> None:
         """Measure the loss of each part alone, which needs the loaded model."""
         if self.space.granularity != "component":
-            bits = self.space.bits
-            losses = profile(model, prepared, artifacts, self.space.parts, bits)
+            widths = {name: self.space.widths(name) for name in self.space.parts}
+            losses = profile(model, prepared, artifacts, widths)
             self.profile = {
                 name: [row[b] for b in self._ascending(name)] for name, row in losses.items()
             }
 
     def _ascending(self, part: str) -> list[int]:
-        """The widths by the stored size of a part: scales of small groups can outweigh codes."""
+        """The widths by a part's share of what is minimized: scales can outweigh codes."""
+        widths = self.space.widths(part)
+        if self.costs is not None:
+            sums = self.costs.sizes.sums if self.costs.times is None else self.costs.times
+            return sorted(widths, key=lambda bits: sums.changes[part, bits])
         if self.stored is None or self.axis == "nominal":
-            return list(self.space.bits)
+            return list(widths)
         stored = self.stored
-        return sorted(self.space.bits, key=lambda bits: stored[part, bits])
+        return sorted(widths, key=lambda bits: stored[part, bits])
 
     def size(self, params: Mapping[str, Any]) -> float:
-        """Bits per weight of Optuna's parameters, on the study's size axis."""
+        """What the study minimizes, of Optuna's parameters: bits per weight, or a target's cost.
+
+        It is a sum over the parts.
+        """
+        if self.costs is not None:
+            return self.costs.planned(self.space.named_widths(params)).value
         nominal = self.axis == "nominal" or self.stored is None
         return self.bpw(params) if nominal else self.stored_bpw(params)
 
@@ -118,21 +173,67 @@ class SamplerSetup:
         """Nominal bits per weight."""
         assert self.weights is not None
         parts = zip(self.space.parts, self.weights, strict=True)
-        saved = sum(w * (UNQUANTIZED - self.space.bits[params[name]]) for name, w in parts)
+        widths = self.space.named_widths(params)
+        saved = sum(w * (UNQUANTIZED - widths[name]) for name, w in parts)
         return float(UNQUANTIZED - saved / self.parameters)
 
     def stored_bpw(self, params: Mapping[str, Any]) -> float:
         """Planned bits per weight, scales and zero points included."""
         assert self.weights is not None
         assert self.stored is not None
-        saved = 0.0
+        saved, widths = 0.0, self.space.named_widths(params)
         for name, weights in zip(self.space.parts, self.weights, strict=True):
-            saved += UNQUANTIZED * weights - self.stored[name, self.space.bits[params[name]]]
+            saved += UNQUANTIZED * weights - self.stored[name, widths[name]]
         return float(UNQUANTIZED - saved / self.parameters)
 
     def gib(self, params: Mapping[str, Any]) -> float:
-        """Planned size in GiB, scales and zero points included."""
-        return self.stored_bpw(params) * self.parameters / GIB
+        """Planned size in GiB, scales and zero points included; of a target, all its files."""
+        size = stored_gib(self._point(params), self.parameters)
+        assert size is not None
+        return size
+
+    def ms(self, params: Mapping[str, Any]) -> float:
+        """Planned time per answer in the target's engine."""
+        assert self.costs is not None
+        ms = self.costs.planned(self.space.named_widths(params)).ms
+        assert ms is not None
+        return ms
+
+    def cost(self, allocation: BitAllocation, gib: float | None = None) -> Cost | None:
+        """The cost of an allocation on the target; None in a search without one.
+
+        gib: of its files, if they were weighed.
+        """
+        if self.costs is None:
+            return None
+        if allocation == self.space.baseline:  # which need not be in the space
+            widths = dict.fromkeys(self.space.parts, UNQUANTIZED)
+        else:
+            widths = self.space.named_widths(self.space.params(allocation))
+        return self.costs.exact(allocation, widths, gib)
+
+    def is_as_planned(self, record: TrialRecord) -> bool:
+        """Whether the layers of a trial take what was planned, so that its target bytes are known.
+
+        True in a search without a target. Scales outside of float16's range take more.
+        """
+        if self.costs is None or record.size.stored_bpw is None:
+            return True
+        planned = self.stored_bpw(self.space.params(record.allocation))
+        return math.isclose(record.size.stored_bpw, planned, rel_tol=1e-12)
+
+    def _point(self, params: Mapping[str, Any], measured: float | None = None) -> Point:
+        """A planned allocation as a point without a score. measured: see `measured_sizes`."""
+        cost = None
+        stored = None if self.stored is None else self.stored_bpw(params)
+        if self.costs is not None:
+            cost = self.costs.planned(self.space.named_widths(params))
+            cost = cost if measured is None else replace(cost, gib=measured)
+        elif measured is not None:
+            stored = measured
+        nominal = self.axis == "nominal"
+        bpw = self.bpw(params)
+        return Point("", bpw, 0, stored_bpw=stored, nominal=nominal, cost=cost)
 
     def allows(self, allocation: BitAllocation) -> bool:
         """Whether an allocation is within the budget; the unquantized model, which all others are
@@ -140,18 +241,18 @@ class SamplerSetup:
         """
         if self.weights is None or allocation == self.space.baseline:
             return True
-        params = self.space.params(allocation)
-        if str(allocation) in self.measured_sizes:
-            return self.fits(self.bpw(params), self.measured_sizes[str(allocation)])
-        most_bpw, most_gib = self.budget.max_bpw, self.budget.max_gib
-        return (most_bpw is None or self.size(params) <= most_bpw) and (
-            most_gib is None or self.gib(params) <= most_gib
-        )
+        measured = self.measured_sizes.get(str(allocation))
+        return (measured is None and not self.budget.sized) or self.fits(allocation, measured)
 
-    def fits(self, bpw: float, stored_bpw: float | None) -> bool:
-        """Whether the size of a quantized model is within the budget."""
-        point = Point("", bpw, 0, stored_bpw=stored_bpw, nominal=self.axis == "nominal")
+    def fits(self, allocation: BitAllocation, measured: float | None = None) -> bool:
+        """Whether the size of an allocation is within the budget. measured: if it is known."""
+        if measured == math.inf:  # the target cannot store it
+            return False
+        point = self._point(self.space.params(allocation), measured)
         return self.budget.fits(point, self.parameters)
+
+    def _bits_per_weight(self, params: Mapping[str, Any]) -> float:
+        return self._point(params).bits_per_weight
 
     def diagonal(self) -> list[BitAllocation]:
         """The uniform allocations within the budget, widest first."""
@@ -169,13 +270,15 @@ class SamplerSetup:
 
     def sampler(self, seed: int, points: Sequence[Point]) -> FrontSampler:
         """The sampler. points: the evaluated trials."""
-        most = self.budget.max_gib
-        limits = [] if self.stored is None or most is None else [(self.gib, most)]
+        bounds = [(self.gib, self.budget.max_gib)] if self.stored is not None else []
+        if self.costs is not None:
+            bounds += [(self._bits_per_weight, self.budget.max_bpw), (self.ms, self.budget.max_ms)]
+        limits = [(size, most) for size, most in bounds if most is not None]
         return FrontSampler(
             seed=seed,
             size=None if self.weights is None else self.size,
             profile=self.profile,
-            max_size=self.budget.max_bpw,
+            max_size=self.budget.max_bpw if self.costs is None else None,
             min_score=self.budget.least_score(points),
             limits=limits,
         )

@@ -20,16 +20,22 @@ class Space:
     """All allocations of some widths over some components, or over finer parts of them.
 
     Optuna sees the index of a width, not the width: 8 and 16 are neighbours, as are 2 and 3.
+    limits: components whose parts have fewer widths, because an export target lacks others.
     """
 
     components: tuple[str, ...]
     bits: tuple[int, ...]  # ascending
     granularity: str = "component"  # or group, type, fine: see mmq.allocation.parts
+    limits: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts, which get one width each."""
         return tuple(names(self.components, self.granularity))
+
+    def widths(self, part: str) -> tuple[int, ...]:
+        """The widths of a part, ascending."""
+        return dict(self.limits).get(part.partition(".")[0], self.bits)
 
     @property
     def baseline(self) -> BitAllocation:
@@ -39,10 +45,10 @@ class Space:
     @property
     def has_baseline(self) -> bool:
         """Whether the unquantized model is one of the allocations."""
-        return UNQUANTIZED in self.bits
+        return all(UNQUANTIZED in self.widths(name) for name in self.components)
 
     def __len__(self) -> int:
-        return math.prod([len(self.bits)] * len(self.parts))
+        return math.prod(len(self.widths(name)) for name in self.parts)
 
     def _of(self, widths: Iterable[int]) -> BitAllocation:
         pairs = zip(self.parts, widths, strict=True)
@@ -50,24 +56,35 @@ class Space:
 
     def suggest(self, trial: Trial) -> BitAllocation:
         """The allocation of a trial's suggested parameters."""
-        last = len(self.bits) - 1
-        return self._of(self.bits[trial.suggest_int(name, 0, last)] for name in self.parts)
+        return self._of(
+            widths[trial.suggest_int(name, 0, len(widths) - 1)]
+            for name, widths in self._by_part().items()
+        )
+
+    def _by_part(self) -> dict[str, tuple[int, ...]]:
+        return {name: self.widths(name) for name in self.parts}
 
     def params(self, allocation: BitAllocation) -> dict[str, int]:
         """The inverse of `suggest`: Optuna's parameters of an allocation."""
         widths = allocation.widths(self.components)
         return {
-            name: self.bits.index(widths[finest(name, self.components)[0]]) for name in self.parts
+            name: own.index(widths[finest(name, self.components)[0]])
+            for name, own in self._by_part().items()
         }
 
     def allocation(self, params: Mapping[str, int]) -> BitAllocation:
         """The inverse of `params`."""
-        return self._of(self.bits[params[name]] for name in self.parts)
+        return self._of(own[params[name]] for name, own in self._by_part().items())
+
+    def named_widths(self, params: Mapping[str, int]) -> dict[str, int]:
+        """The width of each part of the space."""
+        return {name: own[params[name]] for name, own in self._by_part().items()}
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether these are Optuna's parameters of an allocation in the space."""
         return params.keys() == set(self.parts) and all(
-            isinstance(k, int) and 0 <= k < len(self.bits) for k in params.values()
+            isinstance(params[name], int) and 0 <= params[name] < len(own)
+            for name, own in self._by_part().items()
         )
 
     def part_of(self, part: Part) -> str:
@@ -75,11 +92,22 @@ class Space:
         return next(n for n in self.parts if part in finest(n, self.components))
 
     def diagonal(self) -> list[BitAllocation]:
-        """The uniform allocations, widest first: the unquantized model leads."""
-        return [BitAllocation.uniform(self.components, bits) for bits in reversed(self.bits)]
+        """The uniform allocations, widest first: the unquantized model leads.
+
+        A part without a width has the next narrower one, or else its narrowest.
+        """
+        rows = []
+        for bits in reversed(self.bits):
+            row = self._of(
+                max((w for w in own if w <= bits), default=own[0])
+                for own in self._by_part().values()
+            )
+            if row not in rows:
+                rows.append(row)
+        return rows
 
     def __iter__(self) -> Iterator[BitAllocation]:
-        for widths in itertools.product(self.bits, repeat=len(self.parts)):
+        for widths in itertools.product(*self._by_part().values()):
             yield self._of(widths)
 
     def random_new(
@@ -90,7 +118,7 @@ class Space:
     ) -> BitAllocation | None:
         """A random allocation that is not excluded; None if none is found."""
         for _ in range(100):
-            allocation = self._of(rng.choice(self.bits) for _ in self.parts)
+            allocation = self._of(rng.choice(own) for own in self._by_part().values())
             if str(allocation) not in excluded and allows(allocation):
                 return allocation
         if len(self) > MAX_LISTED:
@@ -100,4 +128,8 @@ class Space:
 
     def describe(self) -> str:
         """One line for logs."""
-        return f"{len(self)} allocations of {list(self.bits)} bits over {', '.join(self.parts)}"
+        bits = {", ".join(map(str, own)) for own in self._by_part().values()}
+        if len(bits) == 1:
+            return f"{len(self)} allocations of [{bits.pop()}] bits over {', '.join(self.parts)}"
+        own = (f"{name} ({', '.join(map(str, w))})" for name, w in self._by_part().items())
+        return f"{len(self)} allocations of the bits of {', '.join(own)}"

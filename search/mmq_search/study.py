@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from mmq.allocation.allocation import BitAllocation
+from mmq.analysis.fronts import Cost
 from mmq.errors import TakenOver
 from mmq.record import TrialRecord
 from mmq.system.process import owner
@@ -23,10 +24,11 @@ from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
 from mmq_search.storage import Storage, heartbeat
 from mmq_search.study_identity import check_identity
-from mmq_search.study_reader import BASELINE, REQUEST, StudyReader
+from mmq_search.study_reader import BASELINE, MEASURED, REQUEST, StudyReader
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+TARGET_GIB = "target_gib"  # trial attribute: of the files that a target writes
 MAX_DUPLICATES = 3  # duplicates in a row before a random new allocation is enqueued
 
 
@@ -65,7 +67,7 @@ class SearchStudy(StudyReader):
         self.stale_trials.end_runs()
 
     def _create(self, name: str, storage: Storage, identity: dict[str, Any]) -> None:
-        """Create or open the study; its lock is held."""
+        """Create or open the study; its lock is support."""
         study = optuna.create_study(
             study_name=name,
             storage=storage.optuna,
@@ -73,36 +75,41 @@ class SearchStudy(StudyReader):
             load_if_exists=True,
         )
         self._open(name, storage, study)
-        check_identity(self.study, identity, self.space, self.setup.axis)
-        self.study.set_metric_names([SIZE_NAMES[self.setup.axis], "score"])
-        self.setup.measured_sizes |= self._measured_sizes()
+        costs = self.setup.costs
+        check_identity(self.study, identity, self.space, self.setup.axis, costs)
+        if costs is not None and (times := self.study.user_attrs.get("times")) is not None:
+            self.setup.costs = costs = costs.with_times(times)  # of the machine that started it
+        size = SIZE_NAMES[self.setup.axis] if costs is None else costs.objective
+        self.study.set_metric_names([size, "score"])
+        self.setup.measured_sizes |= self.rejected_sizes()
         self.stale_trials.release()
         self.enqueue(self.setup.diagonal())
 
-    def _measured_sizes(self) -> dict[str, float]:
-        """Stored sizes of allocations that were larger than planned and than the bound."""
-        return {
-            trial.user_attrs["allocation"]: trial.user_attrs["stored_bpw"]
-            for trial in self.trials(TrialState.FAIL)
-            if "stored_bpw" in trial.user_attrs
-        }
-
-    def reject_too_large(self, pending: PendingTrial, stored_bpw: float) -> None:
+    def reject_too_large(self, pending: PendingTrial, size: float) -> None:
         """Fail a trial that is larger than planned and than the bound; it is not re-queued."""
-        trial_id = self._trial_id(pending.trial.number)
-        self.storage.optuna.set_trial_user_attr(trial_id, "stored_bpw", stored_bpw)
-        self.setup.measured_sizes[str(pending.allocation)] = stored_bpw
+        self._set_attribute(pending, MEASURED, size)
+        self.setup.measured_sizes[str(pending.allocation)] = size
         self.study.tell(pending.trial, state=TrialState.FAIL)
+
+    def save_target_gib(self, pending: PendingTrial, gib: float) -> None:
+        """Save what the files of a quantized allocation weigh, before it is evaluated."""
+        self._set_attribute(pending, TARGET_GIB, gib)
+
+    def _set_attribute(self, pending: PendingTrial, name: str, value: Any) -> None:
+        trial_id = self._trial_id(pending.trial.number)
+        self.storage.optuna.set_trial_user_attr(trial_id, name, value)
+
+    def cost(self, number: int, allocation: BitAllocation) -> Cost | None:
+        """The cost of a trial on the target; None in a search without one."""
+        trial = self.storage.optuna.get_trial(self._trial_id(number))
+        return self.setup.cost(allocation, trial.user_attrs.get(TARGET_GIB))
 
     def exclusively(self, work: Callable[[], T]) -> T:
         """Do what no other process may do in this study at once; see `Storage.exclusively`."""
         return self.storage.exclusively(self.name, work)
 
-    def _trial_id(self, number: int) -> int:
-        return self.storage.optuna.get_trial_id_from_study_id_trial_number(self.study_id, number)
-
     def release(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
-        """Complete a trial from its record, or fail and re-queue it; the lock is held."""
+        """Complete a trial from its record, or fail and re-queue it; the lock is support."""
         record = self.records.get_any(allocation)
         if record is not None and str(allocation) not in self.finished():
             self._finish(number, record)
@@ -159,30 +166,23 @@ class SearchStudy(StudyReader):
                 self.stale_trials.release_one(trial)
         self._interrupted_asks.clear()
 
-    def _running(self) -> dict[str, int]:
-        """Numbers of running trials by allocation."""
-        return {
-            str(trial.user_attrs.get("allocation")): trial.number
-            for trial in self.trials(TrialState.RUNNING)
-        }
-
     def _ask(self, first: BitAllocation | None) -> PendingTrial | None:
-        """The next allocation; the lock is held.
+        """The next allocation; the lock is support.
 
         Duplicates (enqueued ones, or if nothing is left) get the result of the original. What
         another process evaluates is skipped.
         """
         duplicates = 0
-        self.setup.measured_sizes |= self._measured_sizes()
+        self.setup.measured_sizes |= self.rejected_sizes()
         if first is not None:
-            if str(first) in self._running():
+            if str(first) in self.running():
                 return None
             self._enqueue(first)
         # other random numbers in each session: the same seed would propose the same again
         started = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = self.setup.sampler(self.seed + started, self.points())
         while True:
-            others, (trial, allocation) = self._running(), self._suggest()
+            others, (trial, allocation) = self.running(), self._suggest()
             if first not in (None, allocation) and str(first) not in self.finished():
                 self.study.tell(trial, state=TrialState.FAIL)  # it was enqueued before the first
                 self._enqueue(allocation)
@@ -277,13 +277,14 @@ class SearchStudy(StudyReader):
 
     def _finish(self, number: int, record: TrialRecord) -> None:
         trial_id = self._trial_id(number)
-        for name, value in trial_attributes(record).items():
+        cost = self.cost(number, record.allocation)
+        for name, value in trial_attributes(record, cost).items():
             self.storage.optuna.set_trial_user_attr(trial_id, name, value)
         self._name_score(record)
         if record.pruned is not None:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
-            self.study.tell(number, objectives(record, self.axis))
+            self.study.tell(number, objectives(record, self.axis, cost))
 
     def _name_score(self, record: TrialRecord) -> None:
         if "score_name" not in self.study.user_attrs:
@@ -292,8 +293,9 @@ class SearchStudy(StudyReader):
     def save_baseline(self, record: TrialRecord) -> None:
         """Save the unquantized model's result in the study, if the space does not have it."""
         self._name_score(record)
-        values = {"values": objectives(record, self.axis)}
-        self.study.set_user_attr(BASELINE, trial_attributes(record) | values)
+        cost = self.setup.cost(record.allocation)
+        values = {"values": objectives(record, self.axis, cost)}
+        self.study.set_user_attr(BASELINE, trial_attributes(record, cost) | values)
 
     def save_parent(self, parent: tuple[str, str]) -> None:
         """Save the tracking store and the id of the parent run that this study is logged to."""

@@ -9,20 +9,32 @@ import optuna
 from mmq.analysis.fronts import SizeAxis
 from mmq.errors import InputError
 from mmq_search.space import Space
+from mmq_search.target_search import TargetCosts
 
 ANOTHER = "Choose another --study, or leave it empty."
 
 
 def check_identity(
-    study: optuna.Study, identity: Mapping[str, Any], space: Space, axis: SizeAxis
+    study: optuna.Study,
+    identity: Mapping[str, Any],
+    space: Space,
+    axis: SizeAxis,
+    costs: TargetCosts | None = None,
 ) -> None:
-    """Write eval spec, space and size axis into a new study; InputError if it has others."""
+    """Write eval spec, space and costs into a new study; InputError if it has others."""
     attrs, name = study.user_attrs, study.study_name
     stored = attrs.get("eval_spec")
     given = json.loads(json.dumps(identity, default=str))  # as the database returns it
-    own = {"bits": list(space.bits), "granularity": space.granularity}
+    own = {
+        "bits": list(space.bits),
+        "granularity": space.granularity,
+        "limits": [[name, list(widths)] for name, widths in space.limits] or None,
+        "target": None if costs is None else costs.name,
+        "cost": None if costs is None else costs.kind,
+    }
     if stored is None:  # the eval spec last: a study that has it has everything
-        for key, value in (own | {"size_axis": axis, "eval_spec": given}).items():
+        times = None if costs is None else costs.to_json()
+        for key, value in (own | {"times": times, "size_axis": axis, "eval_spec": given}).items():
             study.set_user_attr(key, value)
         return
     if stored != given:
@@ -34,7 +46,8 @@ def check_identity(
     for key, value in own.items():
         if attrs.get(key) != value:
             raise InputError(
-                f"study: {name!r} searches another space, with {key} {attrs.get(key)}. {ANOTHER}"
+                f"study: {name!r} searches another space, with {key} "
+                f"{attrs.get(key) or 'unset'}. {ANOTHER}"
             )
     measured = attrs.get("size_axis") or "nominal"  # of studies that are older than the option
     if measured != axis:

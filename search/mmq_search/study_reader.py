@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Point, SizeAxis, parse_axis
+from mmq.analysis.fronts import Cost, Point, SizeAxis, parse_axis
 from mmq.analysis.selection import select
 from mmq.errors import InputError, unknown
 from mmq.record import TrialRecord
@@ -23,6 +23,7 @@ from mmq_search.storage import Storage
 log = logging.getLogger(__name__)
 DIRECTIONS = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
 BASELINE = "baseline"  # study attribute: the unquantized model's result, if no trial has it
+MEASURED = "measured_size"  # trial attribute: of one that is larger than planned
 REQUEST = "request"  # study attribute: what the last command requested
 
 
@@ -85,6 +86,24 @@ class StudyReader:
             trial.user_attrs["allocation"]: trial
             for trial in self.trials(*states)
             if "duplicate_of" not in trial.user_attrs and _is_valid(trial)
+        }
+
+    def rejected_sizes(self) -> dict[str, float]:
+        """Sizes of allocations that were larger than planned and than the bound."""
+        return {
+            trial.user_attrs["allocation"]: trial.user_attrs[MEASURED]
+            for trial in self.trials(TrialState.FAIL)
+            if MEASURED in trial.user_attrs
+        }
+
+    def _trial_id(self, number: int) -> int:
+        return self.storage.optuna.get_trial_id_from_study_id_trial_number(self.study_id, number)
+
+    def running(self) -> dict[str, int]:
+        """Numbers of running trials by allocation."""
+        return {
+            str(trial.user_attrs.get("allocation")): trial.number
+            for trial in self.trials(TrialState.RUNNING)
         }
 
     @property
@@ -214,4 +233,5 @@ def _point(
         stored_bpw=facts.get("stored_bpw"),
         run_id=facts.get("run_id"),
         nominal=nominal,
+        cost=Cost(**facts["cost"]) if "cost" in facts else None,
     )

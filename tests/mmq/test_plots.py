@@ -123,4 +123,6 @@ def test_what_nothing_answers_is_titled_so():
 def test_the_nominal_axis_is_named():
     figure = front_figure(on_axis(POINTS, "nominal"), "score", "title")
     assert figure.axes[0].get_xlabel().startswith("nominal bits per weight")
-    assert Budget(max_gib=5.0).largest(True, GIB) is None  # stored bits are not on that axis
+    assert (
+        Budget(max_gib=5.0).largest(Point("", 4, 0, nominal=True), GIB) is None
+    )  # stored bits are not on that axis

@@ -21,6 +21,7 @@ from gguf_models import (
 from mmq_plugins.targets.gguf import Gguf
 
 from mmq.contracts.target import ExportSource
+from mmq.contracts.vlm import GenerationConfig
 from mmq.errors import InputError
 from mmq.models.skeleton import skeleton
 
@@ -98,6 +99,16 @@ def test_llama_cpp_reads_the_prompt_that_mmq_renders(model, questions, proven):
     (request,) = requests_for(model, [questions[0][0]], ["Is 1 __> 2, or <b>?"])
     with Gguf().open(folder, "cpu") as engine:
         assert engine.render(request) == model.render(request)
+
+
+def test_llama_cpp_times_an_answer_of_any_length(model, questions, proven):
+    folder, _ = proven(ALLOCATIONS["4 in groups"])
+    (request,) = requests_for(model, [questions[0][0]], ["What is it?"])
+    with Gguf().open(folder, "cpu") as engine:
+        timing = engine.time_answer(request, GenerationConfig(max_new_tokens=3))
+    assert timing.tokens == 3
+    assert 0 < timing.decoding < timing.seconds < 60
+    assert Gguf().engine_version().startswith("xllamacpp ")
 
 
 def test_the_report_says_what_the_class_token_and_float32_scales_cost(proven):

@@ -18,7 +18,7 @@ from mmq.export.folding import Folding
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import gguf_blocks
 from mmq_plugins.targets.gguf_checkpoint import part_name
-from mmq_plugins.targets.gguf_engine import check_installed, running
+from mmq_plugins.targets.gguf_engine import check_installed, engine_version, running
 from mmq_plugins.targets.gguf_families import layout_of
 from mmq_plugins.targets.gguf_file import GgufFile, as_floats, planned_size
 from mmq_plugins.targets.gguf_layers import LayerPlaces
@@ -36,6 +36,7 @@ class Gguf(Target):
     """
 
     extra: ClassVar[str] = "gguf"
+    timed: ClassVar[bool] = True
 
     from_: str = ""
     threads: int = 0
@@ -129,6 +130,10 @@ class Gguf(Target):
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in llama.cpp, in a process of its own that ends with the context."""
         return running(folder, device, self.threads, self.context)
+
+    def engine_version(self) -> str:
+        """The version of llama.cpp's Python package; InputError if it is not installed."""
+        return engine_version()
 
     def commands(self, folder: Path) -> Sequence[str]:
         """Commands that ask the model in llama.cpp and serve it."""

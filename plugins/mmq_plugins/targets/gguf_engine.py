@@ -64,8 +64,7 @@ class LlamaCpp(VisionLanguageModel):
 
     def engine(self) -> Engine:
         """llama.cpp in a process of its own."""
-        release = f"xllamacpp {version('xllamacpp')}"
-        return Engine("llama.cpp", release, self.threads, self.process)
+        return Engine("llama.cpp", engine_version(), self.threads, self.process)
 
     def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
         """The time of an answer of exactly `config.max_new_tokens` tokens.
@@ -146,6 +145,12 @@ def _tail(log: IO[str]) -> str:
     lines = log.read().splitlines()
     errors = [line.split(" E ", 1)[-1] for line in lines if " E " in line or "ASSERT" in line]
     return "; ".join(errors[-ERRORS:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
+
+
+def engine_version() -> str:
+    """Name and version of the package; InputError, with the extra, if it is not installed."""
+    check_installed()
+    return f"xllamacpp {version('xllamacpp')}"
 
 
 def check_installed() -> None:

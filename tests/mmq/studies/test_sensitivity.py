@@ -31,7 +31,8 @@ def llava():
 
 def measure(found, granularity, widths=WIDTHS):
     prepared, model, artifacts = found
-    return profile(model, prepared, artifacts, list(names(model.components, granularity)), widths)
+    parts = dict.fromkeys(names(model.components, granularity), widths)
+    return profile(model, prepared, artifacts, parts)
 
 
 def test_fewer_bits_move_decisions_further_and_untouched_parts_not_at_all(llava):

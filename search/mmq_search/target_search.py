@@ -1,0 +1,271 @@
+"""A search for an export target: what it supports, the size of its files, time per answer."""
+
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.analysis.fronts import Cost
+from mmq.contracts import options as option_fields
+from mmq.contracts import registry
+from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
+from mmq.contracts.quantizer import Quantizer
+from mmq.contracts.report import QuantReport
+from mmq.contracts.target import Target
+from mmq.errors import InputError, unknown
+from mmq.evaluation.generating import calibration_pairs
+from mmq.export.latency import REQUESTS, Confirmed, Latencies, Workload
+from mmq.export.session import source_folder
+from mmq.export.sizes import BYTES_PER_GIB, PartSums, TargetSizes
+from mmq.export.support import Support, supported_widths
+from mmq.export.targets import build_target, split_options
+from mmq.models.loading import locate
+from mmq.models.skeleton import skeleton
+from mmq.prepare import Prepared, build_plugins
+from mmq.quantization.by_width import option_values
+from mmq.tracking import StudyRun
+from mmq_search.space import Space
+
+log = logging.getLogger(__name__)
+COSTS = ("bytes", "latency")
+CONFIRMED = "latency.json"  # a table of the study's run
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRequest:
+    """The target that a search is for, and whether its answers are timed."""
+
+    name: str
+    target: Target
+    timed: bool
+
+
+def parse_target(
+    name: str, cost: str, plugin_options: Mapping[str, Any]
+) -> tuple[TargetRequest | None, dict[str, Any]]:
+    """The target of a search, None without one, and the options that are not the target's.
+
+    InputError for an unknown target, and for a cost that cannot be measured.
+    """
+    if cost not in COSTS:
+        raise unknown("cost", cost, COSTS)
+    if not name:
+        if cost == "latency":
+            raise InputError(
+                f"cost: latency is measured in the engine of a target; give one that is timed, "
+                f"e.g. --target {_timed_targets()[0]}"
+            )
+        return None, dict(plugin_options)
+    own, others = split_options(name, plugin_options)
+    request = TargetRequest(name, build_target(name, own), cost == "latency")
+    if request.timed and not request.target.timed:
+        raise InputError(
+            f"cost: the engine of {name} does not time its answers; choose --target "
+            f"{' or '.join(_timed_targets())}, or --cost bytes"
+        )
+    if request.timed:
+        request.target.engine_version()  # InputError with the extra if it is missing
+    return request, others
+
+
+def _timed_targets() -> list[str]:
+    """The installed targets whose engines time their answers."""
+    targets = []
+    for plugin in registry.installed("target"):
+        try:
+            loaded = registry.load_class("target", plugin.name, Target)
+        except InputError:  # a broken plugin must not hide the others
+            continue
+        if loaded.timed:
+            targets.append(plugin.name)
+    return targets
+
+
+def supported_options(
+    request: TargetRequest, options: Any, plugin_options: Mapping[str, Any], bits: Sequence[int]
+) -> tuple[Support, dict[str, Any]]:
+    """What the target supports of the model, and the plugin options with the selected ones.
+
+    Nothing is loaded. InputError if no requested width can be used.
+    """
+    classes = {
+        "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
+        "evaluator": registry.load_class("evaluator", options.task, Evaluator),
+    }
+    command = [field.name for field in fields(options)]
+    explicit = option_fields.distribute(plugin_options, classes, command)["quantizer"]
+    quantizer, _ = build_plugins(options, plugin_options)
+    outline = skeleton(locate(options.model, options.allow_pickle))
+    support = supported_widths(request.name, request.target, quantizer, explicit, outline, bits)
+    before, after = option_values(quantizer), option_values(support.quantizer)
+    selected = {
+        f"quantizer.{k}": v for k, v in after.items() if k not in explicit and v != before[k]
+    }
+    return support, {**plugin_options, **selected}
+
+
+def limited_space(support: Support, granularity: str) -> Space:
+    """The allocations that the target supports."""
+    used = tuple(sorted({width for own in support.widths.values() for width in own}))
+    limits = {name: own for name, own in support.widths.items() if own != used}
+    return Space(tuple(support.widths), used, granularity, tuple(limits.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCosts:
+    """What allocations cost on a target: bytes and, if they are timed, seconds per answer.
+
+    times: seconds, as a sum over the parts; None if bytes are compared.
+    """
+
+    sizes: TargetSizes
+    times: PartSums | None = None
+    machine: str = ""
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.sizes.target_name
+
+    @property
+    def kind(self) -> str:
+        """The value of --cost."""
+        return "bytes" if self.times is None else "latency"
+
+    @property
+    def objective(self) -> str:
+        """What is minimized, as Optuna's dashboard names it."""
+        return f"GiB as {self.name}" if self.times is None else f"ms per answer in {self.name}"
+
+    def planned(self, widths: Mapping[str, int]) -> Cost:
+        """The cost of an allocation as a sum over the parts, which samplers need."""
+        gib = self.sizes.sums.at(widths) / BYTES_PER_GIB
+        return self._cost(gib, widths)
+
+    def exact(
+        self, allocation: BitAllocation, widths: Mapping[str, int], gib: float | None = None
+    ) -> Cost:
+        """The cost with the exact bytes, which are `gib` if the quantized layers were weighed.
+
+        widths: by part.
+        """
+        if gib is None:
+            gib = self.sizes.exact(allocation) / BYTES_PER_GIB
+        return self._cost(gib, widths)
+
+    def weigh(self, allocation: BitAllocation, report: QuantReport) -> float:
+        """GiB of the files as the layers were quantized; InputError if one cannot be stored."""
+        return self.sizes.exact(allocation, report) / BYTES_PER_GIB
+
+    def _cost(self, gib: float, widths: Mapping[str, int]) -> Cost:
+        if self.times is None:
+            return Cost(self.name, gib)
+        return Cost(self.name, gib, 1000 * self.times.at(widths), self.machine)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """The measured times, which all processes of a study share."""
+        if self.times is None:
+            return None
+        changes = [[part, bits, change] for (part, bits), change in self.times.changes.items()]
+        return {"total": self.times.total, "changes": changes, "machine": self.machine}
+
+    def with_times(self, facts: Mapping[str, Any]) -> "TargetCosts":
+        """The same with times that `to_json` saved."""
+        changes = {(part, bits): change for part, bits, change in facts["changes"]}
+        times = PartSums(facts["total"], changes)
+        return replace(self, times=times, machine=facts["machine"])
+
+
+@dataclass(slots=True)
+class TargetSearch:
+    """The costs of a search for a target, and the latencies that they are measured with."""
+
+    request: TargetRequest
+    prepared: Prepared
+    space: Space
+    quiet: bool = False
+    sizes: TargetSizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        prepared, request = self.prepared, self.request
+        self.sizes = TargetSizes.of(
+            request.name,
+            request.target,
+            prepared.quantizer,
+            prepared.skeleton,
+            source_folder(prepared.eval_spec.model),
+            prepared.eval_spec.dtype,
+            self.widths,
+        )
+
+    @property
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """The widths by part of the space."""
+        return {name: self.space.widths(name) for name in self.space.parts}
+
+    def costs(self) -> TargetCosts:
+        """The bytes of every allocation; nothing is measured."""
+        return TargetCosts(self.sizes)
+
+    def timed_costs(self) -> TargetCosts:
+        """Bytes and times; what is not cached is measured now, in the engine."""
+        latencies = self._latencies()
+        widths = self.widths
+        if not self.space.has_baseline:  # its time is shown beside the others
+            widths = {name: (*own, UNQUANTIZED) for name, own in widths.items()}
+        return TargetCosts(self.sizes, latencies.sums(widths), latencies.machine)
+
+    def confirm(self, costs: TargetCosts, predicted: Mapping[str, float]) -> list[Confirmed]:
+        """Whole models timed in the engine. predicted: ms by allocation, from these costs.
+
+        InputError on another machine than the one that the costs were measured on.
+        """
+        latencies = self._latencies()
+        assert costs.times is not None
+        if latencies.machine != costs.machine:
+            raise InputError(
+                f"they were measured on {costs.machine}, and this is {latencies.machine}"
+            )
+        return latencies.confirm(predicted, self.widths, costs.times.total)
+
+    def _latencies(self) -> Latencies:
+        fingerprint = self.prepared.eval_spec.model_fingerprint
+        return Latencies(self.sizes, fingerprint, workload(self.prepared), self.quiet)
+
+
+def workload(prepared: Prepared) -> Workload:
+    """Requests of the evaluation, with answers as long as the correct ones are; InputError if
+    the evaluator ranks instead of asking.
+    """
+    evaluator = prepared.evaluator
+    if not isinstance(evaluator, GeneratingEvaluator) or prepared.protocol is None:
+        raise InputError(
+            f"cost: the task {evaluator.task} generates no answers that could be timed; use "
+            f"--cost bytes"
+        )
+    step = max(1, len(prepared.samples) // REQUESTS)
+    samples = prepared.samples[::step][:REQUESTS]
+    pairs = calibration_pairs(evaluator, samples, prepared.protocol)
+    folder = source_folder(prepared.eval_spec.model)
+    tokenizer = prepared.skeleton.family.load_processor(str(folder)).tokenizer
+    lengths = [len(tokenizer(text, add_special_tokens=False).input_ids) for _, text in pairs]
+    new_tokens = round(statistics.median(lengths)) + 1  # and the end of the answer
+    return Workload([request for request, _ in pairs], new_tokens, prepared.device)
+
+
+def log_confirmed(run: StudyRun, confirmed: Sequence[Confirmed]) -> None:
+    """Log measured times beside predicted ones: a table, and the largest error as a metric."""
+    rows = [
+        {
+            "allocation": each.allocation,
+            "predicted_ms": float(f"{each.predicted:.5g}"),
+            "measured_ms": float(f"{each.measured:.5g}"),
+            "error": float(f"{each.error:.3g}"),
+        }
+        for each in confirmed
+    ]
+    run.log_table(CONFIRMED, rows)
+    errors = [abs(each.error) for each in confirmed]
+    run.log(metrics={"latency/largest_error": max(errors), "latency/confirmed": len(errors)})
