@@ -34,8 +34,8 @@ def test_data_sets_are_listed_where_they_are_found(tmp_path, call):
         tmp_path / "data" / "sets" / "gqa" / "questions1.2" / "train_balanced_questions.json"
     ).unlink()
     lines = {line.split()[0]: line.split() for line in call().splitlines() if line}
-    assert lines["vqav2"] == ["vqav2", "vqa", "data/vqa", "yes"]
-    assert lines["gqa"] == ["gqa", "gqa", "data/sets/gqa", "no"]
+    assert lines["vqav2"] == ["vqav2", "vqa,", "short-answer", "data/vqa", "yes"]
+    assert lines["gqa"] == ["gqa", "gqa,", "short-answer", "data/sets/gqa", "no"]
     assert lines["flickr30k"][-2:] == ["not", "found"]
     assert lines["scenes"][-1] == "(bundled)"
     assert "--layouts" in lines["Pass"]
@@ -101,7 +101,7 @@ def test_what_a_found_folder_lacks_is_named(tmp_path, call, empty):
     if empty:
         (root / "val2014").mkdir()
     (root / "v2_mscoco_val2014_annotations.json").unlink()
-    (line,) = [line for line in call().splitlines() if line.startswith("vqav2")]
+    (line,) = [line for line in call().splitlines() if line.startswith("vqav2 ")]
     assert line.endswith("yes             v2_mscoco_val2014_annotations.json, val2014/*.jpg")
 
 
