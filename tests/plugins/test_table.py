@@ -143,6 +143,13 @@ def test_columns_of_any_name_are_given_by_fields(folder):
     assert (row.id, len(row.images), row.question, row.answers) == ("5", 2, "Q?", ("x",))
 
 
+def test_a_table_in_the_current_folder_finds_its_pictures(folder, monkeypatch, caplog):
+    sheet(folder, ROWS)
+    monkeypatch.chdir(folder)
+    assert [row.image_id for row in read("sheet.csv")] == ["a.png", "b.png"]
+    assert "not where the table says" not in caplog.text
+
+
 def test_what_was_guessed_is_reported_in_one_line(folder, caplog):
     read(sheet(folder, ROWS.replace("image,question", "photo,query")))
     lines = [record.getMessage() for record in caplog.records]
@@ -171,6 +178,16 @@ def test_json_lines_may_hold_pictures_and_large_numbers(folder):
     row = {"id": 2**70, "image": ENCODED, "question": "Q?", "answer": 3.0, "unread": [2**65]}
     (sample,) = read(sheet(folder, json.dumps(row), "x.jsonl"))
     assert (sample.id, sample.answers, sample.image.size()) == (str(2**70), ("3",), (40, 40))
+
+
+def test_a_json_file_may_have_an_object_per_line(folder):
+    line = '{"image": "a.png", "question": "Q?", "answer": "x"}\n'
+    assert len(read(sheet(folder, line * 2, "x.json"))) == 2
+
+
+def test_the_only_column_of_pictures_in_parquet_may_have_any_name(tmp_path):
+    hub.write(tmp_path / "x.parquet", [{"jpg": hub.png(), "question": "Q?", "answer": "x"}])
+    assert len(read(tmp_path / "x.parquet")) == 1
 
 
 def test_excel_sheets_are_read_or_the_package_is_named(folder, monkeypatch):

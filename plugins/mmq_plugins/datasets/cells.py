@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,12 +35,13 @@ def texts(value: Any, place: str) -> tuple[str, ...]:
         value = _listed(value.strip(), place)
     if isinstance(value, dict):
         value = [value]
-    items = value if isinstance(value, (list, tuple)) else [value]
-    plain = [item.get("answer") if isinstance(item, dict) else item for item in items]
-    for item in plain:
-        if isinstance(item, (list, dict)):
-            raise InputError(f"data: {place}: {shown(item)} is not a text or a number")
-    return tuple(as_text(item) for item in plain)
+    result = []
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        plain = item.get("answer") if type(item) is dict else item
+        if isinstance(plain, (list, dict)):
+            raise InputError(f"data: {place}: {shown(plain)} is not a text or a number")
+        result.append(sys.intern(as_text(plain)))  # a million answers are a few thousand texts
+    return tuple(result)
 
 
 def _listed(text: str, place: str) -> Any:

@@ -12,15 +12,13 @@ from mmq_plugins.datasets.records import Record, TableFile
 from mmq_plugins.datasets.split_files import (
     SplitFile,
     by_split,
-    list_files,
+    parquet_files,
     pick,
     split_file,
     warn_of_missing_shards,
 )
 from mmq_plugins.datasets.table_fields import Fields
 from mmq_plugins.datasets.table_samples import TableSamples
-
-PARQUET = (".parquet",)
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,9 @@ class HubDataset(Dataset):
         return self.columns <= names and (not self.marks or bool(self.marks & names))
 
     def recognizes(self, root: Path) -> bool:
-        """Whether a parquet file has the set's columns."""
-        return any(self.fits(file.path) for file in _first_of_each(root))
+        """Whether all parquet files have the set's columns; a folder above may have others."""
+        files = _first_of_each(root)
+        return bool(files) and all(self.fits(file.path) for file in files)
 
     def lacking(self, root: Path) -> list[str]:
         """A parquet file with the set's columns."""
@@ -127,7 +126,7 @@ def with_values(record: Record, **values: object) -> Record:
 
 
 def _all(root: Path) -> list[SplitFile]:
-    return [split_file(root, path) for path in list_files(root, PARQUET)]
+    return [split_file(root, path) for path in parquet_files(root)]
 
 
 def _first_of_each(root: Path) -> list[SplitFile]:

@@ -10,7 +10,7 @@ from mmq_plugins.datasets.parquet_files import ParquetTable, columns_of
 from mmq_plugins.datasets.records import as_text
 from mmq_plugins.datasets.split_files import (
     SplitFile,
-    list_files,
+    parquet_files,
     split_file,
     warn_of_missing_shards,
 )
@@ -37,7 +37,9 @@ class GqaHub(Dataset):
 
     def recognizes(self, root: Path) -> bool:
         """Whether there are questions of GQA, with or without pictures."""
-        return any(instructions for instructions, _ in _parts(root).values())
+        parts = _parts(root).values()
+        fitting = sum(len(texts) + len(images) for texts, images in parts)
+        return any(texts for texts, _ in parts) and fitting == len(parquet_files(root))
 
     def lacking(self, root: Path) -> list[str]:
         """Questions, or their pictures."""
@@ -104,7 +106,7 @@ def _types(given: Any) -> tuple[tuple[str, str], ...]:
 def _parts(root: Path) -> Parts:
     """The files with questions and with pictures, by configuration, e.g. testdev_balanced."""
     parts: dict[str, tuple[list[Path], list[Path]]] = {}
-    for path in list_files(root, (".parquet",)):
+    for path in parquet_files(root):
         try:
             names = set(columns_of(path))
         except InputError:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ class JsonFile:
             yield from stream.items()
         if not lists:
             raise InputError(f"data: {self.path} has no list of rows: [{{...}}, {{...}}]")
+
+
+def json_table(path: Path) -> JsonFile | JsonLinesFile:
+    """A .json file: a list of objects, or one object per line, which many tools write, too."""
+    with open_text(path) as file:
+        lines = [line.strip() for _, _, line in islice(numbered_lines(file), 2)]
+    if len(lines) == 2 and all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+        return JsonLinesFile(path)
+    return JsonFile(path)
 
 
 def _keys(path: Path, rows: Iterator[dict[str, Any]]) -> tuple[str, ...]:

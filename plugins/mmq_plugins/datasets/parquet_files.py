@@ -42,6 +42,12 @@ class ParquetTable:
                     f"of one data set"
                 )
 
+    def picture_columns(self) -> tuple[str, ...]:
+        """The columns that hold pictures by their type."""
+        file = open_parquet(self.path)
+        kinds = [_column(file, name, encoded=False) for name in self.columns]
+        return tuple(column.name for column in kinds if column.kind != "text")
+
     def records(
         self, columns: Collection[str], pictures: Collection[str] = ()
     ) -> Iterator[Record]:

@@ -49,6 +49,8 @@ def shown(value: Any) -> str:
 
 def as_text(value: Any) -> str:
     """A cell as text: 3.0 of a spreadsheet is "3"; "" for a missing value."""
+    if type(value) is str:
+        return value.strip()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

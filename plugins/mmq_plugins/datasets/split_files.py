@@ -11,7 +11,8 @@ from pathlib import Path
 from mmq.errors import InputError
 
 log = logging.getLogger(__name__)
-DEPTH = 4  # levels of subfolders: a cache has snapshots/REVISION/CONFIG/FILE
+DEPTH = 1  # levels of subfolders of a copy of the hub: CONFIG/FILE or data/FILE
+CACHE, CACHE_DEPTH = "snapshots", 3  # the hub's cache has snapshots/REVISION/CONFIG/FILE
 MOST_FOLDERS = 200  # in one folder that are searched
 SHARD = re.compile(r"[-_.]?(\d{4,5})-of-(\d{4,5})(?:-[0-9a-f]+)?$")
 WORDS = {  # names of splits
@@ -19,7 +20,7 @@ WORDS = {  # names of splits
     "validation": "validation", "valid": "validation", "val": "validation",
     "eval": "validation", "dev": "dev",
 }  # fmt: skip
-PLAIN_FOLDERS = {"data", "default", "snapshots"}  # that name no configuration
+PLAIN_FOLDERS = {"data", "default", CACHE}  # that name no configuration
 EVALUATION = ("test", "validation", "testdev", "dev")
 _reported: set[Path] = set()
 
@@ -33,7 +34,13 @@ class SplitFile:
     split: str
 
 
-def list_files(root: Path, endings: Sequence[str], depth: int = DEPTH) -> list[Path]:
+def parquet_files(root: Path) -> list[Path]:
+    """The parquet files of a copy of the hub, or of its cache."""
+    in_cache = (root / CACHE).is_dir()
+    return list_files(root, (".parquet",), CACHE_DEPTH if in_cache else DEPTH)
+
+
+def list_files(root: Path, endings: Sequence[str], depth: int) -> list[Path]:
     """The folder's files with one of these endings, sorted; the file itself if it is one."""
     if root.is_file():
         return [root] if root.name.lower().endswith(tuple(endings)) else []

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from mmq.contracts import Dataset, Sample, Splits
 from mmq.errors import InputError
 from mmq_plugins.datasets.csv_files import CsvFile
-from mmq_plugins.datasets.json_files import JsonFile, JsonLinesFile
+from mmq_plugins.datasets.json_files import JsonLinesFile, json_table
 from mmq_plugins.datasets.parquet_files import ParquetTable
 from mmq_plugins.datasets.records import TableFile
 from mmq_plugins.datasets.split_files import (
@@ -21,7 +21,7 @@ from mmq_plugins.datasets.split_files import (
     split_file,
     warn_of_missing_shards,
 )
-from mmq_plugins.datasets.table_fields import find_fields, misfit, needed, parse_fields
+from mmq_plugins.datasets.table_fields import Fields, find_fields, misfit, needed, parse_fields
 from mmq_plugins.datasets.table_pictures import PictureFolder
 from mmq_plugins.datasets.table_samples import TableSamples
 from mmq_plugins.datasets.xlsx_files import XlsxFile
@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[Path], TableFile]] = {
     ".txt": CsvFile,
     ".jsonl": JsonLinesFile,
     ".ndjson": JsonLinesFile,
-    ".json": JsonFile,
+    ".json": json_table,
     ".xlsx": XlsxFile,
     ".xlsm": XlsxFile,
     ".parquet": lambda path: ParquetTable([path]),
@@ -41,7 +41,7 @@ READERS: dict[str, Callable[[Path], TableFile]] = {
 IN_FOLDERS = (".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx", ".parquet")
 OTHER_SHEETS = (".xls", ".ods", ".numbers")
 METADATA = "metadata"  # the table of an imagefolder
-FOLDER_DEPTH = 2
+FOLDER_DEPTH = 1
 _reported: set[str] = set()
 
 
@@ -104,13 +104,13 @@ class Table(Dataset):
     def _samples(self, table: TableFile) -> Iterator[Sample]:
         task = self.task or "vqa"
         fields, guessed = find_fields(table.columns, dict(self.fields), task)
+        if "image" not in fields and isinstance(table, ParquetTable):
+            cells = table.picture_columns()
+            if len(cells) == 1:  # whatever its name is
+                fields["image"] = cells
+                guessed.insert(0, "image")
         if any(name not in fields for name in needed(task)):
-            record = next(islice(table.records(table.columns, table.columns), 1), None)
-            row = record.values if record else {}
-            folder = PictureFolder(table.path.parent)
-            pictures = [name for name, value in row.items() if value in folder]
-            headless = any(name in folder for name in table.columns)
-            raise misfit(table.path, task, table.columns, fields, row, pictures, headless)
+            raise _misfit(table, task, fields)
         if guessed:
             text = ",".join(f"{name}={'+'.join(fields[name])}" for name in guessed)
             line = f"data: {table.path}: guessed {text}; --fields changes it"
@@ -118,6 +118,16 @@ class Table(Dataset):
                 _reported.add(line)
                 log.warning("%s", line)
         yield from TableSamples(table, fields, task)
+
+
+def _misfit(table: TableFile, task: str, fields: Fields) -> InputError:
+    """The error for a table without a needed column, with its first row."""
+    record = next(islice(table.records(table.columns, table.columns), 1), None)
+    row = record.values if record else {}
+    folder = PictureFolder(table.path.parent)
+    pictures = [name for name, value in row.items() if value in folder]
+    headless = any(name in folder for name in table.columns)
+    return misfit(table.path, task, table.columns, fields, row, pictures, headless)
 
 
 def open_table(paths: Sequence[Path]) -> TableFile:

@@ -86,7 +86,7 @@ class PictureFolder:
         parent, name = os.path.split(path)
         if parent not in self._listed:
             try:
-                self._listed[parent] = set(os.listdir(parent))
+                self._listed[parent] = set(os.listdir(parent or "."))
             except (OSError, ValueError):
                 self._listed[parent] = set()
         return name in self._listed[parent]

@@ -230,7 +230,8 @@ class TableSamples:
         return [record.values[column] for column in self.fields.get(name, ())]
 
     def _value(self, record: Record, name: str) -> Any:
-        return next(iter(self._cells(record, name)), None)
+        named = self.fields.get(name)
+        return record.values[named[0]] if named else None
 
     def _place(self, record: Record) -> str:
         return f"{self.table.path}: {record.place}"

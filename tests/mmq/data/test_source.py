@@ -78,7 +78,9 @@ def test_what_is_no_folder_is_refused_by_its_name(tmp_path, monkeypatch, name):
 
 def test_a_file_that_is_no_table_is_refused_with_the_layouts(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"contains no data set for the task.*\n\n.*FILE\.csv"):
+    with pytest.raises(
+        InputError, match=r"(?s)contains no data set for the task.*\n\n.*FILE\.csv"
+    ):
         find_source("captioning", str(tmp_path / "file"))
 
 
