@@ -52,6 +52,8 @@ class TaskArguments(TypedDict, total=False):
     task_options: Mapping[str, Any]
     data: str | Path
     dataset: str
+    fields: str
+    calibration_data: str
     limit: int | float
     calibration_samples: int
     seed: int

@@ -27,13 +27,21 @@ class TaskOptions:
         "vqa", "Evaluator plugin to score with (e.g. captioning); see `mmq plugins`."
     )
     data: str = option(
-        "scenes", "Bundled data set, or a folder with the official files; see `mmq datasets`."
+        "scenes",
+        "Bundled data set, folder of a data set, or one's own table (e.g. photos.csv); see "
+        "`mmq datasets`.",
     )
-    dataset: str = option(
-        "", "Data set plugin that reads the folder (e.g. vqav2); empty: detected."
+    dataset: str = option("", "Data set plugin that reads the data (e.g. vqav2); empty: detected.")
+    fields: str = option(
+        "", "Columns of a table (e.g. image=photo,question=q,answers=label); empty: guessed."
     )
     limit: str = option(
         "0", "Score a seeded random subset (e.g. 500 samples, or 10%); 0: all samples."
+    )
+    calibration_data: str = option(
+        "",
+        "Calibrate on other data, also mixed by weight (e.g. train.csv, or a.csv:0.7,b/:0.3); "
+        "empty: the training split.",
     )
     calibration_samples: int = option(
         128, "Number of image-text pairs that a calibrated quantizer uses."

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) ->
     no_leftovers(context)
     start = data_root(root)
     places = list(folders(start, DEPTH))
-    rows = [look(name, reader, places) for name, reader in dataset_readers().items()]
+    rows = look_at_all(dataset_readers(), places)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
@@ -85,6 +85,17 @@ def folders(root: Path, depth: int) -> Iterator[Path]:
         names = sorted(n for n in os.listdir(root) if n[:1] != "." and is_folder(root / n))
         for name in names:
             yield from folders(root / name, depth - 1)
+
+
+def look_at_all(readers: Mapping[str, Dataset], places: list[Path]) -> list[Row]:
+    """The folders of each data set; a fallback gets those that no other one recognizes."""
+    rest = list(places)
+    rows = {}
+    for name, reader in sorted(readers.items(), key=lambda item: item[1].is_fallback):
+        rows[name] = look(name, reader, rest if reader.is_fallback else places)
+        folders = [Path(place.folder) for place in rows[name].found]
+        rest = [p for p in rest if not any(f == p or f in p.parents for f in folders)]
+    return [rows[name] for name in readers]
 
 
 def look(name: str, reader: Dataset, places: list[Path]) -> Row:

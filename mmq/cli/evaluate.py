@@ -31,8 +31,11 @@ class EvaluateOptions:
     endpoint: str = option("", "Server to ask, up to /v1, e.g. http://127.0.0.1:8080/v1.")
     endpoint_model: str = option("", "Model as the server calls it; if empty, the first it lists.")
     task: str = option("vqa", "Evaluator to score with; see `mmq plugins`.")
-    data: str = option("scenes", "Bundled data set, or a folder in an official layout.")
-    dataset: str = option("", "Data set plugin that reads the folder; found by itself if empty.")
+    data: str = option(
+        "scenes", "Bundled data set, folder of a data set, or a table (photos.csv)."
+    )
+    dataset: str = option("", "Data set plugin that reads the data (e.g. vqav2); empty: detected.")
+    fields: str = option("", "Columns of a table (e.g. image=photo,question=q); empty: guessed.")
     limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
     seed: int = option(0, "Seed of the part that is scored.")
     concurrency: int = option(8, "Requests under way at a time, e.g. 16.")

@@ -20,7 +20,13 @@ from mmq.contracts.images import BytesImage, FileImage, ImageRef
 from mmq.contracts.metric import Metric
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
-from mmq.contracts.samples import CaptionSample, QuestionSample, Sample
+from mmq.contracts.samples import (
+    CaptionSample,
+    ChoiceSample,
+    QuestionSample,
+    Sample,
+    ShortAnswerSample,
+)
 from mmq.contracts.vlm import (
     GENERAL_PROTOCOLS,
     AnswerFormat,
@@ -39,6 +45,7 @@ __all__ = [
     "BytesImage",
     "CalibratedQuantizer",
     "CaptionSample",
+    "ChoiceSample",
     "ComponentSpec",
     "Dataset",
     "Evaluation",
@@ -61,6 +68,7 @@ __all__ = [
     "Request",
     "Sample",
     "Scorer",
+    "ShortAnswerSample",
     "Solved",
     "Splits",
     "Stage",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from mmq.contracts.samples import Sample
+from mmq.errors import InputError
 
 Choose = Callable[[Iterator[Sample]], list[Sample]]  # some of these samples, in their order
 
@@ -20,10 +21,11 @@ class Splits:
 
 
 class Dataset(ABC):
-    """Reads samples from a folder. Implement `splits` and `read`.
+    """Reads samples from a folder, or from a file. Implement `splits` and `read`.
 
-    mmq does the rest: it samples with a seed, checks ids and pictures, and excludes calibration
-    pictures from the evaluation.
+    `root` is what --data names: a folder, or a file that `recognizes` accepts. mmq does the rest:
+    it samples with a seed, checks ids and pictures, and excludes calibration pictures from the
+    evaluation.
     """
 
     version: ClassVar[int] = 1  # raise it with every change that gives other samples
@@ -33,6 +35,7 @@ class Dataset(ABC):
         tuple[str, ...]
     ] = ()  # files that scoring needs, e.g. "test.json", "images/*.jpg"
     bundled: ClassVar[bool] = False  # True: needs no folder
+    is_fallback: ClassVar[bool] = False  # True: used if no other data set recognizes the data
 
     @abstractmethod
     def splits(self, root: Path) -> Splits:
@@ -65,6 +68,16 @@ class Dataset(ABC):
         A data set without `needs` is used only if --dataset names it.
         """
         return bool(self.needs) and not self.lacking(root)
+
+    def with_fields(self, text: str) -> Self:
+        """The data set with the columns that --fields names, e.g. "image=photo,answers=label".
+
+        Override it if the columns can have any names.
+        """
+        raise InputError(
+            f"fields: {type(self).__name__} reads files with fixed names; remove --fields, or "
+            f"choose --dataset table"
+        )
 
     def for_task(self, task: str) -> Self:
         """The data set for a task; override it if tasks read different samples."""

@@ -120,9 +120,16 @@ class GeneratingEvaluator(Evaluator):
             return options.values(self)
         return options.values(self) | asdict(protocol.config) | {"prompt": protocol.template}
 
+    def requests_per_sample(self, sample: Any) -> int:
+        """How often a sample is asked about; the scorer gets its outputs on lines of their own.
+
+        The requests of a sample with several follow each other, under ids that are no sample's.
+        """
+        return 1
+
     @abstractmethod
     def requests(self, samples: Sequence[Any], protocol: AnswerProtocol) -> list[Request]:
-        """One request per sample."""
+        """One request per sample, or as many as `requests_per_sample`."""
 
     @abstractmethod
     def scorer(self, samples: Sequence[Any]) -> Scorer:

@@ -54,3 +54,28 @@ class QuestionSample(Sample):
     answers: tuple[str, ...]
     answer_type: str
     types: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShortAnswerSample(QuestionSample):
+    """A question whose data set's authors score answers by a `metric`, e.g. "anls"."""
+
+    metric: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceSample(QuestionSample):
+    """A question with options; `answers` has the letter of the right one.
+
+    listed: the question's text already contains the options. rule: how the data set's authors
+    read an output, e.g. "mmmu". A question without options is open; `answers` has its answers.
+    """
+
+    options: tuple[str, ...] = ()
+    listed: bool = False
+    rule: str = ""
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letter of each option: A, B, ..."""
+        return tuple(chr(ord("A") + k) for k in range(len(self.options)))

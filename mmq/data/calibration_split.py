@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmq.contracts.images import ImageRef
+from mmq.contracts.images import FileImage, ImageRef
 from mmq.contracts.samples import Sample
 from mmq.data.source import Source
 from mmq.errors import InputError
@@ -106,6 +106,42 @@ def _images_to_hold_out(
     return held_out
 
 
+def without_twins(
+    pairs: Sequence[Sample], samples: Iterable[Sample], digests: Mapping[ImageRef, str]
+) -> Sequence[Sample]:
+    """The pairs whose pictures are not evaluated in another row of the same table.
+
+    Tables repeat a picture per question, and only its content shows it. Files are not looked at:
+    `check_apart` refuses equal ones.
+    """
+    evaluated = {
+        digests[image]
+        for sample in samples
+        for image in sample.images
+        if not isinstance(image, FileImage)
+    }
+    rest = [
+        pair
+        for pair in pairs
+        if not any(
+            digests[image] in evaluated
+            for image in pair.images
+            if not isinstance(image, FileImage)
+        )
+    ]
+    if len(rest) < len(pairs):
+        log.warning(
+            "calibration: %d of %d pairs have a picture that is evaluated in another row; they "
+            "are left out", len(pairs) - len(rest), len(pairs),
+        )  # fmt: skip
+    if pairs and not rest:
+        raise InputError(
+            "calibration: all pictures of the pairs are evaluated, too; pass other data as "
+            "--calibration-data, or score fewer samples with --limit"
+        )
+    return rest if len(rest) < len(pairs) else pairs
+
+
 def check_apart(
     calibration: Iterable[Sample], samples: Iterable[Sample], digests: Mapping[ImageRef, str]
 ) -> None:
@@ -116,6 +152,6 @@ def check_apart(
             raise InputError(
                 f"calibration: the picture {image.name} is evaluated too"
                 + (f", as {twin.name}" if twin != image else "")
-                + "; scores on it would be biased. Remove it from the training split, or choose "
-                "another --seed"
+                + "; scores on it would be biased. Remove it from the calibration data, or "
+                "choose another --seed"
             )

@@ -1,13 +1,15 @@
 """The samples to score and the pairs to calibrate on, drawn and checked."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mmq.config import TaskOptions
+from mmq.contracts.images import FileImage, ImageRef
 from mmq.contracts.samples import Sample
-from mmq.data.calibration_split import check_apart, draw_calibration, spare_pairs
+from mmq.data.calibration_mix import draw_mix
+from mmq.data.calibration_split import check_apart, draw_calibration, spare_pairs, without_twins
 from mmq.data.image_checks import check_images
-from mmq.data.source import find_source, fingerprint_samples, limited
+from mmq.data.source import Source, find_source, fingerprint_samples, limited
 from mmq.data.subsets import subset
 
 
@@ -27,23 +29,54 @@ def draw_data(options: TaskOptions, task: str, calibrated: bool, spare: bool = F
 
     The training split is read only for calibration, or if `spare` pairs are requested.
     """
-    source = find_source(task, options.data, options.dataset)
+    source = find_source(task, options.data, options.dataset, options.fields)
     everything = source.samples()
     samples = subset(everything, limited(options.limit, len(everything)), options.seed)
     pairs: Sequence[Sample] = []
-    if calibrated:
-        samples, pairs = draw_calibration(
-            source, everything, samples, options.calibration_samples, options.seed
-        )
-    elif spare:
-        count = options.calibration_samples
-        pairs = spare_pairs(source, everything, samples, count, options.seed)
+    if options.calibration_data and (calibrated or spare):
+        pairs = draw_mix(options.calibration_data, task, options.calibration_samples, options.seed)
+    elif calibrated or spare:
+        samples, pairs = _own_pairs(source, everything, samples, options, calibrated)
     digests = check_images((*samples, *pairs))
+    if pairs and not options.calibration_data and not source.has_training():
+        pairs = without_twins(pairs, samples, digests)
     check_apart(pairs, samples, digests)
     return DrawnData(
         everything,
-        samples,
+        _joined(samples, digests),
         pairs,
         fingerprint_samples(everything, samples, digests),
         fingerprint_samples(pairs, pairs, digests) if pairs else "",
     )
+
+
+def _own_pairs(
+    source: Source,
+    everything: Sequence[Sample],
+    samples: Sequence[Sample],
+    options: TaskOptions,
+    calibrated: bool,
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """The samples to score, and pairs from the same data."""
+    count, seed = options.calibration_samples, options.seed
+    if calibrated:
+        return draw_calibration(source, everything, samples, count, seed)
+    return samples, spare_pairs(source, everything, samples, count, seed)
+
+
+def _joined(samples: Sequence[Sample], digests: Mapping[ImageRef, str]) -> list[Sample]:
+    """The samples, with one image id for equal pictures that are cells of different rows.
+
+    A data set without ids of its pictures repeats them per question; intervals must resample
+    these questions together.
+    """
+    ids: dict[tuple[str, ...], str] = {}
+    result = []
+    for sample in samples:
+        if not any(isinstance(image, FileImage) for image in sample.images):
+            pictures = tuple(digests[image] for image in sample.images)
+            image_id = ids.setdefault(pictures, sample.image_id)
+            if image_id != sample.image_id:
+                sample = replace(sample, image_id=image_id)
+        result.append(sample)
+    return result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmq.contracts.images import ImageRef
+from mmq.contracts.images import FileImage, ImageRef
 from mmq.contracts.samples import Sample
 from mmq.errors import InputError
 
@@ -37,7 +37,8 @@ def check_images(samples: Iterable[Sample], quiet: bool = False) -> dict[ImageRe
     """
     users = sample_of_each(samples)
     digests: dict[ImageRef, str] = {}
-    ordered = sorted(users, key=lambda image: image.name)
+    # cells of tables in the order of their rows, which reads each file once
+    ordered = sorted(users, key=lambda image: image.name if isinstance(image, FileImage) else "")
     for image in tqdm(ordered, desc="check images", leave=False, disable=quiet):
         try:
             digests[image] = image.digest()

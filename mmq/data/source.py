@@ -56,6 +56,18 @@ class Source:
         self._check_ids(pairs)
         return pairs or None
 
+    def has_training(self) -> bool:
+        """Whether there is a training split."""
+        return self.reader.splits(self.root).calibration is not None
+
+    def training(self, count: int, seed: int) -> list[Sample]:
+        """`count` seeded samples of the training split, or of the only split."""
+        splits = self.reader.splits(self.root)
+        split = splits.calibration or splits.evaluation
+        samples = draw_pairs(self.reader, self.root, split, count, seed)
+        self._check_ids(samples)
+        return samples
+
     def _error(self, problem: str) -> InputError:
         return InputError(
             f"data: {self.name} in {str(self.root)!r} {problem} "
@@ -94,42 +106,82 @@ def _names(images: Images) -> str:
     return " + ".join(image.name for image in images)
 
 
-def find_source(task: str, data: str, dataset: str = "") -> Source:
-    """The plugin and folder for --data and --dataset; InputError that prints the layouts."""
-    if dataset:
-        reader = _reader(dataset)
-        if task not in reader.tasks:
-            fitting = ", ".join(name for name in dataset_readers(task))
-            raise InputError(
-                f"dataset: {dataset!r} does not support the task {task!r}; these do: {fitting}"
-            )
-        readers = {dataset: reader.for_task(task)}
-    else:
-        readers = dataset_readers(task)
+def find_source(task: str, data: str, dataset: str = "", fields: str = "") -> Source:
+    """The plugin and folder (or file) for --data, --dataset and --fields; InputError if none."""
+    readers = _candidates(task, dataset, fields)
     if data in readers and readers[data].bundled:
         return Source(data, readers[data], Path())
     root = Path(data)
-    layouts = "\n\n".join(
-        f"{name}:\n{reader.layout}" for name, reader in readers.items() if not reader.bundled
-    )
-    if not is_folder(root):
+    if not (is_folder(root) or _is_there(root)):
         bundled = ", ".join(name for name, reader in readers.items() if reader.bundled) or "none"
+        kind = "file" if root.suffix else "folder"
         raise InputError(
-            f"data: there is no folder {data!r}, and no bundled data set of that name for "
-            f"the task {task} (bundled: {bundled}). Expected layouts:\n\n{layouts}"
+            f"data: there is no {kind} {data!r}, and no bundled data set of that name for "
+            f"the task {task} (bundled: {bundled}). Expected layouts:\n\n{_layouts(readers)}"
         )
-    fitting_names = [name for name, reader in readers.items() if reader.recognizes(root)]
-    if len(fitting_names) > 1:
-        log.warning(
-            "data: %r can be read as %s; it is read as %s. Choose with --dataset.",
-            data, " or ".join(fitting_names), fitting_names[0],
-        )  # fmt: skip
-    if not (name := dataset or next(iter(fitting_names), "")):
+    if not (name := dataset or _recognized(task, root, readers)):
         raise InputError(
             f"data: {data!r} contains no data set for the task {task!r}. "
-            f"Expected layouts:\n\n{layouts}"
+            f"Expected layouts:\n\n{_layouts(readers)}"
         )
-    return Source(name, readers[name], root)
+    reader = readers[name].with_fields(fields) if fields else readers[name]
+    return Source(name, reader, root)
+
+
+def _candidates(task: str, dataset: str, fields: str) -> dict[str, Dataset]:
+    """The readers to choose from: the named one, those that read --fields, or all of the task."""
+    if not dataset:
+        readers = dataset_readers(task)
+        return {n: r for n, r in readers.items() if r.is_fallback} if fields else readers
+    reader = _reader(dataset)
+    if task not in reader.tasks:
+        fitting = ", ".join(name for name in dataset_readers(task))
+        raise InputError(
+            f"dataset: {dataset!r} does not support the task {task!r}; these do: {fitting}"
+        )
+    return {dataset: reader.for_task(task)}
+
+
+def _recognized(task: str, root: Path, readers: Mapping[str, Dataset]) -> str:
+    """The reader that recognizes the data, "" if none does.
+
+    InputError if one for other tasks does, and for this task, only a fallback.
+    """
+    names = [name for name, reader in readers.items() if reader.recognizes(root)]
+    fitting = [name for name in names if not readers[name].is_fallback]
+    if len(fitting) > 1:
+        log.warning(
+            "data: %r can be read as %s; it is read as %s. Choose with --dataset.",
+            str(root), " or ".join(fitting), fitting[0],
+        )  # fmt: skip
+    if not fitting and len(readers) > len(names):
+        _suggest_task(task, root, names)
+    return next(iter(fitting or names), "")
+
+
+def _suggest_task(task: str, root: Path, fallbacks: Sequence[str]) -> None:
+    """InputError if a reader for other tasks recognizes the data."""
+    for name, reader in dataset_readers().items():
+        if reader.is_fallback or task in reader.tasks or not reader.recognizes(root):
+            continue
+        anyway = f", or --dataset {fallbacks[0]} to read it as a table" if fallbacks else ""
+        raise InputError(
+            f"data: {str(root)!r} is {name}, which has no samples for the task {task!r}; pass "
+            f"--task {' or --task '.join(reader.tasks)}{anyway}"
+        )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a link in a loop, a name that is too long
+        return False
+
+
+def _layouts(readers: Mapping[str, Dataset]) -> str:
+    return "\n\n".join(
+        f"{name}:\n{reader.layout}" for name, reader in readers.items() if not reader.bundled
+    )
 
 
 def dataset_readers(task: str = "") -> dict[str, Dataset]:

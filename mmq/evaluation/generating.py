@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from mmq.contracts.evaluation import Evaluation
@@ -102,16 +103,36 @@ def generate_outputs(
         return outputs
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     requests = evaluator.requests(samples, protocol)
-    if [request.sample_id for request in requests] != [sample.id for sample in samples]:
-        raise ValueError(f"{type(evaluator).__name__}.requests: not one request per sample")
-    outputs = [one_line(text) for text in model.generate(requests, protocol.config, progress)]
-    if len(outputs) != len(samples):
+    counts = check_requests_per_sample(evaluator, samples, requests)
+    lines = [one_line(text) for text in model.generate(requests, protocol.config, progress)]
+    if len(lines) != len(requests):
         raise ValueError(
-            f"{type(model).__name__}.generate: {len(outputs)} outputs for {len(samples)} requests"
+            f"{type(model).__name__}.generate: {len(lines)} outputs for {len(requests)} requests"
         )
+    of_sample = iter(lines)
+    outputs = ["\n".join(islice(of_sample, count)) for count in counts]
     if saved is not None:
         saved.add(samples, outputs)
     return outputs
+
+
+def check_requests_per_sample(
+    evaluator: GeneratingEvaluator, samples: Sequence[Any], requests: Sequence[Request]
+) -> list[int]:
+    """The number of requests of each sample; ValueError if the requests are not these."""
+    counts = [evaluator.requests_per_sample(sample) for sample in samples]
+    starts = accumulate(counts, initial=0)
+    single = [
+        (sample.id, start)
+        for sample, count, start in zip(samples, counts, starts, strict=False)
+        if count == 1
+    ]
+    if sum(counts) != len(requests) or any(requests[k].sample_id != key for key, k in single):
+        raise ValueError(
+            f"{type(evaluator).__name__}.requests: not one request per sample, or as many as "
+            f"requests_per_sample"
+        )
+    return counts
 
 
 def evaluate(

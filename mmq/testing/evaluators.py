@@ -14,7 +14,13 @@ from mmq.contracts import Evaluation
 from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
 from mmq.data.source import find_source
 from mmq.errors import InputError
-from mmq.evaluation.generating import Task, calibration_pairs, evaluate, protocol_for
+from mmq.evaluation.generating import (
+    Task,
+    calibration_pairs,
+    check_requests_per_sample,
+    evaluate,
+    protocol_for,
+)
 from mmq.models.loading import LoadedModel, load_model
 
 SAMPLES = 12
@@ -84,7 +90,7 @@ class EvaluatorContract(ABC):
         with pytest.raises(InputError):
             self.make().check_samples((), ())
 
-    def test_there_is_one_request_per_sample_that_shows_its_pictures(self) -> None:
+    def test_each_sample_has_its_requests_which_show_its_pictures(self) -> None:
         evaluator = self.make()
         if not isinstance(evaluator, GeneratingEvaluator):
             pytest.skip("it ranks, so it requests nothing")
@@ -92,7 +98,8 @@ class EvaluatorContract(ABC):
         assert protocol is not None
         samples = self.samples()[:SAMPLES]
         requests = evaluator.requests(samples, protocol)
-        assert [request.sample_id for request in requests] == [sample.id for sample in samples]
+        counts = check_requests_per_sample(evaluator, samples, requests)
+        assert min(counts) >= 1
         assert all(request.images for request in requests)
 
     def test_calibration_pairs_are_one_per_sample_or_refused(self) -> None:

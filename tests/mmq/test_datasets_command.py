@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 
+import hub_files as hub
 import official_files as official
 import pytest
 
@@ -34,13 +35,13 @@ def test_data_sets_are_listed_where_they_are_found(tmp_path, call):
         tmp_path / "data" / "sets" / "gqa" / "questions1.2" / "train_balanced_questions.json"
     ).unlink()
     lines = {line.split()[0]: line.split() for line in call().splitlines() if line}
-    assert lines["vqav2"] == ["vqav2", "vqa", "data/vqa", "yes"]
-    assert lines["gqa"] == ["gqa", "gqa", "data/sets/gqa", "no"]
+    assert lines["vqav2"] == ["vqav2", "vqa,", "short-answer", "data/vqa", "yes"]
+    assert lines["gqa"] == ["gqa", "gqa,", "short-answer", "data/sets/gqa", "no"]
     assert lines["flickr30k"][-2:] == ["not", "found"]
     assert lines["scenes"][-1] == "(bundled)"
     assert "--layouts" in lines["Pass"]
     assert "flickr30k-images" in call("--layouts")
-    assert "train_balanced" not in call("--layouts")
+    assert "train_balanced_questions" not in call("--layouts")
 
 
 def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch):
@@ -68,6 +69,15 @@ def test_a_folder_inside_a_found_one_is_not_named_again(tmp_path, call):
     official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
     found = rows(call("--as-json"))["vqav2"]["found"]
     assert [each["folder"] for each in found] == ["data/vqa"]
+
+
+def test_tables_are_listed_unless_another_data_set_reads_them(tmp_path, call):
+    hub.chartqa(tmp_path / "data" / "charts")
+    (tmp_path / "data" / "mine").mkdir()
+    (tmp_path / "data" / "mine" / "photos.csv").write_text("image,question,answer\n")
+    found = rows(call("--as-json"))
+    assert [place["folder"] for place in found["table"]["found"]] == ["data/mine"]
+    assert [place["folder"] for place in found["chartqa"]["found"]] == ["data/charts"]
 
 
 def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):
@@ -101,7 +111,7 @@ def test_what_a_found_folder_lacks_is_named(tmp_path, call, empty):
     if empty:
         (root / "val2014").mkdir()
     (root / "v2_mscoco_val2014_annotations.json").unlink()
-    (line,) = [line for line in call().splitlines() if line.startswith("vqav2")]
+    (line,) = [line for line in call().splitlines() if line.startswith("vqav2 ")]
     assert line.endswith("yes             v2_mscoco_val2014_annotations.json, val2014/*.jpg")
 
 

@@ -21,7 +21,7 @@ FILES = {
 class Gqa(Dataset):
     """Questions with one answer and, if the file has them, their types."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("gqa",)
+    tasks: ClassVar[tuple[str, ...]] = ("gqa", "short-answer")
     layout: ClassVar[str] = (
         f"FOLDER/{FILES['testdev']}   (or in questions1.2/)\n"
         "FOLDER/images/n161313.jpg\n"

@@ -16,6 +16,8 @@ READERS = {
     "vqa": ("vqav2", "coco"),
     "gqa": ("gqa", "gqa"),
     "retrieval": ("flickr30k", "flickr30k"),
+    "short-answer": ("vqav2", "coco"),
+    "yes-no": ("vqav2", "coco"),
 }
 
 
@@ -41,12 +43,17 @@ class Scenes(Dataset):
     def read(self, root: Path, split: str) -> Iterator[Sample]:
         """What the task's official reader finds in the written folder."""
         reader, folder = self._reader()
-        yield from reader.read(folder, split)
+        yield from filter(self._fits, reader.read(folder, split))
 
     def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
         """The same, in the official reader's own way."""
         reader, folder = self._reader()
+        if self.task == "yes-no":  # the kind of a question is known after reading it
+            return choose(self.read(root, split))
         return reader.select(folder, split, choose)
+
+    def _fits(self, sample: Sample) -> bool:
+        return self.task != "yes-no" or getattr(sample, "answer_type", "") == "yes/no"
 
     def _reader(self) -> tuple[Dataset, Path]:
         folder = home() / "data" / f"scenes-{VERSION}"

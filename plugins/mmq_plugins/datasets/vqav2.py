@@ -27,7 +27,7 @@ ANNOTATION = {"question_id": IDENTIFIER, "answers": list, "answer_type": str}
 class VqaV2(Dataset):
     """Questions and answers of val2014."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("vqa",)
+    tasks: ClassVar[tuple[str, ...]] = ("vqa", "short-answer")
     layout: ClassVar[str] = (
         "FOLDER/v2_OpenEnded_mscoco_val2014_questions.json\n"
         "FOLDER/v2_mscoco_val2014_annotations.json\n"

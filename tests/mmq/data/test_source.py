@@ -68,13 +68,20 @@ def test_a_folder_that_several_data_sets_read_is_named_with_the_choice(tmp_path,
     assert not caplog.text
 
 
-@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop", "file"])
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop"])
 def test_what_is_no_folder_is_refused_by_its_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
-    Path("file").write_text("")
     with pytest.raises(InputError, match="data: there is no folder '"):
         find_source("captioning", name)
+
+
+def test_a_file_that_is_no_table_is_refused_with_the_layouts(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        InputError, match=r"(?s)contains no data set for the task.*\n\n.*FILE\.csv"
+    ):
+        find_source("captioning", str(tmp_path / "file"))
 
 
 def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):

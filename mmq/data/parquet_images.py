@@ -1,0 +1,158 @@
+"""Pictures in cells of parquet files, read when they are opened.
+
+A cell is read by streaming its row group's column up to its row, so memory stays bounded for row
+groups of any size, and pictures that are opened in the order of their rows are read once.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mmq.contracts.images import FileImage, ImageRef
+from mmq.data.text_images import decode_base64
+from mmq.errors import InputError
+from mmq.system.image_decoding import ImageFacts, decode_image, image_facts
+from mmq.system.regular_file import MIB, other_kind
+
+BATCH = 16  # rows that are in memory together
+CURSORS = 4  # columns that are read at the same time
+NO_INDEX = -1
+_lock = threading.Lock()
+
+
+@contextmanager
+def parquet_errors(role: str, name: str) -> Iterator[None]:
+    """InputError that names the file, or the picture, for whatever pyarrow raises."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, NotImplementedError) as error:  # ArrowException is one of these
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{role}: {name} cannot be read as parquet ({reason}); if it was downloaded, download "
+            f"it again"
+        ) from error
+
+
+def open_parquet(path: Path) -> Any:
+    """A pyarrow ParquetFile; InputError if the path is not a parquet file."""
+    try:
+        kind = other_kind(path)
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"data: {path} cannot be read ({error.strerror})") from error
+    if kind:
+        raise InputError(f"data: {path} is {kind}; give a parquet file")
+    return _opened(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _opened(path: Path, modified: int, size: int) -> Any:
+    from pyarrow import parquet
+
+    with parquet_errors("data", str(path)):
+        # a buffer: otherwise, a whole column chunk would be in memory
+        return parquet.ParquetFile(path, buffer_size=MIB, pre_buffer=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetImage(ImageRef):
+    """A picture in a cell: the bytes of a file, alone or with its path, or a list of such cells.
+
+    row: in its row group. index: in the cell's list, or NO_INDEX.
+    """
+
+    path: Path
+    group: int
+    row: int
+    column: str
+    name: str = field(compare=False, repr=False)
+    index: int = NO_INDEX
+
+    def open(self) -> Image.Image:
+        """The picture as 8-bit RGB."""
+        content = self._content()
+        return (
+            content.open() if isinstance(content, FileImage) else decode_image(self.name, content)
+        )
+
+    def digest(self) -> str:
+        """A hash of the content; computed once until the file changes."""
+        return self._facts().digest
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self._facts().size
+
+    def _facts(self) -> ImageFacts:
+        try:
+            stat = self.path.stat()
+        except OSError as error:
+            raise InputError(f"image: {self.name} cannot be read ({error.strerror})") from error
+        return _cell_facts(self, stat.st_mtime_ns, stat.st_size)
+
+    def _content(self) -> "bytes | FileImage":
+        with _lock, parquet_errors("image", self.name):
+            cell = _cell(self.path, self.group, self.row, self.column)
+        if self.index != NO_INDEX:
+            cell = cell[self.index] if cell and self.index < len(cell) else None
+        given = cell.get("path") if isinstance(cell, dict) else None
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if content is None and given:
+            return FileImage(self.path.parent / given)
+        if isinstance(content, str) and content:
+            return decode_base64(self.name, content)
+        if not isinstance(content, bytes) or not content:
+            raise InputError(f"image: {self.name} is empty; remove the row or add its picture")
+        return content
+
+
+@cache
+def _cell_facts(image: ParquetImage, modified: int, size: int) -> ImageFacts:
+    content = image._content()
+    if isinstance(content, FileImage):
+        return ImageFacts(content.digest(), content.size())
+    return image_facts(image.name, content)
+
+
+class _Cursor:
+    """Reads a column of a row group forward, a few rows at a time."""
+
+    def __init__(self, path: Path, group: int, column: str) -> None:
+        file = open_parquet(path)
+        self.batches = file.iter_batches(
+            batch_size=BATCH, row_groups=[group], columns=[column], use_threads=False
+        )
+        self.start, self.cells = 0, None
+
+    def cell(self, row: int) -> Any:
+        """The value in this row, which is not before the batch that was read last."""
+        while self.cells is None or row >= self.start + len(self.cells):
+            self.start += 0 if self.cells is None else len(self.cells)
+            batch = next(self.batches, None)
+            if batch is None:
+                raise ValueError(f"the row group ends before row {row}")
+            self.cells = batch.column(0)
+        return self.cells[row - self.start].as_py()
+
+
+_cursors: dict[tuple[Path, int, str], _Cursor] = {}  # the least recently used comes first
+
+
+def _cell(path: Path, group: int, row: int, column: str) -> Any:
+    key = (path, group, column)
+    cursor = _cursors.pop(key, None)
+    if cursor is None or row < cursor.start:
+        cursor = _Cursor(path, group, column)
+    value = cursor.cell(row)
+    _cursors[key] = cursor  # only after success: a failed one would continue behind the damage
+    while len(_cursors) > CURSORS:
+        del _cursors[next(iter(_cursors))]
+    return value

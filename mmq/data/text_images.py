@@ -1,0 +1,146 @@
+"""Pictures that are written as base64 in a text file, read when they are opened."""
+
+import base64
+import binascii
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from mmq.contracts.images import ImageRef
+from mmq.errors import InputError
+from mmq.system.image_decoding import ImageFacts, decode_image, image_facts
+from mmq.system.regular_file import MIB, open_regular
+
+# how the base64 of a JPEG, PNG, GIF, WebP, TIFF and BMP file begins
+STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0AK", "Qk")
+FEWEST = 64  # characters of a picture; anything shorter is a name
+ALPHABET = re.compile(r"[A-Za-z0-9+/=\r\n]{256}")
+CELL_LIMIT = 512 * MIB
+DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
+
+
+def is_encoded(text: str) -> bool:
+    """Whether a text is a data URI, or the base64 of a picture, rather than a path."""
+    if text[:5] == "data:":
+        return True
+    if len(text) < FEWEST or "." in text[:256] or "\\" in text[:256]:
+        return False
+    return text.startswith(STARTS) or ALPHABET.match(text) is not None
+
+
+def decode_base64(name: str, text: str) -> bytes:
+    """The file content of a base64 text or a data URI; InputError if it is neither."""
+    if text[:5] == "data:":
+        match = DATA_URI.match(text)
+        if match is None:
+            raise InputError(f"image: {name}: {text[:40]!r}... is not data:image/...;base64,...")
+        text = text[match.end() :]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"image: {name} is not valid base64 ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TextImage(ImageRef):
+    """A picture in a record of a CSV or JSON Lines file.
+
+    offset: where the record starts, in bytes. delimiter: of a CSV file; "" for JSON Lines. column:
+    its number in a CSV file, or its key. index: in a list of pictures, or -1.
+    """
+
+    path: Path
+    offset: int
+    delimiter: str
+    column: int | str
+    name: str = field(compare=False, repr=False)
+    index: int = -1
+
+    def open(self) -> Image.Image:
+        """The picture as 8-bit RGB."""
+        return decode_image(self.name, self._content())
+
+    def digest(self) -> str:
+        """A hash of the content; computed once until the file changes."""
+        return self._facts().digest
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self._facts().size
+
+    def _facts(self) -> ImageFacts:
+        try:
+            stat = self.path.stat()
+        except OSError as error:
+            raise InputError(f"image: {self.name} cannot be read ({error.strerror})") from error
+        return _facts(self, stat.st_mtime_ns, stat.st_size)
+
+    def _content(self) -> bytes:
+        with open_text(self.path) as file:
+            file.seek(self.offset)
+            try:
+                value = self._cell(file)
+            except (csv.Error, ValueError, LookupError, StopIteration) as error:
+                raise InputError(
+                    f"image: {self.name} is not there any more: {self.path} has changed"
+                ) from error
+        return decode_base64(self.name, value)
+
+    def _cell(self, file: BinaryIO) -> str:
+        if self.delimiter:
+            csv.field_size_limit(CELL_LIMIT)
+            lines = (decode_line(line) for line in file)
+            cell: Any = next(csv.reader(lines, delimiter=self.delimiter))[int(self.column)]
+        else:
+            cell = json.loads(decode_line(file.readline()))[self.column]
+        text: str = (cell if self.index < 0 else cell[self.index]).strip()
+        return text
+
+
+@cache
+def _facts(image: TextImage, modified: int, size: int) -> ImageFacts:
+    return image_facts(image.name, image._content())
+
+
+def decode_line(line: bytes) -> str:
+    """The text of a line: UTF-8, or else Windows-1252."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("cp1252")
+
+
+def open_text(path: Path) -> BinaryIO:
+    """A text file for reading bytes, without a byte order mark; UTF-16 as UTF-8.
+
+    InputError if it is not a regular file.
+    """
+    with open_regular(path, "data") as file:
+        start = file.read(4)
+        if start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            again = open(path, "rb")  # noqa: SIM115 - the caller closes it
+            again.seek(3 if start[:3] == b"\xef\xbb\xbf" else 0)
+            return again
+        try:
+            text = (start + file.read()).decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise InputError(f"data: {path} is damaged UTF-16 text; save it as UTF-8") from error
+    return io.BytesIO(text.encode())
+
+
+def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset and content of each line."""
+    number = 0
+    offset = file.tell()
+    while line := file.readline():
+        number += 1
+        yield number, offset, line
+        offset += len(line)

@@ -1,0 +1,99 @@
+"""What a cell of a table means: answers, options, and the letter of the right option."""
+
+import ast
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mmq.errors import InputError
+from mmq_plugins.datasets.records import as_text, shown
+
+MISSING = {
+    "", "nan", "null", "nat", "<na>", "#n/a", "#value!", "#ref!", "#div/0!", "#name?", "#num!",
+}  # fmt: skip
+LIST = re.compile(r"""\[\s*(?:['"].*['"]|[-+\d.,\s]*)\s*,?\s*\]""", re.DOTALL)
+UNCLOSED = re.compile(r"""\[\s*['"]""")
+NUMPY = re.compile(r"""['"]\s+['"]""")
+DECIMAL = re.compile(r"[-+]?\d+,\d+ ?%?")
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty, or what a spreadsheet or pandas writes for a missing value."""
+    return not isinstance(value, (list, dict)) and as_text(value).lower() in MISSING
+
+
+def texts(value: Any, place: str) -> tuple[str, ...]:
+    """The texts of a cell: one, or those of a list, also if it is written as a text.
+
+    >>> texts("['red', 'crimson']", ""), texts("red", ""), texts([{"answer": 3.0}], "")
+    (('red', 'crimson'), ('red',), ('3',))
+    """
+    if isinstance(value, str):
+        value = _listed(value.strip(), place)
+    if isinstance(value, dict):
+        value = [value]
+    result = []
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        plain = item.get("answer") if type(item) is dict else item
+        if isinstance(plain, (list, dict)):
+            raise InputError(f"data: {place}: {shown(plain)} is not a text or a number")
+        result.append(sys.intern(as_text(plain)))  # a million answers are a few thousand texts
+    return tuple(result)
+
+
+def _listed(text: str, place: str) -> Any:
+    """The list that a text spells in Python or JSON; other texts are unchanged."""
+    if LIST.fullmatch(text):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise InputError(f"data: {place}: {shown(text)} is not a valid list") from error
+        if NUMPY.search(text) and len(value) == 1:
+            raise InputError(
+                f"data: {place}: {shown(text)} is a NumPy array, whose texts cannot be told "
+                f"apart; write a list with commas"
+            )
+        return value
+    if UNCLOSED.match(text):
+        raise InputError(f"data: {place}: {shown(text)} is not a valid list; close it with ']")
+    return text
+
+
+def decimal_point(text: str) -> str:
+    """A number with a decimal point instead of a comma; other texts are unchanged.
+
+    >>> decimal_point("3,5"), decimal_point("red, blue")
+    ('3.5', 'red, blue')
+    """
+    return text.replace(",", ".") if DECIMAL.fullmatch(text) else text
+
+
+def is_decimal(text: str) -> bool:
+    """Whether a text is a number with a decimal comma for certain: 1,234 may mean 1234."""
+    return DECIMAL.fullmatch(text) is not None and THOUSANDS.fullmatch(text) is None
+
+
+def right_letter(answer: str, options: Sequence[str], place: str) -> str:
+    """The letter of the right option, given as a letter, in brackets or not, or as its text.
+
+    InputError for anything else: a number may count from 0 or from 1.
+    """
+    letters = [chr(ord("A") + k) for k in range(len(options))]
+    same = [k for k, option in enumerate(options) if _folded(option) == _folded(answer)]
+    if len(same) == 1:
+        return letters[same[0]]
+    match = LETTER.fullmatch(answer)
+    if match and match[1].upper() in letters:
+        return match[1].upper()
+    hint = "; a number may count from 0 or from 1" if answer.isdecimal() else ""
+    raise InputError(
+        f"data: {place}: the answer {shown(answer)} is not a letter from A to {letters[-1]}, and "
+        f"not the text of one option{hint}; write the letter"
+    )
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())

@@ -1,0 +1,308 @@
+"""Rows of a table become samples of a task; rows that do not fit are reported together."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmq.contracts import (
+    CaptionSample,
+    ChoiceSample,
+    FileImage,
+    ImageRef,
+    QuestionSample,
+    Sample,
+    ShortAnswerSample,
+)
+from mmq.errors import InputError
+from mmq_plugins.datasets.cells import (
+    decimal_point,
+    is_decimal,
+    is_missing,
+    right_letter,
+    texts,
+)
+from mmq_plugins.datasets.records import Record, TableFile, as_text, shown
+from mmq_plugins.datasets.table_fields import Fields
+from mmq_plugins.datasets.table_pictures import PictureFolder
+
+log = logging.getLogger(__name__)
+FIRST = 3  # rows that an error names
+Images = tuple[ImageRef, ...]
+CAPTIONS = ("captioning", "retrieval")
+OPEN = "open"  # MMMU's type of questions without options
+_reported: set[tuple[str, str]] = set()
+
+
+@dataclass(slots=True)
+class Problem:
+    """Rows with the same problem."""
+
+    what: str
+    advice: str
+    places: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, place: str) -> None:
+        """Count a row."""
+        self.count += 1
+        if len(self.places) < FIRST:
+            self.places.append(place)
+
+
+class TableSamples:
+    """The samples of one table for a task.
+
+    metric and rule: how the data set's authors score, see ShortAnswerSample and ChoiceSample.
+    """
+
+    def __init__(
+        self, table: TableFile, fields: Fields, task: str, metric: str = "", rule: str = ""
+    ) -> None:
+        self.table, self.fields, self.task = table, fields, task
+        self.metric, self.rule = metric, rule
+        self.columns = tuple(dict.fromkeys(c for named in fields.values() for c in named))
+        self.pictures = PictureFolder(table.path.parent)
+        self.problems: dict[str, Problem] = {}
+        self.decimal_commas = False
+        self._ids: dict[str, str] = {}  # places
+        self._by_image_id: dict[str, Images] = {}
+        self._by_row: dict[str, Images] | None = None
+        self._owners: dict[Images, str] = {}  # the row that has a picture first
+
+    def __iter__(self) -> Iterator[Sample]:
+        """One sample per row, or per picture for captions."""
+        self.decimal_commas = self._uses_decimal_commas()
+        total = 0
+        captions: dict[str, CaptionSample] = {}
+        for number, record in enumerate(self.table.records(self.columns, self.fields["image"]), 1):
+            total = number
+            key = self._id(record, number)
+            images = self._images(record, key)
+            if images is None:
+                continue
+            image_id = self._image_id(record, key, images)
+            images = self._shared(image_id, images)
+            if self.task in CAPTIONS:
+                self._add_caption(captions, record, image_id, images)
+            elif sample := self._question(record, key, image_id, images):
+                yield sample
+        self._refuse(total)
+        self.pictures.report()
+        yield from captions.values()
+
+    # the sample's parts
+
+    def _id(self, record: Record, number: int) -> str:
+        key = as_text(self._value(record, "id")) or str(number)
+        if self.task not in CAPTIONS and self._ids.setdefault(key, record.place) != record.place:
+            raise InputError(
+                f"data: {self.table.path}: {self._ids[key]} and {record.place} have the same id "
+                f"{key!r} ({self.fields['id'][0]}); give every row its own, or rename the column "
+                f"to number the rows"
+            )
+        return key
+
+    def _images(self, record: Record, key: str) -> Images | None:
+        """The pictures of a row; None, and a noted problem, if there is none."""
+        cells = [record.values[column] for column in self.fields["image"]]
+        flat: list[Any] = []
+        for cell in cells:
+            flat += texts(cell, self._place(record)) if _spells_list(cell) else _as_list(cell)
+        refs: list[ImageRef] = []
+        for value in flat:
+            if isinstance(value, ImageRef):
+                refs.append(value)
+            elif not is_missing(value):
+                picture = self._named(str(value), key)
+                if picture is None:
+                    self._note("picture", f"{record.place} ({shown(value)})")
+                    return None
+                refs += picture
+        if not refs:
+            self._note("no picture", record.place)
+            return None
+        return tuple(refs)
+
+    def _named(self, value: str, key: str) -> Sequence[ImageRef] | None:
+        """The picture with this name, or that of the row with this id."""
+        try:
+            picture = self.pictures.picture(value)
+        except InputError as error:
+            raise InputError(f"{error}; it is in the row with the id {key}") from error
+        if picture is not None:
+            return (picture,)
+        if self._by_row is None:  # VLMEvalKit: later questions name the row with their picture
+            columns = [*self.fields["image"], *self.fields.get("id", ())]
+            self._by_row = {
+                as_text(self._value(record, "id")): (cell,)
+                for record in (
+                    self.table.records(columns, columns[:1]) if "id" in self.fields else ()
+                )
+                if isinstance(cell := record.values[self.fields["image"][0]], ImageRef)
+            }
+        return self._by_row.get(value)
+
+    def _image_id(self, record: Record, key: str, images: Images) -> str:
+        """The given id, the picture's path from the table's folder, or the row's id."""
+        if given := as_text(self._value(record, "image_id")):
+            return given
+        folder = self.table.path.parent
+        names = [
+            str(image.path.relative_to(folder) if folder in image.path.parents else image.path)
+            for image in images
+            if isinstance(image, FileImage)
+        ]
+        if len(names) == len(images):
+            return " + ".join(names)
+        return self._owners.setdefault(images, key)
+
+    def _shared(self, image_id: str, images: Images) -> Images:
+        """The cells of the first row with this id: hub copies repeat a picture per question."""
+        if any(isinstance(image, FileImage) for image in images):
+            return images
+        return self._by_image_id.setdefault(image_id, images)
+
+    def _question(
+        self, record: Record, key: str, image_id: str, images: Images
+    ) -> QuestionSample | None:
+        """The sample; None, and a noted problem, if the question or the answer is missing."""
+        question, given = self._value(record, "question"), self._cells(record, "answers")
+        if is_missing(question):
+            self._note("question", record.place)
+            return None
+        place = self._place(record)
+        answers = tuple(text for cell in given if not is_missing(cell)
+                        for text in texts(cell, place))  # fmt: skip
+        if not any(answers):
+            self._note("answer", record.place)
+            return None
+        if self.decimal_commas:
+            answers = tuple(map(decimal_point, answers))
+        hint = self._value(record, "hint")
+        text = as_text(question) if is_missing(hint) else f"{as_text(hint)}\n{as_text(question)}"
+        kind = as_text(self._value(record, "type"))
+        if self.task == "choice":
+            return self._choice(record, (key, image_id, images, text), answers, kind)
+        if self.metric:
+            return ShortAnswerSample(key, image_id, images, text, answers, kind, (), self.metric)
+        return QuestionSample(key, image_id, images, text, answers, kind)
+
+    def _choice(
+        self, record: Record, start: tuple[str, str, Images, str], answers: tuple[str, ...],
+        kind: str,
+    ) -> ChoiceSample | None:  # fmt: skip
+        if kind == OPEN:
+            return ChoiceSample(*start, answers, kind, (), (), False, self.rule)
+        place = self._place(record)
+        cells = self._cells(record, "options")
+        options = [text for cell in cells for text in
+                   (texts(cell, place) if not is_missing(cell) else ("",))]  # fmt: skip
+        while options and not options[-1]:
+            options.pop()
+        if len(options) < 2 or not all(options):
+            self._note("options", record.place)
+            return None
+        letters = tuple(right_letter(answer, options, place) for answer in answers)
+        return ChoiceSample(*start, letters, kind, (), tuple(options), False, self.rule)
+
+    def _add_caption(
+        self, captions: dict[str, CaptionSample], record: Record, image_id: str, images: Images
+    ) -> None:
+        given = self._cells(record, "captions")
+        new = tuple(text for cell in given if not is_missing(cell)
+                    for text in texts(cell, self._place(record)))  # fmt: skip
+        if not any(new):
+            self._note("caption", record.place)
+            return
+        old = captions.get(image_id)
+        if old is not None and old.images != images:
+            raise InputError(
+                f"data: {self.table.path}: {record.place} has another picture with the id "
+                f"{image_id} than a row before; correct the table"
+            )
+        references = new if old is None else old.references + new
+        captions[image_id] = CaptionSample(image_id, image_id, images, references)
+
+    # cells and problems
+
+    def _cells(self, record: Record, name: str) -> list[Any]:
+        return [record.values[column] for column in self.fields.get(name, ())]
+
+    def _value(self, record: Record, name: str) -> Any:
+        named = self.fields.get(name)
+        return record.values[named[0]] if named else None
+
+    def _place(self, record: Record) -> str:
+        return f"{self.table.path}: {record.place}"
+
+    def _note(self, kind: str, place: str) -> None:
+        what, advice = PROBLEMS[kind]
+        self.problems.setdefault(kind, Problem(what, advice)).add(place)
+
+    def _refuse(self, total: int) -> None:
+        """InputError for the rows that do not fit, all of them counted."""
+        if not total:
+            raise InputError(f"data: {self.table.path} has no rows below its header")
+        lines = [
+            f"data: {self.table.path}: {problem.count} of {total} rows {problem.what}: "
+            f"{'; '.join(problem.places)}{', ...' if problem.count > FIRST else ''}. "
+            f"{problem.advice}"
+            for problem in self.problems.values()
+        ]
+        if lines:
+            raise InputError("\n".join(lines))
+
+    def _uses_decimal_commas(self) -> bool:
+        """Whether answers have decimal commas, which is reported; not in a file with commas."""
+        columns = self.fields.get("answers", ())
+        if not self.table.decimal_commas or not columns:
+            return False
+        answers = [
+            as_text(record.values[column])
+            for record in self.table.records(columns)
+            for column in columns
+        ]
+        decimals = [text for text in answers if is_decimal(text)]
+        doubtful = [text for text in answers if decimal_point(text) != text]
+        if decimals:
+            _report(
+                self.table.path,
+                f"{len(doubtful)} answers with decimal commas are read with points, e.g. "
+                f"{decimals[0]} as {decimal_point(decimals[0])}",
+            )
+        elif doubtful:
+            _report(self.table.path, f"answers such as {doubtful[0]} are not changed: the comma "
+                                     f"may separate thousands")  # fmt: skip
+        return bool(decimals)
+
+
+PROBLEMS: Mapping[str, tuple[str, str]] = {
+    "picture": (
+        "name a picture that is not there",
+        "Write paths relative to the table's folder, or absolute ones.",
+    ),
+    "no picture": ("have no picture", "Fill in the cells or remove the rows."),
+    "question": ("have no question", "Fill in the cells or remove the rows."),
+    "answer": (
+        "have no answer",
+        "Fill in the cells, remove the rows, or choose a split with answers.",
+    ),
+    "options": ("have fewer than two options, or a gap between them", "Correct or remove them."),
+    "caption": ("have no caption", "Fill in the cells or remove the rows."),
+}
+
+
+def _report(path: Any, text: str) -> None:
+    """Warn once per process."""
+    if (str(path), text) not in _reported:
+        _reported.add((str(path), text))
+        log.warning("data: %s: %s", path, text)
+
+
+def _spells_list(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.startswith(("['", '["'))
+
+
+def _as_list(cell: Any) -> Sequence[Any]:
+    return cell if isinstance(cell, (list, tuple)) else (cell,)

@@ -1,0 +1,70 @@
+"""The first sheet of an Excel workbook."""
+
+import logging
+from collections.abc import Collection, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mmq.errors import InputError
+from mmq_plugins.datasets.csv_files import column_names
+from mmq_plugins.datasets.records import Record, as_text
+
+log = logging.getLogger(__name__)
+_reported: set[Path] = set()
+
+
+class XlsxFile:
+    """Its rows as text, with formulas replaced by the values that Excel saved."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.decimal_commas = path, False
+        header = next(self._rows(), (0, []))[1]
+        if not any(header):
+            raise InputError(f"data: {path}: the first row of its first sheet is empty; put the "
+                             f"names of the columns there")  # fmt: skip
+        self.columns = column_names(header, path)
+
+    def records(
+        self, columns: Collection[str], pictures: Collection[str] = ()
+    ) -> Iterator[Record]:
+        """Every row that is not blank."""
+        indices = {name: self.columns.index(name) for name in columns}
+        rows = self._rows()
+        next(rows)
+        for number, row in rows:
+            if any(row):
+                padded = row + [""] * (len(self.columns) - len(row))
+                yield Record(f"row {number}", {name: padded[k] for name, k in indices.items()})
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        book = self._book()
+        sheets = book.sheetnames
+        if len(sheets) > 1 and self.path not in _reported:
+            _reported.add(self.path)
+            log.warning(
+                "data: %s has %d sheets; only the first, %r, is read",
+                self.path, len(sheets), sheets[0],
+            )  # fmt: skip
+        for number, row in enumerate(book[sheets[0]].iter_rows(values_only=True), 1):
+            yield number, [_cell(value) for value in row]
+
+    def _book(self) -> Any:
+        try:
+            from openpyxl import load_workbook
+        except ImportError as error:
+            raise InputError(
+                f"data: reading {self.path.name} needs openpyxl; install it (pip install "
+                f"openpyxl), or save the sheet as CSV"
+            ) from error
+        try:
+            return load_workbook(self.path, read_only=True, data_only=True)
+        except Exception as error:  # a damaged workbook can raise anything
+            raise InputError(
+                f"data: {self.path} is not a readable Excel workbook ({error}); save the sheet as "
+                f"CSV"
+            ) from error
+
+
+def _cell(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date) else as_text(value)
