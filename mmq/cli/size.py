@@ -16,7 +16,7 @@ from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import Target
 from mmq.errors import InputError
-from mmq.export.session import source_folder
+from mmq.export.side_files import source_folder
 from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
 from mmq.export.support import supported_widths
 from mmq.export.targets import build_target, split_options

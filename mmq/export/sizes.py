@@ -10,8 +10,8 @@ from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.report import QuantReport
 from mmq.contracts.target import ExportSource, Target, WeightSpec
 from mmq.errors import InputError
-from mmq.export.layers import Checkpoint
 from mmq.export.plan import promised_bytes
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.weight_specs import planned_specs
 from mmq.models.skeleton import Skeleton
 
@@ -45,7 +45,7 @@ class TargetSizes:
     target: Target
     quantizer: Quantizer
     source: ExportSource
-    checkpoint: Checkpoint
+    checkpoint: SourceCheckpoint
     sums: PartSums
     _exact: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -64,7 +64,7 @@ class TargetSizes:
 
         widths: by part of the search.
         """
-        checkpoint = Checkpoint.open(folder, skeleton)
+        checkpoint = SourceCheckpoint.open(folder, skeleton)
         source = ExportSource(folder, skeleton, dtype, {}, checkpoint.names)
         plain = cls(target_name, target, quantizer, source, checkpoint, PartSums(0, {}))
         widest = {

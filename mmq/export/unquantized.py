@@ -12,9 +12,9 @@ from mmq.contracts import options as plugin_options
 from mmq.contracts.target import ExportSource, Target
 from mmq.errors import InputError
 from mmq.export.facts import read_facts, write_facts
-from mmq.export.layers import Checkpoint
 from mmq.export.measure import ExportedModel
 from mmq.export.side_files import source_folder
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.targets import build_target
 from mmq.models.loading import fingerprint, locate, read_config
 from mmq.models.skeleton import skeleton
@@ -57,7 +57,7 @@ def _unchanged_source(facts: Mapping[str, Any]) -> Path:
 def _write(target: Target, source: Path, facts: Mapping[str, Any], folder: Path) -> None:
     """Write the folder: it appears whole, or not at all."""
     outline = skeleton(str(source))
-    names = Checkpoint.open(source, outline).names
+    names = SourceCheckpoint.open(source, outline).names
     folder.parent.mkdir(parents=True, exist_ok=True)
     with naming(folder), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         partial = Path(scratch) / folder.name

@@ -17,7 +17,7 @@ from mmq.contracts.target import Target
 from mmq.errors import InputError, unknown
 from mmq.evaluation.generating import calibration_pairs
 from mmq.export.latency import REQUESTS, Confirmed, Latencies, Workload
-from mmq.export.session import source_folder
+from mmq.export.side_files import source_folder
 from mmq.export.sizes import BYTES_PER_GIB, PartSums, TargetSizes
 from mmq.export.support import Support, supported_widths
 from mmq.export.targets import build_target, split_options

@@ -14,7 +14,7 @@ from mmq.contracts.timing import AnswerTiming
 from mmq.contracts.vlm import Request
 from mmq.errors import InputError
 from mmq.export.latency import Latencies, Workload
-from mmq.export.session import source_folder
+from mmq.export.side_files import source_folder
 from mmq.export.sizes import TargetSizes
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton

@@ -11,7 +11,7 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.allocation.parts import names
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.errors import InputError
-from mmq.export.session import source_folder
+from mmq.export.side_files import source_folder
 from mmq.export.sizes import TargetSizes
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
