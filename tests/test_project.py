@@ -20,10 +20,10 @@ from mmq.cli.analyze import AnalyzeOptions
 from mmq.cli.curves import CurvesOptions
 from mmq.cli.export import ExportOptions
 from mmq.cli.import_results import ImportOptions
-from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
 from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
 from mmq.cli.trial import BaselineOptions, TrialOptions
+from mmq.config import flag
 from mmq.contracts import registry
 from mmq.studies.quantizer_study import QuantizerStudyOptions
 

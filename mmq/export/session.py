@@ -20,7 +20,6 @@ from mmq.export.verify import Proof, first_samples, prove_bytes, prove_outputs, 
 from mmq.models.loading import locate
 from mmq.models.transformers_loading import downloaded
 from mmq.prepare import Prepared
-from mmq.system.home import home
 from mmq.system.memory import trim
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ class ExportSession:
             source_folder(eval_spec.model),
             eval_spec,
         )
-        return cls(prepared, plan, prepared.artifacts(Store(home() / "store")))
+        return cls(prepared, plan, prepared.artifacts(Store.open()))
 
     def run(
         self, out: Path, verify_samples: int, scores: Mapping[str, Metric] | None = None
