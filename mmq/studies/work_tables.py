@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    inspect,
     or_,
     select,
 )
@@ -84,8 +85,16 @@ def present_workers(database: Database, study: str) -> list[PresentWorker]:
             for row in rows
         ]  # fmt: skip
 
-    database.run(METADATA.create_all)
+    if not _has_tables(database):
+        return []
     return [each for each in database.run(read) if not each.is_gone]
+
+
+def _has_tables(database: Database) -> bool:
+    """Whether any study shared work: reading creates nothing."""
+    if database.file is not None and not database.file.is_file():
+        return False
+    return database.run(lambda connection: inspect(connection).has_table(WORK.name))
 
 
 def planned_studies(database: Database) -> dict[str, str]:
@@ -102,5 +111,4 @@ def planned_studies(database: Database) -> dict[str, str]:
             for name, states in counts.items()
         }
 
-    database.run(METADATA.create_all)
-    return database.run(read)
+    return database.run(read) if _has_tables(database) else {}

@@ -17,7 +17,7 @@ from mmq.config import option
 from mmq.errors import InputError, unknown
 from mmq.studies.front import front_text
 from mmq.studies.work_tables import planned_studies, present_workers
-from mmq.system.database import GRACE
+from mmq.system.database import GRACE, Database
 from mmq.system.home import home
 from mmq.tracking import browse_lines
 from mmq_search.deadline import in_words
@@ -45,19 +45,19 @@ def status(options: StatusOptions, plugin_options: dict[str, str], name: str | N
     """
     if plugin_options:
         raise unknown("option", next(iter(plugin_options)), ["study"])
+    database = Database(home())
+    planned, wanted = planned_studies(database), name or options.study
+    if wanted in planned:
+        click.echo(f"Study {wanted}: {planned[wanted]}\n{at_work(database, wanted)}")
+        return
     storage = Storage(home(), reading=True)
-    searches, planned = get_all_study_names(storage.optuna), planned_studies(storage.database)
-    names = sorted({*searches, *planned})
-    wanted = name or options.study or (names[0] if len(names) == 1 else "")
+    names = sorted({*get_all_study_names(storage.optuna), *planned})
+    wanted = wanted or (names[0] if len(names) == 1 else "")
     if not wanted and names:
         raise InputError(f"study: there are several; choose from {', '.join(names)}")
-    if wanted in planned and wanted not in searches:
-        click.echo(f"Study {wanted}: {planned[wanted]}")
-        click.echo(at_work(storage, wanted))
-        return
     study = StudyReader(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
-    click.echo(at_work(storage, study.name, trials_by_owner(study)))
+    click.echo(at_work(database, study.name, trials_by_owner(study)))
     if points := study.points():
         headlines = "\n".join(study.headlines())
         click.echo(f"\n{front_text(points, study.score_name)}\n\n{headlines}")
@@ -69,10 +69,10 @@ def status(options: StatusOptions, plugin_options: dict[str, str], name: str | N
         click.echo(f"\n{waiting}")
 
 
-def at_work(storage: Storage, name: str, trials: Mapping[str, str] | None = None) -> str:
+def at_work(database: Database, name: str, trials: Mapping[str, str] | None = None) -> str:
     """One line per process at work: where it runs, since when, and on what."""
     lines = []
-    for each in present_workers(storage.database, name):
+    for each in present_workers(database, name):
         label = f"worker {each.number}" if each.number else "command"
         since = datetime.fromtimestamp(each.since).strftime("%Y-%m-%d %H:%M")
         unit = each.unit or (trials or {}).get(each.owner, "")

@@ -150,7 +150,8 @@ class RayWorkers(Workers):
         for k, actor in enumerate(self.actors):
             if self._states[k].code is None and k not in self._pending:
                 self._pending[k] = actor.report.remote(self._printed[k])
-        pending = list(self._pending.values())
+        if not (pending := list(self._pending.values())):
+            return list(self._states)
         ready, _ = self.ray.wait(pending, num_returns=len(pending), timeout=0.2)
         for k, reference in list(self._pending.items()):
             if reference in ready:
@@ -168,11 +169,13 @@ class RayWorkers(Workers):
         before = self._states[k].since
         if before is not None and since != before:
             self.output(number, f"Ray has restarted it on {place}")
-            self._printed[k] = 0  # of the new process, which the next report starts from
-            lines = []
+            self._printed[k] = 0  # the next report has the output of the new process
+            return WorkerState(number, place, since)
         for line in lines:
             self.output(number, line)
         self._printed[k] += len(lines)
+        if code is not None:
+            self.ray.kill(self.actors[k])  # its node has room for another worker
         return WorkerState(number, place, since, code)
 
     def stop(self) -> None:
@@ -185,8 +188,9 @@ class RayWorkers(Workers):
         stops = [actor.stop.remote() for actor in running]
         if stops:
             self.ray.wait(stops, num_returns=len(stops), timeout=END_TIMEOUT)
-        for actor in self.actors:
-            self.ray.kill(actor)
+        for actor, state in zip(self.actors, self._states, strict=True):
+            if state.code is None:
+                self.ray.kill(actor)
         self._states = [
             state
             if state.code is not None
