@@ -72,6 +72,7 @@ SLOW = (
     "search/test_study.py",
     "search/test_tables.py",
     "test_benchmarks.py",
+    "test_examples.py",
     "test_mlproject.py",
     "test_project.py",
     "test_readme.py",
