@@ -20,6 +20,7 @@ SLOW = (
     "mmq/quantization/test_sequential.py",
     "mmq/studies/test_sensitivity.py",
     "mmq/studies/test_sharing.py",
+    "mmq/studies/test_work_list.py",
     "mmq/studies/test_workers.py",
     "mmq/system/test_disk.py",
     "mmq/system/test_home.py",

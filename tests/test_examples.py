@@ -50,7 +50,7 @@ def test_the_slurm_script_runs_its_worker_and_gives_back_its_trial_before_the_ti
         (bin_folder / name).write_text(f"#!/bin/bash\n{text}\n")
         (bin_folder / name).chmod(0o755)
     env = os.environ | {
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "USER": "me", 
+        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "USER": "me",
         "HOME": str(tmp_path),
         "SLURM_TMPDIR": "/scratch", "SLURMD_NODENAME": "n1", "SLURM_ARRAY_JOB_ID": "7",
         "SLURM_ARRAY_TASK_ID": "3", "SLURM_CPUS_PER_TASK": "4",

@@ -78,7 +78,7 @@ def test_every_mlproject_parameter_is_an_option_with_the_same_default():
 
 def test_constraints_pin_every_requirement():
     wanted = [*PROJECT["project"]["dependencies"]]
-    for extra in ("analysis", "legacy", "postgresql", "dev"):
+    for extra in ("analysis", "legacy", "mysql", "postgresql", "ray", "s3", "dev"):
         wanted += PROJECT["project"]["optional-dependencies"][extra]
     assert {requirement_name(text) for text in wanted} <= set(pins())
 

@@ -170,7 +170,7 @@ class WorkList:
         self, connection: Connection, unit: str, state: str, holder: str, to: str, by: str = ""
     ) -> bool:
         """Change a unit's state if it is still as it was; whether it was."""
-        attempts = WORK.c.attempts + (to in (CLAIMED, PENDING))
+        attempts = WORK.c.attempts + int(to in (CLAIMED, PENDING))
         change = update(WORK).where(
             self._mine(),
             WORK.c.unit == unit_key(unit),

@@ -5,20 +5,31 @@ import os
 import time
 
 import pytest
+from postgres import postgres
 
 from mmq.errors import TakenOver
 from mmq.studies import work_list
 from mmq.studies.work_list import WorkList
 from mmq.studies.work_tables import planned_studies, present_workers
-from mmq.system.database import Database
+from mmq.system.database import VARIABLE, Database
 from mmq.system.retries import StorageError
 
 UNITS = [f"unit {k}" for k in range(6)]
 
 
-@pytest.fixture
-def open_list(tmp_path):
-    def open_list(study="s"):
+@pytest.fixture(scope="module")
+def server():
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def open_list(request, tmp_path, monkeypatch):
+    """Opens a study's work list, in either database."""
+    if request.param == "postgresql":
+        monkeypatch.setenv(VARIABLE, request.getfixturevalue("server").url)
+
+    def open_list(study=tmp_path.name):
         return WorkList(Database(tmp_path), study)
 
     return open_list
@@ -138,25 +149,26 @@ def test_failed_and_lost_results_are_offered_again(open_list):
     assert units.claim(UNITS[1]).repeated
 
 
-def test_who_works_on_what_where_and_since_when_is_listed(open_list, monkeypatch):
+def test_who_works_on_what_where_and_since_when_is_listed(open_list, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_WORKER", "3")
     monkeypatch.setenv("MMQ_WORKER_PLACE", "node7 (SLURM job 5_3)")
-    units = open_list("design@run")
+    name = f"design-{tmp_path.name}"
+    units = open_list(f"{name}@run")
     units.offer(UNITS)
     with units.present():
         units.claim(UNITS[0])
-        (worker,) = present_workers(units.database, "design")
+        (worker,) = present_workers(units.database, name)
         assert (worker.number, worker.place) == (3, "node7 (SLURM job 5_3)")
         assert worker.unit == UNITS[0]
         assert abs(time.time() - worker.since) < 60
-        done = planned_studies(units.database)["design"]
+        done = planned_studies(units.database)[name]
         assert done == "0 of 6 units done, 1 claimed, 0 failed"
         assert present_workers(units.database, "des") == []
-    assert present_workers(units.database, "design") == []
+    assert present_workers(units.database, name) == []
 
 
-def test_a_database_that_is_unavailable_ends_the_work_with_a_sentence(open_list, monkeypatch):
-    units = open_list()
+def test_a_database_that_is_unavailable_ends_the_work_with_a_sentence(tmp_path):
+    units = WorkList(Database(tmp_path), "s")
     units.database.retries.max_outage = 0
     units.database.file.unlink()
     units.database.file.mkdir()
