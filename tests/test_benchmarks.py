@@ -45,10 +45,6 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             "| embedded-llava/gqa | rtn | 4 | 4 | ",
         ),
         (["bulk_import.py", "--rows", "3", "--threads", "1"], "| client, 1 threads | "),
-        (
-            ["scale.py", "--workers", "2", "--trials", "4", "--sleep", "0", "--rate-seconds", "1"],
-            "512 workers, 10 min: ",
-        ),
         (["loading.py", "--questions", "2000"], "| mmq, all samples | "),
         (
             ["embedded_model.py", "--limit", "4", "--model", "embedded-blip2"],
