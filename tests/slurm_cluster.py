@@ -78,7 +78,11 @@ class SlurmCluster:
         )  # fmt: skip
         self._start("slurmctld", "-D", "-f", self.conf)
         self._start("slurmd", "-D", "-f", self.conf, "-N", host)
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, *command: object) -> None:
         with (self.folder / "daemons.log").open("ab") as file:
