@@ -72,10 +72,14 @@ class EvalArguments(TaskArguments, total=False):
 
 
 class DesignArguments(EvalArguments, total=False):
-    """A study whose allocations are known beforehand."""
+    """A study whose allocations are known beforehand. launcher_options: of the launcher plugin."""
 
     bits: Sequence[int]
     study: str
+    workers: int
+    launcher: str
+    launcher_options: Mapping[str, Any]
+    gpus_per_worker: int
     size_axis: str
     figure: str | Path
 
@@ -87,6 +91,10 @@ class QuantizersArguments(TaskArguments, total=False):
     quantizer_options: Mapping[str, Any]
     bits: Sequence[int]
     study: str
+    workers: int
+    launcher: str
+    launcher_options: Mapping[str, Any]
+    gpus_per_worker: int
 
 
 class CurvesArguments(QuantizersArguments, total=False):
@@ -111,6 +119,9 @@ class SearchArguments(EvalArguments, total=False):
     max_drop: float
     timeout: float
     workers: int
+    launcher: str
+    launcher_options: Mapping[str, Any]
+    gpus_per_worker: int
     prune: bool
     study: str
 
@@ -268,7 +279,8 @@ def read_arguments(config: type[T], arguments: Mapping[str, Any]) -> tuple[T, di
             rest[name], own = _plugin(role, rest[name])
             plugins |= {f"{role}.{key}": value for key, value in own.items()}
     prefix = "" if "quantizers" in (field.name for field in fields(config)) else "quantizer."  # type: ignore[arg-type]
-    for key, start in (("quantizer_options", prefix), ("task_options", "evaluator.")):
+    starts = {"quantizer_options": prefix, "task_options": "evaluator."}
+    for key, start in {**starts, "launcher_options": "launcher."}.items():
         plugins |= {f"{start}{option}": value for option, value in rest.pop(key, {}).items()}
     if "quantizers" in rest:
         rest["quantizers"] = ",".join(map(_label, rest["quantizers"]))
@@ -276,7 +288,7 @@ def read_arguments(config: type[T], arguments: Mapping[str, Any]) -> tuple[T, di
     own_options = {}
     for name, value in rest.items():
         if name not in known:
-            raise unknown("argument", name, [*known, "quantizer_options", "task_options"])
+            raise unknown("argument", name, [*known, *starts, "launcher_options"])
         own_options[name] = _option(name, value, known[name])
     return config(**own_options), plugins
 

@@ -10,6 +10,20 @@ EXPERIMENT_HELP = (
 )
 
 
+WORKERS_HELP = "Run this many processes, each with its own model (e.g. 4)."
+LAUNCHER_HELP = (
+    "Start workers with this plugin: local, ray or slurm; its options follow, such as "
+    "--partition gpu."
+)
+GPUS_HELP = "Reserve this many GPUs for each worker (e.g. 1); 0: workers share what there is."
+DRY_RUN_HELP = "Print what would be started (for slurm, the job's script), and start nothing."
+
+
+def flag(name: str) -> str:
+    """The command option of a field: group_size -> --group-size."""
+    return "--" + name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python
+
+
 def option(default: Any, help: str) -> Any:
     """A field that becomes a command option with this help text."""
     return field(default=default, metadata={"help": help})

@@ -1,4 +1,4 @@
-"""The error for bad input with the sentence that helps out of it, and one for work given away."""
+"""The error for bad input, and exceptions that end work although nothing is wrong."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,14 @@ class InputError(ValueError):
 
 class TakenOver(Exception):  # noqa: N818 - nothing is wrong
     """Somebody else does this work now: its run ends KILLED."""
+
+
+class ShareDone(Exception):  # noqa: N818 - nothing is wrong
+    """A worker has done its share of a study: the command that launched it reports the results."""
+
+
+class DryRun(Exception):  # noqa: N818 - nothing is wrong
+    """A command with --dry-run ends here: the message is what it would have started."""
 
 
 class TooLarge(Exception):  # noqa: N818 - nothing is wrong

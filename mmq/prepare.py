@@ -8,6 +8,7 @@ from typing import Any
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import finest
 from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.remote import RemoteStore
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions, TaskOptions
 from mmq.contracts import options as option_fields
@@ -73,6 +74,8 @@ class Prepared:
     def load(self) -> LoadedModel:
         """Open the scorer, then load the model; InputError if mmq's home is not writable."""
         check_writable(home())
+        if (remote := RemoteStore.configured()) is not None:
+            remote.check()
         self.task.open()
         spec = self.eval_spec
         model = load_model(

@@ -20,10 +20,10 @@ from mmq.cli.analyze import AnalyzeOptions
 from mmq.cli.curves import CurvesOptions
 from mmq.cli.export import ExportOptions
 from mmq.cli.import_results import ImportOptions
-from mmq.cli.options import flag
 from mmq.cli.quantize import QuantizeOptions
 from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
 from mmq.cli.trial import BaselineOptions, TrialOptions
+from mmq.config import flag
 from mmq.contracts import registry
 from mmq.studies.measure_run import MeasureOptions
 from mmq.studies.quantizer_study import QuantizerStudyOptions
@@ -80,7 +80,7 @@ def test_every_mlproject_parameter_is_an_option_with_the_same_default():
 
 def test_constraints_pin_every_requirement():
     wanted = [*PROJECT["project"]["dependencies"]]
-    for extra in ("analysis", "legacy", "postgresql", "dev"):
+    for extra in ("analysis", "legacy", "mysql", "postgresql", "ray", "s3", "dev"):
         wanted += PROJECT["project"]["optional-dependencies"][extra]
     assert {requirement_name(text) for text in wanted} <= set(pins())
 

@@ -3,13 +3,16 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from tqdm import tqdm
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import Part
+from mmq.artifacts.layer_reports import layer_report, unquantized_report
+from mmq.artifacts.shares import BlockShare, WholeShare
 from mmq.artifacts.snapshot import Snapshot
 from mmq.artifacts.store import CODE_ROOMS, ArtifactKey, Store
 from mmq.contracts import LayerReport
@@ -46,7 +49,8 @@ class Artifacts:
     """The quantized blocks that the trials of an eval spec are assembled from.
 
     widths: those that trials may use, by component. If the calibration inputs do not depend on the
-    width, all of them are computed together.
+    width, all of them are computed together. locks: keep other processes of this machine from
+    computing the same blocks; off where a work list assigns them.
     """
 
     eval_spec: EvalSpec
@@ -55,6 +59,7 @@ class Artifacts:
     calibration: Calibration | None = None
     widths: Mapping[str, Iterable[int]] = field(default_factory=dict)
     quiet: bool = False
+    locks: bool = True
 
     @property
     def behind_quantized(self) -> bool:
@@ -112,13 +117,13 @@ class Artifacts:
             for layer in layers:
                 bits = widths[component.part(layer)]
                 if bits == UNQUANTIZED:
-                    reports.append(_unquantized_report(component.name, layer))
+                    reports.append(unquantized_report(component.name, layer))
                     continue
                 if bits not in stored:
                     stored[bits] = self._get(keys[number, bits])
                 quantized = stored[bits][layer.name]
                 model.write_(component.name, {layer.name: quantized.weight.dequantize()})
-                reports.append(_layer_report(component.name, layer, quantized))
+                reports.append(layer_report(component.name, layer, quantized))
                 written.append([layer.name, keys[number, bits].name])
         if written:
             model.states[component.name] = digest(written)
@@ -132,7 +137,7 @@ class Artifacts:
 
     def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
         """Reports of a component's stored layers at a width, after `fill`."""
-        return [_layer_report(name, *pair) for pair in self.layers(model, name, bits)]
+        return [layer_report(name, *pair) for pair in self.layers(model, name, bits)]
 
     def layers(
         self, model: LoadedModel, name: str, bits: int
@@ -189,19 +194,27 @@ class Artifacts:
             for bits in widths
         }
 
-    def fill(self, model: LoadedModel, name: str, widths: Sequence[int]) -> None:
+    def fill(
+        self,
+        model: LoadedModel,
+        name: str,
+        widths: Sequence[int],
+        share: BlockShare | None = None,
+    ) -> None:
         """Compute the blocks of a component that the store lacks at these widths.
 
         A killed process repeats at most one block. If several processes need the same blocks, one
-        computes them and the others wait.
+        computes them and the others wait. share: which blocks to compute here; other processes
+        compute the others.
         """
         keys = self.keys(model, model.components[name], widths)
         if all(self.store.has(key) for key in keys.values()):
             return
         self._check_unquantized(model, name)
-        with self.store.locked(f"{name}-{self.eval_spec.quantizer}"):
+        lock = self.store.locked(f"{name}-{self.eval_spec.quantizer}")
+        with lock if self.locks else nullcontext():
             if not all(self.store.has(key) for key in keys.values()):
-                self._compute(model, name, widths, keys)
+                self._compute(model, name, widths, keys, share or WholeShare())
 
     def _compute(
         self,
@@ -209,6 +222,7 @@ class Artifacts:
         name: str,
         widths: Sequence[int],
         keys: Mapping[tuple[int, int], ArtifactKey],
+        share: BlockShare,
     ) -> None:
         component = model.components[name]
         parts = model.components.values()
@@ -224,7 +238,7 @@ class Artifacts:
                     for (number, bits), key in keys.items()
                     if first <= number < first + len(blocks)
                 }
-                self._fill_list(model, blocks, widths, keys_of_list, bar)
+                self._fill_list(model, blocks, widths, keys_of_list, bar, share.after(first))
                 first += len(blocks)
 
     def _check_unquantized(self, model: LoadedModel, name: str) -> None:
@@ -242,19 +256,16 @@ class Artifacts:
         widths: Sequence[int],
         keys: Mapping[tuple[int, int], ArtifactKey],
         bar: tqdm,
+        share: BlockShare,
     ) -> None:
         if all(self.store.has(key) for key in keys.values()):
             bar.update(len(blocks))
             return
         if not isinstance(self.quantizer, CalibratedQuantizer):
             for number, block in enumerate(blocks):
-                for bits in widths:
-                    if not self.store.has(keys[number, bits]):
-                        started = time.perf_counter()
-                        layers = quantize_data_free(block, self.quantizer, bits)
-                        spent = time.perf_counter() - started
-                        self.store.put(keys[number, bits], layers, spent)
-                trim()
+                if share.claim(number):
+                    self._fill_data_free(block, {bits: keys[number, bits] for bits in widths})
+                    share.complete(number)
                 bar.update()
             return
         assert self.calibration is not None
@@ -266,23 +277,37 @@ class Artifacts:
         start = snapshot.resume_(states, missing)
         bar.update(start)
         for number in range(start, len(blocks)):
+            is_claimed = share.claim(number)
 
-            def cached(bits: int, number: int = number) -> Mapping[str, QuantizedLayer] | None:
+            def cached(
+                bits: int, number: int = number, is_claimed: bool = is_claimed
+            ) -> Mapping[str, QuantizedLayer] | None:
                 key = keys[number, bits]
                 if self.behind_quantized:
                     return self.store.get(key)
-                return {} if self.store.has(key) else None
+                return {} if not is_claimed or self.store.has(key) else None
 
             solved = quantize_block(blocks[number], number, states, self.quantizer, widths, cached)
             spent = time.perf_counter() - started
-            share = spent / max(len(solved), 1)
+            part = spent / max(len(solved), 1)
             for bits in list(solved):  # release each before the next block is solved
-                self.store.put(keys[number, bits], solved.pop(bits), share)
+                self.store.put(keys[number, bits], solved.pop(bits), part)
+            if is_claimed:
+                share.complete(number)
             trim()
             started = time.perf_counter()
             snapshot.save(states, number + 1)
             bar.update()
         snapshot.remove()
+
+    def _fill_data_free(self, block: Block, keys: Mapping[int, ArtifactKey]) -> None:
+        """Compute the widths of one block that the store lacks."""
+        for bits, key in keys.items():
+            if not self.store.has(key):
+                started = time.perf_counter()
+                layers = quantize_data_free(block, self.quantizer, bits)
+                self.store.put(key, layers, time.perf_counter() - started)
+        trim()
 
 
 def component_blocks(model: LoadedModel, component: Component) -> list[list[Block]]:
@@ -296,29 +321,3 @@ def component_blocks(model: LoadedModel, component: Component) -> list[list[Bloc
             blocks.append(Block(module, {layer.name: layer.module for layer in in_block}))
         lists.append(blocks)
     return lists
-
-
-def _layer_report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerReport:
-    weight = quantized.weight
-    return replace(
-        _unquantized_report(component, layer),
-        bits=weight.bits,
-        skipped=None,
-        group_size=weight.group_size,
-        stored_bits=weight.stored_bits,
-        relative_error=quantized.relative_error,
-        output_error=quantized.output_error,
-        note=quantized.note,
-    )
-
-
-def _unquantized_report(component: str, layer: Layer) -> LayerReport:
-    return LayerReport(
-        name=layer.name,
-        component=component,
-        block=layer.block,
-        layer_type=layer.layer_type,
-        shape=layer.shape,
-        bits=UNQUANTIZED,
-        skipped="its part of the model stays at 16 bits",
-    )

@@ -8,8 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from mmq.artifacts.remote import RemoteStore
+from mmq.errors import InputError
 from mmq.system import sealed
 from mmq.system.hashing import digest
+from mmq.system.home import home
+from mmq.system.mounts import network_file_system
 from mmq.system.sealed import Unusable
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
@@ -41,19 +47,34 @@ class ArtifactKey:
 
 
 class Store:
-    """A folder of quantized blocks."""
+    """A folder of quantized blocks, and the one that it shares with other machines, if any.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    remote: blocks that this machine lacks are fetched from there, and new ones are copied there.
+    """
+
+    def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
+        self.root, self.remote = root, remote
         self._checked: dict[Path, tuple[int, int, int]] = {}  # intact files, as they were then
         self._reported: dict[Path, str] = {}  # what is wrong with files
+
+    @classmethod
+    def open(cls) -> "Store":
+        """The store in mmq's home, shared at MMQ_STORE if that is set."""
+        return cls(home() / "store", RemoteStore.configured())
 
     def has(self, key: ArtifactKey) -> bool:
         """Whether this artifact is stored and intact; warns if it is damaged.
 
-        A file is read in full once, until it changes; `get` checks it every time.
+        A file is read in full once, until it changes; `get` checks it every time. One that only
+        the other machines have is fetched.
         """
         path = self.path(key)
+        return self._has(path) or (self._fetch(path) and self._has(path))
+
+    def _fetch(self, path: Path) -> bool:
+        return self.remote is not None and self.remote.fetch(path.name, path)
+
+    def _has(self, path: Path) -> bool:
         try:
             status = sealed.check_regular(path)
             state = (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -72,7 +93,7 @@ class Store:
         """Layers by name; None if it was never stored or, with a warning, if it is damaged."""
         path = self.path(key)
         try:
-            tensors, texts = sealed.read_tensors(path, path.stem)
+            tensors, texts = self._read(path)
         except FileNotFoundError:
             return None
         except Unusable as problem:
@@ -88,6 +109,15 @@ class Store:
             name: QuantizedLayer(QuantizedWeight.from_tensors(parts[name]), **measured)
             for name, measured in facts.items()
         }
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """A block's tensors and texts; fetched if the file here is missing or damaged."""
+        try:
+            return sealed.read_tensors(path, path.stem)
+        except (FileNotFoundError, Unusable):
+            if not self._fetch(path):
+                raise
+        return sealed.read_tensors(path, path.stem)
 
     def seconds(self, key: ArtifactKey) -> float | None:
         """Seconds it took to compute a stored artifact; None if unknown."""
@@ -125,11 +155,19 @@ class Store:
         beside = {} if seconds is None else {"seconds": f"{seconds:.6f}"}
         path = self.path(key)
         sealed.write_tensors(path, tensors, path.stem, about, beside)
+        if self.remote is not None:
+            self.remote.store(path.name, path)
         self._reported.pop(path, None)
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Lock out other processes that compute under this name; a killed one leaves no lock."""
+        if kind := network_file_system(self.root):
+            raise InputError(
+                f"MMQ_HOME: {self.root} is on a network file system ({kind}), where locks do not "
+                f"exclude other machines. Set MMQ_HOME to a local folder, and MMQ_STORE to the "
+                f"shared one."
+            )
         path = self.root / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:

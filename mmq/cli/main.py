@@ -10,7 +10,7 @@ import click
 from mmq import __version__
 from mmq.cli.options import PLUGIN_OPTIONS, report_repeated
 from mmq.contracts import registry
-from mmq.errors import InputError, unknown
+from mmq.errors import DryRun, InputError, ShareDone, unknown
 from mmq.system import disk
 from mmq.system.environment import set_up_environment
 from mmq.system.secrets import hide_in_output
@@ -81,6 +81,10 @@ def main(argv: list[str] | None = None) -> Any:
     Interrupt().install()
     try:
         cli.main(args=argv, prog_name="mmq", standalone_mode=False)
+    except ShareDone:  # the command that launched this worker reports the results
+        sys.exit(0)
+    except DryRun as plan:
+        click.echo(plan)
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -8,16 +8,12 @@ from typing import Any
 
 import click
 
+from mmq.config import flag
 from mmq.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
 SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-
-def flag(name: str) -> str:
-    """The option of a field: group_size -> --group-size."""
-    return "--" + name.rstrip("_").replace("_", "-")  # from_: `from` is a word of Python
 
 
 def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

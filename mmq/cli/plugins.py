@@ -5,7 +5,8 @@ import json
 
 import click
 
-from mmq.cli.options import flag, no_leftovers
+from mmq.cli.options import no_leftovers
+from mmq.config import flag
 from mmq.contracts import registry
 from mmq.errors import InputError
 
@@ -23,7 +24,7 @@ def plugins(context: click.Context, as_json: bool) -> None:
             try:
                 loaded = registry.load(kind, plugin.name)
                 state = "ok"
-                if kind in ("quantizer", "evaluator", "target"):
+                if kind in ("quantizer", "evaluator", "target", "launcher"):
                     options = option_text(loaded)
             except InputError as error:
                 state = str(error)

@@ -18,6 +18,7 @@ from mmq.contracts import registry
 from mmq.errors import InputError
 from mmq.system.home import home
 from mmq.system.sealed import NotReadable
+from mmq.system.secrets import redact
 from mmq.system.versions import room_versions
 
 MIB = 1024**2
@@ -36,8 +37,8 @@ def store(context: click.Context) -> None:
 
 
 def the_store() -> Store:
-    """The store in mmq's home."""
-    return Store(home() / "store")
+    """The store in mmq's home, shared at MMQ_STORE if that is set."""
+    return Store.open()
 
 
 @store.command("list")
@@ -60,6 +61,10 @@ def list_entries(context: click.Context, as_json: bool = False) -> None:
         click.echo(table(entries))
         total = sum(entry.size for entry in entries) / MIB
         click.echo(f"\n{len(entries)} blocks, {total:.1f} MiB in {the_store().root}")
+    if (remote := the_store().remote) is not None:
+        sizes = remote.sizes()
+        total = sum(sizes.values()) / MIB
+        click.echo(f"{len(sizes)} blocks, {total:.1f} MiB shared at {redact(remote.url)}")
     if text := unlogged.summary():
         click.echo(text)
 
@@ -162,7 +167,10 @@ def _log_now() -> None:
 )
 @click.pass_context
 def prune(context: click.Context, /, yes: bool, everything: bool, **filters: Any) -> None:
-    """Remove the selected blocks; they are computed again when a trial needs them."""
+    """Remove the selected blocks; they are computed again when a trial needs them.
+
+    Selects among the blocks on this machine; those removed are also removed from MMQ_STORE.
+    """
     no_leftovers(context)
     if everything == any(filters.values()):
         raise InputError(
@@ -173,6 +181,9 @@ def prune(context: click.Context, /, yes: bool, everything: bool, **filters: Any
     size = sum(entry.size for entry in entries) / MIB
     if yes:
         stay = [entry for entry in entries if not remove_stored(entry.path)]
+        if (remote := the_store().remote) is not None:
+            for entry in entries:
+                remote.remove(entry.path.name)
         for entry in stay:
             click.echo(
                 f"{entry.path.name}: not removed: it is a folder, or removal is not permitted"

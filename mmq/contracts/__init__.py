@@ -17,6 +17,7 @@ from mmq.contracts.family import (
     with_answer,
 )
 from mmq.contracts.images import BytesImage, FileImage, ImageRef
+from mmq.contracts.launcher import Launcher, LaunchRequest, Output, Workers, WorkerState
 from mmq.contracts.metric import Metric
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
@@ -55,9 +56,12 @@ __all__ = [
     "GenerationConfig",
     "ImageRef",
     "ImageTextMatcher",
+    "LaunchRequest",
+    "Launcher",
     "LayerReport",
     "Metric",
     "ModelFamily",
+    "Output",
     "Prediction",
     "Progress",
     "QuantReport",
@@ -73,6 +77,8 @@ __all__ = [
     "Splits",
     "Stage",
     "VisionLanguageModel",
+    "WorkerState",
+    "Workers",
     "architecture_of",
     "with_answer",
 ]

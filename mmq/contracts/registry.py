@@ -16,6 +16,7 @@ GROUPS = {
     "checkpoint": "mmq.checkpoints",  # functions that return the folder of a bundled model
     "command": "mmq.commands",
     "target": "mmq.targets",
+    "launcher": "mmq.launchers",
     "function": "mmq.api",  # offered by `import mmq`, implemented by another package
 }
 

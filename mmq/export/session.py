@@ -21,7 +21,6 @@ from mmq.export.side_files import source_folder
 from mmq.export.verify import Proof, first_samples, prove_bytes, prove_outputs, prove_weights
 from mmq.prepare import Prepared
 from mmq.system.device import DTYPES
-from mmq.system.home import home
 from mmq.system.memory import trim
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class ExportSession:
             source_folder(eval_spec.model),
             eval_spec,
         )
-        return cls(prepared, plan, prepared.artifacts(Store(home() / "store")))
+        return cls(prepared, plan, prepared.artifacts(Store.open()))
 
     def run(
         self,

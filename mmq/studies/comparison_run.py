@@ -15,6 +15,7 @@ from mmq.studies.quantizer_study import (
     opened,
     reporting,
 )
+from mmq.system.worker import is_worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,12 @@ def run_comparison(
     options: QuantizerStudyOptions, plugin_options: Mapping[str, Any]
 ) -> Comparison:
     """Evaluate every component at one width after another with each quantizer."""
-    with opened(options, options.quantizers, plugin_options, "compare") as study:
+    names, command = options.quantizers, "compare-quantizers"
+    with opened(options, names, plugin_options, "compare", command) as study:
+        descending = sorted(study.widths, reverse=True)
+        allocations = [BitAllocation.uniform(study.components, b) for b in descending]
+        if is_worker() or study.placed is not None:
+            study.trials(allocations)  # by the workers, before this process loads the model
         model = study.first.model
         artifacts = {label: session.artifacts for label, session in study.sessions.items()}
         for store in artifacts.values():
@@ -72,8 +78,7 @@ def run_comparison(
                 store.fill(model, name, study.widths)
         pairs = study.first.prepared.pairs()
         errors = output_errors(model, pairs, artifacts, study.widths)
-        descending = sorted(study.widths, reverse=True)
-        trials = study.trials(BitAllocation.uniform(study.components, b) for b in descending)
+        trials = study.trials(allocations)
         comparison = Comparison(
             study.name,
             trials[0].record.primary,

@@ -53,7 +53,7 @@ class Curves:
 def run_curves(options: CurvesOptions, plugin_options: Mapping[str, Any]) -> Curves:
     """Trace the score against the bits of each component alone, and of all at once."""
     path = path_to_write("figure", options.figure, ".png")
-    with opened(options, options.quantizers, plugin_options, "curves") as study:
+    with opened(options, options.quantizers, plugin_options, "curves", "curves") as study:
         places = {
             allocation: (part, bits)
             for part, bits, allocation in design(study.components, study.widths)

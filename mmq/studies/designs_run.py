@@ -52,24 +52,26 @@ class GridOptions(DesignOptions):
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """A kind of study: its allocations, its figure, and the granularity of its parts."""
+    """A kind of study: its command, its allocations, its figure, and its parts' granularity."""
 
     kind: str
+    command: str
     allocations: Enumerate
     draw: Draw
     granularity: str = "component"
 
 
-SWEEP = Design("sweep", designs.sweep, sweep_figure, "fine")
-ABLATION = Design("ablate", designs.ablation, pairs_figure)
-GRID = Design("grid", designs.grid, pairs_figure)
+SWEEP = Design("sweep", "sweep-uniform", designs.sweep, sweep_figure, "fine")
+ABLATION = Design("ablate", "ablate", designs.ablation, pairs_figure)
+GRID = Design("grid", "grid", designs.grid, pairs_figure)
 
 
 def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[str, Any]) -> Study:
     """Evaluate all allocations of a design and log the front and the design's own figure."""
     path = path_to_write("figure", options.figure, ".png")
     axis = parse_axis(options.size_axis)
-    with opened(options, options.quantizer, plugin_options, design.kind) as study:
+    kind, command = design.kind, design.command
+    with opened(options, options.quantizer, plugin_options, kind, command) as study:
         study.run.parts = list(names(study.components, design.granularity))
         trials = study.trials(design.allocations(study.components, study.bits))
         result = study_of(

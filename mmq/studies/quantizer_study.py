@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, parse_bits, parse_widths
-from mmq.config import EXPERIMENT_HELP, TaskOptions, option
-from mmq.errors import InputError
+from mmq.config import (
+    DRY_RUN_HELP,
+    EXPERIMENT_HELP,
+    GPUS_HELP,
+    LAUNCHER_HELP,
+    WORKERS_HELP,
+    TaskOptions,
+    option,
+)
+from mmq.contracts.launcher import LaunchRequest
+from mmq.errors import InputError, ShareDone
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
 from mmq.prepare import prepare_quantizers, tried_widths
@@ -17,7 +26,10 @@ from mmq.studies.baseline import check_baseline
 from mmq.studies.quantizer_choices import build, fitting
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
 from mmq.studies.session import Session
+from mmq.studies.sharing import recorded, run_share, work_list
+from mmq.studies.workers import Placement, commands, follow, for_workers, in_experiment, placement
 from mmq.system.hashing import digest
+from mmq.system.worker import end_with_launcher, is_worker
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -31,6 +43,10 @@ class PlannedOptions(TaskOptions):
     study: str = option(
         "", "Name of the study to start or resume; empty: derived from the other options."
     )
+    workers: int = option(1, WORKERS_HELP)
+    launcher: str = option("local", LAUNCHER_HELP)
+    gpus_per_worker: int = option(0, GPUS_HELP)
+    dry_run: bool = option(False, DRY_RUN_HELP)
     experiment: str = option("", EXPERIMENT_HELP)
 
 
@@ -54,13 +70,17 @@ class Trial:
 
 @dataclass(slots=True)
 class QuantizerStudy:
-    """An open study. sessions, problems: by quantizer, as it was written."""
+    """An open study. sessions, problems: by quantizer, as it was written.
+
+    placed: the workers that evaluate the trials, and their launcher; None if this process does.
+    """
 
     name: str
     run: "StudyRun"
     bits: Sequence[int]
     sessions: Mapping[str, Session]
     problems: Mapping[str, str]
+    placed: tuple[Placement, LaunchRequest] | None = None
 
     @property
     def first(self) -> Session:
@@ -70,7 +90,7 @@ class QuantizerStudy:
     @property
     def components(self) -> list[str]:
         """The model's components."""
-        return list(self.first.model.components)
+        return list(self.first.prepared.skeleton.components)
 
     @property
     def widths(self) -> list[int]:
@@ -105,21 +125,54 @@ class QuantizerStudy:
         """
         unquantized = BitAllocation.uniform(self.components, UNQUANTIZED)
         baseline = Planned(next(iter(self.sessions)), unquantized)
-        records = run_planned(self.run, [baseline], self.sessions)
-        self._check_baseline(records)
         planned = [
             Planned(label, each)
             for each in dict.fromkeys(allocations)
             for label in self.sessions
             if each != unquantized
         ]
-        records |= run_planned(self.run, planned, self.sessions)
+        if is_worker():
+            self._work(baseline, planned)
+        records = self._evaluated(baseline, planned)
         if missing := len(planned) + 1 - len(records):
             raise RuntimeError(f"{missing} trials failed; run the same command to retry them")
         return [
             Trial("" if each.allocation == unquantized else each.label, each.allocation, record)
             for each, record in records.items()
         ]
+
+    def _evaluated(
+        self, baseline: Planned, planned: Sequence[Planned]
+    ) -> dict[Planned, TrialRecord]:
+        """The records of all trials, evaluated here or by the workers."""
+        if self.placed is None:
+            records = run_planned(self.run, [baseline], self.sessions)
+            self._check_baseline(records)
+            return records | run_planned(self.run, planned, self.sessions)
+        every = [baseline, *planned]
+        records = recorded(self.run, every, self.sessions)
+        missing = [each for each in every if each not in records]
+        if missing:
+            work, (place, request) = work_list(self.run), self.placed
+            work.offer([str(each) for each in missing])
+
+            def done() -> int:
+                return len(records) + work.count_done([str(each) for each in missing])
+
+            request = in_experiment(request, self.run.experiment)
+            follow(place.launcher, request, done, len(every))
+            records = recorded(self.run, every, self.sessions)
+        self._check_baseline({k: v for k, v in records.items() if k == baseline})
+        return {each: records[each] for each in every if each in records}
+
+    def _work(self, baseline: Planned, planned: Sequence[Planned]) -> None:
+        """Evaluate this worker's share, the unquantized model first; ends with ShareDone."""
+        work = work_list(self.run)
+        with work.present():
+            run_share(self.run, work, [baseline], self.sessions)
+            self._check_baseline(recorded(self.run, [baseline], self.sessions))
+            run_share(self.run, work, planned, self.sessions)
+        raise ShareDone
 
     def _check_baseline(self, records: Mapping[Planned, TrialRecord]) -> None:
         """InputError if the unquantized score is the lowest possible: nothing can be compared."""
@@ -142,15 +195,22 @@ def reporting() -> Iterator[None]:
 
 @contextmanager
 def opened(
-    options: PlannedOptions, quantizers: str, plugin_options: Mapping[str, Any], kind: str
+    options: PlannedOptions,
+    quantizers: str,
+    plugin_options: Mapping[str, Any],
+    kind: str,
+    command: str,
 ) -> Iterator[QuantizerStudy]:
     """Check everything, load the model and open the study's parent run; close them at the end.
 
-    quantizers: as in `QuantizerStudyOptions`. InputError if none of them can be used.
+    quantizers: as in `QuantizerStudyOptions`. command: what workers run. InputError if none of
+    the quantizers can be used.
     """
     from mmq.tracking import find_study, signature, study_run
 
     check_name(options.study)
+    place, plugin_options = placement(options, plugin_options)
+    options = for_workers(options, place)
     bits = parse_bits(options.bits)
     below = parse_widths(options.bits)
     choices, evaluator, problems = build(quantizers, options, plugin_options)
@@ -171,13 +231,23 @@ def opened(
     )
     eval_specs = [entry.eval_spec for entry in prepared]
     name = options.study or study_name(kind, options, [spec.key for spec in eval_specs])
+    placed = None
+    if not place.is_alone:
+        fixed = {"study": name}
+        lines = commands(command, options, plugin_options, place, **fixed)
+        placed = place, place.request(name, lines)
     parent = find_study(options.experiment, name, signature(eval_specs, kind))
     with (
-        session.opened(prepared, options.experiment) as sessions,
+        session.opened(prepared, options.experiment, is_worker(), placed is not None) as sessions,
         study_run(options.experiment, name, eval_specs, parent, kind) as run,
     ):
+        if is_worker():
+            end_with_launcher()
+            run.has_others = lambda: True  # the command that launched it ends the run
         labels = [choice.label for choice in usable]
-        yield QuantizerStudy(name, run, bits, dict(zip(labels, sessions, strict=True)), problems)
+        yield QuantizerStudy(
+            name, run, bits, dict(zip(labels, sessions, strict=True)), problems, placed
+        )
 
 
 def study_name(kind: str, options: PlannedOptions, keys: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Run the planned trials of a study, each recorded before anything else happens."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,9 @@ class Planned:
     label: str
     allocation: BitAllocation
 
+    def __str__(self) -> str:
+        return f"{self.label}, {self.allocation}"
+
 
 def run_planned(
     run: "StudyRun", planned: Sequence[Planned], sessions: Mapping[str, Session]
@@ -71,39 +74,83 @@ def run_planned(
     sessions: by label. A trial that fails is skipped, and retried by the next call; after several
     failures in a row the last one is raised.
     """
-    records = {label: Records.of(each.prepared.eval_spec) for label, each in sessions.items()}
     done: dict[Planned, TrialRecord] = {}
-    logged, failures = run.finished(), 0
+    trials, failures = Trials(run, sessions), Failures()
     with tqdm(planned, desc=run.study, unit="trial") as bar:
         for each in bar:
-            bar.set_postfix_str(f"{each.label}, {each.allocation}")
-            spec = sessions[each.label].spec(each.allocation)
-            logged_as = logged.get((spec.eval_spec.key, str(spec.allocation)))
-            try:
-                done[each] = _one(run, spec, sessions[each.label], records[each.label], logged_as)
-            except Exception as error:
-                failures += 1
-                tqdm.write(
-                    f"Trial {each.label}, {each.allocation} failed: "
-                    f"{type(error).__name__}: {error}"
-                )
-                if ends_study(error, failures):
-                    raise
-                continue
-            failures = 0
+            bar.set_postfix_str(str(each))
+            with failures.counted(each):
+                record = trials.recorded(each)
+                done[each] = trials.evaluate(each) if record is None else record
     return done
 
 
-def _one(
-    run: "StudyRun", spec: TrialSpec, session: Session, records: Records, logged_as: str | None
-) -> TrialRecord:
-    """One trial's record: from disk, from its MLflow run, or evaluated now."""
-    record = records.get(spec.allocation)
-    if record is None and logged_as is not None:  # damaged or missing here, but logged
-        if (fetched := run.record(logged_as)) is not None:
-            return records.put(fetched)
-    elif record is not None:
-        if logged_as is None:
-            copy_trial(run, spec, record)
+class Failures:
+    """Reports the trials that fail, and raises the error that ends a study."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+
+    @contextmanager
+    def counted(self, each: Planned) -> Iterator[None]:
+        """Around one trial."""
+        try:
+            yield
+        except Exception as error:
+            self.in_a_row += 1
+            tqdm.write(f"Trial {each} failed: {type(error).__name__}: {error}")
+            if ends_study(error, self.in_a_row):
+                raise
+        else:
+            self.in_a_row = 0
+
+
+class Trials:
+    """The planned trials of a study: their records on disk and in MLflow, and their evaluation."""
+
+    def __init__(self, run: "StudyRun", sessions: Mapping[str, Session]) -> None:
+        self.run, self.sessions = run, sessions
+        self._records = {
+            label: Records.of(each.prepared.eval_spec) for label, each in sessions.items()
+        }
+        self._logged = run.finished()
+
+    def refresh(self) -> None:
+        """Look again at what the other processes have logged."""
+        self._logged = self.run.finished()
+
+    def _spec(self, each: Planned) -> TrialSpec:
+        return self.sessions[each.label].spec(each.allocation)
+
+    def recorded(self, each: Planned) -> TrialRecord | None:
+        """A trial's record from disk or from its MLflow run; None if it must be evaluated.
+
+        A record that another study made is logged in this one.
+        """
+        spec = self._spec(each)
+        logged_as = self._logged.get((spec.eval_spec.key, str(spec.allocation)))
+        record = self._records[each.label].get(spec.allocation)
+        if record is None and logged_as is not None:  # damaged or missing here, but logged
+            if (fetched := self.run.record(logged_as)) is not None:
+                return self._records[each.label].put(fetched)
+        elif record is not None and logged_as is None:
+            copy_trial(self.run, spec, record)
         return record
-    return session.record(run, spec.allocation, records.put)
+
+    def evaluate(self, each: Planned, check: Callable[[], None] | None = None) -> TrialRecord:
+        """Evaluate and log a trial. check: called before its record is saved; may raise."""
+
+        def save(record: TrialRecord) -> None:
+            if check is not None:
+                check()
+            self._records[each.label].put(record)
+
+        return self.sessions[each.label].record(self.run, each.allocation, save)
+
+    def take_over(self, each: Planned) -> TrialRecord | None:
+        """As `recorded`, for a trial that a process started which is gone; its runs are ended."""
+        spec = self._spec(each)
+        own = self._records[each.label].get(spec.allocation)
+        self.run.end_trial(spec, own)
+        self.refresh()
+        return self.recorded(each)

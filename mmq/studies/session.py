@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -18,7 +19,6 @@ from mmq.models.size import Size
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.studies.pruning import Pruner
-from mmq.system.home import home
 from mmq.system.signals import signals_deferred
 from mmq.trial import run_trial
 
@@ -28,16 +28,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One eval spec with its loaded model and the store of its quantized blocks."""
+    """One eval spec with its model and the store of its quantized blocks.
+
+    load: returns the model, loaded at the first call.
+    """
 
     prepared: Prepared
-    model: LoadedModel
+    load: Callable[[], LoadedModel]
     artifacts: Artifacts
     quiet: bool = False
 
+    @property
+    def model(self) -> LoadedModel:
+        """The loaded model, which all sessions of a study share."""
+        return self.load()
+
     def spec(self, allocation: BitAllocation) -> TrialSpec:
         """The trial of an allocation, written in the model's order of components."""
-        return TrialSpec(self.prepared.eval_spec, allocation.over(self.model.components))
+        return TrialSpec(
+            self.prepared.eval_spec, allocation.over(self.prepared.skeleton.components)
+        )
 
     def run(
         self,
@@ -95,21 +105,24 @@ def show_prompt(eval_spec: EvalSpec) -> None:
 
 @contextmanager
 def opened(
-    prepared: Sequence[Prepared], experiment: str = "", quiet: bool = False
+    prepared: Sequence[Prepared], experiment: str = "", quiet: bool = False, lazy: bool = False
 ) -> Iterator[list[Session]]:
     """Contact the MLflow store, load the model once for all, and release everything at the end.
 
     prepared: eval specs that share model, evaluator and samples; each becomes a session. The store
-    is contacted first: one that cannot be used is reported before a large model is loaded.
+    is contacted first: one that cannot be used is reported before a large model is loaded. lazy:
+    load the model at its first use, which may never come if workers evaluate all trials.
     """
     from mmq.tracking import connect
 
-    first, store = prepared[0], Store(home() / "store")
+    first, store = prepared[0], Store.open()
     try:
         connect(experiment)
         if not quiet:
             show_prompt(first.eval_spec)
-        model = first.load()
-        yield [Session(entry, model, entry.artifacts(store, quiet), quiet) for entry in prepared]
+        load = cache(first.load)
+        if not lazy:
+            load()
+        yield [Session(entry, load, entry.artifacts(store, quiet), quiet) for entry in prepared]
     finally:
         first.task.close()

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: raised once, repeated if lost, deferred while results are saved."""
+"""SIGINT, SIGTERM and SIGUSR1: raised once, repeated if lost, deferred while results are saved."""
 
 import math
 import os
@@ -7,10 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1: as schedulers warn
 PATIENCE = 10  # seconds in which further signals count as the same interrupt
 AGAIN = 0.05  # delay in seconds before a lost interrupt is repeated
 
@@ -27,7 +27,7 @@ class Interrupt:
         self._last = -math.inf
 
     def install(self) -> None:
-        """Handle SIGINT and SIGTERM from now on; only in the main thread."""
+        """Handle these signals from now on; only in the main thread."""
         for signum in SIGNALS:
             signal.signal(signum, self)
         report = sys.unraisablehook
@@ -53,7 +53,7 @@ class Interrupt:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Defer SIGINT and SIGTERM until computed results are saved and logged.
+    """Defer interrupts until computed results are saved and logged.
 
     Uses handlers, not a mask: a signal that one thread blocks is delivered to another, and Python
     still handles it in the main thread. In other threads this does nothing.
@@ -61,7 +61,9 @@ def signals_deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _deferred(signal.SIGINT), _deferred(signal.SIGTERM):
+    with ExitStack() as stack:
+        for signum in SIGNALS:
+            stack.enter_context(_deferred(signum))
         yield
 
 

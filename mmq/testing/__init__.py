@@ -8,6 +8,7 @@ class TestMyQuantizer(QuantizerContract):
 from mmq.testing.datasets import DatasetContract
 from mmq.testing.evaluators import EvaluatorContract
 from mmq.testing.families import FamilyContract
+from mmq.testing.launchers import LauncherContract
 from mmq.testing.quantizers import CalibratedQuantizerContract, QuantizerContract
 from mmq.testing.targets import TargetContract
 
@@ -16,6 +17,7 @@ __all__ = [
     "DatasetContract",
     "EvaluatorContract",
     "FamilyContract",
+    "LauncherContract",
     "QuantizerContract",
     "TargetContract",
 ]

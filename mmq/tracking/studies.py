@@ -33,7 +33,7 @@ from mmq.tracking.offline import (
 from mmq.tracking.params import eval_spec_params
 from mmq.tracking.queries import all_runs, trial_filter
 from mmq.tracking.runs import Run, TrialRun, closing, command_run, create_run, status_of
-from mmq.tracking.trials import fetch_record
+from mmq.tracking.trials import end_trial_runs, fetch_record
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,12 @@ class StudyRun(Run):
             (run.data.tags["mmq.eval_spec"], run.data.tags["mmq.allocation"]): run.info.run_id
             for run in all_runs(self.client, [self.experiment_id], query)
         }
+
+    def end_trial(self, spec: TrialSpec, record: TrialRecord | None) -> None:
+        """End the runs of a trial whose process is gone. record: what it saved, if anything."""
+        log_unlogged(self.client)
+        tags = {"mmq.eval_spec": spec.eval_spec.key, "mmq.allocation": str(spec.allocation)}
+        end_trial_runs(self.run_id, tags, record)
 
     def record(self, run_id: str) -> TrialRecord | None:
         """The record that one of this study's runs was logged with; None if it cannot be read."""

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -17,22 +18,23 @@ log = logging.getLogger(__name__)
 OPTUNA_TRIAL = "mmq.optuna_trial"  # tag: a trial's number in Optuna
 
 
-def _runs(client: MlflowClient, parent: str, number: int) -> list[MlflowRun]:
+def _runs(client: MlflowClient, parent: str, tags: Mapping[str, str]) -> list[MlflowRun]:
     """The runs of one trial: several if a request whose response was lost was repeated."""
     experiment = client.get_run(parent).info.experiment_id
-    query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`{OPTUNA_TRIAL}` = '{number}'"
+    pairs = {"mlflow.parentRunId": parent, **tags}.items()
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in pairs)
     return list(client.search_runs([experiment], query))
 
 
-def end_trial_runs(parent: str, number: int, record: TrialRecord | None) -> bool:
+def end_trial_runs(parent: str, tags: Mapping[str, str], record: TrialRecord | None) -> bool:
     """End the runs of a stale trial: FINISHED with its record, KILLED without one.
 
-    False if the store is unavailable.
+    tags: those that identify the trial in its study. False if the store is unavailable.
     """
     client = MlflowClient()
     try:
         with short_timeouts():
-            for run in _runs(client, parent, number):
+            for run in _runs(client, parent, tags):
                 run_id, status = run.info.run_id, run.info.status
                 if record is not None and record.run_id == run_id:
                     if status != "FINISHED":  # KILLED, too: another process took it for lost
@@ -42,7 +44,7 @@ def end_trial_runs(parent: str, number: int, record: TrialRecord | None) -> bool
                 elif status == "RUNNING":
                     client.set_terminated(run_id, "KILLED")
     except STORE_ERRORS as error:
-        log.warning("The run of trial %d could not be ended: %s", number, error)
+        log.warning("The run of a released trial could not be ended: %s", error)
         return not unreachable(error)
     return True
 
@@ -52,7 +54,8 @@ def trial_record(parent: str, number: int) -> TrialRecord | None:
     client = MlflowClient()
     try:
         with short_timeouts():
-            runs = [r for r in _runs(client, parent, number) if r.info.status == "FINISHED"]
+            tags = {OPTUNA_TRIAL: str(number)}
+            runs = [r for r in _runs(client, parent, tags) if r.info.status == "FINISHED"]
     except STORE_ERRORS as error:
         log.warning("The run of trial %d cannot be read: %s", number, error)
         return None

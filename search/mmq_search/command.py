@@ -14,17 +14,27 @@ from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
-from mmq.config import EXPERIMENT_HELP, EvalOptions, option
+from mmq.config import (
+    DRY_RUN_HELP,
+    EXPERIMENT_HELP,
+    GPUS_HELP,
+    LAUNCHER_HELP,
+    WORKERS_HELP,
+    EvalOptions,
+    option,
+)
 from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
 from mmq.prepare import Prepared, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.names import check_name, safe_name
 from mmq.studies.session import opened, show_prompt
+from mmq.studies.work_list import WorkList
+from mmq.studies.workers import commands, for_workers, in_experiment, placement
 from mmq.system.home import home
+from mmq.system.worker import end_with_launcher, is_worker
 from mmq.tracking import StudyRun, best_effort, connect, register, study_run
 from mmq_search.deadline import Deadline
-from mmq_search.launchers.local import command_lines, end_with_overseer, is_worker
 from mmq_search.loop import Search
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
@@ -75,9 +85,10 @@ class SearchOptions(EvalOptions):
         "Select the smallest model that loses at most this much score (e.g. 1% or 0.5).",
     )
     timeout: str = option("", "Stop starting new trials after this long (e.g. 5400, 90m, 8h).")
-    workers: int = option(
-        1, "Run this many processes on this machine, each with its own model (e.g. 4)."
-    )
+    workers: int = option(1, WORKERS_HELP)
+    launcher: str = option("local", LAUNCHER_HELP)
+    gpus_per_worker: int = option(0, GPUS_HELP)
+    dry_run: bool = option(False, DRY_RUN_HELP)
     prune: bool = option(
         True, "Stop a trial early once a smaller model is certain to score better."
     )
@@ -103,10 +114,10 @@ def search(options: SearchOptions, plugin_options: Mapping[str, str]) -> None:
 
 def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Search:
     """Check everything, open the study and search until enough allocations are evaluated."""
-    for option_name in ("n_trials", "workers"):
-        if getattr(options, option_name) < 1:
-            shown = option_name.replace("_", "-")
-            raise InputError(f"{shown}: {getattr(options, option_name)} is not at least 1")
+    if options.n_trials < 1:
+        raise InputError(f"n-trials: {options.n_trials} is not at least 1")
+    place, plugin_options = placement(options, plugin_options)
+    options = for_workers(options, place)
     deadline = Deadline.parse(options.timeout)
     budget, axis = _bounds(options)
     check_name(options.study)
@@ -118,6 +129,12 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
     eval_spec = prepared.eval_spec
     name = options.study or study_name(eval_spec, space, axis, options.target, options.cost)
+    request = None
+    if not place.is_alone:
+        left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
+        fixed = {"study": name, "timeout": left}
+        lines = commands("search", options, plugin_options, place, **fixed)
+        request = place.request(name, lines)
     connect(options.experiment)  # an unusable store is reported before the model is loaded
     if search is not None and search.request.timed:
         costs = search.timed_costs()
@@ -127,14 +144,14 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     )
     with ExitStack() as stack:
         session = None
-        if options.workers == 1:
+        if request is None:
             sessions = opened([prepared], options.experiment, quiet=is_worker())
             (session,) = stack.enter_context(sessions)
         else:
             show_prompt(eval_spec)
         run = open_run(study, options.experiment, eval_spec)
         if is_worker():
-            end_with_overseer()
+            end_with_launcher()
         else:
             study.save_request(options.n_trials, deadline.until)
         log.info("Study %s: %s, %d trials", name, space.describe(), options.n_trials)
@@ -142,12 +159,10 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         stack.enter_context(run)
         if session is not None:
             setup.measure(session.model, prepared, session.artifacts)
-            running.alone(session)
-        else:
-            left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
-            fixed = {"study": name, "experiment": run.experiment, "timeout": left}
-            device, count = prepared.device, options.workers
-            running.together(command_lines(options, plugin_options, device, count, **fixed))
+            with WorkList(study.storage.database, name).present():
+                running.alone(session)
+        elif request is not None:
+            running.together(place.launcher, in_experiment(request, run.experiment))
         if not is_worker():
             running.confirm()
     return running

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmq.analysis.fronts import baseline, pareto_front
 from mmq.artifacts.store import Store
-from mmq.contracts import Metric, QuantReport
+from mmq.contracts import Launcher, LaunchRequest, Metric, QuantReport
 from mmq.errors import InputError, TakenOver, TooLarge
 from mmq.export.latency import Confirmed
 from mmq.models.size import Size
@@ -23,13 +23,13 @@ from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study
 from mmq.studies.session import Session
+from mmq.studies.workers import follow
 from mmq.system.hashing import digest
-from mmq.system.home import home
+from mmq.system.retries import StorageError
+from mmq.system.worker import is_worker
 from mmq.tracking import OPTUNA_TRIAL, StudyRun, best_effort, short_timeouts, unreachable
 from mmq_search.deadline import Deadline
-from mmq_search.launchers.local import is_worker, oversee
 from mmq_search.progress_run import ProgressRun
-from mmq_search.retries import StorageError
 from mmq_search.study import PendingTrial, SearchStudy
 from mmq_search.target_search import TargetSearch, log_confirmed
 
@@ -77,7 +77,7 @@ class Search:
             click.echo(f"The search space has {target} allocations (within the budget) in all.")
         return target
 
-    def together(self, commands: list[list[str]]) -> None:
+    def together(self, launcher: Launcher, request: LaunchRequest) -> None:
         """Run workers that search, then log the front."""
         target, live = self._target(), ProgressRun(self.run, self.results)
         self.check_baseline()
@@ -87,7 +87,7 @@ class Search:
             self.study.storage.retries.short_after_interrupt(),
         ):
             if self.done < target:
-                oversee(commands, lambda: self.done, target)
+                follow(launcher, request, lambda: self.done, target)
                 self.check_baseline()
 
     def alone(self, session: Session) -> None:
@@ -176,7 +176,7 @@ class Search:
         It is not one of Optuna's trials and does not count; the others are compared with it.
         """
         study, allocation = self.study, self.study.space.baseline
-        store = Store(home() / "store")
+        store = Store.open()
         with store.locked(f"baseline-{digest(study.name)}"):  # the other workers wait for it
             if baseline(study.points()) is not None:
                 return

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from mmq.analysis.fronts import pareto_front
 from mmq.studies.front import Results, description, log_front
+from mmq.system.retries import StorageError
 from mmq.tracking import StudyRun, best_effort, short_timeouts
-from mmq_search.retries import StorageError
 
 log = logging.getLogger(__name__)
 MIN_INTERVAL = 5.0  # seconds between two updates

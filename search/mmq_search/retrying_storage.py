@@ -10,8 +10,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from mmq.errors import InputError
+from mmq.system.retries import Retries
 from mmq_search.optuna_internals import BatchStorage, wrap_methods
-from mmq_search.retries import Retries
 
 T = TypeVar("T")
 DELETED = "the study is no longer in the database: it was deleted"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.record import TrialRecord
+from mmq.system.database import HEARTBEAT
 from mmq.system.process import is_gone, is_here
-from mmq.tracking import end_trial_runs, trial_record
+from mmq.tracking import OPTUNA_TRIAL, end_trial_runs, trial_record
 from mmq_search.optuna_internals import enqueued_params, stale_trial_numbers
-from mmq_search.storage import HEARTBEAT
 
 if TYPE_CHECKING:
     from mmq_search.study import SearchStudy
@@ -83,6 +83,6 @@ class StaleTrials:
         parent = self.study.parent
         while parent and self._runs:
             number, record = self._runs[0]
-            if not end_trial_runs(parent[1], number, record):
+            if not end_trial_runs(parent[1], {OPTUNA_TRIAL: str(number)}, record):
                 return
             self._runs.pop(0)

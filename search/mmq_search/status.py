@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,8 @@ from mmq.cli.places import print_where_saved
 from mmq.config import option
 from mmq.errors import InputError, unknown
 from mmq.studies.front import front_text
+from mmq.studies.work_tables import planned_studies, present_workers
+from mmq.system.database import GRACE, Database
 from mmq.system.home import home
 from mmq.tracking import browse_lines
 from mmq_search.deadline import in_words
@@ -35,19 +38,26 @@ class StatusOptions:
 @click.argument("name", required=False, metavar="[STUDY]")
 @options_from(StatusOptions)
 def status(options: StatusOptions, plugin_options: dict[str, str], name: str | None) -> None:
-    """Print a search's front, its trials, the time used and left, and where to look.
+    """Print a study's front, its trials, its workers, the time used and left, and where to look.
 
-    Reads the database in MMQ_HOME, or at MMQ_STORAGE, whichever machines are searching.
+    A planned study that workers share shows its units and its workers instead. Reads the database
+    in MMQ_HOME, or at MMQ_STORAGE, whichever machines are at work.
     """
     if plugin_options:
         raise unknown("option", next(iter(plugin_options)), ["study"])
+    database = Database(home())
+    planned, wanted = planned_studies(database), name or options.study
+    if wanted in planned:
+        click.echo(f"Study {wanted}: {planned[wanted]}\n{at_work(database, wanted)}")
+        return
     storage = Storage(home(), reading=True)
-    names = get_all_study_names(storage.optuna)
-    wanted = name or options.study or (names[0] if len(names) == 1 else "")
+    names = sorted({*get_all_study_names(storage.optuna), *planned})
+    wanted = wanted or (names[0] if len(names) == 1 else "")
     if not wanted and names:
         raise InputError(f"study: there are several; choose from {', '.join(names)}")
     study = StudyReader(wanted, storage)
     click.echo(f"Study {study.name}: {progress(study)}\n{times(study)}")
+    click.echo(at_work(database, study.name, trials_by_owner(study)))
     if points := study.points():
         headlines = "\n".join(study.headlines())
         click.echo(f"\n{front_text(points, study.score_name)}\n\n{headlines}")
@@ -57,6 +67,28 @@ def status(options: StatusOptions, plugin_options: dict[str, str], name: str | N
         click.echo("\n".join(browse_lines(study.name, *study.parent)))
     if waiting := unlogged.summary():
         click.echo(f"\n{waiting}")
+
+
+def at_work(database: Database, name: str, trials: Mapping[str, str] | None = None) -> str:
+    """One line per process at work: where it runs, since when, and on what."""
+    lines = []
+    for each in present_workers(database, name):
+        label = f"worker {each.number}" if each.number else "command"
+        since = datetime.fromtimestamp(each.since).strftime("%Y-%m-%d %H:%M")
+        unit = each.unit or (trials or {}).get(each.owner, "")
+        doing = f"; evaluates {unit}" if unit else ""
+        silent = time.time() - each.seen
+        heard = f"; not heard for {in_words(silent)}" if silent > GRACE else ""
+        lines.append(f"  {label}: {each.place}, since {since}{doing}{heard}")
+    return "\n".join(["At work:", *lines]) if lines else "Nobody is at work."
+
+
+def trials_by_owner(study: StudyReader) -> dict[str, str]:
+    """The allocation that each process evaluates."""
+    return {
+        str(trial.user_attrs.get("owner")): str(trial.user_attrs.get("allocation"))
+        for trial in study.trials(TrialState.RUNNING)
+    }
 
 
 def _count(study: StudyReader, *states: TrialState) -> int:

@@ -16,9 +16,9 @@ from mmq.analysis.fronts import Cost
 from mmq.errors import TakenOver
 from mmq.record import TrialRecord
 from mmq.system.process import owner
+from mmq.system.retries import StorageError
 from mmq_search.optuna_internals import enqueued_params
 from mmq_search.record_facts import SIZE_NAMES, objectives, trial_attributes
-from mmq_search.retries import StorageError
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials

@@ -55,8 +55,9 @@ class StudyReader:
             why = "it has trials, but no eval spec"
         if why:
             raise InputError(
-                f"study: mmq search did not create {self.name!r} in {self.storage.address}: "
-                f"{why}. Choose another --study, or another storage."
+                f"study: mmq search did not create {self.name!r} in "
+                f"{self.storage.database.address}: {why}. Choose another --study, or another "
+                f"storage."
             )
         others = [t.number for t in trials if t.state.is_finished() and not _is_valid(t)]
         if others:

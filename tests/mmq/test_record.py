@@ -69,11 +69,14 @@ def test_a_result_keeps_the_evaluation_in_the_record_and_the_rest_in_the_details
 def test_mlflow_and_the_disk_agree(record, store_uri, monkeypatch, tmp_path):
     result = TrialResult(record, TrialDetails((), ()))
     monkeypatch.setattr(session, "run_trial", lambda *arguments: result)
-    prepared = SimpleNamespace(eval_spec=record.spec.eval_spec, task=None)
-    model = SimpleNamespace(components=["vit", "llm"])
+    prepared = SimpleNamespace(
+        eval_spec=record.spec.eval_spec,
+        task=None,
+        skeleton=SimpleNamespace(components=["vit", "llm"]),
+    )
     records = Records(tmp_path / "records")
     with study_run("e", "s", [record.spec.eval_spec], None) as run:
-        saved = Session(prepared, model, None).record(run, record.allocation, records.put)
+        saved = Session(prepared, lambda: None, None).record(run, record.allocation, records.put)
     assert records.get_any(record.allocation) == saved
     assert fetch_record(saved.run_id) == saved == record.in_run(saved.run_id)
     logged = MlflowClient().get_run(saved.run_id)

@@ -1,8 +1,9 @@
 """Databases of studies."""
 
 import pytest
-from mmq_search.storage import VARIABLE
 from postgres import postgres
+
+from mmq.system.database import VARIABLE
 
 
 @pytest.fixture(scope="session")

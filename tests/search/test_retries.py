@@ -6,14 +6,15 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from mmq_search.retries import StorageError, is_transient, reason
-from mmq_search.storage import VARIABLE
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgres import PASSWORD
 from sqlalchemy.exc import OperationalError
 from test_study import finish, open_study, record
+
+from mmq.system.database import VARIABLE
+from mmq.system.retries import StorageError, is_transient, reason
 
 
 @contextmanager

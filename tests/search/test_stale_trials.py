@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 
 import pytest
 from mmq_search.stale_trials import LISTEN
-from mmq_search.storage import GRACE
 from optuna.trial import TrialState
 from processes import killed_elsewhere
 from sqlalchemy import text
 from test_study import finish, open_study
 
 from mmq.errors import TakenOver
+from mmq.system.database import GRACE
 
 
 def silence(study):

@@ -5,14 +5,15 @@ import time
 
 import optuna
 import pytest
-from mmq_search.retries import StorageError
-from mmq_search.storage import VARIABLE, Storage
+from mmq_search.storage import Storage
 from optuna.trial import TrialState
 from postgres import PASSWORD
 from processes import process
 from test_study import SPACE, finish, open_study, record
 
 from mmq.errors import InputError
+from mmq.system.database import VARIABLE
+from mmq.system.retries import StorageError
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,8 @@ from mmq.errors import InputError
     [
         f"postgresql://mmq:{PASSWORD}@127.0.0.1:9/x",
         f"postgresql://mmq:{PASSWORD}@127.0.0.1:nine/x",
-        f"mysql://mmq:{PASSWORD}@127.0.0.1/x",
+        f"mysql://mmq:{PASSWORD}@127.0.0.1:9/x",
+        f"sqlite:///{PASSWORD}.db",
         f"mmq:{PASSWORD}",
         f"postgresql://mmq:with@{PASSWORD}@127.0.0.1/x",
         f"postgresql://mmq@127.0.0.1:9/x?password={PASSWORD}",

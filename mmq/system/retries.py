@@ -1,4 +1,4 @@
-"""Waiting for a study's database: which errors pass by themselves, and how long to retry."""
+"""Waiting for a study's database: which errors are transient, and how long to retry."""
 
 import logging
 import threading
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -24,6 +23,7 @@ PERMANENT = (  # errors that waiting does not fix, in the words of PostgreSQL, l
     "permission denied", "read-only", "readonly", "disk is full", "no space left",
     "could not translate host name", "invalid port", "is not permitted to log in",
 )  # fmt: skip
+MYSQL = (1040, 1053, 1205, 1213, 2002, 2003, 2006, 2013)  # too many connections, lost, deadlock
 BUSY = ("database is locked", "database table is locked", "database schema is locked")
 
 
@@ -33,8 +33,7 @@ class StorageError(InputError):
 
 def is_transient(error: BaseException | None) -> bool:
     """Whether waiting can fix an error of the database."""
-    if isinstance(error, StorageInternalError):  # Optuna's wrapper
-        error = error.__cause__
+    error = _unwrapped(error)
     if isinstance(error, PendingRollbackError | PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
@@ -42,6 +41,9 @@ def is_transient(error: BaseException | None) -> bool:
     text = reason(error).lower()
     if type(error.orig).__module__.startswith("sqlite3"):
         return any(words in text for words in BUSY)
+    if type(error.orig).__module__.startswith("pymysql"):
+        number = next(iter(getattr(error.orig, "args", ())), None)
+        return bool(error.connection_invalidated) or number in MYSQL
     code = getattr(error.orig, "sqlstate", None)
     if code is not None:
         return str(code).startswith(TRANSIENT)
@@ -52,20 +54,32 @@ def is_transient(error: BaseException | None) -> bool:
 
 def reason(error: BaseException) -> str:
     """The database's own message, without the statement and its values."""
-    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
+    error = _unwrapped(error) or error
     message = str(getattr(error, "orig", None) or error).strip()
     return " ".join(message.split()) or type(error).__name__
+
+
+def _unwrapped(error: BaseException | None) -> BaseException | None:
+    """The database's own error, which Optuna wraps in one of its own."""
+    if error is None or isinstance(error, SQLAlchemyError) or error.__cause__ is None:
+        return error
+    return error.__cause__
 
 
 class Retries:
     """Repeats calls to a study's database while it is unavailable, up to `max_outage` seconds.
 
     A call within a call is not repeated by itself: the outermost one is, as a whole. explain:
-    makes a StorageError of the database's message.
+    makes a StorageError of the database's message. wrappers: errors of other packages around those
+    of the database.
     """
 
-    def __init__(self, explain: Callable[[str], StorageError]) -> None:
+    def __init__(
+        self,
+        explain: Callable[[str], StorageError],
+        wrappers: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self.errors: tuple[type[Exception], ...] = (SQLAlchemyError, *wrappers)
         self.max_outage: float = MAX_OUTAGE
         self.outages = 0  # that this process noticed
         self.explain = explain
@@ -105,7 +119,7 @@ class Retries:
             try:
                 with self.once():
                     result = call()
-            except (StorageInternalError, SQLAlchemyError) as error:
+            except self.errors as error:
                 message = reason(error)
                 if not is_transient(error):
                     raise self.explain(message) from None

@@ -1,0 +1,63 @@
+"""Planned trials evaluated by several workers, which share them through a work list."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from mmq.errors import TakenOver
+from mmq.record import TrialRecord
+from mmq.studies.run import Failures, Planned, Trials
+from mmq.studies.session import Session
+from mmq.studies.work_list import Claim, WorkList
+from mmq.system.database import Database
+from mmq.system.home import home
+
+if TYPE_CHECKING:
+    from mmq.tracking import StudyRun
+
+
+def work_list(run: "StudyRun") -> WorkList:
+    """The work list of a study: the same for all processes that log to its parent run."""
+    return WorkList(Database(home()), f"{run.study}@{run.run_id}")
+
+
+def recorded(
+    run: "StudyRun", planned: Sequence[Planned], sessions: Mapping[str, Session]
+) -> dict[Planned, TrialRecord]:
+    """The records of those trials that have one, on disk or in MLflow. Evaluates nothing."""
+    trials = Trials(run, sessions)
+    records = {each: trials.recorded(each) for each in planned}
+    return {each: record for each, record in records.items() if record is not None}
+
+
+def run_share(
+    run: "StudyRun",
+    work: WorkList,
+    planned: Sequence[Planned],
+    sessions: Mapping[str, Session],
+) -> None:
+    """Evaluate what no other worker does, until all of these trials are done or failed.
+
+    The caller is present in the work list. Several failures in a row raise the last one.
+    """
+    by_unit = {str(each): each for each in planned}
+    trials, failures = Trials(run, sessions), Failures()
+    for claim in work.claims(list(by_unit)):
+        each = by_unit[claim.unit]
+        with failures.counted(each):
+            try:
+                _evaluate(trials, work, claim, each)
+            except TakenOver as error:
+                tqdm.write(f"Trial {each}: {error}")
+            except Exception:  # an interrupt is none: it gives the trial back
+                work.fail(claim)
+                raise
+
+
+def _evaluate(trials: Trials, work: WorkList, claim: Claim, each: Planned) -> None:
+    """Evaluate a claimed trial, unless it turns out to be recorded."""
+    record = trials.take_over(each) if claim.repeated else trials.recorded(each)
+    if record is None:
+        trials.evaluate(each, lambda: work.check(claim))
+    work.complete(claim)

@@ -1,0 +1,229 @@
+"""Workers of a command: which launcher starts them, with which command lines, and how they end."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from tqdm import tqdm
+
+from mmq.config import TaskOptions, flag
+from mmq.contracts import options as option_fields
+from mmq.contracts import registry
+from mmq.contracts.launcher import Launcher, LaunchRequest, WorkerState
+from mmq.errors import DryRun, InputError
+from mmq.system import database
+from mmq.system.home import home
+
+POLL = 0.5  # seconds between two looks at the workers
+ERROR, BAD_INPUT = "Error: ", 2  # prefix and exit code of a command with bad input
+SHARED_TRACKING = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
+SINGLE = {"workers": 1, "launcher": "local", "gpus_per_worker": 0, "dry_run": False}
+
+
+class LaunchOptions(Protocol):
+    """The options of a command that can launch workers; see `mmq.config` for their help."""
+
+    @property
+    def workers(self) -> int:
+        """How many."""
+
+    @property
+    def launcher(self) -> str:
+        """The plugin that starts them."""
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """How many GPUs each gets for itself."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether to print what would be started, and start nothing."""
+
+
+T = TypeVar("T", bound=TaskOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How the workers of a command are placed. is_alone: there are none: the command works."""
+
+    launcher: Launcher
+    workers: int
+    gpus: int
+    dry_run: bool
+    is_alone: bool
+
+    def request(self, name: str, commands: Sequence[Sequence[str]]) -> LaunchRequest:
+        """The workers of a study, checked; InputError if they cannot be started or cooperate.
+
+        DryRun, with what would be started, if the command only prints it.
+        """
+        request = LaunchRequest(name, commands, self.gpus, {"MMQ_HOME": str(home())})
+        if self.dry_run:
+            raise DryRun(self.launcher.preview(request))
+        self.launcher.check(request)
+        if self.launcher.spans_machines():
+            check_reachable()
+        return request
+
+    def device(self, device: str, dtype: str) -> tuple[str, str]:
+        """The device of workers that have GPUs of their own, and the dtype of their trials.
+
+        The machine that launches them may have no GPU: "auto" would mean another dtype there.
+        """
+        if self.gpus and device == "auto":
+            return "cuda", "float16" if dtype == "auto" else dtype
+        return device, dtype
+
+
+def placement(
+    options: LaunchOptions, plugin_options: Mapping[str, Any]
+) -> tuple[Placement, dict[str, Any]]:
+    """Where the workers run, and the plugin options that are not the launcher's."""
+    if options.workers < 1:
+        raise InputError(f"workers: {options.workers} is not at least 1")
+    if options.gpus_per_worker < 0:
+        raise InputError(f"gpus-per-worker: {options.gpus_per_worker} is negative")
+    kind = registry.load_class("launcher", options.launcher, Launcher)
+    fields = option_fields.field_types(kind)
+    own: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in plugin_options.items():
+        name = key.replace("-", "_").removeprefix("launcher.")
+        (own if name in fields else rest)[name if name in fields else key] = value
+    launcher: Launcher = option_fields.build(kind, own)
+    alone = options.launcher == "local" and options.workers == 1 and not options.gpus_per_worker
+    alone = alone and not options.dry_run
+    place = Placement(launcher, options.workers, options.gpus_per_worker, options.dry_run, alone)
+    return place, rest
+
+
+def for_workers(options: T, place: Placement) -> T:
+    """The options with the dtype that the workers' device implies."""
+    _, dtype = place.device(options.device, options.dtype)
+    return replace(options, dtype=dtype)
+
+
+def commands(
+    command: str,
+    options: TaskOptions,
+    plugin_options: Mapping[str, Any],
+    place: Placement,
+    **fixed: object,
+) -> list[list[str]]:
+    """The command line of every worker: the options, with those fixed for all workers."""
+    device, _ = place.device(options.device, options.dtype)
+    values = asdict(options) | SINGLE | {"device": device} | fixed
+    own = [text for name, value in values.items() for text in (flag(name), str(value))]
+    plugins = [f"--{name}={value}" for name, value in plugin_options.items()]
+    return [[command, *own, *plugins]] * place.workers
+
+
+def in_experiment(request: LaunchRequest, experiment: str) -> LaunchRequest:
+    """The workers, logging to the experiment of their study, whatever their own default is."""
+    own = {**request.environment, "MLFLOW_EXPERIMENT_NAME": experiment}
+    return replace(request, environment=own)
+
+
+def check_reachable() -> None:
+    """InputError if workers on other machines could not reach the study or the tracking store."""
+    if not database.is_shared():
+        raise InputError(
+            f"launcher: its workers run on several machines, and the study is in SQLite on this "
+            f"one. Set {database.VARIABLE} to a PostgreSQL or MySQL database that all reach."
+        )
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith(SHARED_TRACKING):
+        raise InputError(
+            "launcher: its workers run on several machines, and the MLflow store is on this one. "
+            "Set MLFLOW_TRACKING_URI to a server that all reach (e.g. http://tracking:5000)."
+        )
+
+
+def follow(
+    launcher: Launcher,
+    request: LaunchRequest,
+    done: Callable[[], int],
+    target: int,
+    unit: str = "trial",
+) -> Sequence[int]:
+    """Run the workers until all have ended; returns their exit codes.
+
+    A worker that dies is reported, and the others continue. Bad input that a worker reports before
+    anything is done ends all of them with an InputError, and so does the failure of all workers.
+    An interrupt ends them all, and their work is given back. done: returns the number of units
+    that are done.
+    """
+    report = _Report()
+    workers = launcher.start(request, report.line)
+    try:
+        initial = done()
+        with tqdm(total=target, initial=initial, desc=request.name, unit=unit) as bar:
+            while True:
+                states = workers.poll()
+                now = done()
+                report.ended(states, has_begun=now > initial)
+                if now != bar.n:
+                    bar.update(now - bar.n)
+                if all(state.code is not None for state in states):
+                    break
+                time.sleep(POLL)
+        codes = [state.code or 0 for state in states]
+        if all(codes):
+            raise InputError(_all_failed(codes))
+    except BaseException:
+        workers.stop()
+        raise
+    return codes
+
+
+class _Report:
+    """Prints the output of workers, and how each of them ended."""
+
+    def __init__(self) -> None:
+        self._errors: dict[int, list[str]] = {}  # by worker: what it reported, not printed yet
+        self._printed: set[str] = set()
+        self._ended: set[int] = set()
+
+    def line(self, number: int, text: str) -> None:
+        """Print a line with the worker's number; an error waits until the worker ends."""
+        if text.startswith(ERROR):
+            self._errors.setdefault(number, []).append(text.removeprefix(ERROR).strip())
+        elif text.strip():
+            tqdm.write(f"worker {number}: {text.rstrip()}", file=sys.stderr)
+
+    def ended(self, states: Sequence[WorkerState], has_begun: bool) -> None:
+        """Report the workers that have just failed, and an error once if several have it."""
+        others = sum(state.code is None for state in states)
+        for state in states:
+            if state.code is None or state.number in self._ended:
+                continue
+            self._ended.add(state.number)
+            errors = self._errors.pop(state.number, [])
+            if state.code == BAD_INPUT and errors and not has_begun:
+                raise InputError(errors[-1])
+            if state.code:
+                for text in dict.fromkeys(errors):
+                    if text not in self._printed:
+                        tqdm.write(f"worker {state.number}: {ERROR}{text}", file=sys.stderr)
+                self._printed.update(errors)
+                text = f"worker {state.number} {_how(state.code)}; {others} others continue."
+                tqdm.write(text, file=sys.stderr)
+
+
+def _how(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+
+
+def _all_failed(codes: Sequence[int]) -> str:
+    """One message for all workers, with each exit code or signal once."""
+    ends: dict[str, list[str]] = {}
+    for number, code in enumerate(codes, start=1):
+        ends.setdefault(_how(code), []).append(str(number))
+    texts = [f"{how} (worker {', '.join(numbers)})" for how, numbers in ends.items()]
+    return (
+        f"workers: all of them ended early: {'; '.join(texts)}. Completed trials are "
+        f"saved; the same command resumes."
+    )

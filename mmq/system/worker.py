@@ -1,0 +1,40 @@
+"""What a worker process knows about itself: its number, its place, and when to end."""
+
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+
+NUMBER = "MMQ_WORKER"  # set in the environment of workers: their number
+PLACE = "MMQ_WORKER_PLACE"  # where a worker runs, in the launcher's words
+LIFELINE = "MMQ_WORKER_LIFELINE"  # set if standard input is a pipe from what launched the worker
+
+
+def is_worker() -> bool:
+    """Whether a launcher started this process."""
+    return NUMBER in os.environ
+
+
+def number() -> int:
+    """The worker's number; 0 for a command that a person started."""
+    text = os.environ.get(NUMBER, "0")
+    return int(text) if text.isdecimal() else 0
+
+
+def place() -> str:
+    """Where this process runs, for people."""
+    return os.environ.get(PLACE) or socket.gethostname()
+
+
+def end_with_launcher() -> None:
+    """Interrupt this process when what launched it ends: even `kill -9` closes the pipe."""
+    if not os.environ.get(LIFELINE):
+        return
+
+    def watch() -> None:
+        with suppress(OSError):
+            os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,179 @@
+"""Planned studies and quantization that workers share: as one process, and each piece once.
+
+The workers run in this process, one after the other; `test_workers.py` and the drills have real
+ones.
+"""
+
+import os
+
+import pytest
+from mlflow import MlflowClient
+from mmq_plugins.launchers.local import Local
+
+from mmq.artifacts.store import Store
+from mmq.cli import main
+from mmq.contracts import Workers, WorkerState
+from mmq.studies import sharing
+from mmq.system.home import home
+from mmq.system.worker import NUMBER
+
+TINY = ["--model", "embedded-llava", "--limit", "3", "--calibration-samples", "4"]
+
+
+class EndedWorkers(Workers):
+    def __init__(self, codes):
+        self.codes = codes
+
+    def poll(self):
+        return [WorkerState(k, "here", 0.0, code) for k, code in enumerate(self.codes, start=1)]
+
+    def stop(self):
+        """They have ended."""
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The commands of workers, each of which is run in this process when it is started."""
+    commands = []
+
+    def run(number, command, environment):
+        with monkeypatch.context() as patch:
+            for name, value in {**environment, NUMBER: str(number)}.items():
+                patch.setenv(name, value)
+            try:
+                main(command)
+            except SystemExit as end:
+                return end.code
+            except KeyboardInterrupt:
+                return 130
+        return 0
+
+    def start(self, request, output):
+        commands.extend(request.commands)
+        runs = enumerate(request.commands, start=1)
+        return EndedWorkers([run(k, command, request.environment) for k, command in runs])
+
+    monkeypatch.setattr(Local, "start", start)
+    return commands
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch):
+    """A home without records; its embedded data is shared."""
+    data = home() / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "data").symlink_to(data)
+
+
+def trials(store_uri):
+    client = MlflowClient(store_uri)
+    experiment = client.get_experiment_by_name("mmq").experiment_id
+    return client.search_runs([experiment], "tags.`mmq.kind` = 'trial'")
+
+
+def scores(store_uri):
+    finished = [run for run in trials(store_uri) if run.info.status == "FINISHED"]
+    pairs = [(run.data.tags["mmq.allocation"], run.data.metrics["score"]) for run in finished]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+GRID = ["grid", *TINY, "--quantizer", "rtn", "--bits", "8,16"]
+
+
+def test_workers_evaluate_a_grid_as_one_process_does(
+    store_uri, own_home, launched, evaluated, capsys
+):
+    main([*GRID, "--workers", "2", "--study", "shared"])
+    out = capsys.readouterr().out
+    assert "shared, 4 allocations" in out
+    assert [command[0] for command in launched] == ["grid"] * 2
+    assert len(evaluated) == len(set(evaluated)) == 4
+    main(["status", "shared"])
+    assert "4 of 4 units done" in capsys.readouterr().out
+    main([*GRID, "--workers", "2", "--study", "shared"])  # nothing is left to launch
+    assert len(launched) == 2
+    assert set(scores(store_uri)) == {allocation for _, allocation in evaluated}
+
+
+def test_a_trial_whose_worker_died_after_saving_it_is_finished_and_not_evaluated_again(
+    store_uri, own_home, launched, evaluated, monkeypatch, capsys
+):
+    real, deaths = sharing.WorkList.complete, []
+
+    def dies_once(self, claim):
+        if not deaths and "vit=8" in claim.unit:
+            deaths.append(claim.unit)
+            self._held.clear()  # as a killed process, which gives nothing back
+            self.me = "elsewhere:1:1"
+            raise KeyboardInterrupt
+        real(self, claim)
+
+    monkeypatch.setattr(sharing.WorkList, "complete", dies_once)
+    main([*GRID, "--workers", "2"])
+    assert deaths
+    assert len(evaluated) == len(set(evaluated)) == 4
+    assert len(scores(store_uri)) == 4
+
+
+def test_workers_that_fail_leave_the_rest_for_the_next_command(
+    store_uri, own_home, launched, evaluated, monkeypatch, capsys
+):
+    from mmq.studies import session
+
+    real, broken = session.run_trial, [True]
+
+    def run_trial(spec, *rest, **options):
+        if broken and "vit=8 llm=8" in str(spec.allocation):
+            raise RuntimeError("the card fell off the bus")
+        return real(spec, *rest, **options)
+
+    monkeypatch.setattr(session, "run_trial", run_trial)
+    with pytest.raises(RuntimeError, match="1 trials failed; run the same command"):
+        main([*GRID, "--workers", "2"])
+    broken.clear()
+    main([*GRID, "--workers", "2"])
+    assert len(evaluated) == len(set(evaluated)) == 4
+
+
+@pytest.mark.parametrize(("order", "bits"), [("full_precision", "3,4"), ("sequential", "4")])
+def test_workers_fill_the_store_with_the_blocks_of_one_process(
+    store_uri, own_home, launched, tmp_path, monkeypatch, capsys, order, bits
+):
+    options = [*TINY, "--quantizer", "gptq", "--bits", bits, "--calibration-inputs", order]
+    written = []
+    real = Store.put
+
+    def put(self, key, layers, seconds=None):
+        written.append(key.name)
+        real(self, key, layers, seconds)
+
+    monkeypatch.setattr(Store, "put", put)
+    main(["quantize", *options, "--workers", "2"])
+    together = {p.name: p.read_bytes() for p in (home() / "store").glob("*.safetensors")}
+    assert len(written) == len(set(written)) == len(together)
+    assert "vit           4" in capsys.readouterr().out
+    os.rename(home() / "store", tmp_path / "shared")
+    main(["quantize", *options])
+    alone = {p.name for p in (home() / "store").glob("*.safetensors")}
+    assert alone == set(together)
+    for name in alone:
+        one, other = (Store(folder) for folder in (home() / "store", tmp_path / "shared"))
+        assert sealed_hash(one, name) == sealed_hash(other, name)
+
+
+def sealed_hash(store, name):
+    from mmq.system import sealed
+
+    return sealed.read_texts(store.root / name)["sha256"]
+
+
+def test_curves_and_comparisons_are_shared_too(store_uri, own_home, launched, evaluated, capsys):
+    both = [*TINY, "--quantizers", "rtn,uniform", "--bits", "8", "--workers", "2"]
+    main(["compare-quantizers", *both])
+    assert len(evaluated) == len(set(evaluated)) == 3  # the unquantized model, and two at 8 bits
+    main(["curves", *both])
+    assert len(evaluated) == len(set(evaluated)) == 3 + 4
+    assert [command[0] for command in launched] == ["compare-quantizers"] * 2 + ["curves"] * 2
