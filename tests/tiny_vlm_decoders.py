@@ -14,7 +14,7 @@ from tiny_vlms import (
 
 CLIP = VISION | {"model_type": "clip_vision_model"}
 SIGLIP = VISION | {"model_type": "siglip_vision_model"}
-PIXTRAL = VISION | {"model_type": "pixtral", "head_dim": 16, "num_channels": 3}
+PIXTRAL = VISION | {"model_type": "pixtral", "head_dim": 16, "image_size": 128}
 LLAMA = TEXT | {"model_type": "llama"}
 SQUARE = {"size": {"height": 32, "width": 32}}
 CROPPED = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
@@ -248,7 +248,7 @@ SAM = {
 }  # fmt: skip
 
 
-@recipe("GotOcr2ForConditionalGeneration")
+@recipe("" if not SINCE_5 else "nothing")  # since 5 every picture has 256 tokens
 def got_ocr2():
     import transformers
 
@@ -268,7 +268,6 @@ def aria():
     import transformers
 
     pixels = pictures("AriaImageProcessor", max_image_size=490, min_image_size=336)
-    pixels.max_image_size = 490
     processor = transformers.AriaProcessor(
         pixels, tokenizer(image_token=IMAGE), size_conversion={490: 4, 980: 8},
         chat_template=template(IMAGE),
@@ -276,8 +275,9 @@ def aria():
     text = TEXT | {"model_type": "aria_text", "moe_num_experts": 4, "moe_topk": 2,
                    "moe_num_shared_experts": 1, "intermediate_size": 32}  # fmt: skip
     return config(
-        "Aria", text_config=text, image_token_index=4, projector_patch_to_query_dict={196: 4},
-        vision_config=VISION | {"model_type": "idefics3_vision", "image_size": 490,
+        "Aria", text_config=text, image_token_index=4,
+        projector_patch_to_query_dict={196: 4, 784: 8},
+        vision_config=VISION | {"model_type": "idefics3_vision", "image_size": 980,
                                 "patch_size": 35},
     ), processor  # fmt: skip
 

@@ -152,7 +152,7 @@ def pix2struct():
     }  # fmt: skip
     vision = {
         "hidden_size": 64, "patch_embed_hidden_size": 768, "d_kv": 16, "d_ff": 96,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "dropout_rate": 0.0, "seq_len": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "dropout_rate": 0.0, "seq_len": 128,
     }  # fmt: skip
     made = config("Pix2Struct", text_config=text, vision_config=vision)
     return made, transformers.Pix2StructProcessor(pixels, tokens)
@@ -176,7 +176,7 @@ def donut():
     return made, transformers.DonutProcessor(pixels, tokens)
 
 
-@recipe("FuyuImageProcessorPil")
+@recipe("FuyuImageProcessorPil", torchvision=True)  # its Pillow backend fails
 def fuyu():
     tokens = tokenizer("|SPEAKER|", "|NEWLINE|", "<0x04>")
     pixels = pictures(
@@ -193,7 +193,7 @@ def fuyu():
     return made, transformers.FuyuProcessor(pixels, tokens)
 
 
-@recipe("JanusForConditionalGeneration")
+@recipe("JanusImageProcessorPil")
 def janus():
     tokens = tokenizer(
         kind="LlamaTokenizerFast",

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, ProcessorMixin
 from transformers.utils import is_torchvision_available
 
+from mmq.errors import InputError
 from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
@@ -163,9 +164,11 @@ def tiny_vlm(name):
     module, processor = build(name)
     family = family_of(module.config)
     processor.tokenizer.padding_side = family.tokenization["padding_side"]
-    return LoadedModel(
-        module, processor, family, name, f"tiny-{name}", "cpu", find_components(module, family)
-    )
+    try:
+        components = find_components(module, family)
+    except InputError:  # it can be asked all the same
+        components = {}
+    return LoadedModel(module, processor, family, name, f"tiny-{name}", "cpu", components)
 
 
 def save_vlm(name, folder):

@@ -22,17 +22,20 @@ from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.contracts.samples import CaptionSample, QuestionSample, Sample
 from mmq.contracts.vlm import (
+    DEFAULT_INPUTS,
     GENERAL_PROTOCOLS,
     AnswerFormat,
     AnswerProtocol,
     GenerationConfig,
     ImageTextMatcher,
+    InputOptions,
     Progress,
     Request,
     VisionLanguageModel,
 )
 
 __all__ = [
+    "DEFAULT_INPUTS",
     "GENERAL_PROTOCOLS",
     "AnswerFormat",
     "AnswerProtocol",
@@ -48,6 +51,7 @@ __all__ = [
     "GenerationConfig",
     "ImageRef",
     "ImageTextMatcher",
+    "InputOptions",
     "LayerReport",
     "Metric",
     "ModelFamily",

@@ -50,6 +50,8 @@ def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
     if eval_spec.rendered_prompt:
         params["model.first_prompt"] = eval_spec.rendered_prompt
     params |= {f"model.{k}": v for k, v in eval_spec.tokenization.items()}
+    decoding = eval_spec.generation_config.items()
+    params |= {f"model.generation_config.{k}": v for k, v in decoding}
     params |= {f"quantizer.{k}": v for k, v in eval_spec.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in eval_spec.evaluator_options.items()}
     return params | versions()
