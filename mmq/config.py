@@ -48,7 +48,7 @@ class TaskOptions:
     seed: int = option(0, "Seed of all random numbers.")
     dtype: str = option(
         "auto",
-        "Load weights as float32, float16 or bfloat16; auto: as stored (float16 as float32 on CPUs).",
+        "Load weights as float32, float16 or bfloat16; auto: as stored (on a CPU, no float16).",
     )
     device: str = option(
         "auto", "Run on this device (e.g. cpu, cuda:1, mps); auto: CUDA if available."

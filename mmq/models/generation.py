@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from mmq.contracts.vlm import GenerationConfig
 from mmq.errors import InputError
-
-TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))
+from mmq.models.reasoning import TAGS, without_reasoning
 
 
 class LogitsWatch:
@@ -73,26 +72,6 @@ def decode_answers(
         result.append(answer.strip())
         unfinished += not ended
     return result, unfinished
-
-
-def without_reasoning(text: str, prompt: str = "") -> tuple[str, bool]:
-    """A text without its reasoning, and whether the reasoning ended.
-
-    Reasoning that the token limit cut leaves no answer. prompt: templates may open the reasoning.
-
-    >>> without_reasoning("<think>two and two</think>four")
-    ('four', True)
-    >>> without_reasoning("<think>two and")
-    ('', False)
-    """
-    for opening, closing in TAGS:
-        if closing in text:
-            return text.rpartition(closing)[2], True
-        if opening in text:
-            return text.partition(opening)[0], False
-        if prompt.rstrip().endswith(opening):
-            return "", False
-    return text, True
 
 
 class _FoundError(Exception):

@@ -11,24 +11,9 @@ from mmq_plugins.embedded.scenes import make_scene, render
 from tiny_vlms import build, tiny_vlm
 
 from mmq.errors import InputError
-from mmq.models.generation import decode_answers, without_reasoning
+from mmq.models.generation import decode_answers
 
 PICTURE = render(make_scene(0))
-
-
-@pytest.mark.parametrize(
-    ("text", "prompt", "answer", "ended"),
-    [
-        ("<think>two and two</think>\nfour", "", "\nfour", True),
-        ("two and two</think>four", "assistant:<think>\n", "four", True),
-        ("two and", "assistant:<think>\n", "", False),
-        ("[THINK]two[/THINK]four", "", "four", True),
-        ("<think>two and", "", "", False),
-        ("four", "assistant: <think></think>", "four", True),
-    ],
-)
-def test_an_answer_is_what_follows_the_reasoning(text, prompt, answer, ended):
-    assert without_reasoning(text, prompt) == (answer, ended)
 
 
 def test_reasoning_between_special_tokens_is_found_before_they_are_dropped():
