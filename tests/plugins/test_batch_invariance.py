@@ -4,9 +4,10 @@ import pytest
 import torch
 from asking import requests_for, silent
 from mmq_plugins.embedded.scenes import make_scene, render
+from PIL import ExifTags, Image
 from tiny_vlms import SINCE_5, names, tiny_vlm
 
-from mmq.contracts import GenerationConfig, Request
+from mmq.contracts import FileImage, GenerationConfig, Request
 from mmq.models import generation
 
 SLOW = {"aria", "pix2struct"}  # pictures of 490 pixels, 2,048 patches: in benchmarks/end_to_end.py
@@ -61,3 +62,16 @@ def test_several_pictures_per_sample_share_a_batch_and_keep_their_order(name):
     together = model.generate(requests, SHORT, silent)
     apart = [model.generate([request], SHORT, silent)[0] for request in requests]
     assert together == apart
+
+
+def test_a_rotated_phone_photo_is_shown_upright(tmp_path):
+    model, upright = tiny_vlm("qwen2_5_vl"), PICTURES[1]
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = 6  # held upright, stored on its side
+    upright.rotate(90, expand=True).save(tmp_path / "photo.png", exif=tags)
+    upright.save(tmp_path / "upright.png")
+    photos = [FileImage(tmp_path / f"{name}.png") for name in ("photo", "upright")]
+    requests = [Request((photo,), "how many?", photo.name) for photo in photos]
+    assert photos[0].size() == photos[1].size() == upright.size
+    first, second = model.generate(requests, SHORT, silent)
+    assert first == second
