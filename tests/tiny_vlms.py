@@ -119,7 +119,12 @@ def template(image, system=True):
 
 
 def without_video(name, image_processor, tokens, **settings):
-    """A processor without its part for videos, which needs torchvision."""
+    """A processor; without its part for videos where torchvision is missing."""
+    if is_torchvision_available():
+        part = name.replace("Processor", "VideoProcessor").replace("2_5_VL", "2VL")
+        return getattr(transformers, name)(
+            image_processor, tokens, getattr(transformers, part)(), **settings
+        )
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class NoVideo(BaseVideoProcessor):
