@@ -61,6 +61,10 @@ class TaskArguments(TypedDict, total=False):
     device: str
     allow_pickle: bool
     allow_unread_weights: bool
+    template: str | Mapping[str, Any]
+    system_prompt: str
+    min_pixels: int
+    max_pixels: int
     experiment: str
 
 

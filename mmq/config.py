@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmq.errors import InputError
+
 QUANTIZER_HELP = "Quantizer plugin (e.g. gptq); its options follow, such as --group-size 64."
 
 EXPERIMENT_HELP = (
@@ -27,6 +29,11 @@ def flag(name: str) -> str:
 def option(default: Any, help: str) -> Any:
     """A field that becomes a command option with this help text."""
     return field(default=default, metadata={"help": help})
+
+
+def repeatable(help: str) -> Any:
+    """A text field whose command option may be repeated; its values are joined by commas."""
+    return field(default="", metadata={"help": help, "repeatable": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,8 @@ class TaskOptions:
     )
     seed: int = option(0, "Seed of all random numbers.")
     dtype: str = option(
-        "auto", "Load weights as float32, float16 or bfloat16; auto: float16 on a GPU."
+        "auto",
+        "Load weights as float32, float16 or bfloat16; auto: as stored (on a CPU, no float16).",
     )
     device: str = option(
         "auto", "Run on this device (e.g. cpu, cuda:1, mps); auto: CUDA if available."
@@ -73,6 +81,23 @@ class TaskOptions:
     allow_unread_weights: bool = option(
         False, "Load a checkpoint that has weights which the model does not use."
     )
+    template: str = repeatable(
+        "Set variables of the chat template (e.g. enable_thinking=false,effort=low); repeatable."
+    )
+    system_prompt: str = option(
+        "", "Start every prompt with this system message, if the chat template reads it."
+    )
+    min_pixels: int = option(
+        0, "Scale pictures up to this many pixels (e.g. 200704); 0: the processor's own limit."
+    )
+    max_pixels: int = option(
+        0, "Scale pictures down to this many pixels (e.g. 1003520); 0: the processor's own limit."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("min_pixels", "max_pixels"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: {getattr(self, name)} is negative; give pixels, or 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from mmq.system.hashing import digest
 
 PROVENANCE = {  # logged, but not part of the key
-    "model", "data", "limit", "calibrated", "allow_unread_weights",
+    "generation_config", "model", "data", "limit", "calibrated", "allow_unread_weights",
     "quantizer_origin", "evaluator_origin", "family_origin",
 }  # fmt: skip
 
@@ -49,7 +49,9 @@ class EvalSpec:
     rendered_prompt: str = (
         ""  # the first sample's, as the model reads it; "" if the evaluator ranks
     )
-    tokenization: Mapping[str, Any] = field(default_factory=dict)  # of the prompts
+    tokenization: Mapping[str, Any] = field(default_factory=dict)  # of prompts and pictures
+    # the checkpoint's own decoding settings that apply; its fingerprint covers them
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
     calibrated: bool = False  # whether the quantizer uses the calibration pairs
     calibration: str = ""  # their fingerprint; "" if there are none
     calibration_samples: int = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -16,20 +17,29 @@ from mmq.contracts import registry
 from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
 from mmq.contracts.family import ModelFamily, check_requests
 from mmq.contracts.quantizer import Quantizer
-from mmq.contracts.vlm import AnswerProtocol
+from mmq.contracts.vlm import AnswerProtocol, InputOptions
 from mmq.data.calibration import Calibration
 from mmq.data.draw import DrawnData, draw_data
 from mmq.data.source import limited
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.evaluation.generating import Task, calibration_pairs, protocol_for
+from mmq.models.chat_template import parse_template, template_date
 from mmq.models.checkpoint import with_checkpoint_options
+from mmq.models.generation_settings import generation_settings
 from mmq.models.image_sizes import check_sizes
-from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
+from mmq.models.loading import (
+    LoadedModel,
+    fingerprint,
+    load_model,
+    load_processor,
+    locate,
+    read_config,
+)
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.models.stages import default_cache
 from mmq.quantization import by_width
-from mmq.system.device import resolve_device
+from mmq.system.device import check_dtype, resolve_device, resolve_dtype
 from mmq.system.disk import check_writable
 from mmq.system.home import home
 from mmq.system.versions import room_versions
@@ -49,12 +59,14 @@ class Prepared:
     protocol: AnswerProtocol | None  # None if the evaluator ranks
     calibration: Sequence[Any]
     widths: Mapping[str, Sequence[int]]  # widths to try, by component
+    processor: Any
+    inputs: InputOptions
     allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
 
     def pairs(self) -> Calibration:
         """The calibration pairs of requests and answers."""
         pairs = calibration_pairs(self.evaluator, self.calibration, self.protocol)
-        return Calibration(tuple(pairs))
+        return Calibration(tuple(pairs), self.inputs)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -79,8 +91,9 @@ class Prepared:
         self.task.open()
         spec = self.eval_spec
         model = load_model(
-            spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed
-        )
+            spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed,
+            self.processor, self.inputs,
+        )  # fmt: skip
         model.stage_cache = default_cache()
         return model
 
@@ -117,8 +130,10 @@ def prepare_quantizers(
 
     If one of them needs held-out calibration pairs, none is scored on these samples.
     """
-    device, dtype = check_settings(options)
+    device, inputs = check_settings(options)
     checkpoint = locate(options.model, options.allow_pickle)
+    config = read_config(checkpoint)
+    dtype = resolve_dtype(options.dtype, device, config)
     outline = skeleton(checkpoint)
     evaluator = with_checkpoint_options(evaluator, checkpoint, options.task)
     protocol = protocol_for(evaluator, outline.family)
@@ -128,28 +143,28 @@ def prepare_quantizers(
     check_weights(checkpoint, options.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
     data = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
-    processor = outline.family.load_processor(checkpoint)
+    processor = load_processor(outline.family, checkpoint, inputs)
     check_sizes((*data.samples, *data.calibration), processor.image_processor)
     evaluator.check_samples(data.samples, data.everything)
     evaluator.check()
     task = Task(evaluator, data.samples, data.everything)
-    prompt = rendered_prompt(outline.family, processor, task, protocol)
-    model_fingerprint = fingerprint(checkpoint, read_config(checkpoint), dtype)
-
+    prompt = rendered_prompt(outline.family, processor, task, protocol, inputs)
+    spec_of = partial(
+        _eval_spec,
+        options,
+        evaluator,
+        protocol,
+        prompt,
+        outline,
+        data,
+        fingerprint(checkpoint, config, dtype),
+        dtype,
+        tokenization_of(outline.family, processor, inputs),
+        generation_settings(checkpoint, outline.family),
+    )
     return [
         Prepared(
-            eval_spec=_eval_spec(
-                options,
-                evaluator,
-                protocol,
-                prompt,
-                outline,
-                data,
-                model_fingerprint,
-                dtype,
-                name,
-                quantizer,
-            ),
+            eval_spec=spec_of(name, quantizer),
             device=device,
             skeleton=outline,
             quantizer=quantizer,
@@ -157,20 +172,39 @@ def prepare_quantizers(
             protocol=protocol,
             calibration=data.calibration,
             widths=widths,
+            processor=processor,
+            inputs=inputs,
             allowed=(options.allow_pickle, options.allow_unread_weights),
         )
         for name, quantizer in quantizers
     ]
 
 
-def check_settings(options: TaskOptions) -> tuple[str, str]:
-    """Check the settings before reading anything; returns the resolved device and dtype."""
+def check_settings(options: TaskOptions) -> tuple[str, InputOptions]:
+    """Check the settings before reading anything; returns the device and the input options."""
     for name in ("calibration_samples", "seed"):
         if getattr(options, name) < 0:
             raise InputError(f"{name}: {getattr(options, name)} is negative")
     default_cache()
     limited(options.limit, total=0)
-    return resolve_device(options.device, options.dtype)
+    check_dtype(options.dtype)
+    inputs = InputOptions(
+        parse_template(options.template),
+        options.system_prompt,
+        options.min_pixels,
+        options.max_pixels,
+    )
+    return resolve_device(options.device), inputs
+
+
+def tokenization_of(family: ModelFamily, processor: Any, inputs: InputOptions) -> dict[str, Any]:
+    """What a user, the family or the date decides about a model's inputs."""
+    tokenization = {**family.tokenization, **inputs.changes()}
+    if family.one_by_one:
+        tokenization["batches"] = "one sample each"
+    if today := template_date(processor, inputs):
+        tokenization["template_date"] = today
+    return tokenization
 
 
 def _eval_spec(
@@ -182,6 +216,8 @@ def _eval_spec(
     data: DrawnData,
     model_fingerprint: str,
     dtype: str,
+    tokenization: Mapping[str, Any],
+    generation: Mapping[str, Any],
     name: str,
     quantizer: Quantizer,
 ) -> EvalSpec:
@@ -215,7 +251,8 @@ def _eval_spec(
         environment=", ".join(f"{name} {version(name)}" for name in PACKAGES),
         versions=room_versions(),
         seed=options.seed,
-        tokenization=outline.family.tokenization,
+        tokenization=tokenization,
+        generation_config=generation,
         calibrated=quantizer.calibrated,
         calibration=data.calibration_fingerprint,
         calibration_samples=len(data.calibration),
@@ -225,7 +262,11 @@ def _eval_spec(
 
 
 def rendered_prompt(
-    family: ModelFamily, processor: Any, task: Task, protocol: AnswerProtocol | None
+    family: ModelFamily,
+    processor: Any,
+    task: Task,
+    protocol: AnswerProtocol | None,
+    inputs: InputOptions,
 ) -> str:
     """The first sample's prompt as the model reads it, "" if nothing is generated.
 
@@ -236,7 +277,7 @@ def rendered_prompt(
     requests = task.evaluator.requests(task.samples, protocol)
     check_requests(requests, family)
     first = requests[0]
-    return family.chat(processor, first.prompt, len(first.images))
+    return family.chat(processor, first.prompt, len(first.images), inputs)
 
 
 def build_plugins(

@@ -9,6 +9,7 @@ details (a report per layer, an output per sample) are logged once, as files.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
@@ -53,10 +54,14 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class TrialDetails:
-    """What a trial logs as separate files: one report per layer, one prediction per sample."""
+    """What a trial logs beside its record: one report per layer, one prediction per sample.
+
+    observations: counts by metric name, such as answers whose logits were not finite.
+    """
 
     layers: tuple[LayerReport, ...]
     predictions: tuple[Prediction, ...]
+    observations: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ class TrialResult:
         size: Size,
         seconds: Mapping[str, float],
         pruned: Pruned | None = None,
+        observations: Mapping[str, int] = MappingProxyType({}),
     ) -> "TrialResult":
         """Build it from an evaluation and the layers' report."""
         record = TrialRecord(
@@ -181,4 +187,5 @@ class TrialResult:
             undefined=dict(evaluation.undefined),
             pruned=pruned,
         )
-        return cls(record, TrialDetails(report.layers, tuple(evaluation.predictions)))
+        predictions = tuple(evaluation.predictions)
+        return cls(record, TrialDetails(report.layers, predictions, dict(observations)))

@@ -60,6 +60,7 @@ def run_trial(
         else:
             evaluation, pruned = pruner.evaluate(task, model, progress, allocation, size, saved)
         evaluated = time.perf_counter()
+        observations = dict(model.observations)
         saved.remove()
     finally:
         model.restore_()
@@ -72,6 +73,7 @@ def run_trial(
         size,
         seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
         pruned=pruned,
+        observations=observations,
     )
 
 

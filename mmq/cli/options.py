@@ -13,6 +13,7 @@ from mmq.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
 SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
+REPEATED: dict[str, Any] = {"multiple": True, "callback": lambda _, __, values: ",".join(values)}
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -32,13 +33,14 @@ def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., 
 
         wrapped: Any = call
         for field in reversed(fields):
+            repeated = field.metadata.get("repeatable", False)
             wrapped = click.option(
                 flag(field.name),
                 field.name,
-                default=field.default,
+                default=None if repeated else field.default,
                 show_default=field.default != "",
                 help=field.metadata["help"],
-                **(SWITCH if field.type in (bool, "bool") else {}),
+                **(SWITCH if field.type in (bool, "bool") else REPEATED if repeated else {}),
             )(wrapped)
         result: Callable[..., None] = wrapped
         return result

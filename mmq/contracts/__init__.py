@@ -29,17 +29,20 @@ from mmq.contracts.samples import (
     ShortAnswerSample,
 )
 from mmq.contracts.vlm import (
+    DEFAULT_INPUTS,
     GENERAL_PROTOCOLS,
     AnswerFormat,
     AnswerProtocol,
     GenerationConfig,
     ImageTextMatcher,
+    InputOptions,
     Progress,
     Request,
     VisionLanguageModel,
 )
 
 __all__ = [
+    "DEFAULT_INPUTS",
     "GENERAL_PROTOCOLS",
     "AnswerFormat",
     "AnswerProtocol",
@@ -56,6 +59,7 @@ __all__ = [
     "GenerationConfig",
     "ImageRef",
     "ImageTextMatcher",
+    "InputOptions",
     "LaunchRequest",
     "Launcher",
     "LayerReport",

@@ -90,6 +90,7 @@ class GeneratingEvaluator(Evaluator):
     asks_questions: ClassVar[bool] = False  # True: the prompt has one {} for the question
 
     batch_size: int = 64
+    max_batch_tokens: int | None = None
     prompt: str | None = None
     num_beams: int | None = None
     max_new_tokens: int | None = None
@@ -97,7 +98,7 @@ class GeneratingEvaluator(Evaluator):
     length_penalty: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_beams", "max_new_tokens"):
+        for name in ("batch_size", "max_batch_tokens", "num_beams", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} is not at least 1")
@@ -116,9 +117,12 @@ class GeneratingEvaluator(Evaluator):
 
     def effective_options(self, protocol: AnswerProtocol | None) -> dict[str, Any]:
         """All options by name, with the protocol's values for those that are not set."""
-        if protocol is None:
-            return options.values(self)
-        return options.values(self) | asdict(protocol.config) | {"prompt": protocol.template}
+        values = options.values(self)
+        if protocol is not None:
+            values |= asdict(protocol.config) | {"prompt": protocol.template}
+        if not values["max_batch_tokens"]:  # then batches are as they were before this option
+            del values["max_batch_tokens"]
+        return values
 
     def requests_per_sample(self, sample: Any) -> int:
         """How often a sample is asked about; the scorer gets its outputs on lines of their own.

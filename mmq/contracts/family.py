@@ -3,11 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from mmq.contracts.vlm import AnswerFormat, AnswerProtocol, GenerationConfig, Request
+from mmq.contracts.vlm import (
+    DEFAULT_INPUTS,
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    InputOptions,
+    Request,
+)
 from mmq.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,10 +75,11 @@ class ModelFamily(ABC):
     architectures: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     is_fallback: ClassVar[bool] = False
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # that its models support
+    formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # that its models support
     matches: ClassVar[bool] = False
     most_images: ClassVar[int | None] = 1  # pictures per request; None: any number
-    tokenization: ClassVar[Mapping[str, Any]] = {}  # how texts become tokens, to be logged
+    tokenization: Mapping[str, Any] = {}  # how texts become tokens, to be logged
+    one_by_one: str = ""  # why requests cannot share a batch; "" if they can
     stages: ClassVar[tuple[Stage, ...]] = ()
 
     @classmethod
@@ -82,6 +90,20 @@ class ModelFamily(ABC):
     def supports(self, config: Any) -> bool:
         """Whether this family supports the configuration's architecture."""
         return architecture_of(config) in self.architectures
+
+    def unsupported(self, config: Any) -> str:
+        """Why this family cannot load a model of an architecture that it supports; "" if it can.
+
+        Such a model is left to a fallback family.
+        """
+        return ""
+
+    def for_model(self, config: Any) -> Self:
+        """The family as models of this configuration need it; a fallback family may depend on it.
+
+        `formats`, `tokenization` and `one_by_one` may differ between the models of a family.
+        """
+        return self
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
         """The protocol for a format; InputError for one that the models do not support."""
@@ -113,15 +135,33 @@ class ModelFamily(ABC):
         device: str,
         allow_pickle: bool = False,
         allow_unread: bool = False,
-    ) -> tuple[nn.Module, Any]:
-        """Model and processor from a hub name or a local folder; safetensors unless allowed.
+    ) -> nn.Module:
+        """The model from a hub name or a local folder; safetensors unless allowed.
 
         allow_unread: accept a checkpoint with weights that the model does not read.
         """
 
-    def chat(self, processor: Any, prompt: str, images: int) -> str:
+    def check_processor(self, module: nn.Module, processor: Any, source: str) -> None:  # noqa: B027
+        """InputError for a processor that does not belong to the loaded model."""
+
+    def chat(
+        self,
+        processor: Any,
+        prompt: str,
+        images: int,
+        options: InputOptions = DEFAULT_INPUTS,
+    ) -> str:
         """A prompt about some pictures, with the model's chat template applied."""
         return prompt
+
+    def prompt_tokens(
+        self, processor: Any, images: Sequence["Image"], texts: Sequence[str]
+    ) -> list[int]:
+        """The length in tokens of rendered prompts about the same pictures, with the pictures'."""
+        raise InputError(
+            f"max_batch_tokens: {type(self).__name__} models do not count tokens; give "
+            f"--batch-size instead"
+        )
 
     def generate(
         self,

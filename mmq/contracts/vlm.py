@@ -9,7 +9,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,7 +47,8 @@ class GenerationConfig:
     """Decoding settings. Deterministic: greedy with one beam, otherwise beam search.
 
     length_penalty: a beam's score is divided by its length to this power. batch_size: requests per
-    forward; it is here because it changes how results round.
+    forward; it is here because it changes how results round. max_batch_tokens: a batch has at most
+    this many prompt tokens, with those of its pictures and its padding; 0: any number.
     """
 
     max_new_tokens: int
@@ -55,6 +56,29 @@ class GenerationConfig:
     min_new_tokens: int = 0
     length_penalty: float = 1.0
     batch_size: int = 64
+    max_batch_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InputOptions:
+    """What a user decides about a model's inputs; the defaults are the checkpoint's own.
+
+    template: values of variables of the chat template, e.g. {"enable_thinking": False}.
+    min_pixels, max_pixels: size of a picture that the processor scales up or down to; 0: its own.
+    """
+
+    template: Mapping[str, Any] = field(default_factory=dict)
+    system_prompt: str = ""
+    min_pixels: int = 0
+    max_pixels: int = 0
+
+    def changes(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        default = asdict(InputOptions())
+        return {name: v for name, v in asdict(self).items() if v != default[name]}
+
+
+DEFAULT_INPUTS = InputOptions()
 
 
 @dataclass(frozen=True, slots=True)

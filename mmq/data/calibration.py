@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmq.contracts.family import with_answer
-from mmq.contracts.vlm import Request
+from mmq.contracts.vlm import DEFAULT_INPUTS, InputOptions, Request
 from mmq.system.hashing import digest
 from mmq.system.versions import room_versions
 
@@ -25,6 +25,7 @@ class Calibration:
     """A request and a correct answer ("" for none) per calibration sample."""
 
     pairs: tuple[tuple[Request, str], ...]
+    inputs: InputOptions = DEFAULT_INPUTS
 
     def fingerprint(self, family: "ModelFamily") -> str:
         """A hash of the pairs and of the versions of the code that processes them."""
@@ -32,7 +33,10 @@ class Calibration:
         packages = [version(name) for name in ("torch", "transformers")]
         pictures = [[image.digest() for image in r.images] for r, _ in self.pairs]
         texts = [[request.prompt, answer] for request, answer in self.pairs]
-        return digest([pictures, texts, packages, family.identity(), rooms])
+        facts: list[Any] = [pictures, texts, packages, family.identity(), rooms]
+        if changes := self.inputs.changes():
+            facts.append(changes)
+        return digest(facts)
 
     def forwards(
         self, model: "LoadedModel", padded: bool = False

@@ -22,6 +22,7 @@ from typing import Any
 from mmq.contracts.images import ImageRef
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
 from mmq.errors import InputError
+from mmq.models.reasoning import without_reasoning
 
 log = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it needs one
@@ -181,6 +182,8 @@ def _data_url(image: ImageRef) -> str:
 
 def _text(answer: Any) -> str:
     try:
-        return str(answer["choices"][0]["message"]["content"] or "")
+        text = str(answer["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError) as error:
         raise _PassingError(f"an answer without choices: {str(answer)[:SHOWN]}") from error
+    answered, _ = without_reasoning(text)
+    return text if answered == text else answered.strip()

@@ -1,7 +1,9 @@
 """A model in this process: it answers requests, and its weights can be replaced and restored."""
 
+import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,22 +16,28 @@ from mmq.contracts.family import ModelFamily, check_requests
 from mmq.contracts.images import ImageRef
 from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import (
+    DEFAULT_INPUTS,
     AnswerFormat,
     AnswerProtocol,
     GenerationConfig,
+    InputOptions,
     Progress,
     Request,
     VisionLanguageModel,
 )
-from mmq.models.stages import encode
+from mmq.models.batching import batches, by_length
+from mmq.models.generation import LogitsWatch, check_logits, decode_answers
+from mmq.models.stages import encode, run_stages
 from mmq.models.timing import time_generation, transformers_engine
 from mmq.system.disk import naming, write_all
 from mmq.system.home import home
 
 if TYPE_CHECKING:
     from mmq.models.components import Component, Layer
-    from mmq.models.stages import StageCache
+    from mmq.models.stages import Rows, StageCache
 
+log = logging.getLogger(__name__)
+BROKEN, UNFINISHED = "answers/nonfinite_logits", "answers/unfinished_reasoning"  # observations
 ORIGINAL = "original"  # the state of a component whose weights are those of the checkpoint
 
 
@@ -78,7 +86,8 @@ class LoadedModel(VisionLanguageModel):
     """A model in this process; weights are changed in place and can be restored.
 
     states: by component, ORIGINAL or a hash of the weights that were written. A component that is
-    missing has weights of unknown origin.
+    missing has weights of unknown origin. observations: counts of what was noticed while
+    generating since `restore_`, by metric name.
     """
 
     module: nn.Module
@@ -88,7 +97,10 @@ class LoadedModel(VisionLanguageModel):
     fingerprint: str
     device: str
     components: "dict[str, Component]"
+    inputs: InputOptions = DEFAULT_INPUTS
     stage_cache: "StageCache | None" = None
+    observations: Counter[str] = field(default_factory=Counter)
+    _watch: LogitsWatch | None = None
     states: dict[str, str] = field(init=False)
     _originals: Originals | None = None
 
@@ -118,6 +130,7 @@ class LoadedModel(VisionLanguageModel):
     @torch.no_grad()
     def restore_(self) -> None:
         """Restore the loaded weights of every component that was written."""
+        self.observations.clear()
         if self._originals is None:
             return
         for name, component in self.components.items():
@@ -134,13 +147,35 @@ class LoadedModel(VisionLanguageModel):
 
     def render(self, request: Request) -> str:
         """The prompt as the model reads it, with its chat template applied."""
-        return self.family.chat(self.processor, request.prompt, len(request.images))
+        return self.family.chat(self.processor, request.prompt, len(request.images), self.inputs)
+
+    def watched(self) -> LogitsWatch:
+        """A new watch of the logits; families give it to `generate`."""
+        self._watch = LogitsWatch()
+        return self._watch
+
+    def answers(self, tokens: Tensor, watch: LogitsWatch, prompts: Sequence[str]) -> list[str]:
+        """The answers in generated tokens, without prompts and reasoning.
+
+        tokens: (n, length), as transformers' `generate` returned them.
+        """
+        start = max(watch.start, 0)
+        texts, unfinished = decode_answers(self.processor.tokenizer, tokens, start, prompts)
+        if unfinished:
+            if not self.observations[UNFINISHED]:
+                log.warning(
+                    "The token limit cut the model's reasoning: such samples have no answer. "
+                    "Raise --max-new-tokens, or turn reasoning off (e.g. --template "
+                    "enable_thinking=false)"
+                )
+            self.observations[UNFINISHED] += unfinished
+        return texts
 
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
     ) -> list[str]:
         """One text per request, in batches of similar length, from cached features if possible."""
-        family, size = self.family, config.batch_size
+        family, size = self.family, 1 if self.family.one_by_one else config.batch_size
         check_requests(requests, family)
         rows = None
         if family.stages:
@@ -148,16 +183,10 @@ class LoadedModel(VisionLanguageModel):
             rows = encode(self, images, family.stages[-1].name, size, progress)
         texts = [self.render(request) for request in requests]
         outputs = [""] * len(requests)
-        for part in progress(batches(requests, size), "generate"):
-            prompts = [texts[k] for k in part]
-            images_of = [requests[k].images for k in part]
-            if rows is None:
-                pictures = [[image.open() for image in images] for images in images_of]
-                generated = family.generate(self, pictures, prompts, config)
-            else:
-                features = rows([image for images in images_of for image in images])
-                features = features.reshape(len(part), -1, features.shape[-1])
-                generated = family.generate_from_features(self, features, prompts, config)
+        parts = batches(self, requests, texts, size, config.max_batch_tokens)
+        for part in progress(parts, "generate"):
+            generated = self._generate([requests[k] for k in part], config, rows)
+            self._check_logits([requests[k] for k in part], config)
             for k, text in zip(part, generated, strict=True):
                 outputs[k] = text
         return outputs
@@ -169,6 +198,44 @@ class LoadedModel(VisionLanguageModel):
     def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
         """The time of one answer, with the vision encoder's share of it."""
         return time_generation(self, request, config)
+
+    def _generate(
+        self, requests: Sequence[Request], config: GenerationConfig, rows: "Rows | None"
+    ) -> list[str]:
+        """One batch; rows: of the last stage, None for a family without stages."""
+        prompts = [self.render(request) for request in requests]
+        if rows is None:
+            pictures = [[image.open() for image in request.images] for request in requests]
+            return self.family.generate(self, pictures, prompts, config)
+        features = rows([image for request in requests for image in request.images])
+        features = features.reshape(len(requests), -1, features.shape[-1])
+        return self.family.generate_from_features(self, features, prompts, config)
+
+    def _check_logits(self, requests: Sequence[Request], config: GenerationConfig) -> None:
+        """Count answers whose logits were not finite; InputError if the model is unquantized."""
+        watch, self._watch = self._watch, None
+        broken = watch.broken_answers(len(requests)) if watch is not None else []
+        if not broken:
+            return
+        self.observations[BROKEN] += len(broken)
+        if all(self.states.get(name) == ORIGINAL for name in self.components):
+            alone = [requests[broken[0]]]
+            check_logits(
+                self.module, alone[0].sample_id, lambda: self._generate(alone, config, self._rows)
+            )
+
+    @property
+    def _rows(self) -> "Rows | None":
+        """The last stage's outputs, computed without the cache."""
+        family = self.family
+        if not family.stages:
+            return None
+
+        def compute(images: Sequence[ImageRef]) -> Tensor:
+            pixels = family.pixels(self, [image.open() for image in images])
+            return run_stages(self, family.stages, pixels)
+
+        return compute
 
     def embed_images(
         self, images: Sequence[ImageRef], batch_size: int, progress: Progress
@@ -206,19 +273,3 @@ class LoadedModel(VisionLanguageModel):
             scores = self.family.match(self, features, [texts[k] for k in pairs[part, 1]])
             logits[part] = scores.double().cpu().numpy()
         return logits
-
-
-def batches(requests: Sequence[Request], size: int) -> list[list[int]]:
-    """Positions of requests in batches: same number of pictures, prompts of similar length."""
-    parts: list[list[int]] = []
-    for count in sorted({len(request.images) for request in requests}):
-        same = [k for k, request in enumerate(requests) if len(request.images) == count]
-        prompts = [requests[k].prompt for k in same]
-        parts += [[same[k] for k in part] for part in by_length(prompts, size)]
-    return parts
-
-
-def by_length(texts: Sequence[str], size: int) -> list[list[int]]:
-    """Positions of texts in batches, short ones first, for little padding."""
-    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))
-    return [order[start : start + size] for start in range(0, len(order), size)]

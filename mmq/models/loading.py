@@ -1,7 +1,10 @@
 """Load a model with its components."""
 
 import logging
+from typing import Any
 
+from mmq.contracts.family import ModelFamily
+from mmq.contracts.vlm import DEFAULT_INPUTS, InputOptions
 from mmq.errors import InputError
 from mmq.models.checkpoint import fingerprint as fingerprint
 from mmq.models.checkpoint import locate as locate
@@ -10,6 +13,7 @@ from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.checkpoint_errors import reading
 from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
+from mmq.models.pixel_limits import limit_pixels_
 from mmq.models.skeleton import check_weights, family_of
 from mmq.models.transformers_loading import load_weights as load_weights
 from mmq.system.device import DTYPES
@@ -24,11 +28,13 @@ def load_model(
     known_fingerprint: str | None = None,
     allow_pickle: bool = False,
     allow_unread: bool = False,
+    processor: Any = None,
+    inputs: InputOptions = DEFAULT_INPUTS,
 ) -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode.
 
     known_fingerprint: saves hashing all weights again. allow_unread: accept a checkpoint with
-    weights that the model does not read.
+    weights that the model does not read. processor: the checkpoint's, if it is loaded already.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
@@ -39,7 +45,15 @@ def load_model(
     # families written before this option need not accept it
     options = {"allow_unread": True} if allow_unread else {}
     with reading(f"Model {name!r} cannot be loaded"):
-        module, processor = family.load(source, DTYPES[dtype], device, allow_pickle, **options)
+        if processor is None:
+            processor = load_processor(family, source, inputs)
+        module = family.load(source, DTYPES[dtype], device, allow_pickle, **options)
+        family.check_processor(module, processor, source)
+    if family.one_by_one:
+        log.warning(
+            "%s: samples are asked one by one, because with this version of transformers %s",
+            name, family.one_by_one,
+        )  # fmt: skip
     module.eval().requires_grad_(False)
     return LoadedModel(
         module=module,
@@ -49,4 +63,12 @@ def load_model(
         fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
         components=find_components(module, family),
+        inputs=inputs,
     )
+
+
+def load_processor(family: ModelFamily, source: str, inputs: InputOptions) -> Any:
+    """A checkpoint's processor, with the user's limits of pixels."""
+    processor = family.load_processor(source)
+    limit_pixels_(processor, inputs)
+    return processor

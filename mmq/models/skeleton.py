@@ -1,6 +1,8 @@
 """A model without weights: its components, shapes and sizes from the configuration."""
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from mmq.models.transformers_loading import check_outline, quietly
 from mmq.models.transformers_loading import load_weights as load_weights
 from mmq.models.unquantized import UnquantizedModule, unquantized_modules, unread_blocks
 
+log = logging.getLogger(__name__)
 MOST_PARAMETERS = 10**13
 
 
@@ -35,7 +38,10 @@ def family_of(config: Any) -> ModelFamily:
             unusable.append(str(error))
     for family in sorted(families, key=lambda family: family.is_fallback):
         if family.supports(config):
-            return family
+            if reason := family.unsupported(config):
+                _report_fallback(type(family).__name__, reason)
+                continue
+            return family.for_model(config)
     names = {name for family in families for name in family.architectures if name[0].isupper()}
     raise InputError(
         " ".join(
@@ -46,6 +52,12 @@ def family_of(config: Any) -> ModelFamily:
             ]
         )
     )
+
+
+@cache
+def _report_fallback(family: str, reason: str) -> None:
+    """Log once why a model is left to a fallback family."""
+    log.info("The %s family leaves this model to a general one: %s", family, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmq.contracts.family import ModelFamily, with_answer
-from mmq.contracts.vlm import GENERAL_PROTOCOLS, AnswerFormat, AnswerProtocol, GenerationConfig
+from mmq.contracts.vlm import (
+    DEFAULT_INPUTS,
+    GENERAL_PROTOCOLS,
+    AnswerFormat,
+    AnswerProtocol,
+    GenerationConfig,
+    InputOptions,
+)
 from mmq.errors import InputError
+from mmq.models.chat_template import render_chat
 from mmq.models.checkpoint_errors import reading
+from mmq.models.generation import decoding
 from mmq.models.loading import load_weights
 from mmq.models.stages import run_stages
 from mmq.system.regular_file import read_text
@@ -97,8 +106,8 @@ class TransformersFamily(ModelFamily):
 
     model_class: ClassVar[str]
     processor_class: ClassVar[str]
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = GENERAL_PROTOCOLS
-    tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
+    formats: Mapping[AnswerFormat, AnswerProtocol] = GENERAL_PROTOCOLS
+    tokenization: Mapping[str, Any] = {"padding_side": "left"}
     decoder: ClassVar[str] = ""  # path of the submodule that generates; "": the model
 
     def skeleton(self, config: Any) -> nn.Module:
@@ -128,17 +137,43 @@ class TransformersFamily(ModelFamily):
         device: str,
         allow_pickle: bool = False,
         allow_unread: bool = False,
-    ) -> tuple[nn.Module, Any]:
-        """Model and processor; no remote code."""
+    ) -> nn.Module:
+        """The model; no remote code."""
         import transformers
 
-        processor = self.load_processor(source)
         architecture = getattr(transformers, self.model_class)
-        model = load_weights(architecture, source, dtype, device, allow_pickle, allow_unread)
+        model: nn.Module = load_weights(
+            architecture, source, dtype, device, allow_pickle, allow_unread
+        )
+        return model
+
+    def check_processor(self, module: nn.Module, processor: Any, source: str) -> None:
+        """InputError for a tokenizer of another model, or a model without an image token."""
         if self.formats:
-            image_token(model.config)
-        check_vocabulary(model, processor, source)
-        return model, processor
+            image_token(module.config)
+        check_vocabulary(module, processor, source)
+
+    def chat(
+        self,
+        processor: Any,
+        prompt: str,
+        images: int,
+        options: InputOptions = DEFAULT_INPUTS,
+    ) -> str:
+        """A prompt by the checkpoint's chat template, else in the family's own words."""
+        rendered = render_chat(processor, prompt, images, options)
+        return self.own_words(prompt, images) if rendered is None else rendered
+
+    def own_words(self, prompt: str, images: int) -> str:
+        """A prompt about some pictures, for a checkpoint without a chat template."""
+        return prompt
+
+    def prompt_tokens(
+        self, processor: Any, images: Sequence[Image.Image], texts: Sequence[str]
+    ) -> list[int]:
+        """The length in tokens of each prompt with these pictures."""
+        _, mask = self._ids(processor, texts, [*images] * len(texts))
+        return [int(length) for length in mask.sum(-1)]
 
     def pixels(self, model: "LoadedModel", images: Sequence[Image.Image]) -> Tensor:
         """Pixels (n, 3, height, width) as the processor makes them."""
@@ -200,27 +235,28 @@ class TransformersFamily(ModelFamily):
         )
         cache = prefix.past_key_values
         cache.batch_repeat_interleave(config.num_beams)
+        watch = model.watched()
         tokens = decoder.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            max_new_tokens=config.max_new_tokens,
-            min_new_tokens=config.min_new_tokens or None,
-            num_beams=config.num_beams,
-            length_penalty=config.length_penalty,
-            do_sample=False,
+            input_ids=ids, attention_mask=mask, past_key_values=cache, **decoding(config, watch)
         )
-        decoded = model.processor.batch_decode(tokens[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in decoded]
+        watch.start = ids.shape[1]
+        return model.answers(tokens, watch, texts)
 
     def _tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids with their image tokens, and the attention mask, (n, length)."""
         # processors insert image tokens only if they get an image
         blank = Image.new("RGB", (32, 32))
         blanks = [blank] * sum(self.image_count(model.processor, text) for text in texts)
-        inputs = model.processor(
-            images=blanks, text=list(texts), padding=True, return_tensors="pt"
-        ).to(model.device)
+        ids, mask = self._ids(model.processor, texts, blanks)
+        return ids.to(model.device), mask.to(model.device)
+
+    def _ids(
+        self, processor: Any, texts: Sequence[str], images: Sequence[Image.Image]
+    ) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask for texts with all of their pictures."""
+        inputs = processor(
+            images=list(images), text=list(texts), padding=True, return_tensors="pt"
+        )
         return inputs["input_ids"], inputs["attention_mask"]
 
     def image_count(self, processor: Any, text: str) -> int:

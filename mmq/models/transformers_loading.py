@@ -161,8 +161,8 @@ def load_weights(
 ) -> Any:
     """A transformers model with all of its weights, from safetensors unless pickles are allowed.
 
-    All float parameters get the dtype, whatever the checkpoint's dtype is and whichever modules
-    transformers leaves in float32.
+    Float parameters get the dtype, whatever the checkpoint's is, but for those that the model's
+    authors keep in float32.
 
     InputError for missing weights, wrong shapes, unread weights, and weights that are not finite.
     """
@@ -183,12 +183,25 @@ def load_weights(
     check_loading_info(info, source, architecture.__name__, stored, allow_unread)
     if folder:
         check_tied(model, folder, stored)
-    for parameter in model.parameters():  # buffers stay: rotary frequencies need float32
-        if parameter.is_floating_point() and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
+    precise = float32_modules(model, dtype)
+    for name, parameter in model.named_parameters():  # buffers stay: rotary ones need float32
+        wanted = torch.float32 if precise & set(name.split(".")) else dtype
+        if parameter.is_floating_point() and parameter.dtype != wanted:
+            parameter.data = parameter.data.to(wanted)
     model = model.to(device)
     check_finite(model, source, stored)
     return model
+
+
+def float32_modules(model: nn.Module, dtype: torch.dtype) -> set[str]:
+    """Names of modules and parameters that are too delicate for a dtype of 16 bits."""
+    names: set[str] = set()
+    for module in model.modules():
+        if dtype == torch.float16:
+            names |= set(getattr(module, "_keep_in_fp32_modules", None) or ())
+        if dtype in (torch.float16, torch.bfloat16):
+            names |= set(getattr(module, "_keep_in_fp32_modules_strict", None) or ())
+    return names
 
 
 def downloaded(source: str) -> Path | None:

@@ -1,6 +1,7 @@
 """The device and dtype that a command computes with."""
 
 import re
+from typing import Any
 
 import torch
 
@@ -9,8 +10,8 @@ from mmq.errors import InputError
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def resolve_device(device: str, dtype: str) -> tuple[str, str]:
-    """Resolve "auto"; InputError for a device or dtype that is not available."""
+def resolve_device(device: str) -> str:
+    """Resolve "auto"; InputError for a device that is not available."""
     import torch
 
     if device == "auto":
@@ -22,11 +23,36 @@ def resolve_device(device: str, dtype: str) -> tuple[str, str]:
             raise InputError(f"device: {device!r} was given, but torch sees {count} GPUs")
     elif device != "cpu":
         check_device(device)
-    if dtype == "auto":
-        dtype = "float32" if device.startswith("cpu") else "float16"
-    if dtype not in DTYPES:
+    return device
+
+
+def check_dtype(dtype: str) -> None:
+    """InputError for an unknown dtype."""
+    if dtype not in ("auto", *DTYPES):
         raise InputError(f"dtype: {dtype!r} is not one of {['auto', *DTYPES]}")
-    return device, dtype
+
+
+def resolve_dtype(dtype: str, device: str, config: Any) -> str:
+    """Resolve "auto" by a checkpoint's configuration.
+
+    On a CPU, float16 becomes float32, which holds all of its values and is faster there. A
+    configuration without a dtype: float32 on a CPU, else float16.
+    """
+    if dtype != "auto":
+        return dtype
+    on_cpu = device.startswith("cpu")
+    stored = stored_dtype(config) or ("float32" if on_cpu else "float16")
+    return "float32" if on_cpu and stored == "float16" else stored
+
+
+def stored_dtype(config: Any) -> str:
+    """The dtype that a configuration names, or that of its language model; "" if none is known."""
+    for each in (config, getattr(config, "text_config", None)):
+        for key in ("dtype", "torch_dtype"):
+            name = str(getattr(each, key, None)).removeprefix("torch.")
+            if name in DTYPES:
+                return name
+    return ""
 
 
 def check_device(device: str) -> None:

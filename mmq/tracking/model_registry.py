@@ -102,6 +102,10 @@ class TrialOptions:
 OPTIONS = {
     "model.name": "model",
     "model.dtype": "dtype",
+    "model.template": "template",
+    "model.system_prompt": "system_prompt",
+    "model.min_pixels": "min_pixels",
+    "model.max_pixels": "max_pixels",
     "data.name": "data",
     "data.limit": "limit",
     "calibration.samples": "calibration_samples",

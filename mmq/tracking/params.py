@@ -1,6 +1,7 @@
 """A run's params: the eval spec, and the versions of the packages."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -18,6 +19,13 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return params
+
+
+def _text(value: Any) -> Any:
+    """A mapping as the option that sets it: NAME=VALUE,NAME=VALUE."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={each}" for name, each in value.items())
+    return value
 
 
 def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
@@ -49,7 +57,9 @@ def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
         params["model.allow_unread_weights"] = True
     if eval_spec.rendered_prompt:
         params["model.first_prompt"] = eval_spec.rendered_prompt
-    params |= {f"model.{k}": v for k, v in eval_spec.tokenization.items()}
+    params |= {f"model.{k}": _text(v) for k, v in eval_spec.tokenization.items()}
+    decoding = eval_spec.generation_config.items()
+    params |= {f"model.generation_config.{k}": v for k, v in decoding}
     params |= {f"quantizer.{k}": v for k, v in eval_spec.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in eval_spec.evaluator_options.items()}
     return params | versions()

@@ -145,7 +145,8 @@ class TrialRun(Run):
             files.write_record(folder, record)
             files.write_details(folder, result.details)
         self.log_folder(unlogged.staged(self.run_id))
-        self._log_result(record, {"seconds/log": time.perf_counter() - started})
+        more = {"seconds/log": time.perf_counter() - started, **result.details.observations}
+        self._log_result(record, more)
         return record
 
     def _log_result(self, record: TrialRecord, more: Mapping[str, float] | None = None) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from asking import ask, picture, scores, silent
+from asking import picture, scores, silent
 from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.generic import Generic
+from mmq_plugins.models.generic_inputs import prompt_inputs
 from tiny_models import PROCESSORS, ROPE, TINY, load_tiny, save_tiny, tiny_config
 from torch import nn
 
@@ -119,19 +120,6 @@ def test_it_is_asked_through_its_own_processor(model):
     assert not any("Answer the" in p.text for p in evaluation.predictions)
 
 
-def test_an_answer_does_not_depend_on_its_batch(model):
-    samples = find_source("vqa", "scenes").samples()[:4]
-    images = [sample.image.open() for sample in samples]
-    questions = [sample.question * (1 + k) for k, sample in enumerate(samples)]
-    together = ask(model, images, questions, min_new_tokens=4)
-    apart = [
-        ask(model, [image], [question], min_new_tokens=4)[0]
-        for image, question in zip(images, questions, strict=True)
-    ]
-    assert together == apart
-    assert any(together)
-
-
 def test_two_pictures_are_shown_in_their_order(model):
     first, second = (picture(s.image.open()) for s in find_source("gqa", "scenes").samples()[:8:7])
     request = Request((first, second), "compare", "1")
@@ -140,7 +128,8 @@ def test_two_pictures_are_shown_in_their_order(model):
 
     def pixels(*images):
         text = model.render(Request(images, "compare", "1"))
-        inputs = model.family._inputs(model, [[image.open() for image in images]], [text])
+        opened = [[image.open() for image in images]]
+        inputs = prompt_inputs(model.module, model.processor, opened, [text])
         return inputs["pixel_values"].reshape(-1, *inputs["pixel_values"].shape[-3:])
 
     together, alone = pixels(first, second), torch.cat([pixels(first), pixels(second)])

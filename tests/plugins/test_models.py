@@ -79,8 +79,15 @@ def test_captions_are_those_of_transformers_own_unconditional_generation(blip2):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_checkpoints_load_and_answer_in_half_precision(name, dtype):
     model = load_model(name, dtype)
-    found = {p.dtype for p in model.module.parameters() if p.is_floating_point()}
-    assert found == {getattr(torch, dtype)}
+    dtypes = {name: p.dtype for name, p in model.module.named_parameters()}
+    precise = {name for name, each in dtypes.items() if each == torch.float32}
+    # their authors keep a Q-Former in float32 where everything else is float16
+    keeps = dtype == "float16" and name != "embedded-llava"
+    expected = (
+        {x for x in dtypes if x.startswith(("qformer.", "query_tokens"))} if keeps else set()
+    )
+    assert precise == expected
+    assert set(dtypes.values()) - {torch.float32} == {getattr(torch, dtype)}
     assert model.fingerprint != load_model(name).fingerprint
     evaluator = Retrieval() if model.family.matches else Vqa()
     samples = find_source(evaluator.task, "scenes").samples()[:10]

@@ -39,6 +39,7 @@ FORMATS: Mapping[AnswerFormat, AnswerProtocol] = {
 class Blip2(TransformersFamily):
     """`Blip2ForConditionalGeneration`, e.g. Salesforce/blip2-opt-2.7b."""
 
+    version: ClassVar[int] = 2
     model_class: ClassVar[str] = "Blip2ForConditionalGeneration"
     processor_class: ClassVar[str] = "Blip2Processor"
     decoder: ClassVar[str] = "language_model"
@@ -52,4 +53,9 @@ class Blip2(TransformersFamily):
         Stage("vision", ("vit",), _vision),
         Stage("connector", ("qformer",), _connector),
     )
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = FORMATS
+    formats: Mapping[AnswerFormat, AnswerProtocol] = FORMATS
+
+    def unsupported(self, config: Any) -> str:
+        """Why a language model is not OPT; "" if it is."""
+        kind = config.text_config.model_type
+        return "" if kind == "opt" else f"its language model is a {kind}, not OPT"

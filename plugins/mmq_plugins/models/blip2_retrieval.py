@@ -41,13 +41,14 @@ class Blip2Retrieval(TransformersFamily):
     text, and strips image tokens from texts that have none.
     """
 
+    version: ClassVar[int] = 2
     model_class: ClassVar[str] = "Blip2ForImageTextRetrieval"
     processor_class: ClassVar[str] = "Blip2Processor"
     # left padding would change a text's embedding; 35 tokens as in BLIP-2's retrieval evaluation
     # (Li et al. 2023)
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = {}  # no language model
+    formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # no language model
     matches: ClassVar[bool] = True
-    tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "right", "max_tokens": 35}
+    tokenization: Mapping[str, Any] = {"padding_side": "right", "max_tokens": 35}
     architectures: ClassVar[tuple[str, ...]] = ("Blip2ForImageTextRetrieval",)
     components: ClassVar[tuple[ComponentSpec, ...]] = (
         ComponentSpec("vit", ("vision_model.encoder.layers",)),

@@ -1,33 +1,48 @@
 """Any other vision-language model of transformers, split by the paths of its blocks."""
 
-import inspect
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, ClassVar
+from importlib.metadata import version
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from mmq.contracts import (
+    DEFAULT_INPUTS,
     GENERAL_PROTOCOLS,
     AnswerFormat,
     AnswerProtocol,
     ComponentSpec,
     GenerationConfig,
+    InputOptions,
     ModelFamily,
     architecture_of,
 )
 from mmq.errors import InputError
+from mmq.models.chat_template import adds_image_tokens, answer_lead, image_mark, render_chat
+from mmq.models.generation import decoding
 from mmq.models.loading import load_weights
-from mmq.models.transformers_family import answer_choices, check_vocabulary, load_processor
+from mmq.models.transformers_family import check_vocabulary, load_processor
+from mmq_plugins.models.generic_inputs import (
+    answer_ids,
+    answered_inputs,
+    is_encoder_decoder,
+    processed,
+    prompt_inputs,
+    prompt_length,
+)
+from mmq_plugins.models.own_words import NONE, OWN_WORDS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mmq.models.loading import LoadedModel
 
+log = logging.getLogger(__name__)
 # words of a path, first match wins: a resampler inside the vision tower is a connector
 WORDS = {
     "connector": {"connector", "resampler", "perceiver", "qformer", "projector", "abstractor"},
@@ -69,13 +84,29 @@ class Generic(ModelFamily):
     """Every architecture of `AutoModelForImageTextToText` without a family of its own.
 
     Components: `vit`, `connector` (only if it has transformer blocks) and `llm`. Everything
-    else stays at 16 bits; `mmq size` lists it.
+    else stays at 16 bits; `mmq size` lists it. Prompts follow the chat template of the processor,
+    else of the tokenizer, else the words that the kind of model was trained with.
     """
 
+    version: ClassVar[int] = 2
     is_fallback: ClassVar[bool] = True
-    tokenization: ClassVar[Mapping[str, Any]] = {"padding_side": "left"}
-    formats: ClassVar[Mapping[AnswerFormat, AnswerProtocol]] = GENERAL_PROTOCOLS
+    formats: Mapping[AnswerFormat, AnswerProtocol] = GENERAL_PROTOCOLS
     most_images: ClassVar[int | None] = None
+
+    def __init__(self, model_type: str = "", encodes_text: bool = False) -> None:
+        self.model_type = model_type
+        self.words = OWN_WORDS.get(model_type, NONE)
+        self.formats = {**GENERAL_PROTOCOLS, **self.words.prompts}
+        installed = int(version("transformers").partition(".")[0])
+        is_fixed = 0 < self.words.fixed_in <= installed
+        self.one_by_one = "" if is_fixed else self.words.one_by_one
+        # an encoder's positions count from the left, a decoder continues on the right
+        self.tokenization = {"padding_side": "right" if encodes_text else "left"}
+        self._warned = False
+
+    def for_model(self, config: Any) -> Self:
+        """The family with the words of this kind of model."""
+        return type(self)(config.model_type, is_encoder_decoder(config))
 
     def supports(self, config: Any) -> bool:
         """Whether transformers has an image-text-to-text model of this architecture."""
@@ -133,54 +164,50 @@ class Generic(ModelFamily):
         device: str,
         allow_pickle: bool = False,
         allow_unread: bool = False,
-    ) -> tuple[nn.Module, Any]:
-        """Model and processor; no remote code."""
+    ) -> nn.Module:
+        """The model; no remote code."""
         from transformers import AutoModelForImageTextToText
 
-        processor = self.load_processor(source)
         with needed_packages(source):
-            model = load_weights(
+            model: nn.Module = load_weights(
                 AutoModelForImageTextToText, source, dtype, device, allow_pickle, allow_unread
             )
-        check_vocabulary(model, processor, source)
-        return model, processor
+        return model
 
-    def chat(self, processor: Any, prompt: str, images: int) -> str:
-        """A prompt after its pictures, with the processor's chat template if it has one."""
-        if getattr(processor, "chat_template", None):
-            content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
-            message = {"role": "user", "content": content}
-            rendered: str = processor.apply_chat_template(
-                [message], add_generation_prompt=True, tokenize=False
-            )
-            return rendered
-        return f"{getattr(processor, 'image_token', '') * images}{prompt}"
+    def check_processor(self, module: nn.Module, processor: Any, source: str) -> None:
+        """InputError for a tokenizer of another model."""
+        check_vocabulary(module, processor, source)
 
-    def _inputs(
+    def chat(
         self,
-        model: "LoadedModel",
-        images: "Sequence[Sequence[Image]]",
-        texts: Sequence[str],
-        answers: Sequence[str] = (),
-    ) -> Any:
-        """The processor's inputs for pictures and rendered prompts, followed by answers."""
-        module: Any = model.module
-        processor = model.processor
-        pairs = zip_longest(texts, answers, fillvalue="")
-        prompts = [text + answer for text, answer in pairs]
-        bos = processor.tokenizer.bos_token
-        # a chat template may already contain the first token
-        special = {"add_special_tokens": False} if bos and prompts[0].startswith(bos) else {}
-        inputs = processor(
-            images=[list(of_text) for of_text in images],  # all processors take a list per text
-            text=prompts,
-            padding=True,
-            return_tensors="pt",
-            **special,
-        ).to(model.device, module.dtype)
-        if "token_type_ids" not in inspect.signature(module.forward).parameters:
-            inputs.pop("token_type_ids", None)
-        return inputs
+        processor: Any,
+        prompt: str,
+        images: int,
+        options: InputOptions = DEFAULT_INPUTS,
+    ) -> str:
+        """A prompt after its pictures, by the chat template or in the model's own words."""
+        if (rendered := render_chat(processor, prompt, images, options)) is not None:
+            return rendered
+        if not self.words.prompts and not self._warned:
+            log.warning(
+                "%s has no chat template, and how to ask it is unknown: its prompts are the "
+                "task's words alone, so it may score far below its ability. Add the model's "
+                "chat_template.jinja to its folder, or give its own words with --prompt",
+                self.model_type or "This checkpoint",
+            )
+            self._warned = True
+        marks = "" if adds_image_tokens(processor) else image_mark(processor)
+        return f"{marks * images}{prompt}"
+
+    def prompt_tokens(
+        self, processor: Any, images: "Sequence[Image]", texts: Sequence[str]
+    ) -> list[int]:
+        """The length in tokens of each prompt with these pictures, which are processed once."""
+        ids = processed(processor, [images], texts[:1])
+        first = next((ids[k] for k in ("input_ids", "decoder_input_ids") if k in ids), None)
+        lengths = [len(processor.tokenizer(text)["input_ids"]) for text in texts]
+        pictures = (0 if first is None else first.shape[-1]) - lengths[0]
+        return [length + pictures for length in lengths]
 
     def calibration_forwards(
         self,
@@ -189,14 +216,23 @@ class Generic(ModelFamily):
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
-        """One forward of the whole model."""
+        """One forward of the whole model on each prompt with its answer right behind it."""
+        lead = answer_lead(model.processor, model.inputs)
 
+        def one(pictures: "Sequence[Image]", text: str, answer: str) -> Tensor:
+            module: Any = model.module
+            inputs = prompt_inputs(module, model.processor, [pictures], [text])
+            space = "" if not answer or text[-1:].isspace() else lead
+            tokens = answer_ids(model.processor.tokenizer, text, space + answer if answer else "")
+            complete = answered_inputs(module, inputs, [tokens], self.words.answer_type)
+            output = module(**complete, **_without_cache(module))
+            logits: Tensor = output.logits[0, -1 - len(tokens) :]
+            return logits.float().log_softmax(-1)
+
+        @torch.no_grad()
         def forward() -> Tensor:
-            inputs = self._inputs(model, images, texts, answers)
-            with torch.no_grad():
-                output = model.module(**inputs, use_cache=False)
-            prompt_mask = self._inputs(model, images, texts)["attention_mask"]
-            return answer_choices(output.logits, inputs["attention_mask"], prompt_mask)
+            given = zip(images, texts, answers, strict=True)
+            return torch.cat([one(*each) for each in given])
 
         return [forward]
 
@@ -208,17 +244,16 @@ class Generic(ModelFamily):
         texts: Sequence[str],
         config: GenerationConfig,
     ) -> list[str]:
-        """The generated continuations, cut by token position."""
+        """The generated answers, cut by token position and without reasoning."""
         module: Any = model.module
-        inputs = self._inputs(model, images, texts)
-        tokens = module.generate(
-            **inputs,
-            max_new_tokens=config.max_new_tokens,
-            min_new_tokens=config.min_new_tokens or None,
-            num_beams=config.num_beams,
-            length_penalty=config.length_penalty,
-            do_sample=False,
-        )
-        answers = tokens[:, inputs["input_ids"].shape[1] :]
-        decoded = model.processor.batch_decode(answers, skip_special_tokens=True)
-        return [text.strip() for text in decoded]
+        inputs = prompt_inputs(module, model.processor, images, texts)
+        watch = model.watched()
+        tokens = module.generate(**inputs, **decoding(config, watch))
+        if watch.start < 0:  # Janus's drops the watch
+            watch.start = prompt_length(inputs, tokens)
+        return model.answers(tokens, watch, texts)
+
+
+def _without_cache(module: Any) -> dict[str, Any]:
+    """`use_cache=False` for a model that takes it."""
+    return {"use_cache": False} if "use_cache" in signature(module.forward).parameters else {}

@@ -1,4 +1,4 @@
-"""LLaVA-1.5: CLIP ViT, a two-layer projector (unquantized) and Llama."""
+"""LLaVA: a CLIP or SigLIP ViT, a two-layer projector (unquantized) and a language model."""
 
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from mmq.models.transformers_family import TransformersFamily
 
 # the tower's inner path differs between transformers 4.55 and 5.x
 _TOWER = ("model.vision_tower.vision_model.encoder.layers", "model.vision_tower.encoder.layers")
+TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 
 def _vision(module: Any, pixels: Tensor) -> Tensor:
@@ -31,6 +32,7 @@ def _connector(module: Any, vision: Tensor) -> Tensor:
 class Llava(TransformersFamily):
     """`LlavaForConditionalGeneration`, e.g. llava-hf/llava-1.5-7b-hf."""
 
+    version: ClassVar[int] = 2
     model_class: ClassVar[str] = "LlavaForConditionalGeneration"
     processor_class: ClassVar[str] = "LlavaProcessor"
     architectures: ClassVar[tuple[str, ...]] = ("LlavaForConditionalGeneration", "llava")
@@ -45,6 +47,11 @@ class Llava(TransformersFamily):
     )
     most_images: ClassVar[int | None] = None
 
-    def chat(self, processor: Any, prompt: str, images: int) -> str:
+    def unsupported(self, config: Any) -> str:
+        """Why a tower's features cannot be computed apart from the model; "" if they can."""
+        tower = config.vision_config.model_type
+        return "" if tower in TOWERS else f"its vision tower is a {tower}, not CLIP or SigLIP"
+
+    def own_words(self, prompt: str, images: int) -> str:
         """LLaVA-1.5's conversation format, without its system prompt."""
         return f"USER: {'<image>' * images}\n{prompt} ASSISTANT:"

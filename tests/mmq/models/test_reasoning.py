@@ -1,0 +1,20 @@
+"""Reasoning is not part of an answer."""
+
+import pytest
+
+from mmq.models.reasoning import without_reasoning
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "answer", "ended"),
+    [
+        ("<think>two and two</think>\nfour", "", "\nfour", True),
+        ("two and two</think>four", "assistant:<think>\n", "four", True),
+        ("two and", "assistant:<think>\n", "", False),
+        ("[THINK]two[/THINK]four", "", "four", True),
+        ("<think>two and", "", "", False),
+        ("four", "assistant: <think></think>", "four", True),
+    ],
+)
+def test_an_answer_is_what_follows_the_reasoning(text, prompt, answer, ended):
+    assert without_reasoning(text, prompt) == (answer, ended)
