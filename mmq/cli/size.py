@@ -20,12 +20,12 @@ from mmq.export.side_files import source_folder
 from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
 from mmq.export.support import supported_widths
 from mmq.export.targets import build_target, split_options
-from mmq.models.loading import locate
+from mmq.models.loading import locate, read_config
 from mmq.models.size import planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.prepare import check_layers, tried_widths
 from mmq.quantization import by_width
-from mmq.system.device import resolve_device
+from mmq.system.device import resolve_dtype
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
 
@@ -129,7 +129,8 @@ def _files(
 ) -> str:
     """One line: all files of the target, as `mmq export` writes them."""
     widths = {name: (bits,) for name, bits in plan.bits}
-    folder, (_, dtype) = source_folder(options.model), resolve_device("cpu", "auto")
+    folder = source_folder(options.model)
+    dtype = resolve_dtype("auto", "cpu", read_config(str(folder)))
     sizes = TargetSizes.of(options.target, target, quantizer, outline, folder, dtype, widths)
     exact = sizes.exact(plan)
     return f"{options.target}: {exact:,} bytes, {exact / BYTES_PER_GIB:.4g} GiB (all files)"

@@ -70,7 +70,7 @@ def run_measure(options: MeasureOptions, quiet: bool = False) -> MeasuredExport:
     workload = Workload(
         options.repeats, options.tokens, options.picture, options.prompt, options.threads
     )
-    device, _ = resolve_device(options.device, "auto")
+    device = resolve_device(options.device)
     folder = _folder(options)
     exported = ExportedModel.of(folder, device)
     build_target(exported.target, exported.options).check_engine()

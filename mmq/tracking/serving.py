@@ -51,7 +51,7 @@ class ServedModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
         config = context.model_config or {}
         try:
             folder = _folder(context.artifacts, config)
-            device, _ = resolve_device(str(config.get("device", "auto")), "auto")
+            device = resolve_device(str(config.get("device", "auto")))
             self._facts = read_facts(folder)
             exported = ExportedModel.of(folder, device)
             target = build_target(exported.target, exported.options)
