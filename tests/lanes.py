@@ -14,6 +14,7 @@ SLOW = (
     "mmq/models/test_chat_endpoint.py",
     "mmq/models/test_checkpoint.py",
     "mmq/models/test_checkpoint_weights.py",
+    "mmq/models/test_coverage.py",
     "mmq/models/test_size.py",
     "mmq/models/test_stages.py",
     "mmq/quantization/test_blocks.py",

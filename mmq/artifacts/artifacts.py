@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 
 from tqdm import tqdm
@@ -211,7 +212,7 @@ class Artifacts:
     ) -> None:
         component = model.components[name]
         parts = model.components.values()
-        check_finite({f"{c.name}: {x.name}": x.module for c in parts for x in c.layers})
+        check_finite({f"{c.name}: {x.name}": x.matrix for c in parts for x in c.layers})
         text = f"quantize {name}: {', '.join(map(str, widths))} bits"
         with tqdm(
             total=component.blocks, desc=text, unit="block", leave=False, disable=self.quiet
@@ -258,8 +259,8 @@ class Artifacts:
             return
         assert self.calibration is not None
         started = time.perf_counter()
-        calls = capture(blocks, self.calibration.forwards(model))
-        states: States = initial_states(calls, self.quantizer, widths)
+        calls = capture(blocks, partial(self.calibration.forwards, model))
+        states: States = initial_states(calls, self.quantizer, widths, blocks)
         snapshot = Snapshot(home() / "calibration", digest([key.name for key in keys.values()]))
         missing = min(n for (n, _), key in keys.items() if not self.store.has(key))
         start = snapshot.resume_(states, missing)
@@ -292,7 +293,7 @@ def component_blocks(model: LoadedModel, component: Component) -> list[list[Bloc
         for index, module in enumerate(model.module.get_submodule(path).children()):
             start = f"{path}.{index}."
             in_block = [layer for layer in component.layers if layer.name.startswith(start)]
-            blocks.append(Block(module, {layer.name: layer.module for layer in in_block}))
+            blocks.append(Block(module, {layer.name: layer.matrix for layer in in_block}))
         lists.append(blocks)
     return lists
 

@@ -27,6 +27,7 @@ BUILT_IN = {  # command: its module
     "export": "export",
     "grid": "studies",
     "import-results": "import_results",
+    "models": "models",
     "plugins": "plugins",
     "quantize": "quantize",
     "size": "size",

@@ -41,7 +41,7 @@ def planned_bpw(
     """The exact bpw of an allocation, from shapes alone."""
     widths = allocation.widths(components)
     saved = sum(
-        (UNQUANTIZED - widths[component.part(layer)]) * layer.module.weight.numel()
+        (UNQUANTIZED - widths[component.part(layer)]) * layer.weights
         for component in components.values()
         for layer in component.layers
     )
@@ -78,9 +78,8 @@ def stored_bits(
             for bits in widths:
                 key = layer.shape, bits
                 if key not in by_shape:
-                    weights = layer.shape[0] * layer.shape[1]
                     by_shape[key] = (
-                        UNQUANTIZED * weights if bits == UNQUANTIZED
+                        UNQUANTIZED * layer.weights if bits == UNQUANTIZED
                         else quantizer.stored_bits(layer.shape, bits)
                     )  # fmt: skip
                 totals[component.part(layer), bits] += by_shape[key]
@@ -104,7 +103,7 @@ def _finest_weights(components: Mapping[str, Component]) -> dict[Part, int]:
     counts = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
     for component in components.values():
         for layer in component.layers:
-            counts[component.part(layer)] += layer.module.weight.numel()
+            counts[component.part(layer)] += layer.weights
     return counts
 
 

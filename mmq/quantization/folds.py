@@ -25,8 +25,9 @@ def norms_before(block: Block, calls: Sequence[Call], number: int) -> dict[str, 
     outputs: dict[int, str] = {}
     alive: list[Tensor] = []  # else another tensor may get the same id
     handles = [
-        layer.register_forward_pre_hook(_record_reader(name, readers, alive))
-        for name, layer in block.layers.items()
+        matrix.module.register_forward_pre_hook(_record_reader(name, readers, alive))
+        for name, matrix in block.layers.items()
+        if matrix.expert is None
     ]
     handles += [
         module.register_forward_hook(_record_output(name, outputs, alive))
@@ -78,16 +79,18 @@ def _scaled(block: Block, norm: str, names: set[str]) -> Iterator[None]:
     tensors: list[Tensor] = [
         t for t in (module.weight, getattr(module, "bias", None)) if t is not None
     ]
-    weights = [block.layers[name].weight for name in names]
-    originals = [t.detach().clone() for t in (*tensors, *weights)]
+    weights = {name: block.layers[name].weight.clone() for name in names}
+    originals = [t.detach().clone() for t in tensors]
     scale = torch.full_like(tensors[0], 2.0)
     scale[1::2] = 0.5
     try:
         for tensor in tensors:
             tensor.div_(scale)
-        for weight in weights:
-            weight.mul_(scale)
+        for name, weight in weights.items():
+            block.layers[name].copy_(weight * scale.to(weight.device))
         yield
     finally:
-        for tensor, original in zip((*tensors, *weights), originals, strict=True):
+        for tensor, original in zip(tensors, originals, strict=True):
             tensor.copy_(original)
+        for name, weight in weights.items():
+            block.layers[name].copy_(weight)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean
 
 import pytest
@@ -49,7 +50,7 @@ def blocks(request, tmp_path_factory):
     found = []
     for component in model.components.values():
         for some in component_blocks(model, component):
-            calls = capture(some, calibration.forwards(model))
+            calls = capture(some, partial(calibration.forwards, model))
             for number, block in enumerate(some):
                 found.append((component.name, number, block, [copy(call) for call in calls]))
                 advance_(block, calls, number)

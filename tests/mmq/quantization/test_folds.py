@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from mmq.quantization.blocks import Block, Call
+from mmq.quantization.blocks import Arguments, Block, Call
 from mmq.quantization.folds import norms_before
+from mmq.tensors.matrices import matrices
 
 
 class Pre(nn.Module):
@@ -45,9 +46,9 @@ def folds(module):
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter, generator=generator)
-    block = Block(module, {f"m.{n}": m for n, m in module.named_modules() if type(m) is nn.Linear})
+    block = Block(module, {f"m.{n}": m for n, m in matrices(module)})
     before = {name: p.clone() for name, p in module.named_parameters()}
-    call = Call(torch.randn(2, 3, 8, generator=generator), [((), {})])
+    call = Call(torch.randn(2, 3, 8, generator=generator), [Arguments("", (), {})])
     found = norms_before(block, [call], 0)
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
     return found
