@@ -20,7 +20,8 @@ from mmq.eval_spec import EvalSpec
 from mmq.models.components import Component, Layer
 from mmq.models.loaded import ORIGINAL
 from mmq.models.loading import LoadedModel
-from mmq.quantization.blocks import Block, capture
+from mmq.quantization.blocks import Block
+from mmq.quantization.capture import capture
 from mmq.quantization.sequential import (
     States,
     check_finite,

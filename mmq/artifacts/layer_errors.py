@@ -11,7 +11,8 @@ from mmq.data.calibration import Calibration
 from mmq.models.components import Layer
 from mmq.models.loading import LoadedModel
 from mmq.quantization.block_inputs import Groups, read
-from mmq.quantization.blocks import Block, capture
+from mmq.quantization.blocks import Block
+from mmq.quantization.capture import capture
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer
 

@@ -16,8 +16,7 @@ from mmq.models.coverage import ENOUGH, Coverage, check_all
 @click.option(
     "--check",
     is_flag=True,
-    help="Build every image-text-to-text architecture of transformers without weights, and print "
-    "which share of it can be quantized.",
+    help="Print which share of each architecture of transformers can be quantized, without weights.",
 )
 @click.option("--as-markdown", is_flag=True, help="With --check: print the page docs/coverage.md.")
 @click.pass_context

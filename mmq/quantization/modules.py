@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
 from mmq.errors import InputError
-from mmq.quantization.blocks import Block, Forward, capture, replay
+from mmq.quantization.blocks import Block, Forward
+from mmq.quantization.capture import capture, replay
 from mmq.quantization.sequential import (
     check_finite,
     initial_states,

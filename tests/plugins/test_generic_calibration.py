@@ -15,7 +15,7 @@ from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
 from mmq.prepare import prepare
 from mmq.quantization.block_inputs import read
-from mmq.quantization.blocks import capture
+from mmq.quantization.capture import capture
 from mmq.tensors.layer_inputs import LayerInputs
 
 ORDERS = ("full_precision", "sequential")

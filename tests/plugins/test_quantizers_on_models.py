@@ -16,7 +16,8 @@ from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.prepare import prepare
-from mmq.quantization.blocks import advance_, capture
+from mmq.quantization.blocks import advance_
+from mmq.quantization.capture import capture
 from mmq.quantization.sequential import quantize_block
 
 MODELS = {"embedded-blip2": "vqa", "embedded-llava": "gqa", "embedded-retrieval": "retrieval"}

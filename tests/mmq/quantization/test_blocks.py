@@ -13,7 +13,8 @@ from mmq.config import EvalOptions
 from mmq.errors import InputError
 from mmq.prepare import prepare
 from mmq.quantization.block_inputs import read
-from mmq.quantization.blocks import Block, ReplayedCall, capture
+from mmq.quantization.blocks import Block, ReplayedCall
+from mmq.quantization.capture import capture
 from mmq.quantization.sequential import initial_states
 from mmq.tensors.layer_inputs import LayerInputs
 from mmq.tensors.matrices import Matrix
