@@ -58,6 +58,7 @@ class TaskArguments(TypedDict, total=False):
     device: str
     allow_pickle: bool
     allow_unread_weights: bool
+    parts: str
     experiment: str
 
 

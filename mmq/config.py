@@ -51,6 +51,9 @@ class TaskOptions:
     allow_unread_weights: bool = option(
         False, "Load a checkpoint that has weights which the model does not use."
     )
+    parts: str = option(
+        "", "Also quantize these parts outside blocks: embed, projector, head (e.g. embed,head)."
+    )
 
 
 @dataclass(frozen=True, slots=True)

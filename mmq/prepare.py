@@ -1,5 +1,6 @@
 """Turn command options into everything a trial needs, checked before loading any model."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
@@ -25,6 +26,8 @@ from mmq.evaluation.generating import Task, calibration_pairs, protocol_for
 from mmq.models.checkpoint import with_checkpoint_options
 from mmq.models.image_sizes import check_sizes
 from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, read_config
+from mmq.models.optional_parts import named_parts, parse_parts
+from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.models.stages import default_cache
 from mmq.system.device import resolve_device
@@ -32,6 +35,7 @@ from mmq.system.disk import check_writable
 from mmq.system.home import home
 from mmq.system.versions import room_versions
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers")  # whose version can change a score
 
 
@@ -48,6 +52,7 @@ class Prepared:
     calibration: Sequence[Any]
     widths: Mapping[str, Sequence[int]]  # widths to try, by component
     allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
+    parts: tuple[str, ...] = ()  # optional ones, such as embed
 
     def pairs(self) -> Calibration:
         """The calibration pairs of requests and answers."""
@@ -75,7 +80,12 @@ class Prepared:
         self.task.open()
         spec = self.eval_spec
         model = load_model(
-            spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed
+            spec.model,
+            spec.dtype,
+            self.device,
+            spec.model_fingerprint,
+            *self.allowed,
+            parts=self.parts,
         )
         model.stage_cache = default_cache()
         return model
@@ -115,12 +125,15 @@ def prepare_quantizers(
     """
     device, dtype = check_settings(options)
     checkpoint = locate(options.model, options.allow_pickle)
-    outline = skeleton(checkpoint)
+    parts = requested_parts(options)
+    outline = skeleton(checkpoint, parts)
     evaluator = with_checkpoint_options(evaluator, checkpoint, options.task)
     protocol = protocol_for(evaluator, outline.family)
     widths = tried_widths(outline, allocations(list(outline.components)))
     for _, quantizer in quantizers:
         check_layers(outline, quantizer, widths)
+    if outline.left_out:
+        log.warning("%s: %s", options.model, outline.left_out)
     check_weights(checkpoint, options.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
     data = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
@@ -154,9 +167,15 @@ def prepare_quantizers(
             calibration=data.calibration,
             widths=widths,
             allowed=(options.allow_pickle, options.allow_unread_weights),
+            parts=parts,
         )
         for name, quantizer in quantizers
     ]
+
+
+def requested_parts(options: TaskOptions) -> tuple[str, ...]:
+    """The optional parts that `parts` names, or the allocation of a single trial."""
+    return parse_parts(",".join([options.parts, *named_parts(getattr(options, "bits", ""))]))
 
 
 def check_settings(options: TaskOptions) -> tuple[str, str]:
@@ -273,5 +292,6 @@ def check_layers(
 ) -> None:
     """InputError if an allocation quantizes a layer that the quantizer does not support."""
     for name, component in outline.components.items():
+        own = quantizer_for(component, quantizer)
         for layer in component.layers if widths[name] else ():
-            quantizer.check(layer.name, layer.shape)
+            own.check(layer.name, layer.shape)

@@ -39,6 +39,8 @@ def output_errors(
             for bits in widths
         }
         errors |= {(label, name, bits): [] for label, bits in stored}
+        if component.per_row:  # a table has no inputs
+            continue
         for blocks in component_blocks(model, component):
             calls = capture(blocks, partial(calibration.forwards, model))
             bar = tqdm(blocks, f"measure {name}", unit="block", leave=False, disable=quiet)

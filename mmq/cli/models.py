@@ -16,7 +16,7 @@ from mmq.models.coverage import ENOUGH, Coverage, check_all
 @click.option(
     "--check",
     is_flag=True,
-    help="Print which share of each architecture of transformers can be quantized, without weights.",
+    help="Print which share of each architecture of transformers can be quantized.",
 )
 @click.option("--as-markdown", is_flag=True, help="With --check: print the page docs/coverage.md.")
 @click.pass_context

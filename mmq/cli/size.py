@@ -15,6 +15,7 @@ from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
 from mmq.models.loading import locate
+from mmq.models.optional_parts import named_parts, parse_parts
 from mmq.models.size import planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
 from mmq.prepare import check_layers, tried_widths
@@ -33,6 +34,9 @@ class SizeOptions:
     quantizer: str = option("rtn", QUANTIZER_HELP)
     bits: str = option(
         "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."
+    )
+    parts: str = option(
+        "", "Also quantize these parts outside blocks: embed, projector, head (e.g. embed,head)."
     )
     allow_unread_weights: bool = option(
         False, "Accept a checkpoint that has weights which the model does not use."
@@ -55,7 +59,8 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
     given = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)["quantizer"]
     quantizer: Quantizer = option_fields.build(loaded, given)
     source = options.config or locate(options.model)
-    outline = skeleton(source)
+    parts = parse_parts(",".join([options.parts, *named_parts(options.bits)]))
+    outline = skeleton(source, parts)
     check_weights(source, options.allow_unread_weights)
     plan = parse_plan(options.bits, tuple(outline.components))
     check_layers(outline, quantizer, tried_widths(outline, [plan]))
@@ -75,7 +80,10 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
         f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (without scales and zero points)"
         f"\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
         f"({described(options.quantizer, quantizer)})"
+        f"\nreach:   {planned.reach:.1%} of the weights are quantized"
     )
+    if outline.left_out:
+        click.echo(f"\n{outline.left_out}")
 
 
 def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:

@@ -1,6 +1,7 @@
 """Load a model with its components."""
 
 import logging
+from collections.abc import Iterable
 
 from mmq.errors import InputError
 from mmq.models.checkpoint import fingerprint as fingerprint
@@ -10,6 +11,7 @@ from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.checkpoint_errors import reading
 from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
+from mmq.models.optional_parts import with_parts
 from mmq.models.skeleton import check_weights, family_of
 from mmq.models.transformers_loading import load_weights as load_weights
 from mmq.system.device import DTYPES
@@ -24,11 +26,12 @@ def load_model(
     known_fingerprint: str | None = None,
     allow_pickle: bool = False,
     allow_unread: bool = False,
+    parts: Iterable[str] = (),
 ) -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode.
 
     known_fingerprint: saves hashing all weights again. allow_unread: accept a checkpoint with
-    weights that the model does not read.
+    weights that the model does not read. parts: optional ones to be quantized, such as embed.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
@@ -48,5 +51,5 @@ def load_model(
         source=name,
         fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
-        components=find_components(module, family),
+        components=with_parts(module, find_components(module, family), parts),
     )
