@@ -56,6 +56,8 @@ class TaskArguments(TypedDict, total=False):
     seed: int
     dtype: str
     device: str
+    device_map: str
+    max_memory: str
     allow_pickle: bool
     allow_unread_weights: bool
     parts: str

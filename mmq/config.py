@@ -45,6 +45,12 @@ class TaskOptions:
     device: str = option(
         "auto", "Run on this device (e.g. cpu, cuda:1, mps); auto: CUDA if available."
     )
+    device_map: str = option(
+        "", "Spread a model that fits on no device over GPUs, CPU memory and disk (auto)."
+    )
+    max_memory: str = option(
+        "", "With --device-map: memory to use per device (e.g. 0=20GiB,cpu=12GiB); empty: all."
+    )
     allow_pickle: bool = option(
         False, "Load pickled weights if there are no safetensors; only from a trusted source."
     )

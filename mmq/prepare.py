@@ -29,6 +29,7 @@ from mmq.models.loading import LoadedModel, fingerprint, load_model, locate, rea
 from mmq.models.optional_parts import named_parts, parse_parts
 from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
+from mmq.models.spread import resolve_placement
 from mmq.models.stages import default_cache
 from mmq.system.device import resolve_device
 from mmq.system.disk import check_writable
@@ -124,6 +125,7 @@ def prepare_quantizers(
     If one of them needs held-out calibration pairs, none is scored on these samples.
     """
     device, dtype = check_settings(options)
+    device = resolve_placement(options.device_map, options.max_memory, device)
     checkpoint = locate(options.model, options.allow_pickle)
     parts = requested_parts(options)
     outline = skeleton(checkpoint, parts)

@@ -15,6 +15,8 @@ SLOW = (
     "mmq/models/test_checkpoint.py",
     "mmq/models/test_checkpoint_weights.py",
     "mmq/models/test_coverage.py",
+    "mmq/models/test_optional_parts.py",
+    "mmq/models/test_placement.py",
     "mmq/models/test_size.py",
     "mmq/models/test_stages.py",
     "mmq/quantization/test_blocks.py",

@@ -13,12 +13,15 @@ from mmq.config import QUANTIZER_HELP, option
 from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
-from mmq.errors import InputError
-from mmq.models.loading import locate
+from mmq.errors import InputError, unknown
+from mmq.models.loading import locate, read_config
 from mmq.models.optional_parts import named_parts, parse_parts
+from mmq.models.placement import describe_placement
 from mmq.models.size import planned_size, stored_bits
-from mmq.models.skeleton import Skeleton, check_weights, skeleton
+from mmq.models.skeleton import Skeleton, check_weights, on_meta, skeleton
+from mmq.models.spread import Spread, resolve_placement
 from mmq.prepare import check_layers, tried_widths
+from mmq.system.device import DTYPES
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
 
@@ -38,6 +41,13 @@ class SizeOptions:
     parts: str = option(
         "", "Also quantize these parts outside blocks: embed, projector, head (e.g. embed,head)."
     )
+    device_map: str = option(
+        "", "Print where a model that fits on no device would be placed (auto)."
+    )
+    max_memory: str = option(
+        "", "With --device-map: memory to use per device (e.g. 0=20GiB,cpu=12GiB); empty: all."
+    )
+    dtype: str = option("float16", "With --device-map: dtype of the weights (e.g. bfloat16).")
     allow_unread_weights: bool = option(
         False, "Accept a checkpoint that has weights which the model does not use."
     )
@@ -84,6 +94,18 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
     )
     if outline.left_out:
         click.echo(f"\n{outline.left_out}")
+    if options.device_map or options.max_memory:
+        click.echo(f"\n{_placement(options, source, outline)}")
+
+
+def _placement(options: SizeOptions, source: str, outline: Skeleton) -> str:
+    """Where the weights would go."""
+    if options.dtype not in DTYPES:
+        raise unknown("dtype", options.dtype, DTYPES)
+    spread = resolve_placement(options.device_map, options.max_memory, "cpu")
+    assert isinstance(spread, Spread)
+    root = on_meta(source, outline.family, read_config(source))
+    return describe_placement(root, outline.components, DTYPES[options.dtype], spread)
 
 
 def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:

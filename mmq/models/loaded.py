@@ -86,6 +86,7 @@ class LoadedModel(VisionLanguageModel):
     fingerprint: str
     device: str
     components: "dict[str, Component]"
+    parameters: int = 0  # tied ones count once
     stage_cache: "StageCache | None" = None
     states: dict[str, str] = field(init=False)
     _originals: Originals | None = None
@@ -93,6 +94,7 @@ class LoadedModel(VisionLanguageModel):
 
     def __post_init__(self) -> None:
         self.states = dict.fromkeys(self.components, ORIGINAL)
+        self.parameters = self.parameters or sum(p.numel() for p in self.module.parameters())
 
     def layer(self, component: str, name: str) -> "Layer":
         """A component's layer by its name: a mixture of experts has tens of thousands."""

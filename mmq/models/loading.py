@@ -9,10 +9,12 @@ from mmq.models.checkpoint import locate as locate
 from mmq.models.checkpoint import read_config as read_config
 from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.checkpoint_errors import reading
-from mmq.models.components import find_components
+from mmq.models.components import count_parameters, find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
 from mmq.models.optional_parts import with_parts
-from mmq.models.skeleton import check_weights, family_of
+from mmq.models.placement import rebind
+from mmq.models.skeleton import check_weights, family_of, on_meta
+from mmq.models.spread import Spread
 from mmq.models.transformers_loading import load_weights as load_weights
 from mmq.system.device import DTYPES
 
@@ -44,6 +46,8 @@ def load_model(
     with reading(f"Model {name!r} cannot be loaded"):
         module, processor = family.load(source, DTYPES[dtype], device, allow_pickle, **options)
     module.eval().requires_grad_(False)
+    outline = on_meta(source, family, config) if isinstance(device, Spread) else module
+    components = with_parts(outline, find_components(outline, family), parts)
     return LoadedModel(
         module=module,
         processor=processor,
@@ -51,5 +55,6 @@ def load_model(
         source=name,
         fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
-        components=with_parts(module, find_components(module, family), parts),
+        components=components if outline is module else rebind(components, module),
+        parameters=count_parameters(outline),
     )

@@ -24,6 +24,7 @@ from mmq.models.checkpoint_weights import (
     stored_weights,
     unread_files,
 )
+from mmq.models.spread import Spread
 
 log = logging.getLogger(__name__)
 LoadingInfo = Mapping[str, Any]  # transformers' report of a load, by kind of problem
@@ -161,6 +162,8 @@ def load_weights(
 ) -> Any:
     """A transformers model with all of its weights, from safetensors unless pickles are allowed.
 
+    device: one, or a `Spread` over several.
+
     All float parameters get the dtype, whatever the checkpoint's dtype is and whichever modules
     transformers leaves in float32.
 
@@ -175,6 +178,7 @@ def load_weights(
             trust_remote_code=False,  # if unset, transformers prompts on the terminal
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **(device.loading_options() if isinstance(device, Spread) else {}),
         )
     folder = downloaded(source)
     stored = (stored_weights(folder) if folder else None) or {}
@@ -186,7 +190,8 @@ def load_weights(
     for parameter in model.parameters():  # buffers stay: rotary frequencies need float32
         if parameter.is_floating_point() and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
-    model = model.to(device)
+    if not isinstance(device, Spread):
+        model = model.to(device)
     check_finite(model, source, stored)
     return model
 
@@ -241,6 +246,8 @@ def check_finite(model: nn.Module, source: str, stored: Mapping[str, Stored]) ->
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     ends = {_end(name) for name in stored}
     for name, tensor in model.state_dict().items():
+        if tensor.is_meta:  # on disk: checked when it is quantized
+            continue
         if not tensor.is_floating_point() or (count := _not_finite(tensor)) == 0:
             continue
         if name not in parameters and stored and _end(name) not in ends:
