@@ -6,6 +6,7 @@ Paths are relative to this folder; a folder stands for all modules in it.
 # load a model, start processes or servers, or compute for seconds: `make test-fast` skips them
 SLOW = (
     "mmq/artifacts/test_artifacts.py",
+    "mmq/artifacts/test_calibration_check.py",
     "mmq/artifacts/test_snapshot.py",
     "mmq/data/test_calibration_split.py",
     "mmq/evaluation/test_saved_outputs.py",

@@ -1,6 +1,6 @@
 """What the layers of a block read: sums over their inputs; each expert has its own tokens."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -72,17 +72,19 @@ def read(
             groups[group].update_(tensor)
         if advance:
             call.hidden = hidden
-    _check_experts(layers, groups)
+    check_experts(layers, frozenset().union(*groups))
     return groups
 
 
-def _check_experts(layers: Mapping[str, Matrix], groups: Groups) -> None:
-    """InputError if no expert of a module was seen reading anything, while other layers were."""
-    reached = frozenset().union(*groups)
+def check_experts(layers: Mapping[str, Matrix], reached: Collection[str]) -> None:
+    """InputError if no expert of a module read anything, while other layers did.
+
+    reached: the names of the layers that read something.
+    """
     modules = {id(m.module): m.module for m in layers.values() if m.expert is not None}
     for key, module in modules.items():
         names = {n for n, m in layers.items() if id(m.module) == key}
-        if reached and not reached & names:
+        if reached and names.isdisjoint(reached):
             raise InputError(
                 f"{type(module).__name__} multiplies by its experts in a way that calibration "
                 f"does not recognize; choose rtn or uniform"

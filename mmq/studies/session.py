@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.calibration_check import check_calibration
 from mmq.artifacts.store import Store
 from mmq.eval_spec import EvalSpec
 from mmq.models.loading import LoadedModel
@@ -106,6 +107,9 @@ def opened(
         if not quiet:
             show_prompt(first.eval_spec)
         model = first.load()
-        yield [Session(entry, model, entry.artifacts(store, quiet), quiet) for entry in prepared]
+        sessions = [Session(p, model, p.artifacts(store, quiet), quiet) for p in prepared]
+        for session in sessions:
+            check_calibration(model, session.artifacts)
+        yield sessions
     finally:
         first.task.close()

@@ -9,35 +9,41 @@ from mmq.config import EvalOptions
 from mmq.errors import InputError
 from mmq.models.spread import parse_memory, resolve_placement
 from mmq.prepare import prepare
-from mmq.record import TrialSpec
-from mmq.trial import run_trial
 
 ALLOCATION = BitAllocation.parse("llm=3")
 
 
-def trial(folder, **options):
-    """A trial's result, and the model after it."""
+def quantized(folder, **options):
+    """A quantized model and its layers' report."""
     options = EvalOptions(
-        model="embedded-llava", task="gqa", quantizer="gptq", limit="2", calibration_samples=3,
+        model="embedded-llava", task="gqa", quantizer="gptq", limit="1", calibration_samples=2,
         **options,
     )  # fmt: skip
     prepared = prepare(options, {"group-size": "32"}, lambda parts: [ALLOCATION])
-    with prepared.task as task:
-        model = prepared.load()
-        artifacts = prepared.artifacts(Store(folder), quiet=True)
-        spec = TrialSpec(prepared.eval_spec, ALLOCATION)
-        return run_trial(spec, model, artifacts, task, quiet=True), model
+    model = prepared.load()
+    prepared.task.close()
+    artifacts = prepared.artifacts(Store(folder), quiet=True)
+    return model, artifacts.write_(model, ALLOCATION.over(model.components)), artifacts
 
 
-def test_a_model_that_is_partly_on_disk_gets_the_codes_and_scores_of_one_in_memory(tmp_path):
-    expected, whole = trial(tmp_path / "memory")
-    result, spread = trial(tmp_path / "disk", device_map="auto", max_memory="cpu=8MiB")
+def equal_weights(one, other):
+    pairs = zip(one.components["llm"].layers, other.components["llm"].layers, strict=True)
+    return [torch.equal(a.weight, b.weight) for a, b in pairs]
+
+
+def test_a_model_that_is_partly_on_disk_gets_the_codes_and_outputs_of_one_in_memory(tmp_path):
+    whole, expected, artifacts = quantized(tmp_path / "memory")
+    spread, reports, _ = quantized(tmp_path / "disk", device_map="auto", max_memory="cpu=8MiB")
     assert any(parameter.is_meta for parameter in spread.module.parameters())
-    assert result.details == expected.details
-    assert result.record.size == expected.record.size
-    for name, component in whole.components.items():  # restored where they are
-        for one, other in zip(component.layers, spread.components[name].layers, strict=True):
-            assert torch.equal(one.weight, other.weight), one.name
+    assert spread.parameters == whole.parameters
+    assert reports == expected
+    assert all(equal_weights(whole, spread))
+    ours, theirs = (next(artifacts.calibration.forwards(m))() for m in (whole, spread))
+    assert torch.equal(ours, theirs)
+    whole.restore_()
+    assert not any(equal_weights(whole, spread))
+    spread.restore_()
+    assert all(equal_weights(whole, spread))
 
 
 def test_memory_is_given_by_device():
