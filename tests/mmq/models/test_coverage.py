@@ -1,5 +1,6 @@
 """What can be quantized of an architecture, as docs/coverage.md lists it."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ TYPES = ("qwen3_vl_moe", "llama4", "aria", "florence2", "diffusion_gemma", "fuyu
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_the_page_says_what_the_installed_transformers_gives(model_type):
+    if f"transformers {version('transformers')}," not in PAGE.read_text():
+        pytest.skip("the page is about another version of transformers")
     pairs = [pair for pair in architectures() if pair[0].model_type == model_type]
-    if not pairs or f"| {pairs[0][1]} |" not in PAGE.read_text():
-        pytest.skip(f"this version of transformers has no {model_type}")
+    assert pairs
     for config, name in pairs:
         row = check(config, name)
         assert markdown_row(row) in PAGE.read_text().splitlines()

@@ -32,6 +32,7 @@ def equal_weights(one, other):
 
 
 def test_a_model_that_is_partly_on_disk_gets_the_codes_and_outputs_of_one_in_memory(tmp_path):
+    pytest.importorskip("accelerate")
     whole, expected, artifacts = quantized(tmp_path / "memory")
     spread, reports, _ = quantized(tmp_path / "disk", device_map="auto", max_memory="cpu=8MiB")
     assert any(parameter.is_meta for parameter in spread.module.parameters())
