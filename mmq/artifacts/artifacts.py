@@ -4,7 +4,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import Part
+from mmq.artifacts.layer_reports import layer_report, unquantized_report
 from mmq.artifacts.snapshot import Snapshot
 from mmq.artifacts.store import CODE_ROOMS, ArtifactKey, Store
 from mmq.contracts import LayerReport
@@ -117,13 +118,13 @@ class Artifacts:
             for layer in layers:
                 bits = widths[component.part(layer)]
                 if bits == UNQUANTIZED:
-                    reports.append(_unquantized_report(component.name, layer))
+                    reports.append(unquantized_report(component.name, layer))
                     continue
                 if bits not in stored:
                     stored[bits] = self._get(keys[number, bits])
                 quantized = stored[bits][layer.name]
                 model.write_(component.name, {layer.name: quantized.weight.dequantize()})
-                reports.append(_layer_report(component.name, layer, quantized))
+                reports.append(layer_report(component.name, layer, quantized))
                 written.append([layer.name, keys[number, bits].name])
         if written:
             model.states[component.name] = digest(written)
@@ -137,7 +138,7 @@ class Artifacts:
 
     def reports(self, model: LoadedModel, name: str, bits: int) -> list[LayerReport]:
         """Reports of a component's stored layers at a width, after `fill`."""
-        return [_layer_report(name, *pair) for pair in self.layers(model, name, bits)]
+        return [layer_report(name, *pair) for pair in self.layers(model, name, bits)]
 
     def layers(
         self, model: LoadedModel, name: str, bits: int
@@ -305,29 +306,3 @@ def component_blocks(model: LoadedModel, component: Component) -> list[list[Bloc
         lists.append([Block(m, of_block[first + k]) for k, m in enumerate(members)])
         first += len(members)
     return lists
-
-
-def _layer_report(component: str, layer: Layer, quantized: QuantizedLayer) -> LayerReport:
-    weight = quantized.weight
-    return replace(
-        _unquantized_report(component, layer),
-        bits=weight.bits,
-        skipped=None,
-        group_size=weight.group_size,
-        stored_bits=weight.stored_bits,
-        relative_error=quantized.relative_error,
-        output_error=quantized.output_error,
-        note=quantized.note,
-    )
-
-
-def _unquantized_report(component: str, layer: Layer) -> LayerReport:
-    return LayerReport(
-        name=layer.name,
-        component=component,
-        block=layer.block,
-        layer_type=layer.layer_type,
-        shape=layer.shape,
-        bits=UNQUANTIZED,
-        skipped="its part of the model stays at 16 bits",
-    )
