@@ -59,8 +59,11 @@ class TaskArguments(TypedDict, total=False):
     seed: int
     dtype: str
     device: str
+    device_map: str
+    max_memory: str
     allow_pickle: bool
     allow_unread_weights: bool
+    parts: str
     template: str | Mapping[str, Any]
     system_prompt: str
     min_pixels: int

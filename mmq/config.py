@@ -75,11 +75,20 @@ class TaskOptions:
     device: str = option(
         "auto", "Run on this device (e.g. cpu, cuda:1, mps); auto: CUDA if available."
     )
+    device_map: str = option(
+        "", "Spread a model that fits on no device over GPUs, CPU memory and disk (auto)."
+    )
+    max_memory: str = option(
+        "", "With --device-map: memory to use per device (e.g. 0=20GiB,cpu=12GiB); empty: all."
+    )
     allow_pickle: bool = option(
         False, "Load pickled weights if there are no safetensors; only from a trusted source."
     )
     allow_unread_weights: bool = option(
         False, "Load a checkpoint that has weights which the model does not use."
+    )
+    parts: str = option(
+        "", "Also quantize these parts outside blocks: embed, projector, head (e.g. embed,head)."
     )
     template: str = repeatable(
         "Set variables of the chat template (e.g. enable_thinking=false,effort=low); repeatable."

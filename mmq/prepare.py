@@ -1,5 +1,6 @@
 """Turn command options into everything a trial needs, checked before loading any model."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -36,7 +37,10 @@ from mmq.models.loading import (
     locate,
     read_config,
 )
+from mmq.models.optional_parts import named_parts, parse_parts
+from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
+from mmq.models.spread import resolve_placement
 from mmq.models.stages import default_cache
 from mmq.quantization import by_width
 from mmq.system.device import check_dtype, resolve_device, resolve_dtype
@@ -44,6 +48,7 @@ from mmq.system.disk import check_writable
 from mmq.system.home import home
 from mmq.system.versions import room_versions
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers")  # whose version can change a score
 
 
@@ -62,6 +67,7 @@ class Prepared:
     processor: Any
     inputs: InputOptions
     allowed: tuple[bool, bool] = (False, False)  # pickles, unread weights
+    parts: tuple[str, ...] = ()  # optional ones, such as embed
 
     def pairs(self) -> Calibration:
         """The calibration pairs of requests and answers."""
@@ -92,7 +98,7 @@ class Prepared:
         spec = self.eval_spec
         model = load_model(
             spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed,
-            self.processor, self.inputs,
+            self.processor, self.inputs, self.parts,
         )  # fmt: skip
         model.stage_cache = default_cache()
         return model
@@ -134,12 +140,16 @@ def prepare_quantizers(
     checkpoint = locate(options.model, options.allow_pickle)
     config = read_config(checkpoint)
     dtype = resolve_dtype(options.dtype, device, config)
-    outline = skeleton(checkpoint)
+    device = resolve_placement(options.device_map, options.max_memory, device)
+    parts = requested_parts(options)
+    outline = skeleton(checkpoint, parts)
     evaluator = with_checkpoint_options(evaluator, checkpoint, options.task)
     protocol = protocol_for(evaluator, outline.family)
     widths = tried_widths(outline, allocations(list(outline.components)))
     for _, quantizer in quantizers:
         check_layers(outline, quantizer, widths)
+    if outline.left_out:
+        log.warning("%s: %s", options.model, outline.left_out)
     check_weights(checkpoint, options.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
     data = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
@@ -175,9 +185,15 @@ def prepare_quantizers(
             processor=processor,
             inputs=inputs,
             allowed=(options.allow_pickle, options.allow_unread_weights),
+            parts=parts,
         )
         for name, quantizer in quantizers
     ]
+
+
+def requested_parts(options: TaskOptions) -> tuple[str, ...]:
+    """The optional parts that `parts` names, or the allocation of a single trial."""
+    return parse_parts(",".join([options.parts, *named_parts(getattr(options, "bits", ""))]))
 
 
 def check_settings(options: TaskOptions) -> tuple[str, InputOptions]:
@@ -318,6 +334,7 @@ def check_layers(
 ) -> None:
     """InputError if an allocation quantizes a layer that the quantizer does not support."""
     for name, component in outline.components.items():
-        for each in dict.fromkeys(quantizer.at(bits) for bits in widths[name]):
+        own = quantizer_for(component, quantizer)
+        for each in dict.fromkeys(own.at(bits) for bits in widths[name]):
             for layer in component.layers:
                 each.check(layer.name, layer.shape)

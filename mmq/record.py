@@ -143,7 +143,7 @@ class TrialRecord:
                 spec=TrialSpec(
                     EvalSpec(**data["eval_spec"]), BitAllocation.of(data["allocation"])
                 ),
-                size=Size(size["parameters"], size["bpw"], size["stored_bpw"]),
+                size=Size(size["parameters"], size["bpw"], size["stored_bpw"], size.get("reach")),
                 primary=data["primary"],
                 metrics={name: Metric(**entry) for name, entry in data["metrics"].items()},
                 per_sample={name: tuple(entry) for name, entry in data["per_sample"].items()},

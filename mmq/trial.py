@@ -17,7 +17,6 @@ from mmq.contracts import Evaluation, QuantReport
 from mmq.evaluation.generating import Task, evaluate
 from mmq.evaluation.progress import sample_progress
 from mmq.evaluation.saved_outputs import SavedOutputs
-from mmq.models.components import count_parameters
 from mmq.models.loading import LoadedModel
 from mmq.models.size import Size, measure_size
 from mmq.record import TrialResult, TrialSpec
@@ -51,7 +50,7 @@ def run_trial(
     saved = SavedOutputs.of(spec.eval_spec, allocation)
     try:
         report = QuantReport(tuple(artifacts.write_(model, allocation)))
-        size = measure_size(report, count_parameters(model.module))
+        size = measure_size(report, model.parameters)
         if check_size is not None:
             check_size(report, size)
         quantized = time.perf_counter()

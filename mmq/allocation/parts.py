@@ -12,6 +12,8 @@ GROUPS = ("front", "middle", "end")  # equal contiguous thirds of a component's 
 TYPES = ("attn", "ff")
 GRANULARITIES = ("component", "group", "type", "fine")
 
+OPTIONAL = ("embed", "projector", "head")  # components on request, which are not divided
+
 Part = tuple[str, str, str]  # component, group, layer type: the finest part
 
 
@@ -42,6 +44,8 @@ def finest(name: str, components: Iterable[str]) -> list[Part]:
 def names(components: Iterable[str], granularity: str) -> Iterator[str]:
     """All parts at a granularity: component, group, type, or fine (both).
 
+    Optional components are never divided.
+
     >>> list(names(["vit"], "group"))
     ['vit.front', 'vit.middle', 'vit.end']
     """
@@ -50,6 +54,9 @@ def names(components: Iterable[str], granularity: str) -> Iterator[str]:
     groups = GROUPS if granularity in ("group", "fine") else ("",)
     types = TYPES if granularity in ("type", "fine") else ("",)
     for component in components:
+        if component in OPTIONAL:
+            yield component
+            continue
         for group in groups:
             for layer_type in types:
                 yield ".".join(word for word in (component, group, layer_type) if word)

@@ -2,11 +2,14 @@
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
+from torch import nn
 from tqdm import tqdm
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
@@ -22,8 +25,10 @@ from mmq.eval_spec import EvalSpec
 from mmq.models.components import Component, Layer
 from mmq.models.loaded import ORIGINAL
 from mmq.models.loading import LoadedModel
+from mmq.models.row_quantizer import quantizer_for
 from mmq.quantization import by_width
-from mmq.quantization.blocks import Block, capture
+from mmq.quantization.blocks import Block
+from mmq.quantization.capture import capture
 from mmq.quantization.sequential import (
     States,
     check_finite,
@@ -35,6 +40,7 @@ from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.memory import trim
 from mmq.system.versions import room_versions
+from mmq.tensors.matrices import Matrix
 from mmq.tensors.quantized_weight import QuantizedLayer
 
 log = logging.getLogger(__name__)
@@ -167,7 +173,7 @@ class Artifacts:
     ) -> dict[tuple[int, int], ArtifactKey]:
         """One key per block and width."""
         calibration = None
-        if self.quantizer.calibrated:
+        if self.quantizer.calibrated and not component.per_row:
             assert self.calibration is not None
             upstream = []
             if self.behind_quantized:
@@ -226,7 +232,7 @@ class Artifacts:
     ) -> None:
         component = model.components[name]
         parts = model.components.values()
-        check_finite({f"{c.name}: {x.name}": x.module for c in parts for x in c.layers})
+        check_finite({f"{c.name}: {x.name}": x.matrix for c in parts for x in c.layers})
         text = f"quantize {name}: {', '.join(map(str, widths))} bits"
         with tqdm(
             total=component.blocks, desc=text, unit="block", leave=False, disable=self.quiet
@@ -238,7 +244,9 @@ class Artifacts:
                     for (number, bits), key in keys.items()
                     if first <= number < first + len(blocks)
                 }
-                self._fill_list(model, blocks, widths, keys_of_list, bar, share.after(first))
+                quantizer = quantizer_for(component, self.quantizer)
+                own = share.after(first)
+                self._fill_list(model, blocks, quantizer, widths, keys_of_list, bar, own)
                 first += len(blocks)
 
     def _check_unquantized(self, model: LoadedModel, name: str) -> None:
@@ -253,6 +261,7 @@ class Artifacts:
         self,
         model: LoadedModel,
         blocks: Sequence[Block],
+        quantizer: Quantizer,
         widths: Sequence[int],
         keys: Mapping[tuple[int, int], ArtifactKey],
         bar: tqdm,
@@ -261,17 +270,18 @@ class Artifacts:
         if all(self.store.has(key) for key in keys.values()):
             bar.update(len(blocks))
             return
-        if not isinstance(self.quantizer, CalibratedQuantizer):
+        if not isinstance(quantizer, CalibratedQuantizer):
             for number, block in enumerate(blocks):
                 if share.claim(number):
-                    self._fill_data_free(block, {bits: keys[number, bits] for bits in widths})
+                    keys_of_block = {bits: keys[number, bits] for bits in widths}
+                    self._fill_data_free(block, quantizer, keys_of_block)
                     share.complete(number)
                 bar.update()
             return
         assert self.calibration is not None
         started = time.perf_counter()
-        calls = capture(blocks, self.calibration.forwards(model))
-        states: States = initial_states(calls, self.quantizer, widths)
+        calls = capture(blocks, partial(self.calibration.forwards, model))
+        states: States = initial_states(calls, quantizer, widths, blocks)
         snapshot = Snapshot(home() / "calibration", digest([key.name for key in keys.values()]))
         missing = min(n for (n, _), key in keys.items() if not self.store.has(key))
         start = snapshot.resume_(states, missing)
@@ -287,7 +297,7 @@ class Artifacts:
                     return self.store.get(key)
                 return {} if not is_claimed or self.store.has(key) else None
 
-            solved = quantize_block(blocks[number], number, states, self.quantizer, widths, cached)
+            solved = quantize_block(blocks[number], number, states, quantizer, widths, cached)
             spent = time.perf_counter() - started
             part = spent / max(len(solved), 1)
             for bits in list(solved):  # release each before the next block is solved
@@ -300,24 +310,28 @@ class Artifacts:
             bar.update()
         snapshot.remove()
 
-    def _fill_data_free(self, block: Block, keys: Mapping[int, ArtifactKey]) -> None:
+    def _fill_data_free(
+        self, block: Block, quantizer: Quantizer, keys: Mapping[int, ArtifactKey]
+    ) -> None:
         """Compute the widths of one block that the store lacks."""
         for bits, key in keys.items():
             if not self.store.has(key):
                 started = time.perf_counter()
-                layers = quantize_data_free(block, self.quantizer, bits)
+                layers = quantize_data_free(block, quantizer, bits)
                 self.store.put(key, layers, time.perf_counter() - started)
         trim()
 
 
 def component_blocks(model: LoadedModel, component: Component) -> list[list[Block]]:
     """A component's lists of blocks, each with its linear layers by their names in the model."""
-    lists = []
+    of_block: dict[int, dict[str, Matrix]] = defaultdict(dict)
+    for layer in component.layers:
+        of_block[layer.block][layer.name] = layer.matrix
+    lists: list[list[Block]] = []
+    first = 0
     for path in component.paths:
-        blocks = []
-        for index, module in enumerate(model.module.get_submodule(path).children()):
-            start = f"{path}.{index}."
-            in_block = [layer for layer in component.layers if layer.name.startswith(start)]
-            blocks.append(Block(module, {layer.name: layer.module for layer in in_block}))
-        lists.append(blocks)
+        module = model.module.get_submodule(path)
+        members = list(module.children()) if isinstance(module, nn.ModuleList) else [module]
+        lists.append([Block(m, of_block[first + k]) for k, m in enumerate(members)])
+        first += len(members)
     return lists

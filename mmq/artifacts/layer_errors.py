@@ -1,6 +1,7 @@
 """Output errors of quantized layers, all measured on the unquantized model's inputs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 from tqdm import tqdm
@@ -9,7 +10,9 @@ from mmq.artifacts.artifacts import Artifacts, component_blocks
 from mmq.data.calibration import Calibration
 from mmq.models.components import Layer
 from mmq.models.loading import LoadedModel
-from mmq.quantization.blocks import Block, Groups, capture, read
+from mmq.quantization.block_inputs import Groups, read
+from mmq.quantization.blocks import Block
+from mmq.quantization.capture import capture
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer
 
@@ -36,8 +39,10 @@ def output_errors(
             for bits in widths
         }
         errors |= {(label, name, bits): [] for label, bits in stored}
+        if component.per_row:  # a table has no inputs
+            continue
         for blocks in component_blocks(model, component):
-            calls = capture(blocks, calibration.forwards(model))
+            calls = capture(blocks, partial(calibration.forwards, model))
             bar = tqdm(blocks, f"measure {name}", unit="block", leave=False, disable=quiet)
             for number, block in enumerate(bar):
                 groups = read(block, calls, number, advance=True)
@@ -59,7 +64,7 @@ def _errors(
         parts = [inputs for names, inputs in groups.items() if layer.name in names]
         if parts:
             gram = merged(parts).gram
-            weight = block.layers[layer.name].weight.detach()
+            weight = block.layers[layer.name].weight.to(gram.device)
             if layer.name not in squares:
                 squares[layer.name] = output_square(weight, gram)
             plain = quantized.weight.dequantize().to(weight.device)

@@ -13,6 +13,7 @@ from mmq.contracts.quantizer import CalibratedQuantizer
 from mmq.quantization.blocks import Block
 from mmq.quantization.sequential import check_finite, quantize_data_free
 from mmq.system.memory import trim
+from mmq.tensors.matrices import Matrix
 
 
 def fill_from_files(
@@ -39,12 +40,12 @@ def fill_from_files(
         trim()
 
 
-def _linear(weight: Tensor) -> nn.Linear:
-    """A linear layer with this weight (out, in)."""
+def _linear(weight: Tensor) -> Matrix:
+    """The weight (out, in) of a linear layer of its own."""
     rows, columns = weight.shape
     layer = nn.Linear(columns, rows, bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
-    return layer
+    return Matrix(layer)
 
 
 def holds(dtype: torch.dtype, stored: torch.dtype) -> bool:

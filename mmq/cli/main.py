@@ -28,6 +28,7 @@ BUILT_IN = {  # command: its module
     "grid": "studies",
     "import-results": "import_results",
     "measure": "measure",
+    "models": "models",
     "plugins": "plugins",
     "quantize": "quantize",
     "size": "size",

@@ -15,17 +15,20 @@ from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import Target
-from mmq.errors import InputError
+from mmq.errors import InputError, unknown
 from mmq.export.side_files import source_folder
 from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
 from mmq.export.support import supported_widths
 from mmq.export.targets import build_target, split_options
 from mmq.models.loading import locate, read_config
+from mmq.models.optional_parts import named_parts, parse_parts
+from mmq.models.placement import describe_placement
 from mmq.models.size import planned_size, stored_bits
-from mmq.models.skeleton import Skeleton, check_weights, skeleton
+from mmq.models.skeleton import Skeleton, check_weights, on_meta, skeleton
+from mmq.models.spread import Spread, resolve_placement
 from mmq.prepare import check_layers, tried_widths
 from mmq.quantization import by_width
-from mmq.system.device import resolve_dtype
+from mmq.system.device import DTYPES, resolve_dtype
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
 
@@ -43,6 +46,16 @@ class SizeOptions:
     bits: str = option(
         "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."
     )
+    parts: str = option(
+        "", "Also quantize these parts outside blocks: embed, projector, head (e.g. embed,head)."
+    )
+    device_map: str = option(
+        "", "Print where a model that fits on no device would be placed (auto)."
+    )
+    max_memory: str = option(
+        "", "With --device-map: memory to use per device (e.g. 0=20GiB,cpu=12GiB); empty: all."
+    )
+    dtype: str = option("float16", "With --device-map: dtype of the weights (e.g. bfloat16).")
     allow_unread_weights: bool = option(
         False, "Accept a checkpoint that has weights which the model does not use."
     )
@@ -70,7 +83,8 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
     given = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)["quantizer"]
     quantizer = by_width.build(loaded, given)
     source = options.config or locate(options.model)
-    outline = skeleton(source)
+    parts = parse_parts(",".join([options.parts, *named_parts(options.bits)]))
+    outline = skeleton(source, parts)
     check_weights(source, options.allow_unread_weights)
     plan = parse_plan(options.bits, tuple(outline.components))
     if target is not None:
@@ -92,9 +106,14 @@ def size(options: SizeOptions, plugin_options: Mapping[str, str]) -> None:
         f"\nnominal: {planned.bpw:.4f} bpw, {planned.gib:.4g} GiB (without scales and zero points)"
         f"\nstored:  {planned.stored_bpw:.4f} bpw, {planned.stored_gib:.4g} GiB "
         f"({described(options.quantizer, quantizer)})"
+        f"\nreach:   {planned.reach:.1%} of the weights are quantized"
     )
     if target is not None:
         click.echo(_files(options, target, quantizer, outline, plan))
+    if outline.left_out:
+        click.echo(f"\n{outline.left_out}")
+    if options.device_map or options.max_memory:
+        click.echo(f"\n{_placement(options, source, outline)}")
 
 
 def _for_target(
@@ -134,6 +153,16 @@ def _files(
     sizes = TargetSizes.of(options.target, target, quantizer, outline, folder, dtype, widths)
     exact = sizes.exact(plan)
     return f"{options.target}: {exact:,} bytes, {exact / BYTES_PER_GIB:.4g} GiB (all files)"
+
+
+def _placement(options: SizeOptions, source: str, outline: Skeleton) -> str:
+    """Where the weights would go."""
+    if options.dtype not in DTYPES:
+        raise unknown("dtype", options.dtype, DTYPES)
+    spread = resolve_placement(options.device_map, options.max_memory, "cpu")
+    assert isinstance(spread, Spread)
+    root = on_meta(source, outline.family, read_config(source))
+    return describe_placement(root, outline.components, DTYPES[options.dtype], spread)
 
 
 def parse_plan(text: str, parts: tuple[str, ...]) -> BitAllocation:

@@ -97,10 +97,12 @@ class ExportSession:
     def _streams(self, layers: ModelLayers) -> bool:
         """Whether missing blocks can be quantized from the files, without loading the model.
 
-        Calibration needs the model. So do weights that are rounded while they are loaded:
-        transformers leaves some of them in float32.
+        Calibration needs the model. So do tables, which have a quantizer of their own, and weights
+        that are rounded while they are loaded: transformers leaves some of them in float32.
         """
         if isinstance(self.prepared.quantizer, CalibratedQuantizer):
+            return False
+        if any(component.per_row for component in self.prepared.skeleton.components.values()):
             return False
         dtype = DTYPES[self.prepared.eval_spec.dtype]
         return all(

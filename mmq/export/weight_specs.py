@@ -10,6 +10,7 @@ from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
 from mmq.contracts.target import WeightSpec
 from mmq.models.components import Component, Layer
+from mmq.models.row_quantizer import quantizer_for
 from mmq.tensors.layer_inputs import LayerInputs
 from mmq.tensors.quantized_weight import QuantizedWeight
 
@@ -57,15 +58,16 @@ def planned_specs(
 ) -> dict[str, tuple[str, Layer, WeightSpec]]:
     """Component, layer and spec of every layer that an allocation quantizes, by its name."""
     widths = allocation.widths(components)
-    probed: dict[tuple[int, int], WeightSpec] = {}
     specs: dict[str, tuple[str, Layer, WeightSpec]] = {}
     for name, component in components.items():
+        own = quantizer_for(component, quantizer)
+        probed: dict[tuple[int, int], WeightSpec] = {}
         for layer in component.layers:
             bits = widths[component.part(layer)]
             if bits == UNQUANTIZED:
                 continue
             key = layer.shape[1], bits
             if key not in probed:
-                probed[key] = planned_spec(quantizer, *key)
+                probed[key] = planned_spec(own, *key)
             specs[layer.name] = name, layer, probed[key]
     return specs

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmq.allocation.parts import Part, block_group
 from mmq.contracts.family import ComponentSpec, ModelFamily
@@ -14,36 +14,56 @@ from mmq.models.checkpoint import read_config as read_config
 from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.loaded import LoadedModel as LoadedModel
 from mmq.models.transformers_loading import load_weights as load_weights
+from mmq.tensors.matrices import Identity, Matrix, matrices
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A linear layer inside a component's transformer block."""
+    """A weight inside a component's transformer block: a linear layer's, or that of one expert."""
 
-    name: str  # path from the model's root
+    name: str  # path from the model's root; an expert's ends in its parameter and its index
     block: int
     layer_type: str  # attn or ff
-    module: nn.Linear
+    matrix: Matrix
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that holds the weight."""
+        return self.matrix.module
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight (out, in), to read."""
+        return self.matrix.weight
 
     @property
     def shape(self) -> tuple[int, int]:
         """(outputs, inputs)."""
-        return self.module.out_features, self.module.in_features
+        return self.matrix.shape
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A component: its name, its number of blocks and every linear layer in them."""
+    """A component: its name, its number of blocks and every weight matrix in them.
+
+    A weight that several layers share is in the first of them alone.
+    """
 
     name: str
     blocks: int
     layers: tuple[Layer, ...]
-    paths: tuple[str, ...] = ()  # of its lists of blocks
+    paths: tuple[str, ...] = ()  # of its lists of blocks, or of single modules
+    per_row: bool = False  # a table: rounded to nearest with one range per row
 
     @property
     def weights(self) -> int:
         """Number of weights that a bit width applies to."""
-        return sum(layer.module.weight.numel() for layer in self.layers)
+        return sum(layer.weights for layer in self.layers)
 
     def part(self, layer: Layer) -> Part:
         """The finest part of the model that contains a layer of this component."""
@@ -72,12 +92,15 @@ def _resolve(root: nn.Module, spec: ComponentSpec) -> tuple[str, nn.Module]:
 def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component]:
     """The components of a model (real or on the meta device), in the family's order."""
     components: dict[str, Component] = {}
+    taken: set[Identity] = set()  # weights that have a layer
     for spec in family.component_specs(root):
         path, blocks = _resolve(root, spec)
         if not isinstance(blocks, nn.ModuleList):
             raise InputError(f"Component {spec.name!r}: {path} is not an nn.ModuleList of blocks")
         so_far = components.get(spec.name, Component(spec.name, 0, ()))
-        layers = tuple(_block_layers(path, blocks, spec, so_far.blocks))
+        layers = tuple(_block_layers(path, blocks, spec, so_far.blocks, taken))
+        if not layers and any(True for _ in matrices(blocks)):
+            continue  # all of its weights are those of other blocks
         if not layers:
             raise InputError(f"Component {spec.name!r}: no linear layer in the blocks of {path}")
         components[spec.name] = Component(
@@ -87,14 +110,16 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
 
 
 def _block_layers(
-    path: str, blocks: nn.ModuleList, spec: ComponentSpec, first: int
+    path: str, blocks: nn.ModuleList, spec: ComponentSpec, first: int, taken: set[Identity]
 ) -> Iterator[Layer]:
     for index, block in enumerate(blocks):
-        for name, module in block.named_modules():
-            if isinstance(module, nn.Linear):
-                is_attention = any(marker in name for marker in spec.attention)
-                layer_type = "attn" if is_attention else "ff"
-                yield Layer(f"{path}.{index}.{name}", first + index, layer_type, module)
+        for name, matrix in matrices(block):
+            if matrix.identity in taken:
+                continue
+            taken.add(matrix.identity)
+            is_attention = any(marker in name for marker in spec.attention)
+            layer_type = "attn" if is_attention else "ff"
+            yield Layer(f"{path}.{index}.{name}", first + index, layer_type, matrix)
 
 
 def count_parameters(module: nn.Module) -> int:

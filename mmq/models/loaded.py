@@ -98,14 +98,26 @@ class LoadedModel(VisionLanguageModel):
     device: str
     components: "dict[str, Component]"
     inputs: InputOptions = DEFAULT_INPUTS
+    parameters: int = 0  # tied ones count once
     stage_cache: "StageCache | None" = None
     observations: Counter[str] = field(default_factory=Counter)
     _watch: LogitsWatch | None = None
     states: dict[str, str] = field(init=False)
     _originals: Originals | None = None
+    _layers: "dict[str, tuple[Component, dict[str, Layer]]]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.states = dict.fromkeys(self.components, ORIGINAL)
+        self.parameters = self.parameters or sum(p.numel() for p in self.module.parameters())
+
+    def layer(self, component: str, name: str) -> "Layer":
+        """A component's layer by its name: a mixture of experts has tens of thousands."""
+        owner, layers = self._layers.get(component, (None, {}))
+        if owner is not self.components[component]:
+            owner = self.components[component]
+            layers = {layer.name: layer for layer in owner.layers}
+            self._layers[component] = owner, layers
+        return layers[name]
 
     @torch.no_grad()
     def write_(self, component: str, weights: Mapping[str, Tensor]) -> None:
@@ -115,17 +127,17 @@ class LoadedModel(VisionLanguageModel):
         """
         self._originals = self._originals or Originals()
         self.states.pop(component, None)
-        for layer in self.components[component].layers:
-            if layer.name in weights:
-                if layer.name not in self._originals:
-                    self._originals.save(layer.name, layer.module.weight)
-                layer.module.weight.copy_(weights[layer.name])
+        for name, weight in weights.items():
+            layer = self.layer(component, name)
+            if name not in self._originals:
+                self._originals.save(name, layer.weight)
+            layer.matrix.copy_(weight)
 
     def original(self, layer: "Layer") -> Tensor:
         """A layer's weight (out, in) as loaded, on the model's device."""
         if self._originals is not None and layer.name in self._originals:
             return self._originals[layer.name].to(self.device)
-        return layer.module.weight.detach()
+        return layer.weight
 
     @torch.no_grad()
     def restore_(self) -> None:
@@ -138,7 +150,7 @@ class LoadedModel(VisionLanguageModel):
                 continue
             for layer in component.layers:
                 if layer.name in self._originals:
-                    layer.module.weight.copy_(self._originals[layer.name])
+                    layer.matrix.copy_(self._originals[layer.name])
             self.states[name] = ORIGINAL
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:

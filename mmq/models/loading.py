@@ -1,6 +1,7 @@
 """Load a model with its components."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from mmq.contracts.family import ModelFamily
@@ -11,10 +12,13 @@ from mmq.models.checkpoint import locate as locate
 from mmq.models.checkpoint import read_config as read_config
 from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.checkpoint_errors import reading
-from mmq.models.components import find_components
+from mmq.models.components import count_parameters, find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
+from mmq.models.optional_parts import with_parts
 from mmq.models.pixel_limits import limit_pixels_
-from mmq.models.skeleton import check_weights, family_of
+from mmq.models.placement import rebind
+from mmq.models.skeleton import check_weights, family_of, on_meta
+from mmq.models.spread import Spread
 from mmq.models.transformers_loading import load_weights as load_weights
 from mmq.system.device import DTYPES
 
@@ -30,11 +34,13 @@ def load_model(
     allow_unread: bool = False,
     processor: Any = None,
     inputs: InputOptions = DEFAULT_INPUTS,
+    parts: Iterable[str] = (),
 ) -> LoadedModel:
     """A model from a bundled name, a local folder or a hub name, in eval mode.
 
     known_fingerprint: saves hashing all weights again. allow_unread: accept a checkpoint with
     weights that the model does not read. processor: the checkpoint's, if it is loaded already.
+    parts: optional ones to be quantized, such as embed.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {sorted(DTYPES)}")
@@ -55,6 +61,8 @@ def load_model(
             name, family.one_by_one,
         )  # fmt: skip
     module.eval().requires_grad_(False)
+    outline = on_meta(source, family, config) if isinstance(device, Spread) else module
+    components = with_parts(outline, find_components(outline, family), parts)
     return LoadedModel(
         module=module,
         processor=processor,
@@ -62,7 +70,8 @@ def load_model(
         source=name,
         fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
-        components=find_components(module, family),
+        components=components if outline is module else rebind(components, module),
+        parameters=count_parameters(outline),
         inputs=inputs,
     )
 

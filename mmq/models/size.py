@@ -8,6 +8,7 @@ from mmq.allocation.parts import Part, finest
 from mmq.contracts import QuantReport
 from mmq.contracts.quantizer import Quantizer
 from mmq.models.components import Component
+from mmq.models.row_quantizer import quantizer_for
 
 GIB = 8 * 1024**3  # bits
 
@@ -17,12 +18,14 @@ class Size:
     """How large a model is under an allocation.
 
     bpw: bits per weight over all parameters, unquantized ones at 16 (the paper's size axis).
-    stored_bpw: the same with scales, zero points and input scales counted.
+    stored_bpw: the same with scales, zero points and input scales counted. reach: share of the
+    parameters that the allocation quantizes.
     """
 
     parameters: int
     bpw: float
     stored_bpw: float | None = None
+    reach: float | None = None
 
     @property
     def gib(self) -> float:
@@ -41,7 +44,7 @@ def planned_bpw(
     """The exact bpw of an allocation, from shapes alone."""
     widths = allocation.widths(components)
     saved = sum(
-        (UNQUANTIZED - widths[component.part(layer)]) * layer.module.weight.numel()
+        (UNQUANTIZED - widths[component.part(layer)]) * layer.weights
         for component in components.values()
         for layer in component.layers
     )
@@ -57,12 +60,15 @@ def planned_size(
     """The size of an allocation, from shapes and quantizer options alone."""
     widths = allocation.widths(components)
     stored = stored_bits(components, quantizer, set(widths.values()))
+    counts = _finest_weights(components)
     saved = sum(UNQUANTIZED * weights - stored[part, widths[part]]
-                for part, weights in _finest_weights(components).items())  # fmt: skip
+                for part, weights in counts.items())  # fmt: skip
+    quantized = sum(n for part, n in counts.items() if widths[part] != UNQUANTIZED)
     return Size(
         parameters,
         planned_bpw(allocation, components, parameters),
         UNQUANTIZED - saved / parameters,
+        quantized / parameters,
     )
 
 
@@ -71,17 +77,17 @@ def stored_bits(
 ) -> dict[tuple[Part, int], int]:
     """Bits of every finest part at every width, including scales and zero points."""
     widths = list(widths)
-    by_shape: dict[tuple[tuple[int, int], int], int] = {}
     totals = {(part, bits): 0 for part in _finest_weights(components) for bits in widths}
     for component in components.values():
+        own = quantizer_for(component, quantizer)
+        by_shape: dict[tuple[tuple[int, int], int], int] = {}
         for layer in component.layers:
             for bits in widths:
                 key = layer.shape, bits
                 if key not in by_shape:
-                    weights = layer.shape[0] * layer.shape[1]
                     by_shape[key] = (
-                        UNQUANTIZED * weights if bits == UNQUANTIZED
-                        else quantizer.stored_bits(layer.shape, bits)
+                        UNQUANTIZED * layer.weights if bits == UNQUANTIZED
+                        else own.stored_bits(layer.shape, bits)
                     )  # fmt: skip
                 totals[component.part(layer), bits] += by_shape[key]
     return totals
@@ -89,14 +95,15 @@ def stored_bits(
 
 def measure_size(report: QuantReport, parameters: int) -> Size:
     """The size of what was actually quantized: skipped layers count 16 bits."""
-    saved = stored_saved = 0
+    saved = stored_saved = quantized = 0
     for layer in report.layers:
         weights = layer.shape[0] * layer.shape[1]
         if layer.stored_bits is not None:
             saved += weights * (UNQUANTIZED - layer.bits)
             stored_saved += weights * UNQUANTIZED - layer.stored_bits
+            quantized += weights
     bpw, stored_bpw = (UNQUANTIZED - bits / parameters for bits in (saved, stored_saved))
-    return Size(parameters, bpw, stored_bpw)
+    return Size(parameters, bpw, stored_bpw, quantized / parameters)
 
 
 def _finest_weights(components: Mapping[str, Component]) -> dict[Part, int]:
@@ -104,7 +111,7 @@ def _finest_weights(components: Mapping[str, Component]) -> dict[Part, int]:
     counts = dict.fromkeys((part for name in components for part in finest(name, components)), 0)
     for component in components.values():
         for layer in component.layers:
-            counts[component.part(layer)] += layer.module.weight.numel()
+            counts[component.part(layer)] += layer.weights
     return counts
 
 

@@ -1,6 +1,7 @@
 """A model without weights: its components, shapes and sizes from the configuration."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,15 @@ from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.checkpoint_errors import reading
 from mmq.models.components import Component, count_parameters, find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
+from mmq.models.optional_parts import with_parts
 from mmq.models.transformers_loading import check_outline, quietly
 from mmq.models.transformers_loading import load_weights as load_weights
 from mmq.models.unquantized import UnquantizedModule, unquantized_modules, unread_blocks
 
 log = logging.getLogger(__name__)
 MOST_PARAMETERS = 10**13
+ENOUGH = 0.9  # of all weights: below it, what stays at 16 bits is reported
+LISTED = 0.01  # of all weights: smaller modules are not
 
 
 def family_of(config: Any) -> ModelFamily:
@@ -70,13 +74,37 @@ class Skeleton:
     unquantized: tuple[UnquantizedModule, ...]  # what stays at 16 bits
     unread_blocks: int  # last blocks of the vision tower whose output nothing reads
 
+    @property
+    def reach(self) -> float:
+        """Share of the parameters that are in a component: what an allocation can quantize."""
+        weights = sum(component.weights for component in self.components.values())
+        return weights / self.parameters
 
-def skeleton(source: str) -> Skeleton:
-    """Components and number of parameters, from a configuration alone in under a second."""
+    @property
+    def left_out(self) -> str:
+        """One sentence on what stays at 16 bits; "" if that is little.
+
+        It is much below a reach of 90%, or if the vision tower has no blocks to quantize.
+        """
+        if self.reach >= ENOUGH and "vit" in self.components:
+            return ""
+        largest = [m for m in self.unquantized if m.weights >= LISTED * self.parameters]
+        names = ", ".join(f"{m.name} ({m.weights / self.parameters:.1%})" for m in largest)
+        return (
+            f"{self.reach:.1%} of the weights can be quantized. At 16 bits stay "
+            f"{names or 'small modules'}; see mmq size, and --parts for embeddings and heads."
+        )
+
+
+def skeleton(source: str, parts: Iterable[str] = ()) -> Skeleton:
+    """Components and number of parameters, from a configuration alone in under a second.
+
+    parts: optional ones, such as embed.
+    """
     config = read_config(source)
     family = family_of(config)
     module = on_meta(source, family, config)
-    components = find_components(module, family)
+    components = with_parts(module, find_components(module, family), parts)
     parameters = count_parameters(module)
     if parameters > MOST_PARAMETERS:
         raise InputError(f"Model {source!r}: its configuration has {parameters:,} parameters")

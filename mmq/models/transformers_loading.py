@@ -24,6 +24,7 @@ from mmq.models.checkpoint_weights import (
     stored_weights,
     unread_files,
 )
+from mmq.models.spread import Spread
 
 log = logging.getLogger(__name__)
 LoadingInfo = Mapping[str, Any]  # transformers' report of a load, by kind of problem
@@ -161,8 +162,8 @@ def load_weights(
 ) -> Any:
     """A transformers model with all of its weights, from safetensors unless pickles are allowed.
 
-    Float parameters get the dtype, whatever the checkpoint's is, but for those that the model's
-    authors keep in float32.
+    device: one, or a `Spread` over several. Float parameters get the dtype, whatever the
+    checkpoint's is, but for those that the model's authors keep in float32.
 
     InputError for missing weights, wrong shapes, unread weights, and weights that are not finite.
     """
@@ -175,6 +176,7 @@ def load_weights(
             trust_remote_code=False,  # if unset, transformers prompts on the terminal
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **(device.loading_options() if isinstance(device, Spread) else {}),
         )
     folder = downloaded(source)
     stored = (stored_weights(folder) if folder else None) or {}
@@ -188,7 +190,8 @@ def load_weights(
         wanted = torch.float32 if precise & set(name.split(".")) else dtype
         if parameter.is_floating_point() and parameter.dtype != wanted:
             parameter.data = parameter.data.to(wanted)
-    model = model.to(device)
+    if not isinstance(device, Spread):
+        model = model.to(device)
     check_finite(model, source, stored)
     return model
 
@@ -254,6 +257,8 @@ def check_finite(model: nn.Module, source: str, stored: Mapping[str, Stored]) ->
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     ends = {_end(name) for name in stored}
     for name, tensor in model.state_dict().items():
+        if tensor.is_meta:  # on disk: checked when it is quantized
+            continue
         if not tensor.is_floating_point() or (count := _not_finite(tensor)) == 0:
             continue
         if name not in parameters and stored and _end(name) not in ends:

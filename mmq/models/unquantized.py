@@ -31,7 +31,7 @@ def unquantized_modules(
 
     Together with the components' weights they are all of the model's parameters.
     """
-    quantized = {id(layer.module.weight) for c in components.values() for layer in c.layers}
+    quantized = {id(layer.matrix.parameter) for c in components.values() for layer in c.layers}
     names: dict[int, list[str]] = defaultdict(list)  # tied parameters have several
     sizes: dict[int, int] = {}
     for path, parameter in root.named_parameters(remove_duplicate=False):

@@ -32,8 +32,9 @@ class _Trace:
     def listen(self, block: Block) -> list[Handle]:
         """Hooks that record a block's calls."""
         handles: list[Handle] = [
-            layer.register_forward_pre_hook(self._reader(name))
-            for name, layer in block.layers.items()
+            matrix.module.register_forward_pre_hook(self._reader(name))
+            for name, matrix in block.layers.items()
+            if matrix.expert is None
         ]
         handles += [
             module.register_forward_hook(self._output(name))
@@ -89,13 +90,13 @@ def _linears_before(block: Block, trace: _Trace, tensor: int) -> list[str]:
     They have an output per input of its readers, and read their own inputs before.
     """
     paths = {module: path for path, module in block.module.named_modules()}
-    width = block.layers[next(iter(trace.readers[tensor]))].in_features
+    width = block.layers[next(iter(trace.readers[tensor]))].shape[1]
     order = list(trace.readers)
     called_before = [name for key in order[: order.index(tensor)] for name in trace.readers[key]]
     return [
-        paths[block.layers[name]]
+        paths[block.layers[name].module]
         for name in sorted(called_before, key=list(block.layers).index, reverse=True)
-        if block.layers[name].out_features == width and block.layers[name] in paths
+        if block.layers[name].shape[0] == width and block.layers[name].module in paths
     ]
 
 
@@ -111,19 +112,21 @@ def _scaled(block: Block, source: str, names: set[str]) -> Iterator[None]:
     tensors: list[Tensor] = [
         t for t in (module.weight, getattr(module, "bias", None)) if t is not None
     ]
-    weights = [block.layers[name].weight for name in names]
-    originals = [t.detach().clone() for t in (*tensors, *weights)]
+    weights = {name: block.layers[name].weight.clone() for name in names}
+    originals = [t.detach().clone() for t in tensors]
     scale = torch.full_like(module.weight[..., 0] if module.weight.dim() > 1 else module.weight, 2)
     scale[1::2] = 0.5
     try:
         for tensor in tensors:
             tensor.div_(scale if tensor.dim() == 1 else scale[:, None])
-        for weight in weights:
-            weight.mul_(scale)
+        for name, weight in weights.items():
+            block.layers[name].copy_(weight * scale.to(weight.device))
         yield
     finally:
-        for tensor, original in zip((*tensors, *weights), originals, strict=True):
+        for tensor, original in zip(tensors, originals, strict=True):
             tensor.copy_(original)
+        for name, weight in weights.items():
+            block.layers[name].copy_(weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class Folds:
         inputs.fold_limits = {}
         module = self.block.module.get_submodule(source) if inputs.foldable else None
         if isinstance(module, nn.Linear):
-            own = next(name for name, layer in self.block.layers.items() if layer is module)
+            own = next(name for name, layer in self.block.layers.items() if layer.module is module)
             by_width = {b: {**self.earlier.get(b, {}), **layers} for b, layers in solved.items()}
             inputs.foldable = all(own in layers for layers in by_width.values())
             if inputs.foldable:

@@ -7,8 +7,7 @@ docs/quantizers.md shows it on a language model.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from tqdm import tqdm
 
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
 from mmq.errors import InputError
-from mmq.quantization.blocks import Block, Call, capture
+from mmq.quantization.blocks import Block, Forward
+from mmq.quantization.capture import capture, replay
 from mmq.quantization.sequential import (
     check_finite,
     initial_states,
@@ -27,25 +27,13 @@ from mmq.quantization.sequential import (
 from mmq.quantization.unquantized_weights import (
     UnquantizedWeight,
     list_by_reason,
-    quantizable_linears,
+    quantizable_matrices,
     shared_with,
 )
+from mmq.tensors.matrices import Matrix, matrices
 from mmq.tensors.quantized_weight import QuantizedLayer
 
 log = logging.getLogger(__name__)
-Forward = Callable[[], object]
-
-
-@dataclass(slots=True)
-class WholeCall(Call):
-    """A call of a module that is a single block."""
-
-    forward: Forward
-
-    def through(self, block: Block, number: int) -> torch.Tensor:
-        """Run the forward; its output is not used."""
-        self.forward()
-        return self.hidden
 
 
 def quantize_module(
@@ -70,7 +58,7 @@ def quantize_module(
         log.warning("Left at full precision: %s", list_by_reason(left_out))
     for part in parts:
         for name, layer in part.layers.items():
-            quantizer.check(name, (layer.out_features, layer.in_features))
+            quantizer.check(name, layer.shape)
         check_finite(part.layers)
     solved: dict[int, dict[str, QuantizedLayer]] = {bits: {} for bits in widths}
     bar = tqdm(parts, desc="quantize", unit="block", leave=False, disable=quiet)
@@ -79,11 +67,8 @@ def quantize_module(
             for bits in widths:
                 solved[bits] |= quantize_data_free(part, quantizer, bits)
         return solved
-    none = torch.zeros(0)
-    calls: list[Any] = (
-        capture(parts, forwards) if blocks else [WholeCall(none, [((), {})], f) for f in forwards]
-    )
-    states = initial_states(calls, quantizer, widths)
+    calls = capture(parts, lambda: forwards) if blocks else replay(lambda: forwards)
+    states = initial_states(calls, quantizer, widths, parts)
     for number, part in enumerate(bar):
         by_width = quantize_block(part, number, states, quantizer, widths, lambda bits: None)
         for bits, layers in by_width.items():
@@ -94,16 +79,17 @@ def quantize_module(
 def unquantized_weights(module: nn.Module, blocks: str = "") -> tuple[UnquantizedWeight, ...]:
     """The weights in a module, or in its list of blocks, that `quantize_module` does not quantize.
 
-    These are weights of other classes than `nn.Linear` (Conv1D, embeddings, 3-D experts), linear
-    layers with their own forward, and weights tied to a module that is not quantized. Biases,
-    norms and other vectors are not quantized either, and not listed.
+    These are weights of other classes than `nn.Linear` (Conv1D, embeddings) that are not experts
+    either, linear layers with their own forward, routers of experts, and weights tied to a module
+    that is not quantized. Biases, norms and other vectors are not quantized either, and not
+    listed.
     """
     return _split(module, blocks)[1]
 
 
 def _split(
     module: nn.Module, path: str
-) -> tuple[list[tuple[str, nn.Module]], tuple[UnquantizedWeight, ...], dict[str, nn.Linear]]:
+) -> tuple[list[tuple[str, nn.Module]], tuple[UnquantizedWeight, ...], dict[str, Matrix]]:
     """The parts to quantize in order, the weights left out, and the linear layers by name."""
     try:
         submodule = module.get_submodule(path)
@@ -114,7 +100,7 @@ def _split(
     members = (
         [(f"{path}.{k}", m) for k, m in submodule.named_children()] if path else [("", submodule)]
     )
-    layers, left_out = quantizable_linears(module, members)
+    layers, left_out = quantizable_matrices(module, members)
     return members, left_out, layers
 
 
@@ -136,12 +122,13 @@ def _blocks(module: nn.Module, path: str) -> tuple[list[Block], tuple[Unquantize
 
 @torch.no_grad()
 def write_(module: nn.Module, layers: Mapping[str, QuantizedLayer]) -> None:
-    """Write quantized weights into a module's linear layers.
+    """Write quantized weights into a module's linear layers and experts.
 
     InputError, before anything is written, for a layer that shares its weight with a module of
     another class, which would change too. Linear layers may share a weight.
     """
-    for name in layers:
+    experts = {name: matrix for name, matrix in matrices(module) if matrix.expert is not None}
+    for name in layers.keys() - experts.keys():
         linear: Any = module.get_submodule(name)
         if "weight" not in linear._parameters:
             raise InputError(f"write_: the weight of {name} is computed from other parameters")
@@ -154,5 +141,5 @@ def write_(module: nn.Module, layers: Mapping[str, QuantizedLayer]) -> None:
             if other not in layers:
                 log.warning("%s shares the weight of %s and changes with it", other, name)
     for name, layer in layers.items():
-        linear = module.get_submodule(name)
-        linear.weight.copy_(layer.weight.dequantize())
+        matrix = experts[name] if name in experts else Matrix(module.get_submodule(name))
+        matrix.copy_(layer.weight.dequantize())

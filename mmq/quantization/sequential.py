@@ -13,14 +13,15 @@ from copy import copy
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer, Solved
 from mmq.errors import InputError
-from mmq.quantization.blocks import Block, Call, Groups, advance_, read, reading_order
+from mmq.quantization.block_inputs import Groups, read, reading_order
+from mmq.quantization.blocks import Block, Call, ReplayedCall, advance_
 from mmq.quantization.folds import Folds, find_folds
 from mmq.tensors.affine import FLOAT16_ONLY, SCALE_DTYPES
-from mmq.tensors.layer_inputs import merged, output_error, output_square
+from mmq.tensors.layer_inputs import LayerInputs, merged, output_error, output_square
+from mmq.tensors.matrices import Matrix
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
 from mmq.tensors.raised_scales import raise_scales
 
@@ -31,12 +32,15 @@ Cached = Callable[
 States = dict[int, list[Call]]  # by width; 0: of the unquantized model
 UNREACHED = "calibration never reached it: rounded to nearest"
 ALL_LOST = "all of its {} inputs were not finite: rounded to nearest"
+FEW_TOKENS = "only {} calibration tokens were routed to it: rounded to nearest"
+FEW = 4  # an expert needs a token per so many of its inputs: fewer fit themselves, not the layer
+SUMS_BYTES = 4 * 2**30  # of the experts' Gram matrices in memory at once
 
 
-def check_finite(layers: Mapping[str, nn.Linear]) -> None:
+def check_finite(layers: Mapping[str, Matrix]) -> None:
     """InputError that names the first of these layers with weights that are not finite."""
     for name, layer in layers.items():
-        weight = layer.weight.detach()
+        weight = layer.weight
         if bool(torch.isfinite(weight.sum(dtype=torch.float32))):
             continue  # a sum is cheap; it may overflow, so failing is not yet an error
         if broken := int((~torch.isfinite(weight)).sum()):
@@ -48,18 +52,29 @@ def check_finite(layers: Mapping[str, nn.Linear]) -> None:
 
 
 def initial_states(
-    calls: list[Call], quantizer: CalibratedQuantizer, widths: Sequence[int]
+    calls: Sequence[Call],
+    quantizer: CalibratedQuantizer,
+    widths: Sequence[int],
+    blocks: Sequence[Block],
 ) -> States:
-    """The first block's calls, by width; one entry if all widths share them."""
+    """The first block's calls, by width; one entry if all widths share them.
+
+    InputError for the sequential order if the blocks cannot be run one after another.
+    """
     if quantizer.calibration_inputs == "full_precision":
-        return {0: calls}
+        return {0: list(calls)}
+    if len(blocks) > 1 and any(isinstance(call, ReplayedCall) for call in calls):
+        raise InputError(
+            f"calibration_inputs: the {type(blocks[0].module).__name__} blocks of this model "
+            f"cannot be run one after another, as sequential requires; use full_precision"
+        )
     return {bits: [copy(call) for call in calls] for bits in widths}
 
 
 def quantize_data_free(block: Block, quantizer: Quantizer, bits: int) -> Layers:
     """A block's layers, quantized from their weights alone."""
     return {
-        name: _measured(layer, quantizer, Solved(quantizer.quantize(layer.weight.detach(), bits)))
+        name: _measured(layer, quantizer, Solved(quantizer.quantize(layer.weight, bits)))
         for name, layer in block.layers.items()
     }
 
@@ -90,8 +105,33 @@ def quantize_block(
         advance_(block, states[0], number)
         return {}
     folds = find_folds(block, states[0], number) if quantizer.folds else {}
-    groups = read(block, states[0], number, quantizer.sampled_inputs, advance=True)
-    return _solve_(block, groups, quantizer, missing, Folds(folds, block))
+    result: dict[int, Layers] = {bits: {} for bits in missing}
+    several = parts(block)
+    for part in several:
+        only, is_last = frozenset(part.layers), part is several[-1]
+        groups = read(block, states[0], number, quantizer.sampled_inputs, only, advance=is_last)
+        own = Folds(folds, block, result)
+        for bits, layers in _solve_(part, groups, quantizer, missing, own).items():
+            result[bits] |= layers
+    return result
+
+
+def parts(block: Block) -> list[Block]:
+    """The block, or several with some of its layers each if it has many experts.
+
+    The inputs of each expert have a Gram matrix of their own, so that those of all experts of a
+    large model do not fit into memory together.
+    """
+    layers: list[dict[str, Matrix]] = [{}]
+    used = 0
+    for name, matrix in block.layers.items():
+        size = 0 if matrix.expert is None else 4 * matrix.shape[1] ** 2
+        if used + size > SUMS_BYTES and layers[-1]:
+            layers.append({})
+            used = 0
+        layers[-1][name] = matrix
+        used += size
+    return [Block(block.module, part) for part in layers]
 
 
 def _solve_sequential(
@@ -119,13 +159,14 @@ def _solve_sequential(
     for place, names in enumerate(sets):
         is_shared = shared and place == 0
         for batch in [list(widths)] if is_shared else [[bits] for bits in widths]:
-            with weights_restored(block):
-                write_(block, solved[batch[0]])
-                groups = read(block, states[batch[0]], number, quantizer.sampled_inputs, names)
-            part = Block(block.module, {name: block.layers[name] for name in names})
-            found = _solve_(part, groups, quantizer, batch, Folds(folds, block, solved))
-            for bits, layers in found.items():
-                solved[bits] |= layers
+            for part in parts(Block(block.module, {n: block.layers[n] for n in names})):
+                only = frozenset(part.layers)
+                with weights_restored(block):
+                    write_(block, solved[batch[0]])
+                    groups = read(block, states[batch[0]], number, quantizer.sampled_inputs, only)
+                own = Folds(folds, block, solved)
+                for bits, layers in _solve_(part, groups, quantizer, batch, own).items():
+                    solved[bits] |= layers
     reached = frozenset().union(*sets)
     unreached = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
     for bits, layers in _solve_(unreached, {}, quantizer, widths).items():
@@ -153,18 +194,21 @@ def _solve_(
     for part, names in together.items():
         layers = [block.layers[name] for name in names]
         inputs = merged([groups[group] for group in part]) if part else None
-        if inputs is None or not inputs.count:
-            note = ALL_LOST.format(inputs.dropped) if inputs and inputs.dropped else UNREACHED
+        if note := _too_few(inputs, layers[0]):
             for bits in widths:
                 for name, layer in zip(names, layers, strict=True):
-                    plain = Solved(quantizer.quantize(layer.weight.detach(), bits), note)
-                    solved[bits][name] = _measured(layer, quantizer, plain)
+                    plain = Solved(quantizer.quantize(layer.weight, bits), note)
+                    gram = inputs.gram if inputs is not None and inputs.count else None
+                    solved[bits][name] = _measured(layer, quantizer, plain, gram)
             continue
+        assert inputs is not None
         dropped = f"{inputs.dropped} inputs were not finite and left out" if inputs.dropped else ""
         source = folds.prepare_(inputs, names, solved) if folds else ""
-        by_layer = quantizer.solve([layer.weight.detach() for layer in layers], inputs, widths)
-        for name, layer, by_width in zip(names, layers, by_layer, strict=True):
-            square = output_square(layer.weight.detach(), inputs.gram)
+        device = inputs.gram.device  # an offloaded weight is elsewhere
+        weights = [layer.weight.to(device) for layer in layers]
+        by_layer = quantizer.solve(weights, inputs, widths)
+        for name, layer, weight, by_width in zip(names, layers, weights, by_layer, strict=True):
+            square = output_square(weight, inputs.gram)
             for bits in widths:
                 measured = _measured(
                     layer, quantizer, by_width[bits], inputs.gram, square, dropped
@@ -177,15 +221,27 @@ def _solve_(
     return solved
 
 
+def _too_few(inputs: LayerInputs | None, matrix: Matrix) -> str:
+    """Why a layer is rounded to nearest instead of solved; "" if it has enough inputs."""
+    if inputs is None:
+        return UNREACHED
+    if not inputs.count:
+        return ALL_LOST.format(inputs.dropped) if inputs.dropped else UNREACHED
+    if matrix.expert is not None and inputs.count < matrix.shape[1] // FEW:
+        return FEW_TOKENS.format(inputs.count)
+    return ""
+
+
 def _measured(
-    layer: nn.Linear,
+    layer: Matrix,
     quantizer: Quantizer,
     solved: Solved,
     gram: torch.Tensor | None = None,
     square: float | None = None,
     note: str = "",
 ) -> QuantizedLayer:
-    weight, quantized = layer.weight.detach(), solved.weight
+    weight = layer.weight if gram is None else layer.weight.to(gram.device)
+    quantized = solved.weight
     if getattr(quantizer, "scale_dtype", "") == FLOAT16_ONLY:
         quantized = raise_scales(quantized, weight)
     plain = quantized.dequantize().to(weight.device)
@@ -218,16 +274,15 @@ def _widened(quantizer: Quantizer, weight: QuantizedWeight) -> str:
 def write_(block: Block, layers: Mapping[str, QuantizedLayer]) -> None:
     """Write quantized weights into a block."""
     for name, layer in layers.items():
-        block.layers[name].weight.copy_(layer.weight.dequantize())
+        block.layers[name].copy_(layer.weight.dequantize())
 
 
 @contextmanager
 def weights_restored(block: Block) -> Iterator[None]:
     """Restore a block's weights at the end."""
-    weights = {name: layer.weight.detach().clone() for name, layer in block.layers.items()}
+    weights = {name: layer.weight.clone() for name, layer in block.layers.items()}
     try:
         yield
     finally:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                block.layers[name].weight.copy_(weight)
+        for name, weight in weights.items():
+            block.layers[name].copy_(weight)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.utils import parametrize
 
+from mmq.tensors.matrices import Matrix, is_plain, matrices
+
 SHOWN = 12
 
 
@@ -24,10 +26,10 @@ class UnquantizedWeight:
     reason: str
 
 
-def quantizable_linears(
+def quantizable_matrices(
     root: nn.Module, parts: Iterable[tuple[str, nn.Module]]
-) -> tuple[dict[str, nn.Linear], tuple[UnquantizedWeight, ...]]:
-    """The linear layers of these parts, by name in the root, and every other weight of them.
+) -> tuple[dict[str, Matrix], tuple[UnquantizedWeight, ...]]:
+    """The linear layers and experts of these parts, by name in the root, and the other weights.
 
     A weight shared by two layers is quantized once, under its first name. One shared with a module
     of another class or outside the parts is left out: writing it would change that module too.
@@ -38,7 +40,8 @@ def quantizable_linears(
         for start, part in parts
         for name, module in part.named_modules(remove_duplicate=False)
     }
-    linears: dict[str, nn.Linear] = {}
+    usable = {matrix.identity: matrix for _, matrix in matrices(root)}
+    layers: dict[str, Matrix] = {}
     left_out: list[UnquantizedWeight] = []
     first_name: dict[int, str] = {}
     for name, module in modules.items():
@@ -47,22 +50,28 @@ def quantizable_linears(
             if parameter.dim() < 2:  # biases, norms and other vectors
                 continue
             where = name if key == "weight" else f"{name}.{key}".lstrip(".")
+            if (id(parameter), 0) in usable:
+                for index in range(len(parameter)):
+                    layers[f"{where}.{index}"] = usable[id(parameter), index]
+                continue
             if key != "weight" or not isinstance(module, nn.Linear):
                 reason = f"{kind}, {parameter.dim()} dimensions: not a linear layer"
             elif id(parameter) in first_name:
                 reason = f"the same weight as {first_name[id(parameter)]}, quantized there"
             else:
-                reason = _obstacle(module) or _shared(owners[id(parameter)], name, modules)
+                router = "" if (id(parameter), None) in usable else "chooses the experts"
+                reason = (
+                    _obstacle(module) or router or _shared(owners[id(parameter)], name, modules)
+                )
             if reason:
                 left_out.append(UnquantizedWeight(where, kind, parameter.numel(), reason))
             else:
-                assert isinstance(module, nn.Linear)
-                linears[name] = module
+                layers[name] = Matrix(module)
                 first_name[id(parameter)] = name
         if isinstance(module, nn.Linear) and "weight" not in module._parameters:
             reason = "its weight is computed from other parameters"
             left_out.append(UnquantizedWeight(name, kind, module.weight.numel(), reason))
-    return linears, tuple(left_out)
+    return layers, tuple(left_out)
 
 
 def _owners(root: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
@@ -80,7 +89,7 @@ def _obstacle(linear: nn.Linear) -> str:
     weight = linear.weight
     if parametrize.is_parametrized(linear):
         return "its weight is computed from other parameters"
-    if type(linear).forward is not nn.Linear.forward:
+    if not is_plain(linear):
         return f"{type(linear).__name__} has a forward of its own"
     if not weight.is_floating_point():
         return f"its weight is stored as {weight.dtype}"

@@ -19,7 +19,7 @@ from mmq.contracts.launcher import LaunchRequest
 from mmq.errors import InputError, ShareDone
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import prepare_quantizers, tried_widths
+from mmq.prepare import prepare_quantizers, requested_parts, tried_widths
 from mmq.record import TrialRecord
 from mmq.studies import session
 from mmq.studies.baseline import check_baseline
@@ -218,7 +218,7 @@ def opened(
     def allocations(parts: Sequence[str]) -> list[BitAllocation]:
         return [BitAllocation.uniform(parts, width) for width in below]
 
-    outline = skeleton(locate(options.model, options.allow_pickle))
+    outline = skeleton(locate(options.model, options.allow_pickle), requested_parts(options))
     usable, refused = fitting(
         choices, outline, tried_widths(outline, allocations(list(outline.components)))
     )

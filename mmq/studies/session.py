@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.calibration_check import check_calibration
 from mmq.artifacts.store import Store
 from mmq.contracts import QuantReport
 from mmq.eval_spec import EvalSpec
@@ -121,8 +122,10 @@ def opened(
         if not quiet:
             show_prompt(first.eval_spec)
         load = cache(first.load)
+        sessions = [Session(p, load, p.artifacts(store, quiet), quiet) for p in prepared]
         if not lazy:
-            load()
-        yield [Session(entry, load, entry.artifacts(store, quiet), quiet) for entry in prepared]
+            for session in sessions:
+                check_calibration(load(), session.artifacts)
+        yield sessions
     finally:
         first.task.close()

@@ -127,11 +127,11 @@ class FamilyContract(ABC):
         model = self.model()
         name, component = next(iter(model.components.items()))
         layer = component.layers[0]
-        before = layer.module.weight.clone()
+        before = layer.weight.clone()
         model.write_(name, {layer.name: torch.zeros_like(before)})
-        assert not layer.module.weight.any()
+        assert not layer.weight.any()
         model.restore_()
-        assert torch.equal(layer.module.weight, before)
+        assert torch.equal(layer.weight, before)
 
     def test_it_matches_or_generates(self) -> None:
         family = self.model().family

@@ -207,6 +207,7 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
         "stored_bpw": record.size.stored_bpw,
         "size_gib": record.size.gib,
         "stored_gib": record.size.stored_gib,
+        "reach": record.size.reach,
     }
     scores = score_metrics(record.primary, record.metrics)
     values |= {prefix + name: value for name, value in scores.items()}

@@ -1,6 +1,7 @@
 """The general family: tiny models of several architectures, split, asked and quantized."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -84,20 +85,63 @@ def test_a_model_that_cannot_be_split_names_the_lists_of_blocks_that_it_has():
         root = nn.Module()
         root.audio_tower = nn.ModuleList([nn.ModuleDict({"attn": nn.Linear(2, 2)})])
         root.mlp = nn.ModuleList([nn.Linear(2, 2)])
-    with pytest.raises(InputError, match=r"of a vision tower.* lists of blocks: audio_tower\."):
-        find_components(root, Generic())
     root.visual = nn.ModuleList([nn.ModuleDict({"attn": nn.Linear(2, 2)})])
-    with pytest.raises(InputError, match="of a language model"):
+    lists = r"of a language model\. Its lists of blocks: audio_tower, visual\."
+    with pytest.raises(InputError, match=lists):
         find_components(root, Generic())
+
+
+def attention(count=1):
+    return nn.ModuleList([nn.ModuleDict({"attn": nn.Linear(2, 2)}) for _ in range(count)])
+
+
+def components_of(**lists):
+    with torch.device("meta"):
+        root = nn.Module()
+        for name, blocks in lists.items():
+            setattr(root, name, blocks)
+    found = find_components(root, Generic())
+    return {name: component.paths for name, component in found.items()}
+
+
+def test_a_model_whose_tower_has_no_blocks_still_has_a_language_model():
+    found = components_of(vision_tower=nn.Conv2d(3, 2, 2), layers=attention())
+    assert found == {"llm": ("layers",)}
+
+
+def test_the_encoder_beside_a_decoder_is_the_tower_if_there_is_no_other():
+    assert components_of(encoder=attention(), decoder=attention()) == {
+        "vit": ("encoder",),
+        "llm": ("decoder",),
+    }
+    assert components_of(visual=attention(), encoder=attention(), decoder=attention()) == {
+        "vit": ("visual",),
+        "llm": ("decoder", "encoder"),
+    }
+
+
+def test_a_list_of_stages_that_are_lists_of_blocks_is_several_lists():
+    stages = nn.ModuleList([attention(1), attention(2)])
+    assert components_of(vision=stages, layers=attention())["vit"] == ("vision.0", "vision.1")
+
+
+def test_blocks_that_share_their_weights_count_once():
+    layers = attention(2)
+    twins = attention(2)
+    for twin, layer in zip(twins, layers, strict=True):
+        twin["attn"].weight = layer["attn"].weight
+    assert components_of(layers=layers, decoder=twins) == {"llm": ("decoder",)}
 
 
 def test_two_towers_are_one_component():
     with torch.device("meta"):
-        block = nn.ModuleDict({"attn": nn.Linear(2, 2), "mlp": nn.Linear(2, 2)})
+
+        def blocks(count):
+            block = {"attn": nn.Linear(2, 2), "mlp": nn.Linear(2, 2)}
+            return nn.ModuleList(nn.ModuleDict(deepcopy(block)) for _ in range(count))
+
         root = nn.Module()
-        root.vision_near = nn.ModuleList([block])
-        root.vision_far = nn.ModuleList([block, block])
-        root.layers = nn.ModuleList([block])
+        root.vision_near, root.vision_far, root.layers = blocks(1), blocks(2), blocks(1)
     found = find_components(root, Generic())
     assert {name: (c.blocks, len(c.layers)) for name, c in found.items()} == {
         "vit": (3, 6),

@@ -14,7 +14,8 @@ from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
 from mmq.prepare import prepare
-from mmq.quantization.blocks import capture, read
+from mmq.quantization.block_inputs import read
+from mmq.quantization.capture import capture
 from mmq.tensors.layer_inputs import LayerInputs
 
 ORDERS = ("full_precision", "sequential")
@@ -79,7 +80,7 @@ def test_block_by_block_every_layer_reads_what_it_reads_in_the_model(model_type,
     for component in model.components.values():
         reached = set()
         for blocks in component_blocks(model, component):
-            calls = capture(blocks, forwards)
+            calls = capture(blocks, lambda: forwards)
             for number, block in enumerate(blocks):
                 for group, inputs in read(block, calls, number, advance=True).items():
                     reached |= group

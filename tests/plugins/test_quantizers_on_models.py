@@ -3,6 +3,7 @@
 from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean
 
 import pytest
@@ -15,7 +16,8 @@ from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.prepare import prepare
-from mmq.quantization.blocks import advance_, capture
+from mmq.quantization.blocks import advance_
+from mmq.quantization.capture import capture
 from mmq.quantization.sequential import quantize_block
 
 MODELS = {"embedded-blip2": "vqa", "embedded-llava": "gqa", "embedded-retrieval": "retrieval"}
@@ -49,7 +51,7 @@ def blocks(request, tmp_path_factory):
     found = []
     for component in model.components.values():
         for some in component_blocks(model, component):
-            calls = capture(some, calibration.forwards(model))
+            calls = capture(some, partial(calibration.forwards, model))
             for number, block in enumerate(some):
                 found.append((component.name, number, block, [copy(call) for call in calls]))
                 advance_(block, calls, number)

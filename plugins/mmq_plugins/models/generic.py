@@ -1,7 +1,6 @@
 """Any other vision-language model of transformers, split by the paths of its blocks."""
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -36,6 +35,7 @@ from mmq_plugins.models.generic_inputs import (
     prompt_length,
 )
 from mmq_plugins.models.own_words import NONE, OWN_WORDS
+from mmq_plugins.models.splitting import split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,31 +43,6 @@ if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
-# words of a path, first match wins: a resampler inside the vision tower is a connector
-WORDS = {
-    "connector": {"connector", "resampler", "perceiver", "qformer", "projector", "abstractor"},
-    "vit": {"vision", "visual", "image"},
-    "other": {"audio", "speech", "video", "protein", "generation", "dit"},
-    "llm": {"language", "text", "lm", "llm", "decoder"},
-}
-ATTENTION = ("attn", "attention", "Attention")
-
-
-def block_lists(root: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
-    """The outermost lists of transformer blocks, that is with linear layers in attention."""
-    prefixes: tuple[str, ...] = ()
-    for path, module in root.named_modules():
-        if isinstance(module, nn.ModuleList) and not path.startswith(prefixes):
-            linears = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)]
-            if any(marker in name for name in linears for marker in ATTENTION):
-                prefixes = (*prefixes, f"{path}.")
-                yield path, module
-
-
-def component_of(path: str) -> str:
-    """The component that a list of blocks belongs to, by its path; "" if no word matches."""
-    words = set(re.split(r"[._]", path))
-    return next((name for name, marks in WORDS.items() if words & marks), "")
 
 
 @contextmanager
@@ -83,9 +58,9 @@ def needed_packages(name: str) -> Iterator[None]:
 class Generic(ModelFamily):
     """Every architecture of `AutoModelForImageTextToText` without a family of its own.
 
-    Components: `vit`, `connector` (only if it has transformer blocks) and `llm`. Everything
-    else stays at 16 bits; `mmq size` lists it. Prompts follow the chat template of the processor,
-    else of the tokenizer, else the words that the kind of model was trained with.
+    Components: `vit` and `connector` (if they have transformer blocks) and `llm`. Everything else
+    stays at 16 bits; `mmq size` lists it. Prompts follow the chat template of the processor, else
+    of the tokenizer, else the words that the kind of model was trained with.
     """
 
     version: ClassVar[int] = 2
@@ -117,26 +92,8 @@ class Generic(ModelFamily):
         return architecture_of(config) in (SUPPORTED[type(config)].__name__, config.model_type)
 
     def component_specs(self, root: nn.Module) -> tuple[ComponentSpec, ...]:
-        """The model's lists of blocks by component; InputError without a vision tower or LLM."""
-        paths: dict[str, list[str]] = {"vit": [], "connector": [], "llm": [], "": [], "other": []}
-        for path, _ in block_lists(root):
-            paths[component_of(path)].append(path)
-        paths["llm"] = (
-            paths["llm"] or paths[""]
-        )  # a plain model.layers belongs to the language model
-        for name, part in (("vit", "vision tower"), ("llm", "language model")):
-            if not paths[name]:
-                lists = ", ".join(path for path, _ in block_lists(root)) or "none"
-                raise InputError(
-                    f"{type(root).__name__} cannot be split: it has no transformer blocks of a "
-                    f"{part}. Its lists of blocks: {lists}. Write a model family plugin that "
-                    f"names its components."
-                )
-        return tuple(
-            ComponentSpec(name, (path,), ATTENTION)
-            for name in ("vit", "connector", "llm")
-            for path in paths[name]
-        )
+        """The model's lists of blocks by component; InputError without a language model."""
+        return split(root)
 
     def skeleton(self, config: Any) -> nn.Module:
         """The model without weights."""

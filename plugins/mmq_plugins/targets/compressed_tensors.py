@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmq.allocation.parts import OPTIONAL
 from mmq.contracts.target import (
     ExportedLayer,
     ExportReport,
@@ -84,6 +85,8 @@ class CompressedTensors(Target):
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine cannot hold such a weight."""
+        if component in OPTIONAL:
+            return f"mmq exports no quantized {component} to this format yet"
         if spec.input_scale and not spec.folds:
             return "the format has no input scales; quantize with awq's --foldable true"
         if spec.group_index:

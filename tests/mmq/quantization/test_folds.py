@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from mmq.quantization.blocks import Block, Call
+from mmq.quantization.blocks import Arguments, Block, Call
 from mmq.quantization.folds import exponent_limit, find_folds
+from mmq.tensors.matrices import matrices
 from mmq.tensors.quantized_weight import QuantizedWeight
 
 
@@ -84,9 +85,9 @@ def folds(module):
     generator = torch.Generator().manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter, generator=generator)
-    block = Block(module, {f"m.{n}": m for n, m in module.named_modules() if type(m) is nn.Linear})
+    block = Block(module, {f"m.{n}": m for n, m in matrices(module)})
     before = {name: p.clone() for name, p in module.named_parameters()}
-    call = Call(torch.randn(2, 3, 8, generator=generator), [((), {})])
+    call = Call(torch.randn(2, 3, 8, generator=generator), [Arguments("", (), {})])
     found = find_folds(block, [call], 0)
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
     return found

@@ -111,18 +111,12 @@ class Scaled(nn.Linear):
         return super().forward(x) * 2
 
 
-class Experts(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.gate_up_proj = nn.Parameter(torch.ones(4, WIDTH, WIDTH))
-
-
 @pytest.mark.parametrize(
     ("odd", "name", "reason"),
     [
         (nn.Embedding(9, WIDTH), "1", "Embedding, 2 dimensions: not a linear layer"),
         (nn.Conv2d(3, 4, 2), "1", "Conv2d, 4 dimensions: not a linear layer"),
-        (Experts(), "1.gate_up_proj", "Experts, 3 dimensions: not a linear layer"),
+        (nn.Conv1d(3, 4, 2), "1", "Conv1d, 3 dimensions: not a linear layer"),
         (Scaled(WIDTH, WIDTH), "1", "Scaled has a forward of its own"),
         (weight_norm(nn.Linear(WIDTH, WIDTH)), "1", "is computed from other parameters"),
     ],

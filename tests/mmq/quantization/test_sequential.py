@@ -20,6 +20,7 @@ from mmq.prepare import prepare
 from mmq.quantization.blocks import Block
 from mmq.quantization.modules import quantize_module
 from mmq.quantization.sequential import UNREACHED, check_finite, quantize_data_free
+from mmq.tensors.matrices import Matrix
 
 ORDERS = ("full_precision", "sequential")
 WIDTHS = [2, 4]
@@ -143,9 +144,10 @@ def test_large_finite_weights_are_no_error():
     layer = nn.Linear(4, 4)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         nn.init.constant_(layer.to(dtype).weight, torch.finfo(dtype).max)
-        check_finite({"large": layer})
+        check_finite({"large": Matrix(layer)})
+    broken = nn.Linear(4, 4).half().apply(overflow_)
     with pytest.raises(InputError, match="broken: 16 of its 16 weights are not finite numbers"):
-        check_finite({"large": layer, "broken": nn.Linear(4, 4).half().apply(overflow_)})
+        check_finite({"large": Matrix(layer), "broken": Matrix(broken)})
 
 
 def overflow_(layer):

@@ -1,0 +1,43 @@
+"""What can be quantized of an architecture, as docs/coverage.md lists it."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from mmq.cli.models import markdown_row, summary
+from mmq.models.coverage import Coverage, architectures, check
+
+PAGE = Path(__file__).parents[3] / "docs" / "coverage.md"
+TYPES = ("qwen3_vl_moe", "llama4", "aria", "florence2", "diffusion_gemma", "fuyu", "udop",
+         "gemma4", "nemotron_h_omni")  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_the_page_says_what_the_installed_transformers_gives(model_type):
+    if f"transformers {version('transformers')}," not in PAGE.read_text():
+        pytest.skip("the page is about another version of transformers")
+    pairs = [pair for pair in architectures() if pair[0].model_type == model_type]
+    assert pairs
+    for config, name in pairs:
+        row = check(config, name)
+        assert markdown_row(row) in PAGE.read_text().splitlines()
+        assert 0.95 <= row.blocks <= 1
+        assert row.model <= 1
+
+
+def test_the_page_lists_every_architecture_and_each_uncovered_one_has_a_reason():
+    lines = PAGE.read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "architecture" not in line]
+    shares = [line.split("|")[3].strip() for line in rows]
+    covered = [share for share in shares if share and float(share.rstrip("%")) >= 95]
+    assert len(covered) >= 90
+    assert all(
+        line.split("|")[5].strip() for line, share in zip(rows, shares, strict=True) if not share
+    )
+
+
+def test_an_architecture_with_neither_enough_nor_a_reason_is_named():
+    rows = [Coverage("Good", "good", blocks=1.0), Coverage("Bad", "bad", blocks=0.5)]
+    assert summary(rows).endswith("Without a reason: Bad.")
+    assert "Without" not in summary(rows[:1])
