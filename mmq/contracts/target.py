@@ -99,6 +99,7 @@ class ExportReport:
 
     precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
     folded: layers whose input scales were folded into norms; they are read back without them.
+    unread: layers that are left out because nothing reads their outputs.
     """
 
     files: Mapping[str, int]
@@ -106,6 +107,7 @@ class ExportReport:
     notes: Sequence[str] = ()
     precision: str = "float32"
     folded: frozenset[str] = frozenset()
+    unread: frozenset[str] = frozenset()
 
 
 class Target(ABC):
