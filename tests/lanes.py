@@ -50,6 +50,7 @@ SLOW = (
     "plugins/test_meteor.py",
     "plugins/test_models.py",
     "plugins/test_odd_layers.py",
+    "plugins/test_openvino.py",
     "plugins/test_quantizers_on_models.py",
     "plugins/test_retrieval.py",
     "plugins/test_scaling.py",

@@ -1,6 +1,6 @@
 """Weights of a traced graph: constants and the operations that dequantize them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,7 @@ def bind(
             node = _plain(path, shapes[path], stored[path])
         else:
             node = _dequantized(path, spec, shapes[path])
-            for reader in readers:
-                _change_input(path, spec, shapes[path][1], reader.get_node())
+            _change_inputs(path, spec, shapes[path], [r.get_node() for r in readers])
         node.set_friendly_name(f"{path}{WEIGHT}")
         for reader in readers:
             reader.replace_source_output(node.output(0))
@@ -88,22 +87,26 @@ def _dequantized(path: str, spec: WeightSpec, shape: tuple[int, int]) -> Any:
     return op.reshape(weight, np.array(shape, np.int64), False)
 
 
-def _change_input(path: str, spec: WeightSpec, columns: int, product: Any) -> None:
+def _change_inputs(
+    path: str, spec: WeightSpec, shape: tuple[int, int], products: Sequence[Any]
+) -> None:
     """What a layer reads, divided by its input scale and in the order of its groups."""
     from openvino import opset13 as op
 
-    values = product.input_value(0)
-    if spec.input_scale:
-        scale = _without_values(path, Constant("input_scale", "f32", (columns,)))
-        divided = op.divide(values, scale)
-        divided.set_friendly_name(f"{path}{DIVIDED}")
-        values = divided.output(0)
-    if spec.group_index:
-        order = _without_values(path, Constant("order", "i32", (columns,)))
-        ordered = op.gather(values, order, op.constant(np.int64(-1)))
-        ordered.set_friendly_name(f"{path}{ORDERED}")
-        values = ordered.output(0)
-    product.input(0).replace_source_output(values)
+    parts = {c.part: c for c in constants(spec, shape)}
+    scale, order = (
+        _without_values(path, parts[part]) if part in parts else None
+        for part in ("input_scale", "order")
+    )
+    for number, product in enumerate(products):
+        values = product.input_value(0)
+        if scale is not None:
+            values = op.divide(values, scale).output(0)
+            values.get_node().set_friendly_name(f"{path}{DIVIDED}{number or ''}")
+        if order is not None:
+            values = op.gather(values, order, op.constant(np.int64(-1))).output(0)
+            values.get_node().set_friendly_name(f"{path}{ORDERED}{number or ''}")
+        product.input(0).replace_source_output(values)
 
 
 def dequantizing(model: Any) -> Iterator[tuple[str, Any]]:

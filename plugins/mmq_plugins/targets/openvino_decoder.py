@@ -15,7 +15,7 @@ INPUTS = ("inputs_embeds", "attention_mask", "position_ids")
 BEAMS = "beam_idx"
 
 
-class _Cache(DynamicCache):
+class _Cache(DynamicCache):  # type: ignore[misc]
     """Keys and values of earlier tokens, two tensors per layer, joined with those of new ones."""
 
     def __init__(self, past: tuple[Tensor, ...]) -> None:

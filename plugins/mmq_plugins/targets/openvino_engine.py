@@ -66,7 +66,7 @@ class Compiled:
         self._request.reset_state()
 
 
-class EngineCache(Cache):
+class EngineCache(Cache):  # type: ignore[misc]
     """Keys and values in OpenVINO: it knows how many there are and which rows come next."""
 
     def __init__(self, rows: Tensor, length: int) -> None:
@@ -103,7 +103,6 @@ class EngineDecoder:
         **ignored: Any,
     ) -> CausalLMOutputWithPast:
         """Logits of the last token, and the cache with the new tokens."""
-        assert attention_mask is not None
         assert position_ids is not None
         if inputs_embeds is None:
             assert input_ids is not None
@@ -112,6 +111,8 @@ class EngineDecoder:
         if past_key_values is None:
             self.engine.forget()
             past_key_values = EngineCache(torch.arange(rows), 0)
+        if attention_mask is None:  # what generate passes where no text is padded
+            attention_mask = torch.ones(rows, past_key_values.length + length)
         (logits,) = self.engine(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask.long(),

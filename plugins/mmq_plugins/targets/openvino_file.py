@@ -50,7 +50,7 @@ class Places:
 
 def _inline(model: Any, placed: Mapping[str, Any]) -> dict[str, bytes]:
     """Values of constants that have no place yet; they get names of their own."""
-    values = {}
+    values: dict[str, bytes] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Constant" and node.get_friendly_name() not in placed:
             name = f"{INLINE}{len(values)}"

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,6 +35,11 @@ ANY_LENGTH = (-1, -1)
 
 def check_family(source: ExportSource) -> None:
     """InputError for a model that cannot be split into graphs."""
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        raise InputError(
+            f"target: openvino needs transformers 5, and {transformers.__version__} is installed; "
+            f"pip install 'mmq[openvino]'"
+        )
     family = source.skeleton.family
     supported = isinstance(family, TransformersFamily) and family.stages
     if not supported or (family.matches and not hasattr(family, "text_vectors")):

@@ -13,7 +13,6 @@ from mmq.contracts.target import ExportSource
 from mmq.errors import InputError
 from mmq.export.layers import Checkpoint
 from mmq.models.checkpoint import read_config
-from mmq.models.checkpoint_weights import stored_weights
 from mmq.models.transformers_loading import quietly
 from mmq_plugins.targets.openvino_storage import STORED
 
@@ -51,7 +50,7 @@ class Outline:
         """Shapes of those weights, by path of their modules."""
         shapes = {}
         for path, each in self.modules.items():
-            rows, columns = each.weight.shape  # type: ignore[union-attr, misc]
+            rows, columns = each.weight.shape  # type: ignore[misc]
             shapes[path] = rows, columns
         return shapes
 
@@ -72,12 +71,12 @@ class Outline:
     @classmethod
     def of(cls, source: ExportSource) -> "Outline":
         """Build it from a source; InputError where a tensor is not in the checkpoint by itself."""
-        checkpoint = Checkpoint(source.folder, stored_weights(source.folder) or {}, source.stored)
+        checkpoint = Checkpoint.open(source.folder, source.skeleton)
         with quietly(), _WithoutMemory():
             module = source.skeleton.family.skeleton(read_config(str(source.folder)))
             module.tie_weights()  # type: ignore[operator]
         module.eval().requires_grad_(False)
-        names = _names(module, source)
+        names = _names(module, checkpoint.names)
         large = {path: names.get(f"{path}.weight", "") for path, _ in _holders(module)}
         for path, holder in _holders(module):
             _need(names, f"{path}.weight", source.folder)
@@ -102,9 +101,9 @@ def _holders(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield path, each
 
 
-def _names(module: nn.Module, source: ExportSource) -> dict[str, str]:
+def _names(module: nn.Module, stored: Mapping[str, str]) -> dict[str, str]:
     """Names in files by parameter; tied parameters share the one that is there."""
-    names, by_id = dict(source.stored), {}
+    names, by_id = dict(stored), {}
     parameters = list(module.named_parameters(remove_duplicate=False))
     for name, parameter in parameters:
         if name in names:

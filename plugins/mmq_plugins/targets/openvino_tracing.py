@@ -98,6 +98,7 @@ def _converted(
         module,
         example_input=tuple(each.example for each in inputs),
         module_extensions={extension.module: extension for extension, _ in extensions},
+        trace_kwargs={"check_trace": False},  # it would trace twice
     )
     traced = frontend.load(decoder)
     for index, each in enumerate(inputs):
