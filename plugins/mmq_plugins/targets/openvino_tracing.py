@@ -17,13 +17,29 @@ EXTRA = "openvino"
 WEIGHT = "/weight"  # ends the name of a large weight in a graph
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Graph:
-    """A traced graph. weights: for each module it uses, the node that stands for its weight."""
+    """A traced graph, for files of this stem. model: an openvino.Model."""
 
-    stem: str  # of its files
-    model: Any  # ov.Model
-    weights: dict[str, Any]
+    stem: str
+    model: Any
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The nodes that stand for large weights, by path of their modules."""
+        constants = {
+            node.get_friendly_name().removesuffix(WEIGHT): node
+            for node in self.model.get_ordered_ops()
+            if node.get_type_name() == "Constant" and node.get_friendly_name().endswith(WEIGHT)
+        }
+        return {
+            path: next(iter(node.output(0).get_target_inputs())).get_node()
+            for path, node in constants.items()
+        }
+
+    def copy(self) -> "Graph":
+        """The same graph, to be changed."""
+        return Graph(self.stem, self.model.clone())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +86,7 @@ def trace(
         port.get_node().set_friendly_name(each.name)
     for port, name in zip(model.outputs, outputs, strict=True):
         port.get_tensor().set_names({name})
-    used = {node.get_friendly_name() for node in model.get_ops()}
-    return Graph(stem, model, {p: node for p, node in places.items() if f"{p}{WEIGHT}" in used})
+    return Graph(stem, model)
 
 
 @contextmanager
@@ -179,4 +194,4 @@ def joined(stem: str, graphs: Sequence[Graph]) -> Graph:
                     for reader in node.output(0).get_target_inputs():
                         reader.replace_source_output(first.output(0))
     results = [result for graph in graphs for result in graph.model.get_results()]
-    return Graph(stem, ov.Model(results, list(inputs.values()), stem), weights)
+    return Graph(stem, ov.Model(results, list(inputs.values()), stem))
