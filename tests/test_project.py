@@ -122,7 +122,7 @@ def test_conda_yaml_holds_the_requirements_at_their_pins():
 
 def test_all_design_packages_are_in_the_extra_all():
     extras = PROJECT["project"]["optional-dependencies"]
-    assert extras["all"] == ["mmq[analysis,compressed-tensors,gguf,legacy]"]
+    assert extras["all"] == ["mmq[analysis,compressed-tensors,gguf,legacy,openvino]"]
     texts = PROJECT["project"]["dependencies"] + extras["analysis"] + extras["legacy"]
     wanted = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
               "pycocoevalcap", "scikit-learn", "shap"}  # fmt: skip
