@@ -26,6 +26,7 @@ from mmq.tensors.quantized_weight import QuantizedWeight
 pytest.importorskip("openvino", reason="pip install 'mmq[openvino]'")
 if transformers.__version__ < "5":
     pytest.skip("the target needs transformers 5", allow_module_level=True)
+pytestmark = pytest.mark.xdist_group("openvino")  # one process: exports are shared
 BLIP2, RETRIEVAL = str(blip2_checkpoint()), str(retrieval_checkpoint())
 KINDS = [(32, True), (64, False), (0, True), (0, False)]  # group size, symmetric
 WIDTHS = [8, 4, 5, 3, 6, 7, 2, 8]
