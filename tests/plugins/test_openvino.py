@@ -115,6 +115,12 @@ def test_answers_are_those_of_the_simulation_with_beams_too(checkpoint, beams, e
     assert any(one)
 
 
+def test_fast_answers_too(export):
+    folder, *_ = export(BLIP2)
+    with OpenVino(precision="fast").open(folder, "cpu") as engine:
+        assert all(answers(engine, pairs(3)))
+
+
 def test_a_matcher_gives_the_scores_of_the_simulation(export):
     folder, _, simulated, _ = export(RETRIEVAL)
     images = [picture(image, str(k)) for k, (image, _) in enumerate(pairs(3))]

@@ -24,18 +24,14 @@ from mmq_plugins.targets.openvino_decoder import BEAMS
 from mmq_plugins.targets.openvino_graphs import DECODER, MATCHER, TEXT, VISION
 from mmq_plugins.targets.openvino_tracing import EXTRA
 
-EXACT = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-    "KV_CACHE_PRECISION": "f32",
-}
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+# 8-bit activations are inexact; in bfloat16, OpenVINO 2026.4 returns no rows with them for BLIP-2
+ALWAYS = {"PERFORMANCE_HINT": "LATENCY", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
 
 def _settings(exact: bool, threads: int) -> dict[str, Any]:
     count = threads or torch.get_num_threads()
-    return {"INFERENCE_NUM_THREADS": count, "PERFORMANCE_HINT": "LATENCY"} | (
-        EXACT if exact else {}
-    )
+    return {"INFERENCE_NUM_THREADS": count} | ALWAYS | (EXACT if exact else {})
 
 
 def weights_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
