@@ -36,7 +36,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test: lint .venv/compared
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 # for the edit loop: no loaded model, no process, no server
 test-fast: .venv/installed

@@ -87,7 +87,9 @@ def test_constraints_pin_every_requirement():
 
 def test_both_lanes_have_the_same_packages_but_for_transformers():
     main, second = pins(), pins("constraints-transformers-4.txt")
-    engines = {"compressed-tensors", "gguf", "loguru", "xllamacpp"}  # exports need transformers 5
+    engines = {  # exports need transformers 5
+        *("compressed-tensors", "gguf", "loguru", "openvino", "openvino-telemetry", "xllamacpp")
+    }
     assert set(main) - engines == set(second)
     differ = {name for name in second if main[name] != second[name]}
     assert differ == {"transformers", "huggingface-hub", "tokenizers"}
@@ -122,7 +124,7 @@ def test_conda_yaml_holds_the_requirements_at_their_pins():
 
 def test_all_design_packages_are_in_the_extra_all():
     extras = PROJECT["project"]["optional-dependencies"]
-    assert extras["all"] == ["mmq[analysis,compressed-tensors,device-map,gguf,legacy]"]
+    assert extras["all"] == ["mmq[analysis,compressed-tensors,device-map,gguf,legacy,openvino]"]
     texts = PROJECT["project"]["dependencies"] + extras["analysis"] + extras["legacy"]
     wanted = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
               "pycocoevalcap", "scikit-learn", "shap"}  # fmt: skip

@@ -105,6 +105,7 @@ class ExportReport:
     precision: the dtype that dequantized weights were rounded to; float32 where codes are stored.
     folded: layers whose input scales were folded into others, or which took such a scale; they are
     read back as they then are.
+    unread: layers that are left out because nothing reads their outputs.
     """
 
     files: Mapping[str, int]
@@ -112,6 +113,7 @@ class ExportReport:
     notes: Sequence[str] = ()
     precision: str = "float32"
     folded: frozenset[str] = frozenset()
+    unread: frozenset[str] = frozenset()
 
 
 class Target(ABC):

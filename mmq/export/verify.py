@@ -155,7 +155,7 @@ def prove_weights(
 ) -> WeightsProof:
     """Read back and compare every quantized weight."""
     dtype = getattr(torch, report.precision)
-    missing, different = set(plan.specs), []
+    missing, different = plan.specs.keys() - report.unread, []
     pairs = tqdm(
         plan.target.read_back(folder), desc="read back", unit="layer", leave=False, disable=quiet
     )
@@ -167,7 +167,8 @@ def prove_weights(
         if weight.shape != expected.shape or not torch.equal(weight.float(), expected):
             different.append(name)
     wrong = (*different, *sorted(missing))
-    return WeightsProof(len(plan.specs) - len(wrong), len(plan.specs), report.precision, wrong)
+    layers_written = len(plan.specs.keys() - report.unread)
+    return WeightsProof(layers_written - len(wrong), layers_written, report.precision, wrong)
 
 
 def prove_bytes(plan: ExportPlan, folder: Path, specs: Mapping[str, WeightSpec]) -> BytesProof:

@@ -4,6 +4,7 @@ import pytest
 import transformers
 from mmq_plugins.targets.compressed_tensors import CompressedTensors
 from mmq_plugins.targets.gguf import Gguf
+from mmq_plugins.targets.openvino import OpenVino
 from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
 
 from mmq.testing import TargetContract
@@ -53,3 +54,19 @@ class TestGguf(TargetContract):
 
     def bits(self):
         return "vit=8,llm.attn=3,llm.ff=2"
+
+
+class TestOpenVino(TargetContract):
+    checkpoint = "embedded-blip2"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        pytest.importorskip("openvino", reason="pip install 'mmq[openvino]'")
+        if transformers.__version__ < "5":
+            pytest.skip("the target needs transformers 5")
+
+    def make(self):
+        return OpenVino()
+
+    def bits(self):
+        return "vit=8,qformer.attn=3,llm.ff=2"

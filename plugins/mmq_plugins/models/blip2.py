@@ -18,7 +18,8 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
 def _connector(module: Any, vision: Tensor) -> Tensor:
     """The query outputs as language model inputs, (n, queries, width)."""
     queries = module.qformer(
-        query_embeds=module.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision
+        query_embeds=module.query_tokens.expand(vision.shape[0], -1, -1),
+        encoder_hidden_states=vision,
     ).last_hidden_state
     projected: Tensor = module.language_projection(queries.to(vision.dtype))
     return projected

@@ -27,7 +27,8 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
 def _connector(module: Any, vision: Tensor) -> Tensor:
     """One unit vector per query token, (n, queries, shared width)."""
     queries = module.qformer(
-        query_embeds=module.query_tokens.expand(len(vision), -1, -1), encoder_hidden_states=vision
+        query_embeds=module.query_tokens.expand(vision.shape[0], -1, -1),
+        encoder_hidden_states=vision,
     ).last_hidden_state
     projection = module.vision_projection
     return F.normalize(projection(queries.to(projection.weight.dtype)), dim=-1)
@@ -101,8 +102,10 @@ class Blip2Retrieval(TransformersFamily):
     @torch.no_grad()
     def embed_texts(self, model: LoadedModel, texts: Sequence[str]) -> Tensor:
         """One unit vector per text, (n, shared width)."""
-        module: Any = model.module
-        ids, mask = self._texts(model, texts)
+        return self.text_vectors(model.module, *self._texts(model, texts))
+
+    def text_vectors(self, module: Any, ids: Tensor, mask: Tensor) -> Tensor:
+        """One unit vector per tokenized text, (n, shared width)."""
         states = module.qformer(
             query_embeds=module.embeddings(input_ids=ids), query_length=0, attention_mask=mask
         ).last_hidden_state
@@ -115,9 +118,11 @@ class Blip2Retrieval(TransformersFamily):
 
         vision: the first stage's outputs, one row per text.
         """
-        module: Any = model.module
-        ids, mask = self._texts(model, texts)
-        queries = module.query_tokens.expand(len(texts), -1, -1)
+        return self.matching_logits(model.module, vision, *self._texts(model, texts))
+
+    def matching_logits(self, module: Any, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """The logit that picture and tokenized text match, (n,)."""
+        queries = module.query_tokens.expand(ids.shape[0], -1, -1)
         count = queries.shape[1]
         states = module.qformer(
             query_embeds=module.embeddings(input_ids=ids, query_embeds=queries),
