@@ -22,8 +22,8 @@ from mmq.contracts import registry
 from mmq.contracts.target import ExportedLayer, ExportSource, Target, WeightSpec
 from mmq.errors import InputError
 from mmq.export.facts import write_facts
-from mmq.export.layers import Checkpoint
 from mmq.export.measure import ExportedModel, Measurement, Workload, ratios, time_answers
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.targets import build_target
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
@@ -64,14 +64,15 @@ def export(name: str, target: Target, source: Path, out: Path, spec: WeightSpec 
     for layer in layers if spec else ():
         if reason := target.refusal(spec, layer.shape, "llm"):
             raise InputError(f"target: {name} refuses {spec}: {reason}")
-    stored = Checkpoint.open(source, outline).names
-    export_source = ExportSource(source, outline, "float16", stored=stored, specs=specs)
+    stored = SourceCheckpoint.open(source, outline).names
+    dtype = "float32" if name == "openvino" else "float16"  # what its exact mode computes in
+    export_source = ExportSource(source, outline, dtype, stored=stored, specs=specs)
     out.mkdir()
     if spec is None:
         target.export_unquantized(export_source, out)
     else:
         target.export(export_source, quantized(source, spec), out)
-    write_facts(out, {"target": name, "dtype": "float16"})
+    write_facts(out, {"target": name, "dtype": dtype})
 
 
 def quantized(source: Path, spec: WeightSpec) -> Iterator[ExportedLayer]:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmq.contracts.family import ModelFamily
 from mmq.errors import InputError
-from mmq.export.layers import Checkpoint
+from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.models.checkpoint import read_config
 from mmq.models.skeleton import skeleton
 from mmq.models.transformers_loading import quietly
@@ -40,7 +40,7 @@ class Outline:
     family: ModelFamily
     module: nn.Module
     large: Mapping[str, str]
-    checkpoint: Checkpoint
+    checkpoint: SourceCheckpoint
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -74,7 +74,7 @@ class Outline:
     def of(cls, folder: Path) -> "Outline":
         """Build it for a folder; InputError where a tensor is not in the checkpoint by itself."""
         model = skeleton(str(folder))
-        checkpoint = Checkpoint.open(folder, model)
+        checkpoint = SourceCheckpoint.open(folder, model)
         with quietly(), _WithoutMemory():
             module = model.family.skeleton(read_config(str(folder)))
             module.tie_weights()  # type: ignore[operator]
