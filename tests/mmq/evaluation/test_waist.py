@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asking import scores
+from asking import silent
 from chat_server import serving
 from logged_runs import refused, runs_of
 from mlflow import MlflowClient
@@ -20,6 +20,7 @@ from mmq.cli import main
 from mmq.contracts import registry
 from mmq.data.source import find_source
 from mmq.errors import InputError
+from mmq.evaluation.generating import Task, evaluate
 from mmq.models.chat_endpoint import connect
 from mmq.models.loading import load_model
 
@@ -91,11 +92,11 @@ def test_samples_with_two_pictures_go_through_or_are_refused_by_name(
 def test_a_model_behind_a_server_is_scored_as_in_this_process(name, evaluator):
     model = load_model(name)
     samples = find_source(evaluator.task, "scenes", "").samples()[:12]
-    expected = scores(evaluator, model, samples)
-    with serving(model) as served:
-        chat = connect(served.address)
+    with Task(evaluator, samples, samples) as task, serving(model) as served:
+        expected = evaluate(task, model, silent)
         template = model.protocol(evaluator.answer_format).template
-        found = scores(replace(evaluator, prompt=template), chat, samples)
+        prompted = replace(task, evaluator=replace(evaluator, prompt=template))
+        found = evaluate(prompted, connect(served.address), silent)
     assert [p.text for p in found.predictions] == [p.text for p in expected.predictions]
     assert found.metrics == expected.metrics
 
