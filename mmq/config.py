@@ -61,8 +61,7 @@ class TaskOptions:
     )
     calibration_data: str = option(
         "",
-        "Calibrate on other data, also mixed by weight (e.g. train.csv, or a.csv:0.7,b/:0.3); "
-        "empty: the training split.",
+        "Calibrate on other data than the training split (e.g. train.csv, or a.csv:0.7,b/:0.3).",
     )
     calibration_samples: int = option(
         128, "Number of image-text pairs that a calibrated quantizer uses."

@@ -25,6 +25,7 @@ from mmq.studies.quantizer_study import QuantizerStudyOptions
 from mmq.studies.single import BaselineOptions
 
 ROOT = Path(__file__).parents[1]
+DRY_RUN = {"dry_run"}  # prints, and returns nothing
 TINY = {"model": "embedded-llava", "limit": 4}
 
 
@@ -58,15 +59,15 @@ def test_every_name_is_there_and_another_one_is_not():
     ("arguments", "options", "other"),
     [
         (api.EvalArguments, BaselineOptions, set()),
-        (api.DesignArguments, GridOptions, set()),
-        (api.QuantizersArguments, QuantizerStudyOptions, set()),
-        (api.CurvesArguments, CurvesOptions, set()),
-        (api.SearchArguments, SearchOptions, set()),
+        (api.DesignArguments, GridOptions, DRY_RUN),
+        (api.QuantizersArguments, QuantizerStudyOptions, DRY_RUN),
+        (api.CurvesArguments, CurvesOptions, DRY_RUN),
+        (api.SearchArguments, SearchOptions, DRY_RUN),
         (api.AnalyzeArguments, AnalyzeOptions, {"study"}),  # the function's positional arguments
     ],
 )
 def test_arguments_are_the_options_of_the_command(arguments, options, other):
-    plugins = {"quantizer_options", "task_options"}
+    plugins = {"quantizer_options", "task_options", "launcher_options"}
     names = {field.name for field in fields(options)} - other
     assert set(arguments.__annotations__) - plugins == names
 
