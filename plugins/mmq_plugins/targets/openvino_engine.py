@@ -1,7 +1,10 @@
 """An exported model that answers from OpenVINO, through the code that scored it in PyTorch."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mmq.contracts.family import Stage
+from mmq.contracts.timing import AnswerTiming, Engine
+from mmq.contracts.vlm import GenerationConfig, Request, VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.targets import need
 from mmq.models.checkpoint import read_config
@@ -120,6 +125,18 @@ class EngineDecoder:
         return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
 
 
+class OpenVinoModel(LoadedModel):
+    """A model whose parts OpenVINO computes; the rest of transformers asks them."""
+
+    def engine(self) -> Engine:
+        """OpenVINO in this process."""
+        return Engine("OpenVINO", version("openvino"), torch.get_num_threads(), os.getpid())
+
+    def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
+        """The time of two answers: OpenVINO's parts have no hooks."""
+        return VisionLanguageModel.time_answer(self, request, replace(config, num_beams=1))
+
+
 @contextmanager
 def opened(folder: Path, exact: bool, threads: int) -> Iterator[LoadedModel]:
     """The model of an exported folder in OpenVINO."""
@@ -142,7 +159,7 @@ def opened(folder: Path, exact: bool, threads: int) -> Iterator[LoadedModel]:
         _replace_decoder(module.get_submodule(family.decoder), decoder, text)
         if not family.decoder and (folder / "generation_config.json").exists():
             module.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-    yield LoadedModel(
+    yield OpenVinoModel(
         module=module,
         processor=family.load_processor(str(folder)),
         family=replaced,

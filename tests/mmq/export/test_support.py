@@ -68,7 +68,7 @@ def test_a_component_that_an_engine_loads_at_16_bits_stays_there():
         ("gguf", Rtn(), (7, 16), "cannot use 7 for any component.*it can use: vit: 2,3,4,5,6,8"),
         ("gguf", Uniform(), BITS, "no real zero points.*--quantizer gptq; --quantizer rtn"),
         ("torch", Rtn(), BITS, "files of the same size at every width"),
-        ("compressed-tensors:vllm-cpu", Rtn(), (3,), "it can use: vit: 4; llm: 4"),
+        ("compressed-tensors:vllm-cpu", Rtn(), (3,), "it can use: vit: 4,8; llm: 4,8"),
     ],
 )
 def test_a_target_that_supports_nothing_of_it_is_refused(llava, target, quantizer, bits, reason):
