@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmq.api import ablate as ablate
     from mmq.api import analyze as analyze
     from mmq.api import compare as compare
+    from mmq.api import compare_answers as compare_answers
     from mmq.api import curves as curves
     from mmq.api import evaluate as evaluate
     from mmq.api import grid as grid
@@ -45,6 +46,7 @@ _PLACES = {
     "ablate": "mmq.api",
     "analyze": "mmq.api",
     "compare": "mmq.api",
+    "compare_answers": "mmq.api",
     "curves": "mmq.api",
     "evaluate": "mmq.api",
     "grid": "mmq.api",

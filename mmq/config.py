@@ -45,12 +45,14 @@ class TaskOptions:
         "Bundled model, local folder or hub name (e.g. Salesforce/blip2-opt-2.7b).",
     )
     task: str = option(
-        "vqa", "Evaluator plugin to score with (e.g. captioning); see `mmq plugins`."
+        "vqa",
+        "Evaluator plugin to score with (e.g. captioning), or several (e.g. vqa,captioning); see "
+        "`mmq plugins`.",
     )
     data: str = option(
         "scenes",
-        "Bundled data set, folder of a data set, or one's own table (e.g. photos.csv); see "
-        "`mmq datasets`.",
+        "Bundled data set, folder of a data set, or one's own table (e.g. photos.csv), one per "
+        "task (e.g. vqa=photos.csv,captioning=coco/); see `mmq datasets`.",
     )
     dataset: str = option("", "Data set plugin that reads the data (e.g. vqav2); empty: detected.")
     fields: str = option(

@@ -1,4 +1,4 @@
-"""What a study evaluates: model, task, data and quantizer; everything but the bits."""
+"""What a study evaluates: model, tasks, data and quantizer; everything but the bits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -74,3 +74,52 @@ class EvalSpec:
     def key(self) -> str:
         """A hash of the identity."""
         return digest(self.identity())
+
+
+@dataclass(frozen=True, slots=True)
+class JointSpec(EvalSpec):
+    """What a study of several tasks evaluates: one eval spec per task, by label.
+
+    The inherited fields describe all of them, such as "vqa,captioning" as the task. combine: how
+    the tasks' shares of the unquantized score become one score, `worst` or `mean`.
+    """
+
+    tasks: Mapping[str, EvalSpec] = field(default_factory=dict)
+    combine: str = "worst"
+
+    @classmethod
+    def of(cls, tasks: Mapping[str, EvalSpec], combine: str) -> "JointSpec":
+        """The joint spec of tasks on one model with one quantizer."""
+        specs = list(tasks.values())
+        first = {f.name: getattr(specs[0], f.name) for f in dataclasses.fields(EvalSpec)}
+        joined = {
+            name: ",".join(getattr(spec, name) for spec in specs)
+            for name in ("task", "evaluator", "evaluator_origin")
+        }
+        for name in ("data", "limit"):
+            values = [getattr(spec, name) for spec in specs]
+            joined[name] = ",".join(values) if len(set(values)) > 1 else values[0]
+        merged = {
+            "data_fingerprint": digest([spec.data_fingerprint for spec in specs]),
+            "samples": sum(spec.samples for spec in specs),
+            "evaluator_version": max(spec.evaluator_version for spec in specs),
+            "evaluator_options": {
+                f"{label}.{name}": value
+                for label, spec in tasks.items()
+                for name, value in spec.evaluator_options.items()
+            },
+        }
+        return cls(**(first | joined | merged), tasks=dict(tasks), combine=combine)
+
+    def identity(self) -> dict[str, Any]:
+        """The identities of the tasks, and how their scores are combined."""
+        tasks = {label: spec.identity() for label, spec in self.tasks.items()}
+        return {"combine": self.combine, "tasks": tasks}
+
+
+def spec_from_json(data: Mapping[str, Any]) -> EvalSpec:
+    """The eval spec that `dataclasses.asdict` turned into plain data."""
+    if "tasks" not in data:
+        return EvalSpec(**data)
+    tasks = {label: EvalSpec(**spec) for label, spec in data["tasks"].items()}
+    return JointSpec(**{**data, "tasks": tasks})

@@ -1,14 +1,12 @@
 """Turn command options into everything a trial needs, checked before loading any model."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
-from mmq.allocation.parts import finest
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.remote import RemoteStore
 from mmq.artifacts.store import Store
@@ -21,32 +19,24 @@ from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.vlm import AnswerProtocol, InputOptions
 from mmq.data.calibration import Calibration
 from mmq.data.draw import DrawnData, draw_data
-from mmq.data.source import limited
-from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.evaluation.generating import Task, calibration_pairs, protocol_for
-from mmq.models.chat_template import parse_template, template_date
+from mmq.model_setup import Allocations, ModelSetup
+from mmq.models.chat_template import template_date
 from mmq.models.checkpoint import with_checkpoint_options
 from mmq.models.generation_settings import generation_settings
 from mmq.models.image_sizes import check_sizes
 from mmq.models.loading import (
     LoadedModel,
-    fingerprint,
     load_model,
-    load_processor,
-    locate,
-    read_config,
 )
-from mmq.models.optional_parts import named_parts, parse_parts
-from mmq.models.row_quantizer import quantizer_for
-from mmq.models.skeleton import Skeleton, check_weights, skeleton
-from mmq.models.spread import resolve_placement
+from mmq.models.skeleton import Skeleton
 from mmq.models.stages import default_cache
 from mmq.quantization import by_width
-from mmq.system.device import check_dtype, resolve_device, resolve_dtype
 from mmq.system.disk import check_writable
 from mmq.system.home import home
 from mmq.system.versions import room_versions
+from mmq.task_names import single_task
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers")  # whose version can change a score
@@ -84,6 +74,24 @@ class Prepared:
         """The samples to score."""
         return self.task.samples
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest possible score, if known."""
+        return self.evaluator.bounds
+
+    @property
+    def clusters(self) -> list[str]:
+        """The picture of every sample."""
+        return [sample.image_id for sample in self.samples]
+
+    def open(self) -> None:
+        """Start the scorer."""
+        self.task.open()
+
+    def close(self) -> None:
+        """Stop the scorer."""
+        self.task.close()
+
     def artifacts(self, store: Store, quiet: bool = False) -> Artifacts:
         """The quantized blocks that the trials of this eval spec are assembled from."""
         calibration = self.pairs() if self.quantizer.calibrated else None
@@ -94,7 +102,7 @@ class Prepared:
         check_writable(home())
         if (remote := RemoteStore.configured()) is not None:
             remote.check()
-        self.task.open()
+        self.open()
         spec = self.eval_spec
         model = load_model(
             spec.model, spec.dtype, self.device, spec.model_fingerprint, *self.allowed,
@@ -102,9 +110,6 @@ class Prepared:
         )  # fmt: skip
         model.stage_cache = default_cache()
         return model
-
-
-Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 
 def prepare(
@@ -136,24 +141,24 @@ def prepare_quantizers(
 
     If one of them needs held-out calibration pairs, none is scored on these samples.
     """
-    device, inputs = check_settings(options)
-    checkpoint = locate(options.model, options.allow_pickle)
-    config = read_config(checkpoint)
-    dtype = resolve_dtype(options.dtype, device, config)
-    device = resolve_placement(options.device_map, options.max_memory, device)
-    parts = requested_parts(options)
-    outline = skeleton(checkpoint, parts)
-    evaluator = with_checkpoint_options(evaluator, checkpoint, options.task)
+    model = ModelSetup.of(options, quantizers, allocations)
+    return prepare_task(model, options, evaluator, quantizers, pairs)
+
+
+def prepare_task(
+    model: ModelSetup,
+    options: TaskOptions,
+    evaluator: Evaluator,
+    quantizers: Sequence[tuple[str, Quantizer]],
+    pairs: bool = False,
+) -> list[Prepared]:
+    """The eval spec of each quantizer on one task; see `prepare_quantizers`."""
+    outline, inputs = model.outline, model.inputs
+    evaluator = with_checkpoint_options(evaluator, model.checkpoint, options.task)
     protocol = protocol_for(evaluator, outline.family)
-    widths = tried_widths(outline, allocations(list(outline.components)))
-    for _, quantizer in quantizers:
-        check_layers(outline, quantizer, widths)
-    if outline.left_out:
-        log.warning("%s: %s", options.model, outline.left_out)
-    check_weights(checkpoint, options.allow_unread_weights)
     data_task = evaluator.samples_of or evaluator.task
     data = draw_data(options, data_task, any(q.calibrated for _, q in quantizers), pairs)
-    processor = load_processor(outline.family, checkpoint, inputs)
+    processor = model.processor
     check_sizes((*data.samples, *data.calibration), processor.image_processor)
     evaluator.check_samples(data.samples, data.everything)
     evaluator.check()
@@ -167,50 +172,28 @@ def prepare_quantizers(
         prompt,
         outline,
         data,
-        fingerprint(checkpoint, config, dtype),
-        dtype,
+        model.fingerprint,
+        model.dtype,
         tokenization_of(outline.family, processor, inputs),
-        generation_settings(checkpoint, outline.family),
+        generation_settings(model.checkpoint, outline.family),
     )
     return [
         Prepared(
             eval_spec=spec_of(name, quantizer),
-            device=device,
+            device=model.device,
             skeleton=outline,
             quantizer=quantizer,
             task=task,
             protocol=protocol,
             calibration=data.calibration,
-            widths=widths,
+            widths=model.widths,
             processor=processor,
             inputs=inputs,
             allowed=(options.allow_pickle, options.allow_unread_weights),
-            parts=parts,
+            parts=model.parts,
         )
         for name, quantizer in quantizers
     ]
-
-
-def requested_parts(options: TaskOptions) -> tuple[str, ...]:
-    """The optional parts that `parts` names, or the allocation of a single trial."""
-    return parse_parts(",".join([options.parts, *named_parts(getattr(options, "bits", ""))]))
-
-
-def check_settings(options: TaskOptions) -> tuple[str, InputOptions]:
-    """Check the settings before reading anything; returns the device and the input options."""
-    for name in ("calibration_samples", "seed"):
-        if getattr(options, name) < 0:
-            raise InputError(f"{name}: {getattr(options, name)} is negative")
-    default_cache()
-    limited(options.limit, total=0)
-    check_dtype(options.dtype)
-    inputs = InputOptions(
-        parse_template(options.template),
-        options.system_prompt,
-        options.min_pixels,
-        options.max_pixels,
-    )
-    return resolve_device(options.device), inputs
 
 
 def tokenization_of(family: ModelFamily, processor: Any, inputs: InputOptions) -> dict[str, Any]:
@@ -302,39 +285,10 @@ def build_plugins(
     """Build the quantizer and the evaluator with their options."""
     classes = {
         "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
-        "evaluator": registry.load_class("evaluator", options.task, Evaluator),
+        "evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator),
     }
     names = [field.name for field in fields(options)]
     plugin_values = option_fields.distribute(plugin_options, classes, names)
     quantizer = by_width.build(classes["quantizer"], plugin_values["quantizer"])
     evaluator: Evaluator = option_fields.build(classes["evaluator"], plugin_values["evaluator"])
     return quantizer, evaluator
-
-
-def tried_widths(
-    outline: Skeleton, allocations: Iterable[BitAllocation]
-) -> dict[str, Sequence[int]]:
-    """The widths below 16 that the allocations use, by component.
-
-    InputError for an allocation that quantizes a part without layers.
-    """
-    result: dict[str, set[int]] = {name: set() for name in outline.components}
-    parts = {c.part(layer) for c in outline.components.values() for layer in c.layers}
-    for allocation in allocations:
-        for name, bits in allocation.bits:
-            if bits != UNQUANTIZED and not parts & set(finest(name, outline.components)):
-                raise InputError(f"allocation: {name} has no linear layer in this model")
-        for part, bits in allocation.widths(outline.components).items():
-            result[part[0]] |= {bits} - {UNQUANTIZED}
-    return {name: sorted(widths) for name, widths in result.items()}
-
-
-def check_layers(
-    outline: Skeleton, quantizer: Quantizer, widths: Mapping[str, Sequence[int]]
-) -> None:
-    """InputError if an allocation quantizes a layer that the quantizer does not support."""
-    for name, component in outline.components.items():
-        own = quantizer_for(component, quantizer)
-        for each in dict.fromkeys(own.at(bits) for bits in widths[name]):
-            for layer in component.layers:
-                each.check(layer.name, layer.shape)

@@ -13,11 +13,15 @@ from types import MappingProxyType
 from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
+from mmq.analysis.fronts import TaskScore
 from mmq.contracts import Evaluation, LayerReport, Metric, Prediction, QuantReport
 from mmq.eval_spec import EvalSpec as EvalSpec
+from mmq.eval_spec import JointSpec, spec_from_json
+from mmq.evaluation.flips import FLIPS
 from mmq.models.size import Size
 from mmq.system.sealed import Damaged, Unusable
 
+SHARE = "kept"  # metrics of several tasks: the shares of the unquantized scores, in percent
 SCHEMA = 2  # of record.json; raise it with every change of the fields below
 
 
@@ -104,6 +108,25 @@ class TrialRecord:
         """The score of every sample; None if the metric has none."""
         return self.per_sample.get(self.primary)
 
+    @property
+    def tasks(self) -> tuple[TaskScore, ...]:
+        """The scores of a trial of several tasks, as far as the unquantized ones are known."""
+        spec = self.spec.eval_spec
+        if not isinstance(spec, JointSpec):
+            return ()
+        return tuple(
+            TaskScore(label, score.value, score.low, score.high, self.metrics[share].value)
+            for label in spec.tasks
+            if (share := f"{SHARE}/{label}") in self.metrics
+            and (score := self.metrics[f"{label}/score"])
+        )
+
+    @property
+    def flips(self) -> tuple[float, float | None, float | None] | None:
+        """Percent of the answers that differ from the unquantized model's, with their interval."""
+        metric = self.metrics.get(FLIPS)
+        return None if metric is None else (metric.value, metric.low, metric.high)
+
     def in_run(self, run_id: str) -> "TrialRecord":
         """A copy of the record for this MLflow run."""
         return dataclasses.replace(self, run_id=run_id)
@@ -141,7 +164,7 @@ class TrialRecord:
             size, pruned = data["size"], data["pruned"]
             return cls(
                 spec=TrialSpec(
-                    EvalSpec(**data["eval_spec"]), BitAllocation.of(data["allocation"])
+                    spec_from_json(data["eval_spec"]), BitAllocation.of(data["allocation"])
                 ),
                 size=Size(size["parameters"], size["bpw"], size["stored_bpw"], size.get("reach")),
                 primary=data["primary"],

@@ -9,11 +9,15 @@ evaluator sees a plain model. Nothing here depends on MLflow or Optuna.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts import Evaluation, QuantReport
+from mmq.evaluation.flips import UnquantizedOutputs, outputs_of, with_flips
 from mmq.evaluation.generating import Task, evaluate
 from mmq.evaluation.progress import sample_progress
 from mmq.evaluation.saved_outputs import SavedOutputs
@@ -23,10 +27,42 @@ from mmq.record import TrialResult, TrialSpec
 from mmq.system.memory import trim
 
 if TYPE_CHECKING:
-    from mmq.studies.pruning import Pruner
+    from mmq.studies.pruning import TaskPruner
 
 log = logging.getLogger(__name__)
 _reported: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A model with an allocation's weights in it: the layers' report, the size, the seconds."""
+
+    report: QuantReport
+    size: Size
+    seconds: float
+
+
+@contextmanager
+def quantized(
+    model: LoadedModel,
+    artifacts: Artifacts,
+    allocation: BitAllocation,
+    check_size: Callable[[QuantReport, Size], None] | None = None,
+) -> Iterator[Quantized]:
+    """Write an allocation's weights into a model, and restore it at the end.
+
+    check_size: receives the layers and the size of the quantized model, and may raise.
+    """
+    started = time.perf_counter()
+    try:
+        report = QuantReport(tuple(artifacts.write_(model, allocation)))
+        size = measure_size(report, model.parameters)
+        if check_size is not None:
+            check_size(report, size)
+        yield Quantized(report, size, time.perf_counter() - started)
+    finally:
+        model.restore_()
+        trim()
 
 
 def run_trial(
@@ -35,7 +71,7 @@ def run_trial(
     artifacts: Artifacts,
     task: Task,
     quiet: bool = False,
-    pruner: "Pruner | None" = None,
+    pruner: "TaskPruner | None" = None,
     check_size: Callable[[QuantReport, Size], None] | None = None,
 ) -> TrialResult:
     """Quantize every component at its width, score the model, and restore it.
@@ -44,36 +80,54 @@ def run_trial(
     the layers and the size of the quantized model, and may raise before anything is evaluated.
     """
     allocation = spec.allocation.over(model.components)
+    spec = TrialSpec(spec.eval_spec, allocation)
+    with quantized(model, artifacts, allocation, check_size) as weights:
+        return evaluate_quantized(spec, model, weights, task, quiet, pruner)
 
-    progress = sample_progress(f"{allocation}: ", quiet)
-    started = time.perf_counter()
-    saved = SavedOutputs.of(spec.eval_spec, allocation)
-    try:
-        report = QuantReport(tuple(artifacts.write_(model, allocation)))
-        size = measure_size(report, model.parameters)
-        if check_size is not None:
-            check_size(report, size)
-        quantized = time.perf_counter()
-        if pruner is None:
-            evaluation, pruned = evaluate(task, model, progress, saved), None
-        else:
-            evaluation, pruned = pruner.evaluate(task, model, progress, allocation, size, saved)
-        evaluated = time.perf_counter()
-        observations = dict(model.observations)
-        saved.remove()
-    finally:
-        model.restore_()
-        trim()
+
+def evaluate_quantized(
+    spec: TrialSpec,
+    model: LoadedModel,
+    weights: Quantized,
+    task: Task,
+    quiet: bool = False,
+    pruner: "TaskPruner | None" = None,
+) -> TrialResult:
+    """Score a model that has the allocation's weights. pruner: see `run_trial`."""
+    progress = sample_progress(f"{spec.allocation}: ", quiet)
+    saved = SavedOutputs.of(spec.eval_spec, spec.allocation)
+    started, before = time.perf_counter(), dict(model.observations)
+    if pruner is None:
+        evaluation, pruned = evaluate(task, model, progress, saved), None
+    else:
+        evaluation, pruned = pruner.evaluate(
+            task, model, progress, spec.allocation, weights.size, saved
+        )
+    evaluated = time.perf_counter()
+    observations = {name: n - before.get(name, 0) for name, n in model.observations.items()}
+    saved.remove()
+    evaluation = _compared(evaluation, spec, task, pruned is None)
     _report_doubts(evaluation, spec.eval_spec.key)
     return TrialResult.of(
-        TrialSpec(spec.eval_spec, allocation),
+        spec,
         evaluation,
-        report,
-        size,
-        seconds={"quantize": quantized - started, "evaluate": evaluated - quantized},
+        weights.report,
+        weights.size,
+        seconds={"quantize": weights.seconds, "evaluate": evaluated - started},
         pruned=pruned,
         observations=observations,
     )
+
+
+def _compared(evaluation: Evaluation, spec: TrialSpec, task: Task, complete: bool) -> Evaluation:
+    """With flips against the unquantized model, whose own outputs are saved for that."""
+    reference = UnquantizedOutputs(spec.eval_spec)
+    if all(bits == UNQUANTIZED for _, bits in spec.allocation.bits):
+        if complete:
+            reference.put(outputs_of(evaluation.predictions))
+        return evaluation
+    outputs = reference.get()
+    return evaluation if outputs is None else with_flips(evaluation, outputs, task.samples)
 
 
 def _report_doubts(evaluation: Evaluation, eval_spec: str) -> None:

@@ -27,6 +27,7 @@ SLOW = (
     "mmq/models/test_stages.py",
     "mmq/quantization/test_blocks.py",
     "mmq/quantization/test_sequential.py",
+    "mmq/studies/test_joint.py",
     "mmq/studies/test_sensitivity.py",
     "mmq/studies/test_sharing.py",
     "mmq/studies/test_work_list.py",

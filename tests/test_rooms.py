@@ -14,12 +14,13 @@ ORDER = (
         "tensors",
         "contracts",
         "config",
+        "task_names",
         "data",
         "eval_spec",
         "models",
     ),
-    *("quantization", "artifacts", "evaluation", "record", "analysis", "prepare"),
-    *("trial", "export", "studies", "tracking", "api", "testing", "cli"),
+    *("quantization", "artifacts", "evaluation", "analysis", "record", "model_setup", "prepare"),
+    *("trial", "export", "studies", "tracking", "arguments", "api", "testing", "cli"),
 )
 LEAVES = ("errors", "system", "tensors", "contracts")  # all that a contract may import
 

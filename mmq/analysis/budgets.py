@@ -12,7 +12,7 @@ from mmq.errors import InputError
 GIB = 8 * 1024**3  # bits
 NAMES = {  # of bounds, as options
     "max_bpw": "max-bpw", "max_gib": "max-size-gib", "max_ms": "max-latency-ms",
-    "max_drop": "max-drop",
+    "max_drop": "max-drop", "max_flips": "max-flips",
 }  # fmt: skip
 
 
@@ -22,7 +22,8 @@ class Budget:
 
     max_bpw: nominal or stored, as points are compared. max_gib: stored size in GiB, of the files
     if there is an export target. max_ms: of an answer in its engine. max_drop: below
-    the unquantized score, in the score's units, or as a share of it if `relative`.
+    the unquantized score, in the score's units, or as a share of it if `relative`. max_flips:
+    percent of the answers that may differ from the unquantized model's.
     """
 
     max_bpw: float | None = None
@@ -31,6 +32,7 @@ class Budget:
     max_drop: float | None = None
     relative: bool = False
     max_ms: float | None = None
+    max_flips: float | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.max_drop is not None:
@@ -54,6 +56,7 @@ class Budget:
         min_score: str = "",
         max_drop: str = "",
         max_ms: str = "",
+        max_flips: str = "",
     ) -> "Budget":
         """From command options, "" for none; a drop is a percentage or a number (1%, 0.5)."""
         percent = max_drop.endswith("%")
@@ -71,12 +74,29 @@ class Budget:
             drop / 100 if drop is not None and percent else drop,
             percent,
             _number("max-latency-ms", max_ms),
+            _percentage("max-flips", max_flips),
         )
 
     @property
     def sized(self) -> bool:
         """Whether a size or a latency is bounded."""
         return any(each is not None for each in (self.max_bpw, self.max_gib, self.max_ms))
+
+    def keeps_answers(self, point: Point) -> bool:
+        """Whether a point's flips are within the bound; unknown ones are not."""
+        if self.max_flips is None or point.is_unquantized:
+            return True
+        return point.flips is not None and point.flips[0] <= self.max_flips
+
+    @property
+    def flips_text(self) -> str:
+        """The bound of the flips in words, with a space before it; "" if there is none."""
+        return "" if self.max_flips is None else f" with at most {self.max_flips:g}% flips"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether a drop is a share of the unquantized score, or unbounded."""
+        return self.relative or self.max_drop is None
 
     @property
     def scored(self) -> bool:
@@ -157,6 +177,16 @@ def stored_gib(point: Point, parameters: int) -> float | None:
     if point.cost is not None:
         return point.cost.gib
     return None if point.stored_bpw is None else point.stored_bpw * parameters / GIB
+
+
+def _percentage(name: str, text: str) -> float | None:
+    """The number of a percentage, None for ""; InputError for another text."""
+    if not text:
+        return None
+    value = _number(name, text.removesuffix("%").strip() or text) if text.endswith("%") else None
+    if value is None or value >= 100:
+        raise InputError(f"{name}: {text!r} is not a percentage below 100%; write e.g. 2%")
+    return value
 
 
 def _number(name: str, text: str) -> float | None:

@@ -63,12 +63,25 @@ class PairedScores:
         return len(self.sizes)
 
     @property
+    def fewest(self) -> int:
+        """How many pictures a task has at least; of one task, all."""
+        return self.pictures
+
+    @property
     def hidden(self) -> float:
         """The largest share of all pictures that may change (95%) if none of these did.
 
         (1 - share)^n = 5%, which the rule of three, 3/n, approximates.
         """
-        return float(1 - (1 - SURE) ** (1 / self.pictures))
+        return float(1 - (1 - SURE) ** (1 / self.fewest))
+
+    def pair(self, new: Point, old: Point) -> tuple[np.ndarray, np.ndarray]:
+        """Totals of the pictures of both."""
+        return self.totals[new.allocation], self.totals[old.allocation]
+
+    def bounded(self, point: Point) -> np.ndarray:
+        """What a bound on the score compares, by resample."""
+        return self.resampled[point.allocation]
 
     def has(self, *points: Point) -> bool:
         """Whether all of these have a score of every sample."""

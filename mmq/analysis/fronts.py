@@ -55,12 +55,25 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A trial's score on one of several tasks. share: percent of the unquantized score."""
+
+    label: str
+    score: float
+    low: float | None
+    high: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """A trial on the size-score plane.
 
     bpw: nominal, unquantized weights at 16. stored_bpw: with scales, zero points and input scales;
     None if unknown. nominal: compare nominal sizes. cost: what is compared instead, if the search
-    has an export target.
+    has an export target. tasks: the scores of a study of several tasks, of which `score` is the
+    combination. flips: percent of the answers that differ from the unquantized model's, with their
+    interval; None if unknown.
     """
 
     allocation: str
@@ -72,6 +85,18 @@ class Point:
     run_id: str | None = None
     nominal: bool = False
     cost: Cost | None = None
+    tasks: tuple[TaskScore, ...] = ()
+    flips: tuple[float, float | None, float | None] | None = None
+
+    @property
+    def binding(self) -> str:
+        """The task that keeps the smallest share of its unquantized score; "" of one task."""
+        return min(self.tasks, key=lambda task: task.share).label if self.tasks else ""
+
+    @property
+    def bounded_score(self) -> float:
+        """What a bound on the score compares: of several tasks, the worst share."""
+        return min((task.share for task in self.tasks), default=self.score)
 
     @property
     def size(self) -> float:
@@ -180,7 +205,9 @@ def smallest_keeping(
         return None
     least = reference.score * (share if reference.score > 0 else 2 - share)
     fitting = [
-        p for p in points if not p.is_unquantized and p.score >= least and not at_floor(p, floor)
+        p
+        for p in points
+        if not p.is_unquantized and p.bounded_score >= least and not at_floor(p, floor)
     ]
     return min(fitting, key=lambda p: (p.size, -p.score), default=None)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mmq.analysis.evidence import (
     pictures_to_tell,
 )
 from mmq.analysis.fronts import KEEP, SURE, Point, at_floor, baseline
+from mmq.analysis.joint import JointSamples, JointScores
 
 DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
 
@@ -49,7 +50,8 @@ class Selection:
         if self.point is None:
             return f"{self.criterion}: none"
         point = self.point
-        return f"{self.criterion}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
+        text = f"{self.criterion}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
+        return f"{text}, {point.binding} binds" if point.tasks else text
 
     @property
     def text(self) -> str:
@@ -64,28 +66,35 @@ def select(
     per_sample: PerSample,
     clusters: Sequence[str],
     floor: float | None = None,
+    joint: JointSamples | None = None,
 ) -> list[Selection]:
     """The best under the size, then the smallest with the score, for the bounds of the budget.
 
     Without any bound, the smallest within 1%. clusters: the picture of every sample. floor: the
     lowest possible score; a point that is not significantly above it is never selected. Chances
     are shares of paired resamples: all allocations are scored on the same drawn pictures.
+    joint: of a study of several tasks, in place of per_sample and clusters.
     """
     if not budget.sized and not budget.scored:
-        budget = DEFAULT
-    fitting = [p for p in points if budget.fits(p, parameters)]
+        budget = replace(budget, max_drop=DEFAULT.max_drop, relative=True)
+    fitting = [p for p in points if budget.fits(p, parameters) and budget.keeps_answers(p)]
     usable = [p for p in fitting if not at_floor(p, floor)]
     least, reference = budget.least_score(points), baseline(points)
     compared = [
         *fitting,
         *([reference] if reference is not None and reference not in fitting else []),
     ]
-    evidence = Evidence(reference, PairedScores.of(compared, per_sample, clusters), budget)
+    if joint is not None and reference is not None:
+        paired: PairedScores = JointScores.of_tasks(compared, reference.allocation, joint)
+    else:
+        paired = PairedScores.of(compared, per_sample, clusters)
+    evidence = Evidence(reference, paired, budget)
     selections = []
     if budget.sized:
         criterion = f"best under {budget.size_text}"
         criterion += f" {budget.score_text}" if budget.scored else ""
-        enough = [p for p in usable if least is None or p.score >= least]
+        criterion += budget.flips_text
+        enough = [p for p in usable if least is None or p.bounded_score >= least]
         best = max(enough, key=lambda p: (p.score, -p.size), default=None)
         if best is None or (budget.scored and least is None):
             selections.append(
@@ -96,8 +105,9 @@ def select(
     if budget.scored:
         criterion = f"smallest {budget.score_text}"
         criterion += f" under {budget.size_text}" if budget.sized else ""
+        criterion += budget.flips_text
         quantized = [p for p in usable if not p.is_unquantized]
-        enough = [p for p in quantized if least is not None and p.score >= least]
+        enough = [p for p in quantized if least is not None and p.bounded_score >= least]
         small = min(enough, key=lambda p: (p.size, -p.score), default=None)
         if small is None:
             selections.append(
@@ -180,7 +190,7 @@ class Evidence:
             text = f"It is {criterion} in {chance:.0%} of resamples"
         else:
             text = (
-                f"{self.paired.pictures} pictures, none of them worse, show with {chance:.0%} "
+                f"{self.paired.fewest} pictures, none of them worse, show with {chance:.0%} "
                 f"confidence that it is {criterion}"
             )
         if chance < SURE:
@@ -198,12 +208,12 @@ class Evidence:
         If no picture loses, no resample does: then it is the chance that so many pictures would
         have shown a loss if as large a share of all pictures lost as the bound allows.
         """
-        chance = float((self.paired.resampled[point.allocation] >= self.least()).mean())
+        chance = float((self.paired.bounded(point) >= self.least()).mean())
         if self._varies(point):
             return chance, True
-        score, least = point.score, self.budget.least_of(self.reference)
+        score, least = point.bounded_score, self.budget.least_of(self.reference)
         room = 1.0 if score <= 0 or least is None else min(1.0, max(0.0, 1 - least / score))
-        most = 1 - (1 - room) ** self.paired.pictures
+        most = 1 - (1 - room) ** self.paired.fewest
         return (most, False) if most < chance else (chance, True)
 
     def _varies(self, point: Point) -> bool:
@@ -252,11 +262,12 @@ class Evidence:
         if not self.paired.has(point, reference):
             return ""
         drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
-        new, old = (self.paired.totals[p.allocation] for p in (point, reference))
-        count = pictures_to_tell(new, old, drop)
-        if count <= self.paired.pictures:
-            return f"{self.paired.pictures} pictures are enough to show a loss of {words}."
-        return f"About {about(count)} pictures would show a loss of {words}."
+        new, old = self.paired.pair(point, reference)
+        count, there = pictures_to_tell(new, old, drop), len(new)
+        task = f" of {point.binding}" if point.tasks else ""
+        if count <= there:
+            return f"{there} pictures{task} are enough to show a loss of {words}."
+        return f"About {about(count)} pictures{task} would show a loss of {words}."
 
 
 def _ties(equals: Sequence[Point]) -> str:

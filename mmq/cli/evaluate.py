@@ -22,6 +22,7 @@ from mmq.evaluation.saving import evaluate_saving
 from mmq.models.chat_endpoint import check_decoding, connect
 from mmq.system.hashing import digest
 from mmq.system.home import home
+from mmq.task_names import single_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _evaluator(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> GeneratingEvaluator:
     """The evaluator with its options; InputError for one that ranks instead of asking."""
-    classes = {"evaluator": registry.load_class("evaluator", options.task, Evaluator)}
+    classes = {"evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator)}
     given = distribute(plugin_options, classes, [f.name for f in fields(options)])
     evaluator = build(classes["evaluator"], given["evaluator"])
     if not isinstance(evaluator, GeneratingEvaluator):

@@ -19,6 +19,7 @@ from mmq.system.signals import Interrupt
 BUILT_IN = {  # command: its module
     "ablate": "studies",
     "analyze": "analyze",
+    "compare": "compare",
     "compare-quantizers": "compare_quantizers",
     "curves": "curves",
     "datasets": "datasets",

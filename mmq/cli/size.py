@@ -20,13 +20,13 @@ from mmq.export.side_files import source_folder
 from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
 from mmq.export.support import supported_widths
 from mmq.export.targets import build_target, split_options
+from mmq.model_setup import check_layers, tried_widths
 from mmq.models.loading import locate, read_config
 from mmq.models.optional_parts import named_parts, parse_parts
 from mmq.models.placement import describe_placement
 from mmq.models.size import planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, on_meta, skeleton
 from mmq.models.spread import Spread, resolve_placement
-from mmq.prepare import check_layers, tried_widths
 from mmq.quantization import by_width
 from mmq.system.device import DTYPES, resolve_dtype
 

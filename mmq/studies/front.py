@@ -3,11 +3,13 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Cost, Point, baseline, pareto_front, verdict
+from mmq.analysis.joint import JointSamples
 from mmq.analysis.plots import Highlights, front_figure, front_plot
 from mmq.analysis.selection import Selection, select
 
@@ -22,7 +24,8 @@ class Results:
     """A study's evaluated trials. clusters: the picture of every sample.
 
     per_sample: the score of every sample by allocation, None if the metric has none. floor: the
-    lowest possible score, None if unknown.
+    lowest possible score, None if unknown. joint: the samples of a study of several tasks, in
+    place of per_sample and clusters.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Results:
     budget: Budget = field(default_factory=Budget)
     parameters: int = 0  # of the model; needed if the budget is in GiB
     floor: float | None = None
+    joint: JointSamples | None = None
 
     def selections(self, budget: Budget | None = None) -> list[Selection]:
         """The selections by this budget, the study's own if None; see `select`."""
@@ -43,12 +47,14 @@ class Results:
             self.per_sample,
             self.clusters,
             self.floor,
+            self.joint,
         )
 
     @property
     def bounded(self) -> bool:
         """Whether the budget has a bound, or is the default: the smallest within 1%."""
-        return self.budget.sized or self.budget.scored
+        budget = self.budget
+        return budget.sized or budget.scored or budget.max_flips is not None
 
 
 def conclusion(results: Results, selections: Sequence[Selection] | None = None) -> str:
@@ -80,16 +86,18 @@ def description(results: Results, selections: Sequence[Selection] | None = None)
     lines = [conclusion(results, selections)]
     front = pareto_front(results.points)
     lines.append(f"\n{len(results.points)} allocations evaluated, {len(front)} on the front:\n")
-    costs = cost_columns(front)
+    costs, more = cost_columns(front), score_columns(front)
     heads = "".join(f" {head} |" for head in costs)
+    last = "".join(f" {head} |" for head in more)
     lines.append(
-        f"| allocation |{heads} stored bpw | nominal bpw | {results.score_name} | 95% interval |"
+        f"| allocation |{heads} stored bpw | nominal bpw | {results.score_name} | 95% interval "
+        f"|{last}"
     )
-    lines.append(f"|---|{'---|' * len(costs)}---|---|---|---|")
+    lines.append(f"|---|{'---|' * len(costs)}---|---|---|---|{'---|' * len(more)}")
     lines += [
         f"| {p.allocation} |{''.join(f' {value(p)} |' for value in costs.values())} "
         f"{_number(p.stored_bpw)} | {p.bpw:.3f} | {p.score:.4g} "
-        f"| {_interval(p)} |"
+        f"| {_interval(p)} |{''.join(f' {value(p)} |' for value in more.values())}"
         for p in front
     ]
     return "\n".join(lines)
@@ -106,6 +114,30 @@ def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
     return columns
 
 
+def score_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
+    """Heads and texts of the columns behind the score: flips, and each of several tasks."""
+    columns: dict[str, Callable[[Point], str]] = {}
+    for label in dict.fromkeys(task.label for point in points for task in point.tasks):
+        columns[f"{label} (share)"] = partial(_task, label)
+    if columns:
+        columns["binds"] = lambda point: "" if point.is_unquantized else point.binding
+    if any(point.flips is not None for point in points):
+        columns["flips"] = _flips
+    return columns
+
+
+def _task(label: str, point: Point) -> str:
+    own = next((task for task in point.tasks if task.label == label), None)
+    return "" if own is None else f"{own.score:.4g} ({own.share:.1f}%)"
+
+
+def _flips(point: Point) -> str:
+    if point.flips is None:
+        return ""
+    value, low, high = point.flips
+    return f"{value:.3g}%" if low is None else f"{value:.3g}% ({low:.3g} to {high:.3g})"
+
+
 def _gib(point: Point) -> str:
     return "" if point.cost is None else f"{point.cost.gib:.4g}"
 
@@ -116,6 +148,10 @@ def _ms(point: Point) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _score(point: Point) -> str:
+    return f"{point.score:.4g} ({_interval(point)})"
 
 
 def _interval(point: Point) -> str:
@@ -131,15 +167,18 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     costs = cost_columns(front)
     heads = "".join(f"  {head}" for head in costs)
     head = f"{'allocation':<{width}}{heads}  {'stored':>7}  {'nominal':>7}"
-    head += f"  {score_name} (95% interval)"
+    scores = {f"{score_name} (95% interval)": _score} | score_columns(front)
+    cells = {title: [text(p) for p in front] for title, text in scores.items()}
+    widths = {title: max(map(len, [title, *own])) for title, own in cells.items()}
+    head += "".join(f"  {title:<{widths[title]}}" for title in cells)
     rows = [
         f"{p.allocation:<{width}}"
         f"{''.join(f'  {value(p):>{len(head)}}' for head, value in costs.items())}"
-        f"  {_number(p.stored_bpw):>7}  {p.bpw:7.3f}  "
-        f"{p.score:.4g} ({_interval(p)})"
-        for p in front
+        f"  {_number(p.stored_bpw):>7}  {p.bpw:7.3f}"
+        f"{''.join(f'  {own[k]:<{widths[title]}}' for title, own in cells.items())}"
+        for k, p in enumerate(front)
     ]
-    return "\n".join([head, *rows])
+    return "\n".join(line.rstrip() for line in [head, *rows])
 
 
 def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> None:
@@ -155,6 +194,7 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
         results.budget.least_score(points),
         "bpw" if points[0].cost is None else points[0].unit,
     )
+    has_flips = any(p.flips is not None for p in front)
     rows = [
         {
             "allocation": p.allocation,
@@ -164,6 +204,8 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
             "score": round(p.score, 4),
             "low": None if p.low is None else round(p.low, 4),
             "high": None if p.high is None else round(p.high, 4),
+            **_task_row(p),
+            **(_flip_row(p) if has_flips else {}),
             "run": p.run_id,
         }
         for p in front
@@ -193,6 +235,20 @@ def cost_metrics(cost: Cost) -> dict[str, float]:
     """A target's cost as metrics of a run: bytes of the files in GiB, ms per answer."""
     time = {} if cost.ms is None else {"latency/ms": round(cost.ms, 6)}
     return {"size/target_gib": round(cost.gib, 9)} | time
+
+
+def _task_row(point: Point) -> dict[str, float | str]:
+    row: dict[str, float | str] = {}
+    for task in point.tasks:
+        row |= {task.label: round(task.score, 4), f"{task.label} share": round(task.share, 2)}
+    return row | {"binds": point.binding} if row else {}
+
+
+def _flip_row(point: Point) -> dict[str, float | None]:
+    names = ("flips", "flips_low", "flips_high")
+    values = point.flips or (None, None, None)  # all rows of a table have the same columns
+    rounded = (None if value is None else round(value, 4) for value in values)
+    return dict(zip(names, rounded, strict=True))
 
 
 def _cost_row(cost: Cost) -> dict[str, float]:

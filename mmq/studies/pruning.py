@@ -2,12 +2,12 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.analysis.betting_test import lead
+from mmq.analysis.betting_test import Lead, lead
 from mmq.analysis.fronts import Point
 from mmq.contracts import Evaluation, Sample
 from mmq.contracts.evaluator import GeneratingEvaluator, Scorer
@@ -49,42 +49,98 @@ class Pruner:
         size: Size,
         saved: SavedOutputs | None = None,
     ) -> tuple[Evaluation, Pruned | None]:
-        """The evaluation of all samples, or of a part of them and why it stopped.
-
-        A trial without a rival goes through the same parts: all trials of a study are then
-        evaluated in the same batches and share cached features.
-        """
-        if not can_prune(task):
-            return evaluate(task, model, progress, saved), None
-        evaluator = cast(GeneratingEvaluator, task.evaluator)
-        assert evaluator.bounds is not None
-        vlm, scorer, samples = cast(VisionLanguageModel, model), task.scorer, task.samples
+        """The evaluation of all samples, or of a part of them and why it stopped."""
         rival = self.rival(allocation, size)
         standard = None if rival is None else self.per_sample(rival.allocation)
-        pictures = shuffled_pictures(samples, self.seed)
-        outputs: dict[int, str] = {}
-        values: dict[int, float] = {}
-        start = 0
-        for end in rungs(len(pictures)):
-            part = sorted(k for picture in pictures[start:end] for k in picture)
-            of_part = [samples[k] for k in part]
-            generated = generate_outputs(evaluator, vlm, of_part, progress, saved)
-            outputs |= zip(part, generated, strict=True)
-            start = end
-            if rival is None or standard is None or end == len(pictures):
-                continue
-            values |= zip(part, scorer.values(of_part, generated), strict=True)
-            margin = lead(
-                standard, [values[k] for picture in pictures[:end] for k in picture],
-                pictures[:end], len(pictures), evaluator.bounds,
+        if rival is None or standard is None:
+            return evaluate_in_parts(task, model, progress, self.seed, saved)
+
+        def stop(part: Part) -> Pruned | None:
+            margin = part.lead(standard)
+            if margin.at_least <= 0:
+                return None
+            return Pruned(
+                part.samples, part.of, rival.allocation, rival.bpw < size.bpw,
+                margin.observed, margin.at_least,
             )  # fmt: skip
-            if margin.at_least > 0:
-                why = Pruned(
-                    len(outputs), len(samples), rival.allocation, rival.bpw < size.bpw,
-                    margin.observed, margin.at_least,
-                )  # fmt: skip
-                return _score(scorer, samples, outputs), why
-        return _score(scorer, samples, outputs), None
+
+        return evaluate_in_parts(task, model, progress, self.seed, saved, stop)
+
+
+class TaskPruner(Protocol):
+    """What evaluates a trial on a task, and may stop it early."""
+
+    def evaluate(
+        self,
+        task: Task,
+        model: VisionLanguageModel | ImageTextMatcher,
+        progress: Progress,
+        allocation: BitAllocation,
+        size: Size,
+        saved: SavedOutputs | None = None,
+    ) -> tuple[Evaluation, Pruned | None]:
+        """The evaluation of all samples, or of a part of them and why it stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The scores of a trial on some of the pictures.
+
+    values: by sample, of `pictures`, in the order of drawing. units: how many pictures there are.
+    """
+
+    values: Mapping[int, float]
+    pictures: Sequence[Sequence[int]]
+    units: int
+    of: int
+    bounds: tuple[float, float]
+
+    @property
+    def samples(self) -> int:
+        """How many samples are scored."""
+        return len(self.values)
+
+    def lead(self, rival: Sequence[float]) -> Lead:
+        """How much better a rival is, from its score on every sample."""
+        values = [self.values[k] for picture in self.pictures for k in picture]
+        return lead(rival, values, self.pictures, self.units, self.bounds)
+
+
+def evaluate_in_parts(
+    task: Task,
+    model: VisionLanguageModel | ImageTextMatcher,
+    progress: Progress,
+    seed: int,
+    saved: SavedOutputs | None = None,
+    stop: Callable[[Part], Pruned | None] | None = None,
+) -> tuple[Evaluation, Pruned | None]:
+    """Evaluate a task in rungs; `stop` says after each but the last whether to prune, and why.
+
+    All trials of a study go through the same rungs, so that they are evaluated in the same
+    batches and share cached features.
+    """
+    if not can_prune(task):
+        return evaluate(task, model, progress, saved), None
+    evaluator = cast(GeneratingEvaluator, task.evaluator)
+    assert evaluator.bounds is not None
+    vlm, scorer, samples = cast(VisionLanguageModel, model), task.scorer, task.samples
+    pictures = shuffled_pictures(samples, seed)
+    outputs: dict[int, str] = {}
+    values: dict[int, float] = {}
+    start = 0
+    for end in rungs(len(pictures)):
+        positions = sorted(k for picture in pictures[start:end] for k in picture)
+        of_part = [samples[k] for k in positions]
+        generated = generate_outputs(evaluator, vlm, of_part, progress, saved)
+        outputs |= zip(positions, generated, strict=True)
+        start = end
+        if stop is None or end == len(pictures):
+            continue
+        values |= zip(positions, scorer.values(of_part, generated), strict=True)
+        part = Part(values, pictures[:end], len(pictures), len(samples), evaluator.bounds)
+        if (why := stop(part)) is not None:
+            return _score(scorer, samples, outputs), why
+    return _score(scorer, samples, outputs), None
 
 
 def can_prune(task: Task) -> bool:

@@ -10,9 +10,10 @@ from mmq.contracts import registry
 from mmq.contracts.evaluator import Evaluator
 from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
+from mmq.model_setup import check_layers
 from mmq.models.skeleton import Skeleton
-from mmq.prepare import check_layers
 from mmq.quantization import by_width
+from mmq.task_names import single_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def build(
     plugin_options: go to the evaluator, or to every quantizer that has them; options written with
     a quantizer override them. InputError for an unknown name or option.
     """
-    evaluator_class = registry.load_class("evaluator", options.task, Evaluator)
+    evaluator_class = registry.load_class("evaluator", single_task(options.task), Evaluator)
     parsed, problems = parse(text), {}
     classes: dict[str, type] = {}
     names = {plugin.name for plugin in registry.installed("quantizer")}

@@ -17,9 +17,10 @@ from mmq.config import (
 )
 from mmq.contracts.launcher import LaunchRequest
 from mmq.errors import InputError, ShareDone
+from mmq.model_setup import requested_parts, tried_widths
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import prepare_quantizers, requested_parts, tried_widths
+from mmq.prepare import prepare_quantizers
 from mmq.record import TrialRecord
 from mmq.studies import session
 from mmq.studies.baseline import check_baseline

@@ -19,12 +19,17 @@ from mmq.models.loading import LoadedModel
 from mmq.models.size import Size
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord, TrialResult, TrialSpec
-from mmq.studies.pruning import Pruner
+from mmq.studies.pruning import TaskPruner
 from mmq.system.signals import signals_deferred
 from mmq.trial import run_trial
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
+
+
+# receives the layers and the size of a quantized model, and may raise; no layers if the trial was
+# recorded by another study
+CheckSize = Callable[[QuantReport | None, Size], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,8 @@ class Session:
     def run(
         self,
         spec: TrialSpec,
-        pruner: Pruner | None = None,
-        check_size: Callable[[QuantReport, Size], None] | None = None,
+        pruner: TaskPruner | None = None,
+        check_size: CheckSize | None = None,
     ) -> TrialResult:
         """One trial, unlogged; see `run_trial`."""
         return run_trial(
@@ -73,8 +78,8 @@ class Session:
         allocation: BitAllocation,
         save: Callable[[TrialRecord], object],
         on_logged: Callable[[], None] | None = None,
-        pruner: Pruner | None = None,
-        check_size: Callable[[QuantReport, Size], None] | None = None,
+        pruner: TaskPruner | None = None,
+        check_size: CheckSize | None = None,
         more_metrics: Callable[[], Mapping[str, float]] = dict,
         **tags: str,
     ) -> TrialRecord:
@@ -114,6 +119,7 @@ def opened(
     is contacted first: one that cannot be used is reported before a large model is loaded. lazy:
     load the model at its first use, which may never come if workers evaluate all trials.
     """
+    from mmq.studies.joint_session import session_of  # it extends `Session`
     from mmq.tracking import connect
 
     first, store = prepared[0], Store.open()
@@ -122,10 +128,10 @@ def opened(
         if not quiet:
             show_prompt(first.eval_spec)
         load = cache(first.load)
-        sessions = [Session(p, load, p.artifacts(store, quiet), quiet) for p in prepared]
+        sessions = [session_of(p, load, p.artifacts(store, quiet), quiet) for p in prepared]
         if not lazy:
             for session in sessions:
                 check_calibration(load(), session.artifacts)
         yield sessions
     finally:
-        first.task.close()
+        first.close()

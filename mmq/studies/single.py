@@ -6,8 +6,9 @@ from typing import Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.config import EXPERIMENT_HELP, EvalOptions, option
-from mmq.prepare import prepare
 from mmq.record import TrialDetails, TrialRecord
+from mmq.studies.joint_session import JointSession
+from mmq.studies.joint_tasks import prepare_tasks
 from mmq.studies.session import opened
 
 Allocate = Callable[[Sequence[str]], BitAllocation]  # from the model's components
@@ -37,13 +38,27 @@ def unquantized(components: Sequence[str]) -> BitAllocation:
 def run_single(
     options: BaselineOptions, plugin_options: Mapping[str, Any], allocate: Allocate
 ) -> SingleTrial:
-    """Check everything, load the model, run the trial and log it."""
+    """Check everything, load the model, run the trial and log it.
+
+    Shares of several tasks need the unquantized scores: they are evaluated first, unless they are
+    recorded.
+    """
     from mmq.tracking import single_run
 
-    prepared = prepare(options, plugin_options, lambda components: [allocate(components)])
+    prepared = prepare_tasks(
+        options, plugin_options, "worst", lambda components: [allocate(components)]
+    )
     with opened([prepared], options.experiment) as (session,):
-        spec = session.spec(allocate(list(session.model.components)))
+        components = list(session.model.components)
+        spec = session.spec(allocate(components))
+        if isinstance(session, JointSession) and not session.has_unquantized(spec):
+            reference = session.spec(unquantized(components))
+            with single_run(options.experiment, reference) as run:
+                session.log_single(run, reference)
         with single_run(options.experiment, spec) as run:
-            result = session.run(spec)
-            record = run.finish(result)
-    return SingleTrial(record, result.details, run.run_link())
+            if isinstance(session, JointSession):
+                record, details = session.log_single(run, spec), TrialDetails((), ())
+            else:
+                result = session.run(spec)
+                record, details = run.finish(result), result.details
+    return SingleTrial(record, details, run.run_link())

@@ -146,4 +146,6 @@ def point_of(record: TrialRecord, axis: SizeAxis = "stored") -> Point:
         stored_bpw=record.size.stored_bpw,
         run_id=record.run_id or None,
         nominal=axis == "nominal",
+        tasks=record.tasks,
+        flips=record.flips,
     )

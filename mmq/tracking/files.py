@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmq.contracts import Evaluation, LayerReport, Prediction
+from mmq.contracts import Evaluation, ImageRef, LayerReport, Prediction
 from mmq.record import TrialDetails, TrialRecord
 from mmq.system import sealed
 
@@ -92,9 +92,21 @@ def _prediction_facts(prediction: Prediction) -> dict[str, Any]:
     return facts | {"image": " + ".join(Path(image.name).name for image in images)}
 
 
-def _thumbnail(prediction: Prediction) -> Image.Image:
+def write_pictured_table(
+    path: Path, rows: list[dict[str, Any]], pictures: Sequence[Sequence[ImageRef]]
+) -> None:
+    """Write a table with the pictures of each row in its first column, if any row has some."""
+    if any(pictures):
+        rows = [
+            {"image": _image_cell(path, k, images) if images else "", **row}
+            for k, (row, images) in enumerate(zip(rows, pictures, strict=True))
+        ]
+    write_table(path, rows)
+
+
+def _thumbnail(images: Sequence[ImageRef]) -> Image.Image:
     """The pictures side by side, each within a square of THUMBNAIL pixels."""
-    pictures = [image.open() for image in prediction.images]
+    pictures = [image.open() for image in images]
     for picture in pictures:
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
     width = sum(picture.width for picture in pictures)
@@ -106,18 +118,18 @@ def _thumbnail(prediction: Prediction) -> Image.Image:
     return sheet
 
 
+def _image_cell(table: Path, index: int, images: Sequence[ImageRef]) -> dict[str, str]:
+    """Write the pictures of a row beside the table, as the UI finds them."""
+    place = Path("table_images") / table.stem
+    (table.parent / place).mkdir(parents=True, exist_ok=True)
+    name = place / f"{index}.png"  # sample ids come from files and may contain any character
+    _thumbnail(images).save(table.parent / name)
+    return {"type": "image", "filepath": name.as_posix(), "compressed_filepath": name.as_posix()}
+
+
 def _prediction_row(folder: Path, index: int, prediction: Prediction) -> dict[str, Any]:
-    images = Path("table_images") / Path(PREDICTIONS).stem
-    (folder / images).mkdir(parents=True, exist_ok=True)
-    name = images / f"{index}.png"  # sample ids come from files and may contain any character
-    image = _thumbnail(prediction)
-    image.save(folder / name)
     return {
-        "image": {
-            "type": "image",
-            "filepath": name.as_posix(),
-            "compressed_filepath": name.as_posix(),
-        },
+        "image": _image_cell(folder / PREDICTIONS, index, prediction.images),
         "prompt": prediction.prompt,
         "prediction": prediction.text,
         "expected": prediction.expected,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
+from mmq.artifacts import unlogged
 from mmq.system import disk
 from mmq.system.secrets import redact
 
@@ -108,3 +109,14 @@ def best_effort(warning: str) -> Iterator[None]:
             raise
         why = "refuses access, or is not MLflow" if refuses(error) else "is unavailable"
         log.warning("%s: the MLflow store %s (%s)", warning, why, reason(error))
+
+
+@contextmanager
+def logged_later(run_id: str, name: str) -> Iterator[None]:
+    """Around a run: if the store becomes unavailable once its files are staged, only a warning."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        if not (unreachable(error) and unlogged.is_staged(run_id)):
+            raise
+        log.warning("%s is logged later: %s", name, reason(error))

@@ -16,8 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from mmq.artifacts import unlogged
-from mmq.contracts import Evaluation, LayerReport
-from mmq.contracts import Metric as Score
+from mmq.contracts import Evaluation, ImageRef, LayerReport
 from mmq.errors import TakenOver, TooLarge
 from mmq.eval_spec import EvalSpec
 from mmq.record import TrialRecord, TrialResult, TrialSpec
@@ -28,8 +27,15 @@ from mmq.tracking import files
 from mmq.tracking.connection import connect, server_address
 from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
+from mmq.tracking.metrics import score_metrics, trial_metrics
 from mmq.tracking.mlflow_internals import run_link
-from mmq.tracking.offline import best_effort, short_timeouts, unreachable, writing_artifacts
+from mmq.tracking.offline import (
+    best_effort,
+    logged_later,
+    short_timeouts,
+    unreachable,
+    writing_artifacts,
+)
 from mmq.tracking.params import eval_spec_params, versions
 
 log = logging.getLogger(__name__)
@@ -92,6 +98,15 @@ class Run:
         """Log a table, which the UI renders."""
         self.log_tables({name: rows})
 
+    def log_pictured_table(
+        self, name: str, rows: list[dict[str, Any]], pictures: Sequence[Sequence[ImageRef]]
+    ) -> None:
+        """Log a table with the pictures of each row, side by side, in its first column."""
+        with tempfile.TemporaryDirectory() as folder:
+            files.write_pictured_table(Path(folder) / name, rows, pictures)
+            self.log_folder(Path(folder))
+        self.log(tags={"mlflow.loggedArtifacts": files.table_tag(name)})
+
     def log_tables(self, tables: Mapping[str, list[dict[str, Any]]]) -> None:
         """Log tables by file name, which the UI renders."""
         with tempfile.TemporaryDirectory() as folder:
@@ -134,6 +149,26 @@ class TrialRun(Run):
         params = bits | eval_spec_params(spec.eval_spec)
         self.log(params=params, tags={"mmq.allocation": str(allocation)})
         self.log_eval_spec(spec.eval_spec)
+
+    @contextmanager
+    def task_run(self, label: str, spec: TrialSpec, **tags: str) -> Iterator["TrialRun"]:
+        """The run of one of several tasks, nested under this one."""
+        own = {
+            "mmq.kind": "task",
+            "mmq.task": label,
+            "mmq.eval_spec": spec.eval_spec.key,
+            "mmq.allocation": str(spec.allocation),
+            "mlflow.parentRunId": self.run_id,
+        }
+        name = f"{label}: {spec.allocation}"
+        run = TrialRun(
+            self.client,
+            self.experiment_id,
+            create_run(self.client, self.experiment_id, name, own | tags),
+        )
+        with logged_later(run.run_id, name), closing(run):
+            run.start(spec)
+            yield run
 
     def finish(self, result: TrialResult) -> TrialRecord:
         """Log a trial's scores, sizes, seconds and files; the files stay on disk until then.
@@ -197,35 +232,6 @@ class TrialRun(Run):
             self.log_folder(folder)
         self._log_result(record)
         self.end(self.ended_well)
-
-
-def trial_metrics(record: TrialRecord) -> dict[str, float]:
-    """A trial's metrics from its record; those of a pruned one are named partial/*."""
-    prefix = "" if record.pruned is None else "partial/"
-    values: dict[str, float | None] = {
-        "bpw": record.size.bpw,
-        "stored_bpw": record.size.stored_bpw,
-        "size_gib": record.size.gib,
-        "stored_gib": record.size.stored_gib,
-        "reach": record.size.reach,
-    }
-    scores = score_metrics(record.primary, record.metrics)
-    values |= {prefix + name: value for name, value in scores.items()}
-    values |= record.layer_errors
-    values |= {f"seconds/{stage}": spent for stage, spent in record.seconds.items()}
-    return _rounded(values)
-
-
-def score_metrics(primary: str, metrics: Mapping[str, Score]) -> dict[str, float]:
-    """Scores and the bounds of their intervals by metric name; the primary one is `score`, too."""
-    values: dict[str, float | None] = {}
-    for name, metric in {"score": metrics[primary], **metrics}.items():
-        values |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
-    return _rounded(values)
-
-
-def _rounded(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in values.items() if value is not None}
 
 
 def status_of(error: BaseException | None) -> str:

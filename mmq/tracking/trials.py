@@ -36,6 +36,9 @@ def end_trial_runs(parent: str, tags: Mapping[str, str], record: TrialRecord | N
         with short_timeouts():
             for run in _runs(client, parent, tags):
                 run_id, status = run.info.run_id, run.info.status
+                for task in _runs(client, run_id, {"mmq.kind": "task"}):
+                    if task.info.status == "RUNNING":
+                        client.set_terminated(task.info.run_id, "KILLED")
                 if record is not None and record.run_id == run_id:
                     if status != "FINISHED":  # KILLED, too: another process took it for lost
                         trial = TrialRun(client, run.info.experiment_id, run_id)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmq.api import read_arguments
+from mmq.arguments import read_arguments
 from mmq.studies.study import Study
 from mmq_search.command import SearchOptions, run_search
 

@@ -12,6 +12,7 @@ from mmq.allocation.allocation import BitAllocation, parse_bits
 from mmq.allocation.parts import GRANULARITIES
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
+from mmq.analysis.joint import parse_combine
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
 from mmq.config import (
@@ -27,12 +28,14 @@ from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
 from mmq.prepare import Prepared, prepare
 from mmq.studies.front import conclusion, front_text
+from mmq.studies.joint_tasks import prepare_tasks
 from mmq.studies.names import check_name, safe_name
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
 from mmq.studies.workers import commands, for_workers, in_experiment, placement
 from mmq.system.home import home
 from mmq.system.worker import end_with_launcher, is_worker
+from mmq.task_names import has_several
 from mmq.tracking import StudyRun, best_effort, connect, register, study_run
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search
@@ -84,11 +87,19 @@ class SearchOptions(EvalOptions):
         "",
         "Select the smallest model that loses at most this much score (e.g. 1% or 0.5).",
     )
+    max_flips: str = option(
+        "",
+        "Select among models that change at most this share of the unquantized answers (e.g. 2%).",
+    )
     timeout: str = option("", "Stop starting new trials after this long (e.g. 5400, 90m, 8h).")
     workers: int = option(1, WORKERS_HELP)
     launcher: str = option("local", LAUNCHER_HELP)
     gpus_per_worker: int = option(0, GPUS_HELP)
     dry_run: bool = option(False, DRY_RUN_HELP)
+    combine: str = option(
+        "worst",
+        "Of several tasks, maximize the worst or the mean share of the unquantized scores.",
+    )
     prune: bool = option(
         True, "Stop a trial early once a smaller model is certain to score better."
     )
@@ -124,7 +135,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     if options.granularity not in GRANULARITIES:
         raise unknown("granularity", options.granularity, GRANULARITIES)
     prepared, space, search = _prepared(options, plugin_options)
-    bounds, skeleton = prepared.evaluator.bounds, prepared.skeleton
+    bounds, skeleton = prepared.bounds, prepared.skeleton
     costs = None if search is None else search.costs()
     setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
     eval_spec = prepared.eval_spec
@@ -176,7 +187,13 @@ def _bounds(options: SearchOptions) -> tuple[Budget, SizeAxis]:
         options.min_score,
         options.max_drop,
         options.max_latency_ms,
+        options.max_flips,
     )
+    if has_several(options.task) and (budget.min_score is not None or not budget.is_share):
+        raise InputError(
+            "min-score, max-drop: the scores of several tasks have different units; give a "
+            "percentage of each, such as --max-drop 1%"
+        )
     if budget.max_ms is not None and options.cost != "latency":
         raise InputError("max-latency-ms: answers are timed with --target gguf --cost latency")
     axis = parse_axis(options.size_axis)
@@ -195,9 +212,10 @@ def _prepared(
     request, plugin_options = parse_target(options.target, options.cost, plugin_options)
     pairs = options.granularity != "component"
     if request is None:
-        prepared = prepare(
+        prepared = prepare_tasks(
             options,
             plugin_options,
+            parse_combine(options.combine),
             lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
             pairs,
         )

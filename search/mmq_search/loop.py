@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import click
 from tqdm import tqdm
 
-from mmq.analysis.fronts import baseline, pareto_front
+from mmq.analysis.fronts import Point, baseline, pareto_front
+from mmq.analysis.joint import JointSamples
 from mmq.artifacts.store import Store
 from mmq.contracts import Launcher, LaunchRequest, Metric, QuantReport
 from mmq.errors import InputError, TakenOver, TooLarge
@@ -19,6 +20,8 @@ from mmq.prepare import Prepared
 from mmq.record import TrialRecord
 from mmq.studies.baseline import check_baseline
 from mmq.studies.front import Results, cost_metrics
+from mmq.studies.joint_pruning import JointPruner
+from mmq.studies.joint_tasks import JointPrepared
 from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study
@@ -58,9 +61,14 @@ class Search:
 
     def results(self) -> Results:
         """The trials evaluated so far."""
-        images = [sample.image_id for sample in self.prepared.samples]
-        setup = self.study.setup
-        return self.study.results(images, setup.budget, setup.parameters, setup.floor)
+        setup, prepared = self.study.setup, self.prepared
+        joint = None
+        if isinstance(prepared, JointPrepared):
+            task_samples = self.study.task_samples
+            joint = JointSamples(prepared.pictures, task_samples, prepared.combine)
+        return self.study.results(
+            prepared.clusters, setup.budget, setup.parameters, setup.floor, joint
+        )
 
     def _target(self) -> int:
         """How many allocations to evaluate in all; reports how many are done already."""
@@ -159,9 +167,14 @@ class Search:
             return True
         if (point := baseline(self.study.points())) is None:
             return False
-        score = Metric(point.score, len(self.prepared.samples), point.low, point.high)
+        prepared = self.prepared
         try:
-            check_baseline(score, self.study.score_name, self.prepared.evaluator.bounds)
+            if isinstance(prepared, JointPrepared):
+                prepared.check_unquantized(point)
+                self._share_unquantized(point)
+            else:
+                score = Metric(point.score, len(prepared.samples), point.low, point.high)
+                check_baseline(score, self.study.score_name, prepared.bounds)
         except InputError as error:
             if not is_worker():
                 with best_effort("The run's description is not up to date"), short_timeouts():
@@ -169,6 +182,13 @@ class Search:
             raise
         self._has_valid_baseline = True
         return True
+
+    def _share_unquantized(self, point: Point) -> None:
+        """Save the record of the unquantized model, which shares refer to, on this machine."""
+        shared = Records.of(self.prepared.eval_spec)
+        record = self.study.record(point.allocation)
+        if record is not None and shared.get(point.allocation) is None:
+            shared.put(record)
 
     def evaluate_baseline(self, session: Session) -> None:
         """Evaluate the unquantized model once per study, if the space does not have it.
@@ -255,7 +275,20 @@ class Search:
         study, points = self.study, self.study.points()
         if (cost := study.setup.cost(pending.allocation)) is not None:
             points = [p for p in points if p.cost is not None and p.cost.value <= cost.value]
-        return Pruner(self.prepared.eval_spec.seed, points, study.per_sample)
+        prepared = self.prepared
+        if not isinstance(prepared, JointPrepared):
+            return Pruner(prepared.eval_spec.seed, points, study.per_sample)
+        reference = baseline(points)
+        unquantized = None if reference is None else study.record(reference.allocation)
+        return JointPruner(
+            prepared.eval_spec.seed,
+            points,
+            study.per_sample,
+            study.task_samples,
+            unquantized,
+            prepared.highest,
+            prepared.combine,
+        )
 
     def _check_size(self, pending: PendingTrial, report: QuantReport | None, size: Size) -> None:
         """TooLarge if the quantized model is larger than planned and than the budget allows.

@@ -26,6 +26,10 @@ def trial_attributes(record: TrialRecord, cost: Cost | None = None) -> dict[str,
         attributes["cost"] = asdict(cost)
     if record.pruned is not None:
         return attributes | {"partial": {"score": score.value, "samples": score.n}}
+    if record.tasks:
+        attributes["tasks"] = [asdict(task) for task in record.tasks]
+    if record.flips is not None:
+        attributes["flips"] = list(record.flips)
     return attributes | {"low": score.low, "high": score.high}
 
 

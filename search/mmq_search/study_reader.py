@@ -11,7 +11,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Cost, Point, SizeAxis, parse_axis
+from mmq.analysis.fronts import Cost, Point, SizeAxis, TaskScore, parse_axis
+from mmq.analysis.joint import JointSamples
 from mmq.analysis.selection import select
 from mmq.errors import InputError, unknown
 from mmq.record import TrialRecord
@@ -182,6 +183,11 @@ class StudyReader:
         record = self.record(allocation)
         return None if record is None else record.sample_scores
 
+    def task_samples(self, allocation: str) -> Mapping[str, Sequence[float]] | None:
+        """A completed trial's score of every sample of each of several tasks."""
+        record = self.record(allocation)
+        return None if record is None else record.per_sample
+
     def record(self, allocation: str) -> TrialRecord | None:
         """The record of an evaluated allocation, from disk or from its run; None without one."""
         record = self.records.get(allocation)
@@ -198,9 +204,10 @@ class StudyReader:
         budget: Budget | None = None,
         parameters: int = 0,
         floor: float | None = None,
+        joint: JointSamples | None = None,
     ) -> Results:
         """The evaluated trials. clusters: the image of every sample; parameters: of the model;
-        floor: the lowest possible score.
+        floor: the lowest possible score; joint: the samples of several tasks.
         """
         return Results(
             self.name,
@@ -211,6 +218,7 @@ class StudyReader:
             budget or Budget(),
             parameters,
             floor,
+            joint,
         )
 
 
@@ -235,4 +243,6 @@ def _point(
         run_id=facts.get("run_id"),
         nominal=nominal,
         cost=Cost(**facts["cost"]) if "cost" in facts else None,
+        tasks=tuple(TaskScore(**task) for task in facts.get("tasks", ())),
+        flips=tuple(facts["flips"]) if "flips" in facts else None,
     )

@@ -25,6 +25,7 @@ from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
 from mmq.prepare import Prepared, build_plugins
 from mmq.quantization.by_width import option_values
+from mmq.task_names import single_task
 from mmq.tracking import StudyRun
 from mmq_search.space import Space
 
@@ -92,7 +93,7 @@ def supported_options(
     """
     classes = {
         "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
-        "evaluator": registry.load_class("evaluator", options.task, Evaluator),
+        "evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator),
     }
     command = [field.name for field in fields(options)]
     explicit = option_fields.distribute(plugin_options, classes, command)["quantizer"]

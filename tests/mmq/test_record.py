@@ -17,7 +17,7 @@ from mmq.studies.records import Records
 from mmq.studies.session import Session
 from mmq.system.sealed import Damaged
 from mmq.tracking import fetch_record, study_run
-from mmq.tracking.runs import trial_metrics
+from mmq.tracking.metrics import trial_metrics
 
 RECORD = record_of()
 RECORDS = {

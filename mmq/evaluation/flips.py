@@ -1,0 +1,73 @@
+"""Flips: the answers of a quantized model that differ from the unquantized model's.
+
+A quantized model can give as many correct answers as the unquantized one while it changes many
+of them: flips show a change before the score does (Dutta et al. 2024, "Accuracy is Not All You
+Need").
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmq.contracts.evaluation import Evaluation, Prediction
+from mmq.eval_spec import EvalSpec
+from mmq.evaluation.stats import mean_metric
+from mmq.system import sealed
+from mmq.system.hashing import digest
+from mmq.system.home import home
+
+FLIPS = "flips"  # the metric's name
+OF_QUANTIZER = (  # parts of an identity that the unquantized model does not depend on
+    "quantizer", "quantizer_distribution", "quantizer_version", "quantizer_options", "calibrated",
+    "calibration", "calibration_samples",
+)  # fmt: skip
+Outputs = Mapping[str, str]  # by sample id
+
+
+class UnquantizedOutputs:
+    """The unquantized model's outputs on the samples of an eval spec, of any quantizer."""
+
+    def __init__(self, spec: EvalSpec) -> None:
+        facts = {k: v for k, v in spec.identity().items() if k not in OF_QUANTIZER}
+        self.path = home() / "unquantized" / f"{digest(facts)}.json"
+
+    def get(self) -> Outputs | None:
+        """The output for every sample; None if the unquantized model was not evaluated."""
+        return sealed.read_json(self.path)
+
+    def put(self, outputs: Outputs) -> None:
+        """Save them; they are the same in every evaluation."""
+        if not self.path.exists():
+            sealed.write_json(self.path, dict(outputs))
+
+
+def outputs_of(predictions: Sequence[Prediction]) -> Outputs:
+    """The output for every sample."""
+    return {prediction.sample_id: prediction.text for prediction in predictions}
+
+
+def with_flips(evaluation: Evaluation, unquantized: Outputs, samples: Sequence[Any]) -> Evaluation:
+    """The evaluation with the metric `flips`, in percent, with an interval over pictures.
+
+    Unchanged if an output of the unquantized model is missing.
+    """
+    predictions = evaluation.predictions
+    if not predictions or any(p.sample_id not in unquantized for p in predictions):
+        return evaluation
+    pictures = {sample.id: sample.image_id for sample in samples}
+    flipped = [float(differs(p.text, unquantized[p.sample_id])) for p in predictions]
+    clusters = [pictures.get(p.sample_id, p.sample_id) for p in predictions]
+    return dataclasses.replace(
+        evaluation,
+        metrics={**evaluation.metrics, FLIPS: mean_metric(flipped, clusters, scale=100.0)},
+        per_sample={**evaluation.per_sample, FLIPS: flipped},
+    )
+
+
+def differs(output: str, other: str) -> bool:
+    """Whether two outputs are different answers: case and spaces do not count.
+
+    >>> differs("Yes", "yes "), differs("yes", "no")
+    (False, True)
+    """
+    return " ".join(output.casefold().split()) != " ".join(other.casefold().split())

@@ -1,0 +1,128 @@
+"""The tasks that --task names, and the options that have one value per task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmq.errors import InputError
+
+
+def parse_tasks(text: str) -> dict[str, str]:
+    """The evaluator of every task, by the task's label: its name, numbered if it is repeated.
+
+    Labels are parts of metrics' and options' names: a colon becomes a hyphen.
+
+    >>> parse_tasks("vqa,captioning"), parse_tasks("short-answer, short-answer")
+    ({'vqa': 'vqa', 'captioning': 'captioning'}, {'short-answer': 'short-answer', \
+'short-answer-2': 'short-answer'})
+    """
+    tasks: dict[str, str] = {}
+    names = [name.strip() for name in text.split(",")]
+    for k, name in enumerate(names):
+        if not name:
+            raise InputError(f"task: {text!r} has an empty name; write e.g. vqa,captioning")
+        number = names[: k + 1].count(name)
+        label = _label(name)
+        tasks[label if number == 1 else f"{label}-{number}"] = name
+    return tasks
+
+
+def _label(text: str) -> str:
+    return text.strip().replace(":", "-")
+
+
+def has_several(text: str) -> bool:
+    """Whether --task names several tasks."""
+    return "," in text
+
+
+def single_task(text: str) -> str:
+    """The task that --task names; InputError for several, which most commands do not score."""
+    if has_several(text):
+        raise InputError(
+            f"task: this command scores one task, not {text!r}; `mmq trial`, `mmq "
+            f"evaluate-baseline` and, without --target, `mmq search` score several"
+        )
+    return text
+
+
+def by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict[str, str]:
+    """The value of an option for every task: one for all, one each in order, or LABEL=VALUE,...
+
+    example: a value, for error messages.
+
+    >>> by_task("limit", "500", ["vqa", "captioning"], "500")
+    {'vqa': '500', 'captioning': '500'}
+    >>> by_task("data", "a,b", ["vqa", "captioning"], "a")
+    {'vqa': 'a', 'captioning': 'b'}
+    >>> by_task("data", "captioning=b,vqa=a", ["vqa", "captioning"], "a")
+    {'vqa': 'a', 'captioning': 'b'}
+    """
+    if (named := _named(option, text, labels, example)) is not None:
+        return named
+    values = [value.strip() for value in text.split(",")]
+    if len(values) == 1 or _exists(text):
+        return dict.fromkeys(labels, text)
+    if len(values) != len(labels):
+        raise InputError(
+            f"{option}: {text!r} has {len(values)} values for {len(labels)} tasks; give one for "
+            f"all, one for each in the order {','.join(labels)}, or "
+            f"{','.join(f'{label}={example}' for label in labels)}"
+        )
+    return dict(zip(labels, values, strict=True))
+
+
+def mix_by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict[str, str]:
+    """As `by_task`, for a value that may contain commas: one for all, or LABEL=VALUE,..."""
+    named = _named(option, text, labels, example)
+    return dict.fromkeys(labels, text) if named is None else named
+
+
+def fields_by_task(text: str, labels: Sequence[str]) -> dict[str, str]:
+    """The --fields of every task: FIELD=COLUMN for all, LABEL.FIELD=COLUMN for one of them.
+
+    >>> fields_by_task("image=photo,vqa.answers=label", ["vqa", "captioning"])
+    {'vqa': 'image=photo,answers=label', 'captioning': 'image=photo'}
+    """
+    pairs: dict[str, list[str]] = {label: [] for label in labels}
+    for pair in filter(None, (pair.strip() for pair in text.split(","))):
+        field, equals, column = pair.partition("=")
+        label, dot, name = field.rpartition(".")
+        if dot and _label(label) in pairs:
+            pairs[_label(label)].append(f"{name}{equals}{column}")
+        else:
+            for own in pairs.values():
+                own.append(pair)
+    return {label: ",".join(own) for label, own in pairs.items()}
+
+
+def _named(option: str, text: str, labels: Sequence[str], example: str) -> dict[str, str] | None:
+    """The values of LABEL=VALUE,...; None for a text of another form.
+
+    A piece without a label continues the value before it.
+    """
+    values: dict[str, str] = {}
+    last = ""
+    for piece in (piece.strip() for piece in text.split(",")):
+        label, equals, value = piece.partition("=")
+        if equals and _label(label) in labels:
+            if (last := _label(label)) in values:
+                raise InputError(f"{option}: {label} is given twice; give it once")
+            values[last] = value
+        elif last:
+            values[last] += f",{piece}"
+        else:
+            return None
+    if missing := [label for label in labels if label not in values]:
+        raise InputError(
+            f"{option}: {text!r} has no value for {', '.join(missing)}; write "
+            f"{','.join(f'{label}={example}' for label in labels)}"
+        )
+    return {label: values[label] for label in labels}
+
+
+def _exists(text: str) -> bool:
+    """Whether a file or folder has this name, which may contain a comma."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
