@@ -6,13 +6,15 @@
 # make lint       run ruff and mypy
 # make identity   record the source hashes of code that computes results, after verifying the results
 # make docs       generate docs/cli.md from the commands
+# make site       build docs/ as a website in build/site, with its links checked
+# make package    build the wheel and the sdist in dist/
 # make ui         start the MLflow UI
 # make clean      remove the virtual environments
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-fast test-4 test-vllm identity docs ui clean lint
+.PHONY: search test test-fast test-4 test-vllm identity docs site package ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -70,6 +72,18 @@ identity: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python tests/help_pages.py --write
+
+site: .venv/documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/documented: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# hatchling is installed already: no isolation, and the same versions everywhere
+package: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 ui: .venv/installed
 	$(BIN)/mlflow ui

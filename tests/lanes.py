@@ -97,7 +97,7 @@ SLOW = (
     "test_examples.py",
     "test_mlproject.py",
     "test_project.py",
-    "test_readme.py",
+    "test_docs.py",
 )
 
 # read models, processors or hidden states: `make test-4` repeats them with transformers 4.55

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from dataclasses import fields
@@ -80,7 +81,7 @@ def test_every_mlproject_parameter_is_an_option_with_the_same_default():
 
 def test_constraints_pin_every_requirement():
     wanted = [*PROJECT["project"]["dependencies"]]
-    for extra in ("analysis", "legacy", "mysql", "postgresql", "ray", "s3", "dev"):
+    for extra in ("analysis", "docs", "legacy", "mysql", "postgresql", "ray", "s3", "dev"):
         wanted += PROJECT["project"]["optional-dependencies"][extra]
     assert {requirement_name(text) for text in wanted} <= set(pins())
 
@@ -105,8 +106,8 @@ def test_every_module_that_lanes_lists_is_there():
 
 def test_the_lanes_are_targets_of_the_makefile_and_ci_runs_both():
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
-    assert re.findall(r"^make (.+)$", ci, re.MULTILINE) == ["test", "test-4"]
-    for target in ("test", "test-fast", "test-4"):
+    assert re.findall(r"^make (.+)$", ci, re.MULTILINE) == ["test", "test-4", "site", "package"]
+    for target in ("test", "test-fast", "test-4", "site", "package"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
         assert f"make {target} " in makefile, "the list at the top"
     for name in re.findall(r"--constraint (\S+)", makefile):
@@ -188,12 +189,8 @@ def test_files_and_functions_stay_readable():
 
 
 def test_the_wheel_brings_the_embedded_model_and_every_package(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"mmq/trial.py", "mmq_plugins/quantizers/rtn.py", "mmq_search/study.py"} <= names
@@ -206,3 +203,23 @@ def test_the_wheel_brings_the_embedded_model_and_every_package(tmp_path):
     assert metadata.replace("METADATA", "licenses/LICENSE") in names
     assert "License-Expression: Apache-2.0" in zipfile.ZipFile(wheel).read(metadata).decode()
     assert wheel.stat().st_size < 60e6
+    entry_points = metadata.replace("METADATA", "entry_points.txt")
+    assert "mmq = mmq.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
+    assert {f"{room}/py.typed" for room in ("mmq", "mmq_plugins", "mmq_search")} <= names
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"mmq", "mmq_plugins", "mmq_search", metadata.split("/")[0]}
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "Makefile", "tests/test_project.py", "docs/index.md"} <= packed
+    assert sdist.stat().st_size < 60e6
+
+
+def test_the_changelog_has_unreleased_changes_first_and_versions_in_descending_order():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    first, *released = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
+    assert first == "Unreleased"
+    numbers = [tuple(map(int, version.split("."))) for version in released]
+    assert numbers == sorted(numbers, reverse=True)
+    current = tuple(map(int, PROJECT["project"]["version"].split(".")))
+    assert not numbers or current >= numbers[0]
