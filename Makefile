@@ -54,7 +54,7 @@ test-4: .venv-4/installed
 
 # tasks of lmms-eval, without its own dependencies, which would replace torch; not part of `make test`
 test-lmms: .venv-lmms/installed
-	.venv-lmms/bin/python -m pytest tests/plugins/test_lmms.py
+	.venv-lmms/bin/python -m pytest -k lmms tests/plugins/test_lmms.py tests/test_benchmarks.py
 
 .venv-lmms/installed: pyproject.toml constraints.txt constraints-lmms.txt
 	$(PYTHON) -m venv .venv-lmms

@@ -261,6 +261,7 @@ def test_pictures_are_read_only_when_they_are_used(tmp_path):
         ("videomme", "videos"),
         ("hellaswag", "output type is multiple_choice"),
         ("textcaps_val", "--task captioning"),
+        ("gqa", "downloads other data"),
     ],
 )
 def test_a_task_that_cannot_be_scored_is_refused_with_the_reason(name, reason):

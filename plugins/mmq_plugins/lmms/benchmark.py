@@ -9,7 +9,7 @@ from typing import Any
 
 from mmq.errors import InputError
 from mmq.system.hashing import digest
-from mmq_plugins.lmms.outside_help import is_caption_metric, judge_of
+from mmq_plugins.lmms.outside_help import download_of, is_caption_metric, judge_of
 from mmq_plugins.lmms.task_files import INSTALL, find_task
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Benchmark:
         if not names or (requested and requested not in names):
             raise InputError(
                 f"metric: {requested or 'every metric'} of lmms:{self.name} is better when lower, "
-                f"and mmq maximizes scores; choose from {', '.join(names) or 'another task'}"
+                f"and mmq maximizes scores; choose {' or '.join(names) or 'another task'}"
             )
         return requested or names[0]
 
@@ -144,6 +144,13 @@ def _refused_functions(config: Mapping[str, Any], metrics: Mapping[str, Any]) ->
             )
         if is_caption_metric(function):
             return "it scores captions with pycocoevalcap, as mmq does itself: --task captioning"
+    reading = [config.get(name) for name in ("doc_to_visual", "doc_to_text", "process_docs")]
+    for function in filter(callable, [*functions, *reading]):
+        if package := download_of(function):
+            return (
+                f"{function.__name__} downloads other data than --data through {package}; choose "
+                f"another task, or one of mmq's own such as --task gqa"
+            )
     return ""
 
 

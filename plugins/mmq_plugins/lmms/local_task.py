@@ -57,7 +57,8 @@ class LocalTask:
     def visuals(self, index: int) -> list[Image.Image]:
         """The pictures of a row as the task shows them. InputError for anything else."""
         try:
-            visuals = list(self.task.doc_to_visual(self.task.dataset[self.split][index]) or ())
+            with offline():
+                visuals = list(self.task.doc_to_visual(self.task.dataset[self.split][index]) or ())
         except Exception as error:  # the code of a task can raise anything
             raise InputError(
                 f"data: row {index} of {self.split}: lmms:{self.benchmark.name} cannot show its "
@@ -84,7 +85,8 @@ class LocalTask:
     def _count(self, index: int, row: Mapping[str, Any]) -> int:
         """The pictures of a row, counted without decoding them where the task's code allows it."""
         try:
-            visuals = self.task.doc_to_visual(row) or ()
+            with offline():
+                visuals = self.task.doc_to_visual(row) or ()
             if all(isinstance(visual, Image.Image) for visual in visuals):
                 return len(visuals)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Which code of a task asks a model on the network, or starts another program."""
+"""Which code of a task asks a model on the network, downloads, or starts another program."""
 
 import dis
 from collections.abc import Iterator
@@ -9,12 +9,18 @@ JUDGES = (
     "anthropic", "dashscope", "google.genai", "google.generativeai", "httpx", "litellm",
     "lmms_eval.llm_judge", "lmms_eval.verifiers", "openai", "requests", "urllib3",
 )  # fmt: skip
+DOWNLOADS = ("datasets.load", "gdown", "huggingface_hub")
 OWN = "lmms_eval"
 
 
 def judge_of(function: Any) -> str:
     """The package through which a task's function asks another model; "" if it asks none."""
     return next((found for found in _used(function, set()) if _starts(found, JUDGES)), "")
+
+
+def download_of(function: Any) -> str:
+    """The package with which a task's function downloads other data than its own; "" if none."""
+    return next((found for found in _used(function, set()) if _starts(found, DOWNLOADS)), "")
 
 
 def is_caption_metric(function: Any) -> bool:
