@@ -3,6 +3,7 @@
 # make test-fast  run the quick tests only (under two minutes), without the checks
 # make test-4     create .venv-4 and run the tests that depend on transformers with version 4.55
 # make test-vllm  create .venv-vllm and run the exports for vLLM in it (3.5 GB, ten minutes)
+# make test-lmms create .venv-lmms and run the tests of lmms-eval's tasks in it
 # make lint       run ruff and mypy
 # make identity   record the source hashes of code that computes results, after verifying the results
 # make docs       generate docs/cli.md from the commands
@@ -14,7 +15,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-fast test-4 test-vllm identity docs site package ui clean lint
+.PHONY: search test test-fast test-4 test-lmms test-vllm identity docs site package ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -53,6 +54,16 @@ test-4: .venv-4/installed
 	.venv-4/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-transformers-4.txt --editable '.[dev]'
 	touch $@
 
+# tasks of lmms-eval, without its own dependencies, which would replace torch; not part of `make test`
+test-lmms: .venv-lmms/installed
+	.venv-lmms/bin/python -m pytest -k lmms tests/plugins/test_lmms.py tests/test_benchmarks.py
+
+.venv-lmms/installed: pyproject.toml constraints.txt constraints-lmms.txt
+	$(PYTHON) -m venv .venv-lmms
+	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lmms.txt --editable '.[dev,lmms]'
+	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints-lmms.txt lmms-eval
+	touch $@
+
 # exports answered by vLLM's CPU build, whose packages clash with ours; not part of `make test`.
 # It needs torch 2.13.0+cpu: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-vllm
 test-vllm: .venv/installed .venv-vllm/installed
@@ -89,4 +100,4 @@ ui: .venv/installed
 	$(BIN)/mlflow ui
 
 clean:
-	rm -rf .venv .venv-4 .venv-vllm
+	rm -rf .venv .venv-4 .venv-lmms .venv-vllm

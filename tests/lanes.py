@@ -68,6 +68,7 @@ SLOW = (
     "plugins/test_gguf.py",
     "plugins/test_gguf_families.py",
     "plugins/test_gguf_rewrite.py",
+    "plugins/test_lmms.py",
     "plugins/test_meteor.py",
     "plugins/test_models.py",
     "plugins/test_odd_layers.py",

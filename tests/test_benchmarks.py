@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 REQUIRED = {  # by benchmark, what skips it where a package is not installed
     "gptq_speed.py": auto_gptq,
     "awq_speed.py": autoawq,
+    "lmms_overhead.py": partial(pytest.importorskip, "lmms_eval", reason="needs lmms-eval"),
     "engines.py": partial(pytest.importorskip, "xllamacpp", reason="needs mmq[gguf]"),
 }
 TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.json"
@@ -28,6 +29,7 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             "| 4 images captioned at 4 bits | ",
         ),
         (["analysis.py", "--jobs", "1", "--bootstrap", "2"], "| 448 | 1 | "),
+        (["lmms_overhead.py", "--samples", "4", "--trials", "1"], "| lmms:chartqa | "),
         (
             [
                 "fine_allocations.py",

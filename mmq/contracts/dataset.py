@@ -79,6 +79,10 @@ class Dataset(ABC):
             f"choose --dataset table"
         )
 
+    def supports(self, task: str) -> bool:
+        """Whether it has samples for a task, or for a variant such as lmms:chartqa."""
+        return task.partition(":")[0] in self.tasks
+
     def for_task(self, task: str) -> Self:
         """The data set for a task; override it if tasks read different samples."""
         return self

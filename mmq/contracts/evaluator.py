@@ -36,6 +36,14 @@ class Evaluator(ABC):
     pooled: ClassVar[bool] = False  # True: a sample's score depends on the other samples
     bounds: ClassVar[tuple[float, float] | None] = None  # of a sample's primary metric, if known
 
+    @classmethod
+    def variant(cls, name: str) -> type[Self]:
+        """The evaluator that TASK:NAME names. InputError: most tasks have no variants."""
+        raise InputError(
+            f"task: {cls.task!r} has no variant {name!r}; pass --task {cls.task}, or a task of "
+            f"lmms-eval such as --task lmms:chartqa"
+        )
+
     def check(self) -> None:  # noqa: B027  (most evaluators need nothing)
         """Raise InputError if a required program is missing."""
 
@@ -134,6 +142,10 @@ class GeneratingEvaluator(Evaluator):
     @abstractmethod
     def requests(self, samples: Sequence[Any], protocol: AnswerProtocol) -> list[Request]:
         """One request per sample, or as many as `requests_per_sample`."""
+
+    def read_output(self, text: str) -> str:
+        """What is scored of a model's output: its words on one line, whatever a model writes."""
+        return " ".join(text.split())
 
     @abstractmethod
     def scorer(self, samples: Sequence[Any]) -> Scorer:

@@ -72,14 +72,21 @@ def load(kind: str, name: str) -> Any:
 
 
 def load_class(kind: str, name: str, base: type) -> Any:
-    """A plugin class of this base; InputError if the entry point is something else."""
+    """A plugin class of this base; InputError if the entry point is something else.
+
+    name: of a plugin, or NAME:VARIANT for a class with variants, such as lmms:chartqa.
+    """
+    variant = ""
+    if hasattr(base, "variant"):
+        name, _, variant = name.partition(":")
     plugin = load(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise InputError(
             f"The {kind} {name!r} of {_table(kind)[name].distribution} is not a subclass of "
             f"mmq.contracts.{base.__name__}."
         )
-    return plugin
+    checked: Any = plugin
+    return checked.variant(variant) if variant else checked
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _candidates(task: str, dataset: str, fields: str) -> dict[str, Dataset]:
         readers = dataset_readers(task)
         return {n: r for n, r in readers.items() if r.is_fallback} if fields else readers
     reader = _reader(dataset)
-    if task not in reader.tasks:
+    if not reader.supports(task):
         fitting = ", ".join(name for name in dataset_readers(task))
         raise InputError(
             f"dataset: {dataset!r} does not support the task {task!r}; these do: {fitting}"
@@ -162,7 +162,7 @@ def _recognized(task: str, root: Path, readers: Mapping[str, Dataset]) -> str:
 def _suggest_task(task: str, root: Path, fallbacks: Sequence[str]) -> None:
     """InputError if a reader for other tasks recognizes the data."""
     for name, reader in dataset_readers().items():
-        if reader.is_fallback or task in reader.tasks or not reader.recognizes(root):
+        if reader.is_fallback or reader.supports(task) or not reader.recognizes(root):
             continue
         anyway = f", or --dataset {fallbacks[0]} to read it as a table" if fallbacks else ""
         raise InputError(
@@ -193,7 +193,7 @@ def dataset_readers(task: str = "") -> dict[str, Dataset]:
         except InputError as error:
             log.warning("%s", error)
             continue
-        if not task or task in reader.tasks:
+        if not task or reader.supports(task):
             readers[plugin.name] = reader.for_task(task) if task else reader
     if not readers:
         raise InputError(f"No installed data set supports the task {task!r}.")

@@ -94,7 +94,7 @@ def generate_outputs(
     progress: Progress,
     saved: "SavedOutputs | None" = None,
 ) -> list[str]:
-    """The model's output for each sample on one line; saved before it is scored.
+    """The model's output for each sample as the evaluator reads it; saved before it is scored.
 
     saved: outputs of the same trial, which are not generated again.
     """
@@ -104,7 +104,9 @@ def generate_outputs(
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     requests = evaluator.requests(samples, protocol)
     counts = check_requests_per_sample(evaluator, samples, requests)
-    lines = [one_line(text) for text in model.generate(requests, protocol.config, progress)]
+    lines = [
+        evaluator.read_output(text) for text in model.generate(requests, protocol.config, progress)
+    ]
     if len(lines) != len(requests):
         raise ValueError(
             f"{type(model).__name__}.generate: {len(lines)} outputs for {len(requests)} requests"
@@ -149,8 +151,3 @@ def evaluate(
     generating = cast(GeneratingEvaluator, evaluator)
     outputs = generate_outputs(generating, vlm, task.samples, progress, saved)
     return task.scorer.score(task.samples, outputs)
-
-
-def one_line(text: str) -> str:
-    """A text's words joined by single spaces: a collapsed model can write anything."""
-    return " ".join(text.split())

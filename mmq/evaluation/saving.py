@@ -6,7 +6,7 @@ from typing import Any, cast
 from mmq.contracts.evaluation import Evaluation
 from mmq.contracts.evaluator import GeneratingEvaluator
 from mmq.contracts.vlm import Progress, VisionLanguageModel
-from mmq.evaluation.generating import Task, evaluate, generate_outputs, one_line
+from mmq.evaluation.generating import Task, evaluate, generate_outputs
 from mmq.evaluation.saved_outputs import SavedOutputs
 
 PART = 64  # samples after which outputs are saved
@@ -31,15 +31,20 @@ def evaluate_saving(
         try:
             generate_outputs(evaluator, model, samples, _silent, saved)
         except BaseException:
-            _save(samples, finished(), saved)
+            _save(evaluator, samples, finished(), saved)
             raise
     return evaluate(task, model, progress, saved)
 
 
-def _save(samples: Sequence[Any], outputs: Mapping[str, str], saved: SavedOutputs) -> None:
+def _save(
+    evaluator: GeneratingEvaluator,
+    samples: Sequence[Any],
+    outputs: Mapping[str, str],
+    saved: SavedOutputs,
+) -> None:
     there = [sample for sample in samples if sample.id in outputs]
     if there:
-        saved.add(there, [one_line(outputs[sample.id]) for sample in there])
+        saved.add(there, [evaluator.read_output(outputs[sample.id]) for sample in there])
 
 
 def _silent(batches: Iterable[Any], description: str) -> Iterable[Any]:

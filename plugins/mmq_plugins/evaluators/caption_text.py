@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from mmq.errors import InputError
-from mmq.evaluation.generating import one_line
 from mmq_plugins.evaluators.java import java_command, java_environment, package_file
 
 JAR = "stanford-corenlp-3.4.1.jar"
@@ -29,7 +28,7 @@ def plain_text(text: str) -> str:
     'a red dog runs on'
     """
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return one_line(_CONTROL.sub(" ", _SEPARATOR.sub(" ", whole)))
+    return " ".join(_CONTROL.sub(" ", _SEPARATOR.sub(" ", whole)).split())
 
 
 def tokenize(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

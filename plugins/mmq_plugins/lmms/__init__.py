@@ -1,0 +1,1 @@
+"""lmms-eval's generation tasks: their files, their code and their pictures."""
