@@ -28,6 +28,7 @@ from mmq.eval_spec import EvalSpec
 from mmq.prepare import Prepared, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.names import check_name, safe_name
+from mmq.studies.request_text import command_line
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
 from mmq.studies.workers import commands, for_workers, in_experiment, placement
@@ -150,6 +151,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         else:
             show_prompt(eval_spec)
         run = open_run(study, options.experiment, eval_spec)
+        run.request = command_line("search", options, plugin_options)
         if is_worker():
             end_with_launcher()
         else:
@@ -267,4 +269,5 @@ def _print_results(running: Search) -> None:
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {run.link()}")
-    click.echo(f"Front:     {run.run_link()}")
+    click.echo(f"Front:     {run.plot_link()}")
+    click.echo(f"Run:       {run.run_link()}")

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 from tqdm import tqdm
@@ -60,7 +60,8 @@ class Search:
         """The trials evaluated so far."""
         images = [sample.image_id for sample in self.prepared.samples]
         setup = self.study.setup
-        return self.study.results(images, setup.budget, setup.parameters, setup.floor)
+        results = self.study.results(images, setup.budget, setup.parameters, setup.floor)
+        return replace(results, subject=self.prepared.eval_spec.subject)
 
     def _target(self) -> int:
         """How many allocations to evaluate in all; reports how many are done already."""
