@@ -71,6 +71,15 @@ class EvalSpec:
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in excluded}
 
     @property
+    def subject(self) -> str:
+        """Model, task, data and quantizer in words, for titles."""
+        model = self.model.rstrip("/").split("/")[-1]
+        return (
+            f"{model}, {self.evaluator} on {self.data.rstrip('/').split('/')[-1]} "
+            f"({self.samples} samples), {self.quantizer}"
+        )
+
+    @property
     def key(self) -> str:
         """A hash of the identity."""
         return digest(self.identity())

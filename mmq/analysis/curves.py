@@ -63,10 +63,10 @@ def curves_figure(
         theme.reference_line(panel, reference.score, reference.low, reference.high)
         for number, name in enumerate(names):
             curve = curves.get((part, name), [])
-            _draw(panel, curve, widths, number, len(names), name)
+            _draw(panel, curve, number, len(names), name)
         panel.set_title("all components" if part == "all" else f"{part} alone", fontsize=11)
-        panel.set_xticks(range(len(widths)), [str(bits) for bits in widths])
-        panel.set_xlabel("bits")
+        panel.set_xticks(widths, [str(bits) for bits in widths])
+        panel.set_xlabel("bits per weight")
         theme.tidy(panel)
         panel.set_ylim(bottom=0)
     axes[0].set_ylabel(f"{score_name}, n = {reference.n}")
@@ -74,12 +74,10 @@ def curves_figure(
     return figure
 
 
-def _draw(
-    panel: Any, curve: Sequence[CurvePoint], widths: Sequence[int], number: int, of: int, name: str
-) -> None:
+def _draw(panel: Any, curve: Sequence[CurvePoint], number: int, of: int, name: str) -> None:
     """One curve, shifted a little so that the error bars of several curves do not overlap."""
     aside = (number - (of - 1) / 2) * 0.08
-    places = [widths.index(point.bits) + aside for point in curve]
+    places = [point.bits + aside for point in curve]
     scores = [point.score for point in curve]
     panel.errorbar(
         places,

@@ -212,6 +212,35 @@ def smallest_keeping(
     return min(fitting, key=lambda p: (p.size, -p.score), default=None)
 
 
+def size_metric(points: Sequence[Point]) -> str:
+    """Name of the metric of a trial's run that `size` is logged as."""
+    point = points[0] if points else None
+    if point is None or point.cost is None:
+        return "bpw" if point is not None and point.unit == "bpw" else "stored_bpw"
+    return "size/target_gib" if point.cost.ms is None else "latency/ms"
+
+
+def hypervolume(points: Sequence[Point], floor: float | None = None) -> float | None:
+    """The area that the front dominates, as a share of what a model of size 0 would at no loss.
+
+    Sizes count up to the unquantized model's and scores from the lowest possible one (`floor`; 0
+    if unknown) to its score; better scores make it exceed 1. None without an unquantized model,
+    or if that is at the floor.
+    """
+    if (reference := baseline(points)) is None:
+        return None
+    lowest = min(0.0, reference.score) if floor is None else floor
+    if reference.score <= lowest or reference.size <= 0:
+        return None
+    front = [point for point in pareto_front(points) if point.size < reference.size]
+    ends = [point.size for point in (*front[1:], reference)][: len(front)]
+    area = sum(
+        (end - point.size) * max(0.0, point.score - lowest)
+        for point, end in zip(front, ends, strict=True)
+    )
+    return area / (reference.size * (reference.score - lowest))
+
+
 def verdict(
     points: Sequence[Point], chance: float | None = None, floor: float | None = None
 ) -> str:

@@ -1,7 +1,8 @@
-"""Figures of a front: static (PNG) and interactive (HTML that works offline)."""
+"""The static figure of a front: an overview and, if the scores have one, the plateau enlarged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 from typing import Any
 
 from mmq.analysis import theme
@@ -10,21 +11,26 @@ from mmq.analysis.selection import Selection
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 MARKS = ("*", "D")  # of the first selection and of the second
-SYMBOLS = ("star", "diamond")  # the same in plotly
+RULE_MARKS = ("^", "s", "v", "P", "X", "<", ">")
 FORBIDDEN = 0.12  # opacity
+PLATEAU = 0.95  # share of the best score from which a trial is on the plateau
+FLAT = 0.25  # largest share of all scores' range that the plateau has to be enlarged
+MIN_PLATEAU = 3  # trials
 
 
 @dataclass(frozen=True, slots=True)
 class Highlights:
-    """What a figure shows in addition to the front: the bounds of the budget and the selections.
+    """What a figure shows in addition to the front: bounds, selections and rules of thumb.
 
-    most: the largest size, in `unit`, least: the lowest score; None: unbounded.
+    most: the largest size, in `unit`, least: the lowest score; None: unbounded. rules: trials by
+    the rule of thumb that names them, such as "uniform 4".
     """
 
     selections: Sequence[Selection] = field(default=())
     most: float | None = None
     least: float | None = None
     unit: str = "bpw"
+    rules: Mapping[str, Point] = field(default_factory=dict)
 
     @property
     def marked(self) -> list[tuple[Selection, Point]]:
@@ -40,16 +46,89 @@ class Highlights:
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
         return f"{criteria}:\n{point.compared_text}, {point.allocation}"
 
+    @property
+    def rule_groups(self) -> dict[str, list[Point]]:
+        """Points by rule; the uniform widths, each named after its bits, are one rule."""
+        groups: dict[str, list[Point]] = {}
+        for name, point in self.rules.items():
+            groups.setdefault("uniform" if name.startswith("uniform") else name, []).append(point)
+        return groups
+
+
+def uniform_rules(points: Sequence[Point]) -> dict[str, Point]:
+    """Trials with one width for all parts, by name: "uniform 4"; without the unquantized one."""
+    rules = {}
+    for point in points:
+        widths = {part.rpartition("=")[2] for part in point.allocation.split()}
+        if len(widths) == 1 and " " in point.allocation and not point.is_unquantized:
+            rules[f"uniform {widths.pop()}"] = point
+    return rules
+
+
+def plateau(points: Sequence[Point]) -> tuple[float, float] | None:
+    """The lowest and highest score of the trials near the best one, if they need a panel.
+
+    None if they take a fair share of the axis anyway, or if there are too few.
+    """
+    scores = [point.score for point in points]
+    if not scores or (best := max(scores)) <= 0:
+        return None
+    near = [score for score in scores if score >= PLATEAU * best]
+    if len(near) < MIN_PLATEAU or best - min(near) > FLAT * (best - min(scores)):
+        return None
+    return min(near), best
+
 
 def front_figure(
     points: Sequence[Point], score_name: str, title: str, highlights: Highlights | None = None
 ) -> Any:
-    """A matplotlib figure: all trials, the front with 95% intervals, bounds and selections."""
+    """A matplotlib figure: all trials, the front with 95% intervals, bounds and selections.
+
+    If most scores are on a plateau that an axis of all scores cannot resolve, an upper panel
+    enlarges it.
+    """
     from matplotlib.figure import Figure
 
     highlights = highlights or Highlights()
-    figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    near = plateau(points)
+    figure = Figure(figsize=(8, 5.6 if near is None else 7.4), dpi=150, layout="constrained")
+    ratios = [1] if near is None else [3, 2]
+    panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)
+    column = [row[0] for row in panels]
+    for panel in column:
+        _draw(panel, points, highlights)
+        panel.set_ylabel(score_name)
+        theme.tidy(panel)
+    if near is not None:
+        _enlarge(column[0], column[1], points, near)
+    column[-1].set_xlabel(axis_label(points))
+    lines = [fill(line, 96, break_on_hyphens=False) for line in title.split("\n")]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, color=INK)
+    figure.legend(
+        *column[-1].get_legend_handles_labels(), loc="outside lower left", ncols=2,
+        frameon=False, fontsize=9,
+    )  # fmt: skip
+    return figure
+
+
+def _enlarge(upper: Any, lower: Any, points: Sequence[Point], near: tuple[float, float]) -> None:
+    """Limit the upper panel to the plateau, and mark in the lower one what it shows."""
+    low, high = near
+    pad = 0.15 * (high - low) or 0.01 * abs(high)
+    reference = baseline(points)
+    if reference is not None:
+        high = max(high, reference.score)
+    upper.set_ylim(low - pad, high + pad)
+    upper.set_title(
+        f"enlarged: scores from {PLATEAU:.0%} of the best (intervals may exceed the panel)",
+        fontsize=9, loc="left", color=INK,
+    )  # fmt: skip
+    lower.set_title("all scores; grey band: what is enlarged", fontsize=9, loc="left", color=INK)
+    lower.axhspan(low - pad, high + pad, color=MUTED, alpha=0.2, linewidth=0, zorder=0)
+
+
+def _draw(axes: Any, points: Sequence[Point], highlights: Highlights) -> None:
+    """Everything in one panel."""
     front = pareto_front(points)
     axes.scatter(
         [p.size for p in points],
@@ -62,7 +141,7 @@ def front_figure(
     axes.errorbar(
         [p.size for p in front],
         [p.score for p in front],
-        yerr=_errors(front),
+        yerr=errors(front),
         color=FRONT,
         ecolor=FRONT,
         elinewidth=1,
@@ -72,30 +151,23 @@ def front_figure(
         linewidth=1.8,
         label=f"front ({len(front)}), 95% interval",
     )
+    for (name, rule), mark in zip(highlights.rule_groups.items(), RULE_MARKS, strict=False):
+        axes.scatter(
+            [p.size for p in rule], [p.score for p in rule], marker=mark, s=46,
+            facecolors="none", edgecolors=INK, linewidths=1.2, zorder=4,
+            label=f"rule of thumb: {name}",
+        )  # fmt: skip
     if (reference := baseline(points)) is not None:
-        axes.axhline(reference.score, color=MUTED, linewidth=1, linestyle="--")
-        axes.annotate(
-            f"unquantized: {reference.score:.3g}",
-            (0.99, reference.score),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 5),
-            ha="right",
-            textcoords="offset points",
-            color=INK,
-            fontsize=9,
-        )
+        axes.axhline(
+            reference.score, color=INK, linewidth=1, linestyle="--",
+            label=f"unquantized: {reference.score:.4g}",
+        )  # fmt: skip
     _draw_bounds(axes, highlights)
     for (_, point), mark in zip(highlights.marked, MARKS, strict=False):
         axes.scatter(
             [point.size], [point.score], marker=mark, s=220 if mark == "*" else 90, color=CHOSEN,
-            zorder=5, label=highlights.label(point),
+            edgecolors="white", zorder=5, label=highlights.label(point),
         )  # fmt: skip
-    axes.set_xlabel(axis_label(points))
-    axes.set_ylabel(score_name)
-    axes.set_title(title, loc="left", fontsize=10, color=INK, wrap=True)
-    axes.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
-    theme.tidy(axes)
-    return figure
 
 
 def _draw_bounds(axes: Any, highlights: Highlights) -> None:
@@ -118,95 +190,8 @@ def _draw_bounds(axes: Any, highlights: Highlights) -> None:
     axes.set_ylim(bottom, top)
 
 
-def _errors(points: Sequence[Point]) -> list[list[float]]:
+def errors(points: Sequence[Point]) -> list[list[float]]:
+    """Lengths of the points' error bars, below and above."""
     return theme.errors(
         [p.score for p in points], [p.low for p in points], [p.high for p in points]
     )
-
-
-def front_plot(
-    points: Sequence[Point], score_name: str, title: str, highlights: Highlights | None = None
-) -> Any:
-    """The same as a plotly figure: hovering a point shows its allocation."""
-    import plotly.graph_objects as go
-
-    highlights = highlights or Highlights()
-    front = pareto_front(points)
-    lower, upper = _errors(front)
-    hover = f"%{{text}}<br>{_hovered_size(points)}, score %{{y:.4g}}"
-    plot = go.Figure()
-    plot.add_scatter(
-        x=[p.size for p in points],
-        y=[p.score for p in points],
-        mode="markers",
-        name=f"trials ({len(points)})",
-        marker={"color": MUTED, "size": 8, "symbol": "circle-open"},
-        text=[p.allocation for p in points],
-        hovertemplate=f"{hover}<extra></extra>",
-    )
-    plot.add_scatter(
-        x=[p.size for p in front],
-        y=[p.score for p in front],
-        error_y={"array": upper, "arrayminus": lower, "thickness": 1, "width": 3},
-        mode="lines+markers",
-        name=f"front ({len(front)}), 95% interval",
-        line={"color": FRONT, "width": 2},
-        text=[p.allocation for p in front],
-        hovertemplate=f"{hover}<extra>front</extra>",
-    )
-    if (reference := baseline(points)) is not None:
-        plot.add_hline(
-            reference.score,
-            line={"color": MUTED, "dash": "dash", "width": 1},
-            annotation_text=f"unquantized: {reference.score:.3g}",
-            annotation_position="bottom right",
-        )
-    _add_bounds(plot, points, highlights)
-    for (_, point), symbol in zip(highlights.marked, SYMBOLS, strict=False):
-        plot.add_scatter(
-            x=[point.size],
-            y=[point.score],
-            mode="markers",
-            name=highlights.label(point).replace("\n", " "),
-            marker={"color": CHOSEN, "size": 16, "symbol": symbol},
-            hoverinfo="skip",
-        )
-    plot.update_layout(
-        title=title,
-        xaxis_title=axis_label(points),
-        yaxis_title=score_name,
-        template="plotly_white",
-        legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
-    )
-    return plot
-
-
-def _hovered_size(points: Sequence[Point]) -> str:
-    """A template of plotly for a size with its unit."""
-    cost = points[0].cost if points else None
-    return "%{x:.3f} bpw" if cost is None else f"%{{x:.4g}} {cost.unit}"
-
-
-def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> None:
-    """Draw a line at each bound and shade the area beyond it."""
-    line = {"color": CHOSEN, "dash": "dot", "width": 1.5}
-    shade = {"fillcolor": CHOSEN, "opacity": FORBIDDEN, "line_width": 0, "layer": "below"}
-    if highlights.most is not None:
-        end = max([p.size for p in points] + [highlights.most]) * 1.05
-        plot.add_vline(
-            highlights.most,
-            line=line,
-            annotation_text=f"at most {highlights.most:.4g} {highlights.unit}",
-        )
-        plot.add_vrect(highlights.most, end, **shade)
-    if highlights.least is not None:
-        lows = [p.score if p.low is None else min(p.low, p.score) for p in points]
-        least = min([*lows, highlights.least])
-        end = least - 0.05 * (max(p.score for p in points) - least)
-        plot.add_hline(
-            highlights.least,
-            line=line,
-            annotation_text=f"at least {highlights.least:.4g}",
-            annotation_position="top left",
-        )
-        plot.add_hrect(end, highlights.least, **shade)

@@ -93,13 +93,15 @@ def _import(options: ImportOptions, table: ResultTable, file: Path) -> None:
         study = study_with(options.experiment, content_key(table, facts)) or study
     with open_import(options.experiment, study, facts) as run:
         imported = log_rows(run, table, facts)
-        run.save_view(table.parts, table.columns.score)
+        run.parts = table.parts
         points = [
             Point(str(row.allocation), row.metrics["bpw"], row.metrics["score"], run_id=run_id)
             for row, run_id in imported.rows
             if "bpw" in row.metrics
         ]
         summary = _summary(table, imported.new, imported.duplicates)
+        run.save_view(points, table.columns.score)
+        run.mark_front(points, drops=False)
         if points:
             results = Results(study, table.columns.score, points, lambda _: None, [])
             log_front(run, results)

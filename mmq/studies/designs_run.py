@@ -11,7 +11,7 @@ from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
 from mmq.config import QUANTIZER_HELP, option
 from mmq.studies import designs
 from mmq.studies.figures import FIGURE_HELP, path_to_write, save_figure
-from mmq.studies.front import description, log_front
+from mmq.studies.front import publish
 from mmq.studies.quantizer_study import PlannedOptions, opened, reporting
 from mmq.studies.study import Study, study_of
 
@@ -84,9 +84,7 @@ def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[s
         )
         results = result.results
         with reporting():
-            study.run.describe(description(results))
-            study.run.save_view(study.run.parts, results.score_name)
-            log_front(study.run, results)
+            publish(study.run, results)
             samples = f"n = {len(study.clusters)}"
             about = ", ".join((options.model, options.task, options.quantizer, samples))
             figure = design.draw(results.points, study.components, results.score_name, about)

@@ -1,16 +1,17 @@
 """The results of a study: the verdict, and the front as table and figures."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Cost, Point, baseline, pareto_front, verdict
+from mmq.analysis.front_page import front_page
+from mmq.analysis.fronts import Cost, Point, baseline, hypervolume, pareto_front, verdict
 from mmq.analysis.joint import JointSamples
-from mmq.analysis.plots import Highlights, front_figure, front_plot
+from mmq.analysis.plots import Highlights, front_figure, uniform_rules
 from mmq.analysis.selection import Selection, select
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Results:
 
     per_sample: the score of every sample by allocation, None if the metric has none. floor: the
     lowest possible score, None if unknown. joint: the samples of a study of several tasks, in
-    place of per_sample and clusters.
+    place of per_sample and clusters. subject: model, task, data and quantizer in words. rules:
+    trials by the rule of thumb that names them; empty for the uniform widths.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Results:
     parameters: int = 0  # of the model; needed if the budget is in GiB
     floor: float | None = None
     joint: JointSamples | None = None
+    subject: str = ""
+    rules: Mapping[str, Point] = field(default_factory=dict)
 
     def selections(self, budget: Budget | None = None) -> list[Selection]:
         """The selections by this budget, the study's own if None; see `select`."""
@@ -73,12 +77,12 @@ def conclusion(results: Results, selections: Sequence[Selection] | None = None) 
 
 
 def title(results: Results, selections: Sequence[Selection]) -> str:
-    """The title of a study's figure: the selections, then the study's name."""
+    """The title of a study's figure: the selections, then what was evaluated."""
     if results.bounded:
         lines = [selection.headline for selection in selections]
     else:
         lines = [verdict(results.points, selections[0].chance, results.floor)]
-    return "\n".join([*lines, results.name])
+    return "\n".join([*lines, results.subject or results.name])
 
 
 def description(results: Results, selections: Sequence[Selection] | None = None) -> str:
@@ -181,6 +185,44 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
     return "\n".join(line.rstrip() for line in [head, *rows])
 
 
+def publish(run: "StudyRun", results: Results, interactive: bool = True) -> None:
+    """Show a study in MLflow: description, chart view, tags of the front's trials, and files."""
+    run.describe(description(results))
+    run.mark_front(results.points)
+    run.save_view(results.points, results.score_name, baseline(results.points) is not None)
+    log_front(run, results, interactive)
+
+
+def progress_metrics(results: Results, selection: Selection | None) -> dict[str, float]:
+    """Metrics of a study so far: trials, the front's size and hypervolume, the selected model."""
+    points = results.points
+    metrics: dict[str, float] = {
+        "trials": len(points), "front_size": len(pareto_front(points)),
+    }  # fmt: skip
+    if (volume := hypervolume(points, results.floor)) is not None:
+        metrics["hypervolume"] = volume
+    if selection is None or (point := selection.point) is None:
+        return metrics
+    metrics |= {"chosen_bpw": round(point.bpw, 4), "chosen_score": round(point.score, 4)}
+    if point.stored_bpw is not None:
+        metrics["chosen_stored_bpw"] = round(point.stored_bpw, 4)
+    if point.cost is not None:
+        metrics |= {f"chosen_{k}": v for k, v in cost_metrics(point.cost).items()}
+    return metrics
+
+
+def log_progress(run: "StudyRun", results: Results) -> None:
+    """Log the metrics of a study after a trial; its number is their step."""
+    budget, floor = results.budget, results.floor
+    selections = select(results.points, budget, results.parameters, lambda _: None, [], floor)
+    metrics = progress_metrics(results, _first(selections))
+    run.log(metrics=metrics, step=len(results.points))
+
+
+def _first(selections: Sequence[Selection]) -> Selection | None:
+    return next((each for each in selections if each.point is not None), None)
+
+
 def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> None:
     """The front as table, PNG, metrics and, if interactive, offline plot (4.6 MB) of the run."""
     points, score_name = results.points, results.score_name
@@ -193,6 +235,7 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
         results.budget.largest(points[0], results.parameters),
         results.budget.least_score(points),
         "bpw" if points[0].cost is None else points[0].unit,
+        results.rules or uniform_rules(points),
     )
     has_flips = any(p.flips is not None for p in front)
     rows = [
@@ -215,20 +258,11 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
         folder = Path(name)
         front_figure(points, score_name, heading, highlights).savefig(folder / "front.png")
         if interactive:
-            plot = front_plot(points, score_name, heading.replace("\n", "<br>"), highlights)
-            plot.write_html(folder / "front.html")
+            link = run.trial_link
+            page = front_page(points, score_name, heading, highlights, results.parameters, link)
+            (folder / "front.html").write_text(page, encoding="utf-8")
         run.log_folder(folder)
-    metrics: dict[str, float] = {"trials": len(points), "front_size": len(front)}
-    selected = next(
-        (selection.point for selection in selections if selection.point is not None), None
-    )
-    if selected is not None:
-        metrics |= {"chosen_bpw": round(selected.bpw, 4), "chosen_score": round(selected.score, 4)}
-        if selected.stored_bpw is not None:
-            metrics["chosen_stored_bpw"] = round(selected.stored_bpw, 4)
-        if selected.cost is not None:
-            metrics |= {f"chosen_{k}": v for k, v in cost_metrics(selected.cost).items()}
-    run.log(metrics=metrics)
+    run.log(metrics=progress_metrics(results, _first(selections)), step=len(points))
 
 
 def cost_metrics(cost: Cost) -> dict[str, float]:

@@ -25,6 +25,7 @@ from mmq.record import TrialRecord
 from mmq.studies import session
 from mmq.studies.baseline import check_baseline
 from mmq.studies.quantizer_choices import build, fitting
+from mmq.studies.request_text import command_line
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
 from mmq.studies.session import Session
 from mmq.studies.sharing import recorded, run_share, work_list
@@ -242,6 +243,7 @@ def opened(
         session.opened(prepared, options.experiment, is_worker(), placed is not None) as sessions,
         study_run(options.experiment, name, eval_specs, parent, kind) as run,
     ):
+        run.request = command_line(command, options, plugin_options)
         if is_worker():
             end_with_launcher()
             run.has_others = lambda: True  # the command that launched it ends the run

@@ -131,6 +131,7 @@ def study_of(
         clusters,
         parameters=records[0].size.parameters,
         floor=floor,
+        subject=records[0].spec.eval_spec.subject,
     )
     return Study(results, by_allocation.get, run.run_id, run.link(), run.run_link())
 

@@ -21,7 +21,7 @@ from mmq.export.pictures import sample_picture
 from mmq.export.targets import target_class
 from mmq.system.disk import GIB, in_mib
 from mmq.tracking import served_model
-from mmq.tracking.model_registry import ensure_registered
+from mmq.tracking.model_registry import EXPORTED, WEIGHTLESS, ensure_registered
 from mmq.tracking.offline import STORE_ERRORS
 from mmq.tracking.runs import Run
 from mmq.tracking.serving import (
@@ -37,7 +37,6 @@ REGISTER = ("auto", "copy", "reference", "no")
 COPIED = GIB  # largest folder that `auto` copies
 NAME = "exported"  # of the logged model
 PLACE = "artifacts/model"  # of a copied folder, inside the logged model
-EXPORTED = "\n\nExported: "  # in the description of a version
 PINNED = ("mlflow", "torch", "transformers")
 
 
@@ -186,6 +185,11 @@ def _description(folder: Path, facts: Mapping[str, Any]) -> str:
     )
 
 
+def _how_to_run(address: str) -> str:
+    """The command that serves a version; Markdown."""
+    return f"\n\nServe it: `mlflow models serve -m {address} --env-manager local`"
+
+
 def _registered(run: Run, address: str, trial_run: str) -> tuple[str, str]:
     """Name and alias of the registered model that an export belongs to; "" for none."""
     if address.startswith("models:/"):
@@ -208,7 +212,8 @@ def _add_version(
         answer = client.get_model_version_by_alias(name, alias)
         names = ("allocation", "bpw", "score")
         tags |= {key: value for key, value in answer.tags.items() if key in names}
-        description = f"{(answer.description or '').partition(EXPORTED)[0]}{EXPORTED}{description}"
+        selected = (answer.description or "").partition(EXPORTED)[0].partition(WEIGHTLESS)[0]
+        description = f"{selected}{EXPORTED}{description}"
     created = client.create_model_version(
         name,
         source=client.get_logged_model(model_id).artifact_location,
@@ -222,6 +227,9 @@ def _add_version(
         },
         description=description.strip(),
     )
+    served = f"models:/{name}@{alias}" if alias else f"models:/{name}/{created.version}"
+    text = description.strip() + _how_to_run(served)
+    client.update_model_version(name, created.version, description=text)
     if alias:
         client.set_registered_model_alias(name, alias, created.version)
     return str(created.version)

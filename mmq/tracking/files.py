@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -19,6 +20,7 @@ EVALUATION = "evaluation.json"
 ALL_PREDICTIONS = "all_predictions.json"
 SHOWN_PREDICTIONS = 24  # in the UI's table; all_predictions.json has all of them
 THUMBNAIL = 160  # pixels
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def table_tag(*names: str) -> str:
@@ -57,19 +59,51 @@ def write_evaluation(
     (folder / EVALUATION).write_text(sealed.dump_json(content, run_id, indent=1))
 
 
-def write_details(folder: Path, details: TrialDetails) -> None:
+def write_details(
+    folder: Path, details: TrialDetails, unquantized: Mapping[str, str] = NOTHING
+) -> None:
     """Write the layer table, the predictions table and all predictions."""
     write_layers(folder, details.layers)
-    write_predictions(folder, details.predictions)
+    write_predictions(folder, details.predictions, unquantized)
 
 
-def write_predictions(folder: Path, predictions: Sequence[Prediction]) -> None:
-    """Write all predictions, and a table of some of them with their pictures."""
+def write_predictions(
+    folder: Path, predictions: Sequence[Prediction], unquantized: Mapping[str, str] = NOTHING
+) -> None:
+    """Write all predictions, and a table of some of them with their pictures.
+
+    unquantized: the unquantized model's outputs by sample; empty if unknown. The table starts with
+    samples whose output differs from it, the lowest scores first. One half of the rows are the
+    same samples in every trial, which MLflow's side-by-side view compares.
+    """
     everything = [_prediction_facts(p) for p in predictions]
     (folder / ALL_PREDICTIONS).write_text(json.dumps(everything))
-    step = max(1, len(predictions) // SHOWN_PREDICTIONS)
-    shown = predictions[::step][:SHOWN_PREDICTIONS]  # the same samples in every trial
-    write_table(folder / PREDICTIONS, [_prediction_row(folder, k, p) for k, p in enumerate(shown)])
+    shown = _shown(predictions, unquantized)
+    rows = [_prediction_row(folder, k, p, unquantized) for k, p in enumerate(shown)]
+    write_table(folder / PREDICTIONS, rows)
+
+
+def read_outputs(path: Path) -> dict[str, str]:
+    """Outputs by sample from the file with all predictions."""
+    return {str(row["sample_id"]): str(row["text"]) for row in json.loads(path.read_text())}
+
+
+def _shown(predictions: Sequence[Prediction], unquantized: Mapping[str, str]) -> list[Prediction]:
+    """Some at fixed places and the most telling others, changed and wrong ones first."""
+
+    def order(prediction: Prediction) -> tuple[bool, float]:
+        return (not _changed(prediction, unquantized), prediction.score)
+
+    fixed_rows = SHOWN_PREDICTIONS // 2
+    step = max(1, len(predictions) // fixed_rows)
+    fixed = list(predictions[::step][:fixed_rows])
+    ids = {prediction.sample_id for prediction in fixed}
+    others = sorted((p for p in predictions if p.sample_id not in ids), key=order)
+    return sorted(fixed + others[: SHOWN_PREDICTIONS - len(fixed)], key=order)
+
+
+def _changed(prediction: Prediction, unquantized: Mapping[str, str]) -> bool:
+    return unquantized.get(prediction.sample_id, prediction.text) != prediction.text
 
 
 def write_layers(folder: Path, layers: Sequence[LayerReport]) -> None:
@@ -127,12 +161,14 @@ def _image_cell(table: Path, index: int, images: Sequence[ImageRef]) -> dict[str
     return {"type": "image", "filepath": name.as_posix(), "compressed_filepath": name.as_posix()}
 
 
-def _prediction_row(folder: Path, index: int, prediction: Prediction) -> dict[str, Any]:
-    return {
+def _prediction_row(
+    folder: Path, index: int, prediction: Prediction, unquantized: Mapping[str, str]
+) -> dict[str, Any]:
+    return {  # MLflow's side-by-side view groups by the first column of text: a row per sample
+        "sample": f"{prediction.sample_id}: {prediction.prompt}",
         "image": _image_cell(folder / PREDICTIONS, index, prediction.images),
-        "prompt": prediction.prompt,
         "prediction": prediction.text,
         "expected": prediction.expected,
         "score": round(prediction.score, 3),
-        "sample": prediction.sample_id,
+        "unquantized": unquantized.get(prediction.sample_id, ""),
     }

@@ -8,6 +8,8 @@ from mmq.errors import InputError
 from mmq.system.hashing import digest
 from mmq.tracking.connection import connect
 from mmq.tracking.finished_runs import FinishedRun, log_finished
+from mmq.tracking.mlflow_internals import front_tags
+from mmq.tracking.params import width_params
 from mmq.tracking.queries import all_runs, check_quotes, trial_filter
 from mmq.tracking.runs import user
 from mmq.tracking.studies import StudyRun, find_study, open_study
@@ -102,8 +104,9 @@ def _run(run: StudyRun, row: ResultRow, facts: Mapping[str, str]) -> FinishedRun
         "mlflow.user": user(),
         "mlflow.source.name": "mmq",
         **run.trial_tags(question_key(facts), row.allocation),
+        **front_tags("dominated"),
         IMPORTED: "true",
         ROW: row.key,
     }
-    params = {f"bits.{part}": str(bits) for part, bits in row.allocation.bits}
+    params = width_params(dict(row.allocation.bits))
     return FinishedRun(str(row.allocation), params | dict(facts), row.metrics, tags)

@@ -6,8 +6,9 @@ from mlflow.exceptions import MlflowException
 
 from mmq.tracking.connection import server_address, shown_uri, ui_command
 from mmq.tracking.database import store_file
-from mmq.tracking.mlflow_internals import chart_link, run_link
+from mmq.tracking.mlflow_internals import artifact_link, chart_link, run_link
 from mmq.tracking.offline import short_timeouts
+from mmq.tracking.studies import FRONT_PLOT
 
 
 def browse_lines(study: str, store: str, run_id: str) -> list[str]:
@@ -28,5 +29,6 @@ def browse_lines(study: str, store: str, run_id: str) -> list[str]:
     return [
         *([f"Browse it: {command}"] if command else []),
         f"Open:      {chart_link(server, experiment, study)}",
-        f"Front:     {run_link(server, experiment, run_id)}",
+        f"Front:     {artifact_link(server, experiment, run_id, FRONT_PLOT)}",
+        f"Run:       {run_link(server, experiment, run_id)}",
     ]

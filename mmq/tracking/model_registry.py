@@ -23,6 +23,8 @@ from mmq.tracking.studies import StudyRun
 
 log = logging.getLogger(__name__)
 FILE = "allocation.json"
+EXPORTED = "\n\nExported: "  # in the description of a version
+WEIGHTLESS = "\n\nThis version is an allocation"  # in the description of one without weights
 
 
 def register(run: StudyRun, selection: Selection) -> str:
@@ -47,9 +49,12 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
     assert point is not None
     address = f"models:/{name}@{selection.alias}"
     ensure_registered(client, name)
+    description = selection.text
     current = _version(client, name, selection.alias)
     if current is not None and current.run_id == run_id:
-        client.update_model_version(name, current.version, description=selection.text)
+        _, exported, how = (current.description or "").partition(EXPORTED)
+        description += exported + how if exported else _how_to_use(address)
+        client.update_model_version(name, current.version, description=description)
         return address
     bits = json.dumps(BitAllocation.parse(point.allocation).as_dict())
     with tempfile.TemporaryDirectory() as folder:
@@ -61,15 +66,27 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
         source=f"runs:/{run_id}/{FILE}",
         run_id=run_id,
         tags={"allocation": bits, "bpw": f"{point.bpw:.4f}", "score": f"{point.score:.6g}"},
-        description=selection.text,
+        description=description + _how_to_use(address),
     )
     client.set_registered_model_alias(name, selection.alias, version.version)
     return address
 
 
+def _how_to_use(address: str) -> str:
+    """What a version without weights is, and the commands that use it; Markdown."""
+    return (
+        f"{WEIGHTLESS} (bits per part), not weights. Evaluate it again: `mmq trial --run "
+        f"{address}`. Write the model, e.g. for llama.cpp: `mmq export --run {address} --target "
+        f"gguf --out ./model`. The export becomes the next version, which can be served."
+    )
+
+
 def ensure_registered(client: MlflowClient, study: str) -> None:
     """Create the registered model of a study, unless it exists."""
-    description = f"Allocations selected in study {study}."
+    description = (
+        f"Allocations selected in study {study}, one alias per selection, and what was exported "
+        f"of them. A version's description says what it is and how to run it."
+    )
     try:
         client.create_registered_model(study, description=description)
     except MlflowException as error:

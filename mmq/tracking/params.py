@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mmq.eval_spec import EvalSpec
+from mmq.tracking.mlflow_internals import WIDTH, width_text
 
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 
@@ -26,6 +27,12 @@ def _text(value: Any) -> Any:
     if isinstance(value, Mapping):
         return ",".join(f"{name}={each}" for name, each in value.items())
     return value
+
+
+def width_params(widths: Mapping[str, int | str]) -> dict[str, str]:
+    """The bits of each part as params: as numbers, and as levels of parallel coordinates."""
+    bits = {f"bits.{name}": str(width) for name, width in widths.items()}
+    return bits | {f"{WIDTH}.{name}": width_text(str(width)) for name, width in widths.items()}
 
 
 def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from mmq.tracking.offline import (
     unreachable,
     writing_artifacts,
 )
-from mmq.tracking.params import eval_spec_params, versions
+from mmq.tracking.params import eval_spec_params, versions, width_params
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
@@ -140,13 +140,15 @@ class Run:
 
 
 class TrialRun(Run):
-    """The run of one trial."""
+    """The run of one trial. unquantized: the unquantized model's outputs, if they are logged."""
+
+    unquantized: Mapping[str, str] = files.NOTHING
 
     def start(self, spec: TrialSpec, parts: Sequence[str] = ()) -> None:
         """Log what the trial evaluates. parts: names of the parts; the components if empty."""
         allocation = spec.allocation
-        bits = {f"bits.{name}": allocation.within(name) for name in parts or allocation.components}
-        params = bits | eval_spec_params(spec.eval_spec)
+        widths = {name: allocation.within(name) for name in parts or allocation.components}
+        params = width_params(widths) | eval_spec_params(spec.eval_spec)
         self.log(params=params, tags={"mmq.allocation": str(allocation)})
         self.log_eval_spec(spec.eval_spec)
 
@@ -178,7 +180,7 @@ class TrialRun(Run):
         started, record = time.perf_counter(), result.record.in_run(self.run_id)
         with unlogged.staging(self.run_id) as folder:
             files.write_record(folder, record)
-            files.write_details(folder, result.details)
+            files.write_details(folder, result.details, self.unquantized)
         self.log_folder(unlogged.staged(self.run_id))
         more = {"seconds/log": time.perf_counter() - started, **result.details.observations}
         self._log_result(record, more)
@@ -271,6 +273,11 @@ def user() -> str:
         return "unknown"
 
 
+def trial_name(spec: TrialSpec) -> str:
+    """Name of a trial's run: its allocation, quantizer and task."""
+    return f"{spec.allocation}, {spec.eval_spec.quantizer}, {spec.eval_spec.evaluator}"
+
+
 def create_run(
     client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
 ) -> str:
@@ -301,7 +308,7 @@ def single_run(experiment: str, spec: TrialSpec) -> Iterator[TrialRun]:
 
     client, experiment_id = connect(experiment)
     log_unlogged(client)
-    run_id = command_run(client, experiment_id, str(spec.allocation), {"mmq.kind": "single"})
+    run_id = command_run(client, experiment_id, trial_name(spec), {"mmq.kind": "single"})
     run = TrialRun(client, experiment_id, run_id)
     with ending_cleanly(), closing(run):
         run.start(spec)

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mmq.allocation.allocation import BitAllocation
+from mmq.analysis.fronts import Point, baseline, pareto_front, size_metric
 from mmq.artifacts import unlogged
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
@@ -22,7 +23,15 @@ from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.contact import RESUME_HINT, ending_cleanly, explained
 from mmq.tracking.late_logging import log_unlogged
 from mmq.tracking.launched import VARIABLE, adopt
-from mmq.tracking.mlflow_internals import chart_link, chart_view_tag
+from mmq.tracking.mlflow_internals import (
+    FRONT_TAG,
+    ChartView,
+    artifact_link,
+    chart_link,
+    chart_view_tag,
+    front_tags,
+    run_link,
+)
 from mmq.tracking.offline import (
     STORE_ERRORS,
     best_effort,
@@ -32,10 +41,20 @@ from mmq.tracking.offline import (
 )
 from mmq.tracking.params import eval_spec_params
 from mmq.tracking.queries import all_runs, trial_filter
-from mmq.tracking.runs import Run, TrialRun, closing, command_run, create_run, status_of
+from mmq.tracking.runs import (
+    Run,
+    TrialRun,
+    closing,
+    command_run,
+    create_run,
+    status_of,
+    trial_name,
+)
 from mmq.tracking.trials import end_trial_runs, fetch_record
+from mmq.tracking.unquantized import UnquantizedOutputs
 
 log = logging.getLogger(__name__)
+FRONT_PLOT = "front.html"
 
 
 class StudyRun(Run):
@@ -52,7 +71,9 @@ class StudyRun(Run):
         super().__init__(client, experiment_id, run_id)
         self.study = study
         self.parts: Sequence[str] = ()  # their names; empty for the components
+        self.request = ""  # the command line that asks the same
         self.has_others: Callable[[], bool] = lambda: False  # whether other processes search it
+        self._unquantized = UnquantizedOutputs(client, experiment_id, study)
         self._launcher = launcher  # the run of `mlflow run` that resumes an older study
 
     @contextmanager
@@ -61,12 +82,13 @@ class StudyRun(Run):
 
         If the store becomes unavailable after the trial was recorded, the trial is logged later.
         """
-        own = self.trial_tags(spec.eval_spec.key, spec.allocation)
-        run = create_run(self.client, self.experiment_id, str(spec.allocation), own | tags)
+        own = self.trial_tags(spec.eval_spec.key, spec.allocation) | front_tags("dominated")
+        run = create_run(self.client, self.experiment_id, trial_name(spec), own | tags)
         trial = TrialRun(self.client, self.experiment_id, run)
         try:
             with closing(trial):
                 trial.start(spec, self.parts)
+                trial.unquantized = self._unquantized.of(spec)
                 yield trial
         except STORE_ERRORS as error:
             if not (unreachable(error) and unlogged.is_staged(run)):
@@ -103,14 +125,37 @@ class StudyRun(Run):
         """The record that one of this study's runs was logged with; None if it cannot be read."""
         return fetch_record(run_id)
 
-    def save_view(self, components: Sequence[str], score: str) -> None:
-        """Save a chart view of this study in the experiment."""
-        key, value = chart_view_tag(self.study, trial_filter(self.study), components, score)
+    def save_view(self, points: Sequence[Point], score: str, has_drop: bool = False) -> None:
+        """Save a chart view of this study in the experiment. score: name of the metric."""
+        trials = trial_filter(self.study)
+        view = ChartView(self.study, trials, self.parts, score, size_metric(points), has_drop)
+        key, value = chart_view_tag(view)
         self.client.set_experiment_tag(self.experiment_id, key, value)
 
+    def mark_front(self, points: Sequence[Point], drops: bool = True) -> None:
+        """Tag the trials on the front, which the chart view groups and colours.
+
+        drops: also log how much each one's score is below the unquantized model's. Trials that
+        have the right tag and drop already are not written again.
+        """
+        front = {point.allocation for point in pareto_front(points)}
+        scores = {point.allocation: point.score for point in points}
+        reference = baseline(points) if drops else None
+        runs = all_runs(self.client, [self.experiment_id], trial_filter(self.study))
+        for trial in runs:
+            allocation = trial.data.tags["mmq.allocation"]
+            group = "front" if allocation in front else "dominated"
+            tags = front_tags(group) if trial.data.tags.get(FRONT_TAG) != group else {}
+            drop = {}
+            if reference and allocation in scores and "drop" not in trial.data.metrics:
+                drop["drop"] = round(reference.score - scores[allocation], 6)
+            if tags or drop:
+                Run(self.client, self.experiment_id, trial.info.run_id).log(None, drop, tags)
+
     def describe(self, text: str) -> None:
-        """The description that the UI shows first."""
-        text = redact(text)
+        """The description that the UI shows first; it ends with what was asked."""
+        request = f"\n\nAsked: `{self.request}`" if self.request else ""
+        text = redact(text + request)
         super().describe(text)
         if self._launcher is not None:
             link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
@@ -135,6 +180,16 @@ class StudyRun(Run):
     def link(self) -> str:
         """Address of the chart view in the UI."""
         return chart_link(server_address(), self.experiment_id, self.study)
+
+    def plot_link(self) -> str:
+        """Address of the interactive front in the UI."""
+        return artifact_link(server_address(), self.experiment_id, self.run_id, FRONT_PLOT)
+
+    def trial_link(self, point: Point) -> str:
+        """Address of the page of a trial's run; "" if it has none."""
+        if point.run_id is None:
+            return ""
+        return run_link(server_address(), self.experiment_id, point.run_id)
 
     def __enter__(self) -> "StudyRun":
         return self
@@ -174,6 +229,8 @@ def study_run(
     if parent is None:
         run.log(params=shared_params(eval_specs), tags={"mmq.asked": signature(eval_specs, kind)})
         run.log_eval_spec(eval_specs[0])
+        subjects = ", and ".join(dict.fromkeys(each.subject for each in eval_specs))
+        run.describe(f"{kind}: {subjects}. The front follows after the first trials.")
     return run
 
 

@@ -30,6 +30,7 @@ from mmq.prepare import Prepared, prepare
 from mmq.studies.front import conclusion, front_text
 from mmq.studies.joint_tasks import prepare_tasks
 from mmq.studies.names import check_name, safe_name
+from mmq.studies.request_text import command_line
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
 from mmq.studies.workers import commands, for_workers, in_experiment, placement
@@ -161,6 +162,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         else:
             show_prompt(eval_spec)
         run = open_run(study, options.experiment, eval_spec)
+        run.request = command_line("search", options, plugin_options)
         if is_worker():
             end_with_launcher()
         else:
@@ -285,4 +287,5 @@ def _print_results(running: Search) -> None:
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {run.link()}")
-    click.echo(f"Front:     {run.run_link()}")
+    click.echo(f"Front:     {run.plot_link()}")
+    click.echo(f"Run:       {run.run_link()}")

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 from tqdm import tqdm
@@ -66,9 +66,10 @@ class Search:
         if isinstance(prepared, JointPrepared):
             task_samples = self.study.task_samples
             joint = JointSamples(prepared.pictures, task_samples, prepared.combine)
-        return self.study.results(
+        results = self.study.results(
             prepared.clusters, setup.budget, setup.parameters, setup.floor, joint
         )
+        return replace(results, subject=prepared.eval_spec.subject)
 
     def _target(self) -> int:
         """How many allocations to evaluate in all; reports how many are done already."""

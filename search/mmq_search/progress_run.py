@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mmq.analysis.fronts import pareto_front
-from mmq.studies.front import Results, description, log_front
+from mmq.studies.front import Results, log_progress, publish
 from mmq.system.retries import StorageError
 from mmq.tracking import StudyRun, best_effort, short_timeouts
 
@@ -29,13 +29,12 @@ class ProgressRun:
     def update(self) -> None:
         """Show the front after a trial if it changed. An unavailable store is only a warning."""
         results = self._results()
-        count = len(results.points)
         self.size = len(front := [point.allocation for point in pareto_front(results.points)])
         with best_effort("The front in MLflow is not up to date"), short_timeouts():
-            self.run.log(metrics={"trials": count}, step=count)
+            log_progress(self.run, results)
             if front == self._shown or time.monotonic() < self._last + MIN_INTERVAL:
                 return
-            self._show(results, interactive=False)
+            publish(self.run, results, interactive=False)
             self.run.reopen()
             self._shown, self._last = front, time.monotonic()
 
@@ -60,9 +59,4 @@ class ProgressRun:
         results = self._results()
         if results.points and last():
             with best_effort("The front is not logged yet; the same command logs it"):
-                self._show(results, interactive=True)
-
-    def _show(self, results: Results, interactive: bool) -> None:
-        self.run.describe(description(results))
-        self.run.save_view(self.run.parts, results.score_name)
-        log_front(self.run, results, interactive)
+                publish(self.run, results)

@@ -110,8 +110,8 @@ def test_the_link_opens_score_against_bpw_with_the_trials(searched, browser):
     assert link.startswith(address)
     browser.get(link)
     sees(
-        browser, "vqa/accuracy against size", "bpw vs. score", "Parallel Coordinates",
-        "vit=16 qformer=16 llm=16", "5 matching runs",
+        browser, "vqa/accuracy against size", "stored_bpw vs. drop", "Group by: mmq.front",
+        "vit=16 qformer=16 llm=16",
     )  # fmt: skip
 
 

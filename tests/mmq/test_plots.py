@@ -3,8 +3,9 @@
 import pytest
 
 from mmq.analysis.budgets import Budget
+from mmq.analysis.front_page import front_page, front_plot
 from mmq.analysis.fronts import Point, on_axis
-from mmq.analysis.plots import Highlights, front_figure, front_plot
+from mmq.analysis.plots import Highlights, front_figure, plateau, uniform_rules
 from mmq.analysis.selection import select
 from mmq.studies.front import Results, description, log_front, title
 
@@ -33,8 +34,8 @@ class Run:
     def log_folder(self, folder):
         self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def log(self, metrics):
-        self.metrics = metrics
+    def log(self, metrics, step):
+        self.metrics, self.step = metrics, step
 
 
 def drawn(most=None, least=None, **budget):
@@ -43,17 +44,17 @@ def drawn(most=None, least=None, **budget):
 
 
 def labels(figure):
-    return figure.axes[0].get_legend_handles_labels()[1]
+    return figure.axes[-1].get_legend_handles_labels()[1]
 
 
 def test_the_bounds_and_the_answers_asked_are_drawn():
     highlights = drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0)
     figure = front_figure(POINTS, "score", "title", highlights)
-    (axes,) = figure.axes
+    _, axes = figure.axes
     assert "at most 6 bpw" in labels(figure)
     assert "at least 70" in labels(figure)
     assert sum(line.get_xdata()[0] == 6.0 for line in axes.lines) == 1  # upright
-    assert len(axes.patches) == 2  # beyond each bound
+    assert len(axes.patches) == 3  # beyond each bound, and what is enlarged
     named = [label for label in labels(figure) if "vit=4 llm=4" in label]
     assert named == [
         "best under 6 bpw with a score of 70,\nsmallest with a score of 70 under 6 bpw:\n"
@@ -122,7 +123,41 @@ def test_what_nothing_answers_is_titled_so():
 
 def test_the_nominal_axis_is_named():
     figure = front_figure(on_axis(POINTS, "nominal"), "score", "title")
-    assert figure.axes[0].get_xlabel().startswith("nominal bits per weight")
+    assert figure.axes[-1].get_xlabel().startswith("nominal bits per weight")
     assert (
         Budget(max_gib=5.0).largest(Point("", 4, 0, nominal=True), GIB) is None
     )  # stored bits are not on that axis
+
+
+def test_a_plateau_that_all_scores_hide_has_a_panel_of_its_own():
+    assert plateau(POINTS) == (78, 80)
+    upper, lower = front_figure(POINTS, "score", "title").axes
+    assert upper.get_ylim()[0] > 77
+    assert lower.get_ylim()[0] < 60
+    assert upper.get_ylabel() == lower.get_ylabel() == "score"
+
+
+def test_scores_that_fill_the_axis_have_one_panel():
+    steep = [Point(f"vit={b} llm={b}", b, 10.0 * b) for b in (2, 3, 4, 5)]
+    assert plateau(steep) is None
+    assert len(front_figure(steep, "score", "title").axes) == 1
+
+
+def test_rules_of_thumb_are_drawn_under_their_names():
+    rules = {**uniform_rules(POINTS), "vision 16, language 4": POINTS[2]}
+    assert list(rules) == ["uniform 8", "uniform 4", "uniform 3", "vision 16, language 4"]
+    figure = front_figure(POINTS, "score", "title", Highlights(rules=rules))
+    assert [label for label in labels(figure) if label.startswith("rule")] == [
+        "rule of thumb: uniform", "rule of thumb: vision 16, language 4",
+    ]  # fmt: skip
+
+
+def test_the_page_of_the_front_has_sizes_an_interval_and_a_link_per_trial():
+    page = front_page(
+        POINTS, "score", "a < b", parameters=GIB // 128, link=lambda p: f"/runs/{p.allocation}"
+    )
+    assert "<title>a &lt; b</title>" in page
+    row = next(line for line in page.splitlines() if line.startswith("<tr") and "llm=4<" in line)
+    for text in ('href="/runs/vit=4 llm=4"', "73 to 83", "5.100", "4.200", "40.8"):
+        assert text in row
+    assert row.startswith('<tr class="front">')

@@ -13,10 +13,12 @@ from mlflow import MlflowClient
 from mmq.tracking import mlflow_internals
 from mmq.tracking.mlflow_internals import (
     STORE_LOGGER,
+    ChartView,
     StorePaths,
     artifact_uri,
     chart_link,
     chart_view_tag,
+    front_tags,
     has_experiments,
     store_engine,
 )
@@ -80,11 +82,12 @@ def test_the_logger_of_database_errors_is_the_one_that_mlflow_uses():
 
 
 def test_the_chart_view_is_linked_by_its_tag_and_shows_the_studys_trials():
-    key, value = chart_view_tag("s", trial_filter("s"), ["vit", "llm"], "vqa/accuracy")
-    view = key.removeprefix("mlflow.sharedViewState.")
+    view = ChartView("s", trial_filter("s"), ["vit", "llm"], "vqa/accuracy", has_drop=True)
+    key, value = chart_view_tag(view)
+    shared = key.removeprefix("mlflow.sharedViewState.")
     assert chart_link("http://host", "7", "s") == (
         "http://host/#/experiments/7/runs?workflowType=machine_learning"
-        f"&compareRunsMode=CHART&viewStateShareKey={view}"
+        f"&compareRunsMode=CHART&viewStateShareKey={shared}"
     )
     kind, _, text = json.loads(value)["state"].partition(";")
     state = json.loads(zlib.decompress(base64.b64decode(text)))
@@ -94,6 +97,20 @@ def test_the_chart_view_is_linked_by_its_tag_and_shows_the_studys_trials():
         "SCATTER", "PARALLEL", "SCATTER",
     ]  # fmt: skip
     assert "params.`bits.vit`" in state["selectedColumns"]
+    drop, parallel, _ = state["compareRunCharts"]
+    assert (drop["xaxis"]["key"], drop["yaxis"]["key"]) == ("stored_bpw", "drop")
+    assert parallel["selectedParams"] == ["width.vit", "width.llm"]
+
+
+def test_the_view_opens_every_group_that_a_trial_can_be_in():
+    _, value = chart_view_tag(ChartView("s", trial_filter("s"), ["vit"], "score"))
+    text = json.loads(value)["state"].partition(";")[2]
+    state = json.loads(zlib.decompress(base64.b64decode(text)))
+    (key,) = state["groupBy"]["groupByKeys"]
+    groups = [front_tags(name)[key["groupByData"]] for name in ("front", "dominated")]
+    assert sorted(groups, reverse=True) == groups  # the order of the runs: the front first
+    opened = {f"{key['mode']}.{key['groupByData']}.{group}": True for group in groups}
+    assert state["groupsExpanded"] == opened
 
 
 @pytest.mark.parametrize("location", ["/a/b", "file:///a/b", "mlflow-artifacts:/7", "s3://bucket"])

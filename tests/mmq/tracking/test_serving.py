@@ -40,7 +40,10 @@ def test_the_answers_version_is_the_exported_model_and_still_names_the_trial(ans
     assert "Exported: embedded-llava at" in version.description
     first = answer.client.get_model_version("mine", "1")
     assert first.source.endswith("allocation.json")
-    assert version.description.startswith(first.description)
+    selected, _, _ = first.description.partition("\n\nThis version is an allocation")
+    assert version.description.startswith(selected)
+    assert "not weights" not in version.description
+    assert f"mlflow models serve -m models:/{version.name}" in version.description
 
 
 def test_the_export_logged_what_answers_cost(answer):

@@ -1,0 +1,203 @@
+"""The interactive front: a plot with a table of all trials and links, in one HTML file."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
+from mmq.analysis.plots import FORBIDDEN, Highlights, errors, plateau
+from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
+
+SYMBOLS = ("star", "diamond")  # of the first selection and of the second
+RULE_SYMBOLS = ("triangle-up-open", "square-open", "triangle-down-open", "cross-open", "x-open")
+HEIGHT = 560  # pixels
+BITS_PER_MIB = 8 * 2**20
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 14px sans-serif; margin: 1em; color: {ink}; }}
+td, th {{ padding: 2px 12px 2px 0; text-align: right; }}
+td:first-child, th:first-child {{ text-align: left; }}
+tr.front {{ font-weight: bold; color: {front}; }}
+</style></head><body>{plot}
+<p>Bold: on the front. The size of unquantized weights is that of 16 bits each.</p>
+<table><tr>{heads}</tr>
+{rows}
+</table></body></html>
+"""
+Link = Callable[[Point], str]
+
+
+def front_page(
+    points: Sequence[Point],
+    score_name: str,
+    title: str,
+    highlights: Highlights | None = None,
+    parameters: int = 0,
+    link: Link = lambda _: "",
+) -> str:
+    """An HTML page that works offline: the plot, and a row per trial, the front first.
+
+    parameters: of the model, for sizes in MiB; 0 if unknown. link: the address of a trial's run.
+    """
+    plot = front_plot(points, score_name, title.replace("\n", "<br>"), highlights, parameters)
+    front = pareto_front(points)
+    others = sorted((p for p in points if p not in front), key=lambda p: (-p.score, p.size))
+    costs = points[0].cost if points else None
+    heads = ["allocation", score_name, "95% interval", "stored bits", "nominal bits", "MiB"]
+    heads += [] if costs is None else [costs.label]
+    rows = [_row(p, p in front, parameters, link(p)) for p in (*front, *others)]
+    return PAGE.format(
+        title=escape(title.partition("\n")[0]),
+        ink=INK,
+        front=FRONT,
+        plot=plot.to_html(full_html=False, include_plotlyjs=True),
+        heads="".join(f"<th>{escape(head)}</th>" for head in heads),
+        rows="\n".join(rows),
+    )
+
+
+def _row(point: Point, on_front: bool, parameters: int, address: str) -> str:
+    """One trial's row of the table."""
+    name = escape(point.allocation)
+    if address:
+        name = f'<a href="{escape(address)}" target="_blank">{name}</a>'
+    cells = [name, f"{point.score:.4g}", _interval(point), _bits(point.stored_bpw)]
+    cells += [_bits(point.bpw), _mib(point, parameters)]
+    cells += [] if point.cost is None else [f"{point.cost.value:.4g}"]
+    mark = ' class="front"' if on_front else ""
+    return f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _bits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _interval(point: Point) -> str:
+    if point.low is None or point.high is None:
+        return ""
+    return f"{point.low:.4g} to {point.high:.4g}"
+
+
+def _mib(point: Point, parameters: int) -> str:
+    """The weights' size: as a target writes them, or with stored bits."""
+    if point.cost is not None:
+        return f"{point.cost.gib * 1024:.4g}"
+    bits = point.bpw if point.stored_bpw is None else point.stored_bpw
+    return f"{parameters * bits / BITS_PER_MIB:.4g}" if parameters else ""
+
+
+def _hover(point: Point, parameters: int) -> str:
+    """The text of a hovered point: allocation, score with its interval, all sizes."""
+    interval = f" ({_interval(point)})" if _interval(point) else ""
+    mib = f", {_mib(point, parameters)} MiB" if _mib(point, parameters) else ""
+    return f"{point.allocation}<br>score {point.score:.4g}{interval}<br>{point.size_text}{mib}"
+
+
+def front_plot(
+    points: Sequence[Point],
+    score_name: str,
+    title: str,
+    highlights: Highlights | None = None,
+    parameters: int = 0,
+) -> Any:
+    """A plotly figure: all trials, the front, bounds, selections, and a button for the plateau."""
+    import plotly.graph_objects as go
+
+    highlights = highlights or Highlights()
+    front = pareto_front(points)
+    lower, upper = errors(front)
+    plot = go.Figure()
+    plot.add_scatter(
+        x=[p.size for p in points],
+        y=[p.score for p in points],
+        mode="markers",
+        name=f"trials ({len(points)})",
+        marker={"color": MUTED, "size": 8, "symbol": "circle-open"},
+        text=[_hover(p, parameters) for p in points],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    plot.add_scatter(
+        x=[p.size for p in front],
+        y=[p.score for p in front],
+        error_y={"array": upper, "arrayminus": lower, "thickness": 1, "width": 3},
+        mode="lines+markers",
+        name=f"front ({len(front)}), 95% interval",
+        line={"color": FRONT, "width": 2},
+        text=[_hover(p, parameters) for p in front],
+        hovertemplate="%{text}<extra>front</extra>",
+    )
+    _add_marks(plot, highlights)
+    if (reference := baseline(points)) is not None:
+        plot.add_hline(
+            reference.score,
+            line={"color": INK, "dash": "dash", "width": 1},
+            annotation_text=f"unquantized: {reference.score:.4g}",
+            annotation_position="bottom right",
+        )
+    _add_bounds(plot, points, highlights)
+    plot.update_layout(
+        title={"text": title, "font": {"size": 14}},
+        xaxis_title=axis_label(points),
+        yaxis_title=score_name,
+        template="plotly_white",
+        height=HEIGHT,
+        legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
+        updatemenus=_zoom(points),
+    )
+    return plot
+
+
+def _add_marks(plot: Any, highlights: Highlights) -> None:
+    """Add the rules of thumb and the selections."""
+    for (name, rule), symbol in zip(highlights.rule_groups.items(), RULE_SYMBOLS, strict=False):
+        plot.add_scatter(
+            x=[p.size for p in rule], y=[p.score for p in rule], mode="markers",
+            name=f"rule of thumb: {name}", hoverinfo="skip",
+            marker={"color": INK, "size": 10, "symbol": symbol},
+        )  # fmt: skip
+    for (_, point), symbol in zip(highlights.marked, SYMBOLS, strict=False):
+        plot.add_scatter(
+            x=[point.size],
+            y=[point.score],
+            mode="markers",
+            name=highlights.label(point).replace("\n", " "),
+            marker={"color": CHOSEN, "size": 16, "symbol": symbol},
+            hoverinfo="skip",
+        )
+
+
+def _zoom(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Buttons that show all scores, or the plateau alone."""
+    if (near := plateau(points)) is None:
+        return []
+    pad = 0.15 * (near[1] - near[0]) or 0.01 * near[1]
+    ranges = {"all scores": {"yaxis.autorange": True}, "plateau": {
+        "yaxis.autorange": False, "yaxis.range": [near[0] - pad, near[1] + pad],
+    }}  # fmt: skip
+    buttons = [{"label": k, "method": "relayout", "args": [v]} for k, v in ranges.items()]
+    return [{"type": "buttons", "direction": "right", "x": 0, "xanchor": "left", "y": 1.02,
+             "yanchor": "bottom", "buttons": buttons}]  # fmt: skip
+
+
+def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> None:
+    """Draw a line at each bound and shade the area beyond it."""
+    line = {"color": CHOSEN, "dash": "dot", "width": 1.5}
+    shade = {"fillcolor": CHOSEN, "opacity": FORBIDDEN, "line_width": 0, "layer": "below"}
+    if highlights.most is not None:
+        end = max([p.size for p in points] + [highlights.most]) * 1.05
+        plot.add_vline(
+            highlights.most,
+            line=line,
+            annotation_text=f"at most {highlights.most:.4g} {highlights.unit}",
+        )
+        plot.add_vrect(highlights.most, end, **shade)
+    if highlights.least is not None:
+        lows = [p.score if p.low is None else min(p.low, p.score) for p in points]
+        least = min([*lows, highlights.least])
+        end = least - 0.05 * (max(p.score for p in points) - least)
+        plot.add_hline(
+            highlights.least,
+            line=line,
+            annotation_text=f"at least {highlights.least:.4g}",
+            annotation_position="top left",
+        )
+        plot.add_hrect(end, highlights.least, **shade)
