@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,26 @@ class TaskImage(ImageRef):
         """(width, height) in pixels."""
         return _facts(self).size
 
-    def cells(self) -> list[bytes]:
-        """The files in the row's cells that hold one picture each."""
-        from datasets import Image as Picture
 
-        data = open_task(self.root, self.task, self.split).task.dataset[self.split]
-        names = [n for n, kind in data.features.items() if isinstance(kind, Picture)]
-        if not names:
-            return []
-        row = data.select([self.row]).select_columns(names)
-        for name in names:
-            row = row.cast_column(name, Picture(decode=False))
-        return [cell["bytes"] for cell in row[0].values() if cell and cell.get("bytes")]
+@lru_cache(maxsize=8)
+def _undecoded(root: Path, task: str, split: str) -> Any:
+    """The cells of a split that hold one picture each, as files."""
+    from datasets import Image as Picture
+
+    data = open_task(root, task, split).task.dataset[split]
+    names = [name for name, kind in data.features.items() if isinstance(kind, Picture)]
+    data = data.select_columns(names)
+    for name in names:
+        data = data.cast_column(name, Picture(decode=False))
+    return data
 
 
 @cache
 def _facts(image: TaskImage) -> ImageFacts:
     shown = image.open()
-    for content in image.cells():  # the same digest as in other data sets, to find shared pictures
+    cells = _undecoded(image.root, image.task, image.split)[image.row].values()
+    for content in (cell["bytes"] for cell in cells if cell and cell.get("bytes")):
+        # the same digest as in other data sets, so that shared pictures are found
         if decode_image(image.name, content).tobytes() == shown.tobytes():
             return image_facts(image.name, content)
     pixels = f"{shown.size} ".encode() + shown.tobytes()
