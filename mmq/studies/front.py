@@ -85,8 +85,12 @@ def title(results: Results, selections: Sequence[Selection]) -> str:
     return "\n".join([*lines, results.subject or results.name])
 
 
-def description(results: Results, selections: Sequence[Selection] | None = None) -> str:
-    """The conclusion, then the front; Markdown."""
+def description(
+    results: Results,
+    selections: Sequence[Selection] | None = None,
+    link: Callable[[Point], str] = lambda _: "",
+) -> str:
+    """The conclusion, then the front; Markdown. link: the address of a trial's run."""
     lines = [conclusion(results, selections)]
     front = pareto_front(results.points)
     lines.append(f"\n{len(results.points)} allocations evaluated, {len(front)} on the front:\n")
@@ -98,13 +102,16 @@ def description(results: Results, selections: Sequence[Selection] | None = None)
         f"|{last}"
     )
     lines.append(f"|---|{'---|' * len(costs)}---|---|---|---|{'---|' * len(more)}")
-    lines += [
-        f"| {p.allocation} |{''.join(f' {value(p)} |' for value in costs.values())} "
-        f"{_number(p.stored_bpw)} | {p.bpw:.3f} | {p.score:.4g} "
-        f"| {_interval(p)} |{''.join(f' {value(p)} |' for value in more.values())}"
-        for p in front
-    ]
+    for p in front:
+        cells = [_linked(p.allocation, link(p)), *(value(p) for value in costs.values())]
+        cells += [_number(p.stored_bpw), f"{p.bpw:.3f}", f"{p.score:.4g}", _interval(p)]
+        cells += [value(p) for value in more.values()]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _linked(text: str, address: str) -> str:
+    return f"[{text}]({address})" if address else text
 
 
 def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
@@ -187,7 +194,7 @@ def front_text(points: Sequence[Point], score_name: str) -> str:
 
 def publish(run: "StudyRun", results: Results, interactive: bool = True) -> None:
     """Show a study in MLflow: description, chart view, tags of the front's trials, and files."""
-    run.describe(description(results))
+    run.describe(description(results, link=run.trial_link))
     run.mark_front(results.points)
     run.save_view(results.points, results.score_name, baseline(results.points) is not None)
     log_front(run, results, interactive)

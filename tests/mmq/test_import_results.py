@@ -165,7 +165,8 @@ def test_an_import_is_a_study_like_any_other_and_a_second_one_adds_nothing(store
     assert len(trials) == 4
     trial = next(t for t in trials if t.info.run_name == "vit=4 llm=16")
     assert trial.data.params == {
-        "bits.vit": "4", "bits.llm": "16", "quantizer.name": "gptq", "score.name": "cider"
+        "bits.vit": "4", "bits.llm": "16", "width.vit": "04 bits", "width.llm": "16 bits",
+        "quantizer.name": "gptq", "score.name": "cider",
     }  # fmt: skip
     assert trial.data.metrics == {"score": 1.2, "cider": 1.2, "meteor": 0.28, "bpw": 9}
     assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
