@@ -82,7 +82,7 @@ def check(words):
             re.search(rf"^{re.escape(name)}:", MAKEFILE, re.MULTILINE) for name in arguments
         )
     elif program == "pip":
-        extras = re.findall(r"mmq\[([\w,-]+)\]", " ".join(arguments))
+        extras = re.findall(r"(?:mmq|\.whl|\.)\[([\w,-]+)\]", " ".join(arguments))
         known = PROJECT["project"]["optional-dependencies"]
         assert {name for each in extras for name in each.split(",")} <= set(known)
     elif program == "mlflow":

@@ -84,7 +84,7 @@ def test_every_shown_command_is_parsed_by_the_program_it_calls(page, monkeypatch
         "mmq trial --bits vit=4 llm=3",
         "mlflow run . -e search --env-manager local -P bist=3",
         "make tests",
-        "pip install 'mmq[guf]'",
+        "pip install '.[guf]'",
         "python benchmarks/no_such.py",
     ],
 )
