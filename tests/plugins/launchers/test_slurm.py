@@ -103,6 +103,7 @@ def cluster():
         yield running
 
 
+@pytest.mark.cluster
 class TestSlurm(LauncherContract):
     """On a real SLURM."""
 
