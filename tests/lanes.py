@@ -124,10 +124,7 @@ TRANSFORMERS = (
     "plugins/test_vqa.py",
 )
 # start a Ray or SLURM cluster: only `make test-cluster` runs them
-CLUSTER = (
-    "cluster",
-    "plugins/launchers/test_ray.py",
-)
+CLUSTER = ("cluster",)
 MARKERS = {"slow": SLOW, "transformers": TRANSFORMERS, "cluster": CLUSTER}
 
 

@@ -18,7 +18,7 @@ RECORD = "record.json"
 EVALUATION = "evaluation.json"
 ALL_PREDICTIONS = "all_predictions.json"
 # in the UI's table; all_predictions.json has all of them. Each picture is a request to the server
-SHOWN_PREDICTIONS = 12
+SHOWN_PREDICTIONS = 8
 THUMBNAIL = 160  # pixels
 
 

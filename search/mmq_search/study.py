@@ -108,12 +108,7 @@ class SearchStudy(StudyReader):
 
     def exclusively(self, work: Callable[[], T]) -> T:
         """Do what no other process may do in this study at once; see `Storage.exclusively`."""
-
-        def once() -> T:
-            with self.storage.optuna.reading_once():
-                return work()
-
-        return self.storage.exclusively(self.name, once)
+        return self.storage.exclusively(self.name, work)
 
     def release(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
         """Complete a trial from its record, or fail and re-queue it; the lock is support."""
