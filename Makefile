@@ -2,6 +2,7 @@
 # make test       run all checks and tests with transformers 5, the main lane
 # make test-fast  run the quick tests only (under two minutes), without the checks
 # make test-4     create .venv-4 and run the tests that depend on transformers with version 4.55
+# make test-cluster  run workers on a Ray and on a SLURM cluster that the tests start (four minutes)
 # make test-vllm  create .venv-vllm and run the exports for vLLM in it (3.5 GB, ten minutes)
 # make test-lmms create .venv-lmms and run the tests of lmms-eval's tasks in it
 # make lint       run ruff and mypy
@@ -15,7 +16,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-fast test-4 test-lmms test-vllm identity docs site package ui clean lint
+.PHONY: search test test-fast test-4 test-cluster test-lmms test-vllm identity docs site package ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -39,15 +40,15 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test: lint .venv/compared
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not cluster"
 
 # for the edit loop: no loaded model, no process, no server
 test-fast: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not browser" tests/mmq tests/plugins tests/search
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not browser and not cluster" tests/mmq tests/plugins tests/search
 
 # the second lane: tests that depend on transformers, with 4.55
 test-4: .venv-4/installed
-	.venv-4/bin/python -m pytest --numprocesses 2 -m "transformers"
+	.venv-4/bin/python -m pytest --numprocesses 2 -m "transformers and not cluster"
 
 .venv-4/installed: pyproject.toml constraints-transformers-4.txt
 	$(PYTHON) -m venv .venv-4
@@ -63,6 +64,11 @@ test-lmms: .venv-lmms/installed
 	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lmms.txt --editable '.[dev,lmms]'
 	.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints-lmms.txt lmms-eval
 	touch $@
+
+# launchers end to end; not part of `make test`. What is not installed is skipped: apt-get install
+# slurm-wlm munge postgresql mariadb-server
+test-cluster: .venv/installed
+	$(BIN)/python -m pytest -m "cluster"
 
 # exports answered by vLLM's CPU build, whose packages clash with ours; not part of `make test`.
 # It needs torch 2.13.0+cpu: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-vllm

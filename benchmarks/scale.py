@@ -2,11 +2,11 @@
 
     python benchmarks/scale.py [--workers 8] [--trials 40] [--sleep 5] [--rate-seconds 8]
 
-A real PostgreSQL holds the study, a real MLflow server its runs. Forked workers take trials that
-sleep instead of evaluating a model, so the time above the sleep is dispatch: asking (or claiming),
-logging and telling. Once as a search (Optuna), once as a planned study (work list). Then the
-workers do not sleep at all, and what one PostgreSQL and one MLflow server take per second is
-counted. Finally, the rates are extrapolated to more workers than this machine has.
+A real PostgreSQL holds the study and the tables of a real MLflow server. Forked workers take
+trials that sleep instead of evaluating a model, so the time above the sleep is dispatch: asking
+(or claiming), logging and telling. Once as a search (Optuna), once as a planned study (work
+list). Then the workers do not sleep at all, and what one PostgreSQL and one MLflow server take per
+second is counted. Finally, the rates are extrapolated to more workers than this machine has.
 """
 
 import argparse
@@ -16,14 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import psutil
+import psycopg
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
-from mmq_search.study import SearchStudy
+from mmq_search.study import PendingTrial, SearchStudy
 from PIL import Image
 
 from mmq.allocation.allocation import BitAllocation
@@ -31,7 +32,7 @@ from mmq.analysis.tables import aligned
 from mmq.contracts import FileImage, Prediction
 from mmq.models.size import Size
 from mmq.record import TrialDetails, TrialResult, TrialSpec
-from mmq.studies.work_list import WorkList
+from mmq.studies.work_list import Claim, WorkList
 from mmq.system.database import Database
 from mmq.tracking import StudyRun, study_run
 
@@ -47,63 +48,95 @@ STEPS = ("ask", "log", "tell")
 MINUTES = (1, 10)  # per trial, for the extrapolation
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where workers run, how many, on how many units.
+
+    server: the process of MLflow. database: the folder of PostgreSQL.
+    """
+
+    folder: Path
+    workers: int
+    units: int
+    server: int
+    database: Path
+
+    def cpu(self) -> dict[str, float]:
+        """Processor seconds of the services so far."""
+        own = psutil.Process(self.server)
+        mlflow = sum(_cpu(each) for each in [own, *own.children(recursive=True)])
+        pid = int((self.database / "data" / "postmaster.pid").read_text().split()[0])
+        # a connection that has ended counts for the postmaster, which waited for it
+        own = psutil.Process(pid)
+        return {"mlflow": mlflow, "postgres": sum(map(_cpu, [own, *own.children()]))}
+
+
+def _cpu(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
 class Worker:
     """A process of a search, or of a planned study if it has units."""
 
-    def __init__(self, folder: Path, name: str, units: list[str] | None = None) -> None:
-        os.environ["MMQ_HOME"] = str(folder / "home")
-        self.units, self.seconds = units, dict.fromkeys(STEPS, 0.0)
+    def __init__(
+        self, folder: Path, name: str, units: list[str] | None, run: StudyRun | None
+    ) -> None:
+        self.units, self.run, self.seconds = units, run, dict.fromkeys(STEPS, 0.0)
         if units is None:
-            identity = SPEC.identity()
             setup = SamplerSetup(SPACE)
-            self.study = SearchStudy(name, identity, SPACE, folder / "home", os.getpid(), setup)
-        self.work = WorkList(Database(folder / "home"), name)
-        self.run: StudyRun | None = None
-
-    def log_to(self, run: StudyRun) -> "Worker":
-        self.run = run
-        return self
-
-    def _timed(self, step: str, call: Callable[[], object]) -> object:
-        began = time.perf_counter()
-        result = call()
-        self.seconds[step] += time.perf_counter() - began
-        return result
-
-    def trials(self, count: int) -> Iterator[tuple[BitAllocation, Callable[[], None]]]:
-        """Allocations, each with the call that reports it."""
-        if self.units is None:
-            while (pending := self._timed("ask", lambda: self.study.ask(count))) is not None:
-                record = made_up(pending.allocation).record
-                self.study.records.put(record.in_run("run"))
-                yield pending.allocation, lambda pending=pending: self.study.tell(pending)
-            return
-        claims = self.work.claims(self.units)
-        while (claim := self._timed("ask", lambda: next(claims, None))) is not None:
-            yield (
-                BitAllocation.parse(claim.unit),
-                lambda claim=claim: self.work.complete(claim),
+            self.study = SearchStudy(
+                name, SPEC.identity(), SPACE, folder / "home", os.getpid(), setup
             )
+        self.work = WorkList(Database(folder / "home"), name)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[step] += time.perf_counter() - began
 
     def loop(self, count: int, sleep: float, until: float = float("inf")) -> int:
+        """Trials until there are so many, of all workers; returns how many were this worker's."""
         done = 0
-        for allocation, tell in self.trials(count):
-            if self.run is not None:
-                self._logged(allocation, sleep)
-            else:
-                time.sleep(sleep)
-            self._timed("tell", tell)
-            done += 1
-            if time.monotonic() > until:
+        self.claims = None if self.units is None else self.work.claims(self.units)
+        while time.monotonic() < until:
+            before = dict(self.seconds)
+            with self.timed("ask"):
+                work = self.study.ask(count) if self.claims is None else next(self.claims, None)
+            if work is None:
+                self.seconds = before  # it waited for the others at the end
                 break
+            self.trial(work, sleep)
+            done += 1
         return done
 
-    def _logged(self, allocation: BitAllocation, sleep: float) -> None:
-        began = time.perf_counter()
+    def trial(self, work: PendingTrial | Claim, sleep: float) -> None:
+        """One trial as the commands run it, but that it sleeps."""
+        if isinstance(work, Claim):
+            self.evaluate(BitAllocation.parse(work.unit), sleep)
+            with self.timed("tell"):
+                self.work.complete(work)
+            return
+        with self.study.working(work):
+            result = self.evaluate(work.allocation, sleep)
+        with self.timed("tell"):
+            self.study.records.put(result.record.in_run("run"))
+            self.study.tell(work)
+
+    def evaluate(self, allocation: BitAllocation, sleep: float) -> TrialResult:
+        result, began = made_up(allocation), time.perf_counter()
+        if self.run is None:
+            time.sleep(sleep)
+            return result
         with self.run.trial_run(TrialSpec(SPEC, allocation)) as trial:
             time.sleep(sleep)
-            trial.finish(made_up(allocation))
+            trial.finish(result)
         self.seconds["log"] += time.perf_counter() - began - sleep
+        return result
 
 
 def made_up(allocation: BitAllocation) -> TrialResult:
@@ -122,83 +155,101 @@ def made_up(allocation: BitAllocation) -> TrialResult:
     return TrialResult(record, TrialDetails((), predictions))
 
 
-def together(count: int, work: Callable[[int], object]) -> list[object]:
-    """What as many forked processes return, all of them started at once."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one worker did: monotonic times, and seconds, of all its trials."""
+
+    began: float
+    ended: float
+    done: int
+    seconds: dict[str, float]
+    cpu: float
+    connections: int  # of all workers to the database of the study, at the end
+
+
+def together(
+    place: Place, name: str, planned: bool, logged: bool, loop: Callable[[Worker], int]
+) -> list[Share]:
+    """The shares of forked workers, whose loops start at the same moment."""
+    units = [str(each) for each, _ in zip(SPACE, range(place.units), strict=False)]
+    if planned:
+        WorkList(Database(place.folder / "home"), name).offer(units)
+    with study_run("scale", name, [SPEC], None) as run:
+        parent = run.address
     context = multiprocessing.get_context("fork")
-    barrier, queue = context.Barrier(count), context.Queue()
+    barrier, queue = context.Barrier(place.workers), context.Queue()
 
-    def run(number: int) -> None:
-        queue.put(work(number, barrier))  # type: ignore[call-arg]
+    def work() -> None:
+        own = study_run("scale", name, [SPEC], parent) if logged else None
+        worker = Worker(place.folder, name, units if planned else None, own)
+        barrier.wait()
+        began, cpu = time.monotonic(), time.process_time()
+        with worker.work.present():
+            done = loop(worker)
+            ended = time.monotonic()
+            cpu = time.process_time() - cpu
+            queue.put(Share(began, ended, done, worker.seconds, cpu, connections()))
+            barrier.wait()  # all of them are still connected
 
-    children = [context.Process(target=run, args=(k,)) for k in range(count)]
+    children = [context.Process(target=work) for _ in range(place.workers)]
     for child in children:
         child.start()
-    results = [queue.get(timeout=550) for _ in children]
+    shares = [queue.get(timeout=550) for _ in children]
     for child in children:
         child.join()
-    return results
+    return shares
 
 
-def sleeping(folder: Path, name: str, arguments: argparse.Namespace, planned: bool) -> list[str]:
-    """One row: trials that sleep, on all workers."""
-    units = None
-    if planned:
-        units = [str(each) for each, _ in zip(SPACE, range(arguments.trials), strict=False)]
-        WorkList(Database(folder / "home"), name).offer(units)
-
-    def work(number: int, barrier: object) -> tuple[float, float, dict[str, float], int]:
-        worker = Worker(folder, name, units)
-        worker.log_to(study_run("scale", name, [SPEC], parents[0]))
-        barrier.wait()
-        began = time.monotonic()
-        with worker.work.present():
-            done = worker.loop(arguments.trials, arguments.sleep)
-        return began, time.monotonic(), worker.seconds, done
-
-    with study_run("scale", name, [SPEC], None) as run:
-        parents = [run.address]
-    rows = together(arguments.workers, work)
-    wall = max(end for _, end, _, _ in rows) - min(begin for begin, *_ in rows)
-    done = sum(count for *_, count in rows)
-    per_trial = {step: sum(s[step] for _, _, s, _ in rows) / done for step in STEPS}
-    # asking includes waiting for the others at the end, when nothing is left
-    linear = done * arguments.sleep / arguments.workers
-    cells = [name, str(done), f"{wall:.1f}", f"{linear:.1f}", f"{linear / wall:.2f}"]
-    return [*cells, *(f"{per_trial[step]:.3f}" for step in STEPS)]
+def connections() -> int:
+    """How many connections others have to the database of the study."""
+    with closing(psycopg.connect(os.environ["MMQ_STORAGE"], autocommit=True)) as connection:
+        query = "select count(*) from pg_stat_activity where datname = 'postgres'"
+        row = connection.execute(query + " and pid <> pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
-def rates(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def sleeping(place: Place, name: str, planned: bool, sleep: float) -> list[str]:
+    """One row: trials that sleep, on all workers, from the start of the first to the last end."""
+    before = place.cpu()
+    shares = together(place, name, planned, True, lambda worker: worker.loop(place.units, sleep))
+    used = {k: v - before[k] for k, v in place.cpu().items()}
+    done = sum(share.done for share in shares)
+    wall = max(share.ended for share in shares) - min(share.began for share in shares)
+    linear = done * sleep / place.workers
+    steps = [sum(share.seconds[step] for share in shares) / done for step in STEPS]
+    cpus = [sum(share.cpu for share in shares), *used.values()]
+    return [
+        name, str(done), f"{wall:.1f}", f"{linear / wall:.2f}", *(f"{s:.3f}" for s in steps),
+        *(f"{cpu / done:.3f}" for cpu in cpus),
+        f"{max(share.connections for share in shares) / place.workers:.1f}",
+    ]  # fmt: skip
+
+
+def rates(place: Place, seconds: float) -> dict[str, float]:
     """Units per second without sleep, by what takes them."""
-    seconds, found = arguments.rate_seconds, {}
-    for name, planned, logged in (("asks and tells of a search", False, False),
-                                  ("claims of a work list", True, False),
+    measured = {}
+    place = replace(place, units=len(SPACE))
+    for name, planned, logged in (("asks and tells of one search", False, False),
+                                  ("claims of one work list", True, False),
                                   ("trials logged to MLflow", True, True)):  # fmt: skip
-        key = name.replace(" ", "-")
-        units = [str(each) for each in SPACE] if planned else None
-        if units:
-            WorkList(Database(folder / "home"), key).offer(units)
-        with study_run("scale", key, [SPEC], None) as run:
-            parent = run.address
 
-        def work(
-            number: int,
-            barrier: object,
-            key: str = key,
-            units: list[str] | None = units,
-            logged: bool = logged,
-            parent: tuple[str, str] = parent,
-        ) -> float:
-            worker = Worker(folder, key, units)
-            if logged:
-                worker.log_to(study_run("scale", key, [SPEC], parent))
-            barrier.wait()
-            began = time.monotonic()
-            with worker.work.present():
-                done = worker.loop(len(SPACE), 0, began + seconds)
-            return done / (time.monotonic() - began)
+        def loop(worker: Worker) -> int:
+            return worker.loop(place.units, 0, time.monotonic() + seconds)
 
-        found[name] = float(np.sum(together(arguments.workers, work)))
-    return found
+        shares = together(place, name.replace(" ", "-"), planned, logged, loop)
+        measured[name] = sum(share.done / (share.ended - share.began) for share in shares)
+    return measured
+
+
+def extrapolated(measured: dict[str, float]) -> list[list[str]]:
+    """Rows: the share of each measured rate that so many workers need."""
+    return [
+        [str(workers), str(minutes), f"{(needed := workers / (60 * minutes)):.2f}",
+         *(f"{needed / rate:.0%}" for rate in measured.values())]
+        for workers in (64, 512)
+        for minutes in MINUTES
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -208,29 +259,35 @@ def main() -> None:
     parser.add_argument("--sleep", type=float, default=5.0)
     parser.add_argument("--rate-seconds", type=float, default=8.0)
     arguments = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the start")
     with ExitStack() as stack:
         database = stack.enter_context(postgres())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = MlflowServer(folder)
+        url = database.url.replace("postgresql://", "postgresql+psycopg://")
+        with closing(psycopg.connect(database.url, autocommit=True)) as connection:
+            connection.execute("create database mlflow")
+        server = MlflowServer(folder, f"{url.rpartition('/')[0]}/mlflow")
         stack.callback(server.kill)
         os.environ |= {"MMQ_STORAGE": database.url, "MLFLOW_TRACKING_URI": server.uri,
                        "MMQ_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}  # fmt: skip
         (folder / "home").mkdir()
         Image.new("RGB", (64, 64), "red").save(folder / "home" / "sample.png")
-        head = ("study", "trials", "wall s", "linear s", "efficiency", "ask s", "log s", "tell s")
-        rows = [sleeping(folder, name, arguments, name == "planned")
+        place = Place(
+            folder, arguments.workers, arguments.trials, server.process.pid, database.folder
+        )
+        head = ("study", "trials", "wall s", "of linear", "ask s", "log s", "tell s",
+                "worker CPU s", "MLflow CPU s", "PostgreSQL CPU s",
+                "connections per worker")  # fmt: skip
+        rows = [sleeping(place, name, name == "planned", arguments.sleep)
                 for name in ("search", "planned")]  # fmt: skip
-        print(aligned(head, rows))
-        measured = rates(folder, arguments)
-    print(f"\nPer second, from {arguments.workers} processes:")
-    for name, rate in measured.items():
-        print(f"  {name}: {rate:.1f}")
-    print("\nShare of the measured rate that workers need, by minutes per trial:")
-    for workers in (64, 512):
-        for minutes in MINUTES:
-            needed = workers / (60 * minutes)
-            shares = ", ".join(f"{k} {needed / v:.0%}" for k, v in measured.items())
-            print(f"  {workers} workers, {minutes} min: {shares}")
+        print(f"\nTrials of {arguments.sleep:g} s on {arguments.workers} workers; per trial:")
+        print(aligned(head, rows), flush=True)
+        measured = rates(place, arguments.rate_seconds)
+    print(f"\nPer second, from {arguments.workers} processes that do not sleep:")
+    print(aligned(("what", "per second"), [[k, f"{v:.1f}"] for k, v in measured.items()]))
+    print("\nShare of these rates that workers need:")
+    names = ("workers", "minutes per trial", "trials per second", *measured)
+    print(aligned(names, extrapolated(measured)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Which test modules are slow, and which depend on transformers: the markers of their tests.
+"""Which test modules are slow, depend on transformers, or need a cluster: markers of their tests.
 
 Paths are relative to this folder; a folder stands for all modules in it.
 """
 
 # load a model, start processes or servers, or compute for seconds: `make test-fast` skips them
 SLOW = (
+    "cluster",
     "engines",
     "mmq/artifacts/test_artifacts.py",
     "mmq/artifacts/test_calibration_check.py",
@@ -124,7 +125,9 @@ TRANSFORMERS = (
     "plugins/test_scaling.py",
     "plugins/test_vqa.py",
 )
-MARKERS = {"slow": SLOW, "transformers": TRANSFORMERS}
+# start a Ray or SLURM cluster: only `make test-cluster` runs them
+CLUSTER = ("cluster",)
+MARKERS = {"slow": SLOW, "transformers": TRANSFORMERS, "cluster": CLUSTER}
 
 
 def markers_of(path: str) -> list[str]:

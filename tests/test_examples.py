@@ -75,6 +75,7 @@ def test_the_kubernetes_job_is_indexed_and_has_time_and_secrets():
     assert SECRET["stringData"]["storage"].startswith("postgresql://")
 
 
+@pytest.mark.cluster
 def test_front_sampler_proposes_inside_ray_tune(monkeypatch):
     pytest.importorskip("ray.tune", reason="ray[tune] is not installed")
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import (
     Column,
     Connection,
-    Float,
+    Double,
     Integer,
     MetaData,
     String,
@@ -41,8 +41,9 @@ WORKERS = Table(
     Column("owner", String(255), primary_key=True),
     Column("number", Integer, nullable=False),
     Column("place", Text, nullable=False),
-    Column("since", Float, nullable=False),  # by the worker's own clock, for people
-    Column("seen", Float, nullable=False),  # likewise
+    # by the worker's own clock, for people; MySQL's Float is an hour off
+    Column("since", Double, nullable=False),
+    Column("seen", Double, nullable=False),
     Column("beat", Integer, nullable=False),
 )
 

@@ -21,6 +21,7 @@ from mmq.tracking.mlflow_internals import STORE_LOGGER
 from mmq.tracking.moved import MARK, RUNS
 from mmq.tracking.offline import LONG_TIMEOUT, TIMEOUT, WithoutTraceback
 
+LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 DEFAULT_SERVER = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 
 
@@ -93,6 +94,7 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
         logging.WARNING
     )  # it reports every table of a new database
     os.environ.setdefault(TIMEOUT, LONG_TIMEOUT)
+    os.environ.setdefault(LINKS, "true")  # mmq prints its own; each link is a request, too
     errors = logging.getLogger(STORE_LOGGER)
     if not any(isinstance(filter_, WithoutTraceback) for filter_ in errors.filters):
         errors.addFilter(WithoutTraceback())

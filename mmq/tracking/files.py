@@ -18,7 +18,8 @@ LAYERS = "layers.json"
 RECORD = "record.json"
 EVALUATION = "evaluation.json"
 ALL_PREDICTIONS = "all_predictions.json"
-SHOWN_PREDICTIONS = 24  # in the UI's table; all_predictions.json has all of them
+# in the UI's table; all_predictions.json has all of them. Each picture is a request to the server
+SHOWN_PREDICTIONS = 8
 THUMBNAIL = 160  # pixels
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

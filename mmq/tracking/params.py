@@ -2,7 +2,9 @@
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import Any
 
 from mmq.eval_spec import EvalSpec
@@ -11,7 +13,8 @@ from mmq.tracking.mlflow_internals import WIDTH, width_text
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 
 
-def versions() -> dict[str, str]:
+@cache  # their metadata are files, and every trial logs them
+def versions() -> Mapping[str, str]:
     """Versions of Python and of the packages that results depend on, as params."""
     params = {"version.python": platform.python_version()}
     for package in PACKAGES:
@@ -19,7 +22,7 @@ def versions() -> dict[str, str]:
             params[f"version.{package}"] = version(package)
         except PackageNotFoundError:
             continue
-    return params
+    return MappingProxyType(params)
 
 
 def _text(value: Any) -> Any:
@@ -69,4 +72,4 @@ def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
     params |= {f"model.generation_config.{k}": v for k, v in decoding}
     params |= {f"quantizer.{k}": v for k, v in eval_spec.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in eval_spec.evaluator_options.items()}
-    return params | versions()
+    return {**params, **versions()}

@@ -63,6 +63,8 @@ class Run:
         step: int = 0,
     ) -> None:
         """Log everything in one call: on SQLite, one call per value costs a second per trial."""
+        if not (params or metrics or tags):
+            return
         now = _now()
         self.client.log_batch(
             self.run_id,

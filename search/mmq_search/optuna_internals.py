@@ -4,6 +4,11 @@
   per row: 2.1 s of processor time for 2,000 trials of 18 parts instead of 0.2 to 0.4 s.
 - `BatchStorage.batched_params`: `RDBStorage._set_trial_param`, `_set_trial_param_without_commit`,
   `_create_scoped_session`. `Trial.suggest_int` commits once per parameter.
+- `BatchStorage.write_attributes`: `RDBStorage._set_trial_attr_without_commit`.
+  `Trial.set_user_attr` commits once per attribute.
+- `BatchStorage.reading_once`: `RDBStorage._get_trials`. Optuna reads the trials 16 times per trial
+  that it proposes and reports: half of the time that dispatching takes.
+- `BatchStorage.get_state`: `optuna.storages._rdb.models`. `get_trial` reads seven tables.
 - `wrap_methods`: every method of `RDBStorage`. The cache that Optuna puts in front of a storage
   calls private methods, which must be retried as well.
 - `stale_trial_numbers`: `RDBStorage._get_stale_trial_ids`, `FrozenTrial._trial_id`.
@@ -20,6 +25,7 @@ fails with any other.
 import functools
 import inspect
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,9 +47,29 @@ _distribution = functools.lru_cache(maxsize=1000)(json_to_distribution)
 
 # --- storage -------------------------------------------------------------------------------------
 class BatchStorage(RDBStorage):
-    """Optuna's storage, with all trials read at once and a trial's parameters written at once."""
+    """Optuna's storage, with all trials read at once and what is known of a trial written at once.
+
+    changes: how many writes this process has attempted; subclasses count them.
+    """
 
     _batch: list[tuple[Any, ...]] | None = None
+    changes = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._reads = threading.local()  # by thread: what `reading_once` has read, in a block
+        super().__init__(*args, **kwargs)
+
+    @contextmanager
+    def reading_once(self) -> Iterator[None]:
+        """Within this block, read trials again only if this process has written since.
+
+        Trials that others complete meanwhile are still running, as a moment ago.
+        """
+        self._reads.seen = {}
+        try:
+            yield
+        finally:
+            self._reads.seen = None
 
     @contextmanager
     def batched_params(self) -> Iterator[None]:
@@ -66,6 +92,24 @@ class BatchStorage(RDBStorage):
             for parameter in batch:
                 self._set_trial_param_without_commit(session, *parameter)
 
+    def write_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Write these user attributes of a trial in one transaction."""
+        with _create_scoped_session(self.scoped_session, True) as session:
+            for name, value in attributes.items():
+                self._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial_id, name, value
+                )
+
+    def get_state(self, trial_id: int) -> TrialState:
+        """A trial's state; KeyError for an unknown one."""
+        trials = _table(models.TrialModel)
+        query = select(trials.c.state).where(trials.c.trial_id == trial_id)
+        with self.engine.connect() as connection:
+            state = connection.scalar(query)
+        if state is None:
+            raise KeyError(f"there is no trial {trial_id}")
+        return TrialState(state)
+
     def _set_trial_param(self, *parameter: Any) -> None:
         if self._batch is None:
             super()._set_trial_param(*parameter)
@@ -79,10 +123,17 @@ class BatchStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
+        seen: dict[int, int] | None = getattr(self._reads, "seen", None)
+        if seen is not None and seen.get(study_id) == self.changes and states is None:
+            return []  # Optuna's cache has them
+        changes = self.changes
         with self.engine.connect() as connection:
-            return read_trials(
+            trials = read_trials(
                 connection, study_id, states, included_trial_ids, trial_id_greater_than
             )
+        if seen is not None and states is None:
+            seen[study_id] = changes
+        return trials
 
 
 def wrap_methods(

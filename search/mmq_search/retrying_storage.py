@@ -16,6 +16,7 @@ from mmq_search.optuna_internals import BatchStorage, wrap_methods
 T = TypeVar("T")
 DELETED = "the study is no longer in the database: it was deleted"
 UNREADABLE = "its rows for this study are damaged, or another program wrote them"
+WRITES = ("set_", "create_", "delete_", "write_")  # how names of writing methods begin
 
 
 class RetryingStorage(BatchStorage):
@@ -39,6 +40,9 @@ class RetryingStorage(BatchStorage):
             if "get" not in name:
                 raise
             raise self.retries.explain(f"{UNREADABLE}: {error}") from None
+        finally:
+            if name.lstrip("_").startswith(WRITES):  # at the end: reads within it saw less
+                self.changes += 1
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None

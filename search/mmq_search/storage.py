@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -109,7 +109,7 @@ class Storage:
             return work()
 
         def locked() -> T:
-            with self._locked(study) as check:
+            with self._locked(study) as check, self._reading_once():
                 locks.add(study)
                 try:
                     result = work()
@@ -122,6 +122,11 @@ class Storage:
                 return result
 
         return self.retries.retry(locked)
+
+    def _reading_once(self) -> AbstractContextManager[None]:
+        """Read trials again only after own writes; nothing at first, without tables to read."""
+        storage = getattr(self, "optuna", None)
+        return nullcontext() if storage is None else storage.reading_once()
 
     @contextmanager
     def _locked(self, study: str) -> Iterator[Callable[[], None]]:

@@ -101,6 +101,8 @@ class SearchStudy(StudyReader):
 
     def cost(self, number: int, allocation: BitAllocation) -> Cost | None:
         """The cost of a trial on the target; None in a search without one."""
+        if self.setup.costs is None:
+            return None
         trial = self.storage.optuna.get_trial(self._trial_id(number))
         return self.setup.cost(allocation, trial.user_attrs.get(TARGET_GIB))
 
@@ -206,11 +208,12 @@ class SearchStudy(StudyReader):
         """Optuna's next trial, marked as this process's, and its allocation."""
         trial = self.study.ask()
         self._interrupted_asks.add(trial.number)
-        self.storage.optuna.record_heartbeat(self._trial_id(trial.number))
-        trial.set_user_attr("owner", owner())
+        trial_id = self._trial_id(trial.number)
+        self.storage.optuna.record_heartbeat(trial_id)
+        self.storage.optuna.write_attributes(trial_id, {"owner": owner()})
         with self.storage.optuna.batched_params():
             allocation = self.space.suggest(trial)
-        trial.set_user_attr("allocation", str(allocation))
+        self.storage.optuna.write_attributes(trial_id, {"allocation": str(allocation)})
         return trial, allocation
 
     def _close_duplicate(
@@ -266,7 +269,7 @@ class SearchStudy(StudyReader):
             )
 
     def _state(self, pending: PendingTrial) -> TrialState:
-        return self.storage.optuna.get_trial(self._trial_id(pending.trial.number)).state
+        return self.storage.optuna.get_state(self._trial_id(pending.trial.number))
 
     def tell(self, pending: PendingTrial) -> None:
         """Report a recorded trial to Optuna: completed, or pruned if it was stopped."""
@@ -278,8 +281,7 @@ class SearchStudy(StudyReader):
     def _finish(self, number: int, record: TrialRecord) -> None:
         trial_id = self._trial_id(number)
         cost = self.cost(number, record.allocation)
-        for name, value in trial_attributes(record, cost).items():
-            self.storage.optuna.set_trial_user_attr(trial_id, name, value)
+        self.storage.optuna.write_attributes(trial_id, trial_attributes(record, cost))
         self._name_score(record)
         if record.pruned is not None:
             self.study.tell(number, state=TrialState.PRUNED)

@@ -43,6 +43,7 @@ class StudyReader:
         self.study_id = storage.optuna.get_study_id_from_name(name)
         self.records = Records(storage.folder / "studies" / name)
         self._samples: dict[str, array[float]] = {}  # records do not change
+        self._ids: dict[int, int] = {}  # of trials, by number: they do not change either
         self._check_origin()
 
     def _check_origin(self) -> None:
@@ -99,7 +100,10 @@ class StudyReader:
         }
 
     def _trial_id(self, number: int) -> int:
-        return self.storage.optuna.get_trial_id_from_study_id_trial_number(self.study_id, number)
+        if number not in self._ids:
+            find = self.storage.optuna.get_trial_id_from_study_id_trial_number
+            self._ids[number] = find(self.study_id, number)
+        return self._ids[number]
 
     def running(self) -> dict[str, int]:
         """Numbers of running trials by allocation."""

@@ -15,6 +15,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import text
 
+from mmq.system.retries import StorageError
+
 
 def test_the_installed_optuna_is_a_version_that_its_internals_were_checked_with():
     minor = ".".join(optuna.__version__.split(".")[:2])
@@ -55,6 +57,37 @@ def test_parameters_of_a_batch_are_written_at_its_end(study, tmp_path):
         params = {name: trial.suggest_int(name, 0, 9) for name in "xyz"}
         assert other.trials[0].params == {}
     assert other.trials[0].params == params
+
+
+def test_attributes_are_written_at_once_and_the_state_is_read_alone(study):
+    storage, trial = study._storage._backend, study.ask()
+    storage.write_attributes(trial._trial_id, {"a": [1.5], "b": None})
+    storage.write_attributes(trial._trial_id, {"b": "text"})
+    assert study.trials[0].user_attrs == {"a": [1.5], "b": "text"}
+    assert storage.get_state(trial._trial_id) == TrialState.RUNNING
+    study.tell(trial, [1, 2])
+    assert storage.get_state(trial._trial_id) == TrialState.COMPLETE
+    with pytest.raises(StorageError, match="the study is no longer in the database"):
+        storage.get_state(99)
+
+
+def test_trials_are_read_once_in_a_block_and_again_after_a_write(study, monkeypatch):
+    storage, reads, real = study._storage._backend, [], optuna_internals.read_trials
+    monkeypatch.setattr(
+        optuna_internals, "read_trials", lambda *rest: reads.append(1) or real(*rest)
+    )
+    with storage.reading_once():
+        assert study.trials == study.trials == []
+        assert len(reads) == 1
+        trial = study.ask()
+        assert [each.state for each in study.trials] == [TrialState.RUNNING]
+        storage.write_attributes(trial._trial_id, {"a": 1})
+        before = len(reads)
+        assert study.trials[0].user_attrs == study.trials[0].user_attrs == {"a": 1}
+        assert len(reads) == before + 1
+    assert study.trials
+    assert study.trials
+    assert len(reads) == before + 3
 
 
 def test_a_trial_is_stale_when_its_heartbeat_is_older_than_the_grace_period(study):

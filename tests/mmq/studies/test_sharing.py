@@ -138,7 +138,7 @@ def test_workers_that_fail_leave_the_rest_for_the_next_command(
     assert len(evaluated) == len(set(evaluated)) == 4
 
 
-@pytest.mark.parametrize(("order", "bits"), [("full_precision", "3,4"), ("sequential", "4")])
+@pytest.mark.parametrize(("order", "bits"), [("full_precision", "4"), ("sequential", "4")])
 def test_workers_fill_the_store_with_the_blocks_of_one_process(
     store_uri, own_home, launched, tmp_path, monkeypatch, capsys, order, bits
 ):
@@ -170,6 +170,7 @@ def sealed_hash(store, name):
     return sealed.read_texts(store.root / name)["sha256"]
 
 
+@pytest.mark.cluster
 def test_curves_and_comparisons_are_shared_too(store_uri, own_home, launched, evaluated, capsys):
     both = [*TINY, "--quantizers", "rtn,uniform", "--bits", "8", "--workers", "2"]
     main(["compare-quantizers", *both])

@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+from mariadb import mariadb
 from postgres import postgres
 
 from mmq.errors import TakenOver
@@ -23,11 +24,18 @@ def server():
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
+def mysql_server():
+    with mariadb() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.cluster)])
 def open_list(request, tmp_path, monkeypatch):
-    """Opens a study's work list, in either database."""
-    if request.param == "postgresql":
-        monkeypatch.setenv(VARIABLE, request.getfixturevalue("server").url)
+    """Opens a study's work list, in each database."""
+    servers = {"postgresql": "server", "mysql": "mysql_server"}
+    if request.param in servers:
+        monkeypatch.setenv(VARIABLE, request.getfixturevalue(servers[request.param]).url)
 
     def open_list(study=tmp_path.name):
         return WorkList(Database(tmp_path), study)

@@ -54,6 +54,7 @@ def running(folder, count=1):
     return found if len(found) >= count else None
 
 
+@pytest.mark.cluster
 def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_server):
     command = start(fork_server, tmp_path, "--n-trials", "25")
     wait_for(lambda: running(tmp_path))

@@ -1,29 +1,38 @@
 """Workers on a Ray cluster of two nodes, one of which is taken away."""
 
+import sys
+
 import pytest
 from mmq_plugins.launchers.ray import Ray
+from ray_cluster import ray_cluster
 
 from mmq.contracts import LaunchRequest
 from mmq.errors import InputError
 from mmq.testing import LauncherContract
 
-ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'mmq[ray]'")
-
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes with one worker's room each, on this machine."""
-    from ray.cluster_utils import Cluster
-
-    memory = {"object_store_memory": 80_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **memory})
-    cluster.second = cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with ray_cluster() as running:
+        yield running
 
 
+def test_without_ray_the_command_that_installs_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"ray is not installed. Run `pip install 'mmq\[ray\]'`"):
+        Ray().check(LaunchRequest("s", [["plugins"]]))
+
+
+def test_a_preview_needs_no_cluster():
+    text = Ray(cpus=4).preview(LaunchRequest("s", [["grid", "--bits", "4,8"]] * 2, 1))
+    assert text.startswith("# 2 actors on the Ray cluster at auto, each with 4 CPUs and 1 GPUs")
+    assert text.endswith("\nmmq grid --bits 4,8\nmmq grid --bits 4,8")
+
+
+@pytest.mark.cluster
 class TestRay(LauncherContract):
+    """On a real cluster."""
+
     @pytest.fixture(autouse=True)
     def _on_a_cluster(self, cluster):
         self.cluster = cluster

@@ -103,6 +103,7 @@ def cluster():
         yield running
 
 
+@pytest.mark.cluster
 class TestSlurm(LauncherContract):
     """On a real SLURM."""
 
@@ -131,6 +132,27 @@ class TestSlurm(LauncherContract):
         self.cluster.run("scontrol", "requeue", f"{workers.job}_1")  # as after a preemption
         self.follow(workers, lambda states: "PENDING" in self.shown(workers.job))
         # SLURM lets requeued jobs wait for two minutes: the credential of the first run expires
+        self.cluster.run("scontrol", "update", f"JobId={workers.job}_1", "StartTime=now")
+        states = self.follow(workers, lambda states: states[0].code is not None)
+        assert states[0].code == 0
+        assert "Restarts=1" in self.shown(workers.job)
+
+    def test_a_preempted_task_gives_back_its_work_and_runs_again(self, tmp_path, monkeypatch):
+        worker = tmp_path / "worker"
+        worker.write_text(
+            "#!/bin/bash\ntrap 'touch given-back; exit 130' TERM\n"
+            "[ -e given-back ] && exit 0\ntouch started\nwhile true; do sleep 0.1; done\n"
+        )
+        worker.chmod(0o755)
+        monkeypatch.setattr("sys.executable", str(worker))
+        cpus = os.cpu_count()
+        workers = Slurm(cpus=cpus).start(request("search", count=1), lambda number, line: None)
+        self.follow(workers, lambda states: (tmp_path / "started").exists())
+        urgent = ["sbatch", "--partition=urgent", f"--cpus-per-task={cpus}", "--parsable",
+                  "--output=/dev/null", "--wrap=sleep 1"]  # fmt: skip
+        self.cluster.run(*urgent)
+        self.follow(workers, lambda states: (tmp_path / "given-back").exists())
+        self.follow(workers, lambda states: "PENDING" in self.shown(workers.job))
         self.cluster.run("scontrol", "update", f"JobId={workers.job}_1", "StartTime=now")
         states = self.follow(workers, lambda states: states[0].code is not None)
         assert states[0].code == 0
