@@ -61,7 +61,7 @@ class TaskOptions:
     )
     calibration_data: str = option(
         "",
-        "Calibrate on other data, also mixed by weight (e.g. train.csv, or a.csv:0.7,b/:0.3); "
+        "Calibrate on other data, also mixed by weight (e.g. a.csv, or a.csv:0.7,b/:0.3); "
         "empty: the training split.",
     )
     calibration_samples: int = option(
