@@ -23,7 +23,7 @@ class Served:
     def answer(self, body):
         """The model's text, one request at a time, greedy."""
         images, prompt = [], ""
-        for part in body["messages"][0]["content"]:
+        for part in body["messages"][-1]["content"]:
             if part["type"] == "text":
                 prompt = part["text"]
             else:

@@ -7,7 +7,9 @@ QWEN = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 
 
 def _qwen(name, processor_name, patch=14, text=(), **vision):
-    tokens = tokenizer(*QWEN, image_token="<|image_pad|>", video_token="<|video_pad|>")
+    tokens = tokenizer(
+        *QWEN, kind="Qwen2TokenizerFast", image_token="<|image_pad|>", video_token="<|video_pad|>"
+    )
     pixels = pictures(
         "Qwen2VLImageProcessor", patch_size=patch, min_pixels=4 * patch**2,
         max_pixels=64 * patch**2,

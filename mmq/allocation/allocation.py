@@ -8,6 +8,9 @@ from mmq.errors import InputError
 
 UNQUANTIZED = 16
 ALLOWED_BITS = (2, 3, 4, 5, 6, 7, 8, UNQUANTIZED)
+TABLES = ("embed", "head")  # components with one range per row, which few bits would not fill
+TABLE_BITS = (4, 6, 8, UNQUANTIZED)
+TABLE_RULE = "embed and head have 4, 6, 8 or 16 bits"
 
 
 def check_bits(bits: int) -> int:
@@ -15,6 +18,15 @@ def check_bits(bits: int) -> int:
     if bits not in ALLOWED_BITS:
         raise InputError(f"bits: {bits} is not one of {list(ALLOWED_BITS)}")
     return bits
+
+
+def allowed_bits(component: str, among: Iterable[int] = ALLOWED_BITS) -> tuple[int, ...]:
+    """The widths, among these, that a component can have.
+
+    >>> allowed_bits("embed", (3, 4, 8))
+    (4, 8)
+    """
+    return tuple(b for b in among if component not in TABLES or b in TABLE_BITS)
 
 
 def parse_bits(text: str) -> tuple[int, ...]:
@@ -58,8 +70,9 @@ class BitAllocation:
         names = [name for name, _ in self.bits]
         if len(set(names)) != len(names):
             raise InputError(f"allocation: a component is given twice in {self}")
-        for _, bits in self.bits:
-            check_bits(bits)
+        for name, bits in self.bits:
+            if check_bits(bits) not in allowed_bits(name.partition(".")[0]):
+                raise InputError(f"allocation: {name}={bits} is not possible: {TABLE_RULE}")
 
     @classmethod
     def of(cls, bits: Mapping[str, int]) -> "BitAllocation":

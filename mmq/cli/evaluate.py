@@ -9,7 +9,7 @@ import click
 
 from mmq.cli.options import options_from
 from mmq.cli.trial import score_lines
-from mmq.config import EXPERIMENT_HELP, TaskOptions, option
+from mmq.config import EXPERIMENT_HELP, TaskOptions, option, repeatable
 from mmq.contracts import GeneratingEvaluator, registry
 from mmq.contracts.evaluator import Evaluator
 from mmq.contracts.options import build, distribute
@@ -20,6 +20,7 @@ from mmq.evaluation.progress import sample_progress
 from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.evaluation.saving import evaluate_saving
 from mmq.models.chat_endpoint import check_decoding, connect
+from mmq.models.chat_template import parse_template
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.task_names import single_task
@@ -39,6 +40,10 @@ class EvaluateOptions:
     fields: str = option("", "Columns of a table (e.g. image=photo,question=q); empty: guessed.")
     limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
     seed: int = option(0, "Seed of the part that is scored.")
+    system_prompt: str = option("", "Start every conversation with this system message.")
+    template: str = repeatable(
+        "Set variables of the server's chat template (e.g. enable_thinking=false); repeatable."
+    )
     concurrency: int = option(8, "Requests under way at a time, e.g. 16.")
     timeout: float = option(120.0, "Seconds to wait for an answer before trying again, e.g. 300.")
     retries: int = option(5, "Attempts after the first for each request, with growing waits.")
@@ -73,6 +78,8 @@ def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> Non
         options.timeout,
         concurrency=options.concurrency,
         retries=options.retries,
+        system_prompt=options.system_prompt,
+        template=parse_template(options.template),
     )
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     check_decoding(protocol.config)
@@ -92,6 +99,8 @@ def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> Non
         "evaluator.origin": identity.origin,
         **{f"evaluator.{k}": v for k, v in evaluator.effective_options(protocol).items()},
         "run.seed": options.seed,
+        **({"endpoint.system_prompt": options.system_prompt} if options.system_prompt else {}),
+        **({"endpoint.template": str(model.template)} if model.template else {}),
     }
     saved = SavedOutputs(home() / "outputs" / f"endpoint-{digest(_identity(facts))}.json")
     connect_tracking(options.experiment)

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.tensors.quantized_weight import QuantizedWeight
+from mmq.tensors.stored_experts import StoredExperts
 
 if TYPE_CHECKING:
     from mmq.allocation.allocation import BitAllocation
@@ -87,7 +88,8 @@ class ExportSource:
     """The checkpoint that is exported: its folder, and the model without weights.
 
     dtype: what the trial computed in. stored: the name in the checkpoint's files by parameter of
-    the model as transformers has it. specs: how each quantized layer will be quantized.
+    the model as transformers has it. specs: how each quantized layer will be quantized. experts:
+    where the files hold the experts of each of their parameters.
     """
 
     folder: Path
@@ -96,6 +98,7 @@ class ExportSource:
     options: Mapping[str, str] = field(default_factory=dict)  # the target's own, such as `from`
     stored: Mapping[str, str] = field(default_factory=dict)
     specs: Mapping[str, WeightSpec] = field(default_factory=dict)
+    experts: Mapping[str, StoredExperts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class Target(ABC):
 
     version: ClassVar[int] = 1  # raise it with every change that produces other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
+    experts: ClassVar[bool] = False  # True: it can hold experts that share one parameter
     timed: ClassVar[bool] = False  # True: its engine times one answer exactly enough for searches
 
     @property

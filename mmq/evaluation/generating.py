@@ -1,6 +1,7 @@
 """Generate and score outputs: the same for every evaluator and model."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -100,10 +101,12 @@ def generate_outputs(
     """
     if saved is not None and (outputs := saved.get(samples)) is not None:
         log.info("Reusing %d saved outputs of an evaluation that was not scored", len(outputs))
+        _observations(model).update(saved.counts(samples))
         return outputs
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     requests = evaluator.requests(samples, protocol)
     counts = check_requests_per_sample(evaluator, samples, requests)
+    before = Counter(_observations(model))
     lines = [
         evaluator.read_output(text) for text in model.generate(requests, protocol.config, progress)
     ]
@@ -114,8 +117,14 @@ def generate_outputs(
     of_sample = iter(lines)
     outputs = ["\n".join(islice(of_sample, count)) for count in counts]
     if saved is not None:
-        saved.add(samples, outputs)
+        saved.add(samples, outputs, Counter(_observations(model)) - before)
     return outputs
+
+
+def _observations(model: VisionLanguageModel) -> Counter[str]:
+    """What a model counts while it generates; an unused counter for one that counts nothing."""
+    observations = getattr(model, "observations", None)
+    return observations if isinstance(observations, Counter) else Counter()
 
 
 def check_requests_per_sample(

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from mmq.contracts.target import ExportedLayer, ExportSource, WeightSpec
 from mmq.export.checkpoint_writer import (
+    DTYPE_OF,
     SHARD_BYTES,
     Outline,
     Shard,
@@ -21,11 +23,11 @@ from mmq.export.checkpoint_writer import (
 )
 from mmq.export.side_files import CONFIG, copy_side_files, side_files
 from mmq.export.source_checkpoint import SourceCheckpoint
-from mmq.models.checkpoint_weights import stored_weights
 from mmq.system.atomic import sync
 from mmq.system.disk import naming
 
-Outlines = Callable[[str, tuple[int, int], WeightSpec], tuple[Outline, ...]]
+Outlines = Callable[[str, tuple[int, ...], WeightSpec], tuple[Outline, ...]]
+Encode = Callable[[str, ExportedLayer], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,27 @@ class NewCheckpoint:
     @property
     def checkpoint(self) -> SourceCheckpoint:
         """The source's tensors."""
-        stored = stored_weights(self.source.folder) or {}
-        return SourceCheckpoint(self.source.folder, stored, self.source.stored)
+        return SourceCheckpoint.of(self.source)
 
     def shards(self) -> list[Shard]:
         """The files with weights: quantized layers in the model's order, then other tensors."""
         checkpoint, source = self.checkpoint, self.source
-        units, replaced = [], set()
+        units: list[Unit] = []
+        replaced: dict[str, int] = {}  # the number of its unit, by tensor
         for component in source.skeleton.components.values():
             for layer in component.layers:
-                if layer.name in source.specs:
-                    weight = checkpoint.weight_name(layer.name)
-                    outlines = self.outlines(weight, layer.shape, source.specs[layer.name])
-                    units.append(Unit(outlines, layer.name))
-                    replaced.add(weight)
+                if layer.name not in source.specs:
+                    continue
+                names = checkpoint.tensors_of(layer)
+                if names[0] in replaced:  # a tensor of several experts
+                    unit = units[replaced[names[0]]]
+                    units[replaced[names[0]]] = replace(unit, layers=(*unit.layers, layer.name))
+                    continue
+                spec, is_expert = source.specs[layer.name], layer.matrix.expert is not None
+                shapes = [checkpoint.stored[n].shape if is_expert else layer.shape for n in names]
+                outlines = (self.outlines(*pair, spec) for pair in zip(names, shapes, strict=True))
+                replaced |= dict.fromkeys(names, len(units))
+                units.append(Unit(tuple(chain.from_iterable(outlines)), (layer.name,)))
         others = (item for item in checkpoint.stored.items() if item[0] not in replaced)
         for name, stored in others:
             units.append(Unit((Outline(name, stored.dtype, stored.shape),)))
@@ -76,13 +85,14 @@ class NewCheckpoint:
         self,
         layers: Iterable[ExportedLayer],
         folder: Path,
-        encode: Callable[[str, ExportedLayer], Mapping[str, Tensor]],
+        encode: Encode,
         change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
     ) -> None:
         """Write all files; complete shards of a killed export are kept.
 
-        encode(name, layer): the tensors that `outlines` named. change(name, tensor): what to
-        write for any other tensor; called after all layers. One layer is in memory at a time.
+        encode(name, layer): the tensors that `outlines` named; of an expert, a tensor `name` with
+        its matrix (out, in). change(name, tensor): what to write for any other tensor; called
+        after all layers. One layer is in memory at a time, or the experts of one tensor.
         """
         checkpoint, shards, stream = self.checkpoint, self.shards(), iter(layers)
         for shard in shards:
@@ -91,9 +101,9 @@ class NewCheckpoint:
                 continue
             with ShardWriter(folder, shard) as file:
                 for unit in shard.units:
-                    if unit.layer:
-                        layer = next(each for each in stream if each.name == unit.layer)
-                        file.add(encode(checkpoint.weight_name(unit.layer), layer))
+                    if unit.layers:
+                        layers = _next(unit, stream)
+                        file.add(self._encoded(unit, layers, encode))
                     else:
                         (outline,) = unit.outlines
                         tensor = checkpoint.tensor(outline.name)
@@ -104,6 +114,23 @@ class NewCheckpoint:
             (folder / CONFIG).write_text(self._config_text())
         for path in folder.rglob("*"):
             sync(path)
+
+    def _encoded(
+        self, unit: Unit, layers: Iterator[ExportedLayer], encode: Encode
+    ) -> Mapping[str, Tensor]:
+        """The tensors of a unit: those of one layer, or of the experts that share them."""
+        checkpoint = self.checkpoint
+        parameter = unit.layers[0].rpartition(".")[0]
+        if parameter not in checkpoint.experts:
+            (layer,) = layers
+            return encode(checkpoint.weight_name(layer.name), layer)
+        transposed = self.source.skeleton.layer(unit.layers[0]).matrix.transposed
+        tensors = {o.name: checkpoint.tensor(o.name).to(DTYPE_OF[o.dtype]) for o in unit.outlines}
+        for layer in layers:
+            stack, expert = checkpoint.stack_of(layer.name)
+            matrix = encode(parameter, layer)[parameter]
+            stack.fill_(tensors, expert, matrix.T if transposed else matrix)
+        return tensors
 
     def _config_text(self) -> str:
         return json.dumps(dict(self.config), indent=2) + "\n"
@@ -117,5 +144,11 @@ def source_config(source: ExportSource) -> dict[str, Any]:
 
 def _skip(shard: Shard, stream: Iterator[ExportedLayer]) -> None:
     for unit in shard.units:
-        if unit.layer:
-            next(each for each in stream if each.name == unit.layer)
+        for _ in _next(unit, stream):
+            pass
+
+
+def _next(unit: Unit, stream: Iterator[ExportedLayer]) -> Iterator[ExportedLayer]:
+    """A unit's layers from the stream, which has them in the same order."""
+    for name in unit.layers:
+        yield next(each for each in stream if each.name == name)

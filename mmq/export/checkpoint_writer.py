@@ -49,10 +49,13 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Tensors that are written together: those of a layer, or a copied one (layer: "")."""
+    """Tensors that are written together.
+
+    layers: the layer that they hold, or the experts that share them; none for a copied tensor.
+    """
 
     outlines: tuple[Outline, ...]
-    layer: str = ""
+    layers: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:

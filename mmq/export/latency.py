@@ -214,7 +214,7 @@ class Latencies:
         def layers() -> Iterator[ExportedLayer]:
             for name, component in source.skeleton.components.items():
                 for layer in component.layers:
-                    tensor = sizes.checkpoint.tensor(sizes.checkpoint.weight_name(layer.name))
+                    tensor = sizes.checkpoint.weight(layer)
                     spec = source.specs.get(layer.name)
                     weight = (
                         tensor if spec is None

@@ -67,14 +67,15 @@ class ModelLayers:
         return all(self.artifacts.store.has(key) for key in self.artifact_keys)
 
     def source(self, name: str) -> Tensor:
-        """A layer's weight in the checkpoint, as it is stored."""
-        return self.checkpoint.tensor(self.checkpoint.weight_name(name))
+        """A layer's weight (out, in) in the checkpoint, as it is stored."""
+        _, layer, _ = self.keys[name]
+        return self.checkpoint.weight(layer)
 
     def source_dtypes(self) -> Iterator[torch.dtype | None]:
         """The stored dtype of each layer in these blocks; None for one that is made of several."""
         for key in self.artifact_keys:
             for name in key.layers:
-                yield self.checkpoint.dtype(name)
+                yield self.checkpoint.dtype(self.keys[name][1])
 
     def __len__(self) -> int:
         return len(self.keys)

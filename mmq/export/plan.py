@@ -23,6 +23,7 @@ from mmq.system.hashing import digest
 
 GROUP_SIZES = (32, 64, 128, 256, 0)  # offered in place of one that the target refuses
 OFFERED = 4
+EXPERTS = "only the target torch writes experts that share one parameter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,11 @@ def plan_export(
     specs = check_layers(target_name, target, allocation, quantizer, skeleton)
     target.check(allocation, quantizer, skeleton)
     checkpoint = SourceCheckpoint.open(folder, skeleton)
-    for name in specs:
-        checkpoint.weight_name(name)
-    source = ExportSource(folder, skeleton, eval_spec.dtype, {}, checkpoint.names, specs)
+    for component in skeleton.components.values():
+        for layer in component.layers:
+            if layer.name in specs:
+                checkpoint.tensors_of(layer)
+    source = checkpoint.as_source(skeleton, eval_spec.dtype, specs)
     promised = promised_bytes(target, source, checkpoint)
     return ExportPlan(
         target_name, target, source, checkpoint, eval_spec, allocation, specs, promised
@@ -97,7 +100,7 @@ def check_layers(
             f"allocation: {allocation} quantizes nothing, so there is nothing to export"
         )
     for name, (component, layer, spec) in specs.items():
-        if reason := target.refusal(spec, layer.shape, component):
+        if reason := refusal_of(target, layer, spec, component):
             own = quantizer.at(spec.bits)
             nearest = nearest_options(target, own, component, layer, spec)
             offered = "; ".join(nearest[:OFFERED]) or elsewhere(target, component, layer, spec)
@@ -106,6 +109,13 @@ def check_layers(
                 f"Nearest that it can hold: {offered}"
             )
     return {name: spec for name, (_, _, spec) in specs.items()}
+
+
+def refusal_of(target: Target, layer: Layer, spec: WeightSpec, component: str) -> str:
+    """Why a target does not support a layer that is quantized in this way; "" if it does."""
+    if layer.matrix.expert is not None and not target.experts:
+        return EXPERTS
+    return target.refusal(spec, layer.shape, component)
 
 
 def elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
@@ -120,7 +130,7 @@ def elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) ->
             planned = planned_spec(other, layer.shape[1], spec.bits)
         except (ValueError, TypeError):  # it cannot be imported, or needs options
             continue
-        if not target.refusal(planned, layer.shape, component):
+        if not refusal_of(target, layer, planned, component):
             others.append(f"--quantizer {plugin.name}")
     return "; ".join([*others, f"{component}=16"])
 
@@ -138,7 +148,7 @@ def nearest_options(
             continue
         changed = planned_spec(other, layer.shape[1], spec.bits)
         for bits in ALLOWED_BITS[:-1]:  # the last is unquantized
-            if target.refusal(replace(changed, bits=bits), layer.shape, component):
+            if refusal_of(target, layer, replace(changed, bits=bits), component):
                 continue
             width = [f"{component}={bits}"] if bits != spec.bits else []
             words = [f"--{k.replace('_', '-')} {_text(v)}" for k, v in changes.items()]
@@ -169,7 +179,7 @@ def promised_bytes(target: Target, source: ExportSource, checkpoint: SourceCheck
     if planned is not None:
         return planned
     layers = {x.name: x for c in source.skeleton.components.values() for x in c.layers}
-    replaced = {checkpoint.weight_name(name) for name in source.specs}
+    replaced = {name for key in source.specs for name in checkpoint.tensors_of(layers[key])}
     quantized = sum(target.stored_bits(layers[k].shape, spec) for k, spec in source.specs.items())
     others = sum(stored_bytes(t) for n, t in checkpoint.stored.items() if n not in replaced)
     beside = sum(path.stat().st_size for _, path in side_files(checkpoint.folder))

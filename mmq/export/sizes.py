@@ -65,7 +65,7 @@ class TargetSizes:
         widths: by part of the search.
         """
         checkpoint = SourceCheckpoint.open(folder, skeleton)
-        source = ExportSource(folder, skeleton, dtype, {}, checkpoint.names)
+        source = checkpoint.as_source(skeleton, dtype)
         plain = cls(target_name, target, quantizer, source, checkpoint, PartSums(0, {}))
         widest = {
             part: max((b for b in own if b != UNQUANTIZED), default=UNQUANTIZED)

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.allocation import TABLE_RULE, UNQUANTIZED, BitAllocation, allowed_bits
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import Target, WeightSpec
 from mmq.errors import InputError
-from mmq.export.plan import GROUP_SIZES, OFFERED, elsewhere, nearest_options
+from mmq.export.plan import GROUP_SIZES, OFFERED, elsewhere, nearest_options, refusal_of
 from mmq.export.weight_specs import planned_spec
 from mmq.models.components import Component
 from mmq.models.skeleton import Skeleton
@@ -154,18 +154,21 @@ class _Ladder:
         self, name: str, component: Component, candidate: Quantizer, bits: int
     ) -> tuple[str, float]:
         """Why the target does not support a component like this, or "", and its stored bits."""
-        probed: dict[tuple[int, int], float] = {}
-        for layer in component.layers:
-            if layer.shape not in probed:
+        if bits not in allowed_bits(name):
+            return TABLE_RULE, 0.0
+        probed: dict[tuple[tuple[int, int], bool], float] = {}
+        kinds = [(layer.shape, layer.matrix.expert is None) for layer in component.layers]
+        for layer, kind in zip(component.layers, kinds, strict=True):
+            if kind not in probed:
                 try:
                     candidate.check(layer.name, layer.shape)
                 except ValueError as error:
                     return str(error), 0.0
                 spec = self._spec(candidate, layer.shape[1], bits)
-                if reason := self.target.refusal(spec, layer.shape, name):
+                if reason := refusal_of(self.target, layer, spec, name):
                     return reason, 0.0
-                probed[layer.shape] = self.target.stored_bits(layer.shape, spec)
-        return "", sum(probed[layer.shape] for layer in component.layers)
+                probed[kind] = self.target.stored_bits(layer.shape, spec)
+        return "", sum(probed[kind] for kind in kinds)
 
     def _spec(self, candidate: Quantizer, inputs: int, bits: int) -> WeightSpec:
         """A layer's spec; all but the bits is the same at every width, and slow to probe."""

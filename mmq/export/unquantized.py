@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmq.contracts import options as plugin_options
-from mmq.contracts.target import ExportSource, Target
+from mmq.contracts.target import Target
 from mmq.errors import InputError
 from mmq.export.facts import read_facts, write_facts
 from mmq.export.measure import ExportedModel
@@ -57,12 +57,12 @@ def _unchanged_source(facts: Mapping[str, Any]) -> Path:
 def _write(target: Target, source: Path, facts: Mapping[str, Any], folder: Path) -> None:
     """Write the folder: it appears whole, or not at all."""
     outline = skeleton(str(source))
-    names = SourceCheckpoint.open(source, outline).names
+    checkpoint = SourceCheckpoint.open(source, outline)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with naming(folder), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         partial = Path(scratch) / folder.name
         partial.mkdir()
-        export_source = ExportSource(source, outline, str(facts["dtype"]), stored=names)
+        export_source = checkpoint.as_source(outline, str(facts["dtype"]))
         target.export_unquantized(export_source, partial)
         write_facts(partial, {**facts, "allocation": {}})
         try:

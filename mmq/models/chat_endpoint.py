@@ -11,7 +11,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
@@ -47,7 +47,8 @@ class _PassingError(Exception):
 class ChatEndpoint(VisionLanguageModel):
     """Asks a server, several requests at a time; each is retried with growing waits.
 
-    url: up to and with /v1. model: as the server calls it. timeout: seconds per attempt. finished:
+    url: up to and with /v1. model: as the server calls it. timeout: seconds per attempt. template:
+    variables of the chat template, which vLLM, SGLang and llama-server pass on to it. finished:
     outputs of the current call by sample id, so that an error or an interrupt loses none.
     """
 
@@ -57,6 +58,8 @@ class ChatEndpoint(VisionLanguageModel):
     timeout: float = 120.0
     retries: int = 5
     first_wait: float = FIRST_WAIT
+    system_prompt: str = ""
+    template: Mapping[str, Any] = field(default_factory=dict)
     finished: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -80,7 +83,7 @@ class ChatEndpoint(VisionLanguageModel):
                     self.finished[request.sample_id] = answer.result()
 
     def _ask(self, request: Request, config: GenerationConfig) -> str:
-        body = json.dumps(_body(self.model, request, config)).encode()
+        body = json.dumps(self._body(request, config)).encode()
         wait, reason = self.first_wait, ""
         for attempt in range(self.retries + 1):
             try:
@@ -97,6 +100,27 @@ class ChatEndpoint(VisionLanguageModel):
             f"{self.retries + 1} attempts ({reason}). Answers so far are saved: correct the "
             f"server, or give a longer --timeout or fewer --concurrency, and run the command again"
         )
+
+    def _body(self, request: Request, config: GenerationConfig) -> dict[str, Any]:
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": _data_url(image)}}
+            for image in request.images
+        ]
+        content.append({"type": "text", "text": request.prompt})
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if self.system_prompt:
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        body = {
+            "model": self.model,
+            "messages": messages,
+            "max_tokens": config.max_new_tokens,
+            "temperature": 0,
+        }
+        if config.min_new_tokens:
+            body["min_tokens"] = config.min_new_tokens  # of vLLM and SGLang
+        if self.template:
+            body["chat_template_kwargs"] = dict(self.template)
+        return body
 
 
 def connect(url: str, model: str = "", timeout: float = 120.0, **settings: Any) -> ChatEndpoint:
@@ -154,22 +178,6 @@ def _seconds(headers: Message) -> float | None:
         return max(0.0, float(headers["Retry-After"]))
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _body(model: str, request: Request, config: GenerationConfig) -> dict[str, Any]:
-    content: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in request.images
-    ]
-    content.append({"type": "text", "text": request.prompt})
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": config.max_new_tokens,
-        "temperature": 0,
-    }
-    if config.min_new_tokens:
-        body["min_tokens"] = config.min_new_tokens  # of vLLM and SGLang
-    return body
 
 
 @lru_cache(64)  # questions about one picture follow each other

@@ -133,17 +133,20 @@ def variables_in(template: str) -> set[str] | None:
 
 
 def parse_template(text: str) -> dict[str, Any]:
-    """The values of `--template NAME=VALUE,NAME=VALUE`.
+    r"""The values of `--template NAME=VALUE,NAME=VALUE`; a comma inside a value is written `\,`.
 
     >>> parse_template("enable_thinking=false,effort=low,budget=64")
     {'enable_thinking': False, 'effort': 'low', 'budget': 64}
+    >>> parse_template(r"persona=calm\, brief")
+    {'persona': 'calm, brief'}
     """
     values: dict[str, Any] = {}
-    for item in filter(None, text.split(",")):
-        name, equals, value = (part.strip() for part in item.partition("="))
+    for item in filter(None, re.split(r"(?<!\\),", text)):
+        name, equals, value = (p.strip() for p in item.replace(r"\,", ",").partition("="))
         if not equals or not name.isidentifier():
             raise InputError(
-                f"template: {item!r} is not NAME=VALUE; write e.g. enable_thinking=false"
+                f"template: {item!r} is not NAME=VALUE; write e.g. enable_thinking=false, and \\, "
+                f"for a comma in a value"
             )
         if name in values:
             raise InputError(f"template: {name} is given twice; give it once")

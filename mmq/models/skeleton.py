@@ -18,7 +18,7 @@ from mmq.models.checkpoint import locate as locate
 from mmq.models.checkpoint import read_config as read_config
 from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.checkpoint_errors import reading
-from mmq.models.components import Component, count_parameters, find_components
+from mmq.models.components import Component, Layer, count_parameters, find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
 from mmq.models.optional_parts import with_parts
 from mmq.models.transformers_loading import check_outline, quietly
@@ -79,6 +79,10 @@ class Skeleton:
         """Share of the parameters that are in a component: what an allocation can quantize."""
         weights = sum(component.weights for component in self.components.values())
         return weights / self.parameters
+
+    def layer(self, name: str) -> Layer:
+        """A layer by its name."""
+        return next(x for c in self.components.values() for x in c.layers if x.name == name)
 
     @property
     def left_out(self) -> str:

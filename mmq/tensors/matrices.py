@@ -112,14 +112,14 @@ def _is_other(module: nn.Module) -> bool:
 def _transposed(module: nn.Module, stacks: Mapping[str, Tensor]) -> bool:
     """Whether a module's experts are stored as (in, out).
 
-    Its class says so (transformers' `is_transposed`, or `in_features`); otherwise the shapes
-    decide, as what goes into the first projection comes out of the last: (h, 2i) and (i, h) are
-    (in, out), (2i, h) and (h, i) are (out, in).
+    Its class says so (transformers' `is_transposed`, or Aria's `in_features`, the number of
+    rows); otherwise the shapes decide, as what goes into the first projection comes out of the
+    last: (h, 2i) and (i, h) are (in, out), (2i, h) and (h, i) are (out, in).
     """
     if (stored := getattr(module, "is_transposed", None)) is not None:
         return bool(stored)
     if (features := getattr(module, "in_features", None)) is not None:
-        return all(stack.shape[1] == features != stack.shape[2] for stack in stacks.values())
+        return all(stack.shape[1] == features for stack in stacks.values())
     down = next((s for key, s in stacks.items() if "down" in key or key == "w2"), None)
     if down is None:
         return False

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmq.allocation.allocation import BitAllocation, parse_bits
+from mmq.allocation.allocation import TABLE_RULE, parse_bits
 from mmq.allocation.parts import GRANULARITIES
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SIZE_AXIS_HELP, SizeAxis, parse_axis
@@ -218,14 +218,13 @@ def _prepared(
             options,
             plugin_options,
             parse_combine(options.combine),
-            lambda parts: [BitAllocation.uniform(parts, b) for b in bits],
+            lambda parts: Space.of(parts, bits).diagonal(),
             pairs,
         )
-        return (
-            prepared,
-            Space(tuple(prepared.skeleton.components), bits, options.granularity),
-            None,
-        )
+        space = Space.of(prepared.skeleton.components, bits, options.granularity)
+        if space.limits and not is_worker():
+            click.echo(f"{space.describe()}: {TABLE_RULE}")
+        return prepared, space, None
     support, plugin_options = supported_options(request, options, plugin_options, bits)
     prepared = prepare(options, plugin_options, lambda parts: support.allocations(), pairs)
     space = limited_space(support, options.granularity)

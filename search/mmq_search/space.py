@@ -9,8 +9,9 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.allocation import TABLE_RULE, UNQUANTIZED, BitAllocation, allowed_bits
 from mmq.allocation.parts import Part, finest, names
+from mmq.errors import InputError
 
 MAX_LISTED = 100_000  # allocations; larger spaces are not enumerated
 
@@ -20,13 +21,28 @@ class Space:
     """All allocations of some widths over some components, or over finer parts of them.
 
     Optuna sees the index of a width, not the width: 8 and 16 are neighbours, as are 2 and 3.
-    limits: components whose parts have fewer widths, because an export target lacks others.
+    limits: components whose parts have fewer widths: tables, and what an export target lacks.
     """
 
     components: tuple[str, ...]
     bits: tuple[int, ...]  # ascending
     granularity: str = "component"  # or group, type, fine: see mmq.allocation.parts
     limits: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def of(
+        cls, components: Iterable[str], bits: Sequence[int], granularity: str = "component"
+    ) -> "Space":
+        """The space of these widths; InputError for a table that can have none of them."""
+        components = tuple(components)
+        own = {name: allowed_bits(name, bits) for name in components}
+        for name, widths in own.items():
+            if not widths:
+                raise InputError(
+                    f"bits: none of {', '.join(map(str, bits))} for {name}: {TABLE_RULE}"
+                )
+        limits = {name: widths for name, widths in own.items() if widths != tuple(bits)}
+        return cls(components, tuple(bits), granularity, tuple(limits.items()))
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from mmq.export.support import Support, supported_widths
 from mmq.export.targets import build_target, split_options
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import Prepared, build_plugins
+from mmq.prepare import Prepared, build_plugins, requested_parts
 from mmq.quantization.by_width import option_values
 from mmq.task_names import single_task
 from mmq.tracking import StudyRun
@@ -98,7 +98,7 @@ def supported_options(
     command = [field.name for field in fields(options)]
     explicit = option_fields.distribute(plugin_options, classes, command)["quantizer"]
     quantizer, _ = build_plugins(options, plugin_options)
-    outline = skeleton(locate(options.model, options.allow_pickle))
+    outline = skeleton(locate(options.model, options.allow_pickle), requested_parts(options))
     support = supported_widths(request.name, request.target, quantizer, explicit, outline, bits)
     before, after = option_values(quantizer), option_values(support.quantizer)
     selected = {

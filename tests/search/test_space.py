@@ -4,6 +4,7 @@ import pytest
 from mmq_search.space import Space
 
 from mmq.allocation.allocation import BitAllocation
+from mmq.errors import InputError
 
 SPACE = Space(("vit", "llm"), (2, 4, 8, 16))
 
@@ -40,3 +41,12 @@ def test_finer_spaces_give_every_part_a_width(granularity, count):
     fresh = space.random_new({str(allocation)}, random.Random(0))
     assert fresh is not None
     assert fresh != allocation
+
+
+def test_tables_are_searched_at_the_widths_that_they_can_have():
+    space = Space.of(("embed", "llm"), (3, 4, 16))
+    assert space.widths("embed") == (4, 16)
+    assert space.widths("llm") == (3, 4, 16)
+    assert {a.as_dict()["embed"] for a in space.diagonal()} == {4, 16}
+    with pytest.raises(InputError, match="none of 2, 3 for embed"):
+        Space.of(("embed", "llm"), (2, 3))

@@ -182,7 +182,8 @@ class Generic(ModelFamily):
             space = "" if not answer or text[-1:].isspace() else lead
             tokens = answer_ids(model.processor.tokenizer, text, space + answer if answer else "")
             complete = answered_inputs(module, inputs, [tokens], self.words.answer_type)
-            output = module(**complete, **_without_cache(module))
+            with _without_cache(module) as setting:
+                output = module(**complete, **setting)
             logits: Tensor = output.logits[0, -1 - len(tokens) :]
             return logits.float().log_softmax(-1)
 
@@ -211,6 +212,19 @@ class Generic(ModelFamily):
         return model.answers(tokens, watch, texts)
 
 
-def _without_cache(module: Any) -> dict[str, Any]:
-    """`use_cache=False` for a model that takes it."""
-    return {"use_cache": False} if "use_cache" in signature(module.forward).parameters else {}
+@contextmanager
+def _without_cache(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """No part of the model caches keys and values; yields what its forward takes to that end.
+
+    A cache among a block's arguments would grow with every further call of the block. Not every
+    forward has `use_cache`, so the configurations of all parts are changed meanwhile.
+    """
+    configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
+    before = {key: c.use_cache for key, c in configs.items() if hasattr(c, "use_cache")}
+    try:
+        for key in before:
+            configs[key].use_cache = False
+        yield {"use_cache": False} if "use_cache" in signature(module.forward).parameters else {}
+    finally:
+        for key, use_cache in before.items():
+            configs[key].use_cache = use_cache

@@ -105,7 +105,7 @@ class CompressedTensors(Target):
         return 8.0 * sum(outline.bytes for outline in self._outlines("w.weight", shape, spec))
 
     def _outlines(
-        self, name: str, shape: tuple[int, int], spec: WeightSpec
+        self, name: str, shape: tuple[int, ...], spec: WeightSpec
     ) -> tuple[Outline, ...]:
         packing, stem = self._packing(spec), name.removesuffix("weight")
         rows, columns = shape

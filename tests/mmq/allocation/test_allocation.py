@@ -104,3 +104,9 @@ def test_a_mixed_part_has_no_single_width():
 def test_block_groups_are_contiguous_thirds(blocks, sizes):
     found = [block_group(block, blocks) for block in range(blocks)]
     assert found == [g for g, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]
+
+
+def test_tables_have_no_odd_or_tiny_widths():
+    assert BitAllocation.parse("embed=6,llm=3,head=8")["embed"] == 6
+    with pytest.raises(InputError, match=r"embed=3 is not possible: .* 4, 6, 8 or 16 bits"):
+        BitAllocation.parse("llm=3,embed=3")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,28 @@ def test_parts_are_saved_beside_each_other(saved):
     talker = Talker()
     parts = outputs_of(talker, SAMPLES[:2], saved) + outputs_of(talker, SAMPLES[2:], saved)
     assert outputs_of(talker, SAMPLES, saved) == parts
+
+
+class Counting(Talker):
+    """Counts one broken answer per call."""
+
+    def __init__(self):
+        self.observations = Counter()
+
+    def generate(self, requests, config, progress):
+        self.observations["broken"] += 1
+        return super().generate(requests, config, progress)
+
+
+def test_what_was_counted_while_generating_is_counted_again_with_saved_outputs(saved):
+    outputs_of(Counting(), SAMPLES[:2], saved)
+    outputs_of(Counting(), SAMPLES[2:], saved)
+    later = Counting()
+    outputs_of(later, SAMPLES, saved)
+    assert later.observations == {"broken": 2}
+    later.observations.clear()
+    outputs_of(later, SAMPLES[2:], saved)
+    assert later.observations == {"broken": 1}
 
 
 def test_the_samples_without_outputs_are_found_in_one_read(saved, monkeypatch):

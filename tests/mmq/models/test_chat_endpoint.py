@@ -40,6 +40,18 @@ def test_answers_come_in_the_order_of_the_requests_with_pictures_and_decoding():
     assert "min_tokens" not in served.requests[0]
 
 
+def test_a_system_prompt_and_template_variables_reach_the_server():
+    with serving(Echo()) as served:
+        ask(served, REQUESTS[:1])
+        settings = {"system_prompt": "Be brief.", "template": {"enable_thinking": False}}
+        assert ask(served, REQUESTS[:1], **settings) == EXPECTED[:1]
+    plain, body = served.requests
+    assert [m["role"] for m in plain["messages"]] == ["user"]
+    assert "chat_template_kwargs" not in plain
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
 @pytest.mark.parametrize("fault", [429, 500, 503, "cut", "empty"])
 def test_what_may_pass_is_tried_again(fault):
     with serving(Echo(), [fault] * 4) as served:

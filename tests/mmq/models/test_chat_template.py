@@ -81,6 +81,12 @@ def test_variables_reach_the_template_and_unknown_ones_are_refused():
         render_chat(processor, "a", 1, InputOptions(template={"enable_think": False}))
 
 
+def test_a_value_may_hold_an_escaped_comma():
+    assert parse_template(r"persona=calm\, brief,effort=low") == {
+        "persona": "calm, brief", "effort": "low",
+    }  # fmt: skip
+
+
 def test_the_date_stands_still_unless_one_is_given():
     processor = with_template(THINKING)
     assert "01 January 2025" in render_chat(processor, "a", 1, PLAIN)
