@@ -46,13 +46,13 @@ class TaskOptions:
     )
     task: str = option(
         "vqa",
-        "Evaluator plugin to score with (e.g. captioning), or several (e.g. vqa,captioning); see "
+        "Evaluator plugin to score with (e.g. captioning), or several (e.g. vqa,gqa); see "
         "`mmq plugins`.",
     )
     data: str = option(
         "scenes",
-        "Bundled data set, folder of a data set, or one's own table (e.g. photos.csv), one per "
-        "task (e.g. vqa=photos.csv,captioning=coco/); see `mmq datasets`.",
+        "Bundled data set, folder or own table (e.g. photos.csv), or one per task; see "
+        "`mmq datasets`.",
     )
     dataset: str = option("", "Data set plugin that reads the data (e.g. vqav2); empty: detected.")
     fields: str = option(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.allocation import BitAllocation, is_unquantized
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts import Evaluation, QuantReport
 from mmq.evaluation.flips import UnquantizedOutputs, outputs_of, with_flips
@@ -122,7 +122,7 @@ def evaluate_quantized(
 def _compared(evaluation: Evaluation, spec: TrialSpec, task: Task, complete: bool) -> Evaluation:
     """With flips against the unquantized model, whose own outputs are saved for that."""
     reference = UnquantizedOutputs(spec.eval_spec)
-    if all(bits == UNQUANTIZED for _, bits in spec.allocation.bits):
+    if is_unquantized(spec.allocation):
         if complete:
             reference.put(outputs_of(evaluation.predictions))
         return evaluation

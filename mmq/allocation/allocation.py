@@ -168,3 +168,8 @@ def _shortest(component: str, widths: Mapping[tuple[str, str], int]) -> list[tup
         else:
             pairs += [(f"{component}.{group}.{t}", widths[group, t]) for t in TYPES]
     return pairs
+
+
+def is_unquantized(allocation: BitAllocation) -> bool:
+    """Whether every part has 16 bits."""
+    return all(bits == UNQUANTIZED for _, bits in allocation.bits)

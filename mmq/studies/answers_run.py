@@ -78,8 +78,11 @@ class AnswerComparison:
         flips = [pair for pair in self.pairs if pair.flipped]
         worse = sum(pair.gained < 0 for pair in flips)
         better = sum(pair.gained > 0 for pair in flips)
+        share = f"{self.flips.value:.3g}%"
+        if self.flips.low is not None:
+            share += f" (95% interval {self.flips.low:.3g}% to {self.flips.high:.3g}%)"
         return (
-            f"{len(flips)} of {len(self.pairs)} answers differ, {self.flips}%: {worse} score less "
+            f"{len(flips)} of {len(self.pairs)} answers differ, {share}: {worse} score less "
             f"in {self.second}, {better} more, {len(flips) - worse - better} the same"
         )
 

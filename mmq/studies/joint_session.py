@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
+from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, is_unquantized
 from mmq.artifacts.artifacts import Artifacts
 from mmq.errors import InputError
 from mmq.models.loading import LoadedModel
@@ -19,6 +19,7 @@ from mmq.studies.pruning import TaskPruner
 from mmq.studies.records import Records
 from mmq.studies.session import CheckSize, Session
 from mmq.studies.study import point_of
+from mmq.studies.unquantized_outputs import fetch_outputs
 from mmq.system.signals import signals_deferred
 from mmq.trial import evaluate_quantized, quantized
 
@@ -77,7 +78,7 @@ class JointSession(Session):
 
         InputError for a quantized model whose unquantized scores are not recorded.
         """
-        unquantized = None if self.is_unquantized(spec) else self.unquantized()
+        unquantized = None if is_unquantized(spec.allocation) else self.unquantized()
         joint_pruner = pruner if isinstance(pruner, JointPruner) else None
         trial_of_tasks = JointTrial(self, trial, spec, joint_pruner)
         pruned = trial_of_tasks.run(check_size)
@@ -88,18 +89,14 @@ class JointSession(Session):
     def log_single(self, run: "TrialRun", spec: TrialSpec) -> TrialRecord:
         """Evaluate an allocation and log it in a run of its own; the unquantized one is saved."""
         record = self.evaluate(run, spec)
-        if self.is_unquantized(spec):
+        if is_unquantized(spec.allocation):
             Records.of(spec.eval_spec).put(record)
         run.finish_copy(record)
         return record
 
     def has_unquantized(self, spec: TrialSpec) -> bool:
         """Whether the trial is of the unquantized model, or its record is there."""
-        return self.is_unquantized(spec) or self._unquantized() is not None
-
-    def is_unquantized(self, spec: TrialSpec) -> bool:
-        """Whether a trial is of the unquantized model."""
-        return all(bits == UNQUANTIZED for _, bits in spec.allocation.bits)
+        return is_unquantized(spec.allocation) or self._unquantized() is not None
 
     def unquantized(self) -> TrialRecord:
         """The record of the unquantized model, which shares refer to; InputError without one."""
@@ -177,6 +174,8 @@ class JointTrial:
         """Log what another study recorded."""
         with self._task_run(label, **{"mmq.recorded_by": record.run_id}) as run:
             run.finish_copy(record)
+        if is_unquantized(record.allocation):
+            fetch_outputs(record.spec.eval_spec, record.run_id)
         self.records[label] = record
 
     def _decided(self, size: Size) -> Pruned | None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mmq.allocation.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation, is_unquantized
 from mmq.record import TrialRecord, TrialSpec
 from mmq.studies.names import check_name as check_name
 from mmq.studies.names import safe_name as safe_name
 from mmq.studies.records import Records
 from mmq.studies.session import Session
+from mmq.studies.unquantized_outputs import fetch_outputs
 from mmq.system import disk
 from mmq.system.signals import signals_deferred
 
@@ -135,6 +136,8 @@ class Trials:
                 return self._records[each.label].put(fetched)
         elif record is not None and logged_as is None:
             copy_trial(self.run, spec, record)
+        if record is not None and is_unquantized(record.allocation):
+            fetch_outputs(spec.eval_spec, record.run_id)
         return record
 
     def evaluate(self, each: Planned, check: Callable[[], None] | None = None) -> TrialRecord:

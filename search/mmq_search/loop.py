@@ -26,6 +26,7 @@ from mmq.studies.pruning import Pruner
 from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study
 from mmq.studies.session import Session
+from mmq.studies.unquantized_outputs import fetch_outputs
 from mmq.studies.workers import follow
 from mmq.system.hashing import digest
 from mmq.system.retries import StorageError
@@ -176,6 +177,7 @@ class Search:
             else:
                 score = Metric(point.score, len(prepared.samples), point.low, point.high)
                 check_baseline(score, self.study.score_name, prepared.bounds)
+                fetch_outputs(prepared.eval_spec, point.run_id)
         except InputError as error:
             if not is_worker():
                 with best_effort("The run's description is not up to date"), short_timeouts():

@@ -21,9 +21,10 @@ from mmq.export.side_files import source_folder
 from mmq.export.sizes import BYTES_PER_GIB, PartSums, TargetSizes
 from mmq.export.support import Support, supported_widths
 from mmq.export.targets import build_target, split_options
+from mmq.model_setup import requested_parts
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import Prepared, build_plugins, requested_parts
+from mmq.prepare import Prepared, build_plugins
 from mmq.quantization.by_width import option_values
 from mmq.task_names import single_task
 from mmq.tracking import StudyRun
