@@ -18,6 +18,7 @@ LAUNCHER_HELP = (
     "--partition gpu."
 )
 GPUS_HELP = "Reserve this many GPUs for each worker (e.g. 1); 0: workers share what there is."
+SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
 DRY_RUN_HELP = "Print what would be started (for slurm, the job's script), and start nothing."
 
 
@@ -61,7 +62,7 @@ class TaskOptions:
     )
     calibration_data: str = option(
         "",
-        "Calibrate on other data, also mixed by weight (e.g. train.csv, or a.csv:0.7,b/:0.3); "
+        "Calibrate on other data, or a weighted mix (e.g. train.csv, or a.csv:0.7,b/:0.3); "
         "empty: the training split.",
     )
     calibration_samples: int = option(

@@ -18,11 +18,13 @@ from mmq import api
 from mmq.contracts import registry
 from mmq.errors import InputError
 from mmq.record import TrialRecord
-from mmq.studies.analysis_run import AnalyzeOptions
-from mmq.studies.curves_run import CurvesOptions
-from mmq.studies.designs_run import GridOptions
-from mmq.studies.quantizer_study import QuantizerStudyOptions
-from mmq.studies.single import BaselineOptions
+from mmq.studies.options import (
+    AnalyzeOptions,
+    BaselineOptions,
+    CurvesOptions,
+    GridOptions,
+    QuantizerStudyOptions,
+)
 
 ROOT = Path(__file__).parents[1]
 TINY = {"model": "embedded-llava", "limit": 4}
@@ -66,8 +68,8 @@ def test_every_name_is_there_and_another_one_is_not():
     ],
 )
 def test_arguments_are_the_options_of_the_command(arguments, options, other):
-    plugins = {"quantizer_options", "task_options"}
-    names = {field.name for field in fields(options)} - other
+    plugins = {"quantizer_options", "task_options", "launcher_options"}
+    names = {field.name for field in fields(options)} - other - {"dry_run"}  # only prints
     assert set(arguments.__annotations__) - plugins == names
 
 

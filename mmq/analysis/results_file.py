@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmq.allocation.allocation import ALLOWED_BITS, UNQUANTIZED, BitAllocation, check_bits
+from mmq.analysis.budgets import GIB
 from mmq.analysis.table_file import read_table
 from mmq.errors import InputError, unknown
-from mmq.models.size import GIB
 from mmq.system.hashing import digest
 
 BITS_COLUMN = re.compile(r"bits[._](?P<before>.+)|(?P<after>.+)[._]bits")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
-from tqdm import tqdm
 
 from mmq.analysis.fronts import baseline, pareto_front
 from mmq.artifacts.store import Store
@@ -25,6 +24,7 @@ from mmq.studies.run import copy_trial, ends_study
 from mmq.studies.session import Session
 from mmq.studies.workers import follow
 from mmq.system.hashing import digest
+from mmq.system.progress import notify, progress_bar
 from mmq.system.retries import StorageError
 from mmq.system.worker import is_worker
 from mmq.tracking import OPTUNA_TRIAL, StudyRun, best_effort, short_timeouts, unreachable
@@ -97,7 +97,7 @@ class Search:
         with (
             live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),
             self.study.storage.retries.short_after_interrupt(),
-            tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
+            progress_bar(total=target, desc="search", unit="trial", quiet=is_worker()) as bar,
         ):
             bar.update(self.done)
             if not self.study.space.has_baseline:
@@ -116,11 +116,11 @@ class Search:
                 except StorageError:  # the database was retried for long enough
                     raise
                 except (TakenOver, TooLarge) as error:
-                    tqdm.write(f"Trial {pending.allocation}: {error}")
+                    notify(f"Trial {pending.allocation}: {error}")
                 except Exception as error:
                     failures += 1
                     kind = type(error).__name__
-                    tqdm.write(f"Trial {pending.allocation} failed: {kind}: {error}")
+                    notify(f"Trial {pending.allocation} failed: {kind}: {error}")
                     if ends_study(error, failures):
                         raise
                 else:
