@@ -1,20 +1,23 @@
 """The results of a study: the verdict, and the front as table and figures."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Cost, Point, baseline, pareto_front, verdict
+from mmq.analysis.gains import Gain, best_of_size, gain_over_rules
 from mmq.analysis.plots import Highlights, front_figure, front_plot
 from mmq.analysis.selection import Selection, select
+from mmq.analysis.tables import markdown
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
 
 TABLE = "front.json"
+RULES_TABLE = "rules.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Results:
     """A study's evaluated trials. clusters: the picture of every sample.
 
     per_sample: the score of every sample by allocation, None if the metric has none. floor: the
-    lowest possible score, None if unknown.
+    lowest possible score, None if unknown. rules: names of the rules of thumb by allocation.
     """
 
     name: str
@@ -33,6 +36,25 @@ class Results:
     budget: Budget = field(default_factory=Budget)
     parameters: int = 0  # of the model; needed if the budget is in GiB
     floor: float | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> Gain | None:
+        """What the study gained over the best rule of thumb; None if none is evaluated."""
+        return gain_over_rules(
+            self.points,
+            self.rules,
+            self.budget,
+            self.parameters,
+            self.per_sample,
+            self.clusters,
+            self.floor,
+        )
+
+    def rule_points(self) -> list[tuple[str, Point]]:
+        """The evaluated rules of thumb with their names, smallest first."""
+        points = [p for p in self.points if p.allocation in self.rules and not p.is_unquantized]
+        return [(self.rules[p.allocation], p) for p in sorted(points, key=lambda p: p.size)]
 
     def selections(self, budget: Budget | None = None) -> list[Selection]:
         """The selections by this budget, the study's own if None; see `select`."""
@@ -52,11 +74,18 @@ class Results:
 
 
 def conclusion(results: Results, selections: Sequence[Selection] | None = None) -> str:
-    """The verdict, or the selections by the budget, and how certain they are.
+    """What a search gained over the rules of thumb, then the verdict or the selections.
 
     selections: those of the results, if already computed.
     """
     selections = results.selections() if selections is None else selections
+    gain = results.gain
+    text = _selected(results, selections)
+    return text if gain is None else f"{gain.text}\n\n{text}"
+
+
+def _selected(results: Results, selections: Sequence[Selection]) -> str:
+    """The verdict, or the selections by the budget, and how certain they are."""
     if results.bounded:
         return "\n\n".join(selection.text for selection in selections)
     first = selections[0]
@@ -92,7 +121,21 @@ def description(results: Results, selections: Sequence[Selection] | None = None)
         f"| {_interval(p)} |"
         for p in front
     ]
+    if results.rule_points():
+        lines.append(f"\n{markdown(*rules_table(results))}")
     return "\n".join(lines)
+
+
+def rules_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Head and rows: each rule of thumb, and the best that was evaluated of at most its size."""
+    head = ("rule of thumb", "allocation", "size", f"{results.score_name} (95% interval)")
+    rows = []
+    for name, point in results.rule_points():
+        best = best_of_size(results.points, point)
+        better = "-" if best == point else f"{best.allocation} {best.score:.4g}"
+        scored = f"{point.score:.4g} ({_interval(point)})"
+        rows.append((name, point.allocation, point.compared_text, scored, better))
+    return (*head, "best of no more bytes"), rows
 
 
 def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
@@ -165,10 +208,13 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
             "low": None if p.low is None else round(p.low, 4),
             "high": None if p.high is None else round(p.high, 4),
             "run": p.run_id,
+            "rule": results.rules.get(p.allocation, ""),
         }
         for p in front
     ]
     run.log_table(TABLE, rows)
+    if results.rule_points():
+        run.log_table(RULES_TABLE, rule_rows(results))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         front_figure(points, score_name, heading, highlights).savefig(folder / "front.png")
@@ -187,6 +233,27 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
         if selected.cost is not None:
             metrics |= {f"chosen_{k}": v for k, v in cost_metrics(selected.cost).items()}
     run.log(metrics=metrics)
+
+
+def rule_rows(results: Results) -> list[dict[str, object]]:
+    """The rules of thumb as rows, each with the best that was evaluated of at most its size."""
+    rows: list[dict[str, object]] = []
+    for name, point in results.rule_points():
+        best = best_of_size(results.points, point)
+        rows.append(
+            {
+                "rule": name,
+                "allocation": point.allocation,
+                "size": round(point.size, 4),
+                "score": round(point.score, 4),
+                "low": point.low,
+                "high": point.high,
+                "best": best.allocation,
+                "best_score": round(best.score, 4),
+                "run": point.run_id,
+            }
+        )
+    return rows
 
 
 def cost_metrics(cost: Cost) -> dict[str, float]:

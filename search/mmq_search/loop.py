@@ -249,8 +249,11 @@ class Search:
         )  # fmt: skip
 
     def _pruner(self, pending: PendingTrial) -> Pruner | None:
-        """What may prune a trial: finished ones that do not cost more."""
-        if not self.prune:
+        """What may prune a trial: finished ones that do not cost more.
+
+        Rules of thumb are evaluated on all samples: the result is compared with them.
+        """
+        if not self.prune or str(pending.allocation) in self.study.rules:
             return None
         study, points = self.study, self.study.points()
         if (cost := study.setup.cost(pending.allocation)) is not None:

@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from mmq.analysis.fronts import pareto_front
+from mmq.analysis.tables import aligned
 from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
-from mmq.studies.front import conclusion, front_text
+from mmq.studies.front import conclusion, front_text, rule_rows, rules_table
 from mmq.tracking import best_effort, register
 from mmq_search.loop import Search
 
@@ -31,6 +32,8 @@ def print_document(running: Search) -> None:
         {
             "study": study.name,
             "conclusion": conclusion(results),
+            "gain": None if (gain := results.gain) is None else gain.to_json(),
+            "rules": rule_rows(results),
             "score_name": study.score_name,
             "selected": selections,
             "trials": [asdict(point) for point in results.points],
@@ -56,7 +59,8 @@ def print_results(running: Search) -> None:
         text += f"\n\nNot evaluated: {too_large}, larger than planned and than the bound."
     if pruned := len(study.pruned()):
         text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
-    click.echo(f"\n{front_text(study.points(), study.score_name)}\n\n{text}\n")
+    rules = aligned(*rules_table(results))
+    click.echo(f"\n{text}\n\n{front_text(study.points(), study.score_name)}\n\n{rules}\n")
     if running.confirmed:
         click.echo("\n".join(["Timed as whole models:", *map(str, running.confirmed), ""]))
     for selection in selections:
