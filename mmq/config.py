@@ -5,6 +5,7 @@ from typing import Any
 
 from mmq.errors import InputError
 
+DEFAULT_QUANTIZER = "rtn"  # needs no calibration data
 QUANTIZER_HELP = "Quantizer plugin (e.g. gptq); its options follow, such as --group-size 64."
 
 EXPERIMENT_HELP = (
@@ -114,4 +115,4 @@ class TaskOptions:
 class EvalOptions(TaskOptions):
     """What to evaluate, quantized with which quantizer."""
 
-    quantizer: str = option("rtn", QUANTIZER_HELP)
+    quantizer: str = option(DEFAULT_QUANTIZER, QUANTIZER_HELP)

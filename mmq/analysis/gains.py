@@ -120,19 +120,22 @@ def gain_over_rules(
     fitting = [
         p for p in points if not p.is_unquantized and budget.fits(p, parameters)
     ]  # the unquantized model is what all are compared with
-    candidates = [p for p in fitting if p.allocation in rules and not at_floor(p, floor)]
+    candidates = [p for p in fitting if p.allocation in rules]  # a rule may score nothing
     if not candidates:
         return None
     scored = budget if budget.sized or budget.scored else DEFAULT
     least = scored.least_score(points)
-    enough = [p for p in candidates if least is not None and p.score >= least]
+    enough = [
+        p for p in candidates if least is not None and p.score >= least and not at_floor(p, floor)
+    ]
     by_score = max(candidates, key=lambda p: (p.score, -p.size))
     sized = budget.sized or not enough
     rule = by_score if sized else min(enough, key=lambda p: (p.size, -p.score))
     rivals = fitting if budget.sized else [p for p in fitting if p.size <= rule.size]
     best = max(rivals, key=lambda p: (p.score, -p.size))
     best = best if best.score > rule.score else rule
-    smaller = [p for p in fitting if least is not None and p.score >= least]
+    usable = [p for p in fitting if not at_floor(p, floor)]
+    smaller = [p for p in usable if least is not None and p.score >= least]
     smallest = None if sized else min(smaller, key=lambda p: (p.size, -p.score), default=None)
     terms = f"within {budget.size_text}" if budget.sized else "at no more bytes"
     gain = Gain(rules[rule.allocation], rule, best, smallest, terms)

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
@@ -109,6 +110,8 @@ def main(argv: list[str] | None = None) -> Any:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     set_up_environment()
     hide_in_output()
+    if not sys.stderr.isatty():  # before tqdm is imported: the bars of other libraries, too
+        os.environ.setdefault("TQDM_DISABLE", "1")
     set_verbosity(Verbosity.NORMAL)
     Interrupt().install()
     try:

@@ -8,7 +8,7 @@ import click
 from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.places import print_json
-from mmq.config import QUANTIZER_HELP, option
+from mmq.config import DEFAULT_QUANTIZER, QUANTIZER_HELP, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class SizeOptions:
         "", "Bundled model, local folder or hub name (e.g. llava-hf/llava-1.5-7b-hf)."
     )
     config: str = option("", "Read this config.json instead of a model.")
-    quantizer: str = option("rtn", QUANTIZER_HELP)
+    quantizer: str = option(DEFAULT_QUANTIZER, QUANTIZER_HELP)
     target: str = option("", "Also print what the files of this export target weigh (e.g. gguf).")
     bits: str = option(
         "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."

@@ -17,6 +17,7 @@ from mmq.analysis.tradeoffs import fronts_figure
 from mmq.errors import InputError
 from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.options import AnalyzeOptions
+from mmq.system.progress import notify
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +139,7 @@ def _from_studies(
     """Tables, the studies' links, and the trials with a size, by table."""
     import pandas
 
-    from mmq.tracking.queries import check_quotes, find_trials
+    from mmq.tracking.queries import check_quotes, find_trials, latest_study
     from mmq.tracking.sample_scores import read_samples
 
     studies = [name.strip() for name in options.study.split(",") if name.strip()]
@@ -148,6 +149,9 @@ def _from_studies(
     ]
     query = " and ".join([*clauses, *([options.filter] if options.filter else [])])
     score = options.score or "score"
+    if not studies and not query:
+        studies = [latest_study(options.experiment)]
+        notify(f"Analyzing the latest study, {studies[0]}; --study NAME,NAME compares several.")
     groups, links = find_trials(options.experiment, studies, query, score)
     if options.samples:
         read_samples(groups, score)

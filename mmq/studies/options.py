@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mmq.analysis.settings import DEFAULTS
 from mmq.config import (
+    DEFAULT_QUANTIZER,
     DRY_RUN_HELP,
     EXPERIMENT_HELP,
     GPUS_HELP,
@@ -70,7 +71,7 @@ class PlannedOptions(TaskOptions):
 class DesignOptions(PlannedOptions):
     """What to evaluate in a study of planned allocations by one quantizer."""
 
-    quantizer: str = option("gptq", QUANTIZER_HELP)
+    quantizer: str = option(DEFAULT_QUANTIZER, QUANTIZER_HELP)
     size_axis: str = option("stored", SIZE_AXIS_HELP)
     figure: str = option("", FIGURE_HELP)
 
@@ -79,7 +80,6 @@ class DesignOptions(PlannedOptions):
 class SweepOptions(DesignOptions):
     """What to evaluate in a sweep over all subsets of parts."""
 
-    quantizer: str = option("uniform", QUANTIZER_HELP)
     bits: str = option("2,4,6,8", "Widths to try on all subsets of parts (e.g. 4,8).")
 
 
@@ -121,7 +121,7 @@ class FileOptions:
 
     file: str = option("", "CSV or JSON file with one row per configuration.")
     bits_columns: str = option(
-        "", "Columns of the bits (e.g. vit=vit_bits,llm=llm_bits); empty: those named *_bits."
+        "", "Columns of the bits (e.g. vit=v,llm=l); empty: those named vit_bits, or vit."
     )
     score: str = option("", "Column of the score to maximize; empty: score.")
 
@@ -134,7 +134,7 @@ class AnalyzeOptions(FileOptions):
         "", "Analyze these CSV or JSON files instead of studies (e.g. a.csv,b.json)."
     )
     score: str = option("", "Metric, or column of the files, to analyze; empty: score.")
-    study: str = option("", "Studies to analyze (e.g. one,two); empty: all of the experiment.")
+    study: str = option("", "Studies to analyze (e.g. one,two); empty: the latest.")
     tag: str = option("", "Only use trials with this tag (e.g. mmq.eval_spec=1a2b).")
     filter: str = option("", "Only use trials that match this MLflow filter.")
     samples: bool = option(

@@ -12,7 +12,7 @@ from mmq.studies.names import safe_name as safe_name
 from mmq.studies.records import Records
 from mmq.studies.session import Session
 from mmq.system import disk
-from mmq.system.progress import notify, progress_bar
+from mmq.system.progress import has_bars, notify, progress_bar
 from mmq.system.signals import signals_deferred
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def run_planned(
             with failures.counted(each):
                 record = trials.recorded(each)
                 done[each] = trials.evaluate(each) if record is None else record
+                if not has_bars():
+                    score = done[each].score.value
+                    notify(f"trial {len(done)}/{len(planned)} {each} {score:.4g}")
     return done
 
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import click
-
 from mmq.analysis.fronts import baseline, pareto_front
 from mmq.artifacts.store import Store
 from mmq.contracts import Launcher, LaunchRequest, Metric, QuantReport
@@ -24,7 +22,7 @@ from mmq.studies.run import copy_trial, ends_study
 from mmq.studies.session import Session
 from mmq.studies.workers import follow
 from mmq.system.hashing import digest
-from mmq.system.progress import notify, progress_bar
+from mmq.system.progress import notify
 from mmq.system.retries import StorageError
 from mmq.system.worker import is_worker
 from mmq.tracking import OPTUNA_TRIAL, StudyRun, best_effort, short_timeouts, unreachable
@@ -32,6 +30,7 @@ from mmq_search.deadline import Deadline
 from mmq_search.progress_run import ProgressRun
 from mmq_search.study import PendingTrial, SearchStudy
 from mmq_search.target_search import TargetSearch, log_confirmed
+from mmq_search.trial_lines import TrialLines
 
 log = logging.getLogger(__name__)
 POLL = 1.0  # seconds between two looks at the other processes
@@ -72,9 +71,9 @@ class Search:
         if done:
             state = "is complete" if done >= target else "resumes"
             name = self.study.name
-            click.echo(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
+            notify(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
         if target < self.n_trials:
-            click.echo(f"The search space has {target} allocations (within the budget) in all.")
+            notify(f"The search space has {target} allocations (within the budget) in all.")
         return target
 
     def together(self, launcher: Launcher, request: LaunchRequest) -> None:
@@ -87,7 +86,8 @@ class Search:
             self.study.storage.retries.short_after_interrupt(),
         ):
             if self.done < target:
-                follow(launcher, request, lambda: self.done, target)
+                with TrialLines(self.study, target, bar=False) as lines:
+                    follow(launcher, request, lines.update, target)
                 self.check_baseline()
 
     def alone(self, session: Session) -> None:
@@ -97,9 +97,8 @@ class Search:
         with (
             live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),
             self.study.storage.retries.short_after_interrupt(),
-            progress_bar(total=target, desc="search", unit="trial", quiet=is_worker()) as bar,
+            TrialLines(self.study, target) as lines,
         ):
-            bar.update(self.done)
             if not self.study.space.has_baseline:
                 self.evaluate_baseline(session)
             while self.done < target and not self.deadline.passed:
@@ -120,14 +119,13 @@ class Search:
                 except Exception as error:
                     failures += 1
                     kind = type(error).__name__
-                    notify(f"Trial {pending.allocation} failed: {kind}: {error}")
+                    notify(f"Trial {pending.allocation} failed: {kind}: {error}", important=True)
                     if ends_study(error, failures):
                         raise
                 else:
                     failures = 0
                     live.update()
-                    bar.set_postfix_str(f"front: {live.size}")
-                bar.update(self.done - bar.n)
+                lines.update()
 
     def confirm(self) -> None:
         """Time the front's models as a whole in the target's engine, if their times are sums.

@@ -24,13 +24,12 @@ class ProgressRun:
         self.run, self._results = run, results
         self._shown: list[str] = []  # the front's allocations
         self._last = 0.0
-        self.size = 0  # of the front
 
     def update(self) -> None:
         """Show the front after a trial if it changed. An unavailable store is only a warning."""
         results = self._results()
         count = len(results.points)
-        self.size = len(front := [point.allocation for point in pareto_front(results.points)])
+        front = [point.allocation for point in pareto_front(results.points)]
         with best_effort("The front in MLflow is not up to date"), short_timeouts():
             self.run.log(metrics={"trials": count}, step=count)
             if front == self._shown or time.monotonic() < self._last + MIN_INTERVAL:

@@ -23,6 +23,7 @@ from mmq.tracking import StudyRun, connect, study_run
 from mmq_search.command import SearchOptions
 from mmq_search.deadline import Deadline
 from mmq_search.loop import Search
+from mmq_search.plan import plan_text
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.study import SearchStudy
@@ -48,6 +49,8 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
     eval_spec = prepared.eval_spec
     name = options.study or study_name(eval_spec, space, axis, options.target, options.cost)
+    if not is_worker():
+        notify(plan_text(setup, prepared, options.n_trials), important=options.dry_run)
     request = None
     if not place.is_alone:
         left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
