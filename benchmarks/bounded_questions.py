@@ -64,7 +64,7 @@ def replay(table, parameters, space, budget, n_trials):
     (true,) = select(list(table.values()), budget, parameters, lambda name: None, [])
     setup = make_setup(table, parameters, space, budget)
     study = optuna.create_study(directions=["minimize", "maximize"])
-    for allocation in setup.diagonal():
+    for allocation in setup.first():
         study.enqueue_trial(space.params(allocation))
     points, since = [], None
     for count in range(1, n_trials + 1):

@@ -31,23 +31,20 @@ from mmq.contracts import registry
 from mmq.errors import InputError
 from mmq.record import TrialRecord
 from mmq.studies import answers_run
-from mmq.studies.analysis_run import AnalyzeOptions, LoggedAnalysis, run_analysis
+from mmq.studies import options as study_options
+from mmq.studies.analysis_run import LoggedAnalysis, run_analysis
 from mmq.studies.answers_run import AnswerComparison, CompareOptions
 from mmq.studies.comparison_run import Comparison, run_comparison
-from mmq.studies.curves_run import Curves, CurvesOptions, run_curves
+from mmq.studies.curves_run import Curves, run_curves
 from mmq.studies.designs_run import (
     ABLATION,
     GRID,
     SWEEP,
-    AblateOptions,
-    GridOptions,
-    SweepOptions,
     run_design,
 )
 from mmq.studies.front import Results
-from mmq.studies.measure_run import MeasuredExport, MeasureOptions, run_measure
-from mmq.studies.quantizer_study import QuantizerStudyOptions
-from mmq.studies.single import BaselineOptions, run_single, unquantized
+from mmq.studies.measure_run import MeasuredExport, run_measure
+from mmq.studies.single import run_single, unquantized
 from mmq.studies.study import Study
 from mmq.system.environment import set_up_environment
 
@@ -59,34 +56,34 @@ def evaluate(bits: Allocation | None = None, **arguments: Unpack[EvalArguments])
 
     Components that are not named stay at 16 bits.
     """
-    options, plugins = read_arguments(BaselineOptions, arguments)
+    options, plugins = read_arguments(study_options.BaselineOptions, arguments)
     allocate = unquantized if bits is None else allocation_of(bits).over
     return run_single(options, plugins, allocate).record
 
 
 def sweep(**arguments: Unpack[DesignArguments]) -> Study:
     """Try each width on all subsets of components, block groups and layer types."""
-    return run_design(SWEEP, *read_arguments(SweepOptions, arguments))
+    return run_design(SWEEP, *read_arguments(study_options.SweepOptions, arguments))
 
 
 def ablate(**arguments: Unpack[DesignArguments]) -> Study:
     """Try each component alone at every width, and each pair at all pairs of widths."""
-    return run_design(ABLATION, *read_arguments(AblateOptions, arguments))
+    return run_design(ABLATION, *read_arguments(study_options.AblateOptions, arguments))
 
 
 def grid(**arguments: Unpack[DesignArguments]) -> Study:
     """Try every combination of the widths over the components."""
-    return run_design(GRID, *read_arguments(GridOptions, arguments))
+    return run_design(GRID, *read_arguments(study_options.GridOptions, arguments))
 
 
 def curves(**arguments: Unpack[CurvesArguments]) -> Curves:
     """Trace the score against the bits of each component alone, and of all at once."""
-    return run_curves(*read_arguments(CurvesOptions, arguments))
+    return run_curves(*read_arguments(study_options.CurvesOptions, arguments))
 
 
 def compare(**arguments: Unpack[QuantizersArguments]) -> Comparison:
     """Compare quantizers, with every component at one width after another."""
-    return run_comparison(*read_arguments(QuantizerStudyOptions, arguments))
+    return run_comparison(*read_arguments(study_options.QuantizerStudyOptions, arguments))
 
 
 def search(**arguments: Unpack[SearchArguments]) -> Study:
@@ -104,7 +101,7 @@ def analyze(*studies: str | Study, **arguments: Unpack[AnalyzeArguments]) -> Log
     studies: names or studies; all of the experiment if there are none, nor a file.
     """
     names = ",".join(each if isinstance(each, str) else each.name for each in studies)
-    options, _ = read_arguments(AnalyzeOptions, {**arguments, "study": names})
+    options, _ = read_arguments(study_options.AnalyzeOptions, {**arguments, "study": names})
     return run_analysis(options)
 
 
@@ -122,7 +119,7 @@ def compare_answers(
 
 def measure(folder: str | Path = "", **arguments: Unpack[MeasureArguments]) -> MeasuredExport:
     """Time an exported model beside the unquantized one, in the same engine."""
-    options, _ = read_arguments(MeasureOptions, {**arguments, "path": folder})
+    options, _ = read_arguments(study_options.MeasureOptions, {**arguments, "path": folder})
     return run_measure(options, quiet=True)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmq.errors import InputError
 
+DEFAULT_QUANTIZER = "rtn"  # needs no calibration data
 QUANTIZER_HELP = "Quantizer plugin (e.g. gptq); its options follow, such as --group-size 64."
 
 EXPERIMENT_HELP = (
@@ -18,6 +19,7 @@ LAUNCHER_HELP = (
     "--partition gpu."
 )
 GPUS_HELP = "Reserve this many GPUs for each worker (e.g. 1); 0: workers share what there is."
+SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
 DRY_RUN_HELP = "Print what would be started (for slurm, the job's script), and start nothing."
 
 
@@ -114,4 +116,4 @@ class TaskOptions:
 class EvalOptions(TaskOptions):
     """What to evaluate, quantized with which quantizer."""
 
-    quantizer: str = option("rtn", QUANTIZER_HELP)
+    quantizer: str = option(DEFAULT_QUANTIZER, QUANTIZER_HELP)

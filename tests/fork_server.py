@@ -22,7 +22,7 @@ from pathlib import Path
 
 IMPORTED = (
     "matplotlib.pyplot", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "mmq.cli.trial",
-    "mmq_search.command", "pandas", "scipy.optimize", "transformers.models.blip_2.modeling_blip_2",
+    "mmq_search.run", "pandas", "scipy.optimize", "transformers.models.blip_2.modeling_blip_2",
     "transformers.models.llava.modeling_llava",
 )  # fmt: skip
 

@@ -18,11 +18,13 @@ from mmq import api
 from mmq.contracts import registry
 from mmq.errors import InputError
 from mmq.record import TrialRecord
-from mmq.studies.analysis_run import AnalyzeOptions
-from mmq.studies.curves_run import CurvesOptions
-from mmq.studies.designs_run import GridOptions
-from mmq.studies.quantizer_study import QuantizerStudyOptions
-from mmq.studies.single import BaselineOptions
+from mmq.studies.options import (
+    AnalyzeOptions,
+    BaselineOptions,
+    CurvesOptions,
+    GridOptions,
+    QuantizerStudyOptions,
+)
 
 ROOT = Path(__file__).parents[1]
 DRY_RUN = {"dry_run"}  # prints, and returns nothing

@@ -117,7 +117,7 @@ def search(folder, plugins):
         cwd=folder, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return result.stdout + result.stderr
 
 
 def test_a_comment_in_gptq_leaves_blocks_records_and_study_where_they_were(store_uri, tmp_path):

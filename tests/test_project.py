@@ -17,17 +17,22 @@ from mmq_plugins.embedded.command import TrainOptions
 from mmq_search.command import SearchOptions
 from mmq_search.status import StatusOptions
 
-from mmq.cli.analyze import AnalyzeOptions
-from mmq.cli.curves import CurvesOptions
 from mmq.cli.export import ExportOptions
 from mmq.cli.import_results import ImportOptions
-from mmq.cli.quantize import QuantizeOptions
-from mmq.cli.studies import AblateOptions, GridOptions, SweepOptions
-from mmq.cli.trial import BaselineOptions, TrialOptions
 from mmq.config import flag
 from mmq.contracts import registry
-from mmq.studies.measure_run import MeasureOptions
-from mmq.studies.quantizer_study import QuantizerStudyOptions
+from mmq.studies.options import (
+    AblateOptions,
+    AnalyzeOptions,
+    BaselineOptions,
+    CurvesOptions,
+    GridOptions,
+    MeasureOptions,
+    QuantizeOptions,
+    QuantizerStudyOptions,
+    SweepOptions,
+    TrialOptions,
+)
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

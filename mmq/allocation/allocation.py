@@ -1,6 +1,6 @@
 """Bit allocations: the bit width of each component's weights, or of finer parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmq.allocation.parts import GROUPS, TYPES, Part, finest
@@ -151,6 +151,20 @@ class BitAllocation:
 
     def __str__(self) -> str:
         return " ".join(f"{name}={bits}" for name, bits in self.bits)
+
+
+def allocator(text: str) -> Callable[[Sequence[str]], BitAllocation]:
+    """A function from a model's components to their allocation; InputError for invalid text.
+
+    text: "4" for every component, or an allocation.
+
+    >>> str(allocator("4")(["vit", "llm"])), str(allocator("llm=3")(["vit", "llm"]))
+    ('vit=4 llm=4', 'vit=16 llm=3')
+    """
+    if not text.strip().isdecimal():
+        return BitAllocation.parse(text).over
+    bits = check_bits(int(text))
+    return lambda components: BitAllocation.uniform(components, bits)
 
 
 def _shortest(component: str, widths: Mapping[tuple[str, str], int]) -> list[tuple[str, int]]:

@@ -6,7 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from mmq.analysis.importance import DEFAULTS, Ranking, Settings, rank
+from mmq.analysis.importance import Ranking, rank
+from mmq.analysis.settings import DEFAULTS, Settings
 from mmq.analysis.table import Table
 from mmq.errors import InputError
 

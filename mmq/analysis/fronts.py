@@ -10,7 +10,6 @@ KEEP = 0.99  # share of the unquantized score that a verdict requires
 SURE = 0.95  # probability from which a selection counts as certain
 SizeAxis = Literal["stored", "nominal"]
 SIZE_AXES: tuple[SizeAxis, ...] = ("stored", "nominal")
-SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
 AXIS_LABELS = {
     "stored": "stored bits per weight over all parameters (bpw)",
     "nominal": "nominal bits per weight over all parameters (bpw)",

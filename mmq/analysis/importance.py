@@ -20,6 +20,7 @@ from mmq.analysis.forest import (
     many_parts,
     measure,
 )
+from mmq.analysis.settings import DEFAULTS, Settings
 from mmq.analysis.shares import interval, normalized, percent
 from mmq.analysis.table import Table, log_loss, reference_row, resampled_scores
 from mmq.errors import InputError
@@ -31,26 +32,6 @@ MIN_ROWS = 12
 ROWS_PER_PART = 5  # minimum number of configurations per varying part
 SURE = 0.95  # share of resamples that must agree on an order
 FEW_REPEATS = 5  # permutations per resample if predictions cannot be looked up
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the forests are grown and resampled. jobs: processes, 0 for one per core."""
-
-    trees: int = 100
-    bootstrap: int = 100
-    repeats: int = 50
-    seed: int = 0
-    jobs: int = 0
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in {"trees": 1, "bootstrap": 2, "repeats": 1, "jobs": 0}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: {getattr(self, name)} is less than {least}")
-
-
-DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +209,14 @@ def _resample(
 def _in_parallel(tasks: Sequence[Any], settings: Settings, label: str) -> list[Measured]:
     """`measure` of all tasks, in their order."""
     from sklearn.utils.parallel import Parallel, delayed
-    from tqdm import tqdm
+
+    from mmq.system.progress import progress_bar
 
     workers = Parallel(n_jobs=settings.jobs or -1, return_as="generator")
     results = workers(delayed(measure)(*task) for task in tasks)
-    return list(tqdm(results, desc=label, total=len(tasks), unit="forest", disable=settings.quiet))
+    return list(
+        progress_bar(results, desc=label, total=len(tasks), unit="forest", quiet=settings.quiet)
+    )
 
 
 def _ranking(

@@ -6,8 +6,9 @@ from typing import Any
 
 from mmq.analysis.comparison import Comparison, compare
 from mmq.analysis.findings import headlines, order_sentence
-from mmq.analysis.importance import DEFAULTS, SCALES, Ranking, Settings, rank
+from mmq.analysis.importance import SCALES, Ranking, rank
 from mmq.analysis.interactions import PairLoss, pair_losses
+from mmq.analysis.settings import DEFAULTS, Settings
 from mmq.analysis.table import Table
 
 Rows = list[dict[str, Any]]

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mmq.allocation.allocation import ALLOWED_BITS, UNQUANTIZED, BitAllocation, check_bits
+from mmq.allocation.parts import OPTIONAL
+from mmq.analysis.budgets import GIB
 from mmq.analysis.table_file import read_table
 from mmq.errors import InputError, unknown
-from mmq.models.size import GIB
 from mmq.system.hashing import digest
 
 BITS_COLUMN = re.compile(r"bits[._](?P<before>.+)|(?P<after>.+)[._]bits")
 PART = re.compile(r"\w+(\.\w+)*")
+COMPONENTS = ("vit", "qformer", "connector", "llm", *OPTIONAL)  # that families have
 RESERVED = ("score", "bpw", "size_gib")  # metrics that mmq computes
 
 
@@ -116,10 +118,10 @@ def read_results(
 ) -> ResultTable:
     """Read and check a table.
 
-    bits: columns by part; by default those named vit_bits, bits_vit or bits.vit. score: its
-    column; by default `score`. bpw: its column; by default `bpw`, or computed from sizes
-    (`parse_sizes`). InputError for a file or a column that cannot be read; invalid rows are in the
-    result.
+    bits: columns by part; by default those named vit_bits, bits_vit or bits.vit, or else vit.
+    score: its column; by default `score`. bpw: its column; by default `bpw`, or computed from
+    sizes (`parse_sizes`). InputError for a file or a column that cannot be read; invalid rows are
+    in the result.
     """
     table = list(read_table(path))
     if not table:
@@ -157,10 +159,12 @@ def _columns(
                 and (other := by_part.setdefault(match["before"] or match["after"], name)) != name
             ):
                 raise _two_spellings("bits-columns", other, name)
-        bits = by_part
+        bits = by_part or {
+            name: name for name in available if name.partition(".")[0] in COMPONENTS
+        }
         if not bits:
             raise InputError(
-                "bits-columns: no column has a name like vit_bits; give vit=NAME,llm=NAME "
+                "bits-columns: no column has a name like vit_bits or vit; give vit=NAME,llm=NAME "
                 f"(columns: {', '.join(available)})"
             )
     if not score and "score" not in available:

@@ -8,9 +8,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import Part
@@ -39,6 +39,7 @@ from mmq.quantization.sequential import (
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.memory import trim
+from mmq.system.progress import progress_bar
 from mmq.system.versions import room_versions
 from mmq.tensors.matrices import Matrix
 from mmq.tensors.quantized_weight import QuantizedLayer
@@ -234,8 +235,8 @@ class Artifacts:
         parts = model.components.values()
         check_finite({f"{c.name}: {x.name}": x.matrix for c in parts for x in c.layers})
         text = f"quantize {name}: {', '.join(map(str, widths))} bits"
-        with tqdm(
-            total=component.blocks, desc=text, unit="block", leave=False, disable=self.quiet
+        with progress_bar(
+            total=component.blocks, desc=text, unit="block", leave=False, quiet=self.quiet
         ) as bar:
             first = 0
             for blocks in component_blocks(model, component):
@@ -264,7 +265,7 @@ class Artifacts:
         quantizer: Quantizer,
         widths: Sequence[int],
         keys: Mapping[tuple[int, int], ArtifactKey],
-        bar: tqdm,
+        bar: Any,  # of blocks
         share: BlockShare,
     ) -> None:
         if all(self.store.has(key) for key in keys.values()):

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
-from tqdm import tqdm
-
 from mmq.artifacts.artifacts import Artifacts, component_blocks
 from mmq.data.calibration import Calibration
 from mmq.models.components import Layer
@@ -13,6 +11,7 @@ from mmq.models.loading import LoadedModel
 from mmq.quantization.block_inputs import Groups, read
 from mmq.quantization.blocks import Block
 from mmq.quantization.capture import capture
+from mmq.system.progress import progress_bar
 from mmq.tensors.layer_inputs import merged, output_error, output_square
 from mmq.tensors.quantized_weight import QuantizedLayer
 
@@ -43,7 +42,9 @@ def output_errors(
             continue
         for blocks in component_blocks(model, component):
             calls = capture(blocks, partial(calibration.forwards, model))
-            bar = tqdm(blocks, f"measure {name}", unit="block", leave=False, disable=quiet)
+            bar = progress_bar(
+                blocks, desc=f"measure {name}", unit="block", leave=False, quiet=quiet
+            )
             for number, block in enumerate(bar):
                 groups = read(block, calls, number, advance=True)
                 squares: dict[str, float] = {}  # |X W^T|^2 of this block's layers

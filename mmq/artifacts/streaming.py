@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.store import ArtifactKey
@@ -13,6 +12,7 @@ from mmq.contracts.quantizer import CalibratedQuantizer
 from mmq.quantization.blocks import Block
 from mmq.quantization.sequential import check_finite, quantize_data_free
 from mmq.system.memory import trim
+from mmq.system.progress import progress_bar
 from mmq.tensors.matrices import Matrix
 
 
@@ -27,7 +27,9 @@ def fill_from_files(
     assert not isinstance(artifacts.quantizer, CalibratedQuantizer)
     store = artifacts.store
     missing = [key for key in dict.fromkeys(keys) if not store.has(key)]
-    for key in tqdm(missing, desc="quantize", unit="block", leave=False, disable=artifacts.quiet):
+    for key in progress_bar(
+        missing, desc="quantize", unit="block", leave=False, quiet=artifacts.quiet
+    ):
         with store.locked(f"{key.component}-{key.quantizer}"):
             if store.has(key):  # another process computed it
                 continue

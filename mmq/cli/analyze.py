@@ -5,17 +5,20 @@ from collections.abc import Mapping
 import click
 
 from mmq.analysis.tables import aligned
-from mmq.analysis.text import text
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers, options_from
-from mmq.cli.places import print_how_to_browse
-from mmq.studies.analysis_run import AnalyzeOptions, run_analysis
+from mmq.cli.places import print_how_to_browse, print_json
+from mmq.studies.options import AnalyzeOptions
 
 
-@click.command("analyze")
+@command("analyze", "mmq analyze --study my-grid --report report.md", as_json=True)
 @options_from(AnalyzeOptions)
 @click.pass_context
 def analyze(
-    context: click.Context, options: AnalyzeOptions, plugin_options: Mapping[str, str]
+    context: click.Context,
+    options: AnalyzeOptions,
+    plugin_options: Mapping[str, str],
+    as_json: bool,
 ) -> None:
     """Rank the parts of a model by how much their bits affect the score, with intervals.
 
@@ -23,8 +26,15 @@ def analyze(
     or models are compared on the configurations that all of them share. Logs an MLflow run with
     the findings.
     """
+    from mmq.analysis.report import table_rows
+    from mmq.analysis.text import text
+    from mmq.studies.analysis_run import run_analysis
+
     no_leftovers(context)
     result = run_analysis(options)
+    if as_json:
+        print_json(table_rows(result.analysis) | {"url": result.url})
+        return
     click.echo(f"\n{text(result.analysis, aligned)}\n")
     print_how_to_browse()
     click.echo(f"Open:      {result.url}")

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 import click
 
 from mmq.analysis.tables import aligned
+from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
-from mmq.studies.comparison_run import run_comparison
-from mmq.studies.quantizer_study import QuantizerStudyOptions
+from mmq.studies.options import QuantizerStudyOptions
 
 
-@click.command("compare-quantizers")
+@command(
+    "compare-quantizers", "mmq compare-quantizers --quantizers rtn,gptq,awq --bits 4,3 --limit 50"
+)
 @options_from(QuantizerStudyOptions)
 def compare_quantizers(options: QuantizerStudyOptions, plugin_options: Mapping[str, str]) -> None:
     """Compare quantizers, with every component at one width after another.
@@ -21,6 +23,8 @@ def compare_quantizers(options: QuantizerStudyOptions, plugin_options: Mapping[s
     are the quantization time, shared equally by widths that are computed together.
     Run the same command again to resume after an interruption.
     """
+    from mmq.studies.comparison_run import run_comparison
+
     comparison = run_comparison(options, plugin_options)
     click.echo(aligned(*comparison.table))
     click.echo(f"\n{comparison.finding}{comparison.problem_text}\n")

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import click
 
 from mmq.analysis.tables import aligned
+from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
-from mmq.studies.curves_run import CurvesOptions, heading, least_table, run_curves
+from mmq.studies.options import CurvesOptions
 
 
-@click.command("curves")
+@command("curves", "mmq curves --model embedded-llava --quantizers rtn,gptq --limit 50")
 @options_from(CurvesOptions)
 def curves(options: CurvesOptions, plugin_options: Mapping[str, str]) -> None:
     """Trace the score against the bits of each component alone, and of all at once.
@@ -18,6 +19,8 @@ def curves(options: CurvesOptions, plugin_options: Mapping[str, str]) -> None:
     Plugin options such as --group-size 64 go to every quantizer that has them. Run the same
     command again to resume after an interruption.
     """
+    from mmq.studies.curves_run import heading, least_table, run_curves
+
     result = run_curves(options, plugin_options)
     click.echo(f"{heading(result)} ({result.score_name}, n = {result.unquantized.n}):\n")
     click.echo(aligned(*least_table(result)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mmq.analysis.tables import aligned
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers
 from mmq.contracts.dataset import Dataset
 from mmq.data.source import dataset_readers
@@ -41,7 +42,7 @@ class Row:
     layout: str
 
 
-@click.command("datasets")
+@command("datasets", "mmq datasets --root /data")
 @click.option("--root", default="", help="Folder to search; if empty: $MMQ_DATA, ./data or .")
 @click.option(
     "--layouts", is_flag=True, help="Print the layout of each data set that is not found."

@@ -3,27 +3,24 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.trial import score_lines
 from mmq.config import EXPERIMENT_HELP, TaskOptions, option, repeatable
-from mmq.contracts import GeneratingEvaluator, registry
-from mmq.contracts.evaluator import Evaluator
+from mmq.contracts import registry
 from mmq.contracts.options import build, distribute
-from mmq.data.draw import DrawnData, draw_data
 from mmq.errors import InputError
-from mmq.evaluation.generating import Task
-from mmq.evaluation.progress import sample_progress
-from mmq.evaluation.saved_outputs import SavedOutputs
-from mmq.evaluation.saving import evaluate_saving
-from mmq.models.chat_endpoint import check_decoding, connect
-from mmq.models.chat_template import parse_template
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.task_names import single_task
+
+if TYPE_CHECKING:
+    from mmq.contracts import Evaluator, GeneratingEvaluator
+    from mmq.data.draw import DrawnData
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +58,19 @@ class EvaluateOptions:
             )
 
 
-@click.command("evaluate")
+@command("evaluate", "mmq evaluate --endpoint http://127.0.0.1:8080/v1 --task vqa --limit 50")
 @options_from(EvaluateOptions)
 def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> None:
     """Score a model behind a server (vLLM, llama-server, SGLang) by the OpenAI protocol.
 
     Answers are saved as they come: the same command resumes after an error or a kill.
     """
+    from mmq.evaluation.generating import Task
+    from mmq.evaluation.progress import sample_progress
+    from mmq.evaluation.saved_outputs import SavedOutputs
+    from mmq.evaluation.saving import evaluate_saving
+    from mmq.models.chat_endpoint import check_decoding, connect
+    from mmq.models.chat_template import parse_template
     from mmq.tracking import connect as connect_tracking
     from mmq.tracking import plain_run
 
@@ -118,8 +121,12 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name != "evaluator.origin"}
 
 
-def _evaluator(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> GeneratingEvaluator:
+def _evaluator(
+    options: EvaluateOptions, plugin_options: Mapping[str, str]
+) -> "GeneratingEvaluator":
     """The evaluator with its options; InputError for one that ranks instead of asking."""
+    from mmq.contracts import Evaluator, GeneratingEvaluator
+
     classes = {"evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator)}
     given = distribute(plugin_options, classes, [f.name for f in fields(options)])
     evaluator = build(classes["evaluator"], given["evaluator"])
@@ -131,8 +138,10 @@ def _evaluator(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> G
     return evaluator
 
 
-def _draw(options: EvaluateOptions, evaluator: Evaluator) -> DrawnData:
+def _draw(options: EvaluateOptions, evaluator: "Evaluator") -> "DrawnData":
     """The samples to ask about, checked."""
+    from mmq.data.draw import draw_data
+
     names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(options)}
     drawing = TaskOptions(**{name: getattr(options, name) for name in names})
     drawn = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)

@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmq.allocation.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation, allocator
+from mmq.cli.command import command
 from mmq.cli.options import options_from
-from mmq.cli.trial import TrialOptions, as_in_run
+from mmq.cli.trial import as_in_run
 from mmq.config import option
-from mmq.contracts import Metric
 from mmq.errors import InputError
-from mmq.eval_spec import EvalSpec
 from mmq.export.facts import CARD, file_sizes
-from mmq.export.run import check_output
-from mmq.export.session import ExportSession
-from mmq.export.targets import build_target, split_options
-from mmq.export.verify import Proof
-from mmq.prepare import prepare
+from mmq.studies.options import TrialOptions
 from mmq.system.disk import in_mib
 from mmq.system.home import home
 
 if TYPE_CHECKING:
+    from mmq.contracts import Metric
+    from mmq.eval_spec import EvalSpec
+    from mmq.export.session import ExportSession
+    from mmq.export.verify import Proof
     from mmq.tracking.model_registry import TrialOptions as LoggedTrialOptions
 
 log = logging.getLogger(__name__)
@@ -50,13 +49,17 @@ class ExportOptions(TrialOptions):
     )
 
 
-@click.command("export")
+@command("export", "mmq export --model embedded-llava --bits vit=8,llm=4 --target gguf --out mine")
 @options_from(ExportOptions)
 def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     """Write a quantized model for an engine, and prove that it is the one that was scored.
 
     The folder appears whole or not at all. The same command resumes after a kill.
     """
+    from mmq.export.run import check_output
+    from mmq.export.session import ExportSession
+    from mmq.export.targets import build_target, split_options
+    from mmq.prepare import prepare
     from mmq.tracking import connect, plain_run, trial_options
     from mmq.tracking.exported_models import check_register, register_export
     from mmq.tracking.params import eval_spec_params
@@ -74,12 +77,13 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     trial = trial_options(options.run) if options.run else None
     if trial:
         options, plugin_options = _as_in_trial(options, plugin_options)
-    allocation = BitAllocation.parse(options.bits)
+    allocate = allocator(options.bits)
     out = Path(options.out) if options.out else _default_folder(options)
     check_output(out)
-    prepared = prepare(options, plugin_options, lambda parts: [allocation.over(parts)])
+    prepared = prepare(options, plugin_options, lambda parts: [allocate(parts)])
     if trial:
         _check_unchanged(prepared.eval_spec, trial.model_fingerprint, options.run)
+    allocation = allocate(list(prepared.skeleton.components))
     session = ExportSession.of(prepared, allocation, options.target, target)
     if trial and not _is_trial(session, trial):
         log.warning("The options given here differ from those of %s: this is another model, which "
@@ -123,7 +127,7 @@ def _as_in_trial(
     return together, plugin_options
 
 
-def _check_unchanged(eval_spec: EvalSpec, fingerprint: str, trial: str) -> None:
+def _check_unchanged(eval_spec: "EvalSpec", fingerprint: str, trial: str) -> None:
     """InputError where the source checkpoint changed since the trial."""
     if fingerprint and fingerprint != eval_spec.model_fingerprint:
         raise InputError(
@@ -133,7 +137,7 @@ def _check_unchanged(eval_spec: EvalSpec, fingerprint: str, trial: str) -> None:
         )
 
 
-def _is_trial(session: ExportSession, trial: "LoggedTrialOptions") -> bool:
+def _is_trial(session: "ExportSession", trial: "LoggedTrialOptions") -> bool:
     """Whether an export is of a trial's model: the same allocation and quantizer options."""
     plan, eval_spec = session.plan, session.prepared.eval_spec
     options = {
@@ -147,7 +151,7 @@ def _is_trial(session: ExportSession, trial: "LoggedTrialOptions") -> bool:
     return same and allocation == plan.allocation
 
 
-def _scores(run_id: str) -> Mapping[str, Metric] | None:
+def _scores(run_id: str) -> "Mapping[str, Metric] | None":
     """A trial's scores from its run."""
     from mmq.tracking import fetch_record
 
@@ -163,7 +167,7 @@ def _default_folder(options: ExportOptions) -> Path:
     return home() / "exports" / re.sub(r"[^\w.=+-]+", "-", "-".join(words))
 
 
-def _metrics(out: Path, proof: Proof | None) -> dict[str, float]:
+def _metrics(out: Path, proof: "Proof | None") -> dict[str, float]:
     metrics: dict[str, float] = {"export/bytes": sum(file_sizes(out).values())}
     if proof is None:
         return metrics
@@ -185,7 +189,7 @@ def _metrics(out: Path, proof: Proof | None) -> dict[str, float]:
     return metrics
 
 
-def _summary(out: Path, proof: Proof | None) -> str:
+def _summary(out: Path, proof: "Proof | None") -> str:
     size = sum(file_sizes(out).values())
     lines = [f"Exported to {out} ({in_mib(size)}); {out / CARD} says how to run it."]
     lines += proof.lines() if proof else ["Not verified."]

@@ -8,13 +8,14 @@ import click
 
 from mmq.analysis.fronts import Point
 from mmq.analysis.results_file import ResultTable, parse_pairs, parse_sizes, read_results
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.places import print_how_to_browse
 from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
-from mmq.studies.analysis_run import FileOptions
 from mmq.studies.front import Results, description, log_front
 from mmq.studies.names import check_name, safe_name
+from mmq.studies.options import FileOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def read_file(options: FileOptions, path: str, **more: object) -> ResultTable:
     return table
 
 
-@click.command("import-results")
+@command("import-results", "mmq import-results published.csv --score cider --study published")
 @click.argument("path", metavar="FILE", default="")
 @options_from(ImportOptions)
 @click.pass_context

@@ -2,20 +2,25 @@
 
 import importlib
 import logging
+import os
 import sys
 from typing import Any
 
 import click
 
 from mmq import __version__
-from mmq.cli.options import PLUGIN_OPTIONS, report_repeated
+from mmq.cli.command import PLUGIN_OPTIONS
+from mmq.cli.options import report_repeated
+from mmq.cli.overview import by_section, first_sentence
 from mmq.contracts import registry
 from mmq.errors import DryRun, InputError, ShareDone, unknown
 from mmq.system import disk
 from mmq.system.environment import set_up_environment
+from mmq.system.progress import Verbosity, set_verbosity
 from mmq.system.secrets import hide_in_output
 from mmq.system.signals import Interrupt
 
+MAX_WIDTH = 120  # columns of help on a wide terminal
 BUILT_IN = {  # command: its module
     "ablate": "studies",
     "analyze": "analyze",
@@ -44,14 +49,14 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All command names."""
-        return sorted([*BUILT_IN, *(p.name for p in registry.installed("command"))])
+        return sorted([*BUILT_IN, *_plugins()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One command; InputError for an unknown one."""
         if cmd_name in BUILT_IN:
             module = importlib.import_module(f"mmq.cli.{BUILT_IN[cmd_name]}")
             command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-        elif cmd_name in {p.name for p in registry.installed("command")}:
+        elif cmd_name in _plugins():
             command = registry.load("command", cmd_name)
         else:
             raise unknown("command", cmd_name, self.list_commands(ctx))
@@ -67,19 +72,48 @@ class Commands(click.Group):
             report_repeated(command, rest)
         return name, command, rest
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by section; their modules, which import a lot, are read, not imported."""
+        names = self.list_commands(ctx)
+        width = max(map(len, names))
+        for title, commands in by_section(names).items():
+            with formatter.section(title):
+                rows = [(name.ljust(width), _short_help(name)) for name in commands]
+                formatter.write_dl(rows, col_max=width + 2)
 
-@click.group(cls=Commands)
+
+def _plugins() -> dict[str, str]:
+    """The commands of entry points, with their place: module:function."""
+    return {p.name: p.entry_point.value for p in registry.installed("command")}
+
+
+def _short_help(name: str) -> str:
+    """What a command does, in one sentence."""
+    if name in BUILT_IN:
+        return first_sentence(f"mmq.cli.{BUILT_IN[name]}", name.replace("-", "_"))
+    module, _, function = _plugins()[name].partition(" ")[0].partition(":")
+    return first_sentence(module, function)
+
+
+@click.group(
+    cls=Commands, invoke_without_command=True, context_settings={"max_content_width": MAX_WIDTH}
+)
 @click.version_option(__version__)
-@click.option("-v", "--verbose", is_flag=True, help="Log each step.")
-def cli(verbose: bool) -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Find the best bit width for each part of a vision-language model."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(argv: list[str] | None = None) -> Any:
     """Run a command; exit code 2 for invalid input or a disk error, 130 after an interrupt."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     set_up_environment()
     hide_in_output()
+    if not sys.stderr.isatty():  # before tqdm is imported: the bars of other libraries, too
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    set_verbosity(Verbosity.NORMAL)
     Interrupt().install()
     try:
         cli.main(args=argv, prog_name="mmq", standalone_mode=False)

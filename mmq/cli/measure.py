@@ -2,14 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers, options_from
 from mmq.errors import InputError
 from mmq.export.measure import PER_ANSWER, Measurement
-from mmq.studies.measure_run import MeasuredExport, MeasureOptions, run_measure
+from mmq.studies.options import MeasureOptions
 from mmq.system.disk import MIB
+
+if TYPE_CHECKING:
+    from mmq.studies.measure_run import MeasuredExport
 
 ROWS = {  # title by metric
     "load_seconds": "load (s)",
@@ -22,7 +27,7 @@ ROWS = {  # title by metric
 }
 
 
-@click.command("measure")
+@command("measure", "mmq measure ./mine --repeats 20")
 @click.argument("folder", metavar="FOLDER", default="")
 @options_from(MeasureOptions)
 @click.pass_context
@@ -33,6 +38,8 @@ def measure(
 
     Both are open at once and answer in turns. Medians, their range and ratios are logged.
     """
+    from mmq.studies.measure_run import run_measure
+
     no_leftovers(context)
     if folder and options.path:
         raise InputError(f"path: {folder} and --path {options.path} are given; give one")
@@ -43,7 +50,7 @@ def measure(
     click.echo(f"Open:      {result.url}")
 
 
-def table(result: MeasuredExport) -> str:
+def table(result: "MeasuredExport") -> str:
     """What a model and the unquantized one cost, as text."""
     model = result.model
     head = f"{model.engine}, {model.processor}"

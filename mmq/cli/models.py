@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import click
 
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers
 from mmq.contracts import registry
-from mmq.contracts.family import ModelFamily
 from mmq.errors import InputError
-from mmq.models.coverage import ENOUGH, Coverage, check_all
+
+if TYPE_CHECKING:
+    from mmq.models.coverage import Coverage
 
 
-@click.command("models")
+@command("models", "mmq models --check")
 @click.option(
     "--check",
     is_flag=True,
@@ -22,6 +25,8 @@ from mmq.models.coverage import ENOUGH, Coverage, check_all
 @click.pass_context
 def models(context: click.Context, check: bool, as_markdown: bool) -> None:
     """List the model families, or check how much of each architecture can be quantized."""
+    from mmq.models.coverage import check_all
+
     no_leftovers(context)
     if as_markdown and not check:
         raise InputError("as-markdown: only with --check, whose result is the page")
@@ -41,6 +46,8 @@ def models(context: click.Context, check: bool, as_markdown: bool) -> None:
 
 def family_lines() -> Iterable[str]:
     """One line per installed family: its name and what it supports."""
+    from mmq.contracts.family import ModelFamily
+
     for plugin in registry.installed("model family"):
         try:
             family = registry.load_class("model family", plugin.name, ModelFamily)
@@ -52,15 +59,17 @@ def family_lines() -> Iterable[str]:
         yield f"{plugin.name:<18}{', '.join(names) or fallback}"
 
 
-def text_line(row: Coverage) -> str:
+def text_line(row: "Coverage") -> str:
     """One architecture in the terminal."""
     parts = " ".join(f"{name}:{blocks}" for name, blocks in row.components)
     shares = f"{row.blocks:7.1%}{row.model:7.1%}" if row.components else f"{'-':>7}{'-':>7}"
     return f"{row.architecture:<48}{shares}  {parts or row.reason}".rstrip()
 
 
-def summary(rows: Iterable[Coverage]) -> str:
+def summary(rows: Iterable["Coverage"]) -> str:
     """How many architectures are covered."""
+    from mmq.models.coverage import ENOUGH
+
     rows = list(rows)
     enough = sum(row.blocks >= ENOUGH for row in rows)
     others = [row.architecture for row in rows if not row.is_covered]
@@ -71,7 +80,7 @@ def summary(rows: Iterable[Coverage]) -> str:
     return f"{text} Without a reason: {', '.join(others)}." if others else text
 
 
-def page(rows: Iterable[Coverage]) -> str:
+def page(rows: Iterable["Coverage"]) -> str:
     """The page docs/coverage.md."""
     rows = list(rows)
     head = [
@@ -93,7 +102,7 @@ def page(rows: Iterable[Coverage]) -> str:
     return "\n".join([*head, *map(markdown_row, rows)])
 
 
-def markdown_row(row: Coverage) -> str:
+def markdown_row(row: "Coverage") -> str:
     """One architecture as a row of a table."""
     if not row.components:
         return f"| {row.architecture} | | | | {row.reason} |"

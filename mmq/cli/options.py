@@ -14,7 +14,6 @@ from mmq.errors import InputError, unknown
 log = logging.getLogger(__name__)
 SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
 REPEATED: dict[str, Any] = {"multiple": True, "callback": lambda _, __, values: ",".join(values)}
-PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

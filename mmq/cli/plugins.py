@@ -5,13 +5,14 @@ import json
 
 import click
 
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers
 from mmq.config import flag
 from mmq.contracts import registry
 from mmq.errors import InputError
 
 
-@click.command("plugins")
+@command("plugins", "mmq plugins")
 @click.option("--as-json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:

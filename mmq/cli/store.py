@@ -80,14 +80,14 @@ def verify(context: click.Context, remove: bool) -> None:
     Quantized blocks, calibration snapshots, outputs of stages, sensitivity profiles, records of
     trials, runs that wait to be logged, and the embedded data.
     """
-    from tqdm import tqdm
+    from mmq.system.progress import progress_bar
 
     no_leftovers(context)
     every = list(items(home()))
     sound: Counter[str] = Counter()
     counts = Counter(item.kind for item in every)
     damaged = unreadable = 0
-    for item in tqdm(every, desc="verify", unit="file", leave=False):
+    for item in progress_bar(every, desc="verify", unit="file", leave=False):
         problem = item.problem()
         sound[item.kind] += problem is None
         if problem is None:

@@ -1,57 +1,59 @@
 """The commands trial and evaluate-baseline."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from mmq.allocation.allocation import BitAllocation
+from mmq.allocation.allocation import allocator
+from mmq.cli.command import command
 from mmq.cli.options import options_from
-from mmq.cli.places import print_how_to_browse, print_where_saved
-from mmq.config import option
-from mmq.contracts import Metric
-from mmq.record import TrialRecord
-from mmq.studies.single import BaselineOptions, SingleTrial, run_single, unquantized
+from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
+from mmq.studies.options import BaselineOptions, TrialOptions
+
+if TYPE_CHECKING:
+    from mmq.contracts import Metric
+    from mmq.record import TrialRecord
+    from mmq.studies.single import SingleTrial
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TrialOptions(BaselineOptions):
-    """What to evaluate at which allocation."""
-
-    bits: str = option(
-        "vit=4,qformer=8,llm=4",
-        "Bits per component or part; others stay at 16 (e.g. vit=4,llm=3).",
-    )
-    run: str = option(
-        "",
-        "Repeat the trial of this MLflow run or models:/NAME@ALIAS; options given here override.",
-    )
-
-
-@click.command("trial")
+@command("trial", "mmq trial --bits vit=4,qformer=8,llm=4 --limit 50", as_json=True)
 @options_from(TrialOptions)
-def trial(options: TrialOptions, plugin_options: Mapping[str, str]) -> None:
+def trial(options: TrialOptions, plugin_options: Mapping[str, str], as_json: bool) -> None:
     """Quantize by one allocation, score it, and log it."""
+    from mmq.studies.single import run_single
+
     data_fingerprint = ""
     if options.run:
         options, plugin_options, data_fingerprint = as_in_run(options, plugin_options)
-    result = run_single(options, plugin_options, BitAllocation.parse(options.bits).over)
-    _print(result)
+    result = run_single(options, plugin_options, allocator(options.bits))
+    _print(result, as_json)
     if data_fingerprint not in ("", result.record.spec.eval_spec.data_fingerprint):
-        click.echo("\nThe samples differ from those of that run; the scores are not comparable.")
+        log.warning("The samples differ from those of that run; the scores are not comparable.")
 
 
-@click.command("evaluate-baseline")
+@command("evaluate-baseline", "mmq evaluate-baseline --limit 50", as_json=True)
 @options_from(BaselineOptions)
-def evaluate_baseline(options: BaselineOptions, plugin_options: Mapping[str, str]) -> None:
+def evaluate_baseline(
+    options: BaselineOptions, plugin_options: Mapping[str, str], as_json: bool
+) -> None:
     """Score the unquantized model, and log it."""
-    _print(run_single(options, plugin_options, unquantized))
+    from mmq.studies.single import run_single, unquantized
+
+    _print(run_single(options, plugin_options, unquantized), as_json)
 
 
-def _print(result: SingleTrial) -> None:
+def _print(result: "SingleTrial", as_json: bool) -> None:
+    if as_json:
+        record = result.record.to_json()
+        del record["per_sample"]  # of record.json in the run
+        print_json(record | {"url": result.url})
+        return
     click.echo(f"{summary(result.record)}\n")
     print_where_saved()
     print_how_to_browse()
@@ -93,7 +95,7 @@ def as_in_run(
     return dataclasses.replace(options, **own), merged, applied_run.data_fingerprint
 
 
-def summary(record: TrialRecord) -> str:
+def summary(record: "TrialRecord") -> str:
     """A trial's size and scores in a few lines."""
     stored = record.size.stored_bpw
     lines = [
@@ -104,7 +106,7 @@ def summary(record: TrialRecord) -> str:
     return "\n".join([*lines, *score_lines(record.metrics)])
 
 
-def score_lines(metrics: Mapping[str, Metric]) -> list[str]:
+def score_lines(metrics: Mapping[str, "Metric"]) -> list[str]:
     """One line per score, with its interval and number of samples."""
     width = max(len(name) for name in metrics)
     return [f"{name:<{width}}  {metric}, n = {metric.n}" for name, metric in metrics.items()]

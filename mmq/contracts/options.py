@@ -6,6 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from mmq.contracts import registry
 from mmq.errors import InputError, unknown
 
 T = TypeVar("T")
@@ -117,6 +118,11 @@ def distribute(
             if name_in_key in (name, f"{role.replace('-', '_')}.{name}")
         ]
         if not matches:
+            if others := registry.plugins_with(name_in_key):
+                raise InputError(
+                    f"option --{key.replace('_', '-')} belongs to {', '.join(others)}; choose one "
+                    f"of them, or leave the option out"
+                )
             names = {name.replace("_", "-") for _, name in fields}
             names |= {option.replace("_", "-") for option in command_options}
             raise unknown("option", key, names)

@@ -1,6 +1,6 @@
 """Plugins by name: listed from installed metadata, imported on first use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -117,6 +117,23 @@ def identity(kind: str, plugin: type) -> Identity:
         f"Declare it as an entry point of {GROUPS[kind]!r} and install its distribution. "
         f"Installed: {names}."
     )
+
+
+def plugins_with(option: str) -> list[str]:
+    """The quantizers, evaluators, targets and launchers that have an option of this name.
+
+    Imports all of them: for error messages.
+    """
+    names = []
+    for kind in ("quantizer", "evaluator", "target", "launcher"):
+        for plugin in installed(kind):
+            try:
+                loaded = load(kind, plugin.name)
+            except InputError:  # a package is missing: it cannot be chosen either
+                continue
+            if is_dataclass(loaded) and option in {f.name for f in fields(loaded) if f.init}:
+                names.append(plugin.name)
+    return list(dict.fromkeys(names))
 
 
 def refresh() -> None:

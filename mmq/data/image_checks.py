@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mmq.contracts.images import FileImage, ImageRef
 from mmq.contracts.samples import Sample
 from mmq.errors import InputError
+from mmq.system.progress import progress_bar
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -39,7 +38,7 @@ def check_images(samples: Iterable[Sample], quiet: bool = False) -> dict[ImageRe
     digests: dict[ImageRef, str] = {}
     # cells of tables in the order of their rows, which reads each file once
     ordered = sorted(users, key=lambda image: image.name if isinstance(image, FileImage) else "")
-    for image in tqdm(ordered, desc="check images", leave=False, disable=quiet):
+    for image in progress_bar(ordered, desc="check images", leave=False, quiet=quiet):
         try:
             digests[image] = image.digest()
         except InputError as error:

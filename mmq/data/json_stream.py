@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 from tqdm import tqdm
 
 from mmq.errors import InputError
+from mmq.system.progress import has_bars
 from mmq.system.regular_file import MIB, not_utf8, open_regular
 from mmq.system.strict_json import NEARLY_THE_END, JsonError, decode, scan
 
@@ -203,7 +204,7 @@ class JsonStream:
 def json_stream(path: Path, role: str) -> Iterator[JsonStream]:
     """The file's text; InputError if it is missing, not a regular file or not JSON."""
     # the bar appears only if a file takes longer than two seconds
-    options: dict[str, Any] = {"leave": False, "delay": 2}
+    options: dict[str, Any] = {"leave": False, "delay": 2, "disable": not has_bars()}
     with open_regular(path, role) as file:
         size = path.stat().st_size
         with tqdm.wrapattr(file, "read", size, desc=f"read {path.name}", **options) as watched:

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-from tqdm import tqdm
-
 from mmq.contracts.vlm import Progress
+from mmq.system.progress import progress_bar
 
 
 def sample_progress(label: str = "", quiet: bool = False) -> Progress:
@@ -15,7 +14,9 @@ def sample_progress(label: str = "", quiet: bool = False) -> Progress:
         batches = list(batches)
         sizes = [len(batch) if isinstance(batch, Sized) else 1 for batch in batches]
         text = f"{label}{description}"
-        with tqdm(total=sum(sizes), desc=text, unit="sample", leave=False, disable=quiet) as bar:
+        with progress_bar(
+            total=sum(sizes), desc=text, unit="sample", leave=False, quiet=quiet
+        ) as bar:
             for batch, size in zip(batches, sizes, strict=True):
                 yield batch
                 bar.update(size)

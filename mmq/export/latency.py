@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.contracts import options as plugin_options
@@ -31,6 +30,7 @@ from mmq.system.disk import free, in_mib
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.processor import machine
+from mmq.system.progress import progress_bar
 
 log = logging.getLogger(__name__)
 ROUNDS = 3  # each opens every model once
@@ -88,7 +88,9 @@ def time_answers(
     times: list[list[float]] = [[] for _ in folders]
     config = GenerationConfig(max_new_tokens=work.new_tokens)
     total = rounds * len(folders)
-    with tqdm(total=total, desc="time answers", unit="model", leave=False, disable=quiet) as bar:
+    with progress_bar(
+        total=total, desc="time answers", unit="model", leave=False, quiet=quiet
+    ) as bar:
         for _ in range(rounds):
             for own, folder in zip(times, folders, strict=True):
                 with sizes.target.open(folder, work.device) as model:

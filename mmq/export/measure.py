@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tqdm import tqdm
 
 from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import VisionLanguageModel
@@ -25,6 +24,7 @@ from mmq.export.facts import FACTS, PARTIAL, UNVERIFIED, file_sizes, read_facts
 from mmq.export.measuring import Measuring, time_answer
 from mmq.system.disk import in_mib
 from mmq.system.processor import peak_bytes, processor_name
+from mmq.system.progress import progress_bar
 
 PROMPT = "Describe the picture."
 QUICK_REPEATS, QUICK_TOKENS = 3, 16  # of a model that is already open
@@ -195,8 +195,8 @@ def time_answers(
             name: stack.enter_context(Measuring.start(asdict(model), asdict(workload)))
             for name, model in models.items()
         }
-        rounds = tqdm(
-            range(workload.repeats + 1), desc="measure", unit="round", leave=False, disable=quiet
+        rounds = progress_bar(
+            range(workload.repeats + 1), desc="measure", unit="round", leave=False, quiet=quiet
         )
         for number in rounds:
             for name, process in running.items():

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mmq.contracts import options as plugin_options
 from mmq.contracts.metric import Metric
 from mmq.contracts.target import ExportedLayer, ExportReport, WeightSpec
@@ -22,6 +20,7 @@ from mmq.export.plan import ExportPlan
 from mmq.export.verify import Proof, UnverifiedError
 from mmq.system.atomic import sync
 from mmq.system.disk import check_writable, free, free_text, in_mib, naming
+from mmq.system.progress import progress_bar
 from mmq.tensors.quantized_weight import QuantizedWeight
 
 log = logging.getLogger(__name__)
@@ -86,8 +85,8 @@ def _write(plan: ExportPlan, layers: ModelLayers, folder: Path, quiet: bool) -> 
     specs: dict[str, WeightSpec] = {}
 
     def watched() -> Iterator[ExportedLayer]:
-        bar: Iterable[ExportedLayer] = tqdm(
-            layers, desc=f"export {plan.target_name}", unit="layer", leave=False, disable=quiet
+        bar: Iterable[ExportedLayer] = progress_bar(
+            layers, desc=f"export {plan.target_name}", unit="layer", leave=False, quiet=quiet
         )
         for layer in bar:
             if isinstance(layer.weight, QuantizedWeight):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from mmq.contracts.evaluation import Evaluation
 from mmq.contracts.evaluator import GeneratingEvaluator
@@ -22,6 +21,7 @@ from mmq.export.facts import file_sizes
 from mmq.export.layers import ModelLayers
 from mmq.export.measure import Measurement, measure_opened
 from mmq.export.plan import ExportPlan, promised_bytes
+from mmq.system.progress import progress_bar
 
 TOLERANCE = 0.005  # of the promised bytes
 NAMED = 3  # layers and samples in an error
@@ -156,8 +156,8 @@ def prove_weights(
     """Read back and compare every quantized weight."""
     dtype = getattr(torch, report.precision)
     missing, different = plan.specs.keys() - report.unread, []
-    pairs = tqdm(
-        plan.target.read_back(folder), desc="read back", unit="layer", leave=False, disable=quiet
+    pairs = progress_bar(
+        plan.target.read_back(folder), desc="read back", unit="layer", leave=False, quiet=quiet
     )
     for name, weight in pairs:
         if name not in missing:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from mmq.contracts.images import ImageRef
 from mmq.contracts.samples import Sample
 from mmq.data.image_checks import sample_of_each
 from mmq.errors import InputError
+from mmq.system.progress import progress_bar
 
 log = logging.getLogger(__name__)
 ImageProcessor = Callable[..., Any]
@@ -33,8 +33,8 @@ def check_sizes(
     for image in users:
         by_size.setdefault(image.size(), []).append(image)
     refused: dict[ImageRef, str] = {}
-    for size, images in tqdm(
-        sorted(by_size.items()), desc="check image sizes", leave=False, disable=quiet
+    for size, images in progress_bar(
+        sorted(by_size.items()), desc="check image sizes", leave=False, quiet=quiet
     ):
         if reason := _refusal(processor, size):
             refused.update(dict.fromkeys(images, reason))

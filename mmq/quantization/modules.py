@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
 from mmq.errors import InputError
@@ -30,6 +29,7 @@ from mmq.quantization.unquantized_weights import (
     quantizable_matrices,
     shared_with,
 )
+from mmq.system.progress import progress_bar
 from mmq.tensors.matrices import Matrix, matrices
 from mmq.tensors.quantized_weight import QuantizedLayer
 
@@ -61,7 +61,7 @@ def quantize_module(
             quantizer.check(name, layer.shape)
         check_finite(part.layers)
     solved: dict[int, dict[str, QuantizedLayer]] = {bits: {} for bits in widths}
-    bar = tqdm(parts, desc="quantize", unit="block", leave=False, disable=quiet)
+    bar = progress_bar(parts, desc="quantize", unit="block", leave=False, quiet=quiet)
     if not isinstance(quantizer, CalibratedQuantizer):
         for part in bar:
             for bits in widths:

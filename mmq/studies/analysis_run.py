@@ -6,53 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from mmq.analysis.fronts import Point
-from mmq.analysis.importance import DEFAULTS, Settings
 from mmq.analysis.importance_plots import analysis_figures
 from mmq.analysis.report import Analysis, analyze, table_rows
 from mmq.analysis.results_file import parse_pairs, read_results
+from mmq.analysis.settings import Settings
 from mmq.analysis.table import Table, make_table
 from mmq.analysis.tables import markdown
 from mmq.analysis.text import text
 from mmq.analysis.tradeoffs import fronts_figure
-from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
 from mmq.studies.figures import path_to_write, save_figure
-
-
-@dataclass(frozen=True, slots=True)
-class FileOptions:
-    """A table of results, and the meaning of its columns."""
-
-    file: str = option("", "CSV or JSON file with one row per configuration.")
-    bits_columns: str = option(
-        "", "Columns of the bits (e.g. vit=vit_bits,llm=llm_bits); empty: those named *_bits."
-    )
-    score: str = option("", "Column of the score to maximize; empty: score.")
-
-
-@dataclass(frozen=True, slots=True)
-class AnalyzeOptions(FileOptions):
-    """Which results to analyze, and how."""
-
-    file: str = option(
-        "", "Analyze these CSV or JSON files instead of studies (e.g. a.csv,b.json)."
-    )
-    score: str = option("", "Metric, or column of the files, to analyze; empty: score.")
-    study: str = option("", "Studies to analyze (e.g. one,two); empty: all of the experiment.")
-    tag: str = option("", "Only use trials with this tag (e.g. mmq.eval_spec=1a2b).")
-    filter: str = option("", "Only use trials that match this MLflow filter.")
-    samples: bool = option(
-        True, "Also resample the evaluation images, if the trials have scores per sample."
-    )
-    trees: int = option(DEFAULTS.trees, "Number of trees per forest.")
-    bootstrap: int = option(DEFAULTS.bootstrap, "Number of resamples for the intervals.")
-    repeats: int = option(DEFAULTS.repeats, "Number of permutations per part.")
-    seed: int = option(DEFAULTS.seed, "Seed of all random numbers.")
-    jobs: int = option(DEFAULTS.jobs, "Number of processes; 0: one per core.")
-    report: str = option(
-        "", "Write a report to this Markdown file, with figures beside it (e.g. report.md)."
-    )
-    experiment: str = option("", EXPERIMENT_HELP)
+from mmq.studies.options import AnalyzeOptions
+from mmq.system.progress import notify
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +139,7 @@ def _from_studies(
     """Tables, the studies' links, and the trials with a size, by table."""
     import pandas
 
-    from mmq.tracking.queries import check_quotes, find_trials
+    from mmq.tracking.queries import check_quotes, find_trials, latest_study
     from mmq.tracking.sample_scores import read_samples
 
     studies = [name.strip() for name in options.study.split(",") if name.strip()]
@@ -184,6 +149,9 @@ def _from_studies(
     ]
     query = " and ".join([*clauses, *([options.filter] if options.filter else [])])
     score = options.score or "score"
+    if not studies and not query:
+        studies = [latest_study(options.experiment)]
+        notify(f"Analyzing the latest study, {studies[0]}; --study NAME,NAME compares several.")
     groups, links = find_trials(options.experiment, studies, query, score)
     if options.samples:
         read_samples(groups, score)

@@ -8,13 +8,8 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.tables import interval, markdown, number
 from mmq.artifacts.layer_errors import Errors, output_errors
 from mmq.contracts.report import mean_known
-from mmq.studies.quantizer_study import (
-    QuantizerStudy,
-    QuantizerStudyOptions,
-    Trial,
-    opened,
-    reporting,
-)
+from mmq.studies.options import QuantizerStudyOptions
+from mmq.studies.quantizer_study import QuantizerStudy, Trial, opened, reporting
 from mmq.system.worker import is_worker
 
 

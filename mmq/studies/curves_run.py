@@ -6,21 +6,12 @@ from typing import Any
 
 from mmq.analysis.curves import CurvePoint, Reference, curves_figure, grouped, holding_width
 from mmq.analysis.tables import markdown
-from mmq.config import option
 from mmq.studies.designs import curves as design
-from mmq.studies.figures import FIGURE_HELP, path_to_write, save_figure
-from mmq.studies.quantizer_study import QuantizerStudyOptions, Trial, opened, reporting
+from mmq.studies.figures import path_to_write, save_figure
+from mmq.studies.options import CurvesOptions
+from mmq.studies.quantizer_study import Trial, opened, reporting
 
 SHARE = 0.99  # of the unquantized score
-
-
-@dataclass(frozen=True, slots=True)
-class CurvesOptions(QuantizerStudyOptions):
-    """What to evaluate along the curves, and where to write the figure."""
-
-    quantizers: str = option("uniform,rtn,gptq,awq", "Quantizers, one curve each (e.g. rtn,gptq).")
-    bits: str = option("2,3,4,5,6,8", "Widths along the curves (e.g. 2,4,8).")
-    figure: str = option("", FIGURE_HELP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,48 +6,17 @@ from typing import Any
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.allocation.parts import names
-from mmq.analysis.fronts import SIZE_AXIS_HELP, Point, parse_axis
+from mmq.analysis.fronts import Point, parse_axis
 from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
-from mmq.config import QUANTIZER_HELP, option
 from mmq.studies import designs
-from mmq.studies.figures import FIGURE_HELP, path_to_write, save_figure
+from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.front import publish
-from mmq.studies.quantizer_study import PlannedOptions, opened, reporting
+from mmq.studies.options import DesignOptions
+from mmq.studies.quantizer_study import opened, reporting
 from mmq.studies.study import Study, study_of
 
 Enumerate = Callable[[Sequence[str], Sequence[int]], Iterable[BitAllocation]]
 Draw = Callable[[Sequence[Point], Sequence[str], str, str], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class DesignOptions(PlannedOptions):
-    """What to evaluate in a study of planned allocations by one quantizer."""
-
-    quantizer: str = option("gptq", QUANTIZER_HELP)
-    size_axis: str = option("stored", SIZE_AXIS_HELP)
-    figure: str = option("", FIGURE_HELP)
-
-
-@dataclass(frozen=True, slots=True)
-class SweepOptions(DesignOptions):
-    """What to evaluate in a sweep over all subsets of parts."""
-
-    quantizer: str = option("uniform", QUANTIZER_HELP)
-    bits: str = option("2,4,6,8", "Widths to try on all subsets of parts (e.g. 4,8).")
-
-
-@dataclass(frozen=True, slots=True)
-class AblateOptions(DesignOptions):
-    """What to evaluate in an ablation of single components and pairs."""
-
-    bits: str = option("2,3,4,5,6,8", "Widths of single components and of pairs (e.g. 3,4,8).")
-
-
-@dataclass(frozen=True, slots=True)
-class GridOptions(DesignOptions):
-    """What to evaluate on the full grid."""
-
-    bits: str = option("2,3,4,5,6,8,16", "Widths of every component (e.g. 3,4,16).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +33,7 @@ class Design:
 SWEEP = Design("sweep", "sweep-uniform", designs.sweep, sweep_figure, "fine")
 ABLATION = Design("ablate", "ablate", designs.ablation, pairs_figure)
 GRID = Design("grid", "grid", designs.grid, pairs_figure)
+DESIGNS = {design.command: design for design in (SWEEP, ABLATION, GRID)}
 
 
 def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[str, Any]) -> Study:

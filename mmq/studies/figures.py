@@ -9,8 +9,6 @@ from mmq.errors import InputError
 if TYPE_CHECKING:
     from mmq.tracking import Run
 
-FIGURE_HELP = "Write the figure to this PNG file, too (e.g. front.png)."
-
 
 def path_to_write(option: str, text: str, suffix: str) -> Path | None:
     """The file that an option names, None for ""; InputError if it could not be written."""

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 from mmq.analysis.budgets import Budget
 from mmq.analysis.front_page import front_page
 from mmq.analysis.fronts import Cost, Point, baseline, hypervolume, pareto_front, verdict
+from mmq.analysis.gains import Gain, best_of_size, gain_over_rules
 from mmq.analysis.joint import JointSamples
 from mmq.analysis.plots import Highlights, front_figure, uniform_rules
 from mmq.analysis.selection import Selection, select
+from mmq.analysis.tables import markdown
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
 
 TABLE = "front.json"
+RULES_TABLE = "rules.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Results:
     per_sample: the score of every sample by allocation, None if the metric has none. floor: the
     lowest possible score, None if unknown. joint: the samples of a study of several tasks, in
     place of per_sample and clusters. subject: model, task, data and quantizer in words. rules:
-    trials by the rule of thumb that names them; empty for the uniform widths.
+    names of the rules of thumb by allocation.
     """
 
     name: str
@@ -40,7 +43,25 @@ class Results:
     floor: float | None = None
     joint: JointSamples | None = None
     subject: str = ""
-    rules: Mapping[str, Point] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> Gain | None:
+        """What the study gained over the best rule of thumb; None if none is evaluated."""
+        return gain_over_rules(
+            self.points,
+            self.rules,
+            self.budget,
+            self.parameters,
+            self.per_sample,
+            self.clusters,
+            self.floor,
+        )
+
+    def rule_points(self) -> list[tuple[str, Point]]:
+        """The evaluated rules of thumb with their names, smallest first."""
+        points = [p for p in self.points if p.allocation in self.rules and not p.is_unquantized]
+        return [(self.rules[p.allocation], p) for p in sorted(points, key=lambda p: p.size)]
 
     def selections(self, budget: Budget | None = None) -> list[Selection]:
         """The selections by this budget, the study's own if None; see `select`."""
@@ -62,11 +83,18 @@ class Results:
 
 
 def conclusion(results: Results, selections: Sequence[Selection] | None = None) -> str:
-    """The verdict, or the selections by the budget, and how certain they are.
+    """What a search gained over the rules of thumb, then the verdict or the selections.
 
     selections: those of the results, if already computed.
     """
     selections = results.selections() if selections is None else selections
+    gain = results.gain
+    text = _selected(results, selections)
+    return text if gain is None else f"{gain.text}\n\n{text}"
+
+
+def _selected(results: Results, selections: Sequence[Selection]) -> str:
+    """The verdict, or the selections by the budget, and how certain they are."""
     if results.bounded:
         return "\n\n".join(selection.text for selection in selections)
     first = selections[0]
@@ -107,11 +135,25 @@ def description(
         cells += [_number(p.stored_bpw), f"{p.bpw:.3f}", f"{p.score:.4g}", _interval(p)]
         cells += [value(p) for value in more.values()]
         lines.append(f"| {' | '.join(cells)} |")
+    if results.rule_points():
+        lines.append(f"\n{markdown(*rules_table(results))}")
     return "\n".join(lines)
 
 
 def _linked(text: str, address: str) -> str:
     return f"[{text}]({address})" if address else text
+
+
+def rules_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Head and rows: each rule of thumb, and the best that was evaluated of at most its size."""
+    head = ("rule of thumb", "allocation", "size", f"{results.score_name} (95% interval)")
+    rows = []
+    for name, point in results.rule_points():
+        best = best_of_size(results.points, point)
+        better = "-" if best == point else f"{best.allocation} {best.score:.4g}"
+        scored = f"{point.score:.4g} ({_interval(point)})"
+        rows.append((name, point.allocation, point.compared_text, scored, better))
+    return (*head, "best of no more bytes"), rows
 
 
 def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
@@ -242,7 +284,7 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
         results.budget.largest(points[0], results.parameters),
         results.budget.least_score(points),
         "bpw" if points[0].cost is None else points[0].unit,
-        results.rules or uniform_rules(points),
+        dict(results.rule_points()) or uniform_rules(points),
     )
     has_flips = any(p.flips is not None for p in front)
     rows = [
@@ -257,10 +299,13 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
             **_task_row(p),
             **(_flip_row(p) if has_flips else {}),
             "run": p.run_id,
+            "rule": results.rules.get(p.allocation, ""),
         }
         for p in front
     ]
     run.log_table(TABLE, rows)
+    if results.rule_points():
+        run.log_table(RULES_TABLE, rule_rows(results))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         front_figure(points, score_name, heading, highlights).savefig(folder / "front.png")
@@ -270,6 +315,27 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
             (folder / "front.html").write_text(page, encoding="utf-8")
         run.log_folder(folder)
     run.log(metrics=progress_metrics(results, _first(selections)), step=len(points))
+
+
+def rule_rows(results: Results) -> list[dict[str, object]]:
+    """The rules of thumb as rows, each with the best that was evaluated of at most its size."""
+    rows: list[dict[str, object]] = []
+    for name, point in results.rule_points():
+        best = best_of_size(results.points, point)
+        rows.append(
+            {
+                "rule": name,
+                "allocation": point.allocation,
+                "size": round(point.size, 4),
+                "score": round(point.score, 4),
+                "low": point.low,
+                "high": point.high,
+                "best": best.allocation,
+                "best_score": round(best.score, 4),
+                "run": point.run_id,
+            }
+        )
+    return rows
 
 
 def cost_metrics(cost: Cost) -> dict[str, float]:

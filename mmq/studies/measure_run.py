@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError
 from mmq.export.facts import read_facts, scored_protocol
 from mmq.export.measure import (
-    PROMPT,
     ExportedModel,
     Measurement,
     Spread,
@@ -20,25 +18,10 @@ from mmq.export.measure import (
 )
 from mmq.export.targets import build_target
 from mmq.export.unquantized import unquantized
+from mmq.studies.options import MeasureOptions
 from mmq.system.device import resolve_device
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureOptions:
-    """An exported model, and what to ask it."""
-
-    path: str = option("", "Exported folder (e.g. ./mine).")
-    run: str = option("", "Measure what this run, trial or models:/NAME@ALIAS was exported to.")
-    unquantized: bool = option(True, "Measure the unquantized model in the same engine, in turns.")
-    repeats: int = option(5, "Time this many answers of each model, e.g. 20.")
-    tokens: int = option(32, "Generate this many tokens per answer, e.g. 128.")
-    picture: str = option("", "Picture to ask about; empty: a generated one of 336 x 336 pixels.")
-    prompt: str = option(PROMPT, "Question to ask.")
-    threads: int = option(0, "Processor threads of the engine; 0: as many as PyTorch uses.")
-    device: str = option("auto", "Run on this device (e.g. cpu, cuda:1); auto: CUDA if available.")
-    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,109 @@
 """Quantize every component at every width into the store, here or by several workers."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from mmq.allocation.allocation import BitAllocation
+from mmq.allocation.allocation import BitAllocation, parse_widths
 from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.remote import RemoteStore
 from mmq.artifacts.shares import ClaimedBlocks
 from mmq.contracts.quantizer import CalibratedQuantizer, Quantizer
+from mmq.contracts.report import LayerReport
+from mmq.errors import InputError
 from mmq.models.components import Component
 from mmq.models.loading import LoadedModel
-from mmq.prepare import Prepared
+from mmq.prepare import Prepared, prepare
 from mmq.studies.names import safe_name
+from mmq.studies.options import QuantizeOptions
+from mmq.studies.session import opened
 from mmq.studies.work_list import Claim, WorkList
+from mmq.studies.workers import Placement, commands, follow, for_workers, placement
 from mmq.system.database import Database
 from mmq.system.hashing import digest
 from mmq.system.home import home
+from mmq.system.worker import end_with_launcher, is_worker
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlocks:
+    """The layers of the quantized blocks, and the folder of the store that has them."""
+
+    rows: Sequence[LayerReport]
+    root: Path
+
+
+def run_quantize(
+    options: QuantizeOptions, plugin_options: Mapping[str, Any]
+) -> StoredBlocks | None:
+    """Fill the store, here or by workers, and log it; None in a worker, which does its share."""
+    place, plugin_options = placement(options, plugin_options)
+    options = for_workers(options, place)
+    widths = parse_widths(options.bits)
+    prepared = prepare(
+        options, plugin_options, lambda parts: [BitAllocation.uniform(parts, b) for b in widths]
+    )
+    if not place.is_alone:
+        lines = commands("quantize", options, plugin_options, place)
+        _by_workers(prepared, widths, place, lines)
+    elif is_worker():
+        _as_worker(prepared, widths)
+        return None
+    return _complete(options, prepared, widths)
+
+
+def _by_workers(
+    prepared: Prepared, widths: Sequence[int], place: Placement, lines: Sequence[Sequence[str]]
+) -> None:
+    """Have workers fill the store; InputError if this machine would not see what they store."""
+    request = place.request(study_name(prepared, widths), lines)
+    if place.launcher.spans_machines() and RemoteStore.configured() is None:
+        raise InputError(
+            "launcher: its workers run on several machines, and would store the blocks there. Set "
+            "MMQ_STORE to a shared folder or an object store (e.g. s3://bucket/mmq)."
+        )
+    every = [str(unit) for unit in units(prepared, widths)]
+    work = work_list(prepared, widths)
+    work.offer(every)
+    follow(place.launcher, request, lambda: work.count_done(every), len(every), "block")
+    if missing := len(every) - work.count_done(every):
+        raise InputError(
+            f"workers: {missing} of {len(every)} units are not done; run the same command to retry"
+        )
+
+
+def _as_worker(prepared: Prepared, widths: Sequence[int]) -> None:
+    """As a worker: fill the store with what no other worker does."""
+    end_with_launcher()
+    with opened([prepared], quiet=True) as (session,):
+        work = work_list(prepared, widths)
+        fill_share(session.model, session.artifacts, work, units(prepared, widths))
+
+
+def _complete(options: QuantizeOptions, prepared: Prepared, widths: Sequence[int]) -> StoredBlocks:
+    """Fill the store with what it lacks, and log a row per layer and width."""
+    from mmq.tracking import plain_run
+    from mmq.tracking.params import eval_spec_params
+
+    params = eval_spec_params(prepared.eval_spec) | {"quantize.bits": options.bits}
+    with (
+        opened([prepared], options.experiment) as (session,),
+        plain_run(options.experiment, f"quantize {options.quantizer}", params) as run,
+    ):
+        model, artifacts = session.model, session.artifacts
+        rows: list[LayerReport] = []
+        for name in model.components:
+            started = time.perf_counter()
+            artifacts.fill(model, name, widths)
+            run.log(metrics={f"seconds/{name}": time.perf_counter() - started})
+            for bits in widths:
+                rows += artifacts.reports(model, name, bits)
+        if artifacts.behind_quantized:
+            fill_uniform(model, artifacts, widths)
+        run.log_layers(rows)
+        return StoredBlocks(rows, artifacts.store.root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, parse_bits, parse_widths
-from mmq.config import (
-    DRY_RUN_HELP,
-    EXPERIMENT_HELP,
-    GPUS_HELP,
-    LAUNCHER_HELP,
-    WORKERS_HELP,
-    TaskOptions,
-    option,
-)
 from mmq.contracts.launcher import LaunchRequest
 from mmq.errors import InputError, ShareDone
 from mmq.model_setup import requested_parts, tried_widths
@@ -24,6 +15,7 @@ from mmq.prepare import prepare_quantizers
 from mmq.record import TrialRecord
 from mmq.studies import session
 from mmq.studies.baseline import check_baseline
+from mmq.studies.options import PlannedOptions
 from mmq.studies.quantizer_choices import build, fitting
 from mmq.studies.request_text import command_line
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
@@ -35,30 +27,6 @@ from mmq.system.worker import end_with_launcher, is_worker
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedOptions(TaskOptions):
-    """What to evaluate in a study of planned allocations."""
-
-    bits: str = option("4,3,2", "Widths to quantize at (e.g. 4,3).")
-    study: str = option(
-        "", "Name of the study to start or resume; empty: derived from the other options."
-    )
-    workers: int = option(1, WORKERS_HELP)
-    launcher: str = option("local", LAUNCHER_HELP)
-    gpus_per_worker: int = option(0, GPUS_HELP)
-    dry_run: bool = option(False, DRY_RUN_HELP)
-    experiment: str = option("", EXPERIMENT_HELP)
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizerStudyOptions(PlannedOptions):
-    """What to evaluate with which quantizers."""
-
-    quantizers: str = option(
-        "", "Quantizers (e.g. rtn,gptq:act-order=false); empty: all that are installed."
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from mmq.allocation.allocation import BitAllocation, is_unquantized
 from mmq.record import TrialRecord, TrialSpec
 from mmq.studies.names import check_name as check_name
@@ -15,6 +13,7 @@ from mmq.studies.records import Records
 from mmq.studies.session import Session
 from mmq.studies.unquantized_outputs import fetch_outputs
 from mmq.system import disk
+from mmq.system.progress import has_bars, notify, progress_bar
 from mmq.system.signals import signals_deferred
 
 if TYPE_CHECKING:
@@ -77,12 +76,15 @@ def run_planned(
     """
     done: dict[Planned, TrialRecord] = {}
     trials, failures = Trials(run, sessions), Failures()
-    with tqdm(planned, desc=run.study, unit="trial") as bar:
+    with progress_bar(planned, desc=run.study, unit="trial") as bar:
         for each in bar:
             bar.set_postfix_str(str(each))
             with failures.counted(each):
                 record = trials.recorded(each)
                 done[each] = trials.evaluate(each) if record is None else record
+                if not has_bars():
+                    score = done[each].score.value
+                    notify(f"trial {len(done)}/{len(planned)} {each} {score:.4g}")
     return done
 
 
@@ -99,7 +101,7 @@ class Failures:
             yield
         except Exception as error:
             self.in_a_row += 1
-            tqdm.write(f"Trial {each} failed: {type(error).__name__}: {error}")
+            notify(f"Trial {each} failed: {type(error).__name__}: {error}", important=True)
             if ends_study(error, self.in_a_row):
                 raise
         else:

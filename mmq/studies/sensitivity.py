@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import finest
@@ -22,6 +21,7 @@ from mmq.prepare import Prepared
 from mmq.system import sealed
 from mmq.system.hashing import digest
 from mmq.system.home import home
+from mmq.system.progress import progress_bar
 
 log = logging.getLogger(__name__)
 PAIRS = 64
@@ -90,7 +90,7 @@ def _divergences(
     reference = _decisions(model, calibration)
     losses: Profile = {part: {} for part in widths}
     total = sum(map(len, widths.values()))
-    with tqdm(total=total, desc="sensitivity", leave=False, disable=artifacts.quiet) as bar:
+    with progress_bar(total=total, desc="sensitivity", leave=False, quiet=artifacts.quiet) as bar:
         for part, own in widths.items():
             for bits in own:
                 if bits == UNQUANTIZED:

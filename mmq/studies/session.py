@@ -1,13 +1,10 @@
 """A loaded model and its evaluator, ready to run trials; always closed at the end."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts
@@ -20,6 +17,7 @@ from mmq.models.size import Size
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord, TrialResult, TrialSpec
 from mmq.studies.pruning import TaskPruner
+from mmq.system.progress import notify
 from mmq.system.signals import signals_deferred
 from mmq.trial import run_trial
 
@@ -106,7 +104,7 @@ def show_prompt(eval_spec: EvalSpec) -> None:
     """Print the first prompt as the model reads it, before hours go by with a wrong one."""
     if eval_spec.rendered_prompt:
         prompt = repr(eval_spec.rendered_prompt)
-        tqdm.write(f"The first prompt as the model reads it: {prompt}", file=sys.stderr)
+        notify(f"The first prompt as the model reads it: {prompt}")
 
 
 @contextmanager

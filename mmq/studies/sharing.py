@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from mmq.errors import TakenOver
 from mmq.record import TrialRecord
 from mmq.studies.run import Failures, Planned, Trials
@@ -12,6 +10,7 @@ from mmq.studies.session import Session
 from mmq.studies.work_list import Claim, WorkList
 from mmq.system.database import Database
 from mmq.system.home import home
+from mmq.system.progress import notify
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun
@@ -49,7 +48,7 @@ def run_share(
             try:
                 _evaluate(trials, work, claim, each)
             except TakenOver as error:
-                tqdm.write(f"Trial {each}: {error}")
+                notify(f"Trial {each}: {error}")
             except Exception:  # an interrupt is none: it gives the trial back
                 work.fail(claim)
                 raise

@@ -5,20 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
-from mmq.config import EXPERIMENT_HELP, EvalOptions, option
 from mmq.record import TrialDetails, TrialRecord
 from mmq.studies.joint_session import JointSession
 from mmq.studies.joint_tasks import prepare_tasks
+from mmq.studies.options import BaselineOptions
 from mmq.studies.session import opened
 
 Allocate = Callable[[Sequence[str]], BitAllocation]  # from the model's components
-
-
-@dataclass(frozen=True, slots=True)
-class BaselineOptions(EvalOptions):
-    """What to evaluate, unquantized, and where to log it."""
-
-    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)

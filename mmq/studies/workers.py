@@ -1,13 +1,10 @@
 """Workers of a command: which launcher starts them, with which command lines, and how they end."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
-
-from tqdm import tqdm
 
 from mmq.config import TaskOptions, flag
 from mmq.contracts import options as option_fields
@@ -16,6 +13,7 @@ from mmq.contracts.launcher import Launcher, LaunchRequest, WorkerState
 from mmq.errors import DryRun, InputError
 from mmq.system import database
 from mmq.system.home import home
+from mmq.system.progress import notify, progress_bar
 
 POLL = 0.5  # seconds between two looks at the workers
 ERROR, BAD_INPUT = "Error: ", 2  # prefix and exit code of a command with bad input
@@ -160,7 +158,7 @@ def follow(
     workers = launcher.start(request, report.line)
     try:
         initial = done()
-        with tqdm(total=target, initial=initial, desc=request.name, unit=unit) as bar:
+        with progress_bar(total=target, initial=initial, desc=request.name, unit=unit) as bar:
             while True:
                 states = workers.poll()
                 now = done()
@@ -192,7 +190,7 @@ class _Report:
         if text.startswith(ERROR):
             self._errors.setdefault(number, []).append(text.removeprefix(ERROR).strip())
         elif text.strip():
-            tqdm.write(f"worker {number}: {text.rstrip()}", file=sys.stderr)
+            notify(f"worker {number}: {text.rstrip()}")
 
     def ended(self, states: Sequence[WorkerState], has_begun: bool) -> None:
         """Report the workers that have just failed, and an error once if several have it."""
@@ -207,10 +205,10 @@ class _Report:
             if state.code:
                 for text in dict.fromkeys(errors):
                     if text not in self._printed:
-                        tqdm.write(f"worker {state.number}: {ERROR}{text}", file=sys.stderr)
+                        notify(f"worker {state.number}: {ERROR}{text}", important=True)
                 self._printed.update(errors)
                 text = f"worker {state.number} {_how(state.code)}; {others} others continue."
-                tqdm.write(text, file=sys.stderr)
+                notify(text, important=True)
 
 
 def _how(code: int) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from tqdm import tqdm
 
+from mmq.system.progress import progress_bar
 from mmq.tracking.mlflow_internals import artifact_uri, insert_runs, store_engine
 from mmq.tracking.runs import user
 
@@ -42,7 +42,7 @@ def log_finished(
         return log_with_client(client, experiment_id, run)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        bar = tqdm(pool.map(log_one, runs), total=len(runs), unit="run", disable=quiet)
+        bar = progress_bar(pool.map(log_one, runs), total=len(runs), unit="run", quiet=quiet)
         return list(bar)
 
 

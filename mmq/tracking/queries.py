@@ -173,6 +173,18 @@ def find_trials(
     return trials, links
 
 
+def latest_study(experiment: str) -> str:
+    """The study of the trial that started last; InputError if no trial is finished."""
+    name = _existing(experiment)
+    client, experiment_id = connect(name)
+    newest = client.search_runs(
+        [experiment_id], TRIALS, max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    if not newest:
+        raise InputError(f"no finished trials in experiment {name!r}; run a study first")
+    return str(newest[0].data.tags["mmq.study"])
+
+
 def _existing(experiment: str) -> str:
     """The name of an experiment to read from; InputError if it does not exist."""
     client = open_client()

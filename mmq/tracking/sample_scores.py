@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from tqdm import tqdm
 
 from mmq.system import checksums
+from mmq.system.progress import progress_bar
 from mmq.system.sealed import Unusable
 from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_record
 from mmq.tracking.queries import THREADS, LoggedTrial, StudyTrials
@@ -30,12 +30,12 @@ def read_samples(groups: Sequence[StudyTrials], score: str = "score", quiet: boo
         def read(run_id: str) -> Any:
             return _values(client, run_id, Path(folder), score)
 
-        bar = tqdm(
+        bar = progress_bar(
             pool.map(read, trials),
-            "reading samples",
-            len(trials),
+            desc="reading samples",
+            total=len(trials),
             unit="trial",
-            disable=quiet or not trials,
+            quiet=quiet or not trials,
         )
         scores = dict(zip(trials, bar, strict=True))
         for group in own:

@@ -4,7 +4,8 @@ from typing import Any
 
 from mmq.arguments import read_arguments
 from mmq.studies.study import Study
-from mmq_search.command import SearchOptions, run_search
+from mmq_search.command import SearchOptions
+from mmq_search.run import run_search
 
 
 def search(**arguments: Any) -> Study:

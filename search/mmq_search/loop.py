@@ -6,9 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import click
-from tqdm import tqdm
-
 from mmq.analysis.fronts import Point, baseline, pareto_front
 from mmq.analysis.joint import JointSamples
 from mmq.artifacts.store import Store
@@ -29,6 +26,7 @@ from mmq.studies.session import Session
 from mmq.studies.unquantized_outputs import fetch_outputs
 from mmq.studies.workers import follow
 from mmq.system.hashing import digest
+from mmq.system.progress import notify
 from mmq.system.retries import StorageError
 from mmq.system.worker import is_worker
 from mmq.tracking import OPTUNA_TRIAL, StudyRun, best_effort, short_timeouts, unreachable
@@ -36,6 +34,7 @@ from mmq_search.deadline import Deadline
 from mmq_search.progress_run import ProgressRun
 from mmq_search.study import PendingTrial, SearchStudy
 from mmq_search.target_search import TargetSearch, log_confirmed
+from mmq_search.trial_lines import TrialLines
 
 log = logging.getLogger(__name__)
 POLL = 1.0  # seconds between two looks at the other processes
@@ -82,9 +81,9 @@ class Search:
         if done:
             state = "is complete" if done >= target else "resumes"
             name = self.study.name
-            click.echo(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
+            notify(f"Study {name} {state}: {done} of {target} allocations are evaluated.")
         if target < self.n_trials:
-            click.echo(f"The search space has {target} allocations (within the budget) in all.")
+            notify(f"The search space has {target} allocations (within the budget) in all.")
         return target
 
     def together(self, launcher: Launcher, request: LaunchRequest) -> None:
@@ -97,7 +96,8 @@ class Search:
             self.study.storage.retries.short_after_interrupt(),
         ):
             if self.done < target:
-                follow(launcher, request, lambda: self.done, target)
+                with TrialLines(self.study, target, bar=False) as lines:
+                    follow(launcher, request, lines.update, target)
                 self.check_baseline()
 
     def alone(self, session: Session) -> None:
@@ -107,9 +107,8 @@ class Search:
         with (
             live.finishing(last=lambda: not is_worker() and not self.study.others_at_work()),
             self.study.storage.retries.short_after_interrupt(),
-            tqdm(total=target, desc="search", unit="trial", disable=is_worker()) as bar,
+            TrialLines(self.study, target) as lines,
         ):
-            bar.update(self.done)
             if not self.study.space.has_baseline:
                 self.evaluate_baseline(session)
             while self.done < target and not self.deadline.passed:
@@ -126,18 +125,17 @@ class Search:
                 except StorageError:  # the database was retried for long enough
                     raise
                 except (TakenOver, TooLarge) as error:
-                    tqdm.write(f"Trial {pending.allocation}: {error}")
+                    notify(f"Trial {pending.allocation}: {error}")
                 except Exception as error:
                     failures += 1
                     kind = type(error).__name__
-                    tqdm.write(f"Trial {pending.allocation} failed: {kind}: {error}")
+                    notify(f"Trial {pending.allocation} failed: {kind}: {error}", important=True)
                     if ends_study(error, failures):
                         raise
                 else:
                     failures = 0
                     live.update()
-                    bar.set_postfix_str(f"front: {live.size}")
-                bar.update(self.done - bar.n)
+                lines.update()
 
     def confirm(self) -> None:
         """Time the front's models as a whole in the target's engine, if their times are sums.
@@ -272,8 +270,11 @@ class Search:
         )  # fmt: skip
 
     def _pruner(self, pending: PendingTrial) -> Pruner | None:
-        """What may prune a trial: finished ones that do not cost more."""
-        if not self.prune:
+        """What may prune a trial: finished ones that do not cost more.
+
+        Rules of thumb are evaluated on all samples: the result is compared with them.
+        """
+        if not self.prune or str(pending.allocation) in self.study.rules:
             return None
         study, points = self.study, self.study.points()
         if (cost := study.setup.cost(pending.allocation)) is not None:

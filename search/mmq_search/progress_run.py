@@ -24,12 +24,11 @@ class ProgressRun:
         self.run, self._results = run, results
         self._shown: list[str] = []  # the front's allocations
         self._last = 0.0
-        self.size = 0  # of the front
 
     def update(self) -> None:
         """Show the front after a trial if it changed. An unavailable store is only a warning."""
         results = self._results()
-        self.size = len(front := [point.allocation for point in pareto_front(results.points)])
+        front = [point.allocation for point in pareto_front(results.points)]
         with best_effort("The front in MLflow is not up to date"), short_timeouts():
             log_progress(self.run, results)
             if front == self._shown or time.monotonic() < self._last + MIN_INTERVAL:

@@ -254,9 +254,15 @@ class SamplerSetup:
     def _bits_per_weight(self, params: Mapping[str, Any]) -> float:
         return self._point(params).bits_per_weight
 
-    def diagonal(self) -> list[BitAllocation]:
-        """The uniform allocations within the budget, widest first."""
-        return [a for a in self.space.diagonal() if self.allows(a)]
+    def rules(self) -> dict[str, str]:
+        """The rules of thumb: their names by allocation, the uniform ones first."""
+        recipes = {} if self.costs is None else self.costs.recipes
+        return {str(allocation): name for name, allocation in self.space.rules(recipes)}
+
+    def first(self) -> list[BitAllocation]:
+        """The rules of thumb within the budget, which are evaluated first, the widest leading."""
+        recipes = {} if self.costs is None else self.costs.recipes
+        return [a for _, a in self.space.rules(recipes) if self.allows(a)]
 
     def count_new(self, finished: Container[str]) -> int:
         """How many allocations within the budget are not finished; of a large space, its size."""

@@ -5,12 +5,14 @@ import math
 import random
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from optuna.trial import Trial
 
 from mmq.allocation.allocation import TABLE_RULE, UNQUANTIZED, BitAllocation, allowed_bits
 from mmq.allocation.parts import Part, finest, names
+from mmq.allocation.rules import rules_of_thumb
 from mmq.errors import InputError
 
 MAX_LISTED = 100_000  # allocations; larger spaces are not enumerated
@@ -107,20 +109,15 @@ class Space:
         """Name of the space's part that a finest part belongs to."""
         return next(n for n in self.parts if part in finest(n, self.components))
 
-    def diagonal(self) -> list[BitAllocation]:
-        """The uniform allocations, widest first: the unquantized model leads.
+    def rules(
+        self, recipes: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    ) -> list[tuple[str, BitAllocation]]:
+        """The rules of thumb with their names; the uniform allocations lead, widest first.
 
-        A part without a width has the next narrower one, or else its narrowest.
+        recipes: of the export target, see `Target`.
         """
-        rows = []
-        for bits in reversed(self.bits):
-            row = self._of(
-                max((w for w in own if w <= bits), default=own[0])
-                for own in self._by_part().values()
-            )
-            if row not in rows:
-                rows.append(row)
-        return rows
+        rules = rules_of_thumb(self._by_part(), recipes)
+        return [(name, self._of(widths.values())) for name, widths in rules]
 
     def __iter__(self) -> Iterator[BitAllocation]:
         for widths in itertools.product(*self._by_part().values()):

@@ -24,7 +24,7 @@ from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
 from mmq_search.storage import Storage, heartbeat
 from mmq_search.study_identity import check_identity
-from mmq_search.study_reader import BASELINE, MEASURED, REQUEST, StudyReader
+from mmq_search.study_reader import BASELINE, MEASURED, REQUEST, RULES, StudyReader
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -83,7 +83,9 @@ class SearchStudy(StudyReader):
         self.study.set_metric_names([size, "score"])
         self.setup.measured_sizes |= self.rejected_sizes()
         self.stale_trials.release()
-        self.enqueue(self.setup.diagonal())
+        if self.rules != (rules := self.setup.rules()):
+            self.study.set_user_attr(RULES, rules)
+        self.enqueue(self.setup.first())
 
     def reject_too_large(self, pending: PendingTrial, size: float) -> None:
         """Fail a trial that is larger than planned and than the bound; it is not re-queued."""

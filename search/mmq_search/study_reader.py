@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 DIRECTIONS = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
 BASELINE = "baseline"  # study attribute: the unquantized model's result, if no trial has it
 MEASURED = "measured_size"  # trial attribute: of one that is larger than planned
+RULES = "rules"  # study attribute: names of the rules of thumb by allocation
 REQUEST = "request"  # study attribute: what the last command requested
 
 
@@ -127,6 +128,11 @@ class StudyReader:
         """
         return dict(self.study.user_attrs.get(REQUEST) or {})
 
+    @property
+    def rules(self) -> dict[str, str]:
+        """Names of the rules of thumb by allocation; none in studies of earlier versions."""
+        return dict(self.study.user_attrs.get(RULES) or {})
+
     def budget(self) -> Budget:
         """The bounds of the last command; InputError for those of a newer mmq."""
         bounds = dict(self.request.get("budget") or {})
@@ -223,6 +229,7 @@ class StudyReader:
             parameters,
             floor,
             joint,
+            rules=self.rules,
         )
 
 

@@ -132,6 +132,11 @@ class TargetCosts:
         return self.sizes.target_name
 
     @property
+    def recipes(self) -> Mapping[str, tuple[int, int]]:
+        """What the engine's own tools do; see `Target`."""
+        return self.sizes.target.recipes
+
+    @property
     def kind(self) -> str:
         """The value of --cost."""
         return "bytes" if self.times is None else "latency"

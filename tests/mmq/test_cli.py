@@ -209,7 +209,7 @@ def test_a_search_goes_on_where_it_stopped_and_is_quick_when_done(mmq, tmp_path)
     assert first.returncode == 0, first.stderr
     again = search(mmq, 6)
     assert again.returncode == 0, again.stderr
-    assert "resumes: 4 of 6" in again.stdout
+    assert "resumes: 4 of 6" in again.stderr
     found = runs(tmp_path)
     parents = [r for r in found if r.data.tags["mmq.kind"] == "study"]
     trials = [r for r in found if r.data.tags["mmq.kind"] == "trial"]
@@ -303,7 +303,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, t
     assert statuses(tmp_path, "study") == ["KILLED"]
     finished = found.count("FINISHED")
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16")
-    assert f"resumes: {finished} of 7" in process.stdout
+    assert f"resumes: {finished} of 7" in process.stderr
     assert statuses(tmp_path, "trial").count("FINISHED") == 7
     assert statuses(tmp_path, "study") == ["FINISHED"]
 

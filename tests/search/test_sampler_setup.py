@@ -90,13 +90,13 @@ def test_the_size_that_a_refusal_names_can_be_reached(blip2):
     with pytest.raises(InputError) as error:
         make_setup(blip2, max_bpw="2")
     named = str(error.value).split(" has ")[1].split()[0]
-    assert make_setup(blip2, max_bpw=named).diagonal()
+    assert make_setup(blip2, max_bpw=named).first()
 
 
 def test_a_bound_counts_scales_unless_the_axis_is_nominal(blip2):
     small = Rtn(group_size=16)
-    stored = {str(a) for a in make_setup(blip2, quantizer=small, max_bpw="5.5").diagonal()}
-    nominal = make_setup(blip2, axis="nominal", quantizer=small, max_bpw="5.5").diagonal()
+    stored = {str(a) for a in make_setup(blip2, quantizer=small, max_bpw="5.5").first()}
+    nominal = make_setup(blip2, axis="nominal", quantizer=small, max_bpw="5.5").first()
     assert stored < {str(a) for a in nominal}
     for allocation in stored - {str(BitAllocation.uniform(blip2.components, 16))}:
         parsed = BitAllocation.parse(allocation)

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow_server import MlflowServer
-from mmq_search.command import open_run
 from mmq_search.progress_run import ProgressRun
+from mmq_search.run import open_run
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.status import status
 from PIL import Image

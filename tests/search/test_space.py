@@ -14,10 +14,15 @@ def test_the_space_holds_every_allocation_once():
     assert len(everything) == len(set(everything)) == len(SPACE) == 16
 
 
-def test_the_diagonal_starts_with_the_unquantized_model():
-    assert [str(a) for a in SPACE.diagonal()] == [
-        "vit=16 llm=16", "vit=8 llm=8", "vit=4 llm=4", "vit=2 llm=2",
-    ]  # fmt: skip
+def test_the_rules_of_thumb_start_with_the_unquantized_model():
+    assert [(name, str(allocation)) for name, allocation in SPACE.rules()] == [
+        ("uniform 16", "vit=16 llm=16"),
+        ("uniform 8", "vit=8 llm=8"),
+        ("uniform 4", "vit=4 llm=4"),
+        ("uniform 2", "vit=2 llm=2"),
+        ("vision at 16, language model at 4", "vit=16 llm=4"),
+        ("vision at 16, language model at 2", "vit=16 llm=2"),
+    ]
 
 
 def test_params_are_indices_of_widths():
@@ -37,7 +42,7 @@ def test_finer_spaces_give_every_part_a_width(granularity, count):
     params = {name: k % 3 for k, name in enumerate(space.parts)}
     allocation = space.allocation(params)
     assert space.params(allocation) == params
-    assert space.diagonal()[0] == space.allocation(dict.fromkeys(space.parts, 2))
+    assert space.rules()[0][1] == space.allocation(dict.fromkeys(space.parts, 2))
     fresh = space.random_new({str(allocation)}, random.Random(0))
     assert fresh is not None
     assert fresh != allocation

@@ -20,6 +20,7 @@ from mmq.record import Pruned, TrialDetails, TrialResult
 from mmq.system.process import owner
 
 SPACE = Space(("vit", "llm"), (2, 3, 4, 16))
+UNIFORM = ["vit=16 llm=16", "vit=4 llm=4", "vit=3 llm=3", "vit=2 llm=2"]
 EVAL_SPEC = eval_spec(samples=2)
 
 
@@ -53,10 +54,12 @@ def finish(study, count):
     return done
 
 
-def test_uniform_allocations_come_first_and_none_twice(tmp_path):
+def test_rules_of_thumb_come_first_uniform_ones_leading_and_none_twice(tmp_path):
     study = open_study(tmp_path)
     done = finish(study, 14)
-    assert done[:4] == [str(a) for a in SPACE.diagonal()]
+    assert done[:4] == UNIFORM
+    assert done[4:7] == ["vit=16 llm=4", "vit=16 llm=3", "vit=16 llm=2"]
+    assert set(done[:7]) == set(study.rules)
     assert len(set(done)) == 14
 
 
@@ -69,15 +72,15 @@ def test_a_search_ends_when_the_space_is_exhausted(tmp_path):
 
 def test_duplicates_get_the_result_of_the_original(tmp_path):
     study = open_study(tmp_path)
-    finish(study, 5)
-    study.study.enqueue_trial(SPACE.params(SPACE.diagonal()[2]))
+    finish(study, 7)
+    study.study.enqueue_trial(SPACE.params(SPACE.rules()[2][1]))
     pending = study.ask()
-    assert str(pending.allocation) not in {str(a) for a in SPACE.diagonal()}
+    assert str(pending.allocation) not in UNIFORM
     twins = [t for t in study.study.trials if "duplicate_of" in t.user_attrs]
     known = study.evaluated()
     assert twins
     assert all(t.values == known[t.user_attrs["allocation"]].values for t in twins)
-    assert len(study.points()) == 5
+    assert len(study.points()) == 7
 
 
 def test_a_study_resumes_with_its_completed_trials(tmp_path):
@@ -160,11 +163,11 @@ def test_a_record_that_cannot_be_read_is_evaluated_again(tmp_path, caplog):
     study.records.path(pending.allocation).write_text("")  # as a power cut can leave it
     study.give_up(pending, retry=True)
     assert "cannot be read" in caplog.text
-    assert pending.allocation in [study.ask().allocation for _ in range(5)]
+    assert pending.allocation in [study.ask().allocation for _ in range(8)]
 
 
 def test_a_trial_of_a_dead_process_is_failed_and_requeued(tmp_path):
-    said = killed_process(tmp_path, "finish(study, 5); print(study.ask().allocation, flush=True)")
+    said = killed_process(tmp_path, "finish(study, 6); print(study.ask().allocation, flush=True)")
     study = open_study(tmp_path)
     assert TrialState.RUNNING not in [t.state for t in study.study.trials]
     assert str(study.ask().allocation) == said
@@ -172,7 +175,7 @@ def test_a_trial_of_a_dead_process_is_failed_and_requeued(tmp_path):
 
 def test_a_trial_killed_before_it_had_an_allocation_is_requeued(tmp_path):
     killed_process(tmp_path, "t = study.study.ask(); t.set_user_attr('owner', owner())")
-    assert "vit=16 llm=16" in finish(open_study(tmp_path), 4)
+    assert "vit=16 llm=16" in finish(open_study(tmp_path), 7)
 
 
 def test_a_trial_killed_after_it_was_recorded_is_complete(tmp_path):
@@ -200,7 +203,7 @@ def test_a_failed_baseline_is_evaluated_when_the_study_resumes(tmp_path):
     study = open_study(tmp_path)
     for _ in range(3):
         study.give_up(study.ask(), retry=False)
-    assert set(finish(open_study(tmp_path), 4)) == {str(a) for a in SPACE.diagonal()}
+    assert set(finish(open_study(tmp_path), 7)) == {str(a) for _, a in SPACE.rules()}
 
 
 def test_an_allocation_that_another_process_evaluates_is_skipped(tmp_path):
@@ -290,7 +293,7 @@ def test_the_unquantized_model_is_evaluated_before_anything_else(tmp_path):
     assert pending.allocation == wanted
     second.records.put(record(pending).in_run("r"))
     second.tell(pending)
-    assert set(finish(second, 3)) == {str(a) for a in SPACE.diagonal()[1:]}
+    assert set(finish(second, 3)) == set(UNIFORM[1:])
 
 
 def test_a_baseline_outside_the_space_is_a_point_but_not_a_trial(tmp_path):

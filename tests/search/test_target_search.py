@@ -79,7 +79,10 @@ def test_a_search_by_latency_names_cost_and_machine_and_confirms_its_front(
 
 def test_parts_with_fewer_widths_are_searched_completely(tmp_path):
     space = Space(("vit", "llm"), (2, 4, 16), limits=(("vit", (16,)), ("llm", (2, 4))))
-    assert [str(a) for a in space.diagonal()] == ["vit=16 llm=4", "vit=16 llm=2"]
+    assert [(name, str(allocation)) for name, allocation in space.rules()] == [
+        ("vision at 16, language model at 4", "vit=16 llm=4"),
+        ("vision at 16, language model at 2", "vit=16 llm=2"),
+    ]
     assert not space.has_baseline
     study = open_study(tmp_path, space=space)
     assert sorted(finish(study, 5)) == sorted(str(a) for a in space)

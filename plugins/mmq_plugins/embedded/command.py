@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.config import EXPERIMENT_HELP, option
 from mmq.errors import InputError, unknown
@@ -36,7 +37,7 @@ class TrainOptions:
     experiment: str = option("", EXPERIMENT_HELP)
 
 
-@click.command("train-embedded")
+@command("train-embedded", "mmq train-embedded --model embedded-llava --output mine")
 @options_from(TrainOptions)
 def train_embedded(options: TrainOptions, plugin_options: Mapping[str, str]) -> None:
     """Train an embedded model on scenes, one to two hours on one core, and log curves to MLflow.

@@ -16,11 +16,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mmq.system.atomic import atomic_write
 from mmq.system.checksums import NAME, check_folder, seal_folder
 from mmq.system.disk import naming
+from mmq.system.progress import progress_bar
 from mmq.system.sealed import Unusable, read_bytes
 from mmq_plugins.embedded.scene_pairs import full_captions, minimal_group
 from mmq_plugins.embedded.scene_relations import ask_relations
@@ -125,7 +124,7 @@ def _pool(groups: int) -> list[Scene]:
 def _draw(folder: Path, named: Iterable[tuple[str, Scene]], total: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = f"write {folder.parent.name}/{folder.name}"
-    for name, scene in tqdm(named, desc=text, unit="scene", total=total, leave=False):
+    for name, scene in progress_bar(named, desc=text, unit="scene", total=total, leave=False):
         (folder / name).write_bytes(encode_jpeg(render(scene)))
 
 

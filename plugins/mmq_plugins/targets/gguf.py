@@ -36,6 +36,9 @@ class Gguf(Target):
     context: tokens that the engine reserves memory for.
     """
 
+    recipes: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "llama.cpp: language model at Q4_0, vision file at Q8_0": (4, 8)
+    }
     extra: ClassVar[str] = "gguf"
     timed: ClassVar[bool] = True
 

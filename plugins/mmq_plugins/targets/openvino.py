@@ -32,6 +32,9 @@ class OpenVino(Target):
     for the processor. threads: of the engine, 0 for PyTorch's.
     """
 
+    recipes: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "Optimum Intel: language model at int4, all else at int8": (4, 8)
+    }
     extra: ClassVar[str] = "openvino"
 
     precision: Literal["exact", "fast"] = "exact"
