@@ -4,18 +4,24 @@ from functools import partial
 
 import pytest
 import torch
+from asking import requests_for
+from mmq_plugins.embedded.scenes import make_scene, render
+from mmq_plugins.quantizers.gptq import Gptq
 from tiny_models import PROCESSORS, TINY, random_module, save_tiny, tiny_config
+from tiny_vlms import tiny_vlm
 
 from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import component_blocks
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
+from mmq.data.calibration import Calibration
 from mmq.models.components import find_components
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
 from mmq.prepare import prepare
 from mmq.quantization.block_inputs import read
 from mmq.quantization.capture import capture
+from mmq.quantization.modules import quantize_module
 from mmq.tensors.layer_inputs import LayerInputs
 
 ORDERS = ("full_precision", "sequential")
@@ -106,3 +112,18 @@ def inputs_of(model, forwards):
     for handle in handles:
         handle.remove()
     return found
+
+
+@pytest.mark.parametrize("name", ["blip", "aya_vision"])
+def test_no_cache_grows_while_blocks_are_run_again(name):
+    model = tiny_vlm(name)
+    pictures = [render(make_scene(k)) for k in range(2)]
+    requests = requests_for(model, pictures, ["how many?", "what color is this picture?"])
+    calibration = Calibration(tuple(zip(requests, ["two", "a dark red"], strict=True)))
+    (path,) = model.components["llm"].paths
+    use_cache = model.module.config.get_text_config().use_cache
+    forwards = list(calibration.forwards(model))
+    solved = quantize_module(model.module, forwards, Gptq(), [4], path, quiet=True)[4]
+    assert len(solved) == len(model.components["llm"].layers)
+    assert all(layer.output_error is not None for layer in solved.values())
+    assert model.module.config.get_text_config().use_cache == use_cache
