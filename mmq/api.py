@@ -36,12 +36,7 @@ from mmq.studies.analysis_run import LoggedAnalysis, run_analysis
 from mmq.studies.answers_run import AnswerComparison, CompareOptions
 from mmq.studies.comparison_run import Comparison, run_comparison
 from mmq.studies.curves_run import Curves, run_curves
-from mmq.studies.designs_run import (
-    ABLATION,
-    GRID,
-    SWEEP,
-    run_design,
-)
+from mmq.studies.designs_run import ABLATION, GRID, SWEEP, run_design
 from mmq.studies.front import Results
 from mmq.studies.measure_run import MeasuredExport, run_measure
 from mmq.studies.single import run_single, unquantized

@@ -64,11 +64,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     from mmq.tracking.exported_models import check_register, register_export
     from mmq.tracking.params import eval_spec_params
 
-    if options.verify_samples < 1:
-        raise InputError(
-            f"verify_samples: {options.verify_samples} is not at least 1; give --no-verify to "
-            f"skip the proof"
-        )
+    _check_samples(options)
     check_register(options.register)
     own, plugin_options = split_options(options.target, plugin_options)
     target = build_target(options.target, own)
@@ -116,6 +112,15 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
         click.echo(line)
     for note in report.notes:
         click.echo(f"Note: {note}")
+
+
+def _check_samples(options: ExportOptions) -> None:
+    """InputError for a proof without samples."""
+    if options.verify_samples < 1:
+        raise InputError(
+            f"verify_samples: {options.verify_samples} is not at least 1; give --no-verify to "
+            f"skip the proof"
+        )
 
 
 def _as_in_trial(

@@ -10,6 +10,8 @@ import click
 
 from mmq.config import flag
 from mmq.errors import InputError, unknown
+from mmq.system.progress import notify
+from mmq.system.worker import is_worker
 
 log = logging.getLogger(__name__)
 SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
@@ -27,6 +29,8 @@ def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., 
         @click.pass_context
         @functools.wraps(function)
         def call(context: click.Context, /, **values: Any) -> None:
+            if "task" in values and not is_worker():  # before imports that take seconds
+                notify("Checking the model, the data and the options.")
             own = {field.name: values.pop(field.name) for field in fields}
             function(config(**own), leftovers(context.args), **values)
 

@@ -1,7 +1,6 @@
 """The commands trial and evaluate-baseline."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,12 @@ from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
 from mmq.studies.options import BaselineOptions, TrialOptions
+from mmq.system.progress import notify
 
 if TYPE_CHECKING:
     from mmq.contracts import Metric
     from mmq.record import TrialRecord
     from mmq.studies.single import SingleTrial
-
-log = logging.getLogger(__name__)
 
 
 @command("trial", "mmq trial --bits vit=4,qformer=8,llm=4 --limit 50", as_json=True)
@@ -34,7 +32,10 @@ def trial(options: TrialOptions, plugin_options: Mapping[str, str], as_json: boo
     result = run_single(options, plugin_options, allocator(options.bits))
     _print(result, as_json)
     if data_fingerprint not in ("", result.record.spec.eval_spec.data_fingerprint):
-        log.warning("The samples differ from those of that run; the scores are not comparable.")
+        notify(
+            "The samples differ from those of that run; the scores are not comparable.",
+            important=True,
+        )
 
 
 @command("evaluate-baseline", "mmq evaluate-baseline --limit 50", as_json=True)

@@ -141,7 +141,7 @@ def test_bad_input_ends_a_real_process_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "mmq", "search", "--quantizer", "rtm"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("Error: Unknown quantizer 'rtm'. Did you mean 'rtn'?")
+    assert "\nError: Unknown quantizer 'rtm'. Did you mean 'rtn'?" in result.stderr
     assert "Traceback" not in result.stderr
     assert not runs(tmp_path)
 
