@@ -49,7 +49,7 @@ def time_generation(
 
     A token is generated when the output layer returns; the call before the first token's, if there
     is one, reads the prompt. The vision encoder's time is that of its blocks. The model's stage
-    cache is not used. A model without an output layer is timed by two answers.
+    cache is not used. A model whose output layer is not called is timed by two answers.
     """
     exact = replace(config, num_beams=1, min_new_tokens=config.max_new_tokens)
     head = getattr(model.module, "get_output_embeddings", lambda: None)()
@@ -61,6 +61,8 @@ def time_generation(
         model.generate([request], exact, lambda items, description: items)
         seconds = clock.now() - started
     tokens = clock.tokens[-config.max_new_tokens :]
+    if not tokens:  # an engine in place of the decoder does not call it
+        return VisionLanguageModel.time_answer(model, request, exact)
     starts, ends = clock.vision_starts, clock.vision_ends
     complete = len(starts) == len(ends) > 0  # some models do not run their last block
     return AnswerTiming(
