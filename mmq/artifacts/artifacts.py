@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from torch import nn
-
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.allocation.parts import Part
+from mmq.artifacts.component_blocks import component_blocks
 from mmq.artifacts.layer_reports import layer_report, unquantized_report
 from mmq.artifacts.shares import BlockShare, WholeShare
 from mmq.artifacts.snapshot import Snapshot
@@ -41,7 +39,6 @@ from mmq.system.home import home
 from mmq.system.memory import trim
 from mmq.system.progress import progress_bar
 from mmq.system.versions import room_versions
-from mmq.tensors.matrices import Matrix
 from mmq.tensors.quantized_weight import QuantizedLayer
 
 log = logging.getLogger(__name__)
@@ -321,18 +318,3 @@ class Artifacts:
                 layers = quantize_data_free(block, quantizer, bits)
                 self.store.put(key, layers, time.perf_counter() - started)
         trim()
-
-
-def component_blocks(model: LoadedModel, component: Component) -> list[list[Block]]:
-    """A component's lists of blocks, each with its linear layers by their names in the model."""
-    of_block: dict[int, dict[str, Matrix]] = defaultdict(dict)
-    for layer in component.layers:
-        of_block[layer.block][layer.name] = layer.matrix
-    lists: list[list[Block]] = []
-    first = 0
-    for path in component.paths:
-        module = model.module.get_submodule(path)
-        members = list(module.children()) if isinstance(module, nn.ModuleList) else [module]
-        lists.append([Block(m, of_block[first + k]) for k, m in enumerate(members)])
-        first += len(members)
-    return lists

@@ -6,7 +6,8 @@ from itertools import islice
 
 import torch
 
-from mmq.artifacts.artifacts import Artifacts, component_blocks
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.component_blocks import component_blocks
 from mmq.contracts.quantizer import CalibratedQuantizer
 from mmq.models.loading import LoadedModel
 from mmq.quantization.block_inputs import check_experts, listening

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 
-from mmq.artifacts.artifacts import Artifacts, component_blocks
+from mmq.artifacts.artifacts import Artifacts
+from mmq.artifacts.component_blocks import component_blocks
 from mmq.data.calibration import Calibration
 from mmq.models.components import Layer
 from mmq.models.loading import LoadedModel

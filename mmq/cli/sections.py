@@ -12,9 +12,12 @@ SECTIONS = {
         *("tag", "filter", "root", "skip_bad_rows", "picture", "prompt"),
     ),
     "Quantizer": ("quantizer", "quantizers", "bits"),
-    "Search": ("granularity", "n_trials", "target", "cost", "size_axis", "prune", "seed"),
+    "Search": (
+        *("granularity", "n_trials", "target", "cost", "combine", "size_axis", "prune", "seed"),
+    ),
     "Budget": (
-        *("max_bpw", "max_size_gib", "max_latency_ms", "min_score", "max_drop", "timeout"),
+        *("max_bpw", "max_size_gib", "max_latency_ms", "min_score", "max_drop", "max_flips"),
+        *("timeout",),
     ),
     "Where it runs": (
         *("device", "device_map", "max_memory", "workers", "launcher", "gpus_per_worker"),

@@ -10,7 +10,8 @@ from mmq.analysis.fronts import Point, SizeAxis, pareto_front
 from mmq.analysis.selection import Selection
 from mmq.errors import InputError, unknown
 from mmq.record import TrialRecord
-from mmq.studies.front import Results, conclusion, description, front_text
+from mmq.studies.front import Results, conclusion, description
+from mmq.studies.front_tables import front_text
 
 if TYPE_CHECKING:
     from mmq.tracking import StudyRun

@@ -8,7 +8,8 @@ import click
 from mmq.analysis.fronts import pareto_front
 from mmq.analysis.tables import aligned
 from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
-from mmq.studies.front import conclusion, front_text, rule_rows, rules_table
+from mmq.studies.front import conclusion
+from mmq.studies.front_tables import front_text, rule_rows, rules_table
 from mmq.tracking import best_effort, register
 from mmq_search.loop import Search
 

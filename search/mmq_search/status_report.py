@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.artifacts import unlogged
 from mmq.errors import InputError, unknown
-from mmq.studies.front import front_text
+from mmq.studies.front_tables import front_text
 from mmq.studies.work_tables import planned_studies, present_workers
 from mmq.system.database import GRACE, Database
 from mmq.system.home import home

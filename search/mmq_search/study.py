@@ -43,9 +43,8 @@ class PendingTrial:
 class SearchStudy(StudyReader):
     """Optuna's study of an eval spec, with the records of its trials beside it.
 
-    A record is written before Optuna is told, so a trial that is killed in between is completed
-    from its record by the next process that asks. Any number of processes may open the study: they
-    ask one after the other, and no two evaluate the same allocation.
+    A record is written before Optuna is told: a trial killed in between is completed from it. Any
+    number of processes may open the study; no two evaluate the same allocation.
     """
 
     def __init__(
@@ -98,8 +97,7 @@ class SearchStudy(StudyReader):
         self._set_attribute(pending, TARGET_GIB, gib)
 
     def _set_attribute(self, pending: PendingTrial, name: str, value: Any) -> None:
-        trial_id = self._trial_id(pending.trial.number)
-        self.storage.optuna.set_trial_user_attr(trial_id, name, value)
+        self.storage.optuna.set_trial_user_attr(self._trial_id(pending.trial.number), name, value)
 
     def cost(self, number: int, allocation: BitAllocation) -> Cost | None:
         """The cost of a trial on the target; None in a search without one."""

@@ -11,7 +11,7 @@ from tiny_models import PROCESSORS, TINY, random_module, save_tiny, tiny_config
 from tiny_vlms import tiny_vlm
 
 from mmq.allocation.allocation import BitAllocation
-from mmq.artifacts.artifacts import component_blocks
+from mmq.artifacts.component_blocks import component_blocks
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.data.calibration import Calibration

@@ -11,7 +11,7 @@ from mmq_plugins.quantizers.awq import Awq
 from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
 
-from mmq.artifacts.artifacts import component_blocks
+from mmq.artifacts.component_blocks import component_blocks
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved

@@ -7,7 +7,7 @@ import torch
 from mmq_plugins.quantizers.gptq import Gptq
 from torch import nn
 
-from mmq.artifacts.artifacts import component_blocks
+from mmq.artifacts.component_blocks import component_blocks
 from mmq.artifacts.store import Store
 from mmq.config import EvalOptions
 from mmq.errors import InputError

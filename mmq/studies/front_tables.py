@@ -1,0 +1,129 @@
+"""The front and the rules of thumb as tables."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mmq.analysis.fronts import Point, pareto_front
+from mmq.analysis.gains import best_of_size
+
+if TYPE_CHECKING:
+    from mmq.studies.front import Results
+
+
+def linked(text: str, address: str) -> str:
+    """Markdown of a text that links to an address, if there is one."""
+    return f"[{text}]({address})" if address else text
+
+
+def rules_table(results: "Results") -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Head and rows: each rule of thumb, and the best that was evaluated of at most its size."""
+    head = ("rule of thumb", "allocation", "size", f"{results.score_name} (95% interval)")
+    rows = []
+    for name, point in results.rule_points():
+        best = best_of_size(results.points, point)
+        better = "-" if best == point else f"{best.allocation} {best.score:.4g}"
+        scored = f"{point.score:.4g} ({interval_text(point)})"
+        rows.append((name, point.allocation, point.compared_text, scored, better))
+    return (*head, "best of no more bytes"), rows
+
+
+def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
+    """Heads and texts of the columns of a table for the costs of an export target, if any."""
+    cost = points[0].cost if points else None
+    if cost is None:
+        return {}
+    columns: dict[str, Callable[[Point], str]] = {f"GiB as {cost.target}": _gib}
+    if cost.ms is not None:
+        columns = {f"{cost.unit}, {cost.machine}": _ms} | columns
+    return columns
+
+
+def score_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
+    """Heads and texts of the columns behind the score: flips, and each of several tasks."""
+    columns: dict[str, Callable[[Point], str]] = {}
+    for label in dict.fromkeys(task.label for point in points for task in point.tasks):
+        columns[f"{label} (share)"] = partial(_task, label)
+    if columns:
+        columns["binds"] = lambda point: "" if point.is_unquantized else point.binding
+    if any(point.flips is not None for point in points):
+        columns["flips"] = _flips
+    return columns
+
+
+def _task(label: str, point: Point) -> str:
+    own = next((task for task in point.tasks if task.label == label), None)
+    return "" if own is None else f"{own.score:.4g} ({own.share:.1f}%)"
+
+
+def _flips(point: Point) -> str:
+    if point.flips is None:
+        return ""
+    value, low, high = point.flips
+    return f"{value:.3g}%" if low is None else f"{value:.3g}% ({low:.3g} to {high:.3g})"
+
+
+def _gib(point: Point) -> str:
+    return "" if point.cost is None else f"{point.cost.gib:.4g}"
+
+
+def _ms(point: Point) -> str:
+    return "" if point.cost is None or point.cost.ms is None else f"{point.cost.ms:.4g}"
+
+
+def number_text(value: float | None) -> str:
+    """A size with three decimals; empty if it is unknown."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def _score(point: Point) -> str:
+    return f"{point.score:.4g} ({interval_text(point)})"
+
+
+def interval_text(point: Point) -> str:
+    """A 95% interval in words."""
+    if point.low is None or point.high is None:
+        return "no interval"
+    return f"{point.low:.4g} to {point.high:.4g}"
+
+
+def front_text(points: Sequence[Point], score_name: str) -> str:
+    """The front as a plain table for the terminal."""
+    front = pareto_front(points)
+    width = max([len(p.allocation) for p in front] + [10])
+    costs = cost_columns(front)
+    heads = "".join(f"  {head}" for head in costs)
+    head = f"{'allocation':<{width}}{heads}  {'stored':>7}  {'nominal':>7}"
+    scores = {f"{score_name} (95% interval)": _score} | score_columns(front)
+    cells = {title: [text(p) for p in front] for title, text in scores.items()}
+    widths = {title: max(map(len, [title, *own])) for title, own in cells.items()}
+    head += "".join(f"  {title:<{widths[title]}}" for title in cells)
+    rows = [
+        f"{p.allocation:<{width}}"
+        f"{''.join(f'  {value(p):>{len(head)}}' for head, value in costs.items())}"
+        f"  {number_text(p.stored_bpw):>7}  {p.bpw:7.3f}"
+        f"{''.join(f'  {own[k]:<{widths[title]}}' for title, own in cells.items())}"
+        for k, p in enumerate(front)
+    ]
+    return "\n".join(line.rstrip() for line in [head, *rows])
+
+
+def rule_rows(results: "Results") -> list[dict[str, object]]:
+    """The rules of thumb as rows, each with the best that was evaluated of at most its size."""
+    rows: list[dict[str, object]] = []
+    for name, point in results.rule_points():
+        best = best_of_size(results.points, point)
+        rows.append(
+            {
+                "rule": name,
+                "allocation": point.allocation,
+                "size": round(point.size, 4),
+                "score": round(point.score, 4),
+                "low": point.low,
+                "high": point.high,
+                "best": best.allocation,
+                "best_score": round(best.score, 4),
+                "run": point.run_id,
+            }
+        )
+    return rows
