@@ -194,7 +194,7 @@ def test_scores_that_are_losses_equal_or_one_for_all_are_borne():
 
 def test_the_documented_example_runs():
     page = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1)
     names = {}
     exec(code, names)
     assert len(set(allocations(names["study"]))) == 20

@@ -141,7 +141,7 @@ def test_the_smallest_within_a_drop_is_found_in_a_few_trials(tmp_path):
     setup, _ = made_up()
     setup.budget = Budget.parse(max_drop="1%")
     study = open_study(tmp_path, space=setup.space, setup=setup)
-    for _ in range(14):
+    for _ in range(17):
         trial = study.ask()
         study.records.put(record(trial).in_run("r"))
         study.tell(trial)

@@ -110,7 +110,7 @@ def test_the_run_of_a_killed_process_ends_killed_and_its_trial_is_requeued(store
     mid = open_study(tmp_path)
     killed_in_a_trial(tmp_path, whole=False)
     assert statuses(store_uri) == ["RUNNING"]
-    allocations = [str(mid.ask().allocation) for _ in range(4)]
+    allocations = [str(mid.ask().allocation) for _ in range(7)]
     assert statuses(store_uri) == ["KILLED"]
     assert "vit=16 llm=16" in allocations
 
@@ -211,7 +211,7 @@ def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypa
     assert "left (1 running)" in said
     assert "\nbest under 6 bpw: vit=4 llm=4 (4.000 bpw, 4.000 stored), score 80\n" in said
     assert run.run_link() in said
-    assert len(study.study.trials) == 5  # looking changes nothing
+    assert len(study.study.trials) == 7  # looking changes nothing
     again = CliRunner().invoke(status, [], catch_exceptions=False).output
     assert re.sub("Elapsed: .*", "", again) == re.sub("Elapsed: .*", "", said)
     with pytest.raises(InputError, match="Unknown study 'nowhere'. Available: s."):

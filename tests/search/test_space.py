@@ -52,6 +52,6 @@ def test_tables_are_searched_at_the_widths_that_they_can_have():
     space = Space.of(("embed", "llm"), (3, 4, 16))
     assert space.widths("embed") == (4, 16)
     assert space.widths("llm") == (3, 4, 16)
-    assert {a.as_dict()["embed"] for a in space.diagonal()} == {4, 16}
+    assert {a.as_dict()["embed"] for _, a in space.rules()} == {4, 16}
     with pytest.raises(InputError, match="none of 2, 3 for embed"):
         Space.of(("embed", "llm"), (2, 3))

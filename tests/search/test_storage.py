@@ -85,11 +85,11 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, database):
 
 def test_the_limit_counts_running_trials_of_all_processes(tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
-    running = [first.ask(6) for _ in range(6)]
+    running = [first.ask(7) for _ in range(7)]
     assert None not in running
-    assert second.ask(6) is None
+    assert second.ask(7) is None
     first.give_up(running[-1], retry=True)
-    assert second.ask(6).allocation == running[-1].allocation
+    assert second.ask(7).allocation == running[-1].allocation
 
 
 def test_a_trial_that_ends_during_the_count_is_counted(tmp_path, monkeypatch):

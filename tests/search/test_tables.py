@@ -123,7 +123,7 @@ def test_trials_that_mmq_did_not_make_are_reported_and_ignored(tmp_path, caplog)
         optuna.trial.create_trial(values=values, user_attrs={"allocation": ["vit", 3]})
     )
     again = open_study(tmp_path)
-    assert "Ignoring trials 4, 5 of study s" in caplog.text
+    assert "Ignoring trials 7, 8 of study s" in caplog.text
     assert len(again.points()) == 2
     assert len(finish(again, 3)) == 3
 

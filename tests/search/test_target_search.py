@@ -28,7 +28,7 @@ def test_the_file_of_the_selected_allocation_is_within_the_budget(store_uri, tmp
     budget = 0.0036
     study = mmq.search(**SEARCH, bits=[3, 4, 7, 16], n_trials=4, max_size_gib=budget)
     assert "Not searched for the target gguf: vit=7 llm=7 (as many bytes as 8 bits)" in (
-        capsys.readouterr().out
+        capsys.readouterr().err
     )
     (selection,) = study.selections()
     point = selection.point
