@@ -71,13 +71,16 @@ class EvalSpec:
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in excluded}
 
     @property
+    def setting(self) -> str:
+        """Model, task and data in words, for titles of figures that compare quantizers."""
+        model = self.model.rstrip("/").split("/")[-1]
+        data = self.data.rstrip("/").split("/")[-1]
+        return f"{model}, {self.evaluator} on {data} ({self.samples} samples)"
+
+    @property
     def subject(self) -> str:
         """Model, task, data and quantizer in words, for titles."""
-        model = self.model.rstrip("/").split("/")[-1]
-        return (
-            f"{model}, {self.evaluator} on {self.data.rstrip('/').split('/')[-1]} "
-            f"({self.samples} samples), {self.quantizer}"
-        )
+        return f"{self.setting}, {self.quantizer}"
 
     @property
     def key(self) -> str:

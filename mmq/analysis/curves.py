@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmq.analysis import theme
+from mmq.analysis.plateau import HEIGHTS, label_scores, plateau
+
+MARGIN = 0.03  # of the axis, below the lowest score, so that no mark is cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +56,33 @@ def grouped(points: Sequence[CurvePoint]) -> Mapping[tuple[str, str], list[Curve
 def curves_figure(
     points: Sequence[CurvePoint], reference: Reference, score_name: str, title: str
 ) -> Any:
-    """A matplotlib figure: one panel per part, with 95% intervals and the unquantized score."""
+    """A matplotlib figure: one panel per part, with 95% intervals and the unquantized score.
+
+    A row of panels above enlarges a plateau that an axis of all scores cannot resolve.
+    """
     curves = grouped(points)
     parts = list(dict.fromkeys(part for part, _ in curves))
     names = list(dict.fromkeys(name for _, name in curves))
     widths = sorted({point.bits for point in points})
-    figure, axes = theme.panels(len(parts), title, width=3.2)
-    for panel, part in zip(axes, parts, strict=True):
-        theme.reference_line(panel, reference.score, reference.low, reference.high)
-        for number, name in enumerate(names):
-            curve = curves.get((part, name), [])
-            _draw(panel, curve, number, len(names), name)
+    near = plateau([point.score for point in points])
+    figure, rows = theme.panel_rows(len(parts), title, 3.2, [4.2] if near is None else HEIGHTS)
+    for row in rows:
+        for panel, part in zip(row, parts, strict=True):
+            theme.reference_line(panel, reference.score, reference.low, reference.high)
+            for number, name in enumerate(names):
+                _draw(panel, curves.get((part, name), []), number, len(names), name)
+            panel.set_xticks(widths, [str(bits) for bits in widths])
+            theme.tidy(panel)
+    for panel, part in zip(rows[0], parts, strict=True):
         panel.set_title("all components" if part == "all" else f"{part} alone", fontsize=11)
-        panel.set_xticks(widths, [str(bits) for bits in widths])
+    for panel in rows[-1]:
         panel.set_xlabel("bits per weight")
-        theme.tidy(panel)
-        panel.set_ylim(bottom=0)
-    axes[0].set_ylabel(f"{score_name}, n = {reference.n}")
-    theme.legend_below(figure, axes[0], len(names) + 1, "bars and band: 95% intervals")
+    _, top = rows[-1][0].get_ylim()
+    least = min([0.0, *(p.score if p.low is None else p.low for p in points)])
+    rows[-1][0].set_ylim(bottom=least - MARGIN * (top - least))
+    label_scores(figure, rows, near, reference.score, f"{score_name}, n = {reference.n}")
+    note = "bars and band: 95% intervals; other components unquantized"
+    theme.legend_below(figure, rows[-1][0], len(names) + 1, note)
     return figure
 
 

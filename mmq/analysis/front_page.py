@@ -5,7 +5,8 @@ from html import escape
 from typing import Any
 
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
-from mmq.analysis.plots import FORBIDDEN, Highlights, errors, plateau
+from mmq.analysis.plateau import plateau
+from mmq.analysis.plots import FORBIDDEN, Highlights, errors
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 SYMBOLS = ("star", "diamond")  # of the first selection and of the second
@@ -167,7 +168,7 @@ def _add_marks(plot: Any, highlights: Highlights) -> None:
 
 def _zoom(points: Sequence[Point]) -> list[dict[str, Any]]:
     """Buttons that show all scores, or the plateau alone."""
-    if (near := plateau(points)) is None:
+    if (near := plateau([point.score for point in points])) is None:
         return []
     pad = 0.15 * (near[1] - near[0]) or 0.01 * near[1]
     ranges = {"all scores": {"yaxis.autorange": True}, "plateau": {

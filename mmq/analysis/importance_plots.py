@@ -9,25 +9,29 @@ from mmq.analysis.importance import SCALES, Ranking, Share
 from mmq.analysis.report import Analysis
 
 MANY = 6  # with more parts, only their consensus is plotted, in rows
-HATCHES = ("", "//", "..", "")
-AXIS = {"score": "importance for the score, %", "log-loss": "importance for the log-loss, %"}
+HATCHES = ("", "//", "..", "xx")
+INTERVALS = "bars: 95% intervals over configurations"
+AXIS = {"score": "importance for the score (%)", "log-loss": "importance for the log-loss (%)"}
 
 
-def analysis_figures(analysis: Analysis) -> dict[str, Any]:
-    """Matplotlib figures by name: importances on each scale, and matched against raw."""
+def analysis_figures(analysis: Analysis, subject: str = "") -> dict[str, Any]:
+    """Matplotlib figures by name: importances on each scale, and matched against raw.
+
+    subject: model, task and metric in words, which begin every title.
+    """
     figures = {
-        f"importance-{scale}": importance_figure(analysis.rankings[scale], AXIS[scale])
+        f"importance-{scale}": importance_figure(analysis.rankings[scale], AXIS[scale], subject)
         for scale in SCALES
     }
     several = analysis.comparison
     if several is not None and several.differences:
-        figures["matched"] = matched_figure(several.raw, several.matched, several.shared)
+        figures["matched"] = matched_figure(several.raw, several.matched, several.shared, subject)
     return figures
 
 
-def importance_figure(rankings: Sequence[Ranking], label: str) -> Any:
+def importance_figure(rankings: Sequence[Ranking], label: str, subject: str = "") -> Any:
     """One panel per table: every part's importance by every measure, the consensus dark."""
-    title = "bars: 95% intervals over configurations"
+    title = f"{subject}\n{INTERVALS}".strip()
     if any(len(ranking.table.parts) > MANY for ranking in rankings):
         return _rows_figure(rankings, label, title)
     figure, axes = theme.panels(len(rankings), title, width=4.6)
@@ -39,9 +43,11 @@ def importance_figure(rankings: Sequence[Ranking], label: str) -> Any:
             continue
         for number, measure in enumerate(ranking.measures):
             shares = {part: ranking.shares[measure].get(part) for part in parts}
-            look = {"hatch": HATCHES[number % len(HATCHES)], "edgecolor": "white"}
-            color = theme.INK if measure == "consensus" else theme.style(number)["color"]
-            _bars(panel, shares, number, len(ranking.measures), measure, color=color, **look)
+            hatch, color = HATCHES[number % len(HATCHES)], theme.style(number)["color"]
+            if measure == "consensus":
+                hatch, color = "", theme.INK
+            look = {"hatch": hatch, "edgecolor": "white", "color": color}
+            _bars(panel, shares, number, len(ranking.measures), measure, **look)
         panel.set_xticks(range(len(parts)), parts)
         panel.set_ylim(0, 100)
         theme.tidy(panel)
@@ -50,9 +56,12 @@ def importance_figure(rankings: Sequence[Ranking], label: str) -> Any:
     return figure
 
 
-def matched_figure(raw: Sequence[Ranking], matched: Sequence[Ranking], shared: int) -> Any:
+def matched_figure(
+    raw: Sequence[Ranking], matched: Sequence[Ranking], shared: int, subject: str = ""
+) -> Any:
     """Consensus on all configurations next to that on the shared ones, one panel each."""
-    title = f"the {shared} shared configurations show the effect of the designs"
+    title = f"{subject}\nthe {shared} shared configurations show the effect of the designs"
+    title = f"{title}; {INTERVALS}".strip()
     figure, axes = theme.panels(2, title, width=4.6)
     captions = ("all configurations of each", f"the {shared} shared ones")
     for panel, rankings, caption in zip(axes, (raw, matched), captions, strict=True):
@@ -62,13 +71,12 @@ def matched_figure(raw: Sequence[Ranking], matched: Sequence[Ranking], shared: i
             look = theme.style(number)["color"]
             shares = {part: ranking.consensus.get(part) for part in parts}
             name = ranking.table.name
-            _bars(
-                panel, shares, number, len(rankings), name, color=look, hatch=HATCHES[number % 4]
-            )
+            hatch = {"hatch": HATCHES[number % len(HATCHES)], "edgecolor": "white"}
+            _bars(panel, shares, number, len(rankings), name, color=look, **hatch)
         panel.set_xticks(range(len(parts)), parts)
         panel.set_ylim(0, 100)
         theme.tidy(panel)
-    axes[0].set_ylabel("consensus importance, %")
+    axes[0].set_ylabel("consensus importance for the score (%)")
     _legend(figure, axes, len(raw))
     return figure
 
@@ -95,6 +103,8 @@ def _say(panel: Any, reason: str) -> None:
 def _bars(
     panel: Any, shares: Mapping[str, Share | None], number: int, of: int, label: str, **look: Any
 ) -> None:
+    from matplotlib.patheffects import withStroke
+
     defined = {part: share for part, share in shares.items() if share is not None}
     width = 0.8 / of
     places = [list(shares).index(part) + (number - (of - 1) / 2) * width for part in defined]
@@ -102,7 +112,12 @@ def _bars(
     bars = theme.errors(
         values, [s.low for s in defined.values()], [s.high for s in defined.values()]
     )
-    panel.bar(places, values, width, yerr=bars, capsize=2, label=label, ecolor=theme.MUTED, **look)
+    drawn = panel.bar(
+        places, values, width, yerr=bars, capsize=2, label=label, ecolor=theme.INK, **look
+    )
+    _, caps, lines = drawn.errorbar.lines
+    for line in (*caps, *lines):  # legible on dark and on light bars
+        line.set_path_effects([withStroke(linewidth=2.6, foreground="white")])
 
 
 def _rows_figure(rankings: Sequence[Ranking], label: str, title: str) -> Any:

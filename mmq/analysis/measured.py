@@ -1,7 +1,8 @@
 """The front of score against measured latency, beside that against bytes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from mmq.analysis import theme
@@ -66,31 +67,54 @@ def measured_figure(
 
     unquantized: the score of the unquantized model.
     """
-    figure, (sizes, times) = theme.panels(2, title, width=5.2, height=4.6)
+    figure, (sizes, times) = theme.panels(2, title, width=5.2, height=5)
     label, median, least, most = latency(points)
-    _draw(sizes, points, lambda p: p.file_bytes / MIB)
-    _draw(times, points, median, (least, most))
+
+    def size(point: MeasuredPoint) -> float:
+        return point.file_bytes / MIB
+
+    best = {id(p): p for cost in (size, median) for p in front(points, cost)}
+    numbers = {key: str(number) for number, key in enumerate(best, start=1)}
+    for panel in (sizes, times):
+        if unquantized is not None:
+            theme.reference_line(panel, unquantized)
+        theme.tidy(panel)
+    _draw(sizes, points, numbers, size)
+    _draw(times, points, numbers, median, (least, most))
     sizes.set_xlabel("exported files (MiB)")
     times.set_xlabel(label)
     sizes.set_ylabel(score_name)
-    for panel in (sizes, times):
-        if unquantized is not None:
-            panel.axhline(
-                unquantized, color=MUTED, linewidth=1, linestyle="--",
-                label=f"unquantized: {unquantized:.3g}",
-            )  # fmt: skip
-        theme.tidy(panel)
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False)
+    names = {number: best[key].allocation for key, number in numbers.items()}
+    _legend(figure, times, names)
     return figure
+
+
+def _legend(figure: Any, panel: Any, names: Mapping[str, str]) -> None:
+    """The marks of a panel, then the allocations of the fronts by number."""
+    from matplotlib.lines import Line2D
+
+    handles, _ = panel.get_legend_handles_labels()
+    handles += [
+        Line2D(
+            [], [], color=INK, linestyle="", marker=f"${number}$",
+            label=fill(name, 60, break_on_hyphens=False),
+        )
+        for number, name in names.items()
+    ]  # fmt: skip
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9,
+        handlelength=3, alignment="left",
+    )  # fmt: skip
 
 
 def _draw(
     panel: Any,
     points: Sequence[MeasuredPoint],
+    numbers: Mapping[int, str],
     cost: Axis,
     spread: tuple[Axis, Axis] | None = None,
 ) -> None:
-    """All points with their intervals, and the front through the best of them."""
+    """All points with their intervals, and the front through the best of them, with numbers."""
     xerr = None
     if spread is not None:
         least, most = spread
@@ -101,16 +125,16 @@ def _draw(
     panel.errorbar(
         [cost(p) for p in points], [p.score for p in points], xerr=xerr, yerr=yerr, fmt="o",
         markersize=5, markerfacecolor="none", color=MUTED, elinewidth=0.8, capsize=2,
-        label=f"measured trials ({len(points)})",
+        label=f"measured trials ({len(points)}), 95% intervals; ranges of time",
     )  # fmt: skip
     best = front(points, cost)
     panel.plot(
         [cost(p) for p in best], [p.score for p in best], color=FRONT, marker="o", markersize=5,
-        linewidth=1.8, label=f"front ({len(best)})",
+        linewidth=1.8, label="front",
     )  # fmt: skip
     for point in best:
         panel.annotate(
-            point.allocation, (cost(point), point.score), xytext=(4, -10),
-            textcoords="offset points", fontsize=7, color=INK,
+            numbers[id(point)], (cost(point), point.score), xytext=(5, -12),
+            textcoords="offset points", fontsize=9, color=INK,
         )  # fmt: skip
     panel.margins(0.12)

@@ -7,15 +7,15 @@ from typing import Any
 
 from mmq.analysis import theme
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
+from mmq.analysis.plateau import MIN_PLATEAU, PLATEAU, enlarge, plateau
 from mmq.analysis.selection import Selection
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 MARKS = ("*", "D")  # of the first selection and of the second
 RULE_MARKS = ("^", "s", "v", "P", "X", "<", ">")
 FORBIDDEN = 0.12  # opacity
-PLATEAU = 0.95  # share of the best score from which a trial is on the plateau
-FLAT = 0.25  # largest share of all scores' range that the plateau has to be enlarged
-MIN_PLATEAU = 3  # trials
+FAR = 2  # ranges of the quantized trials' sizes; an unquantized model farther away is not shown
+MARGIN = 0.06  # of that range, left of it; twice as much right of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class Highlights:
     def label(self, point: Point) -> str:
         """The legend of a point: the criteria by which it was selected."""
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
-        return f"{criteria}:\n{point.compared_text}, {point.allocation}"
+        what = fill(f"{point.compared_text}, {point.allocation}", 60, break_on_hyphens=False)
+        return f"{criteria}:\n{what}"
 
     @property
     def rule_groups(self) -> dict[str, list[Point]]:
@@ -65,20 +66,6 @@ def uniform_rules(points: Sequence[Point]) -> dict[str, Point]:
     return rules
 
 
-def plateau(points: Sequence[Point]) -> tuple[float, float] | None:
-    """The lowest and highest score of the trials near the best one, if they need a panel.
-
-    None if they take a fair share of the axis anyway, or if there are too few.
-    """
-    scores = [point.score for point in points]
-    if not scores or (best := max(scores)) <= 0:
-        return None
-    near = [score for score in scores if score >= PLATEAU * best]
-    if len(near) < MIN_PLATEAU or best - min(near) > FLAT * (best - min(scores)):
-        return None
-    return min(near), best
-
-
 def front_figure(
     points: Sequence[Point], score_name: str, title: str, highlights: Highlights | None = None
 ) -> Any:
@@ -90,20 +77,22 @@ def front_figure(
     from matplotlib.figure import Figure
 
     highlights = highlights or Highlights()
-    near = plateau(points)
+    near = plateau([point.score for point in points])
     figure = Figure(figsize=(8, 5.6 if near is None else 7.4), dpi=150, layout="constrained")
     ratios = [1] if near is None else [3, 2]
     panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)
     column = [row[0] for row in panels]
+    ends = size_range(points, highlights.most)
     for panel in column:
-        _draw(panel, points, highlights)
+        _draw(panel, points, highlights, beyond=ends is not None)
+        if ends is not None:
+            panel.set_xlim(*ends)
         panel.set_ylabel(score_name)
         theme.tidy(panel)
     if near is not None:
         _enlarge(column[0], column[1], points, near)
     column[-1].set_xlabel(axis_label(points))
-    lines = [fill(line, 96, break_on_hyphens=False) for line in title.split("\n")]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, color=INK)
+    theme.heading(figure, title)
     figure.legend(
         *column[-1].get_legend_handles_labels(), loc="outside lower left", ncols=2,
         frameon=False, fontsize=9,
@@ -113,22 +102,35 @@ def front_figure(
 
 def _enlarge(upper: Any, lower: Any, points: Sequence[Point], near: tuple[float, float]) -> None:
     """Limit the upper panel to the plateau, and mark in the lower one what it shows."""
-    low, high = near
-    pad = 0.15 * (high - low) or 0.01 * abs(high)
     reference = baseline(points)
-    if reference is not None:
-        high = max(high, reference.score)
-    upper.set_ylim(low - pad, high + pad)
+    enlarge([upper], [lower], near, None if reference is None else reference.score)
     upper.set_title(
         f"enlarged: scores from {PLATEAU:.0%} of the best (intervals may exceed the panel)",
         fontsize=9, loc="left", color=INK,
     )  # fmt: skip
-    lower.set_title("all scores; grey band: what is enlarged", fontsize=9, loc="left", color=INK)
-    lower.axhspan(low - pad, high + pad, color=MUTED, alpha=0.2, linewidth=0, zorder=0)
+    lower.set_title("all scores; box: what is enlarged", fontsize=9, loc="left", color=INK)
 
 
-def _draw(axes: Any, points: Sequence[Point], highlights: Highlights) -> None:
-    """Everything in one panel."""
+def size_range(points: Sequence[Point], most: float | None) -> tuple[float, float] | None:
+    """The sizes to show if the unquantized model is so far that it would squeeze the others.
+
+    most: the bound on the size, which is shown, too. None: show all.
+    """
+    reference = baseline(points)
+    sizes = [p.size for p in points if not p.is_unquantized]
+    if reference is None or len(sizes) < MIN_PLATEAU:
+        return None
+    low, high = min(sizes), max([*sizes, *([] if most is None else [most])])
+    span = high - low
+    if reference.size - high <= FAR * span:
+        return None
+    return low - MARGIN * span, high + 2 * MARGIN * span
+
+
+def _draw(
+    axes: Any, points: Sequence[Point], highlights: Highlights, beyond: bool = False
+) -> None:
+    """Everything in one panel. beyond: the unquantized model is right of it."""
     front = pareto_front(points)
     axes.scatter(
         [p.size for p in points],
@@ -158,9 +160,10 @@ def _draw(axes: Any, points: Sequence[Point], highlights: Highlights) -> None:
             label=f"rule of thumb: {name}",
         )  # fmt: skip
     if (reference := baseline(points)) is not None:
+        where = f" ({reference.compared_text}, not shown)" if beyond else ""
         axes.axhline(
             reference.score, color=INK, linewidth=1, linestyle="--",
-            label=f"unquantized: {reference.score:.4g}",
+            label=f"unquantized: {reference.score:.4g}{where}",
         )  # fmt: skip
     _draw_bounds(axes, highlights)
     for (_, point), mark in zip(highlights.marked, MARKS, strict=False):

@@ -1,8 +1,10 @@
 """One style for all figures: colours distinct in greyscale, plus a marker and a dash each."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
+NARROWEST = 6.0  # inches that titles and legends need
 INK, MUTED, FRONT, CHOSEN = "#1f2933", "#9aa5b1", "#0b6e99", "#d1495b"
 STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#0b6e99", "marker": "o", "linestyle": "-"},
@@ -20,13 +22,38 @@ def style(number: int) -> Mapping[str, Any]:
     return STYLES[number % len(STYLES)]
 
 
+WHOLE: Mapping[str, Any] = {"color": INK, "marker": "*", "linestyle": "-", "markersize": 8}
+
+
+def score_label(name: str, bounds: tuple[float, float] | None) -> str:
+    """What an axis of scores says: the metric and, if its evaluator defines one, its range."""
+    return name if bounds is None else f"{name} (points, {bounds[0]:g} to {bounds[1]:g})"
+
+
+def heading(figure: Any, title: str) -> None:
+    """A title at the left, in lines that fit the figure."""
+    width = int(figure.get_figwidth() * 12)
+    lines = [fill(line, width, break_on_hyphens=False) for line in title.split("\n")]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, color=INK)
+
+
 def panels(count: int, title: str, width: float = 3.4, height: float = 4.2) -> tuple[Any, Any]:
     """A matplotlib figure with `count` panels in a row that share their y axis."""
+    figure, rows = panel_rows(count, title, width, [height])
+    return figure, rows[0]
+
+
+def panel_rows(count: int, title: str, width: float, heights: Sequence[float]) -> tuple[Any, Any]:
+    """A matplotlib figure with rows of `count` panels; each row has a y axis, each column an x."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * count + 0.6, height), dpi=150, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
-    return figure, figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    size = (max(width * count + 0.6, NARROWEST), sum(heights))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    heading(figure, title)
+    rows = figure.subplots(
+        len(heights), count, sharex="col", sharey="row", squeeze=False, height_ratios=heights
+    )
+    return figure, rows
 
 
 def tidy(panel: Any) -> None:
@@ -51,12 +78,17 @@ def reference_line(
     """The unquantized score, with its interval as a band."""
     if low is not None and high is not None:
         panel.axhspan(low, high, color=MUTED, alpha=0.2, linewidth=0)
-    panel.axhline(score, color=INK, linewidth=1, label="unquantized")
+    panel.axhline(
+        score, color=INK, linewidth=1, linestyle=(0, (6, 3)), label=f"unquantized: {score:.4g}"
+    )
 
 
 def legend_below(figure: Any, panel: Any, columns: int, note: str = "") -> None:
-    """One legend under all panels."""
+    """One legend under all panels, in as many of the columns as the figure is wide."""
+    handles, labels = panel.get_legend_handles_labels()
+    longest = max((len(label) for label in labels), default=0)
+    fitting = int(figure.get_figwidth() / (0.8 + 0.09 * longest))
     figure.legend(
-        *panel.get_legend_handles_labels(), loc="outside lower center", ncols=columns,
-        frameon=False, fontsize=10, title=note or None,
+        handles, labels, loc="outside lower center", ncols=max(1, min(columns, fitting)),
+        frameon=False, fontsize=10, title=note or None, handlelength=3,
     )  # fmt: skip

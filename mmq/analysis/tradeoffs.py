@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import log2
 from typing import Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
@@ -16,8 +18,13 @@ from mmq.analysis.fronts import (
     on_axis,
     pareto_front,
 )
+from mmq.analysis.plateau import HEIGHTS, label_scores, plateau
 
 DARK = 0.5  # share of the colour scale above which numbers are white
+COLUMNS = 3  # heat maps in a row
+CELL = 0.31  # inches that a score needs
+DECIMAL = 0.09  # inches that one more decimal needs
+FINE = 0.05  # range of the scores, as a share of the best, below which they need one more decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +59,72 @@ def sweep_figure(
     Grey dots are all allocations. In each panel the other two dimensions are complete; a line
     joins the widths of one subset.
     """
-    selections = {p: Selection.of(p.allocation, components) for p in points}
-    everything = (tuple(components), GROUPS, TYPES)
-    figure, axes = theme.panels(3, title, width=4.2, height=5)
-    for k, (panel, name) in enumerate(zip(axes, ("components", "groups", "types"), strict=True)):
-        panel.scatter(
-            [p.size for p in points], [p.score for p in points], s=5, color=theme.MUTED, alpha=0.5
-        )
-        lines: dict[tuple[str, ...], list[Point]] = {}
-        for point, selection in selections.items():
-            if selection is None:
-                continue
-            sides = (selection.components, selection.groups, selection.types)
-            if all(side == everything[j] for j, side in enumerate(sides) if j != k):
-                lines.setdefault(sides[k], []).append(point)
-        for number, (side, some) in enumerate(sorted(lines.items(), key=lambda x: len(x[0]))):
-            some.sort(key=lambda p: p.size)
-            label = "all" if side == everything[k] else " + ".join(side)
-            x, y = [p.size for p in some], [p.score for p in some]
-            panel.plot(x, y, markersize=5, linewidth=1.5, label=label, **theme.style(number))
-        if (reference := baseline(points)) is not None:
-            panel.axhline(reference.score, color=theme.INK, linewidth=1)
-        panel.set_title(f"which {'layer types' if name == 'types' else name}", fontsize=11)
+    near = plateau([p.score for p in points])
+    figure, rows = theme.panel_rows(3, title, 4.2, [4.6] if near is None else HEIGHTS)
+    for row in rows:
+        for k, panel in enumerate(row):
+            common = _draw_all(panel, points)
+            _draw_subsets(panel, points, components, k)
+    labels = [drawn.get_label() for drawn in common]
+    names = ("components", "groups of blocks", "layer types")
+    for panel, name in zip(rows[0], names, strict=True):
+        panel.set_title(f"which {name}", fontsize=11)
+    for panel in rows[-1]:
         panel.set_xlabel(f"{axis_of(points)} bits per weight (bpw)")
-        panel.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12),
-                     ncols=4, handlelength=3)  # fmt: skip
-        theme.tidy(panel)
-    axes[0].set_ylabel(f"{score_name}, {len(points)} allocations")
+        subsets = [line for line in panel.lines if line.get_label() not in labels]
+        panel.legend(
+            handles=subsets, frameon=False, fontsize=9, loc="upper center", handlelength=3,
+            bbox_to_anchor=(0.5, -0.12 if near is None else -0.22), ncols=2,
+        )  # fmt: skip
+    reference = baseline(points)
+    label_scores(figure, rows, near, None if reference is None else reference.score, score_name)
+    figure.legend(
+        handles=common, loc="outside lower center", ncols=2, frameon=False, fontsize=9,
+        handlelength=3,
+    )  # fmt: skip
     return figure
+
+
+def _draw_all(panel: Any, points: Sequence[Point]) -> list[Any]:
+    """All allocations and the unquantized score; what was drawn, for a legend."""
+    dots = panel.scatter(
+        [p.size for p in points], [p.score for p in points], s=8, color=theme.MUTED, alpha=0.5,
+        label=f"all {len(points)} allocations",
+    )  # fmt: skip
+    if (reference := baseline(points)) is None:
+        return [dots]
+    theme.reference_line(panel, reference.score)
+    return [dots, *panel.lines]
+
+
+def _draw_subsets(
+    panel: Any, points: Sequence[Point], components: Sequence[str], dimension: int
+) -> None:
+    """A line for each subset of one dimension: components, groups or types."""
+    for number, (side, some) in enumerate(_subsets(points, components, dimension).items()):
+        whole = side == (tuple(components), GROUPS, TYPES)[dimension]
+        look = {"markersize": 5, **(theme.WHOLE if whole else theme.style(number))}
+        panel.plot(
+            [p.size for p in some], [p.score for p in some], linewidth=1.5,
+            label="all" if whole else " + ".join(side), **look,
+        )  # fmt: skip
+    theme.tidy(panel)
+
+
+def _subsets(
+    points: Sequence[Point], components: Sequence[str], dimension: int
+) -> dict[tuple[str, ...], list[Point]]:
+    """Points by subset of one dimension, where the others are complete; small subsets first."""
+    everything = (tuple(components), GROUPS, TYPES)
+    subsets: dict[tuple[str, ...], list[Point]] = {}
+    for point in sorted(points, key=lambda p: p.size):
+        selection = Selection.of(point.allocation, components)
+        if selection is None:
+            continue
+        sides = (selection.components, selection.groups, selection.types)
+        if all(side == everything[j] for j, side in enumerate(sides) if j != dimension):
+            subsets.setdefault(sides[dimension], []).append(point)
+    return dict(sorted(subsets.items(), key=lambda item: len(item[0])))
 
 
 def fronts_figure(studies: Mapping[str, Sequence[Point]], score_name: str, title: str) -> Any:
@@ -87,27 +132,40 @@ def fronts_figure(studies: Mapping[str, Sequence[Point]], score_name: str, title
     every = [point for points in studies.values() for point in points]
     axis = axis_of(comparable(every))
     studies = {name: on_axis(points, axis) for name, points in studies.items()}
-    figure, (panel,) = theme.panels(1, title, width=7.5, height=4.8)
-    for number, (name, points) in enumerate(studies.items()):
-        look, front = theme.style(number), pareto_front(points)
-        panel.scatter([p.size for p in points], [p.score for p in points], s=8, alpha=0.3,
-                      color=look["color"], marker=look["marker"])  # fmt: skip
-        scores = [p.score for p in front]
-        panel.errorbar(
-            [p.size for p in front],
-            scores,
-            yerr=theme.errors(scores, [p.low for p in front], [p.high for p in front]),
-            elinewidth=0.8,
-            capsize=1.5,
-            markersize=5,
-            label=f"{name} ({len(points)})",
-            **look,
-        )
+    near = plateau([point.score for point in every])
+    figure, rows = theme.panel_rows(1, title, 7.5, [4.8] if near is None else HEIGHTS)
+    references = {p.score for points in studies.values() if (p := baseline(points)) is not None}
+    reference = references.pop() if len(references) == 1 else None
+    for (panel,) in rows:
+        for number, (name, points) in enumerate(studies.items()):
+            _draw_front(panel, name, points, number)
+        if reference is not None:
+            theme.reference_line(panel, reference)
+        theme.tidy(panel)
+    (panel,) = rows[-1]
     panel.set_xlabel(AXIS_LABELS[axis])
-    panel.set_ylabel(score_name)
-    theme.tidy(panel)
-    theme.legend_below(figure, panel, len(studies), "fronts (of how many trials), 95% intervals")
+    label_scores(figure, rows, near, reference, score_name)
+    note = "fronts (of how many trials), 95% intervals; faint marks: all trials"
+    theme.legend_below(figure, panel, len(studies) + 1, note)
     return figure
+
+
+def _draw_front(panel: Any, name: str, points: Sequence[Point], number: int) -> None:
+    """The trials of one study, faintly, and their front."""
+    look, front = theme.style(number), pareto_front(points)
+    panel.scatter([p.size for p in points], [p.score for p in points], s=12, alpha=0.3,
+                  color=look["color"], marker=look["marker"])  # fmt: skip
+    scores = [p.score for p in front]
+    panel.errorbar(
+        [p.size for p in front],
+        scores,
+        yerr=theme.errors(scores, [p.low for p in front], [p.high for p in front]),
+        elinewidth=0.8,
+        capsize=1.5,
+        markersize=5,
+        label=f"{name} ({len(points)})",
+        **look,
+    )
 
 
 def pairs_figure(
@@ -116,7 +174,7 @@ def pairs_figure(
     """Heat maps of the score over the widths of two components (paper, figures 6, 11).
 
     The row and the column at 16 bits are one component alone. Cells that were not evaluated stay
-    empty.
+    empty. Widths have their distances on a logarithmic scale.
     """
     scores = {
         tuple(BitAllocation.parse(p.allocation).over(components).bits): p.score
@@ -125,28 +183,67 @@ def pairs_figure(
     }
     widths = sorted({bits for key in scores for _, bits in key})
     pairs = [(a, b) for i, a in enumerate(components) for b in components[i + 1 :]]
-    figure, axes = theme.panels(len(pairs), f"{title}; the others at 16 bits", width=3.6, height=4)
+    columns = min(len(pairs), COLUMNS)
     low, top = min(scores.values(), default=0.0), max(scores.values(), default=1.0)
-    for panel, (one, other) in zip(axes, pairs, strict=True):
+    fine = top - low < FINE * abs(top)
+    decimals = (1 if top >= 10 else 2 if top >= 1 else 3) + fine
+    heights = [3.8] * -(-len(pairs) // columns)
+    others = "; in each panel, the other components at 16 bits" if len(components) > 2 else ""
+    figure, rows = theme.panel_rows(columns, f"{title}{others}", _width(widths, fine), heights)
+    panels = [panel for row in rows for panel in row]
+    for panel, (one, other) in zip(panels, pairs, strict=False):
         cells = [
             [scores.get(_pair(components, {one: i, other: j}), float("nan")) for i in widths]
             for j in widths
         ]
-        image = panel.imshow(cells, origin="lower", cmap="viridis_r", vmin=low, vmax=top)
-        for y, row in enumerate(cells):
-            for x, value in enumerate(row):
-                if value == value:
-                    ink = "white" if value - low > DARK * (top - low) else theme.INK
-                    panel.text(
-                        x, y, f"{value:.3g}", ha="center", va="center", fontsize=7, color=ink
-                    )
-        panel.set_xticks(range(len(widths)), [str(bits) for bits in widths])
-        panel.set_yticks(range(len(widths)), [str(bits) for bits in widths])
-        panel.set_xlabel(f"{one} bits")
-        panel.set_ylabel(f"{other} bits")
-        panel.tick_params(labelleft=True)
-    figure.colorbar(image, ax=list(axes), label=score_name, shrink=0.8)
+        image = _heat_map(panel, cells, widths, (low, top), decimals)
+        panel.set_xlabel(f"bits of {one} (log scale)")
+        panel.set_ylabel(f"bits of {other} (log scale)")
+    for panel in panels[len(pairs) :]:
+        panel.set_axis_off()
+    figure.colorbar(image, ax=panels, label=score_name, shrink=0.8)
     return figure
+
+
+def _heat_map(
+    panel: Any,
+    cells: Sequence[Sequence[float]],
+    widths: Sequence[int],
+    ends: tuple[float, float],
+    decimals: int,
+) -> Any:
+    """Cells with their scores, at the logarithms of the widths. ends: of the colour scale."""
+    low, top = ends
+    places = [log2(bits) for bits in widths]
+    edges = _edges(places)
+    image = panel.pcolormesh(edges, edges, cells, cmap="viridis_r", vmin=low, vmax=top)
+    for y, row in zip(places, cells, strict=True):
+        for x, value in zip(places, row, strict=True):
+            if value == value:
+                ink = "white" if value - low > DARK * (top - low) else theme.INK
+                panel.text(
+                    x, y, f"{value:.{decimals}f}", ha="center", va="center", fontsize=8, color=ink
+                )
+    panel.set_xticks(places, [str(bits) for bits in widths])
+    panel.set_yticks(places, [str(bits) for bits in widths])
+    panel.tick_params(labelleft=True, labelbottom=True)
+    return image
+
+
+def _edges(places: Sequence[float]) -> list[float]:
+    """The borders of cells around these places, half way between neighbours."""
+    if len(places) == 1:
+        return [places[0] - 0.5, places[0] + 0.5]
+    inner = [(a + b) / 2 for a, b in pairwise(places)]
+    return [2 * places[0] - inner[0], *inner, 2 * places[-1] - inner[-1]]
+
+
+def _width(widths: Sequence[int], fine: bool) -> float:
+    """Inches of a panel whose closest scores do not touch. fine: they have one more decimal."""
+    places = [log2(bits) for bits in widths]
+    edges = _edges(places)
+    closest = min((b - a for a, b in pairwise(places)), default=1.0)
+    return max(3.8, 0.9 + (CELL + DECIMAL * fine) * (edges[-1] - edges[0]) / closest)
 
 
 def _pair(components: Sequence[str], widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

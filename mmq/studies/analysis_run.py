@@ -1,7 +1,7 @@
 """An analysis of logged studies or of files, logged as an MLflow run of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,25 @@ from mmq.errors import InputError
 from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.options import AnalyzeOptions
 from mmq.system.progress import notify
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """What is analyzed. links: of studies by name. fronts: trials with a size, by table.
+
+    subject: model, task, data and quantizer in words. score_name: the metric.
+    """
+
+    tables: Sequence[Table]
+    subject: str = ""
+    score_name: str = "score"
+    links: Mapping[str, str] = field(default_factory=dict)
+    fronts: Mapping[str, list[Point]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The first line of every figure."""
+        return ", ".join(filter(None, (self.subject, f"metric: {self.score_name}")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,10 +60,8 @@ def run_analysis(options: AnalyzeOptions) -> LoggedAnalysis:
     settings = Settings(
         options.trees, options.bootstrap, options.repeats, options.seed, options.jobs
     )
-    if options.file:
-        tables, links, fronts = _from_files(options), dict[str, str](), dict[str, list[Point]]()
-    else:
-        tables, links, fronts = _from_studies(options)
+    source = _from_files(options) if options.file else _from_studies(options)
+    tables, links = source.tables, source.links
     _check(tables)
     logged = (
         "study",
@@ -66,10 +83,9 @@ def run_analysis(options: AnalyzeOptions) -> LoggedAnalysis:
         run.log_tables({f"{name}.json": table for name, table in rows.items()})
         linked = "\n".join(f"- [{study}]({link})" for study, link in links.items())
         run.describe(text(analysis, markdown) + (f"\n\nStudies:\n\n{linked}" if linked else ""))
-        figures = analysis_figures(analysis)
-        if fronts:
-            title = "score against size" if len(fronts) == 1 else "the fronts of each"
-            figures["fronts"] = fronts_figure(fronts, options.score or "score", title)
+        figures = analysis_figures(analysis, source.title)
+        if source.fronts:
+            figures["fronts"] = fronts_figure(source.fronts, source.score_name, source.subject)
         for name, figure in figures.items():
             save_figure(run, figure, f"{name}.png", None)
         tags = {"mmq.studies": ", ".join(links)} if links else None
@@ -112,7 +128,7 @@ def _check(tables: Sequence[Table]) -> None:
         raise InputError(f"the studies have no part in common; analyze them one by one ({names})")
 
 
-def _from_files(options: AnalyzeOptions) -> list[Table]:
+def _from_files(options: AnalyzeOptions) -> Source:
     import pandas
 
     if options.study or options.tag or options.filter:
@@ -130,17 +146,15 @@ def _from_files(options: AnalyzeOptions) -> list[Table]:
             note = f"{len(results.problems)} invalid rows skipped:\n{results.problem_text}"
             table = table.noting(note)
         tables.append(table)
-    return tables
+    return Source(tables, score_name=options.score or "score")
 
 
-def _from_studies(
-    options: AnalyzeOptions,
-) -> tuple[list[Table], dict[str, str], dict[str, list[Point]]]:
-    """Tables, the studies' links, and the trials with a size, by table."""
+def _from_studies(options: AnalyzeOptions) -> Source:
     import pandas
 
     from mmq.tracking.queries import check_quotes, find_trials, latest_study
     from mmq.tracking.sample_scores import read_samples
+    from mmq.tracking.subjects import score_name, subject
 
     studies = [name.strip() for name in options.study.split(",") if name.strip()]
     clauses = [
@@ -167,4 +181,10 @@ def _from_studies(
         tables.append(table.noting(*group.notes))
     fronts = {group.name: group.points(score) for group in groups}
     sized = {name: points for name, points in fronts.items() if points}
-    return sorted(tables, key=lambda table: -table.n), links, sized
+    return Source(
+        sorted(tables, key=lambda table: -table.n),
+        subject([group.params for group in groups]),
+        options.score or score_name([t.metrics for group in groups for t in group.trials]),
+        links,
+        sized,
+    )

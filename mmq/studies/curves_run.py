@@ -6,6 +6,7 @@ from typing import Any
 
 from mmq.analysis.curves import CurvePoint, Reference, curves_figure, grouped, holding_width
 from mmq.analysis.tables import markdown
+from mmq.analysis.theme import score_label
 from mmq.studies.designs import curves as design
 from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.options import CurvesOptions
@@ -60,8 +61,9 @@ def run_curves(options: CurvesOptions, plugin_options: Mapping[str, Any]) -> Cur
             study.run.run_id,
             study.run.run_link(),
         )
-        title = f"{options.model}, {options.task}"
-        figure = curves_figure(curves.points, curves.unquantized, curves.score_name, title)
+        title = reference.record.spec.eval_spec.setting
+        label = score_label(curves.score_name, study.bounds)
+        figure = curves_figure(curves.points, curves.unquantized, label, title)
         with reporting():
             save_figure(study.run, figure, "curves.png", path)
             study.run.log_table("curves.json", [asdict(point) for point in curves.points])

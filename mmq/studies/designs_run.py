@@ -7,6 +7,7 @@ from typing import Any
 from mmq.allocation.allocation import BitAllocation
 from mmq.allocation.parts import names
 from mmq.analysis.fronts import Point, parse_axis
+from mmq.analysis.theme import score_label
 from mmq.analysis.tradeoffs import pairs_figure, sweep_figure
 from mmq.studies import designs
 from mmq.studies.figures import path_to_write, save_figure
@@ -55,8 +56,7 @@ def run_design(design: Design, options: DesignOptions, plugin_options: Mapping[s
         results = result.results
         with reporting():
             publish(study.run, results)
-            samples = f"n = {len(study.clusters)}"
-            about = ", ".join((options.model, options.task, options.quantizer, samples))
-            figure = design.draw(results.points, study.components, results.score_name, about)
+            label = score_label(results.score_name, study.bounds)
+            figure = design.draw(results.points, study.components, label, results.subject)
             save_figure(study.run, figure, f"{design.kind}.png", path)
     return result

@@ -14,6 +14,7 @@ from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.model_registry import find_run
 from mmq.tracking.queries import all_runs, trial_filter
 from mmq.tracking.runs import Run
+from mmq.tracking.subjects import score_name, subject
 
 PREFIX = "measured"  # of metrics and tags of a trial's run
 
@@ -74,9 +75,11 @@ def _log_front(run: Run, study: str, parent: str, name: str, setting: str) -> in
     points = [_point(trial, name) for trial in measured]
     baselines = [t.data.metrics["score"] for t in trials if _is_unquantized(t)]
     unquantized = baselines[0] if baselines else None
-    title = f"{study}: {len(points)} measured trials\n{setting}"
+    about = subject([trial.data.params for trial in measured]) or study
+    title = f"{about}: {len(points)} measured trials\n{setting}"
+    label = score_name([trial.data.metrics for trial in measured])
     with tempfile.TemporaryDirectory() as folder:
-        figure = measured_figure(points, "score", title, unquantized)
+        figure = measured_figure(points, label, title, unquantized)
         figure.savefig(Path(folder) / f"{PREFIX}-{name}.png")
         for run_id in filter(None, (parent, run.run_id)):
             Run(run.client, run.experiment_id, run_id).log_folder(Path(folder))

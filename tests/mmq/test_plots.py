@@ -5,7 +5,7 @@ import pytest
 from mmq.analysis.budgets import Budget
 from mmq.analysis.front_page import front_page, front_plot
 from mmq.analysis.fronts import Point, on_axis
-from mmq.analysis.plots import Highlights, front_figure, plateau, uniform_rules
+from mmq.analysis.plots import Highlights, front_figure, size_range, uniform_rules
 from mmq.analysis.selection import select
 from mmq.studies.front import Results, description, log_front, title
 
@@ -130,7 +130,6 @@ def test_the_nominal_axis_is_named():
 
 
 def test_a_plateau_that_all_scores_hide_has_a_panel_of_its_own():
-    assert plateau(POINTS) == (78, 80)
     upper, lower = front_figure(POINTS, "score", "title").axes
     assert upper.get_ylim()[0] > 77
     assert lower.get_ylim()[0] < 60
@@ -139,8 +138,27 @@ def test_a_plateau_that_all_scores_hide_has_a_panel_of_its_own():
 
 def test_scores_that_fill_the_axis_have_one_panel():
     steep = [Point(f"vit={b} llm={b}", b, 10.0 * b) for b in (2, 3, 4, 5)]
-    assert plateau(steep) is None
     assert len(front_figure(steep, "score", "title").axes) == 1
+
+
+def test_a_long_allocation_is_wrapped_in_the_legend():
+    long = " ".join(f"{c}.{g}.{t}=4" for c in ("vit", "llm") for g in ("front", "middle", "end")
+                    for t in ("attn", "ff"))  # fmt: skip
+    points = [POINTS[0], Point(long, 4.2, 80, 75, 85, 5.1)]
+    found = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
+    legend = Highlights(found, 6.0).label(points[1])
+    assert max(map(len, legend.split("\n"))) <= 60
+    assert long in " ".join(legend.split())
+
+
+def test_a_far_unquantized_model_does_not_squeeze_the_trials():
+    small = [Point(f"vit={b} llm=2", 3 + b / 10, 10.0 * b) for b in (2, 3, 4)]
+    points = [Point("vit=16 llm=16", 16, 50), *small]
+    (panel,) = front_figure(points, "score", "title", Highlights(most=3.5)).axes
+    assert panel.get_xlim()[0] < 3.2
+    assert 3.5 < panel.get_xlim()[1] < 4
+    assert "unquantized: 50 (16.000 bpw, not shown)" in labels(panel.figure)
+    assert size_range([*points, Point("vit=8 llm=8", 8, 50)], None) is None
 
 
 def test_rules_of_thumb_are_drawn_under_their_names():

@@ -1,0 +1,37 @@
+"""What logged trials evaluate, in words, for the titles and axes of figures."""
+
+from collections.abc import Mapping, Sequence
+
+BOUNDS = ("_low", "_high")
+
+
+def subject(params: Sequence[Mapping[str, str]]) -> str:
+    """Model, task, data and quantizer of trials by their params; what differs is joined by "/".
+
+    Without what was not logged, as with imported results.
+    """
+
+    def joined(name: str) -> str:
+        values = dict.fromkeys(each[name].rstrip("/").split("/")[-1] for each in params
+                               if each.get(name))  # fmt: skip
+        return "/".join(values)
+
+    data, samples = joined("data.name"), joined("data.samples")
+    task = " on ".join(filter(None, (joined("evaluator.name"), data)))
+    task += f" ({samples} samples)" if task and samples else ""
+    return ", ".join(filter(None, (joined("model.name"), task, joined("quantizer.name"))))
+
+
+def score_name(metrics: Sequence[Mapping[str, float]]) -> str:
+    """The metric that trials log as their score, too; "score" if it has no name of its own.
+
+    The shortest of several, which are the metric over all samples and over groups of them.
+    """
+    same = [
+        name
+        for name in (metrics[0] if metrics else ())
+        if "/" in name
+        and not name.endswith(BOUNDS)
+        and all("score" in each and each.get(name) == each["score"] for each in metrics)
+    ]
+    return min(same, key=len, default="score")
