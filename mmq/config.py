@@ -65,7 +65,7 @@ class TaskOptions:
     )
     calibration_data: str = option(
         "",
-        "Calibrate on other data than the training split (e.g. train.csv, or a.csv:0.7,b/:0.3).",
+        "Calibrate on other data, also on texts alone (e.g. train.csv, or a.csv:0.7,b.txt:0.3).",
     )
     calibration_samples: int = option(
         128, "Number of image-text pairs that a calibrated quantizer uses."

@@ -17,7 +17,7 @@ from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
 from mmq.contracts.family import ModelFamily, check_requests
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.vlm import AnswerProtocol, InputOptions
-from mmq.data.calibration import Calibration
+from mmq.data.calibration import Calibration, check_texts
 from mmq.data.draw import DrawnData, draw_data
 from mmq.eval_spec import EvalSpec
 from mmq.evaluation.generating import Task, calibration_pairs, protocol_for
@@ -142,7 +142,11 @@ def prepare_quantizers(
     If one of them needs held-out calibration pairs, none is scored on these samples.
     """
     model = ModelSetup.of(options, quantizers, allocations)
-    return prepare_task(model, options, evaluator, quantizers, pairs)
+    prepared = prepare_task(model, options, evaluator, quantizers, pairs)
+    for each in prepared:
+        if each.quantizer.calibrated:
+            check_texts(each.calibration, each.skeleton.family, each.widths)
+    return prepared
 
 
 def prepare_task(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mmq.allocation.allocation import BitAllocation, is_unquantized
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts import Evaluation, QuantReport
-from mmq.evaluation.flips import UnquantizedOutputs, outputs_of, with_flips
+from mmq.evaluation.flips import UnquantizedAnswers, answers_of, with_flips
 from mmq.evaluation.generating import Task, evaluate
 from mmq.evaluation.progress import sample_progress
 from mmq.evaluation.saved_outputs import SavedOutputs
@@ -120,14 +120,14 @@ def evaluate_quantized(
 
 
 def _compared(evaluation: Evaluation, spec: TrialSpec, task: Task, complete: bool) -> Evaluation:
-    """With flips against the unquantized model, whose own outputs are saved for that."""
-    reference = UnquantizedOutputs(spec.eval_spec)
+    """With flips against the unquantized model, whose own answers are saved for that."""
+    reference = UnquantizedAnswers(spec.eval_spec)
     if is_unquantized(spec.allocation):
         if complete:
-            reference.put(outputs_of(evaluation.predictions))
+            reference.put(answers_of(evaluation.predictions))
         return evaluation
-    outputs = reference.get()
-    return evaluation if outputs is None else with_flips(evaluation, outputs, task.samples)
+    answers = reference.get()
+    return evaluation if answers is None else with_flips(evaluation, answers, task.samples)
 
 
 def _report_doubts(evaluation: Evaluation, eval_spec: str) -> None:

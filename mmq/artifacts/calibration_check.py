@@ -1,6 +1,7 @@
 """Whether a loaded model can be calibrated: found out on one sample, before a study begins."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -9,6 +10,8 @@ import torch
 from mmq.artifacts.artifacts import Artifacts
 from mmq.artifacts.component_blocks import component_blocks
 from mmq.contracts.quantizer import CalibratedQuantizer
+from mmq.data.calibration import Calibration
+from mmq.errors import InputError
 from mmq.models.loading import LoadedModel
 from mmq.quantization.block_inputs import check_experts, listening
 from mmq.quantization.blocks import Block, Call, advance_
@@ -20,6 +23,7 @@ def check_calibration(model: LoadedModel, artifacts: Artifacts) -> None:
     """InputError for a component that the quantizer cannot be calibrated on; see `capture`."""
     if artifacts.calibration is None:
         return
+    check_longest_text(model, artifacts.calibration)
     forwards = partial(artifacts.calibration.forwards, model)
     for name, component in model.components.items():
         if component.per_row or not artifacts.widths.get(name):
@@ -29,6 +33,23 @@ def check_calibration(model: LoadedModel, artifacts: Artifacts) -> None:
             assert isinstance(artifacts.quantizer, CalibratedQuantizer)
             initial_states(calls, artifacts.quantizer, [], blocks)
             _check_first_experts(blocks, calls)
+
+
+@torch.no_grad()
+def check_longest_text(model: LoadedModel, calibration: Calibration) -> None:
+    """InputError if the model cannot read the longest of the texts without pictures, if any."""
+    texts = [pair for pair in calibration.pairs if not pair[0].images]
+    if not texts:
+        return
+    longest = max(texts, key=lambda pair: len(pair[0].prompt))
+    try:
+        for forward in replace(calibration, pairs=(longest,)).forwards(model):
+            forward()
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InputError(
+            f"calibration_data: the model cannot read a text of {len(longest[0].prompt)} "
+            f"characters without a picture ({error}); name data with pictures, or shorter texts"
+        ) from error
 
 
 @torch.no_grad()

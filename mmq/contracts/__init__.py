@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mmq.contracts.samples import QuestionSample as QuestionSample
     from mmq.contracts.samples import Sample as Sample
     from mmq.contracts.samples import ShortAnswerSample as ShortAnswerSample
+    from mmq.contracts.samples import TextSample as TextSample
     from mmq.contracts.vlm import DEFAULT_INPUTS as DEFAULT_INPUTS
     from mmq.contracts.vlm import GENERAL_PROTOCOLS as GENERAL_PROTOCOLS
     from mmq.contracts.vlm import AnswerFormat as AnswerFormat
@@ -90,6 +91,7 @@ _PLACES = {
     "Solved": "quantizer",
     "Splits": "dataset",
     "Stage": "family",
+    "TextSample": "samples",
     "VisionLanguageModel": "vlm",
     "WorkerState": "launcher",
     "Workers": "launcher",

@@ -69,6 +69,13 @@ class Dataset(ABC):
         """
         return bool(self.needs) and not self.lacking(root)
 
+    def texts(self, root: Path) -> Iterator[str] | None:
+        """The texts of data without pictures, to calibrate on; None if these are other data.
+
+        Not the split that is scored, if there is another. InputError for damaged files.
+        """
+        return None
+
     def with_fields(self, text: str) -> Self:
         """The data set with the columns that --fields names, e.g. "image=photo,answers=label".
 

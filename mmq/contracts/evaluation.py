@@ -10,7 +10,11 @@ from mmq.contracts.metric import METRIC_NAME, Metric
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The model's output for one sample, and its score."""
+    """The model's output for one sample, and its score.
+
+    answer: what the evaluator's rule reads from the output, e.g. a letter; flips compare it. By
+    default the whole output.
+    """
 
     sample_id: str
     images: tuple[ImageRef, ...]
@@ -18,8 +22,11 @@ class Prediction:
     text: str
     expected: str
     score: float
+    answer: str | None = None
 
     def __post_init__(self) -> None:
+        if self.answer is None:
+            object.__setattr__(self, "answer", self.text)
         object.__setattr__(
             self, "score", float(self.score)
         )  # numpy numbers are not JSON serializable

@@ -80,6 +80,7 @@ class ModelFamily(ABC):
     most_images: ClassVar[int | None] = 1  # pictures per request; None: any number
     tokenization: Mapping[str, Any] = {}  # how texts become tokens, to be logged
     one_by_one: str = ""  # why requests cannot share a batch; "" if they can
+    needs_pictures: str = "its prompts need a picture"  # "" if it can read texts alone
     stages: ClassVar[tuple[Stage, ...]] = ()
 
     @classmethod
@@ -101,7 +102,8 @@ class ModelFamily(ABC):
     def for_model(self, config: Any) -> Self:
         """The family as models of this configuration need it; a fallback family may depend on it.
 
-        `formats`, `tokenization` and `one_by_one` may differ between the models of a family.
+        `formats`, `tokenization`, `one_by_one` and `needs_pictures` may differ between the models
+        of a family.
         """
         return self
 
@@ -183,9 +185,10 @@ class ModelFamily(ABC):
         """The model's forwards on pictures and rendered prompts with correct answers, in order.
 
         Together they must use every layer as the evaluators do. Any of them may be aborted early.
-        All texts with their answers have the same length, and all texts as many pictures. They may
-        return log-probabilities (rows, choices) of the model's decisions on these pairs, whose
-        change measures its sensitivity.
+        All texts with their answers have the same length, and all texts as many pictures. There
+        are none for texts alone, unless the family `needs_pictures`: then only the language model
+        runs. They may return log-probabilities (rows, choices) of the model's decisions on these
+        pairs, whose change measures its sensitivity.
         """
         raise InputError(
             f"{type(self).__name__} has no calibration forwards, so calibrated quantizers cannot "

@@ -37,6 +37,17 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class TextSample(Sample):
+    """A text without pictures, to calibrate a language model on; it is never scored."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.images or not self.text:
+            raise ValueError(f"the sample {self.id} is not a text without pictures")
+
+
+@dataclass(frozen=True, slots=True)
 class CaptionSample(Sample):
     """A picture with its reference captions (COCO: five)."""
 

@@ -1,13 +1,16 @@
 """Calibration pairs, and the model's forward passes on them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from mmq.allocation.allocation import UNQUANTIZED
 from mmq.contracts.family import with_answer
+from mmq.contracts.samples import Sample, TextSample
 from mmq.contracts.vlm import DEFAULT_INPUTS, InputOptions, Request
+from mmq.errors import InputError
 from mmq.system.hashing import digest
 from mmq.system.versions import room_versions
 
@@ -18,6 +21,32 @@ if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
 
 BATCH = 16
+READ_TEXTS = ("llm", "embed", "head")  # components that a text without pictures runs through
+
+
+def check_texts(
+    samples: Sequence[Sample], family: "ModelFamily", widths: Mapping[str, Iterable[int]]
+) -> None:
+    """InputError, before loading, for texts without pictures that cannot calibrate this model.
+
+    widths: those to try, by component; only the language model reads texts.
+    """
+    if not any(isinstance(sample, TextSample) for sample in samples):
+        return
+    if family.needs_pictures:
+        raise InputError(
+            f"calibration_data: {type(family).__name__} models cannot be calibrated on texts "
+            f"without pictures: {family.needs_pictures}; name data with pictures"
+        )
+    unread = [
+        name for name, own in widths.items() if {*own} - {UNQUANTIZED} and name not in READ_TEXTS
+    ]
+    if unread and all(isinstance(sample, TextSample) for sample in samples):
+        raise InputError(
+            f"calibration_data: texts without pictures cannot calibrate {', '.join(unread)}; add "
+            f"data with pictures (e.g. photos.csv:0.5,wiki.txt:0.5), leave {', '.join(unread)} "
+            f"at 16 bits, or choose rtn"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +55,10 @@ class Calibration:
 
     pairs: tuple[tuple[Request, str], ...]
     inputs: InputOptions = DEFAULT_INPUTS
+
+    def with_pictures(self) -> "Calibration":
+        """The pairs without texts alone, which say nothing about vision components."""
+        return replace(self, pairs=tuple(pair for pair in self.pairs if pair[0].images))
 
     def fingerprint(self, family: "ModelFamily") -> str:
         """A hash of the pairs and of the versions of the code that processes them."""
@@ -45,9 +78,13 @@ class Calibration:
 
         Unless `padded`, texts of one batch have the same length: padding would count as
         calibration data. A family without stages processes one pair at a time, since its pictures
-        may have different numbers of tokens.
+        may have different numbers of tokens. Texts without pictures come last, as they are: no
+        chat template is applied to them.
         """
-        texts = [(model.render(request), answer) for request, answer in self.pairs]
+        texts = [
+            (model.render(request) if request.images else request.prompt, answer)
+            for request, answer in self.pairs
+        ]
         for part in self._batches(model, texts, padded):
             pictures = [[image.open() for image in self.pairs[k][0].images] for k in part]
             prompts, answers = zip(*(texts[k] for k in part), strict=True)
@@ -65,7 +102,7 @@ class Calibration:
         def kind(k: int) -> tuple[int, int]:
             return counts[k], 0 if padded else lengths[k]
 
-        order = sorted(range(len(lengths)), key=lambda k: (counts[k], lengths[k]))
+        order = sorted(range(len(lengths)), key=lambda k: (not counts[k], counts[k], lengths[k]))
         for _, group in groupby(order, key=kind):
             same = list(group)
             for start in range(0, len(same), size):

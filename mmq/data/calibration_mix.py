@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmq.contracts.samples import Sample
-from mmq.data.source import find_source
+from mmq.contracts.samples import Sample, TextSample
+from mmq.data.source import find_source, find_texts
+from mmq.data.subsets import reservoir
 from mmq.errors import InputError
 
 log = logging.getLogger(__name__)
+LONGEST = 4096  # characters of a text: about a thousand tokens
 WEIGHT = re.compile(r":(\d+(?:\.\d+)?|\.\d+)$")
 
 
@@ -50,8 +52,9 @@ def parse_mix(text: str) -> list[Part]:
 def draw_mix(text: str, task: str, count: int, seed: int) -> list[Sample]:
     """`count` seeded samples of these data, in proportion to their weights.
 
-    Of each, the training split is used if there is one, or else all samples. Data with too few
-    samples give all that they have, with a warning.
+    Of each, the training split is used if there is one, or else all samples. Data without
+    pictures give texts, whatever the task. Data with too few samples give all that they have,
+    with a warning.
     """
     if not count:
         raise InputError("calibration_samples: 0, but this quantizer needs calibration pairs")
@@ -59,7 +62,7 @@ def draw_mix(text: str, task: str, count: int, seed: int) -> list[Sample]:
     pairs: list[Sample] = []
     for part, share in zip(parts, shares([part.weight for part in parts], count), strict=True):
         try:
-            drawn = find_source(task, part.data).training(share, seed) if share else []
+            drawn = _draw(task, part.data, share, seed) if share else []
         except InputError as error:
             raise InputError(f"calibration_data: {part.data}: {error}") from error
         if len(drawn) < share:
@@ -68,6 +71,18 @@ def draw_mix(text: str, task: str, count: int, seed: int) -> list[Sample]:
             )
         pairs += drawn
     return pairs
+
+
+def _draw(task: str, data: str, count: int, seed: int) -> list[Sample]:
+    """`count` seeded samples of the task, or texts if the data have no pictures."""
+    if (texts := find_texts(data)) is None:
+        return find_source(task, data).training(count, seed)
+    drawn = reservoir(enumerate(texts, 1), count, seed)
+    if not drawn:
+        raise InputError("data: it has no texts; fill in the column, or remove it from the mix")
+    if cut := sum(len(text) > LONGEST for _, text in drawn):
+        log.warning("calibration: %d texts of %s are cut to %d characters", cut, data, LONGEST)
+    return [TextSample(str(number), "", (), text[:LONGEST]) for number, text in drawn]
 
 
 def shares(weights: Sequence[float], count: int) -> list[int]:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -126,6 +126,17 @@ def find_source(task: str, data: str, dataset: str = "", fields: str = "") -> So
         )
     reader = readers[name].with_fields(fields) if fields else readers[name]
     return Source(name, reader, root)
+
+
+def find_texts(data: str) -> Iterator[str] | None:
+    """The texts of data without pictures; None for a data set of a task, or no data at all."""
+    root = Path(data)
+    if not _is_there(root):
+        return None
+    readers = [reader for reader in dataset_readers().values() if reader.recognizes(root)]
+    if not all(reader.is_fallback for reader in readers):
+        return None
+    return next((texts for reader in readers if (texts := reader.texts(root)) is not None), None)
 
 
 def _candidates(task: str, dataset: str, fields: str) -> dict[str, Dataset]:

@@ -21,41 +21,42 @@ OF_QUANTIZER = (  # parts of an identity that the unquantized model does not dep
     "quantizer", "quantizer_distribution", "quantizer_version", "quantizer_options", "calibrated",
     "calibration", "calibration_samples",
 )  # fmt: skip
-Outputs = Mapping[str, str]  # by sample id
+Answers = Mapping[str, str]  # by sample id
 
 
-class UnquantizedOutputs:
-    """The unquantized model's outputs on the samples of an eval spec, of any quantizer."""
+class UnquantizedAnswers:
+    """The unquantized model's answers on the samples of an eval spec, of any quantizer."""
 
     def __init__(self, spec: EvalSpec) -> None:
         facts = {k: v for k, v in spec.identity().items() if k not in OF_QUANTIZER}
         self.path = home() / "unquantized" / f"{digest(facts)}.json"
 
-    def get(self) -> Outputs | None:
-        """The output for every sample; None if the unquantized model was not evaluated."""
+    def get(self) -> Answers | None:
+        """The answer to every sample; None if the unquantized model was not evaluated."""
         return sealed.read_json(self.path)
 
-    def put(self, outputs: Outputs) -> None:
+    def put(self, answers: Answers) -> None:
         """Save them; they are the same in every evaluation."""
         if not self.path.exists():
-            sealed.write_json(self.path, dict(outputs))
+            sealed.write_json(self.path, dict(answers))
 
 
-def outputs_of(predictions: Sequence[Prediction]) -> Outputs:
-    """The output for every sample."""
-    return {prediction.sample_id: prediction.text for prediction in predictions}
+def answers_of(predictions: Sequence[Prediction]) -> Answers:
+    """The answer to every sample, as the evaluator reads it from the output."""
+    return {prediction.sample_id: prediction.answer or "" for prediction in predictions}
 
 
-def with_flips(evaluation: Evaluation, unquantized: Outputs, samples: Sequence[Any]) -> Evaluation:
+def with_flips(evaluation: Evaluation, unquantized: Answers, samples: Sequence[Any]) -> Evaluation:
     """The evaluation with the metric `flips`, in percent, with an interval over pictures.
 
-    Unchanged if an output of the unquantized model is missing.
+    Unchanged if an answer of the unquantized model is missing.
     """
     predictions = evaluation.predictions
     if not predictions or any(p.sample_id not in unquantized for p in predictions):
         return evaluation
     pictures = {sample.id: sample.image_id for sample in samples}
-    flipped = [float(differs(p.text, unquantized[p.sample_id])) for p in predictions]
+    answers = answers_of(predictions)
+    flipped = [float(differs(answers[p.sample_id], unquantized[p.sample_id])) for p in predictions]
     clusters = [pictures.get(p.sample_id, p.sample_id) for p in predictions]
     return dataclasses.replace(
         evaluation,
@@ -64,10 +65,10 @@ def with_flips(evaluation: Evaluation, unquantized: Outputs, samples: Sequence[A
     )
 
 
-def differs(output: str, other: str) -> bool:
-    """Whether two outputs are different answers: case and spaces do not count.
+def differs(answer: str, other: str) -> bool:
+    """Whether two answers are different: case and spaces do not count.
 
     >>> differs("Yes", "yes "), differs("yes", "no")
     (False, True)
     """
-    return " ".join(output.casefold().split()) != " ".join(other.casefold().split())
+    return " ".join(answer.casefold().split()) != " ".join(other.casefold().split())

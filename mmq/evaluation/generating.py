@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from mmq.contracts.evaluation import Evaluation
 from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator, RankingEvaluator, Scorer
 from mmq.contracts.family import ModelFamily
+from mmq.contracts.samples import TextSample
 from mmq.contracts.vlm import (
     AnswerProtocol,
     ImageTextMatcher,
@@ -81,11 +82,16 @@ def protocol_for(
 def calibration_pairs(
     evaluator: Evaluator, samples: Sequence[Any], protocol: AnswerProtocol | None
 ) -> list[tuple[Request, str]]:
-    """A request per sample, with a correct answer or ""."""
-    if isinstance(evaluator, GeneratingEvaluator):
+    """A request per sample, with a correct answer or ""; a text without pictures as it is."""
+    texts = [sample for sample in samples if isinstance(sample, TextSample)]
+    pictured = [sample for sample in samples if not isinstance(sample, TextSample)]
+    pairs: list[tuple[Request, str]] = []
+    if pictured and isinstance(evaluator, GeneratingEvaluator):
         assert protocol is not None
-        return evaluator.calibration(samples, protocol)
-    return cast(RankingEvaluator, evaluator).calibration(samples)
+        pairs = evaluator.calibration(pictured, protocol)
+    elif pictured:
+        pairs = cast(RankingEvaluator, evaluator).calibration(pictured)
+    return pairs + [(Request((), sample.text, sample.id), "") for sample in texts]
 
 
 def generate_outputs(

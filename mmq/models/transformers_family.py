@@ -188,23 +188,28 @@ class TransformersFamily(ModelFamily):
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
-        """One forward: the stages, then the part that generates reads pictures and texts."""
+        """One forward: the stages, if there are pictures, then the part that generates."""
 
         def forward() -> Tensor:
             module: Any = model.module
             flat = [image for of_text in images for image in of_text]
-            features = run_stages(model, self.stages, self.pixels(model, flat))
-            features = features.reshape(len(texts), -1, features.shape[-1])
             complete = [with_answer(*pair) for pair in zip(texts, answers, strict=True)]
-            ids, mask = self._tokens(model, complete)
+            tokens = self._tokens if flat else self._text_tokens
+            ids, mask = tokens(model, complete)
+            if flat:
+                features = run_stages(model, self.stages, self.pixels(model, flat))
+                features = features.reshape(len(texts), -1, features.shape[-1])
+                embeddings = self._embeddings(module, ids, features)
+            else:
+                embeddings = module.get_input_embeddings()(ids)
             with torch.no_grad():
                 output = module.get_submodule(self.decoder)(
-                    inputs_embeds=self._embeddings(module, ids, features),
+                    inputs_embeds=embeddings,
                     attention_mask=mask,
                     position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
                     use_cache=False,
                 )
-            return answer_choices(output.logits, mask, self._tokens(model, texts)[1])
+            return answer_choices(output.logits, mask, tokens(model, texts)[1])
 
         return [forward]
 
@@ -249,6 +254,11 @@ class TransformersFamily(ModelFamily):
         blanks = [blank] * sum(self.image_count(model.processor, text) for text in texts)
         ids, mask = self._ids(model.processor, texts, blanks)
         return ids.to(model.device), mask.to(model.device)
+
+    def _text_tokens(self, model: "LoadedModel", texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask of texts without pictures, (n, length)."""
+        inputs = model.processor.tokenizer(list(texts), padding=True, return_tensors="pt")
+        return inputs["input_ids"].to(model.device), inputs["attention_mask"].to(model.device)
 
     def _ids(
         self, processor: Any, texts: Sequence[str], images: Sequence[Image.Image]

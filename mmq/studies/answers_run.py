@@ -34,7 +34,10 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPair:
-    """Both answers to one sample. gained: the second score minus the first."""
+    """Both outputs for one sample, and whether the answers that are read from them differ.
+
+    gained: the second score minus the first.
+    """
 
     sample_id: str
     prompt: str
@@ -44,11 +47,7 @@ class AnswerPair:
     first_score: float
     second_score: float
     image: str
-
-    @property
-    def flipped(self) -> bool:
-        """Whether the answers differ."""
-        return differs(self.first, self.second)
+    flipped: bool
 
     @property
     def gained(self) -> float:
@@ -142,7 +141,8 @@ def compare_answers(
             )
     pairs = [
         AnswerPair(
-            key, a.prompt, a.expected, a.text, b.text, a.score, b.score, a.image
+            key, a.prompt, a.expected, a.text, b.text, a.score, b.score, a.image,
+            differs(a.answer, b.answer),
         )
         for key, a, b in ((key, one.answers[key], other.answers[key]) for key in common)
     ]  # fmt: skip

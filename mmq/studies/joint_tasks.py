@@ -12,7 +12,7 @@ from mmq.contracts import Metric, registry
 from mmq.contracts import options as option_fields
 from mmq.contracts.evaluator import Evaluator
 from mmq.contracts.quantizer import Quantizer
-from mmq.data.calibration import Calibration
+from mmq.data.calibration import Calibration, check_texts
 from mmq.data.calibration_mix import shares
 from mmq.data.calibration_split import check_apart
 from mmq.errors import InputError
@@ -199,6 +199,9 @@ def _mixed(tasks: Mapping[str, Prepared]) -> dict[str, Prepared]:
     InputError if a picture of one task's pairs is evaluated in another task.
     """
     pairs = [pair for task in tasks.values() for pair in task.calibration]
+    first = next(iter(tasks.values()))
+    if first.quantizer.calibrated:
+        check_texts(pairs, first.skeleton.family, first.widths)
     samples = [sample for task in tasks.values() for sample in task.samples]
     images = {image for sample in (*pairs, *samples) for image in sample.images}
     check_apart(pairs, samples, {image: image.digest() for image in images})

@@ -58,7 +58,7 @@ def profile(
             for part, row in cached.items()
         }
     try:
-        measured = _divergences(model, artifacts, _few(prepared.pairs()), widths)
+        measured = _divergences(model, artifacts, _few(prepared.pairs().with_pictures()), widths)
     except InputError as error:
         log.warning("sensitivity: %s; using the layers' own errors instead", error)
         measured = _layer_errors(model, artifacts, widths)

@@ -4,7 +4,7 @@ import logging
 
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec, JointSpec
-from mmq.evaluation.flips import UnquantizedOutputs
+from mmq.evaluation.flips import UnquantizedAnswers
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ def fetch_outputs(spec: EvalSpec, run_id: str | None) -> None:
     """
     from mmq.tracking.predictions import fetch_answers
 
-    saved = UnquantizedOutputs(spec)
+    saved = UnquantizedAnswers(spec)
     if isinstance(spec, JointSpec) or not run_id or saved.path.exists():
         return
     try:
@@ -24,4 +24,4 @@ def fetch_outputs(spec: EvalSpec, run_id: str | None) -> None:
     except InputError as error:
         log.warning("Trials have no flips: %s", error)
         return
-    saved.put({sample_id: answer.text for sample_id, answer in answers.items()})
+    saved.put({sample_id: answer.answer for sample_id, answer in answers.items()})

@@ -20,7 +20,10 @@ from mmq.tracking.offline import STORE_ERRORS
 
 @dataclass(frozen=True, slots=True)
 class LoggedAnswer:
-    """A model's output for one sample, as a run logged it. image: the pictures' file names."""
+    """A model's output for one sample, as a run logged it; see Prediction.
+
+    image: the pictures' file names.
+    """
 
     sample_id: str
     prompt: str
@@ -28,6 +31,7 @@ class LoggedAnswer:
     expected: str
     score: float
     image: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,18 @@ def _read(run_id: str, address: str) -> list[LoggedAnswer]:
             content = path.read_bytes()
             _check(path, run_id, folder)
             rows = json.loads(content)
-            return [LoggedAnswer(**{k: row[k] for k in LoggedAnswer.__slots__}) for row in rows]
+            return [_logged(row) for row in rows]
         except (MlflowException, *STORE_ERRORS, OSError) as error:
             raise InputError(
                 f"run: {address} has no predictions ({error}); give the run of an evaluated trial"
             ) from error
         except (Unusable, ValueError, TypeError, LookupError) as error:
             raise InputError(f"run: the predictions of {address} are damaged ({error})") from error
+
+
+def _logged(row: dict[str, Any]) -> LoggedAnswer:
+    """A row of the file; runs of earlier versions have outputs alone."""
+    return LoggedAnswer(**{k: ({"answer": row["text"]} | row)[k] for k in LoggedAnswer.__slots__})
 
 
 def _check(path: Path, run_id: str, folder: str) -> None:

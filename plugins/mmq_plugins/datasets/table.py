@@ -24,6 +24,7 @@ from mmq_plugins.datasets.split_files import (
 from mmq_plugins.datasets.table_fields import Fields, find_fields, misfit, needed, parse_fields
 from mmq_plugins.datasets.table_pictures import PictureFolder
 from mmq_plugins.datasets.table_samples import TableSamples
+from mmq_plugins.datasets.text_files import texts_of
 from mmq_plugins.datasets.xlsx_files import XlsxFile
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,13 @@ class Table(Dataset):
         evaluation = pick(splits) or next(name for name in splits)
         training = "train" if "train" in splits and evaluation != "train" else None
         return Splits(evaluation, training)
+
+    def texts(self, root: Path) -> Iterator[str] | None:
+        """The column of texts of a table without pictures, or the passages of a .txt file."""
+        if root.is_file():
+            return texts_of([root], open_table)
+        splits = self.splits(root)
+        return texts_of(_split_tables(root)[splits.calibration or splits.evaluation], open_table)
 
     def read(self, root: Path, split: str) -> Iterator[Sample]:
         """One sample per row, or per picture for captions."""

@@ -34,7 +34,7 @@ class Choice(GeneratingEvaluator):
     question is right if all its outputs are.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     task: ClassVar[str] = "choice"
     answer_format: ClassVar[AnswerFormat] = AnswerFormat.CHOICE
     asks_questions: ClassVar[bool] = True
@@ -125,12 +125,19 @@ class ChoiceScorer(Scorer):
         texts = output.split("\n")
         if not sample.options:
             return [is_open_answer(text, sample.answers) for text in texts]
+        return [option == sample.answers[0] for option in self._options(sample, output)]
+
+    def _options(self, sample: ChoiceSample, output: str) -> list[str]:
+        """The option that each output of a sample names, by its letter before any rotation."""
         read = READERS[self.rule or sample.rule or "letter"]
-        position = sample.letters.index(sample.answers[0])
+        letters = sample.letters
+        named = [
+            read(text, dict(zip(letters, rotated(sample.options, turn), strict=True)))
+            for turn, text in enumerate(output.split("\n"))
+        ]
         return [
-            read(text, dict(zip(sample.letters, rotated(sample.options, turn), strict=True)))
-            == sample.letters[(position - turn) % len(sample.options)]
-            for turn, text in enumerate(texts)
+            letters[(letters.index(name) + turn) % len(letters)] if name in letters else "-"
+            for turn, name in enumerate(named)
         ]
 
     def score(self, samples: Sequence[ChoiceSample], outputs: Sequence[str]) -> Evaluation:
@@ -154,7 +161,15 @@ class ChoiceScorer(Scorer):
             },
             per_sample=values,
             predictions=[
-                Prediction(s.id, s.images, s.question, output, _expected(s), value)
+                Prediction(
+                    s.id,
+                    s.images,
+                    s.question,
+                    output,
+                    _expected(s),
+                    value,
+                    " ".join(self._options(s, output)) if s.options else None,
+                )
                 for s, output, value in zip(samples, outputs, values[primary], strict=True)
             ],
         )

@@ -35,7 +35,7 @@ class YesNo(QuestionEvaluator):
     and count as neither. The share of outputs without either word is `yes-no/unclear`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     task: ClassVar[str] = "yes-no"
     bounds: ClassVar[tuple[float, float] | None] = (0, 100)
 
@@ -96,7 +96,9 @@ class YesNoScorer(Scorer):
             metrics=metrics | pooled,
             per_sample={ACCURACY: values},
             predictions=[
-                Prediction(s.id, s.images, s.question, output, expected(s), value)
+                Prediction(
+                    s.id, s.images, s.question, output, expected(s), value, self.read(output)
+                )
                 for s, output, value in zip(samples, outputs, values, strict=True)
             ],
             undefined=undefined,

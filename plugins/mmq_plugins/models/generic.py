@@ -27,9 +27,11 @@ from mmq.models.generation import decoding
 from mmq.models.loading import load_weights
 from mmq.models.transformers_family import check_vocabulary, load_processor
 from mmq_plugins.models.generic_inputs import (
+    NEEDS_PICTURE,
     answer_ids,
     answered_inputs,
     is_encoder_decoder,
+    picture_reason,
     processed,
     prompt_inputs,
     prompt_length,
@@ -81,7 +83,12 @@ class Generic(ModelFamily):
 
     def for_model(self, config: Any) -> Self:
         """The family with the words of this kind of model."""
-        return type(self)(config.model_type, is_encoder_decoder(config))
+        from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as SUPPORTED
+
+        family = type(self)(config.model_type, is_encoder_decoder(config))
+        reason = picture_reason(config, SUPPORTED[type(config)])
+        family.needs_pictures = NEEDS_PICTURE if family.words.needs_pictures else reason
+        return family
 
     def supports(self, config: Any) -> bool:
         """Whether transformers has an image-text-to-text model of this architecture."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Inputs = dict[str, Any]
+NEEDS_PICTURE = "every call of it needs a picture"
 QFORMER = "qformer_"  # inputs about the prompt as InstructBLIP's Q-Former reads it
 
 
@@ -19,6 +20,17 @@ def is_encoder_decoder(config: Any) -> bool:
     """Whether the answer is written by a decoder that reads the prompt by cross-attention."""
     configs = (config, getattr(config, "text_config", None))
     return any(bool(getattr(each, "is_encoder_decoder", False)) for each in configs)
+
+
+def picture_reason(config: Any, model_class: type) -> str:
+    """Why a model cannot read a text without a picture; "" if it can."""
+    if is_encoder_decoder(config):
+        return "its encoder reads the picture"
+    inputs = inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
+    if "input_ids" not in inputs:
+        return "its inputs are pictures alone"
+    required = [n for n, p in inputs.items() if "pixel" in n and p.default is p.empty]
+    return NEEDS_PICTURE if required else ""
 
 
 def float_dtype(module: Any) -> torch.dtype:
@@ -29,12 +41,16 @@ def float_dtype(module: Any) -> torch.dtype:
 
 
 def processed(processor: Any, images: Sequence[Sequence["Image"]], texts: Sequence[str]) -> Any:
-    """What the processor makes of pictures and rendered prompts."""
+    """What the processor makes of pictures and rendered prompts, the tokenizer of texts alone."""
+    from transformers import BatchFeature
+
     bos = processor.tokenizer.bos_token
     # a chat template may already contain the first token
     special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
     settings = {"text": list(texts), "padding": True, "return_tensors": "pt", **special}
     lists = [list(of_text) for of_text in images]
+    if not any(lists):  # some processors insist on pictures
+        return BatchFeature(data=dict(processor.tokenizer(**settings)))
     try:
         return processor(images=lists, **settings)
     except ValueError:

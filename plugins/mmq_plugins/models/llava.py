@@ -46,6 +46,7 @@ class Llava(TransformersFamily):
         Stage("connector", (), _connector, cached=False),
     )
     most_images: ClassVar[int | None] = None
+    needs_pictures: str = ""
 
     def unsupported(self, config: Any) -> str:
         """Why a tower's features cannot be computed apart from the model; "" if they can."""

@@ -14,12 +14,14 @@ class OwnWords:
 
     one_by_one: why its answers would depend on their batch, with versions of transformers before
     `fixed_in` (0: with all). answer_type: the `token_type_ids` of an answer in training.
+    needs_pictures: its forward refuses texts alone, though its signature does not show it.
     """
 
     prompts: Mapping[AnswerFormat, AnswerProtocol] = field(default_factory=dict)
     one_by_one: str = ""
     fixed_in: int = 0
     answer_type: int = 0
+    needs_pictures: bool = False
 
 
 def _words(
@@ -56,7 +58,9 @@ OWN_WORDS: Mapping[str, OwnWords] = {
         _words("A short image description.", "Question: {} Short answer:", "{}", -1.0, beams=5)
     ),
     # Peng et al. 2023
-    "kosmos-2": OwnWords(_words("An image of", "Question: {} Answer:"), POSITIONS),
+    "kosmos-2": OwnWords(
+        _words("An image of", "Question: {} Answer:"), POSITIONS, needs_pictures=True
+    ),
     "pix2struct": OwnWords(_words("", "{}"), DECODER),
     # naver-clova-ix/donut-base-finetuned-docvqa
     "vision-encoder-decoder": OwnWords(

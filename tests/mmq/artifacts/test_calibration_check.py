@@ -6,9 +6,12 @@ import pytest
 import torch
 from mmq_plugins.quantizers.gptq import Gptq
 from mmq_plugins.quantizers.rtn import Rtn
+from tiny_vlms import tiny_vlm
 from torch import nn
 
-from mmq.artifacts.calibration_check import check_calibration
+from mmq.artifacts.calibration_check import check_calibration, check_longest_text
+from mmq.contracts import Request
+from mmq.data.calibration import Calibration
 from mmq.errors import InputError
 from mmq.models.components import Component, Layer
 from mmq.tensors.matrices import matrices
@@ -50,7 +53,9 @@ def checked(quantizer, *blocks):
         module=root, components={"llm": Component("llm", len(blocks), layers, ("blocks",))}
     )
     samples = [torch.randn(4, 8) for _ in range(5)]
-    calibration = SimpleNamespace(forwards=lambda model: (lambda x=x: root(x) for x in samples))
+    calibration = SimpleNamespace(
+        pairs=(), forwards=lambda model: (lambda x=x: root(x) for x in samples)
+    )
     used = calibration if quantizer.calibrated else None
     check_calibration(
         model, SimpleNamespace(quantizer=quantizer, calibration=used, widths={"llm": [4]})
@@ -76,3 +81,10 @@ def test_experts_that_calibration_cannot_follow_are_refused():
     block = nn.Sequential(nn.Linear(8, 8), Experts())
     with pytest.raises(InputError, match="Experts multiplies by its experts in a way that cal"):
         checked(Gptq(), block)
+
+
+def test_a_model_that_turns_out_not_to_read_texts_alone_is_refused():
+    calibration = Calibration(((Request((), "a dark red cat", "1"), ""),))
+    check_longest_text(tiny_vlm("llava_next"), calibration)
+    with pytest.raises(InputError, match=r"a text of 14 characters without a picture \(You have"):
+        check_longest_text(tiny_vlm("kosmos2"), calibration)

@@ -1,11 +1,14 @@
 """Calibration data of their own, mixed by weight and kept apart from what is scored."""
 
+import json
+
 import hub_files as hub
 import pytest
 
 from mmq.config import TaskOptions
-from mmq.data.calibration_mix import Part, parse_mix
+from mmq.data.calibration_mix import LONGEST, Part, parse_mix
 from mmq.data.draw import draw_data
+from mmq.data.source import find_texts
 from mmq.errors import InputError
 
 
@@ -88,3 +91,40 @@ def test_a_name_with_a_comma_or_a_colon_is_one_data_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a,b:2").write_text("")
     assert parse_mix("a,b:2") == [Part("a,b:2", 1.0)]
+
+
+TEXTS = ["The red fox sleeps.", "A green bird sings, loudly."]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "\n\n".join(TEXTS)),
+        ("b.txt", "\ufeff" + "\r\n".join(TEXTS)),
+        ("c.csv", "n,text\n" + "\n".join(f'{k},"{text}"' for k, text in enumerate(TEXTS))),
+        ("d.jsonl", "\n".join(json.dumps({"content": text}) for text in TEXTS)),
+    ],
+)
+def test_texts_without_pictures_are_drawn_beside_pairs_in_proportion(tmp_path, name, content):
+    scored, photos = (table(tmp_path, name, [hub.png() for _ in range(4)]) for name in "sp")
+    (tmp_path / name).write_text(content, newline="")
+    drawn = draw(scored, f"{photos}:0.5,{tmp_path / name}:0.5", count=4)
+    assert [len(sample.images) for sample in drawn.calibration] == [1, 1, 0, 0]
+    assert [sample.text for sample in drawn.calibration[2:]] == TEXTS
+
+
+def test_parquet_texts_are_read_and_long_ones_are_cut_with_a_warning(tmp_path, caplog):
+    hub.write(tmp_path / "wiki.parquet", [{"text": "word " * 2000}, {"text": None}])
+    drawn = draw(table(tmp_path, "s", [hub.png()]), str(tmp_path / "wiki.parquet"), count=1)
+    assert [len(sample.text) for sample in drawn.calibration] == [LONGEST]
+    assert "1 texts" in caplog.text
+    hub.write(tmp_path / "none.parquet", [{"text": ""}])
+    with pytest.raises(InputError, match="no texts"):
+        draw(table(tmp_path, "s", [hub.png()]), str(tmp_path / "none.parquet"))
+
+
+@pytest.mark.parametrize("header", ["photo,question,answer", "x,question,answer", "x,text"])
+def test_a_table_whose_cells_name_pictures_is_not_taken_for_texts(tmp_path, header):
+    (tmp_path / "p.png").write_bytes(hub.png())
+    (tmp_path / "p.csv").write_text(f"{header}\np.png" + ",a" * header.count(",") + "\n")
+    assert find_texts(str(tmp_path / "p.csv")) is None

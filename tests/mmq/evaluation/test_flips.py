@@ -3,14 +3,23 @@
 from dataclasses import dataclass
 
 import pytest
+from mmq_plugins.evaluators.choice import Choice
+from mmq_plugins.evaluators.yes_no import YesNo
 from trial_records import eval_spec
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import Point
 from mmq.analysis.selection import select
-from mmq.contracts import Evaluation, Metric, Prediction
+from mmq.contracts import (
+    BytesImage,
+    ChoiceSample,
+    Evaluation,
+    Metric,
+    Prediction,
+    QuestionSample,
+)
 from mmq.errors import InputError
-from mmq.evaluation.flips import UnquantizedOutputs, with_flips
+from mmq.evaluation.flips import UnquantizedAnswers, answers_of, with_flips
 
 
 @dataclass
@@ -41,17 +50,43 @@ def test_changed_answers_count_and_case_and_spaces_do_not():
     assert flips.score.value == 1.0
 
 
+CHOICE = ChoiceSample("1", "p", (BytesImage("p", b""),), "?", ("A",), "", (), ("a cat", "a dog"))
+YES_NO = QuestionSample("1", "p", (BytesImage("p", b""),), "?", ("yes",), "")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "sample", "before", "after", "flips"),
+    [
+        (Choice(), CHOICE, "A", "(A) a cat", 0),
+        (Choice(), CHOICE, "A. a cat", "B. a cat", 100),
+        (Choice(), CHOICE, "who knows", "no idea", 0),  # neither names an option
+        (Choice(), CHOICE, "A", "no idea", 100),
+        (Choice(circular=True), CHOICE, "A\nB", "a cat\n(B)", 0),
+        (Choice(circular=True), CHOICE, "A\nB", "A\nA", 100),
+        (YesNo(), YES_NO, "Yes", "Yes, there is one.", 0),
+        (YesNo(), YES_NO, "Yes", "There is not", 100),
+        (YesNo(rule="word"), YES_NO, "yes", "a dog", 100),
+    ],
+)
+def test_flips_compare_what_the_evaluators_rule_reads(evaluator, sample, before, after, flips):
+    with evaluator.scorer([sample]) as scorer:
+        unquantized, quantized = (scorer.score([sample], [text]) for text in (before, after))
+    compared = with_flips(quantized, answers_of(unquantized.predictions), [sample])
+    assert compared.metrics["flips"].value == flips
+    assert quantized.predictions[0].text == after
+
+
 def test_a_part_of_the_samples_has_its_flips_and_unknown_samples_have_none():
     part = with_flips(evaluation(["no", "yes"]), UNQUANTIZED, SAMPLES)
     assert part.metrics["flips"].value == 50
     assert "flips" not in with_flips(evaluation(["no"]), {}, SAMPLES).metrics
 
 
-def test_the_unquantized_outputs_are_those_of_any_quantizer(tmp_path, monkeypatch):
+def test_the_unquantized_answers_are_those_of_any_quantizer(tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
-    UnquantizedOutputs(eval_spec(quantizer="rtn")).put(UNQUANTIZED)
-    assert UnquantizedOutputs(eval_spec(quantizer="gptq", calibrated=True)).get() == UNQUANTIZED
-    assert UnquantizedOutputs(eval_spec(data_fingerprint="other")).get() is None
+    UnquantizedAnswers(eval_spec(quantizer="rtn")).put(UNQUANTIZED)
+    assert UnquantizedAnswers(eval_spec(quantizer="gptq", calibrated=True)).get() == UNQUANTIZED
+    assert UnquantizedAnswers(eval_spec(data_fingerprint="other")).get() is None
 
 
 def test_a_bound_on_flips_excludes_models_with_more_and_with_unknown_ones():
