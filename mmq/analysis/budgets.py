@@ -8,8 +8,8 @@ import numpy as np
 
 from mmq.analysis.fronts import Point, baseline
 from mmq.errors import InputError
+from mmq.system.disk import BITS_PER_GIB
 
-GIB = 8 * 1024**3  # bits
 NAMES = {  # of bounds, as options
     "max_bpw": "max-bpw", "max_gib": "max-size-gib", "max_ms": "max-latency-ms",
     "max_drop": "max-drop", "max_flips": "max-flips",
@@ -149,7 +149,7 @@ class Budget:
         nominal = point.nominal
         bounds = [] if self.max_bpw is None else [self.max_bpw]
         if self.max_gib is not None and not nominal and parameters:
-            bounds.append(self.max_gib * GIB / parameters)
+            bounds.append(self.max_gib * BITS_PER_GIB / parameters)
         return min(bounds, default=None)
 
     @property
@@ -176,7 +176,7 @@ def stored_gib(point: Point, parameters: int) -> float | None:
     """A point's stored size in GiB, of the files of a target; parameters: of the model."""
     if point.cost is not None:
         return point.cost.gib
-    return None if point.stored_bpw is None else point.stored_bpw * parameters / GIB
+    return None if point.stored_bpw is None else point.stored_bpw * parameters / BITS_PER_GIB
 
 
 def _percentage(name: str, text: str) -> float | None:

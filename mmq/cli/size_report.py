@@ -14,7 +14,7 @@ from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import Target
 from mmq.errors import InputError, unknown
 from mmq.export.side_files import source_folder
-from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
+from mmq.export.sizes import TargetSizes
 from mmq.export.support import supported_widths
 from mmq.export.targets import build_target, split_options
 from mmq.model_setup import check_layers, tried_widths
@@ -26,6 +26,7 @@ from mmq.models.skeleton import Skeleton, check_weights, on_meta, skeleton
 from mmq.models.spread import Spread, resolve_placement
 from mmq.quantization import by_width
 from mmq.system.device import DTYPES, resolve_dtype
+from mmq.system.disk import GIB
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
 
@@ -35,7 +36,7 @@ class SizeReport:
     """The size of a model under an allocation.
 
     files: bytes of all files of the target; None without one. placement: where a model that fits
-    on no device would go; "" if nobody asked.
+    on no device would go; "" unless requested.
     """
 
     options: SizeOptions
@@ -96,7 +97,7 @@ class SizeReport:
             f"reach:   {planned.reach:.1%} of the weights are quantized",
         ]
         if self.files is not None:
-            gib = self.files / BYTES_PER_GIB
+            gib = self.files / GIB
             lines.append(f"{self.options.target}: {self.files:,} bytes, {gib:.4g} GiB (all files)")
         lines += [f"\n{text}" for text in (outline.left_out, self.placement) if text]
         return "\n".join(lines)

@@ -3,9 +3,8 @@
 from mmq.allocation.allocation import UNQUANTIZED
 from mmq.prepare import Prepared
 from mmq.system.device import DTYPES
+from mmq.system.disk import GIB
 from mmq_search.sampler_setup import SamplerSetup
-
-GIB = 1024**3
 
 
 def plan_text(setup: SamplerSetup, prepared: Prepared, n_trials: int) -> str:

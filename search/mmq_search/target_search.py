@@ -18,7 +18,7 @@ from mmq.errors import InputError, unknown
 from mmq.evaluation.generating import calibration_pairs
 from mmq.export.latency import REQUESTS, Confirmed, Latencies, Workload
 from mmq.export.side_files import source_folder
-from mmq.export.sizes import BYTES_PER_GIB, PartSums, TargetSizes
+from mmq.export.sizes import PartSums, TargetSizes
 from mmq.export.support import Support, supported_widths
 from mmq.export.targets import build_target, split_options
 from mmq.model_setup import requested_parts
@@ -26,6 +26,7 @@ from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
 from mmq.prepare import Prepared, build_plugins
 from mmq.quantization.by_width import option_values
+from mmq.system.disk import GIB
 from mmq.task_names import single_task
 from mmq.tracking import StudyRun
 from mmq_search.space import Space
@@ -148,7 +149,7 @@ class TargetCosts:
 
     def planned(self, widths: Mapping[str, int]) -> Cost:
         """The cost of an allocation as a sum over the parts, which samplers need."""
-        gib = self.sizes.sums.at(widths) / BYTES_PER_GIB
+        gib = self.sizes.sums.at(widths) / GIB
         return self._cost(gib, widths)
 
     def exact(
@@ -159,12 +160,12 @@ class TargetCosts:
         widths: by part.
         """
         if gib is None:
-            gib = self.sizes.exact(allocation) / BYTES_PER_GIB
+            gib = self.sizes.exact(allocation) / GIB
         return self._cost(gib, widths)
 
     def weigh(self, allocation: BitAllocation, report: QuantReport) -> float:
         """GiB of the files as the layers were quantized; InputError if one cannot be stored."""
-        return self.sizes.exact(allocation, report) / BYTES_PER_GIB
+        return self.sizes.exact(allocation, report) / GIB
 
     def _cost(self, gib: float, widths: Mapping[str, int]) -> Cost:
         if self.times is None:
@@ -217,10 +218,10 @@ class TargetSearch:
         return TargetCosts(self.sizes)
 
     def timed_costs(self) -> TargetCosts:
-        """Bytes and times; what is not cached is measured now, in the engine."""
+        """Bytes and times; times that are not cached are measured now, in the engine."""
         latencies = self._latencies()
         widths = self.widths
-        if not self.space.has_baseline:  # its time is shown beside the others
+        if not self.space.has_baseline:  # its time is shown with the others
             widths = {name: (*own, UNQUANTIZED) for name, own in widths.items()}
         return TargetCosts(self.sizes, latencies.sums(widths), latencies.machine)
 
@@ -263,7 +264,7 @@ def workload(prepared: Prepared) -> Workload:
 
 
 def log_confirmed(run: StudyRun, confirmed: Sequence[Confirmed]) -> None:
-    """Log measured times beside predicted ones: a table, and the largest error as a metric."""
+    """Log measured and predicted times: a table, and the largest error as a metric."""
     rows = [
         {
             "allocation": each.allocation,
