@@ -41,14 +41,14 @@ class Cost:
 
     @property
     def label(self) -> str:
-        """What an axis says."""
+        """The title of an axis."""
         if self.ms is None:
             return f"size of all {self.target} files (GiB)"
         return f"time per answer in {self.target} (ms), on {self.machine}"
 
     @property
     def text(self) -> str:
-        """All of it in words."""
+        """The cost in words, with the time if it is measured."""
         time = "" if self.ms is None else f", {self.ms:.4g} ms per answer"
         return f"{self.gib:.4g} GiB as {self.target}{time}"
 
@@ -155,7 +155,7 @@ def axis_of(points: Sequence[Point]) -> SizeAxis:
 
 
 def axis_label(points: Sequence[Point]) -> str:
-    """What the axis of these points' sizes says; InputError if they are not comparable."""
+    """The title of the axis of these points' sizes; InputError if they are not comparable."""
     labels = {AXIS_LABELS[axis_of(points)] if p.cost is None else p.cost.label for p in points}
     if len(labels) > 1:
         raise InputError(f"points: they are on different axes: {', '.join(sorted(labels))}")

@@ -45,7 +45,7 @@ class Gain:
 
     @property
     def text(self) -> str:
-        """What was gained, in one line."""
+        """The gain in one line."""
         saved = self._saved()
         named = f"the best rule of thumb, {self.name}"
         if self.best == self.rule:
@@ -82,7 +82,7 @@ class Gain:
         return f"; {self.smallest.allocation} has the required score at {share:.1%} less"
 
     def to_json(self) -> dict[str, object]:
-        """Plain data."""
+        """The gain as plain data, for JSON."""
         return {
             "rule": self.name,
             "rule_allocation": self.rule.allocation,

@@ -31,7 +31,7 @@ def parse_combine(text: str) -> Combine:
 
 
 def share(score: float, unquantized: float) -> float:
-    """The percentage of the unquantized score that a score keeps.
+    """A score as a percentage of the unquantized score.
 
     For a score below 0, where a loss is a larger magnitude, twice the whole minus the ratio.
 

@@ -87,7 +87,7 @@ def _common(as_json: bool) -> Iterator[Callable[..., Any]]:
 
 
 def _set(level: Verbosity) -> Callable[[click.Context, click.Parameter, bool], None]:
-    """What an option does that selects this level."""
+    """The callback of the option that selects this level."""
 
     def select(context: click.Context, parameter: click.Parameter, given: bool) -> None:
         if given:

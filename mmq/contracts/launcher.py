@@ -19,7 +19,7 @@ class LaunchRequest:
 
     name: of the study, for people who look at the cluster's queue. commands: arguments of `mmq`,
     one command per worker. gpus: how many GPUs each worker gets for itself; 0 reserves none.
-    environment: variables that workers need beside their own.
+    environment: variables that workers need in addition to their own.
     """
 
     name: str

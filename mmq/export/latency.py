@@ -35,7 +35,7 @@ from mmq.system.progress import progress_bar
 log = logging.getLogger(__name__)
 ROUNDS = 3  # each opens every model once
 REQUESTS = 3  # that are timed in a round
-VERSION = 1  # raise it with every change of what is measured
+VERSION = 1  # raise it whenever the measurement changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A whole model's time per answer beside the one that was added up, in ms.
+    """A whole model's measured time per answer and the predicted sum, in ms.
 
     measured: as if the machine were as fast as when the sums were measured.
     """
@@ -150,7 +150,7 @@ class Latencies:
     def confirm(
         self, predicted: Mapping[str, float], widths: Mapping[str, Sequence[int]], total: float
     ) -> list[Confirmed]:
-        """Whole models beside the predicted ms, by allocation. widths, total: of the sums.
+        """Whole models' measured and predicted times, by allocation. widths, total: of the sums.
 
         The reference of the sums is timed with them: if the machine is slower now, it is slower
         for all.

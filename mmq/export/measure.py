@@ -71,7 +71,7 @@ class ExportedModel:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Some values by their median, the least and the greatest."""
+    """The median of some values, with the least and the greatest."""
 
     median: float
     low: float

@@ -43,7 +43,7 @@ class Support:
     dropped: Mapping[tuple[str, int], str]
 
     def allocations(self) -> list[BitAllocation]:
-        """Allocations that together have every component at every width that is support."""
+        """Allocations that together have every component at every supported width."""
         widths = sorted({bits for own in self.widths.values() for bits in own})
         return [
             BitAllocation.of({name: bits for name, own in self.widths.items() if bits in own})

@@ -42,7 +42,7 @@ def hidden_of(output: Any) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The arguments of a block beside its hidden states; name: of these, "" if positional."""
+    """The arguments of a block besides its hidden states; name: of these, "" if positional."""
 
     name: str
     positional: tuple[Any, ...]

@@ -41,7 +41,7 @@ def capture(
     run.
     """
     calls: list[Call] = []
-    outputs: list[Any] | None = None  # what blocks return beside hidden states, to skip them
+    outputs: list[Any] | None = None  # what blocks return besides hidden states, to skip them
     for forward in forwards():
         watch = _Watch(blocks, outputs)
         watch.run(forward)

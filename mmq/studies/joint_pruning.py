@@ -1,4 +1,4 @@
-"""Pruning a trial of several tasks: the cheapest task that may decide is asked first.
+"""Pruning a trial of several tasks: the cheapest task that may decide is evaluated first.
 
 A rival is certain to be better once even the largest shares that are still possible combine to
 less than the rival's score: of the worst share, one task is enough to show that.
@@ -67,7 +67,7 @@ class JointPruner(Pruner):
         """Why a trial is dominated; None if it is not certain.
 
         most: the largest possible shares of tasks. observed: their shares so far. Both lack tasks
-        that were not asked.
+        that were not evaluated.
         """
         if rival is None or self.unquantized is None:
             return None
@@ -88,7 +88,7 @@ class JointPruner(Pruner):
         return combined([shares.get(each, self._ceiling(each)) for each in labels], self.combine)
 
     def _ceiling(self, label: str) -> float:
-        """The largest share that a task which was not asked can have."""
+        """The largest possible share of a task that was not evaluated."""
         mean = self.unquantized_mean(label)
         if mean is None or mean <= 0:
             return math.inf

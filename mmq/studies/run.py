@@ -34,7 +34,7 @@ def copy_trial(
     """Log a trial that another study evaluated, in a nested run of this one.
 
     save: called with the record and its nested run's id; from then on SIGINT and SIGTERM are
-    deferred. on_logged: called at the end. more_metrics: logged beside the trial's own.
+    deferred. on_logged: called at the end. more_metrics: logged with the trial's own.
     """
     tags |= {"mmq.recorded_by": record.run_id}
     with ExitStack() as stack:
@@ -96,7 +96,7 @@ class Failures:
 
     @contextmanager
     def counted(self, each: Planned) -> Iterator[None]:
-        """Around one trial."""
+        """Report a failure of the trial; raise it if it ends the study."""
         try:
             yield
         except Exception as error:
@@ -119,7 +119,7 @@ class Trials:
         self._logged = run.finished()
 
     def refresh(self) -> None:
-        """Look again at what the other processes have logged."""
+        """Reload what other processes have logged."""
         self._logged = self.run.finished()
 
     def _spec(self, each: Planned) -> TrialSpec:
@@ -153,7 +153,7 @@ class Trials:
         return self.sessions[each.label].record(self.run, each.allocation, save)
 
     def take_over(self, each: Planned) -> TrialRecord | None:
-        """As `recorded`, for a trial that a process started which is gone; its runs are ended."""
+        """Like `recorded`, for a trial of a process that is gone; its open runs are ended."""
         spec = self._spec(each)
         own = self._records[each.label].get(spec.allocation)
         self.run.end_trial(spec, own)

@@ -83,7 +83,7 @@ class Session:
     ) -> TrialRecord:
         """One trial in a nested run of a study: evaluated, saved on disk, logged.
 
-        on_logged: called at the end. more_metrics: logged beside the trial's own. SIGINT and
+        on_logged: called at the end. more_metrics: logged with the trial's own. SIGINT and
         SIGTERM are deferred once the evaluation ends.
         """
         spec = self.spec(allocation)

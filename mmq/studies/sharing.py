@@ -49,7 +49,7 @@ def run_share(
                 _evaluate(trials, work, claim, each)
             except TakenOver as error:
                 notify(f"Trial {each}: {error}")
-            except Exception:  # an interrupt is none: it gives the trial back
+            except Exception:  # not an interrupt, which releases the trial
                 work.fail(claim)
                 raise
 

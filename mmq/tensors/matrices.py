@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmq.tensors.offloaded import read_parameter, write_parameter_
 
 EXPERTS = "experts"  # in the names of modules that hold experts
-ROUTERS = ("gate", "router", "shared_expert_gate")  # linear layers beside experts that choose them
+ROUTERS = ("gate", "router", "shared_expert_gate")  # linear layers that select the experts
 Identity = tuple[int, int | None]
 
 

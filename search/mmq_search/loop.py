@@ -140,7 +140,7 @@ class Search:
     def confirm(self) -> None:
         """Time the front's models as a whole in the target's engine, if their times are sums.
 
-        The times are logged beside the predicted ones. The search is complete without them.
+        The times are logged with the predicted ones. The search is complete without them.
         """
         costs = self.study.setup.costs
         if self.search is None or costs is None or costs.times is None:

@@ -49,7 +49,7 @@ class HubDataset(Dataset):
         """Whether a file is this set's, by its columns."""
         try:
             names = set(columns_of(path))
-        except InputError:  # damaged: its name tells nothing either
+        except InputError:  # damaged: its name does not help either
             return False
         return self.columns <= names and (not self.marks or bool(self.marks & names))
 

@@ -293,7 +293,7 @@ class Ai2d(HubDataset):
     order: ClassVar[tuple[str, ...]] = ("test", "validation")
 
     def fits(self, path: Path) -> bool:
-        """Nothing but AI2D's columns, and a number as the first answer."""
+        """AI2D's columns alone, and a number as the first answer."""
         if not super().fits(path) or set(ParquetTable([path]).columns) - self.columns - {"id"}:
             return False
         first = next(ParquetTable([path]).records(["answer"]), None)

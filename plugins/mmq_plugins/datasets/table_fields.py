@@ -1,4 +1,4 @@
-"""Which column of a table is what: given by --fields, or guessed from common names."""
+"""The columns of a table by field: given by --fields, or guessed from common names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def find_fields(
 
 
 def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) -> tuple[str, ...]:
-    """The columns that are called like a field, () if none is."""
+    """The columns whose names are those of a field; () if there are none."""
     by_name: dict[str, list[str]] = {}
     for column in columns:
         if column not in taken:

@@ -14,8 +14,8 @@ from pathlib import Path
 from mmq.contracts import Launcher, LaunchRequest, Output, Workers, WorkerState
 from mmq.errors import InputError
 
-INTERVAL = 2.0  # seconds between two questions to SLURM's controller
-STOP_TIMEOUT = 120  # seconds for cancelled tasks to give back their work
+INTERVAL = 2.0  # seconds between queries to SLURM's controller
+STOP_TIMEOUT = 120  # seconds for cancelled tasks to release their work
 TASK_ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL",
               "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")  # fmt: skip
 REQUEUES = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # such a task comes back: --requeue
@@ -185,7 +185,7 @@ class SlurmWorkers(Workers):
             self.output(number, line)
 
     def stop(self) -> None:
-        """Cancel the job, and wait until its tasks have given back their trials."""
+        """Cancel the job, and wait until its tasks have released their trials."""
         # the batch shell passes SIGTERM on to the worker; scancel alone kills steps after KillWait
         _try("scancel", "--batch", "--signal=TERM", self.job)
         until = time.monotonic() + STOP_TIMEOUT

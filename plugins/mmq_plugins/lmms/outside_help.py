@@ -14,7 +14,7 @@ OWN = "lmms_eval"
 
 
 def judge_of(function: Any) -> str:
-    """The package through which a task's function asks another model; "" if it asks none."""
+    """The package through which a task's function asks another model; "" if it asks no other."""
     return next((found for found in _used(function, set()) if _starts(found, JUDGES)), "")
 
 

@@ -1,4 +1,4 @@
-"""How models without a chat template were trained to be asked, by model type."""
+"""The prompts that models without a chat template were trained on, by model type."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

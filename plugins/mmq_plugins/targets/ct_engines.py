@@ -1,4 +1,4 @@
-"""Which compressed-tensors weights each engine runs: by asking it, or by a table."""
+"""The compressed-tensors weights that each engine runs, as it reports, or by a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
