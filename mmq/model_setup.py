@@ -120,6 +120,6 @@ def check_layers(
     """InputError if an allocation quantizes a layer that the quantizer does not support."""
     for name, component in outline.components.items():
         own = quantizer_for(component, quantizer)
-        for each in dict.fromkeys(own.at(bits) for bits in widths[name]):
+        for own_quantizer in dict.fromkeys(own.at(bits) for bits in widths[name]):
             for layer in component.layers:
-                each.check(layer.name, layer.shape)
+                own_quantizer.check(layer.name, layer.shape)

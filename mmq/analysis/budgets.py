@@ -37,7 +37,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.min_score is not None and self.max_drop is not None:
             raise InputError("min-score, max-drop: give one of them, not both")
-        for name, shown in NAMES.items():
+        for name, option in NAMES.items():
             value = getattr(self, name)
             if value is not None and not value > 0:
                 hint = ""
@@ -46,7 +46,7 @@ class Budget:
                         "; no number of samples can show a loss of 0. Give a small one, such as "
                         "0.5%, or --min-score"
                     )
-                raise InputError(f"{shown}: {value} is not above 0{hint}")
+                raise InputError(f"{option}: {value} is not above 0{hint}")
 
     @classmethod
     def parse(
@@ -80,7 +80,7 @@ class Budget:
     @property
     def sized(self) -> bool:
         """Whether a size or a latency is bounded."""
-        return any(each is not None for each in (self.max_bpw, self.max_gib, self.max_ms))
+        return any(bound is not None for bound in (self.max_bpw, self.max_gib, self.max_ms))
 
     def keeps_answers(self, point: Point) -> bool:
         """Whether a point's flips are within the bound; unknown ones are not."""

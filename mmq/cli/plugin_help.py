@@ -28,7 +28,7 @@ def plugin_sections(
     InputError for a plugin that is not installed.
     """
     options = [param.name for param in params if param.name in KINDS]
-    plugins = [each for name in options for each in _named(str(name), arguments)]
+    plugins = [plugin for name in options for plugin in _named(str(name), arguments)]
     for kind, name in dict.fromkeys(plugins):
         rows = option_rows(registry.load(kind, name))
         yield f"Options of the {kind} {name}", rows or "None."
@@ -78,8 +78,8 @@ def option_texts(plugin: type, names: Sequence[str]) -> dict[str, str]:
     name = "|".join(sorted(names, key=len, reverse=True))
     start = re.compile(rf"(?:^|(?<=\s))((?:{name})(?:, (?:{name}))*): ")
     texts: dict[str, str] = {}
-    for each in plugin.__mro__:
-        pieces = start.split(" ".join((each.__doc__ or "").split())) if name else []
+    for base in plugin.__mro__:
+        pieces = start.split(" ".join((base.__doc__ or "").split())) if name else []
         for described, text in zip(pieces[1::2], pieces[2::2], strict=True):
             for option in described.split(", "):
                 texts.setdefault(option, text.strip()[:1].upper() + text.strip()[1:])

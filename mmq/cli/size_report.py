@@ -53,15 +53,19 @@ class SizeReport:
         target, plugin_options = _target(options, plugin_options)
         loaded = registry.load_class("quantizer", options.quantizer, Quantizer)
         own = [field.name for field in fields(options)]
-        given = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)["quantizer"]
-        quantizer = by_width.build(loaded, given)
+        target_options = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)[
+            "quantizer"
+        ]
+        quantizer = by_width.build(loaded, target_options)
         source = options.config or locate(options.model)
         parts = parse_parts(",".join([options.parts, *named_parts(options.bits)]))
         outline = skeleton(source, parts)
         check_weights(source, options.allow_unread_weights)
         plan = allocator(options.bits or str(UNQUANTIZED))(list(outline.components))
         if target is not None:
-            quantizer = _for_target(options.target, target, quantizer, given, outline, plan)
+            quantizer = _for_target(
+                options.target, target, quantizer, target_options, outline, plan
+            )
         check_layers(outline, quantizer, tried_widths(outline, [plan]))
         return cls(
             options,
@@ -197,8 +201,8 @@ def _placement(options: SizeOptions, source: str, outline: Skeleton) -> str:
 
 def described(name: str, quantizer: Quantizer) -> str:
     """A quantizer with the options that its sizes may depend on."""
-    shown = by_width.option_values(quantizer)
-    options = [f"{key} {shown[key]}" for key in SIZE_OPTIONS if key in shown]
+    values = by_width.option_values(quantizer)
+    options = [f"{key} {values[key]}" for key in SIZE_OPTIONS if key in values]
     return ", ".join([name, *options])
 
 

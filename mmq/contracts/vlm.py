@@ -140,13 +140,13 @@ class VisionLanguageModel(ABC):
         By default two answers are generated, the first of one token: `generate` must generate
         `min_new_tokens`. Engines that report their own timings override this.
         """
-        spent = []
+        durations = []
         for tokens in (1, config.max_new_tokens):
             exact = replace(config, max_new_tokens=tokens, min_new_tokens=tokens)
             started = time.perf_counter()
             self.generate([request], exact, lambda items, description: items)
-            spent.append(time.perf_counter() - started)
-        first, seconds = spent
+            durations.append(time.perf_counter() - started)
+        first, seconds = durations
         decoding = max(0.0, seconds - first)
         return AnswerTiming(seconds, config.max_new_tokens, first, decoding)
 

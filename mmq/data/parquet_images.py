@@ -103,10 +103,10 @@ class ParquetImage(ImageRef):
             cell = _cell(self.path, self.group, self.row, self.column)
         if self.index != NO_INDEX:
             cell = cell[self.index] if cell and self.index < len(cell) else None
-        given = cell.get("path") if isinstance(cell, dict) else None
+        path = cell.get("path") if isinstance(cell, dict) else None
         content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if content is None and given:
-            return FileImage(self.path.parent / given)
+        if content is None and path:
+            return FileImage(self.path.parent / path)
         if isinstance(content, str) and content:
             return decode_base64(self.name, content)
         if not isinstance(content, bytes) or not content:

@@ -193,10 +193,10 @@ class Latencies:
     def _measured(self, allocations: Sequence[BitAllocation]) -> list[float]:
         scratch = home() / "latency"
         scratch.mkdir(parents=True, exist_ok=True)
-        needed = sum(map(self.sizes.exact, allocations))
-        if needed > (left := free(scratch)):
+        size = sum(map(self.sizes.exact, allocations))
+        if size > (left := free(scratch)):
             raise InputError(
-                f"cost: timing {len(allocations)} models needs {in_mib(needed)} in {scratch}, and "
+                f"cost: timing {len(allocations)} models needs {in_mib(size)} in {scratch}, and "
                 f"{in_mib(left)} are free; free some, set MMQ_HOME, or search fewer --bits"
             )
         with ExitStack() as stack:

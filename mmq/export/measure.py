@@ -238,11 +238,11 @@ def measure_opened(
 
 
 def _check_memory(folders: Sequence[Path]) -> None:
-    needed = sum(sum(file_sizes(folder).values()) for folder in folders)
+    size = sum(sum(file_sizes(folder).values()) for folder in folders)
     available = psutil.virtual_memory().available
-    if needed > available:
+    if size > available:
         raise InputError(
-            f"memory: {len(folders)} models take at least {in_mib(needed)} at once, and "
+            f"memory: {len(folders)} models take at least {in_mib(size)} at once, and "
             f"{in_mib(available)} are available; close other programs, or measure without the "
             f"unquantized model (--unquantized false)"
         )

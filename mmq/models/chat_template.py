@@ -74,8 +74,8 @@ def answer_lead(processor: Any, options: InputOptions) -> str:
     except Exception:  # templates raise any exception; some refuse such a conversation
         log.debug("The chat template renders no answers", exc_info=True)
         return ""
-    before, found, _ = complete.rpartition(f"{PROBE}answer")
-    return before[len(plain) :] if found and before.startswith(plain) else ""
+    before, separator, _ = complete.rpartition(f"{PROBE}answer")
+    return before[len(plain) :] if separator and before.startswith(plain) else ""
 
 
 def template_text(processor: Any) -> str:

@@ -27,11 +27,11 @@ def planned_placement(root: nn.Module, dtype: torch.dtype, spread: Spread) -> Ma
         root, max_memory=memory, no_split_module_classes=unsplit, dtype=dtype
     )
     sizes: dict[str, int] = defaultdict(int)
-    seen: set[int] = set()
+    visited: set[int] = set()
     for name, parameter in root.named_parameters():
         place = next((p for m, p in places.items() if not m or f"{name}.".startswith(f"{m}.")), "")
-        if id(parameter) not in seen:
-            seen.add(id(parameter))
+        if id(parameter) not in visited:
+            visited.add(id(parameter))
             sizes[f"GPU {place}" if isinstance(place, int) else str(place)] += parameter.nbytes
     return dict(sizes)
 
@@ -46,13 +46,13 @@ def describe_placement(
     for name, component in components.items():
         for layer in component.layers:
             blocks[name, layer.block] += layer.weights * dtype.itemsize
-    written = sum(component.weights for component in components.values()) * dtype.itemsize
+    weights = sum(component.weights for component in components.values()) * dtype.itemsize
     kind = str(dtype).removeprefix("torch.")
     return (
         f"placement in {kind}: {where}\n"
         f"at once on the device: {in_mib(max(blocks.values()))} for the largest block, its inputs "
         f"and the sums over them aside\n"
-        f"beside it on disk: up to {in_mib(written)} of original weights while a trial runs, and "
+        f"beside it on disk: up to {in_mib(weights)} of original weights while a trial runs, and "
         f"as much again of what was written where weights are on disk"
     )
 

@@ -102,10 +102,10 @@ class _Watch:
                 call.arguments = call.arguments[:1]
 
     def _enter(self, number: int) -> Callable[..., None]:
-        def hook(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def hook(module: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             if number == 0 and self._number == -1:
                 self._number = 0
-                hidden, arguments = Arguments.split(module, positional, named)
+                hidden, arguments = Arguments.split(module, positional, keywords)
                 self.calls.append(Call(hidden.clone(), [arguments]))
                 return
             kind = type(module).__name__
@@ -115,7 +115,7 @@ class _Watch:
             if self.obstacle:
                 return
             self._number = number
-            hidden, arguments = Arguments.split(module, positional, named)
+            hidden, arguments = Arguments.split(module, positional, keywords)
             self.calls[-1].arguments.append(arguments)
             if _equal(hidden, self._output):
                 return
@@ -170,8 +170,8 @@ def _skipped(blocks: Sequence[Block], extras: Sequence[Any]) -> Iterator[None]:
     """Blocks return what they read, in the form of their outputs, without computing anything."""
 
     def skip(module: nn.Module, extra: Any) -> Callable[..., Any]:
-        def forward(*positional: Any, **named: Any) -> Any:
-            hidden, _ = Arguments.split(module, positional, named)
+        def forward(*positional: Any, **keywords: Any) -> Any:
+            hidden, _ = Arguments.split(module, positional, keywords)
             return hidden if extra is None else (hidden, *extra)
 
         return forward

@@ -85,7 +85,9 @@ class JointPruner(Pruner):
         )
 
     def _combined(self, labels: Sequence[str], shares: Mapping[str, float]) -> float:
-        return combined([shares.get(each, self._ceiling(each)) for each in labels], self.combine)
+        return combined(
+            [shares.get(label, self._ceiling(label)) for label in labels], self.combine
+        )
 
     def _ceiling(self, label: str) -> float:
         """The largest possible share of a task that was not evaluated."""

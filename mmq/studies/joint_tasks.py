@@ -45,8 +45,8 @@ class JointPrepared(Prepared):
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The range of a share of the unquantized score; None if a score can be negative."""
-        known = [task.bounds for task in self.tasks.values()]
-        return (0.0, math.inf) if all(b is not None and b[0] >= 0 for b in known) else None
+        bounds = [task.bounds for task in self.tasks.values()]
+        return (0.0, math.inf) if all(b is not None and b[0] >= 0 for b in bounds) else None
 
     @property
     def combine(self) -> Combine:
@@ -58,18 +58,18 @@ class JointPrepared(Prepared):
     @property
     def highest(self) -> dict[str, float]:
         """The highest possible score of a sample, by task; infinite where it is unknown."""
-        known = {
+        bounds = {
             label: None if task.evaluator.pooled else task.bounds
             for label, task in self.tasks.items()
         }
-        return {label: math.inf if b is None else b[1] for label, b in known.items()}
+        return {label: math.inf if b is None else b[1] for label, b in bounds.items()}
 
     def check_unquantized(self, point: Point) -> None:
         """InputError if the unquantized model scores nothing on one of the tasks."""
-        for each in point.tasks:
-            task = self.tasks[each.label]
-            score = Metric(each.score, len(task.samples), each.low, each.high)
-            check_baseline(score, f"{each.label}/score", task.bounds)
+        for result in point.tasks:
+            task = self.tasks[result.label]
+            score = Metric(result.score, len(task.samples), result.low, result.high)
+            check_baseline(score, f"{result.label}/score", task.bounds)
 
     @property
     def clusters(self) -> list[str]:

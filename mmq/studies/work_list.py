@@ -96,8 +96,8 @@ class WorkList:
     def count_done(self, units: Sequence[str]) -> int:
         """How many of these units are done."""
         query = select(WORK.c.unit).where(self._mine(), WORK.c.state == DONE)
-        done = self.database.run(lambda connection: set(connection.scalars(query)))
-        return sum(unit_key(unit) in done for unit in units)
+        keys = self.database.run(lambda connection: set(connection.scalars(query)))
+        return sum(unit_key(unit) in keys for unit in units)
 
     def _mine(self) -> ColumnElement[bool]:
         return WORK.c.study == self.study
@@ -152,18 +152,18 @@ class WorkList:
         query = select(WORKERS.c.owner, WORKERS.c.beat).where(WORKERS.c.study == self.study)
         beats = {row.owner: row.beat for row in connection.execute(query)}
         stale, now = set(), time.monotonic()
-        for each in owners - {self.me}:
-            if each not in beats or is_gone(each):
-                stale.add(each)
+        for process in owners - {self.me}:
+            if process not in beats or is_gone(process):
+                stale.add(process)
                 continue
-            beat, since = self._beats.get(each, (None, now))
-            if beat != beats[each]:
+            beat, since = self._beats.get(process, (None, now))
+            if beat != beats[process]:
                 since = now
-            self._beats[each] = (beats[each], since)
-            if now - since >= GRACE and not is_here(each):
-                stale.add(each)
-        for each in stale:
-            log.warning("The work of process %s is released: the process is gone", each)
+            self._beats[process] = (beats[process], since)
+            if now - since >= GRACE and not is_here(process):
+                stale.add(process)
+        for process in stale:
+            log.warning("The work of process %s is released: the process is gone", process)
         return stale
 
     def _move(
@@ -216,7 +216,7 @@ class WorkList:
             listed = connection.scalars(
                 select(WORKERS.c.owner).where(WORKERS.c.study == self.study)
             )
-            gone = [each for each in listed if each == self.me or is_gone(each)]
+            gone = [process for process in listed if process == self.me or is_gone(process)]
             connection.execute(
                 delete(WORKERS).where(WORKERS.c.study == self.study, WORKERS.c.owner.in_(gone))
             )

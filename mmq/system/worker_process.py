@@ -83,11 +83,11 @@ class WorkerProcess:
 
 def end_all(processes: Sequence[WorkerProcess], seconds: float = END_TIMEOUT) -> None:
     """Interrupt all workers, and wait until they have released their work."""
-    for each in processes:
-        each.interrupt()
+    for process in processes:
+        process.interrupt()
     until = time.monotonic() + seconds
-    for each in processes:
-        each.end(until - time.monotonic())
+    for process in processes:
+        process.end(until - time.monotonic())
 
 
 def threads_per_worker(count: int) -> int:

@@ -56,9 +56,9 @@ class Matrix:
     @torch.no_grad()
     def copy_(self, weight: Tensor) -> None:
         """Replace the weight (out, in), in the parameter's dtype."""
-        whole = read_parameter(self.module, self.key)
-        self._matrix(whole).copy_(weight)
-        write_parameter_(self.module, self.key, whole)
+        parameter = read_parameter(self.module, self.key)
+        self._matrix(parameter).copy_(weight)
+        write_parameter_(self.module, self.key, parameter)
 
     def _matrix(self, parameter: Tensor) -> Tensor:
         stored = parameter.detach()

@@ -229,7 +229,7 @@ def study_run(
     if parent is None:
         run.log(params=shared_params(eval_specs), tags={"mmq.asked": signature(eval_specs, kind)})
         run.log_eval_spec(eval_specs[0])
-        subjects = ", and ".join(dict.fromkeys(each.subject for each in eval_specs))
+        subjects = ", and ".join(dict.fromkeys(spec.subject for spec in eval_specs))
         run.describe(f"{kind}: {subjects}. The front follows after the first trials.")
     return run
 

@@ -267,13 +267,13 @@ def log_confirmed(run: StudyRun, confirmed: Sequence[Confirmed]) -> None:
     """Log measured and predicted times: a table, and the largest error as a metric."""
     rows = [
         {
-            "allocation": each.allocation,
-            "predicted_ms": float(f"{each.predicted:.5g}"),
-            "measured_ms": float(f"{each.measured:.5g}"),
-            "error": float(f"{each.error:.3g}"),
+            "allocation": model.allocation,
+            "predicted_ms": float(f"{model.predicted:.5g}"),
+            "measured_ms": float(f"{model.measured:.5g}"),
+            "error": float(f"{model.error:.3g}"),
         }
-        for each in confirmed
+        for model in confirmed
     ]
     run.log_table(CONFIRMED, rows)
-    errors = [abs(each.error) for each in confirmed]
+    errors = [abs(model.error) for model in confirmed]
     run.log(metrics={"latency/largest_error": max(errors), "latency/confirmed": len(errors)})

@@ -107,19 +107,21 @@ class YesNoScorer(Scorer):
     ) -> tuple[dict[str, Metric], dict[str, str]]:
         """Metrics of the whole set, and why some are undefined."""
         pictures = [sample.image_id for sample in samples]
-        given = np.array([self.read(output) == YES for output in outputs])
+        says_yes = np.array([self.read(output) == YES for output in outputs])
         right = np.array([expected(sample) == YES for sample in samples])
         unclear = [100.0 * (read_word(output) == NEITHER) for output in outputs]
         metrics = {
-            "yes-no/yes_ratio": mean_metric((100.0 * given).tolist(), pictures, bounds=(0, 100)),
+            "yes-no/yes_ratio": mean_metric(
+                (100.0 * says_yes).tolist(), pictures, bounds=(0, 100)
+            ),
             "yes-no/unclear": mean_metric(unclear, pictures, bounds=(0, 100)),
         }
         undefined: dict[str, str] = {}
-        hits = given & right
+        hits = says_yes & right
         for name, wrong, reason in (
-            ("precision", given & ~right, "no output says yes"),
-            ("recall", ~given & right, "no expected answer is yes"),
-            ("F1", given ^ right, "no output and no expected answer is yes"),
+            ("precision", says_yes & ~right, "no output says yes"),
+            ("recall", ~says_yes & right, "no expected answer is yes"),
+            ("F1", says_yes ^ right, "no output and no expected answer is yes"),
         ):
             weight = 2 if name == "F1" else 1
             if not (hits | wrong).any():

@@ -15,17 +15,17 @@ OWN = "lmms_eval"
 
 def judge_of(function: Any) -> str:
     """The package through which a task's function asks another model; "" if it asks no other."""
-    return next((found for found in _used(function, set()) if _starts(found, JUDGES)), "")
+    return next((module for module in _used(function, set()) if _starts(module, JUDGES)), "")
 
 
 def download_of(function: Any) -> str:
     """The package with which a task's function downloads other data than its own; "" if none."""
-    return next((found for found in _used(function, set()) if _starts(found, DOWNLOADS)), "")
+    return next((module for module in _used(function, set()) if _starts(module, DOWNLOADS)), "")
 
 
 def is_caption_metric(function: Any) -> bool:
     """Whether a function scores captions with pycocoevalcap, which starts Java programs."""
-    return any(_starts(found, ("pycocoevalcap",)) for found in _used(function, set()))
+    return any(_starts(module, ("pycocoevalcap",)) for module in _used(function, set()))
 
 
 def _starts(module: str, roots: tuple[str, ...]) -> bool:

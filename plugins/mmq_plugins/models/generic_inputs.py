@@ -157,8 +157,8 @@ def answered_inputs(
                 else (torch.full((len(answers), 1), start_token(module), device=module.device))
             )
         decoder = torch.cat([start, ids], dim=1)
-        kept = {k: v for k, v in inputs.items() if k != "decoder_attention_mask"}
-        return kept | {"decoder_input_ids": decoder}
+        extended = {k: v for k, v in inputs.items() if k != "decoder_attention_mask"}
+        return extended | {"decoder_input_ids": decoder}
     length, more = inputs["input_ids"].shape[1], ids.shape[1]
     result = dict(inputs)
     for name, value in inputs.items():
