@@ -17,7 +17,7 @@ from mmq.contracts import (
 )
 from mmq.errors import InputError
 from mmq.evaluation.stats import corpus_metrics, mean_metric
-from mmq_plugins.evaluators.question_types import by_type
+from mmq_plugins.evaluators.question_types import mean_percentages
 from mmq_plugins.evaluators.vqa_answers import check_answers, check_rule
 
 Rule = Literal["pope", "word"]
@@ -80,16 +80,7 @@ class YesNoScorer(Scorer):
     def score(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> Evaluation:
         """Accuracy, overall and by type, and the scores that are pooled over all samples."""
         values = self.values(samples, outputs)
-        groups = {ACCURACY: list(range(len(samples)))}
-        groups |= by_type(ACCURACY, [sample.answer_type for sample in samples])
-        metrics = {
-            name: mean_metric(
-                [values[k] for k in indices],
-                [samples[k].image_id for k in indices],
-                bounds=(0, 100),
-            )
-            for name, indices in groups.items()
-        }
+        metrics = mean_percentages(samples, {ACCURACY: values})
         pooled, undefined = self._pooled(samples, outputs)
         return Evaluation(
             primary=ACCURACY,
