@@ -23,7 +23,7 @@ TaskSamples = Callable[[str], Mapping[str, Sequence[float]] | None]  # by alloca
 
 
 def parse_combine(text: str) -> Combine:
-    """The way of combining with this name; InputError if there is none."""
+    """The name of a way to combine shares; InputError if it is not valid."""
     for combine in COMBINES:
         if text == combine:
             return combine

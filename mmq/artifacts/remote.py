@@ -31,7 +31,7 @@ class RemoteStore:
     """Files by name at a URL, read and written whole."""
 
     def __init__(self, url: str) -> None:
-        """InputError for a protocol whose package is not installed, or a URL that is none."""
+        """InputError for a protocol whose package is not installed, or an invalid URL."""
         import fsspec
 
         self.url = url.rstrip("/")

@@ -11,7 +11,7 @@ from mmq.cli.sections import TITLES, section_of
 from mmq.system.progress import Verbosity, set_verbosity
 
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
-JSON_HELP = "Print the result as one JSON document; all else is on the standard error."
+JSON_HELP = "Print the result as one JSON document; everything else goes to standard error."
 
 
 class Command(click.Command):

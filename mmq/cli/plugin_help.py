@@ -36,7 +36,7 @@ def plugin_sections(
         yield (
             "Plugins",
             (
-                f"They are given like all others. Name a plugin to list them, e.g. "
+                f"Pass the options of plugins like any other. Name a plugin to list its own, e.g. "
                 f"{flag(str(options[0]))} NAME --help; `mmq plugins` lists the names."
             ),
         )

@@ -156,7 +156,7 @@ class MeasureOptions:
     """An exported model, and what to ask it."""
 
     path: str = option("", "Exported folder (e.g. ./mine).")
-    run: str = option("", "Measure what this run, trial or models:/NAME@ALIAS was exported to.")
+    run: str = option("", "Measure the latest export of this run, trial or models:/NAME@ALIAS.")
     unquantized: bool = option(True, "Measure the unquantized model in the same engine, in turns.")
     repeats: int = option(5, "Time this many answers of each model, e.g. 20.")
     tokens: int = option(32, "Generate this many tokens per answer, e.g. 128.")
