@@ -20,6 +20,7 @@ from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
 from mmq.data.png import png_url
 from mmq.errors import InputError
+from mmq.export.targets import need
 from mmq.system.variables import variables
 from mmq_plugins.targets.gguf_server import CONTEXT, READY
 
@@ -147,13 +148,7 @@ def engine_version() -> str:
 
 def check_installed() -> None:
     """InputError if llama.cpp is not installed."""
-    try:
-        import xllamacpp  # noqa: F401  (the process needs it)
-    except ImportError as error:
-        raise InputError(
-            "llama.cpp runs through a package that is not installed (xllamacpp): "
-            "pip install 'mmq[gguf]'"
-        ) from error
+    need("xllamacpp", "gguf")
 
 
 @contextmanager
