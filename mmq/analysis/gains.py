@@ -47,10 +47,10 @@ class Gain:
     def text(self) -> str:
         """The gain in one line."""
         saved = self._saved()
-        named = f"the best rule of thumb, {self.name}"
+        rule_text = f"the best rule of thumb, {self.name}"
         if self.best == self.rule:
             return (
-                f"The search gained nothing over {named} ({self.rule.compared_text}, score "
+                f"The search gained nothing over {rule_text} ({self.rule.compared_text}, score "
                 f"{self.rule.score:.4g}): nothing evaluated of its size scores better{saved}."
             )
         scores = (
@@ -60,7 +60,7 @@ class Gain:
         if self.score is None:
             return (
                 f"The search gained {self.best.score - self.rule.score:.3g} of the score over "
-                f"{named}, {self.terms}; how certain is unknown, without scores per sample: "
+                f"{rule_text}, {self.terms}; how certain is unknown, without scores per sample: "
                 f"{scores}{saved}."
             )
         interval = (
@@ -68,9 +68,9 @@ class Gain:
             f"{self.pictures} pictures, paired)"
         )
         if self.is_certain:
-            return f"The search gained {interval} over {named}, {self.terms}: {scores}{saved}."
+            return f"The search gained {interval} over {rule_text}, {self.terms}: {scores}{saved}."
         return (
-            f"The search gained nothing certain over {named}, {self.terms}: {interval}; "
+            f"The search gained nothing certain over {rule_text}, {self.terms}: {interval}; "
             f"{scores}{saved}."
         )
 

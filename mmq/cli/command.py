@@ -89,8 +89,8 @@ def _common(as_json: bool) -> Iterator[Callable[..., Any]]:
 def _set(level: Verbosity) -> Callable[[click.Context, click.Parameter, bool], None]:
     """The callback of the option that selects this level."""
 
-    def select(context: click.Context, parameter: click.Parameter, given: bool) -> None:
-        if given:
+    def select(context: click.Context, parameter: click.Parameter, is_set: bool) -> None:
+        if is_set:
             set_verbosity(level)
             logging.getLogger().setLevel(level.logged)
 

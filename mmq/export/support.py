@@ -232,10 +232,14 @@ def rounding_error(quantizer: Quantizer, inputs: int, bits: int) -> float:
 
 def _nothing(target_name: str, ladder: _Ladder, requested: Sequence[int]) -> str:
     """Why no component can be quantized, and what can be done about it."""
-    widths = {name: ",".join(map(str, each)) for name, each in ladder.widths.items() if each}
+    widths = {
+        name: ",".join(map(str, supported))
+        for name, supported in ladder.widths.items()
+        if supported
+    }
     requested_text = ", ".join(map(str, requested)) or "no width below 16"
     if widths:
-        can = "; ".join(f"{name}: {each}" for name, each in widths.items())
+        can = "; ".join(f"{name}: {supported}" for name, supported in widths.items())
         reasons = dict.fromkeys(ladder.reasons[n, b] for n in ladder.widths for b in requested)
         because = f" ({'; '.join(reasons)})" if reasons else ""
         return (

@@ -98,7 +98,7 @@ class _Watch:
         if self.calls and not self.obstacle and not self.last:
             self.obstacle = f"only {self._number + 1} of {len(self.blocks)} blocks are called"
         for call in self.calls:
-            if all(_equal(call.arguments[0], each) for each in call.arguments):
+            if all(_equal(call.arguments[0], other) for other in call.arguments):
                 call.arguments = call.arguments[:1]
 
     def _enter(self, number: int) -> Callable[..., None]:

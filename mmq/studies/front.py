@@ -183,7 +183,7 @@ def log_progress(run: "StudyRun", results: Results) -> None:
 
 
 def _first(selections: Sequence[Selection]) -> Selection | None:
-    return next((each for each in selections if each.point is not None), None)
+    return next((selection for selection in selections if selection.point is not None), None)
 
 
 def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> None:

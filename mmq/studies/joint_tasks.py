@@ -178,10 +178,14 @@ def build_joint_plugins(
     classes |= {
         label: registry.load_class("evaluator", name, Evaluator) for label, name in tasks.items()
     }
-    given = {name.removeprefix("evaluator."): value for name, value in plugin_options.items()}
+    task_options = {
+        name.removeprefix("evaluator."): value for name, value in plugin_options.items()
+    }
     # what one task is given replaces what all are given
-    special = {k: v for k, v in given.items() if k.rpartition(".")[0].replace("_", "-") in tasks}
-    general = {k: v for k, v in given.items() if k not in special}
+    special = {
+        k: v for k, v in task_options.items() if k.rpartition(".")[0].replace("_", "-") in tasks
+    }
+    general = {k: v for k, v in task_options.items() if k not in special}
     names = [f.name for f in fields(options)]
     values = option_fields.distribute(general, classes, names, sharing=list(tasks))
     for label, own in option_fields.distribute(special, classes, names).items():

@@ -114,7 +114,7 @@ class Trials:
     def __init__(self, run: "StudyRun", sessions: Mapping[str, Session]) -> None:
         self.run, self.sessions = run, sessions
         self._records = {
-            label: Records.of(each.prepared.eval_spec) for label, each in sessions.items()
+            label: Records.of(session.prepared.eval_spec) for label, session in sessions.items()
         }
         self._logged = run.finished()
 

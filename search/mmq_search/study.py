@@ -93,7 +93,7 @@ class SearchStudy(StudyReader):
         self.study.tell(pending.trial, state=TrialState.FAIL)
 
     def save_target_gib(self, pending: PendingTrial, gib: float) -> None:
-        """Save what the files of a quantized allocation weigh, before it is evaluated."""
+        """Save the size of the files of a quantized allocation, before it is evaluated."""
         self._set_attribute(pending, TARGET_GIB, gib)
 
     def _set_attribute(self, pending: PendingTrial, name: str, value: Any) -> None:

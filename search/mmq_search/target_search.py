@@ -155,7 +155,7 @@ class TargetCosts:
     def exact(
         self, allocation: BitAllocation, widths: Mapping[str, int], gib: float | None = None
     ) -> Cost:
-        """The cost with the exact bytes, which are `gib` if the quantized layers were weighed.
+        """The cost with the exact bytes, which are `gib` if the quantized layers are known.
 
         widths: by part.
         """
@@ -163,7 +163,7 @@ class TargetCosts:
             gib = self.sizes.exact(allocation) / GIB
         return self._cost(gib, widths)
 
-    def weigh(self, allocation: BitAllocation, report: QuantReport) -> float:
+    def measured_gib(self, allocation: BitAllocation, report: QuantReport) -> float:
         """GiB of the files as the layers were quantized; InputError if one cannot be stored."""
         return self.sizes.exact(allocation, report) / GIB
 

@@ -61,7 +61,7 @@ class TableSamples:
     ) -> None:
         self.table, self.fields, self.task = table, fields, task
         self.metric, self.rule = metric, rule
-        self.columns = tuple(dict.fromkeys(c for named in fields.values() for c in named))
+        self.columns = tuple(dict.fromkeys(c for names in fields.values() for c in names))
         self.pictures = PictureFolder(table.path.parent)
         self.problems: dict[str, Problem] = {}
         self.decimal_commas = False
@@ -230,8 +230,8 @@ class TableSamples:
         return [record.values[column] for column in self.fields.get(name, ())]
 
     def _value(self, record: Record, name: str) -> Any:
-        named = self.fields.get(name)
-        return record.values[named[0]] if named else None
+        columns = self.fields.get(name)
+        return record.values[columns[0]] if columns else None
 
     def _place(self, record: Record) -> str:
         return f"{self.table.path}: {record.place}"
