@@ -46,7 +46,7 @@ class TaskArguments(TypedDict, total=False):
 
 
 class EvalArguments(TaskArguments, total=False):
-    """What to evaluate, quantized how."""
+    """The trials to evaluate, and their quantizer."""
 
     quantizer: str | Quantizer
     quantizer_options: Mapping[str, Any]
@@ -139,7 +139,7 @@ class CompareArguments(TypedDict, total=False):
 
 
 class MeasureArguments(TypedDict, total=False):
-    """What to ask an exported model. run: in place of a folder, a run or models:/NAME@ALIAS."""
+    """A question for an exported model. run: instead of a folder, a run or models:/NAME@ALIAS."""
 
     run: str
     unquantized: bool

@@ -1,4 +1,4 @@
-"""What is known about a model before it is loaded, and the checks of its options."""
+"""Facts about a model before it is loaded, and the checks of its options."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 @dataclass
 class ModelSetup:
-    """What is known about the model before it is loaded: the same for all tasks."""
+    """Facts about the model before it is loaded: the same for all tasks."""
 
     options: TaskOptions
     device: str

@@ -18,7 +18,7 @@ AXIS_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a model costs as an export target writes and runs it.
+    """The cost of a model as an export target writes and runs it.
 
     target: its name, such as gguf. gib: of all its files. ms: one answer in its engine, None if
     files are compared. machine: what the answer was timed on.
@@ -31,7 +31,7 @@ class Cost:
 
     @property
     def value(self) -> float:
-        """What fronts compare."""
+        """The value that fronts compare."""
         return self.gib if self.ms is None else self.ms
 
     @property
@@ -94,12 +94,12 @@ class Point:
 
     @property
     def bounded_score(self) -> float:
-        """What a bound on the score compares: of several tasks, the worst share."""
+        """The value that a bound on the score compares: of several tasks, the worst share."""
         return min((task.share for task in self.tasks), default=self.score)
 
     @property
     def size(self) -> float:
-        """What fronts and verdicts compare: bits per weight, or the cost of a target."""
+        """The size that fronts and verdicts compare: bits per weight, or the cost of a target."""
         return self.bits_per_weight if self.cost is None else self.cost.value
 
     @property

@@ -1,4 +1,4 @@
-"""What a search gained over the best rule of thumb, with an interval that allows for the choice.
+"""The gain of a search over the best rule of thumb, with an interval that allows for the choice.
 
 The best of many allocations scores too well on the samples that chose it. The gain is corrected by
 the optimism of the choice, which resamples show: in each one the best allocation is chosen again,

@@ -140,7 +140,7 @@ class JointScores(PairedScores):
         return task.totals[new.allocation], task.totals[old.allocation]
 
     def bounded(self, point: Point) -> np.ndarray:
-        """What a bound on the score compares, by resample: the worst share."""
+        """The values that a bound on the score compares, by resample: the worst share."""
         return self.score(point.allocation, "worst")
 
 

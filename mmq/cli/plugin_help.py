@@ -71,7 +71,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 
 def option_texts(plugin: type, names: Sequence[str]) -> dict[str, str]:
-    """What the docstrings of a plugin and its base classes say about its options.
+    """Help for the options of a plugin, from its docstrings and those of its base classes.
 
     A docstring describes them in sentences that start with `name:` or `name, name:`.
     """

@@ -40,7 +40,7 @@ VERSION = 1  # raise it whenever the measurement changes
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is timed: requests of the evaluation, answered in this many tokens, on a device."""
+    """The timed work: requests of the evaluation, answered in this many tokens, on a device."""
 
     requests: Sequence[Request]
     new_tokens: int

@@ -105,7 +105,7 @@ PER_ANSWER: Mapping[str, Value] = {  # name in metrics: value of an answer
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a model costs in its engine.
+    """The cost of a model in its engine.
 
     load: seconds to open it. peak_bytes: memory of the engine's process at most; where that is
     Python, without what Python and its packages took before; None where the system has no record.

@@ -134,5 +134,5 @@ class TargetSizes:
         return promised_bytes(self.target, replace(self.source, specs=specs), self.checkpoint)
 
     def source_for(self, allocation: BitAllocation) -> ExportSource:
-        """What an export of an allocation starts from."""
+        """The source of an export of an allocation."""
         return replace(self.source, specs=self.specs(allocation))

@@ -32,7 +32,7 @@ SMALLER = 0.995  # of the bytes of the next width: what saves less is not worth 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What a target supports of a model. quantizer: with the options selected for each width.
+    """The widths that a target supports, with the quantizer's best options for each.
 
     widths: by component, ascending, of those requested. dropped: why the others are not there, by
     component and width.

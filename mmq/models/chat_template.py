@@ -65,7 +65,7 @@ def render_chat(
 
 
 def answer_lead(processor: Any, options: InputOptions) -> str:
-    """What stands between a rendered prompt and its answer: " " if no template says otherwise."""
+    """The text between a rendered prompt and its answer: " " unless a template differs."""
     plain = render_chat(processor, PROBE, 1, options)
     if plain is None:
         return " "

@@ -1,4 +1,4 @@
-"""What a model generates: where answers begin, their reasoning, and broken logits."""
+"""Generated tokens: where answers begin, their reasoning, and broken logits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -105,7 +105,7 @@ def _component(name: str, by_path: Mapping[str, Matrix]) -> Component:
 
 
 def _new(available: Mapping[str, Matrix], identities: set[Identity]) -> dict[str, Matrix]:
-    """Those whose weights are in no other layer; marks them as taken."""
+    """The matrices whose weights are in no other layer; adds them to `identities`."""
     new: dict[str, Matrix] = {}
     for name, matrix in available.items():
         if matrix.identity not in identities:
@@ -137,7 +137,7 @@ def _head(root: nn.Module) -> dict[str, Matrix]:
 
 
 def _ask(root: Any, method: str) -> Any:
-    """What a method of transformers' models returns; None where it is not implemented."""
+    """The result of a method of transformers' models; None where it is not implemented."""
     try:
         return getattr(root, method)()
     except (AttributeError, NotImplementedError):

@@ -39,7 +39,7 @@ def planned_placement(root: nn.Module, dtype: torch.dtype, spread: Spread) -> Ma
 def describe_placement(
     root: nn.Module, components: Mapping[str, Component], dtype: torch.dtype, spread: Spread
 ) -> str:
-    """What a spread model needs, and where, from a model on the meta device."""
+    """The memory that a spread model needs on each device, from a model on the meta device."""
     sizes = planned_placement(root, dtype, spread)
     where = ", ".join(f"{in_mib(size)} on {place}" for place, size in sizes.items())
     blocks: dict[tuple[str, int], int] = defaultdict(int)

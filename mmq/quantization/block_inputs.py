@@ -1,4 +1,4 @@
-"""What the layers of a block read: sums over their inputs; each expert has its own tokens."""
+"""The inputs of a block's layers, as sums over them; each expert has its own tokens."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -70,7 +70,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What the model adds to some rows of the hidden states before a block."""
+    """An addition to some rows of the hidden states before a block, such as image features."""
 
     rows: Tensor  # bool
     values: Tensor  # (rows, width)

@@ -142,7 +142,7 @@ class _Watch:
 
 
 def _added(hidden: Tensor, output: Tensor) -> Added | None:
-    """What was added to a block's output; None if something else happened to it.
+    """The addition to a block's output; None if it changed in another way.
 
     An injection leaves some rows as they are; a norm or a projection changes all of them.
     """

@@ -88,7 +88,7 @@ class AnswerComparison:
 
     @property
     def notes(self) -> list[str]:
-        """What is not compared."""
+        """A note about the samples that are not compared."""
         counts = {self.first: self.only_first, self.second: self.only_second}
         return [
             f"Not compared: {count} samples that only {name} answered"

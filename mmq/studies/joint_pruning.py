@@ -134,7 +134,7 @@ class OneTaskPruner:
         return evaluate_in_parts(task, model, progress, self.joint.seed, saved, stop)
 
     def _rule(self, size: Size) -> Callable[[Part], Pruned | None] | None:
-        """What decides after each rung; None if no part of this task can decide."""
+        """The check after each rung; None if no part of this task can decide."""
         joint, label, rival = self.joint, self.label, self.rival
         unquantized = joint.unquantized_mean(label)
         if rival is None or unquantized is None or unquantized <= 0:

@@ -23,7 +23,7 @@ def processor_name(device: str) -> str:
 
 
 def machine(device: str, threads: int) -> str:
-    """What computes on a device, with the usable cores and the threads of the computation."""
+    """The processor of a device, with the usable cores and the threads of the computation."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     own = f"{processor_name('cpu')}, {cores} cores, {threads} threads"
     return own if device == "cpu" else f"{processor_name(device)}, {own}"

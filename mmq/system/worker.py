@@ -1,4 +1,4 @@
-"""What a worker process knows about itself: its number, its place, and when to end."""
+"""A worker process's own number and place, and its end with its launcher."""
 
 import os
 import signal

@@ -73,7 +73,7 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
 
 
 def _how_to_use(address: str) -> str:
-    """What a version without weights is, and the commands that use it; Markdown."""
+    """A description of a version without weights, with commands that use it; Markdown."""
     return (
         f"{WEIGHTLESS} (bits per part), not weights. Evaluate it again: `mmq trial --run "
         f"{address}`. Write the model, e.g. for llama.cpp: `mmq export --run {address} --target "

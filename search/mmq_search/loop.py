@@ -270,7 +270,7 @@ class Search:
         )  # fmt: skip
 
     def _pruner(self, pending: PendingTrial) -> Pruner | None:
-        """What may prune a trial: finished ones that do not cost more.
+        """The pruner of a trial: finished trials that do not cost more.
 
         Rules of thumb are evaluated on all samples: the result is compared with them.
         """

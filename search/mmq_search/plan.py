@@ -1,4 +1,4 @@
-"""What a search will take, before it starts: trials, samples, memory and disk."""
+"""The needs of a search, before it starts: trials, samples, memory and disk."""
 
 from mmq.allocation.allocation import UNQUANTIZED
 from mmq.prepare import Prepared

@@ -1,4 +1,4 @@
-"""What `mmq status` prints: how far a study is, who is at work, and its front so far."""
+"""The report of `mmq status`: progress, workers, and the front so far."""
 
 import statistics
 import time

@@ -89,7 +89,7 @@ def _timed_targets() -> list[str]:
 def supported_options(
     request: TargetRequest, options: Any, plugin_options: Mapping[str, Any], bits: Sequence[int]
 ) -> tuple[Support, dict[str, Any]]:
-    """What the target supports of the model, and the plugin options with the selected ones.
+    """The widths that the target supports, and the plugin options with the selected ones.
 
     Nothing is loaded. InputError if no requested width can be used.
     """
@@ -118,7 +118,7 @@ def limited_space(support: Support, granularity: str) -> Space:
 
 @dataclass(frozen=True, slots=True)
 class TargetCosts:
-    """What allocations cost on a target: bytes and, if they are timed, seconds per answer.
+    """Costs of allocations on a target: bytes and, if timed, seconds per answer.
 
     times: seconds, as a sum over the parts; None if bytes are compared.
     """
@@ -134,7 +134,7 @@ class TargetCosts:
 
     @property
     def recipes(self) -> Mapping[str, tuple[int, int]]:
-        """What the engine's own tools do; see `Target`."""
+        """The widths of the engine's own tools; see `Target`."""
         return self.sizes.target.recipes
 
     @property
@@ -144,7 +144,7 @@ class TargetCosts:
 
     @property
     def objective(self) -> str:
-        """What is minimized, as Optuna's dashboard names it."""
+        """Name of the minimized value in Optuna's dashboard."""
         return f"GiB as {self.name}" if self.times is None else f"ms per answer in {self.name}"
 
     def planned(self, widths: Mapping[str, int]) -> Cost:

@@ -144,7 +144,7 @@ class ChartQa(HubDataset):
         return kind.startswith(("human", "augmented"))
 
     def fields_in(self, table: TableFile) -> Fields:
-        """Those of the copy."""
+        """The columns of the copy's fields."""
         return M4_FIELDS if "query" in table.columns else self.fields
 
 

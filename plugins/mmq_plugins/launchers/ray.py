@@ -75,7 +75,7 @@ class Ray(Launcher):
         return len({node["NodeManagerAddress"] for node in nodes if node["Alive"]}) > 1
 
     def preview(self, request: LaunchRequest) -> str:
-        """What each actor reserves and runs."""
+        """The resources and the command of each actor."""
         head = f"# {len(request.commands)} actors on the Ray cluster at {self.address}, each with "
         head += f"{self.cpus} CPUs and {request.gpus} GPUs, restarted up to {self.restarts} times"
         return "\n".join([head, *(f"mmq {shlex.join(command)}" for command in request.commands)])

@@ -1,4 +1,4 @@
-"""What a task's YAML declares: decoding, metrics, and why mmq cannot score it, if so."""
+"""The declarations in a task's YAML: decoding, metrics, and why mmq cannot score it, if so."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -29,7 +29,7 @@ def float_dtype(module: Any) -> torch.dtype:
 
 
 def processed(processor: Any, images: Sequence[Sequence["Image"]], texts: Sequence[str]) -> Any:
-    """What the processor makes of pictures and rendered prompts."""
+    """The processor's outputs for pictures and rendered prompts."""
     bos = processor.tokenizer.bos_token
     # a chat template may already contain the first token
     special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}

@@ -36,7 +36,7 @@ class _Cache(DynamicCache):  # type: ignore[misc]
 
 
 def causal_mask(attention_mask: Tensor, queries: int) -> Tensor:
-    """What is added to attention scores, (n, 1, queries, tokens), from a mask (n, tokens)."""
+    """The addition to attention scores, (n, 1, queries, tokens), from a mask (n, tokens)."""
     tokens = attention_mask.shape[1]
     position = torch.arange(tokens)
     causal = position[None, :] <= position[:, None]
