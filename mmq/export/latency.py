@@ -1,4 +1,4 @@
-"""How long answers take in a target's engine: measured per component and width, then added up.
+"""Time per answer in a target's engine: measured per component and width, then added up.
 
 An engine computes one layer after another, so that the time of an answer is a sum over them. Few
 whole models are timed: a reference, and for each component and each of its other widths the

@@ -1,4 +1,4 @@
-"""Which widths a target supports for each component, and with which quantizer options.
+"""The widths that a target supports for each component, and the quantizer options for each.
 
 Formats differ by width: llama.cpp stores symmetric 4-bit codes in groups of 32 at 4.5 bits per
 weight, and 3-bit codes below that only in groups of 256. Options that the user gives are fixed;

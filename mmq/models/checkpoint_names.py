@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint each parameter of a model is loaded from.
+"""The tensors of a checkpoint that each parameter of a model is loaded from.
 
 Names in files are older than those in memory, and experts that are one parameter in memory are
 often one tensor each in files. Calls private functions of transformers, like

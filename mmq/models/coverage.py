@@ -1,4 +1,4 @@
-"""How much of every architecture that transformers knows can be quantized, from configurations."""
+"""The share of every architecture of transformers that can be quantized, from configurations."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

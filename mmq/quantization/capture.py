@@ -1,4 +1,4 @@
-"""How a model calls a list of blocks: the first one's inputs, and what happens between them.
+"""A model's calls of a list of blocks: the first one's inputs, and the steps between them.
 
 The first forward verifies that each block reads the output of the one before it, with whatever the
 model adds on the way, and that blocks run one after another repeat the model's outputs. Blocks for

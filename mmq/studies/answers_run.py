@@ -23,7 +23,7 @@ HEAD = ("sample", "prompt", "expected", "first", "second", "score", "flip")
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """Which answers to compare, and how many to show."""
+    """Options of a comparison of answers."""
 
     rows: int = option(24, "Show this many samples, those that differ first (e.g. 100).")
     data: str = option(

@@ -1,4 +1,4 @@
-"""Workers of a command: which launcher starts them, with which command lines, and how they end."""
+"""The workers of a command: their launcher, their command lines, and their exit codes."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Which code of a task asks a model on the network, downloads, or starts another program."""
+"""Finds code of a task that asks a model on the network, downloads, or starts a program."""
 
 import dis
 from collections.abc import Iterator
