@@ -146,7 +146,7 @@ class AnalyzeOptions(FileOptions):
     seed: int = option(DEFAULTS.seed, "Seed of all random numbers.")
     jobs: int = option(DEFAULTS.jobs, "Number of processes; 0: one per core.")
     report: str = option(
-        "", "Write a report to this Markdown file, with figures beside it (e.g. report.md)."
+        "", "Write a report to this Markdown file, with figures next to it (e.g. report.md)."
     )
     experiment: str = option("", EXPERIMENT_HELP)
 
@@ -158,8 +158,8 @@ class MeasureOptions:
     path: str = option("", "Exported folder (e.g. ./mine).")
     run: str = option("", "Measure the latest export of this run, trial or models:/NAME@ALIAS.")
     unquantized: bool = option(True, "Measure the unquantized model in the same engine, in turns.")
-    repeats: int = option(5, "Time this many answers of each model, e.g. 20.")
-    tokens: int = option(32, "Generate this many tokens per answer, e.g. 128.")
+    repeats: int = option(5, "Time this many answers of each model (e.g. 20).")
+    tokens: int = option(32, "Generate this many tokens per answer (e.g. 128).")
     picture: str = option("", "Picture to ask about; empty: a generated one of 336 x 336 pixels.")
     prompt: str = option("Describe the picture.", "Question to ask.")
     threads: int = option(0, "Processor threads of the engine; 0: as many as PyTorch uses.")
