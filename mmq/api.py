@@ -107,7 +107,7 @@ def compare_answers(
 
     first, second: records, ids of their runs, or models:/NAME@ALIAS.
     """
-    runs = [each if isinstance(each, str) else each.run_id for each in (first, second)]
+    runs = [trial if isinstance(trial, str) else trial.run_id for trial in (first, second)]
     options, _ = read_arguments(CompareOptions, arguments)
     return answers_run.compare_answers(runs[0], runs[1], options)
 

@@ -46,7 +46,7 @@ class TaskArguments(TypedDict, total=False):
 
 
 class EvalArguments(TaskArguments, total=False):
-    """What to evaluate, quantized how."""
+    """The trials to evaluate, and their quantizer."""
 
     quantizer: str | Quantizer
     quantizer_options: Mapping[str, Any]
@@ -139,7 +139,7 @@ class CompareArguments(TypedDict, total=False):
 
 
 class MeasureArguments(TypedDict, total=False):
-    """What to ask an exported model. run: in place of a folder, a run or models:/NAME@ALIAS."""
+    """A question for an exported model. run: instead of a folder, a run or models:/NAME@ALIAS."""
 
     run: str
     unquantized: bool
@@ -172,12 +172,12 @@ def read_arguments(config: type[T], arguments: Mapping[str, Any]) -> tuple[T, di
         plugins |= {f"{start}{option}": value for option, value in rest.pop(key, {}).items()}
     if "quantizers" in rest:
         rest["quantizers"] = ",".join(map(_label, rest["quantizers"]))
-    known = {field.name: field.default for field in fields(config)}  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in fields(config)}  # type: ignore[arg-type]
     own_options = {}
     for name, value in rest.items():
-        if name not in known:
-            raise unknown("argument", name, [*known, *starts, "launcher_options"])
-        own_options[name] = _option(name, value, known[name])
+        if name not in defaults:
+            raise unknown("argument", name, [*defaults, *starts, "launcher_options"])
+        own_options[name] = _option(name, value, defaults[name])
     return config(**own_options), plugins
 
 
@@ -191,8 +191,8 @@ def _plugin(role: str, plugin: Any) -> tuple[str, dict[str, Any]]:
 
 def _tasks(tasks: Sequence[str | Evaluator]) -> tuple[str, dict[str, Any]]:
     """Several tasks as --task names them, and the options of those that are objects."""
-    plugins = [each if isinstance(each, str) else _plugin("evaluator", each) for each in tasks]
-    text = ",".join(each if isinstance(each, str) else each[0] for each in plugins)
+    plugins = [task if isinstance(task, str) else _plugin("evaluator", task) for task in tasks]
+    text = ",".join(task if isinstance(task, str) else task[0] for task in plugins)
     return text, {
         f"evaluator.{label}.{name}": value
         for label, plugin in zip(parse_tasks(text), plugins, strict=True)
@@ -220,7 +220,7 @@ def _option(name: str, value: Any, default: Any) -> Any:
             raise InputError(f"{name}: {value!r} is not of type {type(default).__name__}")
         return value
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={each}" for key, each in value.items())
+        return ",".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, str | Path | int | float) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, Sequence):

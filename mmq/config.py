@@ -18,7 +18,7 @@ LAUNCHER_HELP = (
     "Start workers with this plugin: local, ray or slurm; its options follow, such as "
     "--partition gpu."
 )
-GPUS_HELP = "Reserve this many GPUs for each worker (e.g. 1); 0: workers share what there is."
+GPUS_HELP = "Reserve this many GPUs for each worker (e.g. 1); 0: workers share all GPUs."
 SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
 DRY_RUN_HELP = "Print what would be started (for slurm, the job's script), and start nothing."
 

@@ -1,4 +1,4 @@
-"""What a study evaluates: model, tasks, data and quantizer; everything but the bits."""
+"""The spec of a study's evaluations: model, tasks, data and quantizer; all but the bits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ class EvalSpec:
 
 @dataclass(frozen=True, slots=True)
 class JointSpec(EvalSpec):
-    """What a study of several tasks evaluates: one eval spec per task, by label.
+    """The spec of a study of several tasks: one eval spec per task, by label.
 
     The inherited fields describe all of them, such as "vqa,captioning" as the task. combine: how
     the tasks' shares of the unquantized score become one score, `worst` or `mean`.

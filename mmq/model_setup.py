@@ -1,4 +1,4 @@
-"""What is known about a model before it is loaded, and the checks of its options."""
+"""Facts about a model before it is loaded, and the checks of its options."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
 
 @dataclass
 class ModelSetup:
-    """What is known about the model before it is loaded: the same for all tasks."""
+    """Facts about the model before it is loaded: the same for all tasks."""
 
     options: TaskOptions
     device: str
@@ -120,6 +120,6 @@ def check_layers(
     """InputError if an allocation quantizes a layer that the quantizer does not support."""
     for name, component in outline.components.items():
         own = quantizer_for(component, quantizer)
-        for each in dict.fromkeys(own.at(bits) for bits in widths[name]):
+        for own_quantizer in dict.fromkeys(own.at(bits) for bits in widths[name]):
             for layer in component.layers:
-                each.check(layer.name, layer.shape)
+                own_quantizer.check(layer.name, layer.shape)

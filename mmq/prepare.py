@@ -201,7 +201,7 @@ def prepare_task(
 
 
 def tokenization_of(family: ModelFamily, processor: Any, inputs: InputOptions) -> dict[str, Any]:
-    """What a user, the family or the date decides about a model's inputs."""
+    """Settings of a model's inputs that depend on the user, the family or the date."""
     tokenization = {**family.tokenization, **inputs.changes()}
     if family.one_by_one:
         tokenization["batches"] = "one sample each"

@@ -58,7 +58,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class TrialDetails:
-    """What a trial logs beside its record: one report per layer, one prediction per sample.
+    """Details of a trial besides its record: one report per layer, one prediction per sample.
 
     observations: counts by metric name, such as answers whose logits were not finite.
     """

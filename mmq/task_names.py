@@ -57,8 +57,8 @@ def by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict
     >>> by_task("data", "captioning=b,vqa=a", ["vqa", "captioning"], "a")
     {'vqa': 'a', 'captioning': 'b'}
     """
-    if (named := _named(option, text, labels, example)) is not None:
-        return named
+    if (values_by_label := _named(option, text, labels, example)) is not None:
+        return values_by_label
     values = [value.strip() for value in text.split(",")]
     if len(values) == 1 or _exists(text):
         return dict.fromkeys(labels, text)
@@ -73,8 +73,8 @@ def by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict
 
 def mix_by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict[str, str]:
     """As `by_task`, for a value that may contain commas: one for all, or LABEL=VALUE,..."""
-    named = _named(option, text, labels, example)
-    return dict.fromkeys(labels, text) if named is None else named
+    values_by_label = _named(option, text, labels, example)
+    return dict.fromkeys(labels, text) if values_by_label is None else values_by_label
 
 
 def fields_by_task(text: str, labels: Sequence[str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def rules_of_thumb(
 
 
 def _protecting(parts: Sequence[str], bits: int) -> list[tuple[str, dict[str, int]]]:
-    """The rules that give most weights this width, and more to what is thought sensitive."""
+    """The rules that give most weights this width, and more to the sensitive parts."""
     components = {_component(part) for part in parts}
     rules = []
     if LANGUAGE in components and components - {LANGUAGE, *OPTIONAL}:

@@ -8,8 +8,8 @@ import numpy as np
 
 from mmq.analysis.fronts import Point, baseline
 from mmq.errors import InputError
+from mmq.system.disk import BITS_PER_GIB
 
-GIB = 8 * 1024**3  # bits
 NAMES = {  # of bounds, as options
     "max_bpw": "max-bpw", "max_gib": "max-size-gib", "max_ms": "max-latency-ms",
     "max_drop": "max-drop", "max_flips": "max-flips",
@@ -37,7 +37,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.min_score is not None and self.max_drop is not None:
             raise InputError("min-score, max-drop: give one of them, not both")
-        for name, shown in NAMES.items():
+        for name, option in NAMES.items():
             value = getattr(self, name)
             if value is not None and not value > 0:
                 hint = ""
@@ -46,7 +46,7 @@ class Budget:
                         "; no number of samples can show a loss of 0. Give a small one, such as "
                         "0.5%, or --min-score"
                     )
-                raise InputError(f"{shown}: {value} is not above 0{hint}")
+                raise InputError(f"{option}: {value} is not above 0{hint}")
 
     @classmethod
     def parse(
@@ -80,7 +80,7 @@ class Budget:
     @property
     def sized(self) -> bool:
         """Whether a size or a latency is bounded."""
-        return any(each is not None for each in (self.max_bpw, self.max_gib, self.max_ms))
+        return any(bound is not None for bound in (self.max_bpw, self.max_gib, self.max_ms))
 
     def keeps_answers(self, point: Point) -> bool:
         """Whether a point's flips are within the bound; unknown ones are not."""
@@ -149,7 +149,7 @@ class Budget:
         nominal = point.nominal
         bounds = [] if self.max_bpw is None else [self.max_bpw]
         if self.max_gib is not None and not nominal and parameters:
-            bounds.append(self.max_gib * GIB / parameters)
+            bounds.append(self.max_gib * BITS_PER_GIB / parameters)
         return min(bounds, default=None)
 
     @property
@@ -176,7 +176,7 @@ def stored_gib(point: Point, parameters: int) -> float | None:
     """A point's stored size in GiB, of the files of a target; parameters: of the model."""
     if point.cost is not None:
         return point.cost.gib
-    return None if point.stored_bpw is None else point.stored_bpw * parameters / GIB
+    return None if point.stored_bpw is None else point.stored_bpw * parameters / BITS_PER_GIB
 
 
 def _percentage(name: str, text: str) -> float | None:

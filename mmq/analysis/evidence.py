@@ -80,7 +80,7 @@ class PairedScores:
         return self.totals[new.allocation], self.totals[old.allocation]
 
     def bounded(self, point: Point) -> np.ndarray:
-        """What a bound on the score compares, by resample."""
+        """The values that a bound on the score compares, by resample."""
         return self.resampled[point.allocation]
 
     def has(self, *points: Point) -> bool:

@@ -18,7 +18,7 @@ AXIS_LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a model costs as an export target writes and runs it.
+    """The cost of a model as an export target writes and runs it.
 
     target: its name, such as gguf. gib: of all its files. ms: one answer in its engine, None if
     files are compared. machine: what the answer was timed on.
@@ -31,7 +31,7 @@ class Cost:
 
     @property
     def value(self) -> float:
-        """What fronts compare."""
+        """The value that fronts compare."""
         return self.gib if self.ms is None else self.ms
 
     @property
@@ -41,14 +41,14 @@ class Cost:
 
     @property
     def label(self) -> str:
-        """What an axis says."""
+        """The title of an axis."""
         if self.ms is None:
             return f"size of all {self.target} files (GiB)"
         return f"time per answer in {self.target} (ms), on {self.machine}"
 
     @property
     def text(self) -> str:
-        """All of it in words."""
+        """The cost in words, with the time if it is measured."""
         time = "" if self.ms is None else f", {self.ms:.4g} ms per answer"
         return f"{self.gib:.4g} GiB as {self.target}{time}"
 
@@ -94,12 +94,12 @@ class Point:
 
     @property
     def bounded_score(self) -> float:
-        """What a bound on the score compares: of several tasks, the worst share."""
+        """The value that a bound on the score compares: of several tasks, the worst share."""
         return min((task.share for task in self.tasks), default=self.score)
 
     @property
     def size(self) -> float:
-        """What fronts and verdicts compare: bits per weight, or the cost of a target."""
+        """The size that fronts and verdicts compare: bits per weight, or the cost of a target."""
         return self.bits_per_weight if self.cost is None else self.cost.value
 
     @property
@@ -155,7 +155,7 @@ def axis_of(points: Sequence[Point]) -> SizeAxis:
 
 
 def axis_label(points: Sequence[Point]) -> str:
-    """What the axis of these points' sizes says; InputError if they are not comparable."""
+    """The title of the axis of these points' sizes; InputError if they are not comparable."""
     labels = {AXIS_LABELS[axis_of(points)] if p.cost is None else p.cost.label for p in points}
     if len(labels) > 1:
         raise InputError(f"points: they are on different axes: {', '.join(sorted(labels))}")

@@ -1,4 +1,4 @@
-"""What a search gained over the best rule of thumb, with an interval that allows for the choice.
+"""The gain of a search over the best rule of thumb, with an interval that allows for the choice.
 
 The best of many allocations scores too well on the samples that chose it. The gain is corrected by
 the optimism of the choice, which resamples show: in each one the best allocation is chosen again,
@@ -45,12 +45,12 @@ class Gain:
 
     @property
     def text(self) -> str:
-        """What was gained, in one line."""
+        """The gain in one line."""
         saved = self._saved()
-        named = f"the best rule of thumb, {self.name}"
+        rule_text = f"the best rule of thumb, {self.name}"
         if self.best == self.rule:
             return (
-                f"The search gained nothing over {named} ({self.rule.compared_text}, score "
+                f"The search gained nothing over {rule_text} ({self.rule.compared_text}, score "
                 f"{self.rule.score:.4g}): nothing evaluated of its size scores better{saved}."
             )
         scores = (
@@ -60,7 +60,7 @@ class Gain:
         if self.score is None:
             return (
                 f"The search gained {self.best.score - self.rule.score:.3g} of the score over "
-                f"{named}, {self.terms}; how certain is unknown, without scores per sample: "
+                f"{rule_text}, {self.terms}; how certain is unknown, without scores per sample: "
                 f"{scores}{saved}."
             )
         interval = (
@@ -68,9 +68,9 @@ class Gain:
             f"{self.pictures} pictures, paired)"
         )
         if self.is_certain:
-            return f"The search gained {interval} over {named}, {self.terms}: {scores}{saved}."
+            return f"The search gained {interval} over {rule_text}, {self.terms}: {scores}{saved}."
         return (
-            f"The search gained nothing certain over {named}, {self.terms}: {interval}; "
+            f"The search gained nothing certain over {rule_text}, {self.terms}: {interval}; "
             f"{scores}{saved}."
         )
 
@@ -82,7 +82,7 @@ class Gain:
         return f"; {self.smallest.allocation} has the required score at {share:.1%} less"
 
     def to_json(self) -> dict[str, object]:
-        """Plain data."""
+        """The gain as plain data, for JSON."""
         return {
             "rule": self.name,
             "rule_allocation": self.rule.allocation,

@@ -23,7 +23,7 @@ TaskSamples = Callable[[str], Mapping[str, Sequence[float]] | None]  # by alloca
 
 
 def parse_combine(text: str) -> Combine:
-    """The way of combining with this name; InputError if there is none."""
+    """The name of a way to combine shares; InputError if it is not valid."""
     for combine in COMBINES:
         if text == combine:
             return combine
@@ -31,7 +31,7 @@ def parse_combine(text: str) -> Combine:
 
 
 def share(score: float, unquantized: float) -> float:
-    """The percentage of the unquantized score that a score keeps.
+    """A score as a percentage of the unquantized score.
 
     For a score below 0, where a loss is a larger magnitude, twice the whole minus the ratio.
 
@@ -140,7 +140,7 @@ class JointScores(PairedScores):
         return task.totals[new.allocation], task.totals[old.allocation]
 
     def bounded(self, point: Point) -> np.ndarray:
-        """What a bound on the score compares, by resample: the worst share."""
+        """The values that a bound on the score compares, by resample: the worst share."""
         return self.score(point.allocation, "worst")
 
 

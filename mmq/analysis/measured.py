@@ -1,4 +1,4 @@
-"""The front of score against measured latency, beside that against bytes."""
+"""The front of score against measured latency, next to that of score against bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

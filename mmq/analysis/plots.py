@@ -20,7 +20,7 @@ MARGIN = 0.06  # of that range, left of it; twice as much right of it
 
 @dataclass(frozen=True, slots=True)
 class Highlights:
-    """What a figure shows in addition to the front: bounds, selections and rules of thumb.
+    """The parts of a figure besides the front: bounds, selections and rules of thumb.
 
     most: the largest size, in `unit`, least: the lowest score; None: unbounded. rules: trials by
     the rule of thumb that names them, such as "uniform 4".

@@ -9,9 +9,9 @@ from typing import Any
 
 from mmq.allocation.allocation import ALLOWED_BITS, UNQUANTIZED, BitAllocation, check_bits
 from mmq.allocation.parts import OPTIONAL
-from mmq.analysis.budgets import GIB
 from mmq.analysis.table_file import read_table
 from mmq.errors import InputError, unknown
+from mmq.system.disk import BITS_PER_GIB
 from mmq.system.hashing import digest
 
 BITS_COLUMN = re.compile(r"bits[._](?P<before>.+)|(?P<after>.+)[._]bits")
@@ -275,7 +275,7 @@ def _row(line: int, cells: Any, columns: Columns, sizes: Mapping[str, float]) ->
     values = {name: value for name, value in metrics.items() if value is not None}
     if sizes:
         values["bpw"] = bits_per_weight(widths, sizes)
-        values["size_gib"] = round(values["bpw"] * sizes["all"] / GIB, 6)
+        values["size_gib"] = round(values["bpw"] * sizes["all"] / BITS_PER_GIB, 6)
     return ResultRow(line, BitAllocation.of(widths), values)
 
 

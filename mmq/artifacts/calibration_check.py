@@ -1,4 +1,4 @@
-"""Whether a loaded model can be calibrated: found out on one sample, before a study begins."""
+"""Checks that a loaded model can be calibrated, on one sample, before a study begins."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a trial reports about each layer that it writes or leaves."""
+"""The report of a trial about each layer, quantized or not."""
 
 from dataclasses import replace
 

@@ -31,7 +31,7 @@ class RemoteStore:
     """Files by name at a URL, read and written whole."""
 
     def __init__(self, url: str) -> None:
-        """InputError for a protocol whose package is not installed, or a URL that is none."""
+        """InputError for a protocol whose package is not installed, or an invalid URL."""
         import fsspec
 
         self.url = url.rstrip("/")
@@ -75,7 +75,7 @@ class RemoteStore:
         )
 
     def fetch(self, name: str, path: Path) -> bool:
-        """Copy a file to a path, where it appears whole; False if there is none."""
+        """Download a file to a path, where it appears complete; False if there is none."""
         try:
             if not self.fs.exists(self._path(name)):
                 return False
@@ -88,7 +88,7 @@ class RemoteStore:
         return True
 
     def store(self, name: str, path: Path) -> None:
-        """Copy a file there; other machines see it when it is complete."""
+        """Upload a file; other machines see it when it is complete."""
         try:
             if self.whole_uploads:
                 self.fs.put_file(str(path), self._path(name))

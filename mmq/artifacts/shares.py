@@ -1,4 +1,4 @@
-"""Which blocks of a component a process computes, where several processes share them."""
+"""The blocks of a component that a process computes, where several processes share them."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -21,14 +21,14 @@ class WholeShare:
     """Every block: this process shares with no other."""
 
     def claim(self, number: int) -> bool:
-        """Always."""
+        """True: every block is computed here."""
         return True
 
     def complete(self, number: int) -> None:
-        """Nobody waits for it."""
+        """Nothing: no process waits for it."""
 
     def after(self, first: int) -> BlockShare:
-        """The same."""
+        """The same share: it needs no numbers."""
         return self
 
 

@@ -47,7 +47,7 @@ class ArtifactKey:
 
 
 class Store:
-    """A folder of quantized blocks, and the one that it shares with other machines, if any.
+    """A folder of quantized blocks, and the remote one that machines share, if any.
 
     remote: blocks that this machine lacks are fetched from there, and new ones are copied there.
     """

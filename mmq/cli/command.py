@@ -11,7 +11,7 @@ from mmq.cli.sections import TITLES, section_of
 from mmq.system.progress import Verbosity, set_verbosity
 
 PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
-JSON_HELP = "Print the result as one JSON document; all else is on the standard error."
+JSON_HELP = "Print the result as one JSON document; everything else goes to standard error."
 
 
 class Command(click.Command):
@@ -87,10 +87,10 @@ def _common(as_json: bool) -> Iterator[Callable[..., Any]]:
 
 
 def _set(level: Verbosity) -> Callable[[click.Context, click.Parameter, bool], None]:
-    """What an option does that selects this level."""
+    """The callback of the option that selects this level."""
 
-    def select(context: click.Context, parameter: click.Parameter, given: bool) -> None:
-        if given:
+    def select(context: click.Context, parameter: click.Parameter, is_set: bool) -> None:
+        if is_set:
             set_verbosity(level)
             logging.getLogger().setLevel(level.logged)
 

@@ -36,12 +36,14 @@ log = logging.getLogger(__name__)
 class ExportOptions(TrialOptions):
     """A trial's allocation, and the format to write it in."""
 
-    target: str = option("torch", "Format, e.g. gguf or compressed-tensors:vllm; see mmq plugins.")
-    out: str = option("", "Folder to write, e.g. ./mine; if empty, one in mmq's home.")
-    no_verify: bool = option(
-        False, "Skip reading back, asking the engine, and weighing the files."
+    target: str = option(
+        "torch", "Format (e.g. gguf or compressed-tensors:vllm); see `mmq plugins`."
     )
-    verify_samples: int = option(32, "Ask the engine about this many samples, e.g. 100.")
+    out: str = option("", "Folder to write (e.g. ./mine); empty: one in mmq's home.")
+    no_verify: bool = option(False, "Skip the proof of weights, outputs and size.")
+    verify_samples: int = option(
+        32, "Compare the engine's outputs on this many samples (e.g. 100)."
+    )
     register: str = option(
         "auto",
         "Log an MLflow model to serve: copy the files, reference the folder, or no; auto: copy up "
@@ -54,7 +56,7 @@ class ExportOptions(TrialOptions):
 def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     """Write a quantized model for an engine, and prove that it is the one that was scored.
 
-    The folder appears whole or not at all. The same command resumes after a kill.
+    The folder appears when it is complete. Run the same command again to resume.
     """
     from mmq.export.run import check_output
     from mmq.export.session import ExportSession

@@ -88,7 +88,7 @@ def _plugins() -> dict[str, str]:
 
 
 def _short_help(name: str) -> str:
-    """What a command does, in one sentence."""
+    """The first sentence of a command's help."""
     if name in BUILT_IN:
         return first_sentence(f"mmq.cli.{BUILT_IN[name]}", name.replace("-", "_"))
     module, _, function = _plugins()[name].partition(" ")[0].partition(":")

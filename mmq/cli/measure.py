@@ -51,7 +51,7 @@ def measure(
 
 
 def table(result: "MeasuredExport") -> str:
-    """What a model and the unquantized one cost, as text."""
+    """The costs of a model and of the unquantized one, as text."""
     model = result.model
     head = f"{model.engine}, {model.processor}"
     cells = [("", "exported", "unquantized", "ratio")]

@@ -7,7 +7,7 @@ from pathlib import Path
 SECTIONS = {
     "Search": ("search", "status", "trial", "evaluate-baseline"),
     "Study": (
-        *("grid", "ablate", "sweep-uniform", "curves", "compare-quantizers"),
+        *("grid", "ablate", "sweep-uniform", "curves", "compare", "compare-quantizers"),
         *("import-results", "analyze"),
     ),
     "Use": ("export", "measure", "evaluate"),

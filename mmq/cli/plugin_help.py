@@ -28,7 +28,7 @@ def plugin_sections(
     InputError for a plugin that is not installed.
     """
     options = [param.name for param in params if param.name in KINDS]
-    plugins = [each for name in options for each in _named(str(name), arguments)]
+    plugins = [plugin for name in options for plugin in _named(str(name), arguments)]
     for kind, name in dict.fromkeys(plugins):
         rows = option_rows(registry.load(kind, name))
         yield f"Options of the {kind} {name}", rows or "None."
@@ -36,7 +36,7 @@ def plugin_sections(
         yield (
             "Plugins",
             (
-                f"They are given like all others. Name a plugin to list them, e.g. "
+                f"Pass the options of plugins like any other. Name a plugin to list its own, e.g. "
                 f"{flag(str(options[0]))} NAME --help; `mmq plugins` lists the names."
             ),
         )
@@ -71,15 +71,15 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 
 def option_texts(plugin: type, names: Sequence[str]) -> dict[str, str]:
-    """What the docstrings of a plugin and its base classes say about its options.
+    """Help for the options of a plugin, from its docstrings and those of its base classes.
 
     A docstring describes them in sentences that start with `name:` or `name, name:`.
     """
     name = "|".join(sorted(names, key=len, reverse=True))
     start = re.compile(rf"(?:^|(?<=\s))((?:{name})(?:, (?:{name}))*): ")
     texts: dict[str, str] = {}
-    for each in plugin.__mro__:
-        pieces = start.split(" ".join((each.__doc__ or "").split())) if name else []
+    for base in plugin.__mro__:
+        pieces = start.split(" ".join((base.__doc__ or "").split())) if name else []
         for described, text in zip(pieces[1::2], pieces[2::2], strict=True):
             for option in described.split(", "):
                 texts.setdefault(option, text.strip()[:1].upper() + text.strip()[1:])

@@ -20,7 +20,7 @@ class SizeOptions:
     )
     config: str = option("", "Read this config.json instead of a model.")
     quantizer: str = option(DEFAULT_QUANTIZER, QUANTIZER_HELP)
-    target: str = option("", "Also print what the files of this export target weigh (e.g. gguf).")
+    target: str = option("", "Also print the size of the files of this export target (e.g. gguf).")
     bits: str = option(
         "", "Width of every component (e.g. 4), or an allocation (e.g. vit=4,llm=3)."
     )

@@ -14,7 +14,7 @@ from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import Target
 from mmq.errors import InputError, unknown
 from mmq.export.side_files import source_folder
-from mmq.export.sizes import BYTES_PER_GIB, TargetSizes
+from mmq.export.sizes import TargetSizes
 from mmq.export.support import supported_widths
 from mmq.export.targets import build_target, split_options
 from mmq.model_setup import check_layers, tried_widths
@@ -26,6 +26,7 @@ from mmq.models.skeleton import Skeleton, check_weights, on_meta, skeleton
 from mmq.models.spread import Spread, resolve_placement
 from mmq.quantization import by_width
 from mmq.system.device import DTYPES, resolve_dtype
+from mmq.system.disk import GIB
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
 
@@ -35,7 +36,7 @@ class SizeReport:
     """The size of a model under an allocation.
 
     files: bytes of all files of the target; None without one. placement: where a model that fits
-    on no device would go; "" if nobody asked.
+    on no device would go; "" unless requested.
     """
 
     options: SizeOptions
@@ -52,15 +53,19 @@ class SizeReport:
         target, plugin_options = _target(options, plugin_options)
         loaded = registry.load_class("quantizer", options.quantizer, Quantizer)
         own = [field.name for field in fields(options)]
-        given = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)["quantizer"]
-        quantizer = by_width.build(loaded, given)
+        target_options = option_fields.distribute(plugin_options, {"quantizer": loaded}, own)[
+            "quantizer"
+        ]
+        quantizer = by_width.build(loaded, target_options)
         source = options.config or locate(options.model)
         parts = parse_parts(",".join([options.parts, *named_parts(options.bits)]))
         outline = skeleton(source, parts)
         check_weights(source, options.allow_unread_weights)
         plan = allocator(options.bits or str(UNQUANTIZED))(list(outline.components))
         if target is not None:
-            quantizer = _for_target(options.target, target, quantizer, given, outline, plan)
+            quantizer = _for_target(
+                options.target, target, quantizer, target_options, outline, plan
+            )
         check_layers(outline, quantizer, tried_widths(outline, [plan]))
         return cls(
             options,
@@ -96,7 +101,7 @@ class SizeReport:
             f"reach:   {planned.reach:.1%} of the weights are quantized",
         ]
         if self.files is not None:
-            gib = self.files / BYTES_PER_GIB
+            gib = self.files / GIB
             lines.append(f"{self.options.target}: {self.files:,} bytes, {gib:.4g} GiB (all files)")
         lines += [f"\n{text}" for text in (outline.left_out, self.placement) if text]
         return "\n".join(lines)
@@ -196,8 +201,8 @@ def _placement(options: SizeOptions, source: str, outline: Skeleton) -> str:
 
 def described(name: str, quantizer: Quantizer) -> str:
     """A quantizer with the options that its sizes may depend on."""
-    shown = by_width.option_values(quantizer)
-    options = [f"{key} {shown[key]}" for key in SIZE_OPTIONS if key in shown]
+    values = by_width.option_values(quantizer)
+    options = [f"{key} {values[key]}" for key in SIZE_OPTIONS if key in values]
     return ", ".join([name, *options])
 
 

@@ -133,7 +133,7 @@ class GeneratingEvaluator(Evaluator):
         return values
 
     def requests_per_sample(self, sample: Any) -> int:
-        """How often a sample is asked about; the scorer gets its outputs on lines of their own.
+        """Number of requests about a sample; the scorer gets its outputs on lines of their own.
 
         The requests of a sample with several follow each other, under ids that are no sample's.
         """
@@ -144,7 +144,7 @@ class GeneratingEvaluator(Evaluator):
         """One request per sample, or as many as `requests_per_sample`."""
 
     def read_output(self, text: str) -> str:
-        """What is scored of a model's output: its words on one line, whatever a model writes."""
+        """The part of a model's output that is scored; by default all its words, on one line."""
         return " ".join(text.split())
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What places worker processes: on this machine, on a Ray cluster, as a SLURM job.
+"""The contract of launchers, which place workers: here, on a Ray cluster, as a SLURM job.
 
 A launcher starts one process per command line of `mmq`, reports where each runs, and stops them.
 It schedules nothing itself, and knows nothing about trials: workers share work through the
@@ -19,7 +19,7 @@ class LaunchRequest:
 
     name: of the study, for people who look at the cluster's queue. commands: arguments of `mmq`,
     one command per worker. gpus: how many GPUs each worker gets for itself; 0 reserves none.
-    environment: variables that workers need beside their own.
+    environment: variables that workers need in addition to their own.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def preview(self, request: LaunchRequest) -> str:
-        """What would be started, as text: a script or command lines, without secrets."""
+        """The script or command lines that `start` would run, without secrets."""
 
     @abstractmethod
     def start(self, request: LaunchRequest, output: Output) -> Workers:

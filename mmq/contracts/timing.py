@@ -1,11 +1,11 @@
-"""What an engine reports about itself, and the time that it took for one answer."""
+"""An engine's facts about itself, and the time of one answer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What computes the answers.
+    """The software that computes the answers.
 
     process: the id of its process. threads: 0 if unknown.
     """

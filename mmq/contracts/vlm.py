@@ -61,7 +61,7 @@ class GenerationConfig:
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """What a user decides about a model's inputs; the defaults are the checkpoint's own.
+    """The user's options for a model's inputs; the defaults are the checkpoint's own.
 
     template: values of variables of the chat template, e.g. {"enable_thinking": False}.
     min_pixels, max_pixels: size of a picture that the processor scales up or down to; 0: its own.
@@ -131,7 +131,7 @@ class VisionLanguageModel(ABC):
         return request.prompt
 
     def engine(self) -> Engine:
-        """What computes the answers; this process, unless overridden."""
+        """The engine that computes the answers; this process, unless overridden."""
         return Engine(type(self).__name__, "", 0, os.getpid())
 
     def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
@@ -140,13 +140,13 @@ class VisionLanguageModel(ABC):
         By default two answers are generated, the first of one token: `generate` must generate
         `min_new_tokens`. Engines that report their own timings override this.
         """
-        spent = []
+        durations = []
         for tokens in (1, config.max_new_tokens):
             exact = replace(config, max_new_tokens=tokens, min_new_tokens=tokens)
             started = time.perf_counter()
             self.generate([request], exact, lambda items, description: items)
-            spent.append(time.perf_counter() - started)
-        first, seconds = spent
+            durations.append(time.perf_counter() - started)
+        first, seconds = durations
         decoding = max(0.0, seconds - first)
         return AnswerTiming(seconds, config.max_new_tokens, first, decoding)
 

@@ -62,14 +62,14 @@ def draw_mix(text: str, task: str, count: int, seed: int) -> list[Sample]:
     pairs: list[Sample] = []
     for part, share in zip(parts, shares([part.weight for part in parts], count), strict=True):
         try:
-            drawn = _draw(task, part.data, share, seed) if share else []
+            samples = _draw(task, part.data, share, seed) if share else []
         except InputError as error:
             raise InputError(f"calibration_data: {part.data}: {error}") from error
-        if len(drawn) < share:
+        if len(samples) < share:
             log.warning(
-                "calibration: %d pairs from %s; %d were requested", len(drawn), part.data, share
+                "calibration: %d pairs from %s; %d were requested", len(samples), part.data, share
             )
-        pairs += drawn
+        pairs += samples
     return pairs
 
 

@@ -111,7 +111,7 @@ def without_twins(
 ) -> Sequence[Sample]:
     """The pairs whose pictures are not evaluated in another row of the same table.
 
-    Tables repeat a picture per question, and only its content shows it. Files are not looked at:
+    Tables repeat a picture per question, and only its content identifies it. Files are skipped:
     `check_apart` refuses equal ones.
     """
     evaluated = {

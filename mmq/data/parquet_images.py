@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from mmq.contracts.images import FileImage, ImageRef
+from mmq.contracts.images import FileImage
+from mmq.data.cell_images import CellImage
 from mmq.data.text_images import decode_base64
 from mmq.errors import InputError
 from mmq.system.image_decoding import ImageFacts, decode_image, image_facts
@@ -63,7 +64,7 @@ def _opened(path: Path, modified: int, size: int) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetImage(ImageRef):
+class ParquetImage(CellImage):
     """A picture in a cell: the bytes of a file, alone or with its path, or a list of such cells.
 
     row: in its row group. index: in the cell's list, or NO_INDEX.
@@ -83,43 +84,27 @@ class ParquetImage(ImageRef):
             content.open() if isinstance(content, FileImage) else decode_image(self.name, content)
         )
 
-    def digest(self) -> str:
-        """A hash of the content; computed once until the file changes."""
-        return self._facts().digest
-
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self._facts().size
-
-    def _facts(self) -> ImageFacts:
-        try:
-            stat = self.path.stat()
-        except OSError as error:
-            raise InputError(f"image: {self.name} cannot be read ({error.strerror})") from error
-        return _cell_facts(self, stat.st_mtime_ns, stat.st_size)
+    def read_facts(self) -> ImageFacts:
+        """The digest and the size, from the content."""
+        content = self._content()
+        if isinstance(content, FileImage):
+            return ImageFacts(content.digest(), content.size())
+        return image_facts(self.name, content)
 
     def _content(self) -> "bytes | FileImage":
         with _lock, parquet_errors("image", self.name):
             cell = _cell(self.path, self.group, self.row, self.column)
         if self.index != NO_INDEX:
             cell = cell[self.index] if cell and self.index < len(cell) else None
-        given = cell.get("path") if isinstance(cell, dict) else None
+        path = cell.get("path") if isinstance(cell, dict) else None
         content = cell.get("bytes") if isinstance(cell, dict) else cell
-        if content is None and given:
-            return FileImage(self.path.parent / given)
+        if content is None and path:
+            return FileImage(self.path.parent / path)
         if isinstance(content, str) and content:
             return decode_base64(self.name, content)
         if not isinstance(content, bytes) or not content:
             raise InputError(f"image: {self.name} is empty; remove the row or add its picture")
         return content
-
-
-@cache
-def _cell_facts(image: ParquetImage, modified: int, size: int) -> ImageFacts:
-    content = image._content()
-    if isinstance(content, FileImage):
-        return ImageFacts(content.digest(), content.size())
-    return image_facts(image.name, content)
 
 
 class _Cursor:

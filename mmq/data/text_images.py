@@ -8,13 +8,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
-from mmq.contracts.images import ImageRef
+from mmq.data.cell_images import CellImage
 from mmq.errors import InputError
 from mmq.system.image_decoding import ImageFacts, decode_image, image_facts
 from mmq.system.regular_file import MIB, open_regular
@@ -50,7 +49,7 @@ def decode_base64(name: str, text: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class TextImage(ImageRef):
+class TextImage(CellImage):
     """A picture in a record of a CSV or JSON Lines file.
 
     offset: where the record starts, in bytes. delimiter: of a CSV file; "" for JSON Lines. column:
@@ -68,20 +67,9 @@ class TextImage(ImageRef):
         """The picture as 8-bit RGB."""
         return decode_image(self.name, self._content())
 
-    def digest(self) -> str:
-        """A hash of the content; computed once until the file changes."""
-        return self._facts().digest
-
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self._facts().size
-
-    def _facts(self) -> ImageFacts:
-        try:
-            stat = self.path.stat()
-        except OSError as error:
-            raise InputError(f"image: {self.name} cannot be read ({error.strerror})") from error
-        return _facts(self, stat.st_mtime_ns, stat.st_size)
+    def read_facts(self) -> ImageFacts:
+        """The digest and the size, from the content."""
+        return image_facts(self.name, self._content())
 
     def _content(self) -> bytes:
         with open_text(self.path) as file:
@@ -103,11 +91,6 @@ class TextImage(ImageRef):
             cell = json.loads(decode_line(file.readline()))[self.column]
         text: str = (cell if self.index < 0 else cell[self.index]).strip()
         return text
-
-
-@cache
-def _facts(image: TextImage, modified: int, size: int) -> ImageFacts:
-    return image_facts(image.name, image._content())
 
 
 def decode_line(line: bytes) -> str:

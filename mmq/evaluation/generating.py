@@ -128,7 +128,7 @@ def generate_outputs(
 
 
 def _observations(model: VisionLanguageModel) -> Counter[str]:
-    """What a model counts while it generates; an unused counter for one that counts nothing."""
+    """A model's counts while it generates; an unused counter if it counts nothing."""
     observations = getattr(model, "observations", None)
     return observations if isinstance(observations, Counter) else Counter()
 

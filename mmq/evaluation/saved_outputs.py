@@ -45,7 +45,7 @@ class SavedOutputs:
         return [sample for sample in samples if sample.id not in outputs]
 
     def counts(self, samples: Sequence[Any]) -> Counter[str]:
-        """What was counted while these outputs were generated, such as broken logits."""
+        """Counts from generating these outputs, such as broken logits."""
         ids = {sample.id for sample in samples}
         total: Counter[str] = Counter()
         for first, counts in self._read().counts.items():
@@ -58,7 +58,7 @@ class SavedOutputs:
         outputs: Sequence[str],
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        """Add outputs to those already saved. counts: what was counted while generating them."""
+        """Add outputs to those already saved. counts: from generating them."""
         before, ids = self._read(), [sample.id for sample in samples]
         merged = _Saved(
             before.outputs | dict(zip(ids, outputs, strict=True)),
@@ -94,5 +94,5 @@ class _Saved:
 
     @property
     def checksum(self) -> str:
-        """A hash of everything."""
+        """A hash of all outputs and counts."""
         return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()

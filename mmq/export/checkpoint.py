@@ -151,4 +151,4 @@ def _skip(shard: Shard, stream: Iterator[ExportedLayer]) -> None:
 def _next(unit: Unit, stream: Iterator[ExportedLayer]) -> Iterator[ExportedLayer]:
     """A unit's layers from the stream, which has them in the same order."""
     for name in unit.layers:
-        yield next(each for each in stream if each.name == name)
+        yield next(layer for layer in stream if layer.name == name)

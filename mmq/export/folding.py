@@ -94,7 +94,7 @@ class Folding:
 
     @property
     def note(self) -> str:
-        """What was folded and which layers are unscaled, for the report; "" for nothing."""
+        """The folded layers and the unscaled ones, for the report; "" if there are none."""
         if not self.scaled:
             return ""
         kinds = ", ".join(sorted(self.unscaled))

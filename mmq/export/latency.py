@@ -1,4 +1,4 @@
-"""How long answers take in a target's engine: measured per component and width, then added up.
+"""Time per answer in a target's engine: measured per component and width, then added up.
 
 An engine computes one layer after another, so that the time of an answer is a sum over them. Few
 whole models are timed: a reference, and for each component and each of its other widths the
@@ -35,12 +35,12 @@ from mmq.system.progress import progress_bar
 log = logging.getLogger(__name__)
 ROUNDS = 3  # each opens every model once
 REQUESTS = 3  # that are timed in a round
-VERSION = 1  # raise it with every change of what is measured
+VERSION = 1  # raise it whenever the measurement changes
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is timed: requests of the evaluation, answered in this many tokens, on a device."""
+    """The timed work: requests of the evaluation, answered in this many tokens, on a device."""
 
     requests: Sequence[Request]
     new_tokens: int
@@ -52,7 +52,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A whole model's time per answer beside the one that was added up, in ms.
+    """A whole model's measured time per answer and the predicted sum, in ms.
 
     measured: as if the machine were as fast as when the sums were measured.
     """
@@ -150,7 +150,7 @@ class Latencies:
     def confirm(
         self, predicted: Mapping[str, float], widths: Mapping[str, Sequence[int]], total: float
     ) -> list[Confirmed]:
-        """Whole models beside the predicted ms, by allocation. widths, total: of the sums.
+        """Whole models' measured and predicted times, by allocation. widths, total: of the sums.
 
         The reference of the sums is timed with them: if the machine is slower now, it is slower
         for all.
@@ -193,10 +193,10 @@ class Latencies:
     def _measured(self, allocations: Sequence[BitAllocation]) -> list[float]:
         scratch = home() / "latency"
         scratch.mkdir(parents=True, exist_ok=True)
-        needed = sum(map(self.sizes.exact, allocations))
-        if needed > (left := free(scratch)):
+        size = sum(map(self.sizes.exact, allocations))
+        if size > (left := free(scratch)):
             raise InputError(
-                f"cost: timing {len(allocations)} models needs {in_mib(needed)} in {scratch}, and "
+                f"cost: timing {len(allocations)} models needs {in_mib(size)} in {scratch}, and "
                 f"{in_mib(left)} are free; free some, set MMQ_HOME, or search fewer --bits"
             )
         with ExitStack() as stack:

@@ -131,7 +131,7 @@ class ModelLayers:
         return None
 
     def dequantized(self, name: str, folded: bool = False) -> Tensor:
-        """What a layer's weight must be, float32 (out, in).
+        """A layer's expected weight, float32 (out, in).
 
         folded: without its input scale, and divided by the scale that was folded into it.
         """

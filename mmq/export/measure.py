@@ -71,7 +71,7 @@ class ExportedModel:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Some values by their median, the least and the greatest."""
+    """The median of some values, with the least and the greatest."""
 
     median: float
     low: float
@@ -105,7 +105,7 @@ PER_ANSWER: Mapping[str, Value] = {  # name in metrics: value of an answer
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a model costs in its engine.
+    """The cost of a model in its engine.
 
     load: seconds to open it. peak_bytes: memory of the engine's process at most; where that is
     Python, without what Python and its packages took before; None where the system has no record.
@@ -238,11 +238,11 @@ def measure_opened(
 
 
 def _check_memory(folders: Sequence[Path]) -> None:
-    needed = sum(sum(file_sizes(folder).values()) for folder in folders)
+    size = sum(sum(file_sizes(folder).values()) for folder in folders)
     available = psutil.virtual_memory().available
-    if needed > available:
+    if size > available:
         raise InputError(
-            f"memory: {len(folders)} models take at least {in_mib(needed)} at once, and "
+            f"memory: {len(folders)} models take at least {in_mib(size)} at once, and "
             f"{in_mib(available)} are available; close other programs, or measure without the "
             f"unquantized model (--unquantized false)"
         )

@@ -121,7 +121,7 @@ def main() -> None:
 def _answers(
     description: Mapping[str, Any], workload: Mapping[str, Any], lines: IO[str]
 ) -> Iterator[Mapping[str, Any]]:
-    """What was opened, then a timing per line."""
+    """The facts of the opened model, then a timing per line."""
     import torch
 
     from mmq.export.targets import build_target

@@ -119,7 +119,7 @@ def refusal_of(target: Target, layer: Layer, spec: WeightSpec, component: str) -
 
 
 def elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
-    """What works if no option of the quantizer does: other quantizers, or 16 bits."""
+    """A hint where no option of the quantizer works: other quantizers, or 16 bits."""
     others = []
     for plugin in registry.installed("quantizer"):
         if plugin.entry_point.extras:  # its packages may be missing, and are slow to import

@@ -1,4 +1,4 @@
-"""Write a planned export to a folder that appears whole or not at all."""
+"""Write a planned export to a folder that appears when it is complete."""
 
 import fcntl
 import logging

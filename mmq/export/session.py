@@ -123,12 +123,12 @@ class ExportSession:
     def _prove(self, layers: ModelLayers, written: Written, samples: int) -> Proof:
         plan, folder, report = self.plan, written.folder, written.report
         weights = prove_weights(plan, layers, folder, report, self.quiet)
-        weighed = prove_bytes(plan, folder, written.specs)
+        size_proof = prove_bytes(plan, folder, written.specs)
         reason = "the weights differ" if weights.failure else plan.target.unavailable()
         if reason:
-            return Proof(weights, weighed, None, reason)
+            return Proof(weights, size_proof, None, reason)
         self.prepared.task.open()
         task = first_samples(self.prepared.task, samples)
         device = self.prepared.device
         outputs = prove_outputs(plan, folder, device, task, self._simulated, self.quiet)
-        return Proof(weights, weighed, outputs)
+        return Proof(weights, size_proof, outputs)

@@ -15,8 +15,6 @@ from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.weight_specs import planned_specs
 from mmq.models.skeleton import Skeleton
 
-BYTES_PER_GIB = 1024**3
-
 
 @dataclass(frozen=True, slots=True)
 class PartSums:
@@ -35,7 +33,7 @@ class PartSums:
 
 @dataclass(frozen=True, slots=True)
 class TargetSizes:
-    """What the files of a target weigh: all of them, with embeddings, processor and metadata.
+    """Sizes of all files of a target, with embeddings, processor and metadata.
 
     sums: the bytes as a sum over the parts of the search, from which a sampler proposes; they
     differ from the exact ones by a few bytes of metadata.
@@ -136,5 +134,5 @@ class TargetSizes:
         return promised_bytes(self.target, replace(self.source, specs=specs), self.checkpoint)
 
     def source_for(self, allocation: BitAllocation) -> ExportSource:
-        """What an export of an allocation starts from."""
+        """The source of an export of an allocation."""
         return replace(self.source, specs=self.specs(allocation))

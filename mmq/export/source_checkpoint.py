@@ -42,7 +42,7 @@ class SourceCheckpoint:
     def as_source(
         self, skeleton: Skeleton, dtype: str, specs: Mapping[str, WeightSpec] | None = None
     ) -> ExportSource:
-        """What an export starts from. dtype: what the trial computed in."""
+        """The source of an export. dtype: the one that the trial computed in."""
         return ExportSource(
             self.folder, skeleton, dtype,
             stored=self.names, specs=specs or {}, experts=self.experts,

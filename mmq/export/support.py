@@ -1,4 +1,4 @@
-"""Which widths a target supports for each component, and with which quantizer options.
+"""The widths that a target supports for each component, and the quantizer options for each.
 
 Formats differ by width: llama.cpp stores symmetric 4-bit codes in groups of 32 at 4.5 bits per
 weight, and 3-bit codes below that only in groups of 256. Options that the user gives are fixed;
@@ -32,7 +32,7 @@ SMALLER = 0.995  # of the bytes of the next width: what saves less is not worth 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What a target supports of a model. quantizer: with the options selected for each width.
+    """The widths that a target supports, with the quantizer's best options for each.
 
     widths: by component, ascending, of those requested. dropped: why the others are not there, by
     component and width.
@@ -43,7 +43,7 @@ class Support:
     dropped: Mapping[tuple[str, int], str]
 
     def allocations(self) -> list[BitAllocation]:
-        """Allocations that together have every component at every width that is support."""
+        """Allocations that together have every component at every supported width."""
         widths = sorted({bits for own in self.widths.values() for bits in own})
         return [
             BitAllocation.of({name: bits for name, own in self.widths.items() if bits in own})
@@ -232,10 +232,14 @@ def rounding_error(quantizer: Quantizer, inputs: int, bits: int) -> float:
 
 def _nothing(target_name: str, ladder: _Ladder, requested: Sequence[int]) -> str:
     """Why no component can be quantized, and what can be done about it."""
-    widths = {name: ",".join(map(str, each)) for name, each in ladder.widths.items() if each}
+    widths = {
+        name: ",".join(map(str, supported))
+        for name, supported in ladder.widths.items()
+        if supported
+    }
     requested_text = ", ".join(map(str, requested)) or "no width below 16"
     if widths:
-        can = "; ".join(f"{name}: {each}" for name, each in widths.items())
+        can = "; ".join(f"{name}: {supported}" for name, supported in widths.items())
         reasons = dict.fromkeys(ladder.reasons[n, b] for n in ladder.widths for b in requested)
         because = f" ({'; '.join(reasons)})" if reasons else ""
         return (

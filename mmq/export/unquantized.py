@@ -55,7 +55,7 @@ def _unchanged_source(facts: Mapping[str, Any]) -> Path:
 
 
 def _write(target: Target, source: Path, facts: Mapping[str, Any], folder: Path) -> None:
-    """Write the folder: it appears whole, or not at all."""
+    """Write the folder, which appears when it is complete."""
     outline = skeleton(str(source))
     checkpoint = SourceCheckpoint.open(source, outline)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -146,7 +146,7 @@ class Proof:
 
     @property
     def cost(self) -> Measurement | None:
-        """What answers cost in the engine, if it was asked."""
+        """The cost of answers in the engine, if it generated any."""
         return None if self.outputs is None else self.outputs.cost
 
 

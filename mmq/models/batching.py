@@ -1,4 +1,4 @@
-"""Which requests share a batch: as many pictures each, and prompts of similar length."""
+"""Batches of requests with equal numbers of pictures and prompts of similar length."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

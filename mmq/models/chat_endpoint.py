@@ -3,8 +3,6 @@
 vLLM, llama-server, SGLang and hosted services do. Only the standard library is used.
 """
 
-import base64
-import io
 import json
 import logging
 import os
@@ -19,8 +17,8 @@ from functools import lru_cache
 from http.client import HTTPException
 from typing import Any
 
-from mmq.contracts.images import ImageRef
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
+from mmq.data.png import png_url
 from mmq.errors import InputError
 from mmq.models.reasoning import without_reasoning
 
@@ -29,6 +27,7 @@ KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it need
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses that may pass
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between attempts
 SHOWN = 300  # characters of a server's message
+_url = lru_cache(64)(png_url)  # questions about one picture follow each other
 
 
 class EndpointError(InputError):
@@ -103,8 +102,7 @@ class ChatEndpoint(VisionLanguageModel):
 
     def _body(self, request: Request, config: GenerationConfig) -> dict[str, Any]:
         content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": _data_url(image)}}
-            for image in request.images
+            {"type": "image_url", "image_url": {"url": _url(image)}} for image in request.images
         ]
         content.append({"type": "text", "text": request.prompt})
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
@@ -178,14 +176,6 @@ def _seconds(headers: Message) -> float | None:
         return max(0.0, float(headers["Retry-After"]))
     except (KeyError, TypeError, ValueError):
         return None
-
-
-@lru_cache(64)  # questions about one picture follow each other
-def _data_url(image: ImageRef) -> str:
-    """The picture as every model reads it: upright, RGB, without loss."""
-    file = io.BytesIO()
-    image.open().save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _text(answer: Any) -> str:

@@ -65,17 +65,17 @@ def render_chat(
 
 
 def answer_lead(processor: Any, options: InputOptions) -> str:
-    """What stands between a rendered prompt and its answer: " " if no template says otherwise."""
+    """The text between a rendered prompt and its answer: " " unless a template differs."""
     plain = render_chat(processor, PROBE, 1, options)
     if plain is None:
         return " "
     try:
         complete = render_chat(processor, PROBE, 1, options, f"{PROBE}answer") or ""
-    except Exception:  # templates raise what they like; some refuse such a conversation
+    except Exception:  # templates raise any exception; some refuse such a conversation
         log.debug("The chat template renders no answers", exc_info=True)
         return ""
-    before, found, _ = complete.rpartition(f"{PROBE}answer")
-    return before[len(plain) :] if found and before.startswith(plain) else ""
+    before, separator, _ = complete.rpartition(f"{PROBE}answer")
+    return before[len(plain) :] if separator and before.startswith(plain) else ""
 
 
 def template_text(processor: Any) -> str:
@@ -162,7 +162,7 @@ def image_mark(processor: Any) -> str:
 
 
 def adds_image_tokens(processor: Any) -> bool:
-    """Whether the processor adds a picture's tokens beside those that the text marks."""
+    """Whether the processor adds a picture's tokens to those that the text marks."""
     unmarked = _length(processor, "a")
     if unmarked <= len(processor.tokenizer("a")["input_ids"]) + 1:
         return False

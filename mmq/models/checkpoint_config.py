@@ -35,7 +35,6 @@ WIDTHS = (
     "weight_num_bits",
 )
 METHODS = {"quant_method", "quant_algo", "quantization_method", "format"}
-IN_NAME = re.compile(r"(?:fp|int|uint|float|nf)(\d+)")  # fp8, float8_e4m3fn
 FULL_PRECISION = "give the full-precision checkpoint that it was made from"
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint each parameter of a model is loaded from.
+"""The tensors of a checkpoint that each parameter of a model is loaded from.
 
 Names in files are older than those in memory, and experts that are one parameter in memory are
 often one tensor each in files. Calls private functions of transformers, like
@@ -35,10 +35,10 @@ class Conversion:
         for pattern, names in self.sources.items():
             for name in names:
                 converter.add_tensor(parameter, name, pattern, read(name))
-        made: Tensor = converter.convert(
+        tensor: Tensor = converter.convert(
             parameter, model=module, config=getattr(module, "config", None)
         )[parameter]
-        return made
+        return tensor
 
 
 def stored_names(module: nn.Module, stored: Iterable[str]) -> dict[str, str]:
@@ -47,22 +47,22 @@ def stored_names(module: nn.Module, stored: Iterable[str]) -> dict[str, str]:
     module: a transformers model, on the meta device too. stored: names in the checkpoint's files.
     """
     own = module.state_dict().keys()
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     several: set[str] = set()
     for name, (parameter, converter) in _parameters(module, stored).items():
         if converter is not None:
             continue
-        if parameter in found:
+        if parameter in names:
             several.add(parameter)
         if parameter in own:
-            found[parameter] = name
-    return {parameter: name for parameter, name in found.items() if parameter not in several}
+            names[parameter] = name
+    return {parameter: name for parameter, name in names.items() if parameter not in several}
 
 
 def conversions(module: nn.Module, stored: Iterable[str]) -> dict[str, Conversion]:
     """How each parameter is made that is not stored as it is, by name; see `stored_names`."""
     own = module.state_dict().keys()
-    made: dict[str, Conversion] = {}
+    by_parameter: dict[str, Conversion] = {}
     for name, (parameter, matched) in _parameters(module, stored).items():
         if matched is None or parameter not in own:
             continue
@@ -70,9 +70,9 @@ def conversions(module: nn.Module, stored: Iterable[str]) -> dict[str, Conversio
         first, *_ = targets = converter.target_patterns
         for k, target in enumerate(targets):
             one = parameter if k == 0 else parameter.replace(first, target)
-            conversion = made.setdefault(one, Conversion(converter, target=k))
+            conversion = by_parameter.setdefault(one, Conversion(converter, target=k))
             conversion.sources.setdefault(pattern, []).append(name)
-    return made
+    return by_parameter
 
 
 def stored_experts(module: nn.Module, stored: Mapping[str, Stored]) -> dict[str, StoredExperts]:
@@ -83,16 +83,16 @@ def stored_experts(module: nn.Module, stored: Mapping[str, Stored]) -> dict[str,
     """
     parameters = {name.rpartition(".")[0] for name, m in matrices(module) if m.expert is not None}
     names, converted = stored_names(module, stored), conversions(module, stored)
-    found: dict[str, StoredExperts] = {}
+    layouts: dict[str, StoredExperts] = {}
     for parameter in parameters:
         if parameter in names:
-            found[parameter] = StoredExperts(((names[parameter],),), whole=True)
+            layouts[parameter] = StoredExperts(((names[parameter],),), whole=True)
         elif parameter in converted:
             shape = tuple(module.get_parameter(parameter).shape)
             experts = _layout(converted[parameter], stored, shape)
             if experts is not None:
-                found[parameter] = experts
-    return found
+                layouts[parameter] = experts
+    return layouts
 
 
 def _layout(

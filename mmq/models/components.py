@@ -92,13 +92,13 @@ def _resolve(root: nn.Module, spec: ComponentSpec) -> tuple[str, nn.Module]:
 def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component]:
     """The components of a model (real or on the meta device), in the family's order."""
     components: dict[str, Component] = {}
-    taken: set[Identity] = set()  # weights that have a layer
+    identities: set[Identity] = set()  # weights that have a layer
     for spec in family.component_specs(root):
         path, blocks = _resolve(root, spec)
         if not isinstance(blocks, nn.ModuleList):
             raise InputError(f"Component {spec.name!r}: {path} is not an nn.ModuleList of blocks")
         so_far = components.get(spec.name, Component(spec.name, 0, ()))
-        layers = tuple(_block_layers(path, blocks, spec, so_far.blocks, taken))
+        layers = tuple(_block_layers(path, blocks, spec, so_far.blocks, identities))
         if not layers and any(True for _ in matrices(blocks)):
             continue  # all of its weights are those of other blocks
         if not layers:
@@ -110,13 +110,13 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
 
 
 def _block_layers(
-    path: str, blocks: nn.ModuleList, spec: ComponentSpec, first: int, taken: set[Identity]
+    path: str, blocks: nn.ModuleList, spec: ComponentSpec, first: int, identities: set[Identity]
 ) -> Iterator[Layer]:
     for index, block in enumerate(blocks):
         for name, matrix in matrices(block):
-            if matrix.identity in taken:
+            if matrix.identity in identities:
                 continue
-            taken.add(matrix.identity)
+            identities.add(matrix.identity)
             is_attention = any(marker in name for marker in spec.attention)
             layer_type = "attn" if is_attention else "ff"
             yield Layer(f"{path}.{index}.{name}", first + index, layer_type, matrix)

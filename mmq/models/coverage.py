@@ -1,4 +1,4 @@
-"""How much of every architecture that transformers knows can be quantized, from configurations."""
+"""The share of every architecture of transformers that can be quantized, from configurations."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ SHOWN = 0.05  # of all parameters: larger modules that stay at 16 bits are liste
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What can be quantized of an architecture.
+    """The quantizable weights of an architecture.
 
     components: name and number of blocks. blocks: share of the weights in blocks, norms and biases
     left out, that can be quantized. model: share of all parameters. left: the largest modules that

@@ -1,4 +1,4 @@
-"""What a model generates: where answers begin, their reasoning, and broken logits."""
+"""Generated tokens: where answers begin, their reasoning, and broken logits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,14 +80,14 @@ class _FoundError(Exception):
 
 def first_broken_layer(module: nn.Module, run: Callable[[], object]) -> str:
     """The first module, in the order of their calls, whose output is not finite; "" if none is."""
-    found: list[str] = []
+    broken: list[str] = []
 
     def listen(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) and output else output
             is_float = isinstance(first, Tensor) and first.is_floating_point()
             if is_float and not bool(torch.isfinite(first).all()):
-                found.append(f"{name} ({type(module.get_submodule(name)).__name__})")
+                broken.append(f"{name} ({type(module.get_submodule(name)).__name__})")
                 raise _FoundError
 
         return hook
@@ -100,7 +100,7 @@ def first_broken_layer(module: nn.Module, run: Callable[[], object]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else ""
+    return broken[0] if broken else ""
 
 
 def check_logits(module: nn.Module, sample: str, run: Callable[[], object]) -> None:

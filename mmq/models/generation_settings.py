@@ -30,11 +30,11 @@ def generation_settings(source: str, family: ModelFamily) -> dict[str, Any]:
     except OSError:  # most folders made by hand have none
         return {}
     plain: Any = GenerationConfig()
-    found = {
+    settings = {
         name: getattr(config, name, None)
         for name in APPLIED
         if getattr(config, name, None) != getattr(plain, name, None)
     }
-    if found:
-        log.info("%s: its generation_config.json applies: %s", source, found)
-    return found
+    if settings:
+        log.info("%s: its generation_config.json applies: %s", source, settings)
+    return settings

@@ -51,7 +51,7 @@ def with_parts(
     InputError for a part that the model does not have.
     """
     parts = tuple(parts)
-    taken = {layer.matrix.identity for c in components.values() for layer in c.layers}
+    identities = {layer.matrix.identity for c in components.values() for layer in c.layers}
     available = {"embed": _tables(root), "head": _head(root)}
     tables = {matrix.identity for matrix in available["embed"].values()}
     if any(matrix.identity in tables for matrix in available["head"].values()):
@@ -61,19 +61,21 @@ def with_parts(
                 "embed, which stands for both"
             )
         parts = tuple(name for name in parts if name != "head")
-    own = {matrix.identity for found in available.values() for matrix in found.values()}
+    own = {matrix.identity for layers in available.values() for matrix in layers.values()}
     available["projector"] = {
         name: matrix
         for name, matrix in _connecting(root, components).items()
         if matrix.identity not in own
     }
-    extra = {name: _new(available[name], taken) for name in parts}
-    for name, found in extra.items():
-        if not found:
+    extra = {name: _new(available[name], identities) for name in parts}
+    for name, layers in extra.items():
+        if not layers:
             raise InputError(
                 f"parts: {type(root).__name__} has no {name} to quantize; leave it out"
             )
-    return _in_order(components, {name: _component(name, found) for name, found in extra.items()})
+    return _in_order(
+        components, {name: _component(name, layers) for name, layers in extra.items()}
+    )
 
 
 def _connecting(root: nn.Module, components: Mapping[str, Component]) -> dict[str, Matrix]:
@@ -96,18 +98,18 @@ def _in_order(
     return {name: together[name] for name in order if name in together}
 
 
-def _component(name: str, found: Mapping[str, Matrix]) -> Component:
+def _component(name: str, by_path: Mapping[str, Matrix]) -> Component:
     """A component whose blocks are single modules."""
-    layers = [Layer(path, k, "ff", matrix) for k, (path, matrix) in enumerate(found.items())]
-    return Component(name, len(layers), tuple(layers), tuple(found), name != "projector")
+    layers = [Layer(path, k, "ff", matrix) for k, (path, matrix) in enumerate(by_path.items())]
+    return Component(name, len(layers), tuple(layers), tuple(by_path), name != "projector")
 
 
-def _new(found: Mapping[str, Matrix], taken: set[Identity]) -> dict[str, Matrix]:
-    """Those whose weights are in no other layer; marks them as taken."""
+def _new(available: Mapping[str, Matrix], identities: set[Identity]) -> dict[str, Matrix]:
+    """The matrices whose weights are in no other layer; adds them to `identities`."""
     new: dict[str, Matrix] = {}
-    for name, matrix in found.items():
-        if matrix.identity not in taken:
-            taken.add(matrix.identity)
+    for name, matrix in available.items():
+        if matrix.identity not in identities:
+            identities.add(matrix.identity)
             new[name] = matrix
     return new
 
@@ -135,7 +137,7 @@ def _head(root: nn.Module) -> dict[str, Matrix]:
 
 
 def _ask(root: Any, method: str) -> Any:
-    """What a method of transformers' models returns; None where it is not implemented."""
+    """The result of a method of transformers' models; None where it is not implemented."""
     try:
         return getattr(root, method)()
     except (AttributeError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""How large a picture may reach the model: `--min-pixels` and `--max-pixels`."""
+"""Limits on the size of pictures that a model reads: `--min-pixels` and `--max-pixels`."""
 
 from typing import Any
 

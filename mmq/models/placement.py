@@ -27,11 +27,11 @@ def planned_placement(root: nn.Module, dtype: torch.dtype, spread: Spread) -> Ma
         root, max_memory=memory, no_split_module_classes=unsplit, dtype=dtype
     )
     sizes: dict[str, int] = defaultdict(int)
-    seen: set[int] = set()
+    visited: set[int] = set()
     for name, parameter in root.named_parameters():
         place = next((p for m, p in places.items() if not m or f"{name}.".startswith(f"{m}.")), "")
-        if id(parameter) not in seen:
-            seen.add(id(parameter))
+        if id(parameter) not in visited:
+            visited.add(id(parameter))
             sizes[f"GPU {place}" if isinstance(place, int) else str(place)] += parameter.nbytes
     return dict(sizes)
 
@@ -39,20 +39,20 @@ def planned_placement(root: nn.Module, dtype: torch.dtype, spread: Spread) -> Ma
 def describe_placement(
     root: nn.Module, components: Mapping[str, Component], dtype: torch.dtype, spread: Spread
 ) -> str:
-    """What a spread model needs, and where, from a model on the meta device."""
+    """The memory that a spread model needs on each device, from a model on the meta device."""
     sizes = planned_placement(root, dtype, spread)
     where = ", ".join(f"{in_mib(size)} on {place}" for place, size in sizes.items())
     blocks: dict[tuple[str, int], int] = defaultdict(int)
     for name, component in components.items():
         for layer in component.layers:
             blocks[name, layer.block] += layer.weights * dtype.itemsize
-    written = sum(component.weights for component in components.values()) * dtype.itemsize
+    weights = sum(component.weights for component in components.values()) * dtype.itemsize
     kind = str(dtype).removeprefix("torch.")
     return (
         f"placement in {kind}: {where}\n"
         f"at once on the device: {in_mib(max(blocks.values()))} for the largest block, its inputs "
         f"and the sums over them aside\n"
-        f"beside it on disk: up to {in_mib(written)} of original weights while a trial runs, and "
+        f"beside it on disk: up to {in_mib(weights)} of original weights while a trial runs, and "
         f"as much again of what was written where weights are on disk"
     )
 

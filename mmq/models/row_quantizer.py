@@ -1,4 +1,4 @@
-"""How tables of embeddings and output heads are quantized, whatever the study's quantizer is."""
+"""The quantizer of embedding tables and output heads, for every quantizer of a study."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

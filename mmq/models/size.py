@@ -9,8 +9,7 @@ from mmq.contracts import QuantReport
 from mmq.contracts.quantizer import Quantizer
 from mmq.models.components import Component
 from mmq.models.row_quantizer import quantizer_for
-
-GIB = 8 * 1024**3  # bits
+from mmq.system.disk import BITS_PER_GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +29,14 @@ class Size:
     @property
     def gib(self) -> float:
         """Size in GiB at bpw."""
-        return self.parameters * self.bpw / GIB
+        return self.parameters * self.bpw / BITS_PER_GIB
 
     @property
     def stored_gib(self) -> float | None:
         """Size in GiB with everything that is stored."""
-        return None if self.stored_bpw is None else self.parameters * self.stored_bpw / GIB
+        return (
+            None if self.stored_bpw is None else self.parameters * self.stored_bpw / BITS_PER_GIB
+        )
 
 
 def planned_bpw(

@@ -26,7 +26,7 @@ class Spread(str):
 
     @classmethod
     def of(cls, device: str, max_memory: Memory | None) -> "Spread":
-        """A device with the memory that may be used."""
+        """A spread with the memory that each device may use."""
         self = cls(device)
         self.max_memory = max_memory
         return self

@@ -24,6 +24,7 @@ from mmq.contracts.images import ImageRef
 from mmq.contracts.vlm import Progress
 from mmq.errors import InputError
 from mmq.system import sealed
+from mmq.system.disk import GIB
 from mmq.system.hashing import digest
 from mmq.system.home import home
 from mmq.system.versions import room_versions
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
 
 log = logging.getLogger(__name__)
-GIB = 2**30
 DEFAULT_GIB = 10.0
 Rows = Callable[[Sequence[ImageRef]], Tensor]  # pictures -> their outputs, one row per picture
 

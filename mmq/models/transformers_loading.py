@@ -187,9 +187,9 @@ def load_weights(
         check_tied(model, folder, stored)
     precise = float32_modules(model, dtype)
     for name, parameter in model.named_parameters():  # buffers stay: rotary ones need float32
-        wanted = torch.float32 if precise & set(name.split(".")) else dtype
-        if parameter.is_floating_point() and parameter.dtype != wanted:
-            parameter.data = parameter.data.to(wanted)
+        target = torch.float32 if precise & set(name.split(".")) else dtype
+        if parameter.is_floating_point() and parameter.dtype != target:
+            parameter.data = parameter.data.to(target)
     if not isinstance(device, Spread):
         model = model.to(device)
     check_finite(model, source, stored)

@@ -1,4 +1,4 @@
-"""What the layers of a block read: sums over their inputs; each expert has its own tokens."""
+"""The inputs of a block's layers, as sums over them; each expert has its own tokens."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,8 +23,8 @@ def listening(layers: Mapping[str, Matrix]) -> Iterator[list[tuple[str, Tensor]]
     inputs_read: list[tuple[str, Tensor]] = []
 
     def listen(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            inputs_read.append((name, positional[0] if positional else named["input"]))
+        def hook(module: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            inputs_read.append((name, positional[0] if positional else keywords["input"]))
 
         return hook
 

@@ -42,7 +42,7 @@ def hidden_of(output: Any) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The arguments of a block beside its hidden states; name: of these, "" if positional."""
+    """The arguments of a block besides its hidden states; name: of these, "" if positional."""
 
     name: str
     positional: tuple[Any, ...]
@@ -70,7 +70,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What the model adds to some rows of the hidden states before a block."""
+    """An addition to some rows of the hidden states before a block, such as image features."""
 
     rows: Tensor  # bool
     values: Tensor  # (rows, width)

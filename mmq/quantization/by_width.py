@@ -54,12 +54,12 @@ class CalibratedByWidth(CalibratedQuantizer):
     @property
     def sampled_inputs(self) -> int:  # type: ignore[override]
         """Number of inputs that the most demanding quantizer needs."""
-        return max(each.sampled_inputs for each in (self.common, *self.own.values()))
+        return max(quantizer.sampled_inputs for quantizer in (self.common, *self.own.values()))
 
     @property
     def folds(self) -> bool:
         """Whether the quantizer of any width folds input scales."""
-        return any(each.folds for each in (self.common, *self.own.values()))
+        return any(quantizer.folds for quantizer in (self.common, *self.own.values()))
 
     def at(self, bits: int) -> CalibratedQuantizer:
         """The quantizer of a width."""
@@ -82,22 +82,24 @@ class CalibratedByWidth(CalibratedQuantizer):
             alike.setdefault(self.at(bits), []).append(bits)
         solved: list[dict[int, Solved]] = [{} for _ in weights]
         for quantizer, some in alike.items():
-            for all_widths, each in zip(
+            for all_widths, results in zip(
                 solved, quantizer.solve(weights, inputs, some), strict=True
             ):
-                all_widths |= each
+                all_widths |= results
         return solved
 
 
 def by_width(common: Quantizer, own: ByWidth) -> Quantizer:
     """One quantizer that is `own[bits]` at these widths, and `common` at all others."""
-    own = {bits: each for bits, each in own.items() if each != common}
+    own = {bits: quantizer for bits, quantizer in own.items() if quantizer != common}
     if not own:
         return common
     if not isinstance(common, CalibratedQuantizer):
         return DataFreeByWidth(common, own)
-    calibrated = {b: each for b, each in own.items() if isinstance(each, CalibratedQuantizer)}
-    inputs = {each.calibration_inputs for each in (common, *calibrated.values())}
+    calibrated = {
+        b: quantizer for b, quantizer in own.items() if isinstance(quantizer, CalibratedQuantizer)
+    }
+    inputs = {quantizer.calibration_inputs for quantizer in (common, *calibrated.values())}
     if len(inputs) > 1:
         raise InputError("calibration_inputs: give one value, which all widths share")
     return CalibratedByWidth(inputs.pop(), common=common, own=calibrated)
@@ -121,7 +123,7 @@ def option_values(quantizer: Quantizer) -> dict[str, Any]:
     at = {bits: plugin_options.values(quantizer.at(bits)) for bits in WIDTHS}
     return {
         name: value
-        if all(each[name] == value for each in at.values())
+        if all(options[name] == value for options in at.values())
         else ",".join(
             [_text(value), *(f"{b}={_text(at[b][name])}" for b in at if at[b][name] != value)]
         )

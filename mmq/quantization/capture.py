@@ -1,4 +1,4 @@
-"""How a model calls a list of blocks: the first one's inputs, and what happens between them.
+"""A model's calls of a list of blocks: the first one's inputs, and the steps between them.
 
 The first forward verifies that each block reads the output of the one before it, with whatever the
 model adds on the way, and that blocks run one after another repeat the model's outputs. Blocks for
@@ -41,7 +41,7 @@ def capture(
     run.
     """
     calls: list[Call] = []
-    outputs: list[Any] | None = None  # what blocks return beside hidden states, to skip them
+    outputs: list[Any] | None = None  # what blocks return besides hidden states, to skip them
     for forward in forwards():
         watch = _Watch(blocks, outputs)
         watch.run(forward)
@@ -98,14 +98,14 @@ class _Watch:
         if self.calls and not self.obstacle and not self.last:
             self.obstacle = f"only {self._number + 1} of {len(self.blocks)} blocks are called"
         for call in self.calls:
-            if all(_equal(call.arguments[0], each) for each in call.arguments):
+            if all(_equal(call.arguments[0], other) for other in call.arguments):
                 call.arguments = call.arguments[:1]
 
     def _enter(self, number: int) -> Callable[..., None]:
-        def hook(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def hook(module: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             if number == 0 and self._number == -1:
                 self._number = 0
-                hidden, arguments = Arguments.split(module, positional, named)
+                hidden, arguments = Arguments.split(module, positional, keywords)
                 self.calls.append(Call(hidden.clone(), [arguments]))
                 return
             kind = type(module).__name__
@@ -115,7 +115,7 @@ class _Watch:
             if self.obstacle:
                 return
             self._number = number
-            hidden, arguments = Arguments.split(module, positional, named)
+            hidden, arguments = Arguments.split(module, positional, keywords)
             self.calls[-1].arguments.append(arguments)
             if _equal(hidden, self._output):
                 return
@@ -142,7 +142,7 @@ class _Watch:
 
 
 def _added(hidden: Tensor, output: Tensor) -> Added | None:
-    """What was added to a block's output; None if something else happened to it.
+    """The addition to a block's output; None if it changed in another way.
 
     An injection leaves some rows as they are; a norm or a projection changes all of them.
     """
@@ -170,8 +170,8 @@ def _skipped(blocks: Sequence[Block], extras: Sequence[Any]) -> Iterator[None]:
     """Blocks return what they read, in the form of their outputs, without computing anything."""
 
     def skip(module: nn.Module, extra: Any) -> Callable[..., Any]:
-        def forward(*positional: Any, **named: Any) -> Any:
-            hidden, _ = Arguments.split(module, positional, named)
+        def forward(*positional: Any, **keywords: Any) -> Any:
+            hidden, _ = Arguments.split(module, positional, keywords)
             return hidden if extra is None else (hidden, *extra)
 
         return forward

@@ -1,4 +1,4 @@
-"""What each expert of a mixture reads: the tokens that are routed to it.
+"""The inputs of each expert of a mixture: the tokens that are routed to it.
 
 Experts that share a 3-D parameter have no module of their own to hook. Their products are
 recognized instead: a matrix product whose second factor lies in the parameter's memory. That holds

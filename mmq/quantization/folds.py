@@ -22,7 +22,7 @@ Handle = torch.utils.hooks.RemovableHandle
 
 
 class _Trace:
-    """Which layers read which tensor in one call, and the norm that computed it."""
+    """The tensor that each layer reads in one call, and the norm that computed it."""
 
     def __init__(self) -> None:
         self.readers: dict[int, set[str]] = {}  # by the tensor's id, in the order of the calls

@@ -23,7 +23,7 @@ HEAD = ("sample", "prompt", "expected", "first", "second", "score", "flip")
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """Which answers to compare, and how many to show."""
+    """Options of a comparison of answers."""
 
     rows: int = option(24, "Show this many samples, those that differ first (e.g. 100).")
     data: str = option(
@@ -87,7 +87,7 @@ class AnswerComparison:
 
     @property
     def notes(self) -> list[str]:
-        """What is not compared."""
+        """A note about the samples that are not compared."""
         counts = {self.first: self.only_first, self.second: self.only_second}
         return [
             f"Not compared: {count} samples that only {name} answered"
@@ -159,10 +159,10 @@ def compare_answers(
     params = {"compare.first": one.run_id, "compare.second": other.run_id}
     title = f"answers of {one.allocation} and {other.allocation}"
     with plain_run(options.experiment, title[:250], params, kind="answers") as run:
-        shown = pairs[: options.rows]
-        pictures = _pictures(one.run_id, options.data, [pair.sample_id for pair in shown])
-        rows = [_logged_row(pair) for pair in shown]
-        run.log_pictured_table(TABLE, rows, [pictures.get(p.sample_id, ()) for p in shown])
+        first_pairs = pairs[: options.rows]
+        pictures = _pictures(one.run_id, options.data, [pair.sample_id for pair in first_pairs])
+        rows = [_logged_row(pair) for pair in first_pairs]
+        run.log_pictured_table(TABLE, rows, [pictures.get(p.sample_id, ()) for p in first_pairs])
         run.log(metrics=_metrics(result))
         run.describe("\n\n".join([result.headline, *result.notes]))
         url = run.run_link()
@@ -182,8 +182,8 @@ def _pictures(
     try:
         evaluator = registry.load_class("evaluator", options["task"], Evaluator)
         source = find_source(evaluator.samples_of or evaluator.task, data or options["data"])
-        wanted = set(sample_ids)
-        return {s.id: s.images for s in source.samples() if s.id in wanted}
+        ids = set(sample_ids)
+        return {s.id: s.images for s in source.samples() if s.id in ids}
     except (InputError, OSError, LookupError) as error:
         log.warning("The table has no pictures (%s); name the data with --data", error)
         return {}
@@ -192,12 +192,12 @@ def _pictures(
 def _metrics(result: AnswerComparison) -> dict[str, float]:
     flips = result.flips
     values = {FLIPS: flips.value, f"{FLIPS}_low": flips.low, f"{FLIPS}_high": flips.high}
-    counted = {
+    counts = {
         "samples": len(result.pairs),
         "worse": sum(pair.gained < 0 for pair in result.pairs),
         "better": sum(pair.gained > 0 for pair in result.pairs),
     }
-    return counted | {name: round(v, 6) for name, v in values.items() if v is not None}
+    return counts | {name: round(v, 6) for name, v in values.items() if v is not None}
 
 
 def _logged_row(pair: AnswerPair) -> dict[str, Any]:

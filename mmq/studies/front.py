@@ -55,7 +55,7 @@ class Results:
 
     @property
     def gain(self) -> Gain | None:
-        """What the study gained over the best rule of thumb; None if none is evaluated."""
+        """The gain of the study over the best rule of thumb; None if none is evaluated."""
         return gain_over_rules(
             self.points,
             self.rules,
@@ -91,7 +91,7 @@ class Results:
 
 
 def conclusion(results: Results, selections: Sequence[Selection] | None = None) -> str:
-    """What a search gained over the rules of thumb, then the verdict or the selections.
+    """The gain of a search over the rules of thumb, then the verdict or the selections.
 
     selections: those of the results, if already computed.
     """
@@ -183,7 +183,7 @@ def log_progress(run: "StudyRun", results: Results) -> None:
 
 
 def _first(selections: Sequence[Selection]) -> Selection | None:
-    return next((each for each in selections if each.point is not None), None)
+    return next((selection for selection in selections if selection.point is not None), None)
 
 
 def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> None:

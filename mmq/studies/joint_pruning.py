@@ -1,4 +1,4 @@
-"""Pruning a trial of several tasks: the cheapest task that may decide is asked first.
+"""Pruning a trial of several tasks: the cheapest task that may decide is evaluated first.
 
 A rival is certain to be better once even the largest shares that are still possible combine to
 less than the rival's score: of the worst share, one task is enough to show that.
@@ -67,7 +67,7 @@ class JointPruner(Pruner):
         """Why a trial is dominated; None if it is not certain.
 
         most: the largest possible shares of tasks. observed: their shares so far. Both lack tasks
-        that were not asked.
+        that were not evaluated.
         """
         if rival is None or self.unquantized is None:
             return None
@@ -85,10 +85,12 @@ class JointPruner(Pruner):
         )
 
     def _combined(self, labels: Sequence[str], shares: Mapping[str, float]) -> float:
-        return combined([shares.get(each, self._ceiling(each)) for each in labels], self.combine)
+        return combined(
+            [shares.get(label, self._ceiling(label)) for label in labels], self.combine
+        )
 
     def _ceiling(self, label: str) -> float:
-        """The largest share that a task which was not asked can have."""
+        """The largest possible share of a task that was not evaluated."""
         mean = self.unquantized_mean(label)
         if mean is None or mean <= 0:
             return math.inf
@@ -132,7 +134,7 @@ class OneTaskPruner:
         return evaluate_in_parts(task, model, progress, self.joint.seed, saved, stop)
 
     def _rule(self, size: Size) -> Callable[[Part], Pruned | None] | None:
-        """What decides after each rung; None if no part of this task can decide."""
+        """The check after each rung; None if no part of this task can decide."""
         joint, label, rival = self.joint, self.label, self.rival
         unquantized = joint.unquantized_mean(label)
         if rival is None or unquantized is None or unquantized <= 0:

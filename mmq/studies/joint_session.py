@@ -1,8 +1,8 @@
 """Trials of several tasks: one allocation in the model, one record and one run per task."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, is_unquantized
@@ -27,45 +27,31 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from mmq.analysis.fronts import Point
-    from mmq.tracking import StudyRun, TrialRun
+    from mmq.tracking import TrialRun
 
 
 @dataclass(frozen=True, slots=True)
 class JointSession(Session):
-    """One joint spec with its model and the store of its quantized blocks."""
+    """One joint spec with its model and the store of its quantized blocks.
+
+    A trial's run has a run per task nested under it. The record of each task is saved as soon as
+    the task is evaluated; tasks that another study has recorded are not evaluated again.
+    """
 
     @property
     def joint(self) -> JointPrepared:
         """The tasks."""
         return cast(JointPrepared, self.prepared)
 
-    def record(
+    def _evaluated(
         self,
-        run: "StudyRun",
-        allocation: BitAllocation,
-        save: Callable[[TrialRecord], object],
-        on_logged: Callable[[], None] | None = None,
-        pruner: TaskPruner | None = None,
-        check_size: CheckSize | None = None,
-        more_metrics: Callable[[], Mapping[str, float]] = dict,
-        **tags: str,
-    ) -> TrialRecord:
-        """One trial in a nested run of a study, with a run per task nested under it.
-
-        The record of each task is saved as soon as the task is evaluated; tasks that another
-        study has recorded are not evaluated again. See `Session.record`.
-        """
-        spec = self.spec(allocation)
-        with ExitStack() as stack:
-            with run.trial_run(spec, **tags) as trial:
-                record = self.evaluate(trial, spec, pruner, check_size)
-                stack.enter_context(signals_deferred())
-                save(record)
-                trial.log(metrics=more_metrics())
-                trial.finish_copy(record)
-            if on_logged is not None:
-                on_logged()
-        return record
+        trial: "TrialRun",
+        spec: TrialSpec,
+        pruner: TaskPruner | None,
+        check_size: CheckSize | None,
+    ) -> tuple[TrialRecord, Callable[[], object]]:
+        record = self.evaluate(trial, spec, pruner, check_size)
+        return record, partial(trial.finish_copy, record)
 
     def evaluate(
         self,

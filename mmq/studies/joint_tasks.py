@@ -45,8 +45,8 @@ class JointPrepared(Prepared):
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The range of a share of the unquantized score; None if a score can be negative."""
-        known = [task.bounds for task in self.tasks.values()]
-        return (0.0, math.inf) if all(b is not None and b[0] >= 0 for b in known) else None
+        bounds = [task.bounds for task in self.tasks.values()]
+        return (0.0, math.inf) if all(b is not None and b[0] >= 0 for b in bounds) else None
 
     @property
     def combine(self) -> Combine:
@@ -58,18 +58,18 @@ class JointPrepared(Prepared):
     @property
     def highest(self) -> dict[str, float]:
         """The highest possible score of a sample, by task; infinite where it is unknown."""
-        known = {
+        bounds = {
             label: None if task.evaluator.pooled else task.bounds
             for label, task in self.tasks.items()
         }
-        return {label: math.inf if b is None else b[1] for label, b in known.items()}
+        return {label: math.inf if b is None else b[1] for label, b in bounds.items()}
 
     def check_unquantized(self, point: Point) -> None:
         """InputError if the unquantized model scores nothing on one of the tasks."""
-        for each in point.tasks:
-            task = self.tasks[each.label]
-            score = Metric(each.score, len(task.samples), each.low, each.high)
-            check_baseline(score, f"{each.label}/score", task.bounds)
+        for result in point.tasks:
+            task = self.tasks[result.label]
+            score = Metric(result.score, len(task.samples), result.low, result.high)
+            check_baseline(score, f"{result.label}/score", task.bounds)
 
     @property
     def clusters(self) -> list[str]:
@@ -178,10 +178,14 @@ def build_joint_plugins(
     classes |= {
         label: registry.load_class("evaluator", name, Evaluator) for label, name in tasks.items()
     }
-    given = {name.removeprefix("evaluator."): value for name, value in plugin_options.items()}
+    task_options = {
+        name.removeprefix("evaluator."): value for name, value in plugin_options.items()
+    }
     # what one task is given replaces what all are given
-    special = {k: v for k, v in given.items() if k.rpartition(".")[0].replace("_", "-") in tasks}
-    general = {k: v for k, v in given.items() if k not in special}
+    special = {
+        k: v for k, v in task_options.items() if k.rpartition(".")[0].replace("_", "-") in tasks
+    }
+    general = {k: v for k, v in task_options.items() if k not in special}
     names = [f.name for f in fields(options)]
     values = option_fields.distribute(general, classes, names, sharing=list(tasks))
     for label, own in option_fields.distribute(special, classes, names).items():

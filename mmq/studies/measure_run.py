@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MeasuredExport:
-    """What an exported model costs. unquantized: the same of the unquantized model in its engine.
+    """The cost of an exported model. unquantized: the same of the unquantized model in its engine.
 
     ratios: to the unquantized model, by metric. note: why there are none; "" if there are.
     run_id, url: of the MLflow run.

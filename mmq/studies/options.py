@@ -22,14 +22,14 @@ FIGURE_HELP = "Write the figure to this PNG file, too (e.g. front.png)."
 
 @dataclass(frozen=True, slots=True)
 class BaselineOptions(EvalOptions):
-    """What to evaluate, unquantized, and where to log it."""
+    """Options of an evaluation of the unquantized model."""
 
     experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)
 class TrialOptions(BaselineOptions):
-    """What to evaluate at which allocation."""
+    """Options of a single trial."""
 
     bits: str = option(
         "vit=4,qformer=8,llm=4",
@@ -43,7 +43,7 @@ class TrialOptions(BaselineOptions):
 
 @dataclass(frozen=True, slots=True)
 class QuantizeOptions(BaselineOptions):
-    """What to quantize, and at which widths."""
+    """Options of filling the store with quantized blocks."""
 
     bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at (e.g. 3,4,8).")
     workers: int = option(1, WORKERS_HELP)
@@ -54,7 +54,7 @@ class QuantizeOptions(BaselineOptions):
 
 @dataclass(frozen=True, slots=True)
 class PlannedOptions(TaskOptions):
-    """What to evaluate in a study of planned allocations."""
+    """Options of a study of planned allocations."""
 
     bits: str = option("4,3,2", "Widths to quantize at (e.g. 4,3).")
     study: str = option(
@@ -69,7 +69,7 @@ class PlannedOptions(TaskOptions):
 
 @dataclass(frozen=True, slots=True)
 class DesignOptions(PlannedOptions):
-    """What to evaluate in a study of planned allocations by one quantizer."""
+    """Options of a study of planned allocations by one quantizer."""
 
     quantizer: str = option(DEFAULT_QUANTIZER, QUANTIZER_HELP)
     size_axis: str = option("stored", SIZE_AXIS_HELP)
@@ -78,28 +78,28 @@ class DesignOptions(PlannedOptions):
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions(DesignOptions):
-    """What to evaluate in a sweep over all subsets of parts."""
+    """Options of a sweep over all subsets of parts."""
 
     bits: str = option("2,4,6,8", "Widths to try on all subsets of parts (e.g. 4,8).")
 
 
 @dataclass(frozen=True, slots=True)
 class AblateOptions(DesignOptions):
-    """What to evaluate in an ablation of single components and pairs."""
+    """Options of an ablation of single components and pairs."""
 
     bits: str = option("2,3,4,5,6,8", "Widths of single components and of pairs (e.g. 3,4,8).")
 
 
 @dataclass(frozen=True, slots=True)
 class GridOptions(DesignOptions):
-    """What to evaluate on the full grid."""
+    """Options of a full grid."""
 
     bits: str = option("2,3,4,5,6,8,16", "Widths of every component (e.g. 3,4,16).")
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizerStudyOptions(PlannedOptions):
-    """What to evaluate with which quantizers."""
+    """Options of a comparison of quantizers."""
 
     quantizers: str = option(
         "", "Quantizers (e.g. rtn,gptq:act-order=false); empty: all that are installed."
@@ -108,7 +108,7 @@ class QuantizerStudyOptions(PlannedOptions):
 
 @dataclass(frozen=True, slots=True)
 class CurvesOptions(QuantizerStudyOptions):
-    """What to evaluate along the curves, and where to write the figure."""
+    """Options of curves over the widths."""
 
     quantizers: str = option("uniform,rtn,gptq,awq", "Quantizers, one curve each (e.g. rtn,gptq).")
     bits: str = option("2,3,4,5,6,8", "Widths along the curves (e.g. 2,4,8).")
@@ -146,20 +146,20 @@ class AnalyzeOptions(FileOptions):
     seed: int = option(DEFAULTS.seed, "Seed of all random numbers.")
     jobs: int = option(DEFAULTS.jobs, "Number of processes; 0: one per core.")
     report: str = option(
-        "", "Write a report to this Markdown file, with figures beside it (e.g. report.md)."
+        "", "Write a report to this Markdown file, with figures next to it (e.g. report.md)."
     )
     experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """An exported model, and what to ask it."""
+    """An exported model, and its question."""
 
     path: str = option("", "Exported folder (e.g. ./mine).")
-    run: str = option("", "Measure what this run, trial or models:/NAME@ALIAS was exported to.")
+    run: str = option("", "Measure the latest export of this run, trial or models:/NAME@ALIAS.")
     unquantized: bool = option(True, "Measure the unquantized model in the same engine, in turns.")
-    repeats: int = option(5, "Time this many answers of each model, e.g. 20.")
-    tokens: int = option(32, "Generate this many tokens per answer, e.g. 128.")
+    repeats: int = option(5, "Time this many answers of each model (e.g. 20).")
+    tokens: int = option(32, "Generate this many tokens per answer (e.g. 128).")
     picture: str = option("", "Picture to ask about; empty: a generated one of 336 x 336 pixels.")
     prompt: str = option("Describe the picture.", "Question to ask.")
     threads: int = option(0, "Processor threads of the engine; 0: as many as PyTorch uses.")

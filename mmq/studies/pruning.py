@@ -68,7 +68,7 @@ class Pruner:
 
 
 class TaskPruner(Protocol):
-    """What evaluates a trial on a task, and may stop it early."""
+    """Evaluates a trial on a task, and may stop it early."""
 
     def evaluate(
         self,

@@ -108,7 +108,7 @@ def _complete(options: QuantizeOptions, prepared: Prepared, widths: Sequence[int
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of work that needs no other: a block, or what must be computed in sequence.
+    """An independent unit of work: a block, or what must be computed in sequence.
 
     block: None for all blocks of the component. component: "" for all of them at one width.
     """
@@ -192,7 +192,7 @@ def _fill(
     else:
         blocks = {k: Unit(unit.component, k, unit.bits) for k in range(component.blocks)}
         artifacts.fill(model, component.name, unit.bits, _share(work, claim, unit.block, blocks))
-    work.complete(claim)  # also if the store had it already
+    work.complete(claim)  # even if the store had it already
 
 
 def _share(work: WorkList, first: Claim, number: int, blocks: Mapping[int, Unit]) -> ClaimedBlocks:

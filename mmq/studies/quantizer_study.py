@@ -121,19 +121,19 @@ class QuantizerStudy:
             return records | run_planned(self.run, planned, self.sessions)
         every = [baseline, *planned]
         records = recorded(self.run, every, self.sessions)
-        missing = [each for each in every if each not in records]
+        missing = [trial for trial in every if trial not in records]
         if missing:
             work, (place, request) = work_list(self.run), self.placed
-            work.offer([str(each) for each in missing])
+            work.offer([str(trial) for trial in missing])
 
             def done() -> int:
-                return len(records) + work.count_done([str(each) for each in missing])
+                return len(records) + work.count_done([str(trial) for trial in missing])
 
             request = in_experiment(request, self.run.experiment)
             follow(place.launcher, request, done, len(every))
             records = recorded(self.run, every, self.sessions)
         self._check_baseline({k: v for k, v in records.items() if k == baseline})
-        return {each: records[each] for each in every if each in records}
+        return {trial: records[trial] for trial in every if trial in records}
 
     def _work(self, baseline: Planned, planned: Sequence[Planned]) -> None:
         """Evaluate this worker's share, the unquantized model first; ends with ShareDone."""

@@ -1,4 +1,4 @@
-"""What a study was asked, as the command that asks the same again."""
+"""The request of a study, as a command that repeats it."""
 
 import shlex
 from collections.abc import Mapping

@@ -34,7 +34,7 @@ def copy_trial(
     """Log a trial that another study evaluated, in a nested run of this one.
 
     save: called with the record and its nested run's id; from then on SIGINT and SIGTERM are
-    deferred. on_logged: called at the end. more_metrics: logged beside the trial's own.
+    deferred. on_logged: called at the end. more_metrics: logged with the trial's own.
     """
     tags |= {"mmq.recorded_by": record.run_id}
     with ExitStack() as stack:
@@ -95,13 +95,13 @@ class Failures:
         self.in_a_row = 0
 
     @contextmanager
-    def counted(self, each: Planned) -> Iterator[None]:
-        """Around one trial."""
+    def counted(self, trial: Planned) -> Iterator[None]:
+        """Report a failure of the trial; raise it if it ends the study."""
         try:
             yield
         except Exception as error:
             self.in_a_row += 1
-            notify(f"Trial {each} failed: {type(error).__name__}: {error}", important=True)
+            notify(f"Trial {trial} failed: {type(error).__name__}: {error}", important=True)
             if ends_study(error, self.in_a_row):
                 raise
         else:
@@ -114,48 +114,48 @@ class Trials:
     def __init__(self, run: "StudyRun", sessions: Mapping[str, Session]) -> None:
         self.run, self.sessions = run, sessions
         self._records = {
-            label: Records.of(each.prepared.eval_spec) for label, each in sessions.items()
+            label: Records.of(session.prepared.eval_spec) for label, session in sessions.items()
         }
         self._logged = run.finished()
 
     def refresh(self) -> None:
-        """Look again at what the other processes have logged."""
+        """Reload what other processes have logged."""
         self._logged = self.run.finished()
 
-    def _spec(self, each: Planned) -> TrialSpec:
-        return self.sessions[each.label].spec(each.allocation)
+    def _spec(self, trial: Planned) -> TrialSpec:
+        return self.sessions[trial.label].spec(trial.allocation)
 
-    def recorded(self, each: Planned) -> TrialRecord | None:
+    def recorded(self, trial: Planned) -> TrialRecord | None:
         """A trial's record from disk or from its MLflow run; None if it must be evaluated.
 
         A record that another study made is logged in this one.
         """
-        spec = self._spec(each)
+        spec = self._spec(trial)
         logged_as = self._logged.get((spec.eval_spec.key, str(spec.allocation)))
-        record = self._records[each.label].get(spec.allocation)
+        record = self._records[trial.label].get(spec.allocation)
         if record is None and logged_as is not None:  # damaged or missing here, but logged
             if (fetched := self.run.record(logged_as)) is not None:
-                return self._records[each.label].put(fetched)
+                return self._records[trial.label].put(fetched)
         elif record is not None and logged_as is None:
             copy_trial(self.run, spec, record)
         if record is not None and is_unquantized(record.allocation):
             fetch_outputs(spec.eval_spec, record.run_id)
         return record
 
-    def evaluate(self, each: Planned, check: Callable[[], None] | None = None) -> TrialRecord:
+    def evaluate(self, trial: Planned, check: Callable[[], None] | None = None) -> TrialRecord:
         """Evaluate and log a trial. check: called before its record is saved; may raise."""
 
         def save(record: TrialRecord) -> None:
             if check is not None:
                 check()
-            self._records[each.label].put(record)
+            self._records[trial.label].put(record)
 
-        return self.sessions[each.label].record(self.run, each.allocation, save)
+        return self.sessions[trial.label].record(self.run, trial.allocation, save)
 
-    def take_over(self, each: Planned) -> TrialRecord | None:
-        """As `recorded`, for a trial that a process started which is gone; its runs are ended."""
-        spec = self._spec(each)
-        own = self._records[each.label].get(spec.allocation)
+    def take_over(self, trial: Planned) -> TrialRecord | None:
+        """Like `recorded`, for a trial of a process that is gone; its open runs are ended."""
+        spec = self._spec(trial)
+        own = self._records[trial.label].get(spec.allocation)
         self.run.end_trial(spec, own)
         self.refresh()
-        return self.recorded(each)
+        return self.recorded(trial)

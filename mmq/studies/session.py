@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from mmq.allocation.allocation import BitAllocation
@@ -22,7 +22,7 @@ from mmq.system.signals import signals_deferred
 from mmq.trial import run_trial
 
 if TYPE_CHECKING:
-    from mmq.tracking import StudyRun
+    from mmq.tracking import StudyRun, TrialRun
 
 
 # receives the layers and the size of a quantized model, and may raise; no layers if the trial was
@@ -83,21 +83,31 @@ class Session:
     ) -> TrialRecord:
         """One trial in a nested run of a study: evaluated, saved on disk, logged.
 
-        on_logged: called at the end. more_metrics: logged beside the trial's own. SIGINT and
+        on_logged: called at the end. more_metrics: logged with the trial's own. SIGINT and
         SIGTERM are deferred once the evaluation ends.
         """
         spec = self.spec(allocation)
         with ExitStack() as stack:
             with run.trial_run(spec, **tags) as trial:
-                result = self.run(spec, pruner, check_size)
+                record, finish = self._evaluated(trial, spec, pruner, check_size)
                 stack.enter_context(signals_deferred())
-                record = result.record.in_run(trial.run_id)
                 save(record)
                 trial.log(metrics=more_metrics())
-                trial.finish(result)
+                finish()
             if on_logged is not None:
                 on_logged()
         return record
+
+    def _evaluated(
+        self,
+        trial: "TrialRun",
+        spec: TrialSpec,
+        pruner: TaskPruner | None,
+        check_size: CheckSize | None,
+    ) -> tuple[TrialRecord, Callable[[], object]]:
+        """The record of a trial in its run, and what logs it there."""
+        result = self.run(spec, pruner, check_size)
+        return result.record.in_run(trial.run_id), partial(trial.finish, result)
 
 
 def show_prompt(eval_spec: EvalSpec) -> None:

@@ -26,8 +26,8 @@ def recorded(
 ) -> dict[Planned, TrialRecord]:
     """The records of those trials that have one, on disk or in MLflow. Evaluates nothing."""
     trials = Trials(run, sessions)
-    records = {each: trials.recorded(each) for each in planned}
-    return {each: record for each, record in records.items() if record is not None}
+    records = {trial: trials.recorded(trial) for trial in planned}
+    return {trial: record for trial, record in records.items() if record is not None}
 
 
 def run_share(
@@ -40,23 +40,23 @@ def run_share(
 
     The caller is present in the work list. Several failures in a row raise the last one.
     """
-    by_unit = {str(each): each for each in planned}
+    by_unit = {str(trial): trial for trial in planned}
     trials, failures = Trials(run, sessions), Failures()
     for claim in work.claims(list(by_unit)):
-        each = by_unit[claim.unit]
-        with failures.counted(each):
+        trial = by_unit[claim.unit]
+        with failures.counted(trial):
             try:
-                _evaluate(trials, work, claim, each)
+                _evaluate(trials, work, claim, trial)
             except TakenOver as error:
-                notify(f"Trial {each}: {error}")
-            except Exception:  # an interrupt is none: it gives the trial back
+                notify(f"Trial {trial}: {error}")
+            except Exception:  # not an interrupt, which releases the trial
                 work.fail(claim)
                 raise
 
 
-def _evaluate(trials: Trials, work: WorkList, claim: Claim, each: Planned) -> None:
+def _evaluate(trials: Trials, work: WorkList, claim: Claim, trial: Planned) -> None:
     """Evaluate a claimed trial, unless it turns out to be recorded."""
-    record = trials.take_over(each) if claim.repeated else trials.recorded(each)
+    record = trials.take_over(trial) if claim.repeated else trials.recorded(trial)
     if record is None:
-        trials.evaluate(each, lambda: work.check(claim))
+        trials.evaluate(trial, lambda: work.check(claim))
     work.complete(claim)

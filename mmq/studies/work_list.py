@@ -40,7 +40,7 @@ from mmq.system.process import is_gone, is_here, owner
 from mmq.system.retries import StorageError, reason
 
 log = logging.getLogger(__name__)
-POLL = 0.5  # seconds between two looks for released work
+POLL = 0.5  # seconds between polls for released work
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class WorkList:
 
     # --- planning --------------------------------------------------------------------------------
     def offer(self, units: Sequence[str]) -> None:
-        """Make units available, in this order; those that others are working on stay theirs.
+        """Make units available, in this order; units that others are working on are unchanged.
 
         Units that were done or failed are done again: the caller lacks their results.
         """
@@ -96,8 +96,8 @@ class WorkList:
     def count_done(self, units: Sequence[str]) -> int:
         """How many of these units are done."""
         query = select(WORK.c.unit).where(self._mine(), WORK.c.state == DONE)
-        done = self.database.run(lambda connection: set(connection.scalars(query)))
-        return sum(unit_key(unit) in done for unit in units)
+        keys = self.database.run(lambda connection: set(connection.scalars(query)))
+        return sum(unit_key(unit) in keys for unit in units)
 
     def _mine(self) -> ColumnElement[bool]:
         return WORK.c.study == self.study
@@ -145,31 +145,31 @@ class WorkList:
         return self.database.run(attempt)
 
     def _stale(self, connection: Connection, owners: set[str]) -> set[str]:
-        """Those owners that work no more."""
+        """The owners that no longer work."""
         if self.database.retries.outages != self._outages:  # nobody could count up meanwhile
             self._outages = self.database.retries.outages
             self._beats.clear()
         query = select(WORKERS.c.owner, WORKERS.c.beat).where(WORKERS.c.study == self.study)
         beats = {row.owner: row.beat for row in connection.execute(query)}
         stale, now = set(), time.monotonic()
-        for each in owners - {self.me}:
-            if each not in beats or is_gone(each):
-                stale.add(each)
+        for process in owners - {self.me}:
+            if process not in beats or is_gone(process):
+                stale.add(process)
                 continue
-            beat, since = self._beats.get(each, (None, now))
-            if beat != beats[each]:
+            beat, since = self._beats.get(process, (None, now))
+            if beat != beats[process]:
                 since = now
-            self._beats[each] = (beats[each], since)
-            if now - since >= GRACE and not is_here(each):
-                stale.add(each)
-        for each in stale:
-            log.warning("The work of process %s is released: the process is gone", each)
+            self._beats[process] = (beats[process], since)
+            if now - since >= GRACE and not is_here(process):
+                stale.add(process)
+        for process in stale:
+            log.warning("The work of process %s is released: the process is gone", process)
         return stale
 
     def _move(
         self, connection: Connection, unit: str, state: str, holder: str, to: str, by: str = ""
     ) -> bool:
-        """Change a unit's state if it is still as it was; whether it was."""
+        """Change a unit's state unless another process has; returns whether it did."""
         attempts = WORK.c.attempts + int(to in (CLAIMED, PENDING))
         change = update(WORK).where(
             self._mine(),
@@ -181,7 +181,7 @@ class WorkList:
         return bool(connection.execute(change).rowcount)
 
     def check(self, claim: Claim) -> None:
-        """TakenOver if another process, which took this one for dead, released the unit."""
+        """TakenOver if another process has released the unit, as if this one were dead."""
         query = select(WORK.c.owner).where(self._mine(), WORK.c.unit == unit_key(claim.unit))
         if self.database.run(lambda connection: connection.scalar(query)) != self.me:
             self._held.discard(claim.unit)
@@ -196,7 +196,7 @@ class WorkList:
         self._end(claim.unit, FAILED)
 
     def release(self, claim: Claim) -> None:
-        """Give a unit back, for any process to claim."""
+        """Release a unit, for any process to claim."""
         self._end(claim.unit, PENDING)
 
     def _end(self, unit: str, state: str) -> None:
@@ -206,7 +206,7 @@ class WorkList:
     # --- presence --------------------------------------------------------------------------------
     @contextmanager
     def present(self) -> Iterator[None]:
-        """Around a process's work: it is listed, and its claims are its own. Gives them back."""
+        """List this process as present; on exit, release its claims."""
         now = time.time()
         row = {"study": self.study, "owner": self.me, "number": worker.number(),
                "place": worker.place(), "since": now, "seen": now, "beat": 0}  # fmt: skip
@@ -216,7 +216,7 @@ class WorkList:
             listed = connection.scalars(
                 select(WORKERS.c.owner).where(WORKERS.c.study == self.study)
             )
-            gone = [each for each in listed if each == self.me or is_gone(each)]
+            gone = [process for process in listed if process == self.me or is_gone(process)]
             connection.execute(
                 delete(WORKERS).where(WORKERS.c.study == self.study, WORKERS.c.owner.in_(gone))
             )
@@ -248,7 +248,7 @@ class WorkList:
                 failing = True
 
     def _leave(self, own: ColumnElement[bool]) -> None:
-        """Give back what this process has claimed, and remove it from the list."""
+        """Release this process's claims, and remove it from the list."""
 
         def leave(connection: Connection) -> None:
             for unit in self._held:

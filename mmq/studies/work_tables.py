@@ -88,7 +88,7 @@ def present_workers(database: Database, study: str) -> list[PresentWorker]:
 
     if not _has_tables(database):
         return []
-    return [each for each in database.run(read) if not each.is_gone]
+    return [worker for worker in database.run(read) if not worker.is_gone]
 
 
 def _has_tables(database: Database) -> bool:

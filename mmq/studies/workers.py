@@ -1,4 +1,4 @@
-"""Workers of a command: which launcher starts them, with which command lines, and how they end."""
+"""The workers of a command: their launcher, their command lines, and their exit codes."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from mmq.system import database
 from mmq.system.home import home
 from mmq.system.progress import notify, progress_bar
 
-POLL = 0.5  # seconds between two looks at the workers
+POLL = 0.5  # seconds between polls of the workers
 ERROR, BAD_INPUT = "Error: ", 2  # prefix and exit code of a command with bad input
 SHARED_TRACKING = ("http://", "https://", "postgresql", "mysql", "mssql", "databricks")
 SINGLE = {"workers": 1, "launcher": "local", "gpus_per_worker": 0, "dry_run": False}
@@ -26,7 +26,7 @@ class LaunchOptions(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many."""
+        """Number of workers."""
 
     @property
     def launcher(self) -> str:
@@ -34,7 +34,7 @@ class LaunchOptions(Protocol):
 
     @property
     def gpus_per_worker(self) -> int:
-        """How many GPUs each gets for itself."""
+        """GPUs reserved per worker."""
 
     @property
     def dry_run(self) -> bool:
@@ -46,7 +46,7 @@ T = TypeVar("T", bound=TaskOptions)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How the workers of a command are placed. is_alone: there are none: the command works."""
+    """How the workers of a command are placed. is_alone: the command evaluates by itself."""
 
     launcher: Launcher
     workers: int
@@ -151,7 +151,7 @@ def follow(
 
     A worker that dies is reported, and the others continue. Bad input that a worker reports before
     anything is done ends all of them with an InputError, and so does the failure of all workers.
-    An interrupt ends them all, and their work is given back. done: returns the number of units
+    An interrupt ends them all, and their work is released. done: returns the number of units
     that are done.
     """
     report = _Report()

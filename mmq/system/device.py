@@ -47,9 +47,9 @@ def resolve_dtype(dtype: str, device: str, config: Any) -> str:
 
 def stored_dtype(config: Any) -> str:
     """The dtype that a configuration names, or that of its language model; "" if none is known."""
-    for each in (config, getattr(config, "text_config", None)):
+    for part in (config, getattr(config, "text_config", None)):
         for key in ("dtype", "torch_dtype"):
-            name = str(getattr(each, key, None)).removeprefix("torch.")
+            name = str(getattr(part, key, None)).removeprefix("torch.")
             if name in DTYPES:
                 return name
     return ""

@@ -45,6 +45,7 @@ MESSAGES = {  # of databases and libraries that drop the error number
 }
 MIB = 2**20
 GIB = 2**30
+BITS_PER_GIB = 8 * GIB
 LOW_SPACE = 16 * MIB  # bytes: less than this counts as full
 PROBE = 64 * 1024  # bytes
 

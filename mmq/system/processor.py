@@ -1,4 +1,4 @@
-"""The machine that times were measured on, and how much memory a process took at most."""
+"""The machine that times were measured on, and the memory of a process."""
 
 import os
 import platform
@@ -23,19 +23,19 @@ def processor_name(device: str) -> str:
 
 
 def machine(device: str, threads: int) -> str:
-    """What computes on a device, with the usable cores and the threads of the computation."""
+    """The processor of a device, with the usable cores and the threads of the computation."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     own = f"{processor_name('cpu')}, {cores} cores, {threads} threads"
     return own if device == "cpu" else f"{processor_name(device)}, {own}"
 
 
 def resident_bytes(process: int) -> int:
-    """Memory that a process has now."""
+    """Memory that a process has now, in bytes."""
     return int(psutil.Process(process).memory_info().rss)
 
 
 def peak_bytes(process: int) -> int | None:
-    """The most memory that a process had at any time; None where the system does not record it."""
+    """The peak memory of a process; None where the system does not record it."""
     if sys.platform != "linux":
         return None
     status = Path(f"/proc/{process}/status").read_text()

@@ -1,4 +1,4 @@
-"""How much a command reports while it works: progress bars on a terminal, lines in a file."""
+"""The verbosity of a command: progress bars on a terminal, lines in a file."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Waiting for a study's database: which errors are transient, and how long to retry."""
+"""Retries while a study's database is unavailable: transient errors, and time limits."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""What a worker process knows about itself: its number, its place, and when to end."""
+"""A worker process's own number and place, and its end with its launcher."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import suppress
 
-NUMBER = "MMQ_WORKER"  # set in the environment of workers: their number
+NUMBER = "MMQ_WORKER"  # environment variable of workers: their number
 PLACE = "MMQ_WORKER_PLACE"  # where a worker runs, in the launcher's words
 LIFELINE = "MMQ_WORKER_LIFELINE"  # set if standard input is a pipe from what launched the worker
 
@@ -23,7 +23,7 @@ def number() -> int:
 
 
 def place() -> str:
-    """Where this process runs, for people."""
+    """Where this process runs, to be shown."""
     return os.environ.get(PLACE) or socket.gethostname()
 
 

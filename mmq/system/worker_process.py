@@ -67,7 +67,7 @@ class WorkerProcess:
         return code
 
     def interrupt(self) -> None:
-        """Ask it to end: it gives its work back first."""
+        """Ask it to end; it releases its work first."""
         with suppress(ProcessLookupError):
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
@@ -82,12 +82,12 @@ class WorkerProcess:
 
 
 def end_all(processes: Sequence[WorkerProcess], seconds: float = END_TIMEOUT) -> None:
-    """Interrupt all workers, and wait until they have given back their work."""
-    for each in processes:
-        each.interrupt()
+    """Interrupt all workers, and wait until they have released their work."""
+    for process in processes:
+        process.interrupt()
     until = time.monotonic() + seconds
-    for each in processes:
-        each.end(until - time.monotonic())
+    for process in processes:
+        process.end(until - time.monotonic())
 
 
 def threads_per_worker(count: int) -> int:

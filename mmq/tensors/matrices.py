@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmq.tensors.offloaded import read_parameter, write_parameter_
 
 EXPERTS = "experts"  # in the names of modules that hold experts
-ROUTERS = ("gate", "router", "shared_expert_gate")  # linear layers beside experts that choose them
+ROUTERS = ("gate", "router", "shared_expert_gate")  # linear layers that select the experts
 Identity = tuple[int, int | None]
 
 
@@ -56,9 +56,9 @@ class Matrix:
     @torch.no_grad()
     def copy_(self, weight: Tensor) -> None:
         """Replace the weight (out, in), in the parameter's dtype."""
-        whole = read_parameter(self.module, self.key)
-        self._matrix(whole).copy_(weight)
-        write_parameter_(self.module, self.key, whole)
+        parameter = read_parameter(self.module, self.key)
+        self._matrix(parameter).copy_(weight)
+        write_parameter_(self.module, self.key, parameter)
 
     def _matrix(self, parameter: Tensor) -> Tensor:
         stored = parameter.detach()

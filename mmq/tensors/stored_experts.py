@@ -1,4 +1,4 @@
-"""How a checkpoint's files hold the experts that a model has in one parameter."""
+"""The layout in a checkpoint's files of experts that a model has in one parameter."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What every launcher must satisfy, tried with commands that take no model."""
+"""The contract suite of launchers, with commands that need no model."""
 
 import os
 import time

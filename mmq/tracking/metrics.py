@@ -19,7 +19,7 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
     scores = score_metrics(record.primary, record.metrics)
     values |= {prefix + name: value for name, value in scores.items()}
     values |= record.layer_errors
-    values |= {f"seconds/{stage}": spent for stage, spent in record.seconds.items()}
+    values |= {f"seconds/{stage}": seconds for stage, seconds in record.seconds.items()}
     return _rounded(values)
 
 

@@ -180,7 +180,7 @@ def _view_id(study: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChartView:
-    """What a study's saved view shows.
+    """The content of a study's saved view.
 
     trials: the MLflow filter of its trials. parts: what has bits. score: name of the metric.
     size: the metric on the x axis. has_drop: whether trials have `drop`, the loss against the

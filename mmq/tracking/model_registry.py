@@ -73,7 +73,7 @@ def _register(run: StudyRun, selection: Selection, run_id: str) -> str:
 
 
 def _how_to_use(address: str) -> str:
-    """What a version without weights is, and the commands that use it; Markdown."""
+    """A description of a version without weights, with commands that use it; Markdown."""
     return (
         f"{WEIGHTLESS} (bits per part), not weights. Evaluate it again: `mmq trial --run "
         f"{address}`. Write the model, e.g. for llama.cpp: `mmq export --run {address} --target "
@@ -84,8 +84,8 @@ def _how_to_use(address: str) -> str:
 def ensure_registered(client: MlflowClient, study: str) -> None:
     """Create the registered model of a study, unless it exists."""
     description = (
-        f"Allocations selected in study {study}, one alias per selection, and what was exported "
-        f"of them. A version's description says what it is and how to run it."
+        f"Allocations selected in study {study}, one alias per selection, and their "
+        f"exports. A version's description says what it is and how to run it."
     )
     try:
         client.create_registered_model(study, description=description)

@@ -28,7 +28,7 @@ def versions() -> Mapping[str, str]:
 def _text(value: Any) -> Any:
     """A mapping as the option that sets it: NAME=VALUE,NAME=VALUE."""
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={each}" for name, each in value.items())
+        return ",".join(f"{name}={item}" for name, item in value.items())
     return value
 
 

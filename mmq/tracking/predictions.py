@@ -53,7 +53,7 @@ def fetch_answers(address: str) -> LoggedAnswers:
             raise InputError(f"run: {address} is not a trial of mmq; give the id of a trial's run")
         _refuse_several(run, address)
         source = str(tags.get("mmq.recorded_by", run_id))
-        answers = {each.sample_id: each for each in _read(source, address)}
+        answers = {prediction.sample_id: prediction for prediction in _read(source, address)}
     fingerprint = run.data.params.get("data.fingerprint", "")
     return LoggedAnswers(run_id, tags["mmq.allocation"], fingerprint, answers)
 
@@ -64,9 +64,9 @@ def _refuse_several(run: Any, address: str) -> None:
         return
     query = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.`mmq.kind` = 'task'"
     tasks = MlflowClient().search_runs([run.info.experiment_id], query)
-    shown = ", ".join(f"{task.data.tags['mmq.task']}: {task.info.run_id}" for task in tasks)
+    runs = ", ".join(f"{task.data.tags['mmq.task']}: {task.info.run_id}" for task in tasks)
     raise InputError(
-        f"run: {address} scores several tasks; give the run of one of them ({shown or 'none'})"
+        f"run: {address} scores several tasks; give the run of one of them ({runs or 'none'})"
     )
 
 

@@ -71,7 +71,7 @@ class StudyRun(Run):
         super().__init__(client, experiment_id, run_id)
         self.study = study
         self.parts: Sequence[str] = ()  # their names; empty for the components
-        self.request = ""  # the command line that asks the same
+        self.request = ""  # the command line that repeats the request
         self.has_others: Callable[[], bool] = lambda: False  # whether other processes search it
         self._unquantized = UnquantizedOutputs(client, experiment_id, study)
         self._launcher = launcher  # the run of `mlflow run` that resumes an older study
@@ -153,7 +153,7 @@ class StudyRun(Run):
                 Run(self.client, self.experiment_id, trial.info.run_id).log(None, drop, tags)
 
     def describe(self, text: str) -> None:
-        """The description that the UI shows first; it ends with what was asked."""
+        """The description that the UI shows first; it ends with the request."""
         request = f"\n\nAsked: `{self.request}`" if self.request else ""
         text = redact(text + request)
         super().describe(text)
@@ -229,7 +229,7 @@ def study_run(
     if parent is None:
         run.log(params=shared_params(eval_specs), tags={"mmq.asked": signature(eval_specs, kind)})
         run.log_eval_spec(eval_specs[0])
-        subjects = ", and ".join(dict.fromkeys(each.subject for each in eval_specs))
+        subjects = ", and ".join(dict.fromkeys(spec.subject for spec in eval_specs))
         run.describe(f"{kind}: {subjects}. The front follows after the first trials.")
     return run
 

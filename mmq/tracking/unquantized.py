@@ -1,4 +1,4 @@
-"""The unquantized model's outputs in a study, which the predictions of its trials show beside."""
+"""The unquantized model's outputs in a study, shown with the predictions of its trials."""
 
 import logging
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class UnquantizedOutputs:
         self._outputs: dict[str, Mapping[str, str]] = {}
 
     def of(self, spec: TrialSpec) -> Mapping[str, str]:
-        """Those of a trial's eval spec; empty if the trial is not logged, or cannot be read."""
+        """Outputs of a trial's eval spec; empty if the trial is not logged, or cannot be read."""
         key = spec.eval_spec.key
         if key not in self._outputs and (run_id := self._find(spec)) is not None:
             self._outputs[key] = files.NOTHING  # if it cannot be read, it is not tried again

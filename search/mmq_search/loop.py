@@ -140,7 +140,7 @@ class Search:
     def confirm(self) -> None:
         """Time the front's models as a whole in the target's engine, if their times are sums.
 
-        The times are logged beside the predicted ones. The search is complete without them.
+        The times are logged with the predicted ones. The search is complete without them.
         """
         costs = self.study.setup.costs
         if self.search is None or costs is None or costs.times is None:
@@ -270,7 +270,7 @@ class Search:
         )  # fmt: skip
 
     def _pruner(self, pending: PendingTrial) -> Pruner | None:
-        """What may prune a trial: finished ones that do not cost more.
+        """The pruner of a trial: finished trials that do not cost more.
 
         Rules of thumb are evaluated on all samples: the result is compared with them.
         """
@@ -302,20 +302,20 @@ class Search:
         setup, stored_bpw = self.study.setup, size.stored_bpw
         if pending.allocation == self.study.space.baseline or stored_bpw is None:
             return
-        measured, shown = stored_bpw, f"{stored_bpw:.4f} stored bits per weight"
+        measured, size_text = stored_bpw, f"{stored_bpw:.4f} stored bits per weight"
         if setup.costs is not None and report is not None:
             try:
-                measured = setup.costs.weigh(pending.allocation, report)
+                measured = setup.costs.measured_gib(pending.allocation, report)
             except InputError as error:
                 self.study.reject_too_large(pending, math.inf)
                 raise TooLarge(f"not evaluated: {error}") from error
-            shown = f"{measured:.4g} GiB as {setup.costs.name}"
+            size_text = f"{measured:.4g} GiB as {setup.costs.name}"
             self.study.save_target_gib(pending, measured)
         elif setup.costs is not None:
             return
         if not setup.fits(pending.allocation, measured):
             self.study.reject_too_large(pending, measured)
             raise TooLarge(
-                f"not evaluated: it takes {shown}, more than planned and than "
+                f"not evaluated: it takes {size_text}, more than planned and than "
                 f"{setup.budget.size_text}"
             )

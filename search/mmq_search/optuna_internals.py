@@ -47,7 +47,7 @@ _distribution = functools.lru_cache(maxsize=1000)(json_to_distribution)
 
 # --- storage -------------------------------------------------------------------------------------
 class BatchStorage(RDBStorage):
-    """Optuna's storage, with all trials read at once and what is known of a trial written at once.
+    """Optuna's storage, which reads all trials at once and writes a trial's attributes at once.
 
     changes: how many writes this process has attempted; subclasses count them.
     """

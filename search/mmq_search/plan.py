@@ -1,11 +1,10 @@
-"""What a search will take, before it starts: trials, samples, memory and disk."""
+"""The needs of a search, before it starts: trials, samples, memory and disk."""
 
 from mmq.allocation.allocation import UNQUANTIZED
 from mmq.prepare import Prepared
 from mmq.system.device import DTYPES
+from mmq.system.disk import GIB
 from mmq_search.sampler_setup import SamplerSetup
-
-GIB = 1024**3
 
 
 def plan_text(setup: SamplerSetup, prepared: Prepared, n_trials: int) -> str:

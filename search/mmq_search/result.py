@@ -41,7 +41,7 @@ def print_document(running: Search) -> None:
             "front": [point.allocation for point in pareto_front(results.points)],
             "pruned": list(study.pruned()),
             "not_evaluated": list(study.setup.measured_sizes),
-            "confirmed": [str(each) for each in running.confirmed],
+            "confirmed": [str(model) for model in running.confirmed],
             "run_id": run.run_id,
             "url": run.link(),
             "run_url": run.run_link(),

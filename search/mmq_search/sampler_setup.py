@@ -160,7 +160,7 @@ class SamplerSetup:
         return sorted(widths, key=lambda bits: stored[part, bits])
 
     def size(self, params: Mapping[str, Any]) -> float:
-        """What the study minimizes, of Optuna's parameters: bits per weight, or a target's cost.
+        """What the study minimizes, from Optuna's parameters: bits per weight, or a target's cost.
 
         It is a sum over the parts.
         """
@@ -202,7 +202,7 @@ class SamplerSetup:
     def cost(self, allocation: BitAllocation, gib: float | None = None) -> Cost | None:
         """The cost of an allocation on the target; None in a search without one.
 
-        gib: of its files, if they were weighed.
+        gib: of its files, if known.
         """
         if self.costs is None:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import Trial
 
 from mmq.allocation.allocation import TABLE_RULE, UNQUANTIZED, BitAllocation, allowed_bits
-from mmq.allocation.parts import Part, finest, names
+from mmq.allocation.parts import finest, names
 from mmq.allocation.rules import rules_of_thumb
 from mmq.errors import InputError
 
@@ -104,10 +104,6 @@ class Space:
             isinstance(params[name], int) and 0 <= params[name] < len(own)
             for name, own in self._by_part().items()
         )
-
-    def part_of(self, part: Part) -> str:
-        """Name of the space's part that a finest part belongs to."""
-        return next(n for n in self.parts if part in finest(n, self.components))
 
     def rules(
         self, recipes: Mapping[str, tuple[int, int]] = MappingProxyType({})

@@ -63,7 +63,7 @@ class StaleTrials:
         return {number for number, since in self._silent.items() if now - since >= LISTEN}
 
     def release_one(self, trial: FrozenTrial) -> None:
-        """Complete a stale trial from its record, or fail and re-queue it; the lock is support."""
+        """Complete a stale trial from its record, or fail and re-queue it, under the lock."""
         self._runs.append((trial.number, self._release(trial)))
 
     def _release(self, trial: FrozenTrial) -> TrialRecord | None:

@@ -1,4 +1,4 @@
-"""What `mmq status` prints: how far a study is, who is at work, and its front so far."""
+"""The report of `mmq status`: progress, workers, and the front so far."""
 
 import statistics
 import time
@@ -123,14 +123,14 @@ def _of_logged(name: str, others: Sequence[str], workers: str) -> StatusReport:
 def at_work(database: Database, name: str, trials: Mapping[str, str] | None = None) -> str:
     """One line per process at work: where it runs, since when, and on what."""
     lines = []
-    for each in present_workers(database, name):
-        label = f"worker {each.number}" if each.number else "command"
-        since = datetime.fromtimestamp(each.since).strftime("%Y-%m-%d %H:%M")
-        unit = each.unit or (trials or {}).get(each.owner, "")
+    for worker in present_workers(database, name):
+        label = f"worker {worker.number}" if worker.number else "command"
+        since = datetime.fromtimestamp(worker.since).strftime("%Y-%m-%d %H:%M")
+        unit = worker.unit or (trials or {}).get(worker.owner, "")
         doing = f"; evaluates {unit}" if unit else ""
-        silent = time.time() - each.seen
-        heard = f"; not heard for {in_words(silent)}" if silent > GRACE else ""
-        lines.append(f"  {label}: {each.place}, since {since}{doing}{heard}")
+        silent = time.time() - worker.seen
+        silence = f"; not heard for {in_words(silent)}" if silent > GRACE else ""
+        lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
     return "\n".join(["At work:", *lines]) if lines else "Nobody is at work."
 
 
@@ -192,8 +192,8 @@ def times(study: StudyReader) -> str:
     if not evaluated:
         return f"Elapsed: {elapsed}; the first trial is running."
     seconds = statistics.median(_seconds(t) for t in evaluated[-RECENT:])
-    left = seconds * rest / running
+    seconds_left = seconds * rest / running
     until = study.request.get("until")
     if until is not None:
-        left = min(left, max(0.0, until - time.time()))
-    return f"Elapsed: {elapsed}; about {in_words(left)} left ({running} running)."
+        seconds_left = min(seconds_left, max(0.0, until - time.time()))
+    return f"Elapsed: {elapsed}; about {in_words(seconds_left)} left ({running} running)."

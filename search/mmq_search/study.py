@@ -66,7 +66,7 @@ class SearchStudy(StudyReader):
         self.stale_trials.end_runs()
 
     def _create(self, name: str, storage: Storage, identity: dict[str, Any]) -> None:
-        """Create or open the study; its lock is support."""
+        """Create or open the study; the caller has its lock."""
         study = optuna.create_study(
             study_name=name,
             storage=storage.optuna,
@@ -93,7 +93,7 @@ class SearchStudy(StudyReader):
         self.study.tell(pending.trial, state=TrialState.FAIL)
 
     def save_target_gib(self, pending: PendingTrial, gib: float) -> None:
-        """Save what the files of a quantized allocation weigh, before it is evaluated."""
+        """Save the size of the files of a quantized allocation, before it is evaluated."""
         self._set_attribute(pending, TARGET_GIB, gib)
 
     def _set_attribute(self, pending: PendingTrial, name: str, value: Any) -> None:
@@ -111,7 +111,7 @@ class SearchStudy(StudyReader):
         return self.storage.exclusively(self.name, work)
 
     def release(self, number: int, allocation: BitAllocation) -> TrialRecord | None:
-        """Complete a trial from its record, or fail and re-queue it; the lock is support."""
+        """Complete a trial from its record, or fail and re-queue it; the caller has the lock."""
         record = self.records.get_any(allocation)
         if record is not None and str(allocation) not in self.finished():
             self._finish(number, record)
@@ -169,7 +169,7 @@ class SearchStudy(StudyReader):
         self._interrupted_asks.clear()
 
     def _ask(self, first: BitAllocation | None) -> PendingTrial | None:
-        """The next allocation; the lock is support.
+        """The next allocation; the caller has the lock.
 
         Duplicates (enqueued ones, or if nothing is left) get the result of the original. What
         another process evaluates is skipped.

@@ -18,7 +18,7 @@ from mmq.errors import InputError, unknown
 from mmq.evaluation.generating import calibration_pairs
 from mmq.export.latency import REQUESTS, Confirmed, Latencies, Workload
 from mmq.export.side_files import source_folder
-from mmq.export.sizes import BYTES_PER_GIB, PartSums, TargetSizes
+from mmq.export.sizes import PartSums, TargetSizes
 from mmq.export.support import Support, supported_widths
 from mmq.export.targets import build_target, split_options
 from mmq.model_setup import requested_parts
@@ -26,6 +26,7 @@ from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
 from mmq.prepare import Prepared, build_plugins
 from mmq.quantization.by_width import option_values
+from mmq.system.disk import GIB
 from mmq.task_names import single_task
 from mmq.tracking import StudyRun
 from mmq_search.space import Space
@@ -88,7 +89,7 @@ def _timed_targets() -> list[str]:
 def supported_options(
     request: TargetRequest, options: Any, plugin_options: Mapping[str, Any], bits: Sequence[int]
 ) -> tuple[Support, dict[str, Any]]:
-    """What the target supports of the model, and the plugin options with the selected ones.
+    """The widths that the target supports, and the plugin options with the selected ones.
 
     Nothing is loaded. InputError if no requested width can be used.
     """
@@ -117,7 +118,7 @@ def limited_space(support: Support, granularity: str) -> Space:
 
 @dataclass(frozen=True, slots=True)
 class TargetCosts:
-    """What allocations cost on a target: bytes and, if they are timed, seconds per answer.
+    """Costs of allocations on a target: bytes and, if timed, seconds per answer.
 
     times: seconds, as a sum over the parts; None if bytes are compared.
     """
@@ -133,7 +134,7 @@ class TargetCosts:
 
     @property
     def recipes(self) -> Mapping[str, tuple[int, int]]:
-        """What the engine's own tools do; see `Target`."""
+        """The widths of the engine's own tools; see `Target`."""
         return self.sizes.target.recipes
 
     @property
@@ -143,28 +144,28 @@ class TargetCosts:
 
     @property
     def objective(self) -> str:
-        """What is minimized, as Optuna's dashboard names it."""
+        """Name of the minimized value in Optuna's dashboard."""
         return f"GiB as {self.name}" if self.times is None else f"ms per answer in {self.name}"
 
     def planned(self, widths: Mapping[str, int]) -> Cost:
         """The cost of an allocation as a sum over the parts, which samplers need."""
-        gib = self.sizes.sums.at(widths) / BYTES_PER_GIB
+        gib = self.sizes.sums.at(widths) / GIB
         return self._cost(gib, widths)
 
     def exact(
         self, allocation: BitAllocation, widths: Mapping[str, int], gib: float | None = None
     ) -> Cost:
-        """The cost with the exact bytes, which are `gib` if the quantized layers were weighed.
+        """The cost with the exact bytes, which are `gib` if the quantized layers are known.
 
         widths: by part.
         """
         if gib is None:
-            gib = self.sizes.exact(allocation) / BYTES_PER_GIB
+            gib = self.sizes.exact(allocation) / GIB
         return self._cost(gib, widths)
 
-    def weigh(self, allocation: BitAllocation, report: QuantReport) -> float:
+    def measured_gib(self, allocation: BitAllocation, report: QuantReport) -> float:
         """GiB of the files as the layers were quantized; InputError if one cannot be stored."""
-        return self.sizes.exact(allocation, report) / BYTES_PER_GIB
+        return self.sizes.exact(allocation, report) / GIB
 
     def _cost(self, gib: float, widths: Mapping[str, int]) -> Cost:
         if self.times is None:
@@ -217,10 +218,10 @@ class TargetSearch:
         return TargetCosts(self.sizes)
 
     def timed_costs(self) -> TargetCosts:
-        """Bytes and times; what is not cached is measured now, in the engine."""
+        """Bytes and times; times that are not cached are measured now, in the engine."""
         latencies = self._latencies()
         widths = self.widths
-        if not self.space.has_baseline:  # its time is shown beside the others
+        if not self.space.has_baseline:  # its time is shown with the others
             widths = {name: (*own, UNQUANTIZED) for name, own in widths.items()}
         return TargetCosts(self.sizes, latencies.sums(widths), latencies.machine)
 
@@ -263,16 +264,16 @@ def workload(prepared: Prepared) -> Workload:
 
 
 def log_confirmed(run: StudyRun, confirmed: Sequence[Confirmed]) -> None:
-    """Log measured times beside predicted ones: a table, and the largest error as a metric."""
+    """Log measured and predicted times: a table, and the largest error as a metric."""
     rows = [
         {
-            "allocation": each.allocation,
-            "predicted_ms": float(f"{each.predicted:.5g}"),
-            "measured_ms": float(f"{each.measured:.5g}"),
-            "error": float(f"{each.error:.3g}"),
+            "allocation": model.allocation,
+            "predicted_ms": float(f"{model.predicted:.5g}"),
+            "measured_ms": float(f"{model.measured:.5g}"),
+            "error": float(f"{model.error:.3g}"),
         }
-        for each in confirmed
+        for model in confirmed
     ]
     run.log_table(CONFIRMED, rows)
-    errors = [abs(each.error) for each in confirmed]
+    errors = [abs(model.error) for model in confirmed]
     run.log(metrics={"latency/largest_error": max(errors), "latency/confirmed": len(errors)})

@@ -72,7 +72,9 @@ class TrialLines:
         selections = select(
             points, setup.budget, setup.parameters, lambda name: None, [], setup.floor
         )
-        point = next((each.point for each in selections if each.point is not None), None)
+        point = next(
+            (selection.point for selection in selections if selection.point is not None), None
+        )
         return "" if point is None else f"best so far {_described(point)}"
 
     def _line(self, name: str, trial: FrozenTrial, points: list[Point], best: str) -> str:

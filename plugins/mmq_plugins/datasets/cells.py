@@ -1,4 +1,4 @@
-"""What a cell of a table means: answers, options, and the letter of the right option."""
+"""The meaning of a table's cells: answers, options, and the letter of the right option."""
 
 import ast
 import re

@@ -49,7 +49,7 @@ class HubDataset(Dataset):
         """Whether a file is this set's, by its columns."""
         try:
             names = set(columns_of(path))
-        except InputError:  # damaged: its name tells nothing either
+        except InputError:  # damaged: its name does not help either
             return False
         return self.columns <= names and (not self.marks or bool(self.marks & names))
 
@@ -79,9 +79,9 @@ class HubDataset(Dataset):
     def samples(self, table: TableFile) -> Iterator[Sample]:
         """The samples of a split's table."""
         fields = {
-            name: named
-            for name, named in self.fields_in(table).items()
-            if all(column in table.columns for column in named)
+            name: columns
+            for name, columns in self.fields_in(table).items()
+            if all(column in table.columns for column in columns)
         }
         task = self.task or self.tasks[0]
         metric = self.metric if task == "short-answer" else ""

@@ -64,8 +64,8 @@ class GqaHub(Dataset):
         warn_of_missing_shards(files)
         images = _images(ParquetTable(files))
         table = ParquetTable(texts)
-        wanted = [name for name in (*INSTRUCTIONS, "types") if name in table.columns]
-        for record in table.records(wanted):
+        columns = [name for name in (*INSTRUCTIONS, "types") if name in table.columns]
+        for record in table.records(columns):
             image_id = as_text(record.values["imageId"])
             if image_id not in images:
                 raise InputError(
@@ -98,9 +98,9 @@ def _images(table: ParquetTable) -> dict[str, ImageRef]:
     return images
 
 
-def _types(given: Any) -> tuple[tuple[str, str], ...]:
-    given = given if isinstance(given, dict) else {}
-    return tuple((name, given[name]) for name in TYPES if isinstance(given.get(name), str))
+def _types(types: Any) -> tuple[tuple[str, str], ...]:
+    types = types if isinstance(types, dict) else {}
+    return tuple((name, types[name]) for name in TYPES if isinstance(types.get(name), str))
 
 
 def _parts(root: Path) -> Parts:

@@ -144,7 +144,7 @@ class ChartQa(HubDataset):
         return kind.startswith(("human", "augmented"))
 
     def fields_in(self, table: TableFile) -> Fields:
-        """Those of the copy."""
+        """The columns of the copy's fields."""
         return M4_FIELDS if "query" in table.columns else self.fields
 
 
@@ -293,7 +293,7 @@ class Ai2d(HubDataset):
     order: ClassVar[tuple[str, ...]] = ("test", "validation")
 
     def fits(self, path: Path) -> bool:
-        """Nothing but AI2D's columns, and a number as the first answer."""
+        """AI2D's columns alone, and a number as the first answer."""
         if not super().fits(path) or set(ParquetTable([path]).columns) - self.columns - {"id"}:
             return False
         first = next(ParquetTable([path]).records(["answer"]), None)

@@ -61,11 +61,6 @@ def columns_of(path: Path) -> tuple[str, ...]:
     return tuple(open_parquet(path).schema_arrow.names)
 
 
-def row_count(paths: Sequence[Path]) -> int:
-    """The number of rows, from the footers."""
-    return sum(open_parquet(path).metadata.num_rows for path in paths)
-
-
 def _records(path: Path, names: Collection[str], pictures: Collection[str]) -> Iterator[Record]:
     file = open_parquet(path)
     with parquet_errors("data", str(path)):
@@ -106,7 +101,7 @@ def _rows(
     unread = [column for column in columns if not column.leaf]
     count = file.metadata.row_group(group).num_rows
     with parquet_errors("data", str(path)):
-        nulls = {c.name: _null_rows(file, group, c, count) for c in unread}
+        nulls = {c.name: _null_rows(file, group, c) for c in unread}
         batches = file.iter_batches(
             batch_size=BATCH, row_groups=[group], columns=[*read], use_threads=False
         )
@@ -174,7 +169,7 @@ def _first(file: Any, name: str) -> Any:
     return None
 
 
-def _null_rows(file: Any, group: int, column: Column, count: int) -> set[int]:
+def _null_rows(file: Any, group: int, column: Column) -> set[int]:
     """The rows of a group without a picture: none by its statistics, or else by reading it."""
     metadata = file.metadata.row_group(group)
     chunks = [metadata.column(k) for k in range(metadata.num_columns)]

@@ -1,4 +1,4 @@
-"""Which column of a table is what: given by --fields, or guessed from common names."""
+"""The columns of a table by field: given by --fields, or guessed from common names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -91,11 +91,11 @@ def find_fields(
 
     InputError if a given column is missing or a guess is ambiguous. Needed fields may be absent.
     """
-    for name, named in given.items():
-        for column in named:
+    for name, names in given.items():
+        for column in names:
             if column not in columns:
                 raise InputError(f"fields: {name}: {unknown('column', column, columns)}")
-    taken = {column for named in given.values() for column in named}
+    taken = {column for names in given.values() for column in names}
     fields = dict(given)
     guessed = []
     for name in used(task):
@@ -107,7 +107,7 @@ def find_fields(
 
 
 def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) -> tuple[str, ...]:
-    """The columns that are called like a field, () if none is."""
+    """The columns whose names are those of a field; () if there are none."""
     by_name: dict[str, list[str]] = {}
     for column in columns:
         if column not in taken:
@@ -186,7 +186,7 @@ def _advice(
 ) -> str:
     """A call with the most likely columns for absent fields, or what the table is fit for."""
     proposal = dict(fields)
-    rest = [c for c in columns if c not in {x for named in fields.values() for x in named}]
+    rest = [c for c in columns if c not in {x for names in fields.values() for x in names}]
     if "image" not in proposal and (places := [c for c in rest if c in pictures] or rest):
         proposal["image"] = (places[0],)
         rest.remove(places[0])

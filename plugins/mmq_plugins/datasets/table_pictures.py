@@ -96,8 +96,8 @@ class PictureFolder:
         if self._by_name is None:
             self._by_name = self._list_all()
         name = ntpath.basename(value.strip()).lower()
-        found = self._by_name.get(name, [])
-        return found or [
+        matches = self._by_name.get(name, [])
+        return matches or [
             path for ending in ENDINGS for path in self._by_name.get(name + ending, [])
         ]
 

@@ -61,7 +61,7 @@ class TableSamples:
     ) -> None:
         self.table, self.fields, self.task = table, fields, task
         self.metric, self.rule = metric, rule
-        self.columns = tuple(dict.fromkeys(c for named in fields.values() for c in named))
+        self.columns = tuple(dict.fromkeys(c for names in fields.values() for c in names))
         self.pictures = PictureFolder(table.path.parent)
         self.problems: dict[str, Problem] = {}
         self.decimal_commas = False
@@ -145,8 +145,8 @@ class TableSamples:
 
     def _image_id(self, record: Record, key: str, images: Images) -> str:
         """The given id, the picture's path from the table's folder, or the row's id."""
-        if given := as_text(self._value(record, "image_id")):
-            return given
+        if image_id := as_text(self._value(record, "image_id")):
+            return image_id
         folder = self.table.path.parent
         names = [
             str(image.path.relative_to(folder) if folder in image.path.parents else image.path)
@@ -167,12 +167,12 @@ class TableSamples:
         self, record: Record, key: str, image_id: str, images: Images
     ) -> QuestionSample | None:
         """The sample; None, and a noted problem, if the question or the answer is missing."""
-        question, given = self._value(record, "question"), self._cells(record, "answers")
+        question, cells = self._value(record, "question"), self._cells(record, "answers")
         if is_missing(question):
             self._note("question", record.place)
             return None
         place = self._place(record)
-        answers = tuple(text for cell in given if not is_missing(cell)
+        answers = tuple(text for cell in cells if not is_missing(cell)
                         for text in texts(cell, place))  # fmt: skip
         if not any(answers):
             self._note("answer", record.place)
@@ -209,8 +209,8 @@ class TableSamples:
     def _add_caption(
         self, captions: dict[str, CaptionSample], record: Record, image_id: str, images: Images
     ) -> None:
-        given = self._cells(record, "captions")
-        new = tuple(text for cell in given if not is_missing(cell)
+        cells = self._cells(record, "captions")
+        new = tuple(text for cell in cells if not is_missing(cell)
                     for text in texts(cell, self._place(record)))  # fmt: skip
         if not any(new):
             self._note("caption", record.place)
@@ -230,8 +230,8 @@ class TableSamples:
         return [record.values[column] for column in self.fields.get(name, ())]
 
     def _value(self, record: Record, name: str) -> Any:
-        named = self.fields.get(name)
-        return record.values[named[0]] if named else None
+        columns = self.fields.get(name)
+        return record.values[columns[0]] if columns else None
 
     def _place(self, record: Record) -> str:
         return f"{self.table.path}: {record.place}"

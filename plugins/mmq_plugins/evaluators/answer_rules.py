@@ -32,9 +32,9 @@ def relaxed(output: str, answer: str) -> float:
     >>> relaxed("10.5", "10"), relaxed("50%", "0.5"), relaxed("0.0", "0")
     (1.0, 1.0, 0.0)
     """
-    given, expected = _number(output), _number(answer)
-    if given is not None and expected:
-        return float(abs(given - expected) / abs(expected) <= TOLERANCE)
+    number, expected = _number(output), _number(answer)
+    if number is not None and expected:
+        return float(abs(number - expected) / abs(expected) <= TOLERANCE)
     return float(output.lower() == answer.lower())
 
 

@@ -16,9 +16,8 @@ from mmq.contracts import (
     Scorer,
 )
 from mmq.errors import InputError
-from mmq.evaluation.stats import mean_metric
 from mmq_plugins.evaluators.choice_rules import READERS, RULES, Rule, is_open_answer
-from mmq_plugins.evaluators.question_types import by_type
+from mmq_plugins.evaluators.question_types import mean_percentages
 from mmq_plugins.evaluators.vqa_answers import check_answers
 
 ACCURACY, CIRCULAR = "choice/accuracy", "choice/circular_accuracy"
@@ -147,18 +146,9 @@ class ChoiceScorer(Scorer):
         if self.circular:
             shares = [self._right(s, output) for s, output in zip(samples, outputs, strict=True)]
             values[ACCURACY] = [100 * sum(right) / len(right) for right in shares]
-        groups = {name: list(range(len(samples))) for name in values}
-        groups |= by_type(primary, [sample.answer_type for sample in samples])
         return Evaluation(
             primary=primary,
-            metrics={
-                name: mean_metric(
-                    [values.get(name, values[primary])[k] for k in indices],
-                    [samples[k].image_id for k in indices],
-                    bounds=(0, 100),
-                )
-                for name, indices in groups.items()
-            },
+            metrics=mean_percentages(samples, values),
             per_sample=values,
             predictions=[
                 Prediction(

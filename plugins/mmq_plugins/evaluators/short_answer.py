@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from mmq.contracts import Evaluation, Prediction, QuestionEvaluator, QuestionSample, Scorer
 from mmq.errors import InputError
-from mmq.evaluation.stats import mean_metric
 from mmq_plugins.evaluators.answer_rules import METRICS, Metric, best
-from mmq_plugins.evaluators.question_types import by_type
+from mmq_plugins.evaluators.question_types import mean_percentages
 from mmq_plugins.evaluators.vqa_answers import check_answers
 
 
@@ -80,18 +79,9 @@ class ShortAnswerScorer(Scorer):
         """The mean, overall and by type."""
         primary = f"short-answer/{self.metric}"
         values = self.values(samples, outputs)
-        groups = {primary: list(range(len(samples)))}
-        groups |= by_type(primary, [sample.answer_type for sample in samples])
         return Evaluation(
             primary=primary,
-            metrics={
-                name: mean_metric(
-                    [values[k] for k in indices],
-                    [samples[k].image_id for k in indices],
-                    bounds=(0, 100),
-                )
-                for name, indices in groups.items()
-            },
+            metrics=mean_percentages(samples, {primary: values}),
             per_sample={primary: values},
             predictions=[
                 Prediction(s.id, s.images, s.question, output, _shown(s.answers), value)

@@ -17,7 +17,7 @@ from mmq.contracts import (
 )
 from mmq.errors import InputError
 from mmq.evaluation.stats import corpus_metrics, mean_metric
-from mmq_plugins.evaluators.question_types import by_type
+from mmq_plugins.evaluators.question_types import mean_percentages
 from mmq_plugins.evaluators.vqa_answers import check_answers, check_rule
 
 Rule = Literal["pope", "word"]
@@ -80,16 +80,7 @@ class YesNoScorer(Scorer):
     def score(self, samples: Sequence[QuestionSample], outputs: Sequence[str]) -> Evaluation:
         """Accuracy, overall and by type, and the scores that are pooled over all samples."""
         values = self.values(samples, outputs)
-        groups = {ACCURACY: list(range(len(samples)))}
-        groups |= by_type(ACCURACY, [sample.answer_type for sample in samples])
-        metrics = {
-            name: mean_metric(
-                [values[k] for k in indices],
-                [samples[k].image_id for k in indices],
-                bounds=(0, 100),
-            )
-            for name, indices in groups.items()
-        }
+        metrics = mean_percentages(samples, {ACCURACY: values})
         pooled, undefined = self._pooled(samples, outputs)
         return Evaluation(
             primary=ACCURACY,
@@ -109,19 +100,21 @@ class YesNoScorer(Scorer):
     ) -> tuple[dict[str, Metric], dict[str, str]]:
         """Metrics of the whole set, and why some are undefined."""
         pictures = [sample.image_id for sample in samples]
-        given = np.array([self.read(output) == YES for output in outputs])
+        says_yes = np.array([self.read(output) == YES for output in outputs])
         right = np.array([expected(sample) == YES for sample in samples])
         unclear = [100.0 * (read_word(output) == NEITHER) for output in outputs]
         metrics = {
-            "yes-no/yes_ratio": mean_metric((100.0 * given).tolist(), pictures, bounds=(0, 100)),
+            "yes-no/yes_ratio": mean_metric(
+                (100.0 * says_yes).tolist(), pictures, bounds=(0, 100)
+            ),
             "yes-no/unclear": mean_metric(unclear, pictures, bounds=(0, 100)),
         }
         undefined: dict[str, str] = {}
-        hits = given & right
+        hits = says_yes & right
         for name, wrong, reason in (
-            ("precision", given & ~right, "no output says yes"),
-            ("recall", ~given & right, "no expected answer is yes"),
-            ("F1", given ^ right, "no output and no expected answer is yes"),
+            ("precision", says_yes & ~right, "no output says yes"),
+            ("recall", ~says_yes & right, "no expected answer is yes"),
+            ("F1", says_yes ^ right, "no output and no expected answer is yes"),
         ):
             weight = 2 if name == "F1" else 1
             if not (hits | wrong).any():

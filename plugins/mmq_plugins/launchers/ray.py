@@ -75,7 +75,7 @@ class Ray(Launcher):
         return len({node["NodeManagerAddress"] for node in nodes if node["Alive"]}) > 1
 
     def preview(self, request: LaunchRequest) -> str:
-        """What each actor reserves and runs."""
+        """The resources and the command of each actor."""
         head = f"# {len(request.commands)} actors on the Ray cluster at {self.address}, each with "
         head += f"{self.cpus} CPUs and {request.gpus} GPUs, restarted up to {self.restarts} times"
         return "\n".join([head, *(f"mmq {shlex.join(command)}" for command in request.commands)])
@@ -132,7 +132,7 @@ class WorkerActor:
         return self.worker.place, self.worker.since, code, self._lines[printed:]
 
     def stop(self) -> None:
-        """Interrupt the worker and wait until it has given back its work."""
+        """Interrupt the worker and wait until it has released its work."""
         end_all([self.worker], END_TIMEOUT - 5)
 
 
@@ -143,7 +143,7 @@ class RayWorkers(Workers):
         self.ray, self.actors, self.output = ray, actors, output
         self._states = [WorkerState(number + 1) for number in range(len(actors))]
         self._printed = [0] * len(actors)
-        self._pending: dict[int, Any] = {}  # by actor: a report that was asked for
+        self._pending: dict[int, Any] = {}  # by actor: a report that was requested
 
     def poll(self) -> Sequence[WorkerState]:
         """The last known state of every actor: one that waits or restarts has no report yet."""

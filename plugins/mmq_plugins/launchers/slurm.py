@@ -14,8 +14,8 @@ from pathlib import Path
 from mmq.contracts import Launcher, LaunchRequest, Output, Workers, WorkerState
 from mmq.errors import InputError
 
-INTERVAL = 2.0  # seconds between two questions to SLURM's controller
-STOP_TIMEOUT = 120  # seconds for cancelled tasks to give back their work
+INTERVAL = 2.0  # seconds between queries to SLURM's controller
+STOP_TIMEOUT = 120  # seconds for cancelled tasks to release their work
 TASK_ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL",
               "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")  # fmt: skip
 REQUEUES = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # such a task comes back: --requeue
@@ -104,7 +104,7 @@ class Slurm(Launcher):
 
     def script(self, request: LaunchRequest) -> str:
         """The script that `start` submits."""
-        (command,) = {tuple(each) for each in request.commands}  # an array has one script
+        (command,) = {tuple(words) for words in request.commands}  # an array has one script
         exports = {**request.environment, "OMP_NUM_THREADS": str(self.cpus)}
         return SCRIPT.format(
             directives="\n".join(f"#SBATCH {text}" for text in self._directives(request)),
@@ -114,7 +114,7 @@ class Slurm(Launcher):
         )
 
     def _directives(self, request: LaunchRequest) -> list[str]:
-        given = {"partition": self.partition, "account": self.account, "qos": self.qos,
+        settings = {"partition": self.partition, "account": self.account, "qos": self.qos,
                  "time": self.time, "mem": self.memory}  # fmt: skip
         return [
             f"--job-name=mmq-{request.name}",
@@ -122,7 +122,7 @@ class Slurm(Launcher):
             "--ntasks=1",
             f"--cpus-per-task={self.cpus}",
             *([f"--gpus-per-task={request.gpus}"] if request.gpus else []),
-            *(f"--{name}={value}" for name, value in given.items() if value),
+            *(f"--{name}={value}" for name, value in settings.items() if value),
             f"--signal=B:USR1@{self.grace}",
             "--requeue",
             "--open-mode=append",
@@ -167,9 +167,9 @@ class SlurmWorkers(Workers):
         # the controller has forgotten the job: the accounting database may know it
         text = _try("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self.job,
                     "--format=JobID,State,ExitCode,NodeList")  # fmt: skip
-        known = accounted_states(text or "")
+        states = accounted_states(text or "")
         rest = {k: self._states[k] for k in self._states if self._states[k].code is None}
-        return {k: WorkerState(k, s.place, s.since, 1) for k, s in rest.items()} | known
+        return {k: WorkerState(k, s.place, s.since, 1) for k, s in rest.items()} | states
 
     def _relay(self, number: int) -> None:
         """Pass on what a task has printed, if its log can be read here."""
@@ -179,13 +179,13 @@ class SlurmWorkers(Workers):
                 text = file.read()
         except OSError:
             return
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read[number] = self._read.get(number, 0) + len(whole)
-        for line in whole.decode(errors="replace").splitlines():
+        lines = text[: text.rfind(b"\n") + 1]
+        self._read[number] = self._read.get(number, 0) + len(lines)
+        for line in lines.decode(errors="replace").splitlines():
             self.output(number, line)
 
     def stop(self) -> None:
-        """Cancel the job, and wait until its tasks have given back their trials."""
+        """Cancel the job, and wait until its tasks have released their trials."""
         # the batch shell passes SIGTERM on to the worker; scancel alone kills steps after KillWait
         _try("scancel", "--batch", "--signal=TERM", self.job)
         until = time.monotonic() + STOP_TIMEOUT
@@ -208,9 +208,9 @@ def task_states(text: str) -> dict[int, WorkerState]:
         facts = dict(re.findall(r"(\S+?)=(\S*)", line))
         task = facts.get("ArrayTaskId", "")
         if not task.isdecimal():
-            for each in _tasks(task):
+            for waiting in _tasks(task):
                 cancelled = facts.get("JobState", "") == "CANCELLED"
-                states[each] = WorkerState(each, code=-15 if cancelled else None)
+                states[waiting] = WorkerState(waiting, code=-15 if cancelled else None)
             continue
         number, state = int(task), facts.get("JobState", "")
         place = f"{facts['BatchHost']} (SLURM job {facts['ArrayJobId']}_{task})" if facts.get(

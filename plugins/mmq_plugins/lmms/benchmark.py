@@ -1,4 +1,4 @@
-"""What a task's YAML declares: decoding, metrics, and why mmq cannot score it, if so."""
+"""The declarations in a task's YAML: decoding, metrics, and why mmq cannot score it, if so."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -40,8 +40,8 @@ class Benchmark:
     @property
     def decoding(self) -> dict[str, Any]:
         """The decoding settings that are set."""
-        given = self.config.get("generation_kwargs") or {}
-        return {name: given[name] for name in DECODING if given.get(name) is not None}
+        settings = self.config.get("generation_kwargs") or {}
+        return {name: settings[name] for name in DECODING if settings.get(name) is not None}
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -53,8 +53,8 @@ class Benchmark:
     @property
     def samples_tokens(self) -> bool:
         """Whether the task asks for random decoding."""
-        given = self.config.get("generation_kwargs") or {}
-        return bool(given.get("do_sample")) or float(given.get("temperature") or 0) > 0
+        settings = self.config.get("generation_kwargs") or {}
+        return bool(settings.get("do_sample")) or float(settings.get("temperature") or 0) > 0
 
     def primary(self, requested: str | None) -> str:
         """The metric to maximize: the requested one, or the first. InputError if it cannot be."""
@@ -155,15 +155,15 @@ def _refused_functions(config: Mapping[str, Any], metrics: Mapping[str, Any]) ->
 
 
 def _warn_of_settings(task: Benchmark) -> None:
-    given = task.config.get("generation_kwargs") or {}
-    if unread := sorted(set(given) - {*DECODING, *SAMPLING}):
+    settings = task.config.get("generation_kwargs") or {}
+    if unread := sorted(set(settings) - {*DECODING, *SAMPLING}):
         log.warning("lmms:%s: generation_kwargs not used: %s", task.name, ", ".join(unread))
 
 
 def _plain(value: Any) -> Any:
     """A config with functions as their names: it is the same for every installation."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return value.__qualname__ if callable(value) else value

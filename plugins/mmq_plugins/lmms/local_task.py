@@ -122,11 +122,11 @@ def _cells(column: Any, tiny: Image.Image) -> list[Any]:
 @lru_cache(maxsize=8)
 def open_task(root: Path, name: str, split: str) -> LocalTask:
     """The task with the rows of a split of a folder; InputError if its code cannot read them."""
-    found = benchmark(name)
-    files = files_of(root, found, split)
+    task = benchmark(name)
+    files = files_of(root, task, split)
     warn_of_missing_shards(files)
     config = {
-        **{k: v for k, v in found.config.items() if k not in ("dataset_name", "dataset_kwargs")},
+        **{k: v for k, v in task.config.items() if k not in ("dataset_name", "dataset_kwargs")},
         "dataset_path": "parquet",
         "test_split": split,
         "validation_split": None,
@@ -136,12 +136,12 @@ def open_task(root: Path, name: str, split: str) -> LocalTask:
             "cache_dir": str(home() / "lmms-eval"),
         },
     }
-    shots = found.config.get("fewshot_split")
-    if shots and shots != split and (more := files_of(root, found, shots)):
+    shots = task.config.get("fewshot_split")
+    if shots and shots != split and (more := files_of(root, task, shots)):
         config["dataset_kwargs"]["data_files"][shots] = [str(path) for path in more]
-    with offline(), _errors(found, root):
+    with offline(), _errors(task, root):
         config["dataset_kwargs"]["features"] = _features(files[0])
-        return LocalTask(found, split, _configured(config))
+        return LocalTask(task, split, _configured(config))
 
 
 def _features(path: Path) -> Any:
@@ -149,12 +149,12 @@ def _features(path: Path) -> Any:
     from datasets import Features
     from datasets import Image as Picture
 
-    def kind(given: Any) -> Any:
-        if isinstance(given, Mapping) and set(given) == {"bytes", "path"}:
+    def kind(feature: Any) -> Any:
+        if isinstance(feature, Mapping) and set(feature) == {"bytes", "path"}:
             return Picture()
-        if hasattr(given, "feature"):  # of a list
-            return type(given)(kind(given.feature))
-        return given
+        if hasattr(feature, "feature"):  # of a list
+            return type(feature)(kind(feature.feature))
+        return feature
 
     features = Features.from_arrow_schema(open_parquet(path).schema_arrow)
     return Features({name: kind(given) for name, given in features.items()})

@@ -1,4 +1,4 @@
-"""Which code of a task asks a model on the network, downloads, or starts another program."""
+"""Finds code of a task that asks a model on the network, downloads, or starts a program."""
 
 import dis
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ OWN = "lmms_eval"
 
 
 def judge_of(function: Any) -> str:
-    """The package through which a task's function asks another model; "" if it asks none."""
-    return next((found for found in _used(function, set()) if _starts(found, JUDGES)), "")
+    """The package through which a task's function asks another model; "" if it asks no other."""
+    return next((module for module in _used(function, set()) if _starts(module, JUDGES)), "")
 
 
 def download_of(function: Any) -> str:
     """The package with which a task's function downloads other data than its own; "" if none."""
-    return next((found for found in _used(function, set()) if _starts(found, DOWNLOADS)), "")
+    return next((module for module in _used(function, set()) if _starts(module, DOWNLOADS)), "")
 
 
 def is_caption_metric(function: Any) -> bool:
     """Whether a function scores captions with pycocoevalcap, which starts Java programs."""
-    return any(_starts(found, ("pycocoevalcap",)) for found in _used(function, set()))
+    return any(_starts(module, ("pycocoevalcap",)) for module in _used(function, set()))
 
 
 def _starts(module: str, roots: tuple[str, ...]) -> bool:

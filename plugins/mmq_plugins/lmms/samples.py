@@ -60,14 +60,14 @@ def _undecoded(root: Path, task: str, split: str) -> Any:
 
 @cache
 def _facts(image: TaskImage) -> ImageFacts:
-    shown = image.open()
+    opened = image.open()
     cells = _undecoded(image.root, image.task, image.split)[image.row].values()
     for content in (cell["bytes"] for cell in cells if cell and cell.get("bytes")):
         # the same digest as in other data sets, so that shared pictures are found
-        if decode_image(image.name, content).tobytes() == shown.tobytes():
+        if decode_image(image.name, content).tobytes() == opened.tobytes():
             return image_facts(image.name, content)
-    pixels = f"{shown.size} ".encode() + shown.tobytes()
-    return ImageFacts(hashlib.sha256(pixels).hexdigest(), shown.size)
+    pixels = f"{opened.size} ".encode() + opened.tobytes()
+    return ImageFacts(hashlib.sha256(pixels).hexdigest(), opened.size)
 
 
 @dataclass(frozen=True, slots=True)

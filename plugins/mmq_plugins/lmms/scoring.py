@@ -18,7 +18,7 @@ from mmq_plugins.lmms.samples import LmmsSample
 
 
 def results_of(task: LocalTask, sample: LmmsSample, output: str) -> Mapping[str, Any]:
-    """What `process_results` of the task returns for one output, after its filter.
+    """The result of the task's `process_results` for one output, after its filter.
 
     Some tasks guess at random where they can read no answer: the seed is the sample's.
     """

@@ -196,8 +196,8 @@ class Generic(ModelFamily):
 
         @torch.no_grad()
         def forward() -> Tensor:
-            given = zip(images, texts, answers, strict=True)
-            return torch.cat([one(*each) for each in given])
+            examples = zip(images, texts, answers, strict=True)
+            return torch.cat([one(*example) for example in examples])
 
         return [forward]
 

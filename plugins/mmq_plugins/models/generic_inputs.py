@@ -41,7 +41,7 @@ def float_dtype(module: Any) -> torch.dtype:
 
 
 def processed(processor: Any, images: Sequence[Sequence["Image"]], texts: Sequence[str]) -> Any:
-    """What the processor makes of pictures and rendered prompts, the tokenizer of texts alone."""
+    """Inputs of pictures and rendered prompts; of texts alone, by the tokenizer."""
     from transformers import BatchFeature
 
     bos = processor.tokenizer.bos_token
@@ -173,8 +173,8 @@ def answered_inputs(
                 else (torch.full((len(answers), 1), start_token(module), device=module.device))
             )
         decoder = torch.cat([start, ids], dim=1)
-        kept = {k: v for k, v in inputs.items() if k != "decoder_attention_mask"}
-        return kept | {"decoder_input_ids": decoder}
+        extended = {k: v for k, v in inputs.items() if k != "decoder_attention_mask"}
+        return extended | {"decoder_input_ids": decoder}
     length, more = inputs["input_ids"].shape[1], ids.shape[1]
     result = dict(inputs)
     for name, value in inputs.items():

@@ -1,4 +1,4 @@
-"""How models without a chat template were trained to be asked, by model type."""
+"""The prompts that models without a chat template were trained on, by model type."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,12 +30,12 @@ def _words(
     """Protocols for every format; `{}` is the question."""
     long = GenerationConfig(max_new_tokens=30, num_beams=beams)
     short = GenerationConfig(max_new_tokens=10, num_beams=beams, length_penalty=penalty)
-    whole = GenerationConfig(max_new_tokens=512 if beams == 1 else 100, num_beams=beams)
+    generation = GenerationConfig(max_new_tokens=512 if beams == 1 else 100, num_beams=beams)
     return {
         CAPTION: AnswerProtocol(caption, long),
         SHORT: AnswerProtocol(question, short),
         CHOICE: AnswerProtocol(question, short),
-        FREE: AnswerProtocol(free or question, whole),
+        FREE: AnswerProtocol(free or question, generation),
     }
 
 

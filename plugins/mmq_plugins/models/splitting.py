@@ -1,4 +1,4 @@
-"""Which lists of transformer blocks a model has, and which component each belongs to."""
+"""A model's lists of transformer blocks, and the component of each."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which compressed-tensors weights each engine runs: by asking it, or by a table."""
+"""The compressed-tensors weights that each engine runs, as it reports, or by a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -56,15 +56,15 @@ class Engine:
         if kernels is None:
             return self
         by_width = [*kernels.symmetric.values(), *kernels.asymmetric.values()]
-        asked = set().union(*by_width)
-        common = asked.intersection(*by_width)
+        sizes = set().union(*by_width)
+        common = sizes.intersection(*by_width)
         return replace(
             self,
             version=kernels.version,
             source="asking it",
             symmetric=tuple(sorted(kernels.symmetric)),
             asymmetric=tuple(sorted(kernels.asymmetric)),
-            groups=() if common == asked and not self.groups else tuple(sorted(common)),
+            groups=() if common == sizes and not self.groups else tuple(sorted(common)),
         )
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:

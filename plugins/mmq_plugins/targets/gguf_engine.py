@@ -1,7 +1,5 @@
 """Run an exported model in llama.cpp, in another process."""
 
-import base64
-import io
 import json
 import subprocess
 import sys
@@ -18,10 +16,11 @@ from typing import IO, Any
 
 import torch
 
-from mmq.contracts.images import ImageRef
 from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
+from mmq.data.png import png_url
 from mmq.errors import InputError
+from mmq.export.targets import need
 from mmq.system.variables import variables
 from mmq_plugins.targets.gguf_server import CONTEXT, READY
 
@@ -127,16 +126,10 @@ class LlamaCpp(VisionLanguageModel):
 
 def _messages(request: Request) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in request.images
+        {"type": "image_url", "image_url": {"url": png_url(image)}} for image in request.images
     ]
     content.append({"type": "text", "text": request.prompt})
     return [{"role": "user", "content": content}]
-
-
-def _data_url(image: ImageRef) -> str:
-    file = io.BytesIO()
-    image.open().save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _tail(log: IO[str]) -> str:
@@ -155,13 +148,7 @@ def engine_version() -> str:
 
 def check_installed() -> None:
     """InputError if llama.cpp is not installed."""
-    try:
-        import xllamacpp  # noqa: F401  (the process needs it)
-    except ImportError as error:
-        raise InputError(
-            "llama.cpp runs through a package that is not installed (xllamacpp): "
-            "pip install 'mmq[gguf]'"
-        ) from error
+    need("xllamacpp", "gguf")
 
 
 @contextmanager

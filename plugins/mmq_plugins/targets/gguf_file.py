@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmq.errors import InputError
+from mmq.export.targets import need
 from mmq.system.disk import naming, write_all
 
 FLOATS = {"F32": 0, "F16": 1, "BF16": 30}  # numbers in ggml's enumeration
@@ -23,13 +23,7 @@ ROWS = 1024  # compared at once
 
 def gguf_package() -> ModuleType:
     """The gguf package; InputError with the extra that installs it."""
-    try:
-        import gguf
-    except ImportError as error:
-        raise InputError(
-            "The target gguf needs a package that is not installed (gguf): pip install 'mmq[gguf]'"
-        ) from error
-    package: ModuleType = gguf
+    package: ModuleType = need("gguf", "gguf")
     return package
 
 

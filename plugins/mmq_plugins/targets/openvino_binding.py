@@ -90,7 +90,7 @@ def _dequantized(path: str, spec: WeightSpec, shape: tuple[int, int]) -> Any:
 def _change_inputs(
     path: str, spec: WeightSpec, shape: tuple[int, int], products: Sequence[Any]
 ) -> None:
-    """What a layer reads, divided by its input scale and in the order of its groups."""
+    """A layer's input, divided by its input scale and in the order of its groups."""
     from openvino import opset13 as op
 
     parts = {c.part: c for c in constants(spec, shape)}

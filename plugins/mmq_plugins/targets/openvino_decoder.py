@@ -36,7 +36,7 @@ class _Cache(DynamicCache):  # type: ignore[misc]
 
 
 def causal_mask(attention_mask: Tensor, queries: int) -> Tensor:
-    """What is added to attention scores, (n, 1, queries, tokens), from a mask (n, tokens)."""
+    """The addition to attention scores, (n, 1, queries, tokens), from a mask (n, tokens)."""
     tokens = attention_mask.shape[1]
     position = torch.arange(tokens)
     causal = position[None, :] <= position[:, None]
@@ -80,7 +80,7 @@ class DecoderToTrace(nn.Module):
             torch.arange(tokens, 2 * tokens).expand(rows, -1),
         )
         shapes = ((-1, -1, self.embedded), (-1, -1), (-1, -1))
-        new = [Input(*each) for each in zip(INPUTS, examples, shapes, strict=True)]
+        new = [Input(*facts) for facts in zip(INPUTS, examples, shapes, strict=True)]
         earlier = (-1, self.heads, -1, self.head)
         return [*new, *(Input(name, past.clone(), earlier) for name in self.states)]
 

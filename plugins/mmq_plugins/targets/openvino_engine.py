@@ -88,7 +88,7 @@ class EngineCache(Cache):  # type: ignore[misc]
 
 
 class EngineDecoder:
-    """What replaces the methods of a decoder of transformers; all else of it stays."""
+    """Replacements for methods of a decoder of transformers; the rest of it stays."""
 
     engine: Compiled
     embed: Compiled

@@ -59,7 +59,7 @@ def traced(folder: Path) -> tuple[Outline, list[Graph]]:
     return outline, [graph.copy() for graph in graphs]
 
 
-@lru_cache(maxsize=1)  # planned, written and weighed by the same graphs
+@lru_cache(maxsize=1)  # planned, written and measured by the same graphs
 def _traced(folder: Path, stamps: tuple[tuple[str, int], ...]) -> tuple[Outline, list[Graph]]:
     outline = Outline.of(folder)
     return outline, _graphs(outline)

@@ -51,8 +51,8 @@ class Outline:
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Shapes of those weights, by path of their modules."""
         shapes = {}
-        for path, each in self.modules.items():
-            rows, columns = each.weight.shape  # type: ignore[misc]
+        for path, module in self.modules.items():
+            rows, columns = module.weight.shape  # type: ignore[misc]
             shapes[path] = rows, columns
         return shapes
 
@@ -99,9 +99,9 @@ class Outline:
 
 def _holders(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Modules whose weights are large, by path. Subclasses may do more than their base."""
-    for path, each in module.named_modules():
-        if type(each) in (nn.Linear, nn.Embedding):
-            yield path, each
+    for path, submodule in module.named_modules():
+        if type(submodule) in (nn.Linear, nn.Embedding):
+            yield path, submodule
 
 
 def _names(module: nn.Module, stored: Mapping[str, str]) -> dict[str, str]:

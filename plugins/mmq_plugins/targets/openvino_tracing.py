@@ -81,9 +81,9 @@ def trace(
     ]
     with quietly(), _without_warnings(), torch.no_grad():
         model = _converted(called, inputs, extensions)
-    for port, each in zip(model.inputs, inputs, strict=True):
-        port.get_tensor().set_names({each.name})
-        port.get_node().set_friendly_name(each.name)
+    for port, one in zip(model.inputs, inputs, strict=True):
+        port.get_tensor().set_names({one.name})
+        port.get_node().set_friendly_name(one.name)
     for port, name in zip(model.outputs, outputs, strict=True):
         port.get_tensor().set_names({name})
     return Graph(stem, model)
@@ -111,14 +111,14 @@ def _converted(
         frontend.add_extension(conversion)
     decoder = TorchScriptPythonDecoder(
         module,
-        example_input=tuple(each.example for each in inputs),
+        example_input=tuple(one.example for one in inputs),
         module_extensions={extension.module: extension for extension, _ in extensions},
         trace_kwargs={"check_trace": False},  # it would trace twice
     )
     traced = frontend.load(decoder)
-    for index, each in enumerate(inputs):
+    for index, one in enumerate(inputs):
         place = traced.get_place_by_input_index(index)
-        traced.set_partial_shape(place, ov.PartialShape(list(each.shape)))
+        traced.set_partial_shape(place, ov.PartialShape(list(one.shape)))
     model = frontend.convert(traced)
     apply_moc_transformations(model, cf=False)
     return model
@@ -131,7 +131,7 @@ def _stand_in(number: int, path: str, layer: Any, places: dict[str, Any]) -> tup
     """
     from openvino.frontend.pytorch import ConversionExtension, ModuleExtension
 
-    def call(each: Any, operation: Callable[..., Any], *values: Any, **options: Any) -> Any:
+    def call(layer: Any, operation: Callable[..., Any], *values: Any, **options: Any) -> Any:
         return operation(*values)
 
     def convert(context: Any) -> list[Any]:

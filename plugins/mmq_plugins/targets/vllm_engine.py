@@ -1,7 +1,5 @@
 """Run an exported model in vLLM, in a process of vLLM's own environment."""
 
-import base64
-import io
 import json
 import subprocess
 import tempfile
@@ -15,7 +13,6 @@ from typing import IO, Any
 import transformers
 
 from mmq.contracts.family import ModelFamily, check_requests
-from mmq.contracts.images import ImageRef
 from mmq.contracts.vlm import (
     AnswerFormat,
     AnswerProtocol,
@@ -24,12 +21,14 @@ from mmq.contracts.vlm import (
     Request,
     VisionLanguageModel,
 )
+from mmq.data.png import png_base64
 from mmq.errors import InputError
 from mmq.models.skeleton import family_of
 from mmq_plugins.targets.vllm_environment import WORKER, clean_variables
 
 SHOWN = 600  # characters of vLLM's log in an error
 MOST_IMAGES = 16  # per request, where the family sets no limit
+_base64 = lru_cache(64)(png_base64)  # questions about one picture follow each other
 
 
 @dataclass(slots=True)
@@ -83,13 +82,6 @@ class VllmModel(VisionLanguageModel):
             raise InputError(f"vLLM cannot answer: {answer['error'][:SHOWN]}")
         texts: list[str] = answer["texts"]
         return texts
-
-
-@lru_cache(64)  # questions about one picture follow each other
-def _base64(image: ImageRef) -> str:
-    file = io.BytesIO()
-    image.open().save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def read_reply(process: subprocess.Popen[str]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def clean_variables() -> dict[str, str]:
 
 @cache
 def installed_kernels(package: str) -> Kernels | None:
-    """What the installed vLLM runs; None where it is not installed or cannot be asked."""
+    """The weights that the installed vLLM runs; None where it is not installed or fails."""
     python = vllm_python(package)
     if not python:
         return None

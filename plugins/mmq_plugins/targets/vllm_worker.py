@@ -69,7 +69,9 @@ def generate(model: Any, body: dict[str, Any]) -> list[str]:
         prompt = {"prompt": request["prompt"]}
         requests.append(prompt | ({"multi_modal_data": {"image": images}} if images else {}))
     sampling = SamplingParams(temperature=0, **body["sampling"])
-    return [each.outputs[0].text for each in model.generate(requests, sampling, use_tqdm=False)]
+    return [
+        output.outputs[0].text for output in model.generate(requests, sampling, use_tqdm=False)
+    ]
 
 
 def main() -> None:
