@@ -84,7 +84,7 @@ def interrupted(server, monkeypatch, name, before):
 
 @pytest.mark.parametrize(
     ("name", "before"),
-    [("_create_new_trial", False), ("set_trial_user_attr", True), ("_set_trial_param", False)],
+    [("_create_new_trial", False), ("write_attributes", True), ("_set_trial_param", False)],
 )
 def test_an_interrupted_ask_leaves_no_running_trial_behind(
     study, server, monkeypatch, name, before

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmq.contracts import FileImage, Prediction
-from mmq.tracking.files import write_predictions
+from mmq.tracking.files import SHOWN_PREDICTIONS, write_predictions
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -40,4 +40,4 @@ def test_changed_and_wrong_predictions_come_first_with_the_unquantized_output(tm
     assert [row["sample"] for row in rows[:2]] == ["70: what?", "7: what?"]
     assert (rows[0]["prediction"], rows[0]["unquantized"]) == ("cat", "dog")
     assert table["columns"][0] == "sample"  # by which MLflow joins the runs' rows
-    assert len({row["sample"] for row in rows}) == 24
+    assert len({row["sample"] for row in rows}) == SHOWN_PREDICTIONS
