@@ -53,11 +53,13 @@ def simulated(session):
 
 @dataclass(frozen=True)
 class OffByOne(TorchCheckpoint):
-    """Reads the first weight back wrong, and loses the second."""
+    """Reads the first weight of the Q-Former back wrong, and loses the second."""
 
     def read_back(self, folder):
-        for number, (name, weight) in enumerate(super().read_back(folder)):
-            if number != 1:
+        number = -1
+        for name, weight in super().read_back(folder):
+            number += "qformer" in name
+            if number != 1 or "qformer" not in name:
                 yield name, weight + (number == 0)
 
 

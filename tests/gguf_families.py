@@ -95,7 +95,7 @@ class QwenProcessor:
 
     def apply_chat_template(self, messages, **options):
         return self.tokenizer.apply_chat_template(
-            messages, chat_template=self.chat_template, **options
+            messages, **{"chat_template": self.chat_template} | options
         )
 
     def batch_decode(self, *rest, **options):

@@ -108,9 +108,9 @@ def cli(context: click.Context) -> None:
 
 def main(argv: list[str] | None = None) -> Any:
     """Run a command; exit code 2 for invalid input or a disk error, 130 after an interrupt."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     set_up_environment()
-    hide_in_output()
+    hide_in_output()  # before logging takes the error output
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     if not sys.stderr.isatty():  # before tqdm is imported: the bars of other libraries, too
         os.environ.setdefault("TQDM_DISABLE", "1")
     set_verbosity(Verbosity.NORMAL)

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna import get_all_study_names
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import inspect
 
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.artifacts import unlogged
@@ -68,15 +69,21 @@ def report_on(name: str) -> StatusReport:
 
     InputError for an unknown name.
     """
-    database, storage = Database(home()), Storage(home(), reading=True)
-    planned, searches = planned_studies(database), get_all_study_names(storage.optuna)
+    database = Database(home())
+    planned = planned_studies(database)
+    if name in planned:
+        return StatusReport(name, planned[name], at_work(database, name))
+    storage = None  # a database of planned studies alone has no tables of Optuna
+    if not planned or database.run(lambda connection: inspect(connection).has_table("studies")):
+        storage = Storage(home(), reading=True)
+    searches = [] if storage is None else get_all_study_names(storage.optuna)
     names = sorted({*searches, *planned})
     if not name and len(names) > 1:
         raise InputError(f"study: there are several; choose from {', '.join(names)}")
     name = name or (names[0] if names else "")
     if name in planned:
         return StatusReport(name, planned[name], at_work(database, name))
-    if name in searches:
+    if storage is not None and name in searches:
         return _of_search(StudyReader(name, storage), database)
     return _of_logged(name, names, at_work(database, name))
 

@@ -272,7 +272,7 @@ def test_a_search_prunes_what_is_dominated_and_keeps_its_front(store_uri):
     runs = client.search_runs([experiment], "tags.`mmq.kind` = 'trial'")
     assert len(runs) == 9
     pruned = [run for run in runs if run.data.tags.get("mmq.state") == "PRUNED"]
-    assert "vit=16 llm=2" in [run.data.tags["mmq.allocation"] for run in pruned]
+    assert "vit=2 llm=16" in [run.data.tags["mmq.allocation"] for run in pruned]
     records = Records(home() / "studies" / "pruned")
     for run in pruned:
         assert run.info.status == "KILLED"
