@@ -1,7 +1,7 @@
 """A command of `mmq`: options in sections, an example, and how much it reports while it works."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -14,6 +14,9 @@ PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 JSON_HELP = "Print the result as one JSON document; everything else goes to standard error."
 
 
+ARGUMENTS = "mmq.arguments"  # in the context: of the command line
+
+
 class Command(click.Command):
     """A command whose help has sections, and the options of the plugins that it is given.
 
@@ -23,11 +26,10 @@ class Command(click.Command):
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
-        self._arguments: Sequence[str] = ()  # --help ends the parsing before they are options
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments, which the help reads, too."""
-        self._arguments = tuple(args)
+        ctx.meta[ARGUMENTS] = tuple(args)  # --help ends the parsing before they are options
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -39,7 +41,7 @@ class Command(click.Command):
         for title in [title for title in TITLES if title in sections]:
             with formatter.section(title):
                 formatter.write_dl(sections[title])
-        for title, rows in plugin_sections(self.params, self._arguments):
+        for title, rows in plugin_sections(self.params, ctx.meta.get(ARGUMENTS, ())):
             with formatter.section(title):
                 if isinstance(rows, str):
                     formatter.write_text(rows)

@@ -122,7 +122,8 @@ def test_the_parent_run_starts_with_the_verdict_and_renders_the_front(searched, 
     client = MlflowClient(address)
     experiment = client.get_experiment_by_name("mmq").experiment_id
     (parent,) = client.search_runs([experiment], "tags.`mmq.kind` = 'study'")
-    verdict = next(p for p in output.split("\n\n") if p.startswith("The search gained"))
+    paragraphs = [text.strip() for text in output.split("\n\n")]
+    verdict = next(text for text in paragraphs if text.startswith("The search gained"))
     browser.get(f"{address}/#/experiments/{experiment}/runs/{parent.info.run_id}")
     sees(browser, verdict)
     browser.get(
