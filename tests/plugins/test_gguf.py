@@ -1,6 +1,6 @@
 """The embedded LLaVA in llama.cpp: weights, answers and bytes are those of the simulation."""
 
-import builtins
+import sys
 
 import pytest
 import torch
@@ -186,14 +186,7 @@ def test_a_prompt_longer_than_the_context_is_an_error(questions, proven):
 @pytest.mark.parametrize("package", ["gguf", "xllamacpp"])
 def test_a_missing_package_names_the_extra(package, model, tmp_path, monkeypatch):
     exported(LLAVA, model, {}, tmp_path / "out")
-    real = builtins.__import__
-
-    def missing(name, *rest, **options):
-        if name == package:
-            raise ImportError(name)
-        return real(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, package, None)
     use = {
         "gguf": lambda: next(Gguf().read_back(tmp_path / "out")),
         "xllamacpp": lambda: Gguf().open(tmp_path / "out", "cpu").__enter__(),

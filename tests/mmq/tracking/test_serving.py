@@ -1,6 +1,7 @@
 """The registered version of an answer holds the exported model, which MLflow loads and serves."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -166,7 +167,10 @@ def test_mlflow_serves_it(answer, model):
     command = [str(program) if program.exists() else "mlflow", "models", "serve", "-m", ALIAS]
     command += ["--env-manager", "local", "-p", str(port)]
     row = {"image": picture(), "text": QUESTION}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = os.environ | {"PATH": path}  # where MLflow finds its web server
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=env, **streams) as server:
         try:
             deadline = time.monotonic() + 120
             while server.poll() is None and time.monotonic() < deadline:
