@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from fork_server import ForkServer
 from lanes import markers_of
+from mariadb import mariadb
+from postgres import postgres
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -41,6 +43,18 @@ def fork_server(tmp_path_factory, _home):
     server = ForkServer(tmp_path_factory.mktemp("fork"))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def server():
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mysql_server():
+    with mariadb() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 import os
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
-from postgres import PASSWORD, free_port
+from postgres import PASSWORD, free_port, in_a_folder
 
 PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
 USER = f"""\
@@ -77,14 +75,5 @@ class MariaDb:
         self.process.wait()
 
 
-@contextmanager
-def mariadb() -> Iterator[MariaDb]:
-    folder = Path(tempfile.mkdtemp(prefix="mmq-mariadb-"))  # pytest's own are closed to others
-    try:
-        server = MariaDb(folder)
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def mariadb() -> AbstractContextManager[MariaDb]:
+    return in_a_folder(MariaDb)

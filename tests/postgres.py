@@ -5,8 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,13 +64,18 @@ class Server:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="mmq-postgres-"))  # pytest's own are closed to others
+def in_a_folder(kind):
+    """A running server whose files are in a folder of its own, both removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="mmq-server-"))  # pytest's own are closed to others
     try:
-        server = Server(folder)
+        server = kind(folder)
         try:
             yield server
         finally:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def postgres() -> AbstractContextManager[Server]:
+    return in_a_folder(Server)

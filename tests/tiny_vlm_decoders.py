@@ -1,9 +1,9 @@
 """Recipes of tiny decoder-only models: picture tokens in a language model's prompt."""
 
+from tiny_models import VISION
 from tiny_vlms import (
     SINCE_5,
     TEXT,
-    VISION,
     config,
     pictures,
     recipe,

@@ -1,7 +1,8 @@
 """Recipes of tiny models with a text encoder, cross-attention or no picture tokens."""
 
 import transformers
-from tiny_vlms import TEXT, VISION, config, pictures, recipe, template, tokenizer
+from tiny_models import VISION
+from tiny_vlms import TEXT, config, pictures, recipe, template, tokenizer
 
 SQUARE = {"size": {"height": 32, "width": 32}}
 IMAGE = "<image>"

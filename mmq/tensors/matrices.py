@@ -112,7 +112,7 @@ def _is_other(module: nn.Module) -> bool:
 def _transposed(module: nn.Module, stacks: Mapping[str, Tensor]) -> bool:
     """Whether a module's experts are stored as (in, out).
 
-    Its class says so (transformers' `is_transposed`, or Aria's `in_features`, the number of
+    Its class defines it (transformers' `is_transposed`, or Aria's `in_features`, the number of
     rows); otherwise the shapes decide, as what goes into the first projection comes out of the
     last: (h, 2i) and (i, h) are (in, out), (2i, h) and (h, i) are (out, in).
     """

@@ -1,4 +1,4 @@
-"""The progress of a search: a bar with the answer so far, or in a file a line per trial."""
+"""The progress of a search: a bar with the answer so far, or one line per trial in a file."""
 
 from types import TracebackType
 from typing import Self

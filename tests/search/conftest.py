@@ -1,22 +1,8 @@
 """Databases of studies."""
 
 import pytest
-from mariadb import mariadb
-from postgres import postgres
 
 from mmq.system.database import VARIABLE
-
-
-@pytest.fixture(scope="session")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def mysql_server():
-    with mariadb() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.cluster)])

@@ -5,8 +5,6 @@ import os
 import time
 
 import pytest
-from mariadb import mariadb
-from postgres import postgres
 
 from mmq.errors import TakenOver
 from mmq.studies import work_list
@@ -16,18 +14,6 @@ from mmq.system.database import VARIABLE, Database
 from mmq.system.retries import StorageError
 
 UNITS = [f"unit {k}" for k in range(6)]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def mysql_server():
-    with mariadb() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.cluster)])
