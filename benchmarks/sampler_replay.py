@@ -5,7 +5,7 @@
 The table has one row per allocation: columns *_bits, bpw and a score. Every sampler sees the
 index of each width; a search starts with a few random allocations, the same for all samplers.
 Only distinct allocations are counted. Without a table, synthetic ones of several shapes and
-dimensions are searched.
+dimensions are searched. With --errors, it prints how the model's errors are distributed instead.
 """
 
 import argparse
@@ -19,6 +19,8 @@ import optuna
 import pandas as pd
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.front_sampler.improvement import hypervolume
+from mmq_search.front_sampler.surrogate import ScoreModel, Shape
+from scipy.stats import t as student_t
 from tqdm import tqdm
 
 REFERENCE = (16.0, 0.0)  # bpw, score
@@ -111,6 +113,47 @@ def replay(table, sampler, seed, starts, noise, most):
     return shares, slowest
 
 
+def errors(table, seed, count, noise):
+    """The model's errors at 50 new points after a search, in units of its deviations."""
+    rng = np.random.default_rng(seed)
+    scores = table.scores * (1 + noise * rng.standard_normal(table.scores.shape))
+    study = optuna.create_study(
+        directions=["minimize", "maximize"], sampler=FrontSampler(seed=seed)
+    )
+    for _ in range(count):
+        trial = study.ask()
+        at = tuple(trial.suggest_int(f"p{d}", 0, n - 1) for d, n in enumerate(table.levels))
+        study.tell(trial, [table.sizes[at], scores[at]])
+    points = np.array([list(trial.params.values()) for trial in study.trials])
+    others = rng.integers(0, table.levels, (50, len(table.levels)))
+    others = others[(others[:, None] != points[None]).any(-1).all(1)]
+    model = ScoreModel(
+        Shape.plain(table.levels),
+        points,
+        scores[tuple(points.T)],
+        0.0,
+        lambda some: table.sizes[tuple(some.T)],
+    )
+    mean, deviation = model.predict(others)
+    return (scores[tuple(others.T)] - mean) / deviation
+
+
+def print_errors(options):
+    """How heavy the tails of the errors are: Student's t, fitted to those of all tables."""
+    print("trials  noise  degrees of freedom  scale  beyond 3 deviations (normal: 0.3%)")
+    for count, noise in itertools.product((10, 20, 40), options.noise):
+        tables = itertools.product(options.shapes, options.dims, range(options.seeds))
+        every = np.concatenate(
+            [
+                errors(made_up(shape, dims, seed), seed, count, noise)
+                for shape, dims, seed in tqdm(list(tables), leave=False)
+            ]
+        )
+        freedom, _, scale = student_t.fit(every, floc=0)
+        beyond = np.mean(np.abs(every) > 3)
+        print(f"{count:6} {noise:6.0%} {freedom:19.1f} {scale:6.2f} {beyond:9.1%}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", nargs="?")
@@ -125,9 +168,13 @@ def main():
         "--shapes", nargs="*", default=["product", "additive", "weakest", "steps", "knee"]
     )
     parser.add_argument("--dims", type=int, nargs="*", default=[2, 3, 6])
+    parser.add_argument("--errors", action="store_true", help="of the model, instead of searches")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
+    if options.errors:
+        print_errors(options)
+        return
     print(f"median (90th percentile) of distinct evaluations over {options.seeds} seeds to reach")
     print(f"{'table':28} {'noise':>5} {'sampler':>16}  " + "  ".join(f"{s:>9.0%}" for s in SHARES))
     for shape, dims in itertools.product(options.shapes, options.dims):

@@ -7,6 +7,7 @@ import pytest
 from mmq_search.front_sampler import proposal
 from mmq_search.front_sampler.grid import Grid, Sizes, by_size
 from mmq_search.front_sampler.improvement import expected_improvement, hypervolume, steps
+from mmq_search.front_sampler.proposal import Acquisition, Bounds
 from mmq_search.front_sampler.surrogate import ScoreModel, Shape
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from test_front_sampler import WEIGHTS, WIDTHS, score, size
@@ -24,6 +25,26 @@ def test_the_expected_improvement_is_what_sampling_finds():
         normal = np.array([at]), np.array([mean]), np.array([deviation])
         closed = expected_improvement(*normal, front)
         assert closed[0] == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / 60 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "evaluated", "decisive", "other"),  # size and score, then their deviation
+    [
+        # smaller than the selection, probably below the minimum; larger, and as good but for noise
+        (Bounds(min_score=79.2), [(4, 80), (16, 80)], (3.75, 72, 5), (8, 80, 2)),
+        # probably the best within the bound; much better than the front at half the size
+        (Bounds(max_size=8), [(3, 60), (7, 78)], (8, 79, 1), (4, 68, 5)),
+    ],
+)
+def test_within_bounds_the_selection_counts_more_than_the_front(
+    bounds, evaluated, decisive, other
+):
+    sizes = Sizes(0.0, [np.array([2.0, 16.0])])
+    size, score = np.array(evaluated, dtype=float).T
+    allowed = np.array([True, True])
+    acquisition = Acquisition.of(size, score, allowed, bounds, sizes, 0.0, 80.0)
+    gains = acquisition.gain(*np.array([decisive, other], dtype=float).T)
+    assert gains[0] > gains[1]
 
 
 def test_sizes_that_are_a_sum_are_learned_exactly_and_order_the_levels():

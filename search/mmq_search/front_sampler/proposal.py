@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import stdtr
 
 from mmq_search.front_sampler.candidates import Fix, best, least_losses, new_points
 from mmq_search.front_sampler.grid import Grid, Points, Sizes
@@ -16,6 +16,8 @@ from mmq_search.front_sampler.surrogate import Constraint, ScoreModel, Shape
 Array = NDArray[np.float64]
 MAX_TRIALS = 200  # that the model is fitted to: those nearest to the front
 MAX_LIMIT_TRIALS = 400  # that a constraint is fitted to
+FRONT = 0.1  # weight of the front's improvement within bounds; that of the selection has 1
+FREEDOM = 6  # of Student's t: the model's errors have heavier tails than a normal distribution
 TAIL = 10.0  # scores are clipped at this many times the median's distance below the best
 
 
@@ -138,13 +140,20 @@ class Acquisition:
         )
 
     def gain(self, size: Array, mean: Array, deviation: Array) -> Array:
-        """Expected improvements, as shares of the ranges of sizes and scores."""
+        """Expected improvements, as shares of the ranges of sizes and scores.
+
+        Within bounds, the front counts less than the selection. Otherwise, points above the
+        minimum score, where scores differ by noise alone, would be evaluated before smaller ones.
+        """
         span, height = self.spread
         gain = expected_improvement(size, mean, deviation, self.front) / (span * height)
+        if self.best_score is not None or self.least_size is not None:
+            gain = FRONT * gain
         if self.best_score is not None:
             gain = gain + expected_excess(mean, deviation, self.best_score) / height
         if self.least_size is not None:
-            reaches = ndtr((mean - self.front[2][0]) / deviation)
+            # heavy tails: a score that is wrongly taken for certain would never be checked
+            reaches = stdtr(FREEDOM, (mean - self.front[2][0]) / deviation)
             gain = gain + reaches * np.maximum(self.least_size - size, 0) / span
         return np.asarray(gain, dtype=float)
 
