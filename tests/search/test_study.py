@@ -1,7 +1,8 @@
 """The study's book-keeping, with a real Optuna database and made-up scores."""
 
-import subprocess
-import sys
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,30 +132,34 @@ def test_a_pruned_trial_is_not_evaluated_again_after_a_restart(tmp_path):
 
 
 def test_a_trial_killed_after_it_was_stopped_is_pruned(tmp_path):
-    said = killed_process(
-        tmp_path,
-        "finish(study, 5); pending = study.ask(); stop(study, pending); "
-        "print(pending.allocation, flush=True)",
-    )
+    def work(study):
+        finish(study, 5)
+        pending = study.ask()
+        stop(study, pending)
+        return str(pending.allocation)
+
+    allocation = killed_process(tmp_path, work)
     study = open_study(tmp_path)
-    assert list(study.pruned()) == [said]
+    assert list(study.pruned()) == [allocation]
     assert len(study.points()) == 5
 
 
 def killed_process(folder, work):
-    """Run `work` on the study in a process that kills itself; what it printed."""
-    code = (
-        "import sys, os; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']; "
-        "from test_study import *; "
-        f"from pathlib import Path; study = open_study(Path(sys.argv[2])); {work}; "
-        "os.kill(os.getpid(), 9)"
-    )
-    here = str(Path(__file__).parent)
-    out = subprocess.run(
-        [sys.executable, "-c", code, here, str(folder)], capture_output=True, text=True
-    )
-    assert out.returncode == -9, out.stderr
-    return out.stdout.strip()
+    """The result of `work` on the study in a process that is killed right after it.
+
+    The process is forked, so that nothing is imported again.
+    """
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def run():
+        sender.send(work(open_study(folder)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    return receiver.recv()
 
 
 def test_a_record_that_cannot_be_read_is_evaluated_again(tmp_path, caplog):
@@ -167,26 +172,31 @@ def test_a_record_that_cannot_be_read_is_evaluated_again(tmp_path, caplog):
 
 
 def test_a_trial_of_a_dead_process_is_failed_and_requeued(tmp_path):
-    said = killed_process(tmp_path, "finish(study, 6); print(study.ask().allocation, flush=True)")
+    def work(study):
+        finish(study, 6)
+        return str(study.ask().allocation)
+
+    allocation = killed_process(tmp_path, work)
     study = open_study(tmp_path)
     assert TrialState.RUNNING not in [t.state for t in study.study.trials]
-    assert str(study.ask().allocation) == said
+    assert str(study.ask().allocation) == allocation
 
 
 def test_a_trial_killed_before_it_had_an_allocation_is_requeued(tmp_path):
-    killed_process(tmp_path, "t = study.study.ask(); t.set_user_attr('owner', owner())")
+    killed_process(tmp_path, lambda study: study.study.ask().set_user_attr("owner", owner()))
     assert "vit=16 llm=16" in finish(open_study(tmp_path), 7)
 
 
 def test_a_trial_killed_after_it_was_recorded_is_complete(tmp_path):
-    said = killed_process(
-        tmp_path,
-        "finish(study, 5); pending = study.ask(); "
-        "study.records.put(record(pending).in_run('kept')); "
-        "print(pending.allocation, flush=True)",
-    )
+    def work(study):
+        finish(study, 5)
+        pending = study.ask()
+        study.records.put(record(pending).in_run("recorded"))
+        return str(pending.allocation)
+
+    allocation = killed_process(tmp_path, work)
     study = open_study(tmp_path)
-    assert study.evaluated()[said].user_attrs["run_id"] == "kept"
+    assert study.evaluated()[allocation].user_attrs["run_id"] == "recorded"
     assert len(study.points()) == 6
 
 
