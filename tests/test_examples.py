@@ -66,7 +66,7 @@ def test_the_kubernetes_job_is_indexed_and_has_time_and_secrets():
     pod = spec["template"]["spec"]
     assert (JOB["kind"], spec["completionMode"]) == ("Job", "Indexed")
     assert spec["completions"] == spec["parallelism"] == 8
-    assert pod["terminationGracePeriodSeconds"] >= 90  # what workers take to give back a trial
+    assert pod["terminationGracePeriodSeconds"] >= 90  # to re-queue a trial
     env = {each["name"]: each for each in pod["containers"][0]["env"]}
     for name in ("MMQ_STORAGE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         reference = env[name]["valueFrom"]["secretKeyRef"]
