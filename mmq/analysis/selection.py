@@ -182,7 +182,7 @@ class Evidence:
                   and p != point]  # fmt: skip
         start = self.retained(point)
         if equals:
-            start += f"As small, with the same score: {', '.join(p.allocation for p in equals)}. "
+            start += f"Same size and score: {', '.join(p.allocation for p in equals)}. "
         if not self.paired.has(point):
             return f"{start}{UNSURE}", None
         criterion, (chance, varies) = self.budget.score_text, self.chance(point)
@@ -251,7 +251,7 @@ class Evidence:
         if not self.paired.lost(point, self.reference):
             new, old = (self.paired.totals[p.allocation] for p in (point, self.reference))
             none = "No picture's score changed" if np.array_equal(new, old) else "No picture lost"
-            text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
+            text += f"{none}; of other pictures, up to {self.paired.hidden:.1%} may. "
         return text
 
     def enough(self, point: Point) -> str:

@@ -58,13 +58,13 @@ class WeightSpec:
             if self.per_tensor
             else f"groups of {self.group_size}"
             if self.group_size
-            else "a scale per row"
+            else "one scale per row"
         )
         parts = [f"{self.bits} bits", grouping, "symmetric" if self.symmetric else "asymmetric"]
         if not self.integer_zero_points:
             parts[-1] = "real zero points"
-        parts += [f"input scales{' that fold' * self.folds}"] if self.input_scale else []
-        parts += ["an order of inputs"] if self.group_index else []
+        parts += [f"{'foldable ' * self.folds}input scales"] if self.input_scale else []
+        parts += ["act-order"] if self.group_index else []
         return ", ".join(parts)
 
 

@@ -181,7 +181,7 @@ def check_side_files(folder: Path) -> None:
     for name in SIDE_FILES:
         if (folder / name).exists():
             raise InputError(
-                f"model: the checkpoint is quantized already ({folder / name} says so); "
+                f"model: the checkpoint is quantized already (it has {folder / name}); "
                 f"{FULL_PRECISION}"
             )
     if (folder / "adapter_config.json").exists():

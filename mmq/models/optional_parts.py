@@ -58,7 +58,7 @@ def with_parts(
         if "head" in parts and "embed" not in parts:
             raise InputError(
                 "parts: the output head shares its weights with the token embeddings; name "
-                "embed, which stands for both"
+                "embed, which includes both"
             )
         parts = tuple(name for name in parts if name != "head")
     own = {matrix.identity for layers in available.values() for matrix in layers.values()}

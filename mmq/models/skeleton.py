@@ -95,7 +95,7 @@ class Skeleton:
         largest = [m for m in self.unquantized if m.weights >= LISTED * self.parameters]
         names = ", ".join(f"{m.name} ({m.weights / self.parameters:.1%})" for m in largest)
         return (
-            f"{self.reach:.1%} of the weights can be quantized. At 16 bits stay "
+            f"{self.reach:.1%} of the weights can be quantized. Left at 16 bits: "
             f"{names or 'small modules'}; see mmq size, and --parts for embeddings and heads."
         )
 

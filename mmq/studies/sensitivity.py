@@ -112,7 +112,7 @@ def _decisions(model: LoadedModel, calibration: Calibration) -> list[Tensor]:
     decisions = [output.cpu() for output in outputs if output is not None]
     if not decisions:
         raise InputError(
-            f"{type(model.family).__name__} returns no decisions of its models"
+            f"{type(model.family).__name__} models define no decisions"
             if outputs
             else "there are no calibration pairs"
         )

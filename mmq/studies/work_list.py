@@ -163,7 +163,7 @@ class WorkList:
             if now - since >= GRACE and not is_here(process):
                 stale.add(process)
         for process in stale:
-            log.warning("The work of process %s is released: the process is gone", process)
+            log.warning("The work of process %s is released: the process has ended", process)
         return stale
 
     def _move(

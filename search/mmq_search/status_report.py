@@ -119,7 +119,7 @@ def _of_logged(name: str, others: Sequence[str], workers: str) -> StatusReport:
     points = groups[0].points("score") if len(groups) == 1 else []
     return StatusReport(
         name,
-        f"{count} allocations evaluated, as MLflow has them",
+        f"{count} allocations evaluated, according to MLflow",
         workers,
         points=points,
         links=[f"Open:      {link}" for link in links.values()],
@@ -136,9 +136,9 @@ def at_work(database: Database, name: str, trials: Mapping[str, str] | None = No
         unit = worker.unit or (trials or {}).get(worker.owner, "")
         doing = f"; evaluates {unit}" if unit else ""
         silent = time.time() - worker.seen
-        silence = f"; not heard for {in_words(silent)}" if silent > GRACE else ""
+        silence = f"; no heartbeat for {in_words(silent)}" if silent > GRACE else ""
         lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
-    return "\n".join(["At work:", *lines]) if lines else "Nobody is at work."
+    return "\n".join(["At work:", *lines]) if lines else "No process is at work."
 
 
 def trials_by_owner(study: StudyReader) -> dict[str, str]:

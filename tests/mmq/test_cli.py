@@ -102,7 +102,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--device", "meta"], "torch cannot compute on 'meta' here"),
         (["search", "--device", "tpu-x"], "is not a device; choose e.g. auto, cpu, cuda"),
         (["search", "--dtype", "int8"], "'int8' is not one of"),
-        (["search", "--study", "a b"], "is not a name for a study"),
+        (["search", "--study", "a b"], "is not a valid study name"),
         (["search", "--batch-size", "0"], "batch_size: 0 is not at least 1"),
         (["trial", "--bits", "vit4"], "'vit4' is not component=bits"),
         (["trial", "--bits", "vti=4"], "Unknown component 'vti'. Did you mean 'vit'"),

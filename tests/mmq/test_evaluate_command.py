@@ -59,7 +59,7 @@ def test_a_server_that_fails_loses_no_answer(store_uri, model, capsys):
     ("options", "reason"),
     [
         ([], "write --endpoint http"),
-        (["--endpoint", "http://127.0.0.1:9/v1"], "does not answer"),
+        (["--endpoint", "http://127.0.0.1:9/v1"], "does not respond"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--concurrency", "0"], "0 is not at least 1"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--task", "retrieval"], "ranks pictures"),
     ],

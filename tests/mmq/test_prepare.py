@@ -60,7 +60,7 @@ def test_the_checkpoints_own_decoding_settings_are_logged_and_do_not_rename_a_st
     ("changes", "message"),
     [
         ({"template": "thinking=false"}, "does not read 'thinking'; it reads: enable_thinking"),
-        ({"max_pixels": 10_000}, "max_pixels: .* takes no limits of pixels"),
+        ({"max_pixels": 10_000}, "max_pixels: .* has no pixel limits"),
     ],
 )
 def test_options_that_the_checkpoint_ignores_are_refused_before_it_is_loaded(

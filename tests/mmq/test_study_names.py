@@ -22,7 +22,7 @@ def test_a_plain_name_is_a_name(name):
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_a_folder_or_a_filter_could_not_hold_is_refused(name):
-    with pytest.raises(InputError, match=r"is not a name for a study; use up to 100 of") as caught:
+    with pytest.raises(InputError, match=r"is not a valid study name; use up to 100 of") as caught:
         check_name(name)
     assert len(str(caught.value)) < 400
 

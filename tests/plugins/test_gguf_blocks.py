@@ -122,7 +122,7 @@ def test_scales_that_need_float32_are_held_as_products():
     ("spec", "shape", "words"),
     [
         (WeightSpec(8, 32, symmetric=False), (64, 64), "need 9 bits"),
-        (WeightSpec(4, 16), (64, 64), "groups of 16 cut them"),
+        (WeightSpec(4, 16), (64, 64), "groups of 16 split them"),
         (WeightSpec(4), (64, 48), "rows of 48"),
         (WeightSpec(4, integer_zero_points=False, symmetric=False), (64, 64), "real zero points"),
         (WeightSpec(4, input_scale=True), (64, 64), "scale per input"),

@@ -147,7 +147,7 @@ def test_a_table_in_the_current_folder_finds_its_pictures(folder, monkeypatch, c
     sheet(folder, ROWS)
     monkeypatch.chdir(folder)
     assert [row.image_id for row in read("sheet.csv")] == ["a.png", "b.png"]
-    assert "not where the table says" not in caplog.text
+    assert "not at the paths in the table" not in caplog.text
 
 
 def test_what_was_guessed_is_reported_in_one_line(folder, caplog):
@@ -297,7 +297,7 @@ MALFORMED = {
     "a header alone": (tall(""), "has no rows below its header"),
     "no header": (tall("", "a.png,What is it?,a cat"), "first line seems to be a row"),
     "one column": (tall("", "image"), "Add the missing columns"),
-    "a column twice": (tall("", "image,answer,answer"), "two columns with the name 'answer'"),
+    "a column twice": (tall("", "image,answer,answer"), "columns 2 and 3 are both named 'answer'"),
     "two columns for a field": (
         tall("a.png,Q?,x,y\n", "image,question,label,target"),
         "several columns may be the answers: label, target; write --fields answers=label or",

@@ -150,7 +150,7 @@ def test_bounds_of_a_newer_mmq_are_refused(tmp_path, monkeypatch, value):
         said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
         assert "2 of 3 allocations evaluated" in said
         return
-    with pytest.raises(InputError, match="a newer mmq searched .s., with the bounds strange"):
+    with pytest.raises(InputError, match=".s. has bounds that .* does not know: strange"):
         CliRunner().invoke(status, ["s"], catch_exceptions=False)
 
 

@@ -181,7 +181,7 @@ def column_names(header: list[str], path: Path) -> tuple[str, ...]:
     for k, name in enumerate(names):
         if name in names[:k]:
             raise InputError(
-                f"data: {path} has two columns with the name {name!r}, the "
-                f"{names.index(name) + 1}. and the {k + 1}.; rename one of them"
+                f"data: {path}: columns {names.index(name) + 1} and {k + 1} are both named "
+                f"{name!r}; rename one of them"
             )
     return tuple(names)

@@ -72,7 +72,7 @@ def _is_file(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         if not path.is_symlink():
             return False
-        kind = "a link to nothing"
+        kind = "a broken link"
     except OSError as error:
         kind = f"not readable ({error.strerror})"
     if kind and path not in _warned:

@@ -33,7 +33,7 @@ class Flickr30k(Dataset):
         f"FOLDER/{KARPATHY}       (or LAVIS's {LAVIS.format('test')},\n"
         f"                                     or {TOKENS[0]} with test.txt)\n"
         "FOLDER/flickr30k-images/*.jpg        (or flickr30k_images/, images/)\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         f"FOLDER/{LAVIS.format('train')}          (or train.txt; {KARPATHY} has all splits)\n"
         "from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip and "
         "https://shannon.cs.illinois.edu/DenotationGraph/"

@@ -69,8 +69,8 @@ class PictureFolder:
             if key not in _reported:
                 _reported.add(key)
                 log.warning(
-                    "data: %d pictures are not where the table says, but one with the same name "
-                    "is, e.g. %s for %r", len(self.elsewhere), path, value,
+                    "data: %d pictures are not at the paths in the table; files of the same name "
+                    "are used, e.g. %s for %r", len(self.elsewhere), path, value,
                 )  # fmt: skip
             self.elsewhere.clear()
 

@@ -32,7 +32,7 @@ class VqaV2(Dataset):
         "FOLDER/v2_OpenEnded_mscoco_val2014_questions.json\n"
         "FOLDER/v2_mscoco_val2014_annotations.json\n"
         "FOLDER/val2014/COCO_val2014_000000000042.jpg\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         "FOLDER/v2_OpenEnded_mscoco_train2014_questions.json\n"
         "FOLDER/v2_mscoco_train2014_annotations.json\n"
         "FOLDER/train2014/COCO_train2014_000000000009.jpg\n"

@@ -68,7 +68,7 @@ class LocalTask:
         if other is not None:
             raise InputError(
                 f"task: lmms:{self.benchmark.name} shows a {type(other).__name__} in row {index}, "
-                f"and mmq asks about pictures only"
+                f"and mmq supports pictures only"
             )
         return visuals
 

@@ -163,8 +163,8 @@ def _find(
         whole = [t for t in whole if t.name in expected]
         if len(whole) != 1:
             raise InputError(
-                f"from: several tensors have the values of {layer}, and no name tells them apart; "
-                f"leave its part at 16 bits"
+                f"from: several tensors have the values of {layer}, and their names do not "
+                f"distinguish them; leave its part at 16 bits"
             )
     holders = whole or [
         t for t in matching
@@ -175,8 +175,8 @@ def _find(
     )
     if sorted(covered) != list(range(len(weight))):
         raise InputError(
-            f"from: no tensor of the GGUF files has the values of {layer}; are they of the model "
-            f"in {checkpoint.folder}, at 16 bits?"
+            f"from: no tensor of the GGUF files has the values of {layer}; give 16-bit files of "
+            f"the model in {checkpoint.folder}"
         )
     for tensor in holders:
         order = _order(tensor.rows, hashes[tensor.dtype])

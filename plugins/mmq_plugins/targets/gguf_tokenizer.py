@@ -51,12 +51,12 @@ def add_tokenizer(keys: Any, tokenizer: Any, size: int, chat: tuple[str, str, st
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
     model = facts["model"]
     if model["type"] != "BPE":
-        raise InputError(f"the target gguf writes BPE tokenizers, and this one is {model['type']}")
+        raise InputError(f"the target gguf writes BPE tokenizers, but this one is {model['type']}")
     pieces = bool(model.get("byte_fallback"))  # SentencePiece's, as Llama 2 has
     splitter = "default" if pieces else _splitter(facts["pre_tokenizer"] or {"type": "none"})
     if not splitter:
         raise InputError(
-            "the target gguf does not know how this tokenizer cuts text into words; give --from "
+            "the target gguf does not know how this tokenizer splits text into words; give --from "
             "model.gguf,mmproj.gguf with 16-bit files of this model"
         )
     vocabulary = dict(model["vocab"]) | {a["content"]: a["id"] for a in facts["added_tokens"]}
@@ -115,7 +115,7 @@ def _add_special_tokens(keys: Any, tokenizer: Any) -> None:
     if whole not in (plain, [tokenizer.bos_token_id, *plain]):
         raise InputError(
             f"the target gguf writes tokenizers that start a text with the token bos, or with "
-            f"none, and this one makes {tokenizer.convert_ids_to_tokens(whole)} of 'a'"
+            f"none, but this one encodes 'a' as {tokenizer.convert_ids_to_tokens(whole)}"
         )
     keys.add_add_bos_token(whole != plain)
 

@@ -65,7 +65,7 @@ def per_frame(place: Place) -> list[Place]:
         return [place]
     if place.shape[2] != FRAMES:
         raise InputError(
-            f"llama.cpp reads {FRAMES} frames at once, and this model reads {place.shape[2]} "
+            f"llama.cpp reads {FRAMES} frames at once, but this model reads {place.shape[2]} "
             f"(temporal_patch_size)"
         )
     shape = (*place.shape[:2], *place.shape[3:])

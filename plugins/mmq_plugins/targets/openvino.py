@@ -75,8 +75,8 @@ class OpenVino(Target):
         check_family(source)
         if self.exact and source.dtype != "float32":
             raise InputError(
-                f"precision: exact computes in float32, and the trial computed in "
-                f"{source.dtype}, so that outputs may differ; give --precision fast, or run the "
+                f"precision: exact computes in float32, but the trial computed in "
+                f"{source.dtype}, so outputs may differ; give --precision fast, or run the "
                 f"trial with --dtype float32"
             )
 

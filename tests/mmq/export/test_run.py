@@ -76,9 +76,9 @@ def test_a_folder_of_somebody_else_is_not_removed(tmp_path):
     ("target", "reason"),
     [
         (OffByOne(), "2 of 40 weights differ from the quantized model's or are missing"),
-        (Talkative(), "bytes instead of the promised"),
+        (Talkative(), "bytes instead of the planned"),
         (UnseeingExact(), "of 6 outputs differ"),
-        (Unseeing(), "it does not see them"),
+        (Unseeing(), "it does not use them"),
     ],
     ids=["weights", "bytes", "outputs", "pictures"],
 )

@@ -66,7 +66,7 @@ def test_a_server_that_hangs_is_asked_again():
 
 def test_a_refusal_is_not_repeated():
     with serving(Echo(), [400]) as served:
-        with pytest.raises(EndpointError, match="refuses with HTTP 400: .*not now"):
+        with pytest.raises(EndpointError, match="responds with HTTP 400: .*not now"):
             ask(served, REQUESTS[:1])
         assert len(served.requests) == 1
 
@@ -99,7 +99,7 @@ def test_an_address_without_a_server_and_a_model_that_is_not_there_are_named():
         with pytest.raises(EndpointError, match=f"does not serve 'other'; it serves .*{NAME}"):
             connect(served.address, "other")
         assert connect(served.address.removesuffix("/v1")).url == served.address
-    with pytest.raises(EndpointError, match="does not answer .* Start the server"):
+    with pytest.raises(EndpointError, match="does not respond .* Start the server"):
         connect(served.address, timeout=1)
-    with pytest.raises(InputError, match="is no address; write http"):
+    with pytest.raises(InputError, match="is not a URL; write http"):
         connect("localhost:8080")

@@ -104,7 +104,7 @@ def test_a_system_prompt_comes_first_and_a_template_that_drops_it_is_refused():
         rendered = render_chat(processor, "how many?", 1, options)
         assert rendered.index("Be brief.") < rendered.index("how many?")
     deaf = with_template(THINKING.replace("for m in messages", "for m in messages[-1:]"))
-    with pytest.raises(InputError, match="leaves out system messages"):
+    with pytest.raises(InputError, match="drops system messages"):
         render_chat(deaf, "how many?", 1, options)
 
 

@@ -80,8 +80,8 @@ def loop(path):
 @pytest.mark.parametrize(
     ("make", "below", "said"),
     [
-        (lambda path: path.touch(), "", "a file stands where a folder should be"),
-        (lambda path: path.touch(), "home", "a file stands where a folder should be"),
+        (lambda path: path.touch(), "", "there is a file in place of a folder"),
+        (lambda path: path.touch(), "home", "there is a file in place of a folder"),
         (loop, "home", "leads back to itself"),
         (lambda path: path.mkdir(), "n" * 300, "too long"),
     ],

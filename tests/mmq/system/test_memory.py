@@ -1,4 +1,4 @@
-"""What glibc keeps of freed tensors can be given back."""
+"""Memory of freed tensors that glibc retains can be returned to the system."""
 
 from pathlib import Path
 
