@@ -103,7 +103,7 @@ def test_both_lanes_have_the_same_packages_but_for_transformers():
     assert second["transformers"].startswith("4.")
 
 
-def test_every_module_that_lanes_lists_is_there():
+def test_every_module_that_lanes_lists_exists():
     for name, paths in MARKERS.items():
         missing = [path for path in paths if not (ROOT / "tests" / path).exists()]
         assert not missing, f"{name} in tests/lanes.py"

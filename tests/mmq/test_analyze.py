@@ -93,7 +93,7 @@ def test_files_are_analysed_without_importing_them(store_uri, capsys):
     assert not runs(store_uri, "trial")
 
 
-def test_what_cannot_be_ranked_is_said_and_logged(store_uri, capsys):
+def test_refused_rankings_are_reported_and_logged(store_uri, capsys):
     imported(grid(additive).head(6), "gptq")
     main(["analyze", *QUICK])
     assert "no ranking: 6 configurations are too few to rank" in capsys.readouterr().out

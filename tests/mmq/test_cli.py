@@ -154,7 +154,7 @@ def test_a_deleted_experiment_of_the_same_name_is_refused(mmq, tmp_path):
     assert "'gone' was deleted" in result.stderr
 
 
-def test_a_tracking_server_that_is_not_there_is_an_input_error(mmq):
+def test_an_unreachable_tracking_server_is_an_input_error(mmq):
     result = mmq(
         "trial", *QUICK, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
@@ -163,7 +163,7 @@ def test_a_tracking_server_that_is_not_there_is_an_input_error(mmq):
     assert "MLFLOW_TRACKING_URI" in result.stderr
 
 
-def test_a_trial_is_logged_whole(mmq, tmp_path):
+def test_a_trial_is_logged_completely(mmq, tmp_path):
     result = mmq("trial", *QUICK, "--bits", "vit=4,llm=3", "--group-size", "64")
     assert result.returncode == 0, result.stderr
     assert "vit=4 qformer=16 llm=3" in result.stdout
@@ -204,7 +204,7 @@ def search(mmq, n, **options):
     return mmq("search", *QUICK, "--bits", "3,4,16", "--n-trials", str(n), **options)
 
 
-def test_a_search_goes_on_where_it_stopped_and_is_quick_when_done(mmq, tmp_path):
+def test_a_search_resumes_and_is_quick_when_complete(mmq, tmp_path):
     first = search(mmq, 4)
     assert first.returncode == 0, first.stderr
     again = search(mmq, 6)
@@ -286,7 +286,7 @@ def just_begun(folder):
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
-def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, tmp_path, signals):
+def test_completed_work_survives_an_interrupt_and_the_same_command_resumes(mmq, tmp_path, signals):
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16", start=True)
     wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
     wait_for(lambda: just_begun(tmp_path))
@@ -308,7 +308,7 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, t
     assert statuses(tmp_path, "study") == ["FINISHED"]
 
 
-def test_after_kill_9_the_same_command_reaps_and_goes_on(mmq, tmp_path):
+def test_after_kill_9_the_same_command_releases_and_resumes(mmq, tmp_path):
     process = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16", start=True)
     wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
     wait_for(lambda: just_begun(tmp_path))

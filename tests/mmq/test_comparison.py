@@ -13,7 +13,7 @@ def collapsing(vit, qformer, llm):
     return 0.0 if llm == 2 else 100 - 60 / llm - 60 / vit
 
 
-def test_a_width_that_one_method_lacks_is_told_with_what_it_does():
+def test_a_width_that_one_method_lacks_is_reported_with_its_effect():
     every = grid(collapsing)
     tables = [table(every[every.llm > 2], name="gptq"), table(every, name="awq")]
     found = compare(tables, QUICK)
@@ -38,7 +38,7 @@ def test_equal_designs_need_no_warning():
     assert found.shared == 125
 
 
-def test_models_with_other_parts_are_matched_where_those_are_untouched():
+def test_models_with_other_parts_are_matched_where_those_are_unquantized():
     two = grid(lambda v, m: additive(v, 16, m), ("vit", "llm"))
     tables = [table(grid(additive), name="blip2"), table(two, ("vit", "llm"), name="llava")]
     assert design_differences(tables)[0] == "llava has no qformer"
@@ -47,7 +47,7 @@ def test_models_with_other_parts_are_matched_where_those_are_untouched():
     assert [each.n for each in matched] == [25, 25]
 
 
-def test_nothing_shared_is_said_and_not_ranked():
+def test_disjoint_designs_are_reported_and_not_ranked():
     every = grid(additive)
     tables = [table(every[every.llm <= 4], name="a"), table(every[every.llm > 4], name="b")]
     found = compare(tables, QUICK)

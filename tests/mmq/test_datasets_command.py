@@ -57,7 +57,7 @@ def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch)
     assert len(rows(call("--as-json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
 
 
-def test_links_in_a_loop_and_names_that_are_no_text_end_nothing(tmp_path, call):
+def test_circular_links_and_undecodable_names_do_not_stop_the_listing(tmp_path, call):
     official.vqav2(tmp_path / "data" / os.fsdecode(b"vq\xe4"))
     (tmp_path / "data" / "loop").symlink_to("loop")
     (tmp_path / "data" / "round").symlink_to(".")
@@ -65,7 +65,7 @@ def test_links_in_a_loop_and_names_that_are_no_text_end_nothing(tmp_path, call):
     assert "data/vq\\xe4" in call()
 
 
-def test_a_folder_inside_a_found_one_is_not_named_again(tmp_path, call):
+def test_a_subfolder_of_a_recognized_folder_is_not_listed_again(tmp_path, call):
     official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
     found = rows(call("--as-json"))["vqav2"]["found"]
     assert [each["folder"] for each in found] == ["data/vqa"]
@@ -97,7 +97,7 @@ def test_no_more_is_read_than_shows_whether_a_training_split_is_there(tmp_path, 
     assert "train_balanced_questions.json is not readable JSON" in caplog.text
 
 
-def test_a_training_split_without_its_pictures_is_none(tmp_path, call):
+def test_a_training_split_without_pictures_does_not_count(tmp_path, call):
     root = official.gqa(tmp_path / "data")
     for path in (root / "images").glob("2370*.jpg"):
         path.unlink()
@@ -105,7 +105,7 @@ def test_a_training_split_without_its_pictures_is_none(tmp_path, call):
 
 
 @pytest.mark.parametrize("empty", [True, False])
-def test_what_a_found_folder_lacks_is_named(tmp_path, call, empty):
+def test_missing_files_of_a_recognized_folder_are_named(tmp_path, call, empty):
     root = official.vqav2(tmp_path / "data")
     shutil.rmtree(root / "val2014")
     if empty:

@@ -35,7 +35,7 @@ def test_ablation_is_singles_and_pairs():
     assert len(list(ablation(["vit", "llm"], [2, 4]))) == 2 * 2 + 4
 
 
-def test_the_grid_holds_every_mixture_once():
+def test_the_grid_has_every_combination_once():
     found = [str(a) for a in grid(BLIP2, [2, 4, 16])]
     assert len(found) == len(set(found)) == 27
     assert found[0] == "vit=16 qformer=16 llm=16"

@@ -29,7 +29,7 @@ def runs(uri, kind, study="grid"):
 
 
 # --- reading -------------------------------------------------------------------------------------
-def test_columns_are_found_by_their_names_or_given(tmp_path):
+def test_columns_are_found_by_their_names_or_set_by_options(tmp_path):
     found = read_results(write(tmp_path), score="cider")
     assert found.parts == ["vit", "llm"]
     assert found.unread == ["meteor"]
@@ -115,7 +115,9 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
         ('vit_bits,score\n"4,1\n', {}, "line 1 is not valid CSV: unexpected end of data"),
     ],
 )  # fmt: skip
-def test_what_comes_twice_or_is_no_table_is_refused_with_its_places(tmp_path, text, options, said):
+def test_duplicates_and_invalid_tables_are_refused_with_their_places(
+    tmp_path, text, options, said
+):
     path = tmp_path / "file"
     path.write_text(text)
     with pytest.raises(InputError, match=said):
@@ -131,7 +133,7 @@ def test_columns_that_the_user_chose_are_not_mistaken(tmp_path):
     assert read_results(path, {"vit": "vit"}).rows[0].allocation["vit"] == 8
 
 
-def test_a_table_that_is_no_regular_file_is_refused_at_once(tmp_path):
+def test_a_table_that_is_not_a_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "grid.csv")
     with pytest.raises(InputError, match=r"grid.csv is a named pipe"):
         read_results(tmp_path / "grid.csv")
@@ -197,7 +199,7 @@ def test_the_same_rows_in_another_file_are_the_same_study(store_uri, capsys):
     assert len(runs(store_uri, "trial", "copy")) == 4
 
 
-def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store_uri, capsys):
+def test_all_invalid_rows_are_listed_and_the_others_imported_only_on_request(store_uri, capsys):
     Path("mlflow.db").unlink()  # whether one is made is the question
     bad = ("9,16,1,1,1", "4,,1,1,1", "4,16,nan,1,1", "4,16,x,1,1", "4.5,16,1,1,1", "4,16,1,1,1,7")
     write(".", (ROWS[0], *bad, ROWS[1]))

@@ -19,7 +19,7 @@ from mmq.errors import InputError
 
 
 # --- tables --------------------------------------------------------------------------------------
-def test_rows_without_score_are_dropped_and_repeats_averaged_and_both_said():
+def test_rows_without_score_are_dropped_and_repeats_averaged_with_notes():
     frame = pd.DataFrame(
         {"vit": [2, 2, 4, 4, 8], "llm": [3, 3, 3, 3, 3], "score": [1, 3, np.nan, 5, "?"]}
     )
@@ -32,14 +32,14 @@ def test_rows_without_score_are_dropped_and_repeats_averaged_and_both_said():
     )
 
 
-def test_a_column_that_is_not_there_is_answered_with_near_ones():
+def test_a_missing_column_lists_near_names():
     with pytest.raises(InputError, match="Did you mean 'score'"):
         table(grid(additive), score="scor")
     with pytest.raises(InputError, match="none of its 2 rows"):
         table(pd.DataFrame({"vit": [2, 3], "score": [None, "nan"]}), ("vit",))
 
 
-def test_samples_that_the_score_is_no_mean_of_are_left_out():
+def test_samples_whose_mean_is_not_the_score_are_left_out():
     frame = grid(additive)
     values = np.tile(frame.score.to_numpy()[:, None] / 100, 6)
     assert table(frame, samples=values).samples.mean(1) == pytest.approx(frame.score)
@@ -71,7 +71,7 @@ def test_exact_values_are_those_of_tree_explainer():
     assert interaction_values(subsets) == pytest.approx(theirs, abs=1e-9)
 
 
-def test_what_is_integrated_is_what_is_looked_up_and_what_tree_explainer_finds(monkeypatch):
+def test_integration_table_lookup_and_tree_explainer_agree(monkeypatch):
     found = table(grid(additive))
     quick = measure(found.bits, found.scores, 10, 4, 0)
     monkeypatch.setattr(forests, "MAX_CELLS", 0)
@@ -152,7 +152,7 @@ def test_too_little_is_refused_with_the_reason(frame, said):
     assert not found.shares
 
 
-def test_a_constant_part_has_importance_0_and_it_is_said():
+def test_a_constant_part_has_importance_0_and_is_reported():
     frame = grid(additive).assign(qformer=4)
     found = rank(table(frame), settings=QUICK)
     assert found.consensus["qformer"].value == 0
@@ -160,7 +160,7 @@ def test_a_constant_part_has_importance_0_and_it_is_said():
     assert found.resamples["configurations"].shape == (10, 4, 3)
 
 
-def test_ties_do_no_harm():
+def test_tied_scores_are_ranked():
     found = rank(table(grid(lambda v, q, m: 0 if m == 2 else 10)), settings=QUICK)
     assert found.consensus["llm"].value > 99
     assert {(o.first, o.second) for o in found.orders if o.separable} >= {("llm", "vit")}
@@ -197,7 +197,7 @@ def test_pictures_are_resampled_where_samples_are_known():
     assert drawn.shape == found.scores.shape
 
 
-def test_processes_give_what_one_gives():
+def test_several_processes_give_the_result_of_one():
     found = table(grid(additive).iloc[::3])
     small = Settings(trees=5, bootstrap=4, repeats=3, jobs=1, quiet=True)
     one = rank(found, settings=small)

@@ -47,7 +47,7 @@ def labels(figure):
     return figure.axes[-1].get_legend_handles_labels()[1]
 
 
-def test_the_bounds_and_the_answers_asked_are_drawn():
+def test_the_bounds_and_the_selections_are_drawn():
     highlights = drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0)
     figure = front_figure(POINTS, "score", "title", highlights)
     _, axes = figure.axes
@@ -93,9 +93,7 @@ def test_the_interactive_plot_shows_the_same():
         ({}, None, None),
     ],
 )
-def test_title_figure_description_and_metrics_answer_one_question(
-    monkeypatch, budget, most, least
-):
+def test_title_figure_description_and_metrics_agree(monkeypatch, budget, most, least):
     seen = []
 
     def watched(points, score_name, heading, highlights):
@@ -115,7 +113,7 @@ def test_title_figure_description_and_metrics_answer_one_question(
     assert run.files["front.png"][:4] == b"\x89PNG"
 
 
-def test_what_nothing_answers_is_titled_so():
+def test_figures_without_a_selection_say_so():
     assert title(results(max_bpw=2.0), results(max_bpw=2.0).selections()) == (
         "best under 2 bpw: none\ns"
     )

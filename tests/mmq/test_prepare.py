@@ -87,7 +87,7 @@ def test_a_processor_is_read_once_per_command(options, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "reason"), [("blip2_t5", "is a t5"), ("llava_siglip", "")])
-def test_what_an_own_family_cannot_load_is_left_to_the_general_one_with_a_line(
+def test_models_that_a_dedicated_family_cannot_load_go_to_the_general_one_with_a_note(
     name, reason, caplog
 ):
     _report_fallback.cache_clear()

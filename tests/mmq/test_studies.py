@@ -72,12 +72,12 @@ def test_shared_options_reach_all_that_have_them_and_own_ones_count_more():
         ("rtn:group-size=x", {}, "not a whole number"),
     ],
 )
-def test_what_nothing_has_is_refused(text, extra, said):
+def test_options_that_no_plugin_has_are_refused(text, extra, said):
     with pytest.raises(InputError, match=said):
         build(text, TaskOptions(), extra)
 
 
-def test_what_cannot_be_imported_is_told_with_the_others(monkeypatch):
+def test_quantizers_that_cannot_be_imported_are_reported_beside_the_others(monkeypatch):
     real = choices.registry.load_class
 
     def missing(kind, name, base):
@@ -102,9 +102,7 @@ def test_curves_are_each_component_alone_and_all_together():
 
 
 # --- the commands --------------------------------------------------------------------------------
-def test_compare_quantizers_measures_all_by_one_yardstick_and_evaluates_once(
-    store_uri, capsys, evaluated
-):
+def test_compare_quantizers_measures_all_alike_and_evaluates_once(store_uri, capsys, evaluated):
     command = ["compare-quantizers", *TINY, "--quantizers", "rtn,gptq,gptq:group-size=48"]
     main([*command, "--bits", "3,8"])
     out = capsys.readouterr().out
@@ -147,7 +145,9 @@ def test_a_trial_that_another_study_recorded_is_logged_not_repeated(store_uri, c
     assert (home() / "records").exists()
 
 
-def test_curves_go_on_after_failures_and_say_how_many(store_uri, capsys, evaluated, monkeypatch):
+def test_curves_continue_after_failures_and_report_their_number(
+    store_uri, capsys, evaluated, monkeypatch
+):
     real = running.run_trial
 
     def failing(spec, *rest, **options):

@@ -60,7 +60,7 @@ def test_legends_are_inside_the_figure_and_under_the_panels():
         assert 0 <= box.y0 < box.y1 < lowest
 
 
-def test_heat_maps_hold_pairs_and_singles():
+def test_heat_maps_show_pairs_and_singles():
     figure = pairs_figure(points(ablation(PARTS, [2, 4])), PARTS, "score", "title")
     panels = figure.axes[:3]
     assert [(p.get_xlabel(), p.get_ylabel()) for p in panels] == [

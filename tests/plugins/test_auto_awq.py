@@ -96,7 +96,7 @@ def test_qparams_and_rounding_are_bit_equal_to_autoawqs(dtype, symmetric):
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_what_the_search_rounds_to_is_bit_equal_to_autoawqs_where_zero_is_in_range(symmetric):
+def test_the_searchs_rounded_weights_equal_autoawqs_where_zero_is_in_range(symmetric):
     weight = draw("outliers")[0]
     for bits, size in itertools.product(range(2, 9), (32, 128, 256)):
         rounding = Rounding(bits, size, AUTOAWQS[symmetric])
@@ -138,7 +138,7 @@ def test_clips_are_autoawqs_but_for_ties(kind, group_size, symmetric):
     ("kind", "group_size", "symmetric", "duo_scaling"),
     [(kind, *options) for k, kind in enumerate(KINDS) for options in quarter(k)],
 )
-def test_outputs_are_as_close_as_autoawqs_on_seen_and_unseen_inputs(
+def test_outputs_are_as_close_as_autoawqs_on_calibration_and_held_out_inputs(
     kind, group_size, symmetric, duo_scaling
 ):
     weight, x, unseen = draw(kind)

@@ -33,7 +33,7 @@ class TestAwqSymmetricContract(CalibratedQuantizerContract):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_outputs_are_never_further_off_than_round_to_nearests(kind, scale_dtype):
+def test_output_errors_never_exceed_those_of_round_to_nearest(kind, scale_dtype):
     weight, x, _ = draw(kind, tokens=300, rows=40)
     number = KINDS.index(kind) + 2 * (scale_dtype == "float16")
     for group_size, symmetric, duo_scaling in quarter(number):
@@ -113,7 +113,7 @@ def test_errors_from_the_gram_matrix_are_those_of_the_outputs():
         assert torch.allclose(found.double(), expected, rtol=1e-4)
 
 
-def test_correlations_are_trusted_where_inputs_are_many_for_them():
+def test_correlations_count_only_with_many_inputs():
     few, many = draw("independent")[1], draw("correlated")[1]
     assert trust(few.T @ few, len(few)) < 0.1
     assert trust(many.T @ many, len(many)) > 0.9
@@ -148,7 +148,7 @@ def test_odd_inputs_and_weights_give_finite_codes(kind, seed, scale_dtype):
 
 
 @pytest.mark.parametrize(("value", "note"), [(0, "all zero"), (1e25, "overflow float32")])
-def test_inputs_that_tell_nothing_are_noted(value, note):
+def test_uninformative_inputs_are_noted(value, note):
     weight = draw("independent", columns=128)[0]
     found = Awq().solve([weight], inputs_of(torch.full((9, 128), float(value))), [4])[0][4]
     assert note in found.note

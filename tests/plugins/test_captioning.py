@@ -129,7 +129,7 @@ TWO = caption_samples(["a red dog runs on grass"], ["two cats sleep on a bed"])
 
 
 @pytest.mark.parametrize("other", [TWO[:1], caption_samples(*[["a cat", "one dog"]] * 5)])
-def test_references_that_tell_no_picture_from_another_are_refused(other):
+def test_references_that_do_not_distinguish_pictures_are_refused(other):
     with pytest.raises(InputError, match="CIDEr is undefined: the references of"):
         Captioning().check_samples(other, other)
     with pytest.raises(InputError, match="CIDEr is undefined"):
@@ -140,7 +140,7 @@ def test_one_picture_out_of_several_is_scored_with_the_frequencies_of_all():
     Captioning().check_samples(TWO[:1], TWO)
 
 
-def test_pictures_that_say_only_what_all_say_are_refused_alone_and_reported_among_others(caplog):
+def test_pictures_without_distinctive_captions_are_refused_alone_and_reported_among_others(caplog):
     samples = caption_samples(["a dog"], ["a dog", "a red dog runs"], ["a dog", "one dog"])
     with pytest.raises(InputError, match="CIDEr is undefined"):
         Captioning().check_samples(samples[:1], samples)

@@ -43,7 +43,7 @@ def test_questions_come_with_ten_answers_and_their_picture(folder):
     check_images(samples)
 
 
-def test_captions_come_five_a_picture(folder):
+def test_each_picture_has_five_captions(folder):
     samples = official.samples_of(CocoCaptions(), folder)
     assert [len(s.references) for s in samples] == [5] * 6
     assert all(len(set(s.references)) == 5 for s in samples)
@@ -102,7 +102,7 @@ def test_malformed_caption_files_are_refused_with_the_place(folder, change, mess
         official.samples_of(CocoCaptions(), folder)
 
 
-def test_a_file_that_is_no_json_or_missing_is_named(folder):
+def test_a_missing_or_invalid_json_file_is_named(folder):
     (folder / ANSWERS).write_text("{")
     with pytest.raises(InputError, match="is not readable JSON"):
         official.samples_of(VqaV2(), folder)
@@ -156,7 +156,7 @@ def test_a_data_set_for_another_task_is_refused(folder):
         find_source("vqa", str(folder), dataset="coco-captions")
 
 
-def test_an_interrupted_writing_leaves_no_folder(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_no_folder(tmp_path, monkeypatch):
     def interrupt(scene):
         raise KeyboardInterrupt
 

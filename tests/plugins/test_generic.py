@@ -67,7 +67,7 @@ def test_qwen2_vl_2b_has_its_known_size(tmp_path):
     assert seen.components["llm"].weights == 28 * 1536 * (2 * 1536 + 2 * 256 + 3 * 8960)
 
 
-def test_a_family_of_its_own_is_asked_before_the_general_one():
+def test_a_dedicated_family_precedes_the_general_one():
     configs = Path(__file__).parents[1] / "data" / "configs"
     for path in configs.glob("*.json"):
         assert not isinstance(family_of(read_config(str(path))), Generic)
@@ -120,7 +120,7 @@ def test_the_encoder_beside_a_decoder_is_the_tower_if_there_is_no_other():
     }
 
 
-def test_a_list_of_stages_that_are_lists_of_blocks_is_several_lists():
+def test_a_list_of_lists_of_blocks_is_several_lists():
     stages = nn.ModuleList([attention(1), attention(2)])
     assert components_of(vision=stages, layers=attention())["vit"] == ("vision.0", "vision.1")
 
@@ -156,7 +156,7 @@ def model(request, tmp_path_factory):
     return load_tiny(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def test_it_is_asked_through_its_own_processor(model):
+def test_it_is_prompted_through_its_own_processor(model):
     assert isinstance(model.family, Generic)
     samples = find_source("vqa", "scenes").samples()[:4]
     evaluation = scores(Vqa(batch_size=4, min_new_tokens=3, max_new_tokens=5), model, samples)

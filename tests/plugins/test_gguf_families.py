@@ -136,7 +136,7 @@ def test_windows_that_llama_cpp_does_not_know_are_refused(family, tmp_path):
         Gguf().planned_bytes(source_of(tmp_path / "model", {}))
 
 
-def test_the_report_says_where_transformers_reads_positions_shifted(folders):
+def test_the_report_notes_shifted_positions_of_transformers(folders):
     folder = folders("idefics3")
     layout = Gguf().layout(source_of(folder, {}))
     assert any("16 patches at a neighbour's position" in n for n in layout.notes) != SINCE_5

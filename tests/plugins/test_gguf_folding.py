@@ -83,7 +83,7 @@ def test_scales_are_folded_exactly(model, tmp_path):
         assert answers(engine, questions) == simulated
 
 
-def test_scales_are_not_looked_for_in_rewritten_files(model):
+def test_input_scales_are_refused_for_rewritten_files(model):
     weights, _ = scaled(model)
     with pytest.raises(InputError, match="export without --from"):
         Gguf(from_="a.gguf,b.gguf").planned_bytes(sources(weights))

@@ -108,7 +108,7 @@ def test_tokens_are_equal(name, tmp_path):
             assert engine._post("/tokenize", body)["tokens"] == tokenizer(text)["input_ids"], text
 
 
-def test_an_unknown_way_to_cut_texts_is_refused(tmp_path):
+def test_an_unknown_pre_tokenizer_is_refused(tmp_path):
     folder = llava_with(words(r"\w+"), tmp_path / "model")
     with pytest.raises(InputError, match="does not know how this tokenizer splits text"):
         exported(folder, loaded(folder), {}, tmp_path / "out")

@@ -168,7 +168,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("quantizer", SETTINGS)
-def test_widths_and_layers_together_are_what_each_is_alone(quantizer, monkeypatch):
+def test_widths_and_layers_together_equal_each_alone(quantizer, monkeypatch):
     # in float64: matrix products of other shapes may differ in the last bit, by processor
     monkeypatch.setattr(gptq, "solve", partial(gptq.solve, dtype=DOUBLE))
     first, x = make(60, 128, 300, dead=3)
@@ -208,7 +208,7 @@ def test_the_scale_of_the_gram_matrix_does_not_matter(factor):
     assert torch.equal(plain.codes, scaled.codes)
 
 
-def test_groups_of_inputs_that_are_no_neighbours_are_told_by_an_index():
+def test_noncontiguous_groups_have_a_group_index():
     weight, x = make(16, 128, 300)
     solved = Gptq(group_size=32, static_groups=False).solve([weight], inputs_of(x), [4])
     quantized = solved[0][4].weight
@@ -266,7 +266,7 @@ def test_odd_inputs_and_weights_give_finite_codes(quantizer, inputs, damping):
                 assert (near - weight).abs().max() <= steps * solved.weight.scale.float().max()
 
 
-def test_damping_grows_where_it_must_and_is_told():
+def test_damping_grows_if_necessary_and_is_noted():
     weight, x = make(8, 64, 20)
     solved = Gptq(damping=0.0).solve([weight], inputs_of(x), [4])
     assert solved[0][4].note == "damping raised from 0 to 1e-06"

@@ -75,7 +75,7 @@ def test_a_signal_ends_the_wait_and_the_child(tmp_path):
     assert not hung.alive
 
 
-def test_a_child_that_nobody_holds_any_more_is_ended(tmp_path):
+def test_an_unreferenced_child_process_is_ended(tmp_path):
     forgotten = child(tmp_path, ECHO)
     pid = forgotten.pid
     del forgotten

@@ -46,7 +46,7 @@ def test_answers_do_not_depend_on_the_batch(blip2):
     assert all(together)
 
 
-def test_an_answer_holds_nothing_of_its_prompt(blip2):
+def test_an_answer_contains_nothing_of_its_prompt(blip2):
     (answer,) = ask(blip2, PICTURES[:1], QUESTIONS[:1])
     assert answer == str(len(scenes.make_scene(0, "test").objects))
 
@@ -234,7 +234,7 @@ def test_llava_is_scored_through_the_same_path(llava):
     assert not any("USER" in p.text for p in evaluation.predictions)
 
 
-def test_a_component_that_is_not_where_it_should_be_lists_the_children():
+def test_a_misplaced_component_lists_the_children():
     t5 = Path(__file__).parents[1] / "data" / "configs" / "llava-1.5-7b.json"
     config = read_config(str(t5))
     with torch.device("meta"):

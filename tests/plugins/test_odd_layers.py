@@ -81,7 +81,7 @@ def test_odd_inputs_give_finite_codes_and_are_noted(name, inputs, order):
 
 @pytest.mark.parametrize("inputs", ["constant", "rank one", "one token", "half dead", "some NaN"])
 @pytest.mark.parametrize("name", ["gptq", "awq"])
-def test_outputs_for_odd_inputs_are_no_further_off_than_round_to_nearests(name, inputs):
+def test_output_errors_for_odd_inputs_do_not_exceed_those_of_round_to_nearest(name, inputs):
     x = INPUTS[inputs][torch.isfinite(INPUTS[inputs]).all(-1)].double()
     weight = WEIGHTS["normal"]
     for bits, layer in quantized(QUANTIZERS[name][0], weight, INPUTS[inputs]).items():

@@ -31,7 +31,7 @@ def inputs_of(model, text):
         ("kosmos2", AnswerFormat.CAPTION, "An image of"),
     ],
 )
-def test_a_model_is_asked_as_it_was_trained(name, answer_format, prompt):
+def test_a_model_is_prompted_as_in_its_training(name, answer_format, prompt):
     model = tiny_vlm(name)
     asked = model.protocol(answer_format).prompt("how many?")
     assert model.family.chat(model.processor, asked, 1) == prompt

@@ -65,7 +65,7 @@ def errors(quantizer, number, block, calls, widths=WIDTHS):
     return {(n, bits): x.output_error for bits, some in solved.items() for n, x in some.items()}
 
 
-def test_awqs_outputs_are_never_further_off_than_round_to_nearests(blocks):
+def test_awq_never_has_a_larger_output_error_than_round_to_nearest(blocks):
     """Of any layer: every block has its own group size and width, each size meets each width."""
     better = []
     for turn, (component, number, block, calls) in enumerate(blocks):

@@ -114,7 +114,7 @@ def test_means_are_those_of_the_recalls_that_are_defined():
     assert set(each) == set(metrics)
 
 
-def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
+def test_data_on_which_every_ranking_is_correct_is_refused(model, pool):
     for scored in (Retrieval().check_samples, lambda s, _: scores(Retrieval(), model, s)):
         with pytest.raises(InputError, match="undefined: with one picture"):
             scored(pool[:1], pool)
@@ -123,21 +123,21 @@ def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
         Retrieval().check_samples([pool[0], mute, pool[2]], pool)
 
 
-def test_a_small_pool_is_scored_and_says_what_it_cannot_give(model, pool):
+def test_a_small_pool_is_scored_and_reports_undefined_recalls(model, pool):
     found = scores(Retrieval(k=10), model, pool[:6])
     assert set(found.undefined) == {"retrieval/text_to_image_R10"}
     assert "at most 5 wrong candidates" in found.undefined["retrieval/text_to_image_R10"]
     assert found.primary == "retrieval/mean_recall"
 
 
-def test_a_model_that_scores_everything_alike_finds_nothing():
+def test_a_model_with_equal_scores_retrieves_nothing():
     owner = np.repeat(np.arange(4), 5)
     scores = np.zeros((4, 20))
     assert (text_ranks(scores, owner) == 15).all()
     assert (image_ranks(scores, owner) == 3).all()
 
 
-def test_what_is_no_candidate_is_never_found():
+def test_non_candidates_are_never_retrieved():
     owner = np.array([0, 1])
     scores = np.array([[-np.inf, 1.0], [-np.inf, -np.inf]])
     assert text_ranks(scores, owner).tolist() == [2, 2]

@@ -160,7 +160,7 @@ def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(asked):
             handle.remove()
 
 
-def test_a_single_scale_forgotten_in_a_single_layer_is_seen(asked):
+def test_one_missing_scale_in_one_layer_is_detected(asked):
     """What the two tests above would miss if they could not fail."""
     model, forwards, heads = asked
     before = outputs(*asked)
@@ -178,7 +178,7 @@ def test_a_single_scale_forgotten_in_a_single_layer_is_seen(asked):
             model.restore_()
 
 
-def test_every_kind_of_layer_is_among_them():
+def test_every_kind_of_layer_occurs():
     """The norms and activations in front of the layers, and biases, as the models have them."""
     kinds, biases = set(), set()
     for name in ("embedded-blip2", "embedded-llava"):

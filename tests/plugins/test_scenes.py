@@ -24,7 +24,7 @@ def test_held_out_pairs_are_never_trained_and_in_every_second_test_scene():
     assert len(scenes.HELD_OUT_PAIRS) == 6
 
 
-def test_cell_labels_say_what_stands_where():
+def test_cell_labels_describe_the_content_of_each_cell():
     scene = scenes.make_scene(3)
     labels = scenes.cell_labels(scene)
     filled = {(o.row * 4 + o.col) for o in scene.objects}
@@ -188,7 +188,7 @@ def test_relational_questions_are_of_all_types_and_yes_does_not_win():
         assert limits[0] < answers.count("yes") / len(answers) < limits[1], structural
 
 
-def test_a_group_holds_minimal_pairs_that_their_captions_tell_apart():
+def test_a_group_has_minimal_pairs_that_captions_distinguish():
     rng = random.Random(0)
     for index in range(30):
         group = minimal_group(scenes.make_scene(index, "test"), rng)
@@ -202,7 +202,7 @@ def test_a_group_holds_minimal_pairs_that_their_captions_tell_apart():
             assert other.background == group[0].background
 
 
-def test_an_edited_training_scene_never_shows_what_training_keeps_out():
+def test_an_edited_training_scene_never_contains_a_held_out_pair():
     rng = random.Random(0)
     edits = [edit(scenes.make_scene(k), rng) for k in range(1500)]
     assert not any(o.held_out for scene in edits if scene for o in scene.objects)

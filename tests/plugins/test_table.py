@@ -150,7 +150,7 @@ def test_a_table_in_the_current_folder_finds_its_pictures(folder, monkeypatch, c
     assert "not at the paths in the table" not in caplog.text
 
 
-def test_what_was_guessed_is_reported_in_one_line(folder, caplog):
+def test_guessed_columns_are_reported_in_one_line(folder, caplog):
     read(sheet(folder, ROWS.replace("image,question", "photo,query")))
     lines = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if "guessed" in line] == [
@@ -412,7 +412,7 @@ def test_malformed_tables_give_a_clear_error(kind, folder):
         read(path, task, fields)
 
 
-def test_long_texts_are_read_and_are_no_pictures(folder):
+def test_long_texts_are_read_and_not_taken_for_pictures(folder):
     long = "x" * 200_000  # more than the csv module reads by default
     (row,) = read(sheet(folder, f"image,question,answer\na.png,{long},x\n"))
     assert row.question == long

@@ -264,7 +264,7 @@ def test_accuracy_of_plain_words_equals_the_literal_rule(annotators):
 @pytest.mark.parametrize(
     ("matches", "expected"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)]
 )
-def test_matches_are_worth_what_the_rule_says(matches, expected):
+def test_matches_score_as_the_rule_defines(matches, expected):
     annotators = ["red"] * matches + [f"other{k}" for k in range(10 - matches)]
     assert soft_accuracy("red", annotators) == pytest.approx(expected)
 

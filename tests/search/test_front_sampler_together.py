@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from test_front_sampler import allocations, plain, study_of, suggest
 
 
-def test_two_that_run_at_once_get_different_proposals():
+def test_concurrent_trials_get_different_proposals():
     study = study_of(FrontSampler(seed=0))
     study.optimize(plain, n_trials=8)
     running = [study.ask() for _ in range(5)]
@@ -98,7 +98,7 @@ class Overtaken(FrontSampler):
         return found
 
 
-def test_what_another_process_was_given_meanwhile_is_not_proposed(tmp_path):
+def test_allocations_that_another_process_got_meanwhile_are_not_proposed(tmp_path):
     storage = RDBStorage(f"sqlite:///{tmp_path}/study.db")
     study = optuna.create_study(
         study_name="s", storage=storage, directions=["minimize", "maximize"]

@@ -39,7 +39,7 @@ def test_the_front_is_that_of_all_choices(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_with_few_bins_a_solution_is_at_most_a_bin_a_part_too_large(seed):
+def test_with_few_bins_a_solution_is_at_most_one_bin_per_part_too_large(seed):
     rng = random.Random(seed)
     sizes, losses = made_up(rng, 5, 4, unit=1)
     sizes = [[1000 * s + rng.randint(0, 999) for s in row] for row in sizes]

@@ -159,7 +159,7 @@ def test_a_damaged_file_beside_the_record_is_left_out(waiting, caplog):
     assert "all_predictions.json" in files
 
 
-def test_a_stray_file_among_them_harms_nothing(waiting, tmp_path):
+def test_a_stray_file_is_ignored(waiting, tmp_path):
     client, first, second = waiting
     (tmp_path / "home" / "unlogged" / "notes.txt").write_text("mine")
     os.mkfifo(tmp_path / "home" / "unlogged" / "pipe")

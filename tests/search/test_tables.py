@@ -81,7 +81,7 @@ def test_a_folder_in_the_files_place_is_refused(tmp_path):
         Storage(tmp_path)
 
 
-def test_a_file_in_the_homes_place_is_refused(tmp_path):
+def test_a_file_in_place_of_the_home_is_refused(tmp_path):
     (tmp_path / "home").write_text("")
     with pytest.raises(InputError, match="home"):
         Storage(tmp_path / "home")

@@ -7,13 +7,13 @@ from mmq.allocation.parts import GROUPS, block_group, names
 from mmq.errors import InputError
 
 
-def test_text_and_allocation_are_each_others_inverse():
+def test_text_and_allocation_round_trip():
     text = "vit=4 qformer=8 llm=3"
     assert str(BitAllocation.parse(text)) == text
     assert BitAllocation.parse("vit=4,qformer=8,llm=3") == BitAllocation.parse(text)
 
 
-def test_components_that_are_not_named_stay_untouched_in_the_models_order():
+def test_unnamed_components_stay_unquantized_in_the_models_order():
     allocation = BitAllocation.parse("llm=3").over(["vit", "qformer", "llm"])
     assert str(allocation) == "vit=16 qformer=16 llm=3"
 

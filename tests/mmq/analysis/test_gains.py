@@ -22,7 +22,7 @@ def gain(table, sizes, budget=None, rules=RULES):
 SIZES = {"vit=16 llm=16": 16.0, "vit=4 llm=4": 4.0, "vit=3 llm=3": 3.0, "vit=6 llm=3": 3.8}
 
 
-def test_an_answer_that_is_a_rule_gained_nothing():
+def test_a_selection_that_is_a_rule_gained_nothing():
     table = samples(("vit=16 llm=16", 180), ("vit=4 llm=4", 180), ("vit=6 llm=3", 150))
     result = gain(table, SIZES)
     assert result.best == result.rule

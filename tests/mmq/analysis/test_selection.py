@@ -52,7 +52,7 @@ def test_the_best_of_one_is_not_called_sure():
     assert answer.text.endswith("Nothing else that fits was evaluated.")
 
 
-def test_where_no_picture_changed_it_is_told_how_many_may():
+def test_where_no_picture_changed_the_possible_share_is_reported():
     name = "vit=4 llm=4"
     (answer,) = select(
         [Point("vit=16 llm=16", 16, 80), Point(name, 4.2, 80)],
@@ -89,7 +89,7 @@ def test_a_stored_size_counts_scales():
     assert answer.point.allocation == "vit=4 llm=4"
 
 
-def test_the_smallest_within_a_drop_says_which_surely_is():
+def test_the_smallest_within_a_drop_names_the_smallest_certain_one():
     (answer,) = asked(max_drop="1%")
     assert answer.point.allocation == "vit=4 llm=4"
     assert answer.alias == "smallest-within-1-percent"
@@ -104,23 +104,23 @@ def test_the_smallest_within_a_drop_says_which_surely_is():
         )
 
 
-def test_without_a_question_the_smallest_within_one_percent_is_told():
+def test_without_a_budget_the_smallest_within_one_percent_is_selected():
     assert asked()[0].text == asked(max_drop="1%")[0].text
 
 
-def test_a_drop_in_points_and_a_score_are_other_ways_to_ask():
+def test_a_drop_in_points_and_a_minimum_score_are_equivalent_bounds():
     assert asked(max_drop="5")[0].point.allocation == "vit=4 llm=3"
     assert asked(min_score="74")[0].point.allocation == "vit=3 llm=3"
     assert "in 100% of resamples" in asked(min_score="20")[0].text
 
 
-def test_both_bounds_give_both_answers():
+def test_both_bounds_give_both_selections():
     best, smallest = asked(max_bpw="4", max_drop="10%")
     assert best.criterion == "best under 4 bpw within 10%"
     assert (best.point.allocation, smallest.point.allocation) == ("vit=4 llm=3", "vit=3 llm=3")
 
 
-def test_what_nothing_answers_is_said():
+def test_budgets_without_a_selection_are_reported():
     assert (
         "None of 6 evaluated allocations fits; the smallest has 2.500 bpw, 2.600 stored"
         in asked(max_bpw="2")[0].text
@@ -157,7 +157,7 @@ def test_nonsense_is_refused(options, said):
         Budget.parse(**options)
 
 
-def test_what_every_picture_keeps_is_sure():
+def test_a_score_that_every_picture_keeps_is_certain():
     old = np.random.default_rng(2).uniform(0.1, 1, N)
     samples = {"vit=16": old.tolist(), "vit=4": (0.9 * old).tolist()}
     points = [Point(n, b, 100 * np.mean(samples[n])) for n, b in (("vit=16", 16), ("vit=4", 4))]
@@ -166,7 +166,7 @@ def test_what_every_picture_keeps_is_sure():
     assert "in 100% of resamples" in answer.text
 
 
-def test_of_equals_the_smaller_one_is_chosen_and_the_tie_is_called_one():
+def test_the_smaller_of_two_equal_allocations_is_selected_and_the_tie_reported():
     points = [Point("vit=8", 8, 80), Point("vit=4", 4, 80), Point("vit=2", 2, 10)]
     same = {"vit=8": right(0.8), "vit=4": right(0.8), "vit=2": right(0.1)}
     (answer,) = select(points, Budget(max_bpw=9), 1, same.get, PICTURES)
@@ -190,7 +190,7 @@ def few(n, changed=0):
 
 
 @pytest.mark.parametrize("n", [20, 50, 200])
-def test_samples_too_few_to_show_one_percent_are_called_so(n):
+def test_too_few_samples_to_show_one_percent_are_reported(n):
     points, per_sample, pictures = few(n)
     (answer,) = select(points, Budget(), 1, per_sample, pictures)
     assert not answer.sure
@@ -204,7 +204,7 @@ def test_samples_too_few_to_show_one_percent_are_called_so(n):
     assert "too few samples to be sure of 99%" in said
 
 
-def test_as_many_unchanged_pictures_as_are_needed_settle_it():
+def test_enough_unchanged_pictures_prove_the_bound():
     points, per_sample, pictures = few(299)
     (answer,) = select(points, Budget(), 1, per_sample, pictures)
     assert answer.sure
@@ -212,7 +212,7 @@ def test_as_many_unchanged_pictures_as_are_needed_settle_it():
     assert verdict(points, answer.chance) == "4.2 bpw keeps 99% of the score: vit=4"
 
 
-def test_where_only_gains_were_seen_a_loss_is_not_ruled_out():
+def test_observed_gains_alone_do_not_rule_out_a_loss():
     points, samples, pictures = few(20, changed=1)
     better = [replace(p, allocation=a) for p, a in zip(points, ("vit=4", "vit=16"), strict=True)]
     swapped = {"vit=16": samples("vit=4"), "vit=4": samples("vit=16")}
@@ -231,7 +231,7 @@ def test_a_score_that_all_pictures_reach_is_not_sure_for_other_pictures():
     assert answer.chance == pytest.approx(1 - 0.9**20)
 
 
-def test_what_cannot_be_told_from_the_floor_answers_nothing():
+def test_scores_not_above_the_floor_are_not_selected():
     points = [Point("vit=16", 16, 80, 70, 90), Point("vit=3", 3, 2, 0, 5), Point("vit=2", 2, 0)]
     (answer,) = select(points, Budget(max_bpw=4), 1, lambda _: None, [], floor=0)
     assert answer.point is None
@@ -248,7 +248,7 @@ def test_metrics_below_zero_have_no_shares():
 
 
 @pytest.mark.parametrize(("lose", "gain"), [(0.08, 0.24), (0.05, 0.12)])
-def test_as_many_pictures_as_are_named_find_the_loss_four_times_of_five(lose, gain):
+def test_the_suggested_number_of_pictures_finds_the_loss_four_times_out_of_five(lose, gain):
     rng = np.random.default_rng(3)
 
     def drawn(*shape):

@@ -35,7 +35,7 @@ def stored(store):
     return {entry.path.name for entry in store.entries()}
 
 
-def test_one_width_asked_for_computes_all_of_the_study(model, tmp_path):
+def test_requesting_one_width_computes_all_widths_of_the_study(model, tmp_path):
     store = Store(tmp_path)
     artifacts = prepared_for("full_precision").artifacts(store, quiet=True)
     artifacts.write_(model, BitAllocation.parse("qformer=3"))
@@ -47,7 +47,7 @@ def test_one_width_asked_for_computes_all_of_the_study(model, tmp_path):
     assert not any(entry.verify() for entry in store.entries())
 
 
-def test_a_second_filling_computes_nothing(model, tmp_path, monkeypatch):
+def test_filling_the_store_again_computes_nothing(model, tmp_path, monkeypatch):
     artifacts = prepared_for("full_precision").artifacts(Store(tmp_path), quiet=True)
     artifacts.fill(model, "qformer", WIDTHS)
 
@@ -65,7 +65,7 @@ def content(entry):
 
 
 @pytest.mark.parametrize("order", ["full_precision", "sequential"])
-def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeypatch, order):
+def test_interrupted_work_resumes_with_the_same_result(model, tmp_path, monkeypatch, order):
     prepared = prepared_for(order)
     whole = prepared.artifacts(Store(tmp_path / "whole"), quiet=True)
     whole.fill(model, "qformer", WIDTHS)

@@ -115,7 +115,7 @@ def other_block(content):
     [("full_precision", cut), ("full_precision", other_block), ("sequential", flip_a_bit)],
     indirect=["prepared"],
 )
-def test_a_damaged_file_costs_the_way_and_nothing_else(
+def test_a_damaged_snapshot_restarts_the_component_and_nothing_else(
     prepared, whole, tmp_path, monkeypatch, damage, caplog
 ):
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)

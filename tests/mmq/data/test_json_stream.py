@@ -71,7 +71,7 @@ def test_entries_are_those_of_json_wherever_the_text_is_cut(tmp_path, monkeypatc
         ("[1]".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
     ],
 )
-def test_an_error_has_its_place(tmp_path, monkeypatch, chunk, text, message):
+def test_an_error_has_a_position(tmp_path, monkeypatch, chunk, text, message):
     monkeypatch.setattr(module, "CHUNK", chunk)
     path = tmp_path / "it.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())

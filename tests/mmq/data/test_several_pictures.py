@@ -132,6 +132,6 @@ def test_a_sample_with_several_pictures_has_no_single_one():
 
 
 @pytest.mark.parametrize("images", [(), None, cell(0), [cell(0)]])
-def test_what_is_not_a_tuple_of_pictures_is_refused(images):
+def test_images_that_are_not_a_tuple_are_refused(images):
     with pytest.raises(ValueError, match=r"sample 1 is not a tuple of pictures; write \(FileIm"):
         Sample("1", "1", images)

@@ -12,7 +12,7 @@ def test_a_limit_is_a_seeded_random_part_in_order():
     assert subset([1, 2], 5, seed=0) == [1, 2]
 
 
-def test_a_draw_from_a_stream_is_even_and_in_order():
+def test_sampling_from_a_stream_is_uniform_and_keeps_the_order():
     counts = [0] * 20
     for seed in range(2000):
         drawn = reservoir(iter(range(20)), 5, seed)
@@ -25,7 +25,7 @@ def test_a_draw_from_a_stream_is_even_and_in_order():
     assert reservoir(range(3), 5, seed=0) == [0, 1, 2]
 
 
-def test_samples_without_all_their_picture_files_are_passed_over_and_counted(tmp_path, caplog):
+def test_samples_with_missing_pictures_are_skipped_and_counted(tmp_path, caplog):
     for name in ("a", "b"):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()

@@ -68,7 +68,7 @@ class Counting(Talker):
         return super().generate(requests, config, progress)
 
 
-def test_what_was_counted_while_generating_is_counted_again_with_saved_outputs(saved):
+def test_counts_from_generating_are_restored_with_saved_outputs(saved):
     outputs_of(Counting(), SAMPLES[:2], saved)
     outputs_of(Counting(), SAMPLES[2:], saved)
     later = Counting()

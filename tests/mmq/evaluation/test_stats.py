@@ -80,7 +80,7 @@ def points(*rows):
     return [Point(name, bpw, score) for name, bpw, score in rows]
 
 
-def test_the_front_holds_what_nothing_dominates():
+def test_the_front_is_the_set_of_non_dominated_points():
     found = pareto_front(
         points(("a", 4, 50), ("b", 3, 50), ("c", 5, 40), ("d", 5, 60), ("e", 2, 10), ("f", 3, 20))
     )

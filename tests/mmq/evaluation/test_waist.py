@@ -101,6 +101,6 @@ def test_a_model_behind_a_server_is_scored_as_in_this_process(name, evaluator):
     assert found.metrics == expected.metrics
 
 
-def test_an_unknown_format_names_the_formats_that_there_are():
+def test_an_unknown_format_lists_the_available_ones():
     with pytest.raises(InputError, match="supported formats: none"):
         load_model("embedded-retrieval").protocol(Vqa.answer_format)

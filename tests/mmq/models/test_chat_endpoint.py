@@ -53,13 +53,13 @@ def test_a_system_prompt_and_template_variables_reach_the_server():
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "cut", "empty"])
-def test_what_may_pass_is_tried_again(fault):
+def test_temporary_failures_are_retried(fault):
     with serving(Echo(), [fault] * 4) as served:
         assert ask(served, retries=4) == EXPECTED
         assert len(served.requests) == 10
 
 
-def test_a_server_that_hangs_is_asked_again():
+def test_a_request_to_a_hanging_server_is_retried():
     with serving(Echo(), ["hang"]) as served:
         assert ask(served, timeout=0.5) == EXPECTED
 
@@ -71,7 +71,7 @@ def test_a_refusal_is_not_repeated():
         assert len(served.requests) == 1
 
 
-def test_an_error_keeps_the_answers_that_came():
+def test_answers_before_an_error_are_saved():
     with serving(Echo(), [None, None, 500, 500]) as served:
         model = connect(served.address, retries=1, concurrency=1, first_wait=0.001)
         with pytest.raises(EndpointError, match="no answer to sample '2' in 2 attempts .HTTP 500"):
@@ -80,7 +80,7 @@ def test_an_error_keeps_the_answers_that_came():
     assert "2" not in model.finished
 
 
-def test_beams_are_refused_before_anything_is_asked():
+def test_beams_are_refused_before_any_request():
     with serving(Echo()) as served:
         with pytest.raises(InputError, match="num_beams: 5, but servers decode greedily"):
             ask(served, config=GenerationConfig(max_new_tokens=7, num_beams=5))
@@ -94,7 +94,7 @@ def test_the_key_of_the_environment_is_sent(monkeypatch):
     assert served.keys == ["Bearer sesame-open"]
 
 
-def test_an_address_without_a_server_and_a_model_that_is_not_there_are_named():
+def test_an_unreachable_server_and_a_missing_model_are_named():
     with serving(Echo()) as served:
         with pytest.raises(EndpointError, match=f"does not serve 'other'; it serves .*{NAME}"):
             connect(served.address, "other")

@@ -49,7 +49,7 @@ def test_prompts_are_those_of_the_processors_own_template(name):
         assert model.family.chat(model.processor, "how many?", images) == expected
 
 
-def test_a_template_that_stands_with_the_tokenizer_alone_is_used():
+def test_a_template_of_the_tokenizer_alone_is_used():
     parts = with_template(tiny_vlm("idefics3").processor.chat_template, on="tokenizer")
     expected = tiny_vlm("idefics3").family.chat(tiny_vlm("idefics3").processor, "how many?", 2)
     assert render_chat(parts, "how many?", 2, PLAIN) == expected
@@ -61,7 +61,7 @@ def test_a_template_for_texts_gets_the_picture_tokens_in_its_text():
     assert rendered == "[user] <image><image>\nhow many?</s>\n[assistant] "
 
 
-def test_a_checkpoint_without_a_template_is_asked_with_a_loud_warning(caplog):
+def test_a_checkpoint_without_a_template_runs_with_a_warning(caplog):
     processor = with_template(None)
     assert render_chat(processor, "how many?", 1, PLAIN) is None
     family = type(tiny_vlm("idefics3").family)("idefics3")
@@ -87,7 +87,7 @@ def test_a_value_may_hold_an_escaped_comma():
     }  # fmt: skip
 
 
-def test_the_date_stands_still_unless_one_is_given():
+def test_the_template_date_is_fixed_by_default():
     processor = with_template(THINKING)
     assert "01 January 2025" in render_chat(processor, "a", 1, PLAIN)
     given = InputOptions(template={"date": "2026-03-31"})

@@ -65,7 +65,7 @@ def bare_flag(config):
 
 
 @pytest.mark.parametrize("change", [at_the_top, in_the_text, compression, mlx, bare_flag])
-def test_a_configuration_that_says_it_is_quantized_is_refused(tmp_path, change):
+def test_a_quantized_configuration_is_refused(tmp_path, change):
     folder = copied(tmp_path / "m")
     edit(folder / "config.json", change)
     for look in (examine, lambda f: read_config(str(f / "config.json"))):
@@ -268,7 +268,7 @@ def hashed(folder):
      "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.json",
      "special_tokens_map.json", "added_tokens.json", "additional_chat_templates/rag.jinja"],
 )  # fmt: skip
-def test_every_file_that_changes_what_a_model_reads_or_says_counts(tmp_path, name):
+def test_every_file_that_changes_inputs_or_outputs_counts(tmp_path, name):
     folder = copied(tmp_path / "m")
     before = hashed(folder)
     (folder / name).parent.mkdir(exist_ok=True)
@@ -346,7 +346,7 @@ def test_a_hub_model_of_unknown_commit_is_refused(monkeypatch):
         ("[]", "should look like"),
     ],
 )
-def test_a_protocol_that_would_be_passed_over_is_refused(tmp_path, text, said):
+def test_a_protocol_that_would_be_ignored_is_refused(tmp_path, text, said):
     (tmp_path / "mmq.json").write_text(text)
     with pytest.raises(InputError, match=said):
         read_protocol(str(tmp_path), "retrieval")

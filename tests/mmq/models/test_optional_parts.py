@@ -34,7 +34,7 @@ def quantized(tmp_path_factory):
     return prepared, model, before, reports
 
 
-def test_parts_stand_in_the_order_in_which_the_model_runs(quantized):
+def test_parts_are_in_the_order_in_which_the_model_runs(quantized):
     _, model, _, _ = quantized
     assert list(model.components) == ["embed", "vit", "projector", "llm", "head"]
     assert list(skeleton(locate("embedded-llava")).components) == ["vit", "llm"]

@@ -93,7 +93,7 @@ def test_no_linear_is_left_out_in_silence(name):
     assert weights + sum(kept.weights for kept in seen.unquantized) == FACTS[name][0]
 
 
-def test_what_stays_and_what_nothing_reads_is_said():
+def test_unquantized_and_unread_weights_are_reported():
     config = str(CONFIGS / "llava-1.5-7b.json")
     output = CliRunner().invoke(cli, ["size", "--config", config], catch_exceptions=False).output
     assert "unquantized" in output

@@ -97,11 +97,11 @@ def test_layers_that_read_a_norm_alone_fold_and_others_do_not():
     assert folds(Pre()) == {"m.a": "norm", "m.b": "norm"}
 
 
-def test_a_norm_that_is_read_elsewhere_takes_none():
+def test_a_norm_with_other_readers_takes_no_scale():
     assert folds(Post()) == {"m.c": "b"}  # the product's second factor
 
 
-def test_a_norm_that_does_not_multiply_by_its_weight_takes_none():
+def test_a_norm_that_does_not_multiply_by_its_weight_takes_no_scale():
     assert folds(OneMore()) == {}
 
 

@@ -121,7 +121,7 @@ class Scaled(nn.Linear):
         (weight_norm(nn.Linear(WIDTH, WIDTH)), "1", "is computed from other parameters"),
     ],
 )
-def test_what_is_no_plain_linear_layer_is_listed_with_its_reason(odd, name, reason):
+def test_weights_that_are_not_plain_linear_layers_are_listed_with_their_reason(odd, name, reason):
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), odd)
     assert list(quantized(model)) == ["0"]
     assert reason in reasons(model)[name]

@@ -135,7 +135,7 @@ def test_options_of_one_evaluator_are_those_of_a_task():
         (["search", "--max-flips", "2"], "2' is not a percentage"),
     ],
 )
-def test_what_several_tasks_cannot_do_is_refused(command, problem, capsys):
+def test_options_that_several_tasks_do_not_support_are_refused(command, problem, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--model", "embedded-llava"])
     assert re.search(problem, capsys.readouterr().err)

@@ -152,7 +152,7 @@ def test_a_transparent_palette_entry_or_level_is_white(tmp_path):
         (9, lambda v: v),
     ],
 )
-def test_pictures_stand_upright_by_their_orientation(tmp_path, name, orientation, turned):
+def test_pictures_are_rotated_by_their_exif_orientation(tmp_path, name, orientation, turned):
     values = gray(np.kron(np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3), np.ones((8, 8))))
     exif = Image.Exif()
     exif[274] = orientation
@@ -164,7 +164,7 @@ def test_pictures_stand_upright_by_their_orientation(tmp_path, name, orientation
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_turns_nothing(tmp_path):
+def test_damaged_exif_rotates_nothing(tmp_path):
     path = save(tmp_path / "a.jpg", gray(RAMP), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
     assert pixels(path).shape == (8, 8, 3)
 
@@ -194,7 +194,7 @@ def test_other_colour_spaces_are_converted(tmp_path):
 
 # --- damage --------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "postscript", "no pixels", "bomb"])
-def test_what_is_no_picture_is_refused_at_once(tmp_path, kind):
+def test_values_that_are_not_pictures_are_refused_at_once(tmp_path, kind):
     path = tmp_path / "a.png"
     if kind == "pipe":
         os.mkfifo(path)

@@ -39,7 +39,7 @@ def kept(request, tmp_path):
     return path, write, read
 
 
-def test_what_was_written_comes_back(kept):
+def test_written_tensors_are_read_back(kept):
     path, _, read = kept
     if read is read_tensors:
         expected = {name: tensor.tolist() for name, tensor in TENSORS.items()}, "1.5"
@@ -54,7 +54,7 @@ def test_an_empty_mapping_is_json_too(tmp_path):
     assert sealed.read_json(tmp_path / "a") == {}
 
 
-def test_no_changed_bit_goes_unseen(kept):
+def test_every_changed_bit_is_detected(kept):
     path, _, read = kept
     content, expected = path.read_bytes(), read(path)
     wrong = []
@@ -70,14 +70,14 @@ def test_no_changed_bit_goes_unseen(kept):
     assert wrong == []
 
 
-def test_no_changed_digit_goes_unseen(tmp_path):
+def test_every_changed_digit_is_detected(tmp_path):
     sealed.write_json(path := tmp_path / "a", FACTS)
     path.write_text(path.read_text().replace("95.0", "25.0"))
     with pytest.raises(Damaged, match="not those that were stored"):
         sealed.verified_json(path)
 
 
-def test_no_cut_goes_unseen(kept):
+def test_every_truncation_is_detected(kept):
     path, _, read = kept
     content = path.read_bytes()
     for length in (0, 1, 8, len(content) // 2, len(content) - 1):
@@ -117,7 +117,7 @@ def loop(path):
 
 
 @pytest.mark.parametrize("make", [pipe, loop, os.mkdir])
-def test_what_is_no_file_is_neither_opened_nor_in_the_way(kept, make):
+def test_non_files_are_neither_opened_nor_an_obstacle(kept, make):
     path, write, read = kept
     expected = read(path)
     path.unlink()
@@ -129,7 +129,7 @@ def test_what_is_no_file_is_neither_opened_nor_in_the_way(kept, make):
 
 
 @pytest.mark.parametrize("target", ["nowhere", "a-file/below"])
-def test_a_link_to_nothing_is_no_file(kept, target):
+def test_a_broken_link_is_not_a_file(kept, target):
     path, _, read = kept
     path.unlink()
     (path.parent / "a-file").touch()
@@ -138,7 +138,7 @@ def test_a_link_to_nothing_is_no_file(kept, target):
         read(path)
 
 
-def test_a_link_to_the_file_is_as_good(kept):
+def test_a_link_to_the_file_is_accepted(kept):
     path, _, read = kept
     expected = read(path)
     path.rename(moved := path.parent.parent / "moved")
@@ -146,7 +146,7 @@ def test_a_link_to_the_file_is_as_good(kept):
     assert read(path) == expected
 
 
-def test_what_may_not_be_read_is_not_called_damaged(kept, monkeypatch):
+def test_files_without_read_permission_are_not_called_damaged(kept, monkeypatch):
     path, _, read = kept
 
     def refuse(*_, **__):

@@ -48,7 +48,7 @@ def test_a_password_is_hidden_outside_of_addresses_too(monkeypatch):
 
 
 @pytest.mark.parametrize("password", ["a", "the", "mlflow", "me", "host", "postgres"])
-def test_a_password_that_is_a_word_of_the_text_leaves_the_text_alone(monkeypatch, password):
+def test_an_ordinary_word_as_password_is_not_redacted(monkeypatch, password):
     monkeypatch.setenv("MMQ_STORAGE", f"postgresql://me:{password}@host/db")
     text = f"the {password} ui of me at host: a message"
     assert redact(text) == text

@@ -35,6 +35,6 @@ def test_numbers_of_any_size_and_nan_are_read(tmp_path):
         ("9" * 5000, "Exceeds the limit"),
     ],
 )  # fmt: skip
-def test_what_is_refused_has_its_place(tmp_path, text, message):
+def test_refusals_name_their_place(tmp_path, text, message):
     with pytest.raises(InputError, match=f"data: .*it.json is not readable JSON: .*{message}"):
         load(tmp_path, text)

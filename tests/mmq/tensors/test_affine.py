@@ -64,7 +64,7 @@ def test_uniform_equals_the_papers_formula(bits, seed):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.25, 1e-8])
-def test_a_constant_tensor_is_kept_exactly(value):
+def test_a_constant_tensor_is_represented_exactly(value):
     weight = torch.full((4, 8), value)
     scale, zero_point = of_tensor(weight, 4)
     codes = affine.quantize(weight, scale, zero_point, 4)

@@ -59,7 +59,7 @@ def test_a_wrong_server_is_refused_by_its_address(server, call, fault, hint):
 
 
 @pytest.mark.parametrize("uri", ["nonsense://a/b", "garbage", "file:///nowhere/mlruns", "http://"])
-def test_an_address_that_is_none_is_refused(monkeypatch, tmp_path, uri):
+def test_an_invalid_address_is_refused(monkeypatch, tmp_path, uri):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(RETRIES, "0")
     mlflow.set_tracking_uri(uri)
@@ -76,7 +76,7 @@ def test_a_long_wait_is_announced(server, monkeypatch, caplog):
     assert f"Waiting for the MLflow store {made.uri}" in caplog.text
 
 
-def test_haste_shortens_our_timeout_and_leaves_the_users(monkeypatch):
+def test_short_timeouts_shorten_the_default_and_not_the_users(monkeypatch):
     for before, within in (
         (None, SHORT_TIMEOUT),
         (LONG_TIMEOUT, SHORT_TIMEOUT),
@@ -93,7 +93,7 @@ def test_haste_shortens_our_timeout_and_leaves_the_users(monkeypatch):
 
 @pytest.mark.parametrize(("status", "refused"), [(401, True), (403, True), (404, True),
                                                  (500, False), (503, False)])  # fmt: skip
-def test_what_a_server_says_to_a_file_counts_as_its_other_answers(status, refused):
+def test_a_servers_response_to_a_file_counts_like_its_other_responses(status, refused):
     response = Response()
     response.status_code = status
     error = HTTPError("no", response=response)

@@ -64,7 +64,7 @@ def test_the_first_command_of_a_project_adopts_its_run_and_the_second_makes_its_
     assert found[theirs].data.params["a"] == "mine"
 
 
-def test_two_studies_under_one_id_are_both_there(client, started):
+def test_two_studies_under_one_id_are_both_listed(client, started):
     started()
     for study in ("a", "b"):
         with open_study("", study, None, f"imported {study}"):
@@ -110,7 +110,7 @@ def test_a_projects_run_inside_another_project_is_adopted(client, started):
 
 
 @pytest.mark.parametrize("stale", ["0" * 32, "no id", "deleted"])
-def test_a_stale_id_is_reported_by_its_name_and_stops_nothing(
+def test_a_stale_run_id_is_reported_and_does_not_stop_the_command(
     client, started, monkeypatch, caplog, stale
 ):
     if stale == "deleted":
@@ -123,9 +123,7 @@ def test_a_stale_id_is_reported_by_its_name_and_stops_nothing(
     assert "unset MLFLOW_RUN_ID" in caplog.text
 
 
-def test_an_experiment_asked_for_overrules_the_projects_run_with_a_warning(
-    client, started, caplog
-):
+def test_an_explicit_experiment_overrides_the_projects_run_with_a_warning(client, started, caplog):
     theirs = started()
     run = log_a_run("other")
     assert client.get_experiment(run.experiment_id).name == "other"
@@ -173,7 +171,7 @@ def test_a_continued_study_leaves_a_jobs_run_as_it_is(client, started, monkeypat
         assert again.run_id == parent[1]
 
 
-def test_the_experiment_of_the_environment_is_used_where_none_is_asked_for(client, monkeypatch):
+def test_the_experiment_of_the_environment_is_the_default(client, monkeypatch):
     mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
     named = connect("")[1]

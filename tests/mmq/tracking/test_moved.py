@@ -110,7 +110,7 @@ def test_a_copied_database_alone_writes_beside_itself_and_reads_the_originals_fi
     assert list(new.glob(f"mlruns/*/{after}/artifacts/words.json"))
 
 
-def test_a_link_to_the_project_is_no_move(project, tmp_path, caplog):
+def test_a_link_to_the_project_is_not_a_move(project, tmp_path, caplog):
     real = project("real")
     log("one")
     (tmp_path / "link").symlink_to(real)

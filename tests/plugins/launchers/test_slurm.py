@@ -31,7 +31,7 @@ def request(*command, count=3, gpus=0):
     return LaunchRequest("s", [list(command)] * count, gpus, {"MMQ_HOME": "/scratch/mmq home"})
 
 
-def test_the_script_asks_for_what_was_given_and_is_valid_bash(tmp_path, monkeypatch):
+def test_the_script_requests_the_given_resources_and_is_valid_bash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slurm = Slurm(
         partition="gpu", account="vision", time="4:00:00", memory="32G", cpus=8, grace=90,
@@ -137,7 +137,7 @@ class TestSlurm(LauncherContract):
         assert states[0].code == 0
         assert "Restarts=1" in self.shown(workers.job)
 
-    def test_a_preempted_task_gives_back_its_work_and_runs_again(self, tmp_path, monkeypatch):
+    def test_a_preempted_task_requeues_its_work_and_runs_again(self, tmp_path, monkeypatch):
         worker = tmp_path / "worker"
         worker.write_text(
             "#!/bin/bash\ntrap 'touch given-back; exit 130' TERM\n"
