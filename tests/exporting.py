@@ -1,4 +1,4 @@
-"""Export embedded models in tests: sessions of a few samples, and targets that go wrong."""
+"""Exports of embedded models for tests: sessions of a few samples, and faulty targets."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

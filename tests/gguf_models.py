@@ -1,4 +1,4 @@
-"""Tiny models for llama.cpp, quantized, exported and asked beside their simulation."""
+"""Tiny models for llama.cpp, quantized, exported and compared with their simulation."""
 
 import random
 from contextlib import contextmanager
@@ -54,12 +54,12 @@ def rounded(weight, bits, group_size, symmetric):
 
 def quantized(model, options):
     """Weights by layer. options(component, layer): (bits, group_size, symmetric) or None."""
-    found = {}
+    result = {}
     for name, component in model.components.items():
         for layer in component.layers:
             if (chosen := options(name, layer)) is not None:
-                found[layer.name] = rounded(layer.module.weight.detach(), *chosen)
-    return found
+                result[layer.name] = rounded(layer.module.weight.detach(), *chosen)
+    return result
 
 
 def by_part(vit, attn, ff):

@@ -55,9 +55,9 @@ def shard(folder, places=("model-1.safetensors", "model-2.safetensors")):
 def examine(folder, allow_unread=False):
     """All that is checked of a model before its data is read and its weights are loaded."""
     source = locate(str(folder))
-    seen = skeleton(source)
+    outline = skeleton(source)
     check_weights(source, allow_unread)
-    return seen
+    return outline
 
 
 def as_lora(tensors):

@@ -1,4 +1,4 @@
-"""A study with an exported answer, for tests of measuring and serving it."""
+"""A study with an exported selection, for tests of measuring and serving it."""
 
 import base64
 import shutil

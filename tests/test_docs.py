@@ -1,4 +1,4 @@
-"""What README and docs/ show works: commands, examples, plugins, tables and links."""
+"""Commands, examples, plugins, tables and links of README and docs/ work."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What decides whether two results are the same: versions, and never a comment.
+"""Versions decide whether two results are the same; comments never do.
 
 Whoever edits a module that computes codes or scores is stopped by the first test here, until they
 decide: the same results (`make identity`), or a new version.

@@ -1,4 +1,4 @@
-"""A worker that is killed while it uploads a block to a real S3 server."""
+"""A worker is killed while it uploads a block to a real S3 server."""
 
 import os
 import signal

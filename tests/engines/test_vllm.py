@@ -1,4 +1,4 @@
-"""Exports that run in vLLM's CPU build: `make test-vllm`, in an environment of vLLM's own."""
+"""Exports that run in vLLM's CPU build: `make test-vllm`, in an environment for vLLM."""
 
 import pytest
 from exporting import session_for

@@ -130,10 +130,10 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert caught.value.code == 2
-    assert message in said
-    assert "\n\n" not in said.strip() or "Expected layouts" in said
+    assert message in output
+    assert "\n\n" not in output.strip() or "Expected layouts" in output
     assert not runs(tmp_path)
 
 
@@ -210,9 +210,9 @@ def test_a_search_resumes_and_is_quick_when_complete(mmq, tmp_path):
     again = search(mmq, 6)
     assert again.returncode == 0, again.stderr
     assert "resumes: 4 of 6" in again.stderr
-    found = runs(tmp_path)
-    parents = [r for r in found if r.data.tags["mmq.kind"] == "study"]
-    trials = [r for r in found if r.data.tags["mmq.kind"] == "trial"]
+    result = runs(tmp_path)
+    parents = [r for r in result if r.data.tags["mmq.kind"] == "study"]
+    trials = [r for r in result if r.data.tags["mmq.kind"] == "trial"]
     assert len(parents) == 1
     assert len(trials) == 6
     assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {parents[0].info.run_id}
@@ -281,8 +281,8 @@ def statuses(folder, kind):
 def just_begun(folder):
     """Whether a trial runs that began a moment ago: it is not being logged yet."""
     since = time.time() - 0.4
-    found = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
-    return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in found)
+    result = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
+    return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in result)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
@@ -297,11 +297,11 @@ def test_completed_work_survives_an_interrupt_and_the_same_command_resumes(mmq, 
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "run the same command to resume" in output
-    found = statuses(tmp_path, "trial")
-    assert found.count("KILLED") == 1
-    assert set(found) == {"KILLED", "FINISHED"}
+    states = statuses(tmp_path, "trial")
+    assert states.count("KILLED") == 1
+    assert set(states) == {"KILLED", "FINISHED"}
     assert statuses(tmp_path, "study") == ["KILLED"]
-    finished = found.count("FINISHED")
+    finished = states.count("FINISHED")
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16")
     assert f"resumes: {finished} of 7" in process.stderr
     assert statuses(tmp_path, "trial").count("FINISHED") == 7
@@ -317,7 +317,7 @@ def test_after_kill_9_the_same_command_releases_and_resumes(mmq, tmp_path):
     assert "RUNNING" in statuses(tmp_path, "trial")
     result = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16")
     assert result.returncode == 0, result.stderr
-    found = statuses(tmp_path, "trial")
-    assert found.count("KILLED") == 1
-    assert found.count("FINISHED") == 4
+    states = statuses(tmp_path, "trial")
+    assert states.count("KILLED") == 1
+    assert states.count("FINISHED") == 4
     assert statuses(tmp_path, "study") == ["FINISHED"]

@@ -51,9 +51,9 @@ def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch)
     ]
     official.coco_captions(tmp_path / "there")
     monkeypatch.setenv("MMQ_DATA", str(tmp_path / "there"))
-    found = rows(call("--as-json"))
-    assert found["vqav2"]["found"] == []
-    assert found["coco-captions"]["found"][0]["folder"] == str(tmp_path / "there")
+    result = rows(call("--as-json"))
+    assert result["vqav2"]["found"] == []
+    assert result["coco-captions"]["found"][0]["folder"] == str(tmp_path / "there")
     assert len(rows(call("--as-json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
 
 
@@ -67,17 +67,17 @@ def test_circular_links_and_undecodable_names_do_not_stop_the_listing(tmp_path, 
 
 def test_a_subfolder_of_a_recognized_folder_is_not_listed_again(tmp_path, call):
     official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
-    found = rows(call("--as-json"))["vqav2"]["found"]
-    assert [each["folder"] for each in found] == ["data/vqa"]
+    result = rows(call("--as-json"))["vqav2"]["found"]
+    assert [each["folder"] for each in result] == ["data/vqa"]
 
 
 def test_tables_are_listed_unless_another_data_set_reads_them(tmp_path, call):
     hub.chartqa(tmp_path / "data" / "charts")
     (tmp_path / "data" / "mine").mkdir()
     (tmp_path / "data" / "mine" / "photos.csv").write_text("image,question,answer\n")
-    found = rows(call("--as-json"))
-    assert [place["folder"] for place in found["table"]["found"]] == ["data/mine"]
-    assert [place["folder"] for place in found["chartqa"]["found"]] == ["data/charts"]
+    result = rows(call("--as-json"))
+    assert [place["folder"] for place in result["table"]["found"]] == ["data/mine"]
+    assert [place["folder"] for place in result["chartqa"]["found"]] == ["data/charts"]
 
 
 def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):

@@ -1,4 +1,4 @@
-"""Help pages come at once: they do not import the libraries that the work needs."""
+"""Help is fast: it does not import the libraries that commands need."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`mmq measure`: what an exported answer costs beside the unquantized model, logged."""
+"""`mmq measure`: the cost of an exported model beside the unquantized one, logged."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a user decides about a model's inputs is part of what is evaluated."""
+"""A user's options for a model's inputs are part of the eval spec."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""`mmq store verify` reads all that is kept, counts by kind, and removes what is damaged."""
+"""`mmq store verify` reads all stored files, counts them by kind, and removes damaged ones."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Names of studies: one rule for all commands, and names that mmq makes itself follow it."""
+"""Names of studies: one rule for all commands and for generated names."""
 
 import pytest
 from click.testing import CliRunner

@@ -1,4 +1,4 @@
-"""Annotation files in which something appears twice, or with unexpected content."""
+"""Annotation files with duplicates or unexpected content."""
 
 import json
 import os

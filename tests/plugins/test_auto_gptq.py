@@ -67,8 +67,8 @@ def test_codes_represent_the_weight_that_auto_gptq_returns(
     )
     for bits, solved in quantizer.solve([weight], inputs_of(x), (2, 3, 4, 8))[0].items():
         expected = left_by_auto_gptq(quantizer, weight, x, bits)
-        found = solved.weight.dequantize()
-        assert (found - expected).norm() <= 1e-6 * expected.norm()
+        result = solved.weight.dequantize()
+        assert (result - expected).norm() <= 1e-6 * expected.norm()
         scattered = group_size > 0 and act_order and not static
         assert (solved.weight.group_index is not None) == scattered
 

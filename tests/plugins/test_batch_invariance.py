@@ -1,4 +1,4 @@
-"""An answer does not depend on who else is in the batch: every architecture that builds here."""
+"""An answer does not depend on its batch, in every architecture that can be built here."""
 
 import pytest
 import torch

@@ -110,8 +110,8 @@ def test_layers_are_found_under_the_names_of_every_engine(tmp_path, model):
     groups = {g["weights"]["num_bits"]: g["targets"] for g in config["config_groups"].values()}
     assert groups.keys() == set(bits.values())
     for component, name in NAMES[model]:
-        found = [width for width, patterns in groups.items() if matches(patterns, name)]
-        assert found == ([bits[component]] if component else []), name
+        result = [width for width, patterns in groups.items() if matches(patterns, name)]
+        assert result == ([bits[component]] if component else []), name
         assert matches(config["ignore"], name) == (not component), name
 
 
@@ -186,8 +186,8 @@ def test_everything_beside_the_weights_is_copied(tmp_path):
     session = session_for("embedded-retrieval", "vit=4", "compressed-tensors")
     session.run(tmp_path / "out", 0)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    wanted = {p.name for p in session.plan.source.folder.iterdir()}
-    assert wanted <= names
+    expected = {p.name for p in session.plan.source.folder.iterdir()}
+    assert expected <= names
 
 
 @needs_5

@@ -1,4 +1,4 @@
-"""Every bundled data set keeps the contract, in every layout that it reads."""
+"""Every bundled data set passes the contract suite, in every layout that it reads."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Every official layout, its training split, and what is said of malformed files."""
+"""Every official layout, its training split, and errors for malformed files."""
 
 import json
 import shutil

@@ -32,10 +32,10 @@ def test_the_components_rank_by_size_as_in_blip2():
 )
 def test_the_shipped_models_have_the_outliers_that_were_published(name, component):
     layers = load_model(name).components[component].layers
-    found = [outliers.bulk_range(layer.module.weight) for layer in layers]
-    assert all(share is not None for share in found)
+    result = [outliers.bulk_range(layer.module.weight) for layer in layers]
+    assert all(share is not None for share in result)
     # SqueezeLLM: a tenth; factors are powers of two, and layers that read together share theirs
-    assert 0.05 <= float(np.median(found)) <= 0.2
+    assert 0.05 <= float(np.median(result)) <= 0.2
 
 
 def score(model_name, task, exchange_pictures=False, limit=160):

@@ -1,4 +1,4 @@
-"""Every weight that a ggml type accepts comes out of gguf's own dequantizer bit for bit."""
+"""Every weight that a ggml type accepts is returned bit for bit by gguf's own dequantizer."""
 
 import numpy as np
 import pytest

@@ -69,13 +69,13 @@ def family(request, folders, monkeypatch):
 
 def questions_for(name, count=6):
     """Pictures that neither side resizes; of one color, where both resize them as they differ."""
-    found = pairs(count, SIZES[name])
+    result = pairs(count, SIZES[name])
     if name in ("idefics3", "smolvlm"):
         colors = [(200, 30, 30), (10, 20, 200), (30, 200, 10), (0, 0, 0), (255, 255, 255)]
         return [
-            (Image.new("RGB", (64, 64), c), q) for c, (_, q) in zip(colors, found, strict=False)
+            (Image.new("RGB", (64, 64), c), q) for c, (_, q) in zip(colors, result, strict=False)
         ]
-    return found
+    return result
 
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)

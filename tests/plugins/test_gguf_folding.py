@@ -1,4 +1,4 @@
-"""Input scales that are powers of two go into the norm before them, and answers stay."""
+"""Input scales that are powers of two fold into the norm before them without changing answers."""
 
 from dataclasses import replace
 from pathlib import Path

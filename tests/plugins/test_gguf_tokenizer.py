@@ -1,4 +1,4 @@
-"""llama.cpp cuts texts into the tokens that transformers makes, and reads the family's prompt."""
+"""llama.cpp tokenizes texts as transformers does, and reads the family's prompt."""
 
 import json
 import shutil

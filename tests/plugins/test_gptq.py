@@ -1,4 +1,4 @@
-"""Our GPTQ against auto_gptq's own solver, and what must hold of it by itself."""
+"""mmq's GPTQ against auto_gptq's solver, and properties of its own."""
 
 from functools import partial
 from unittest import mock
@@ -96,14 +96,14 @@ def compare(size, bits, ranges, act_order, dtype):
     """Output error of ours over theirs, and the number of rows that differ, of all, less ties."""
     weight, x = make(*size)
     gram = x.to(dtype).T @ x.to(dtype)
-    [found] = solve([weight], factorize(gram, 0.01, act_order), (bits,), ranges, dtype)
+    [result] = solve([weight], factorize(gram, 0.01, act_order), (bits,), ranges, dtype)
     expected = theirs(weight, x, bits, ranges, act_order)
-    ours = found[bits].dequantize().double()
+    ours = result[bits].dequantize().double()
     alive = x.abs().sum(0) > 0
     differs = ((ours - expected).abs() > 1e-4 * weight.abs().max()) & alive
     squares = (x.double() ** 2).sum(0)
     order = torch.argsort(squares, descending=True) if act_order else torch.arange(x.shape[1])
-    kept = ~tied(found[bits], differs, alive, order, ranges)
+    kept = ~tied(result[bits], differs, alive, order, ranges)
     assert kept.double().mean() > 0.9
     errors = [(x.double() @ (weight.double() - q)[kept].T).norm() for q in (ours, expected)]
     return float(errors[0] / errors[1]), int(differs[kept].any(1).sum()), int(kept.sum())

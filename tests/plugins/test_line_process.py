@@ -1,4 +1,4 @@
-"""Children that answer lines: what they die of is said, and no wait is without an end."""
+"""Child processes that answer lines: how they ended is reported, every wait has a timeout."""
 
 import os
 import signal

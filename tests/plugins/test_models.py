@@ -244,8 +244,8 @@ def test_a_misplaced_component_lists_the_children():
 
 
 def test_a_skeleton_and_the_loaded_model_agree(blip2):
-    seen = skeleton(blip2.source if Path(blip2.source).exists() else _bundled())
-    for name, component in seen.components.items():
+    outline = skeleton(blip2.source if Path(blip2.source).exists() else _bundled())
+    for name, component in outline.components.items():
         real = blip2.components[name]
         assert [(x.name, x.shape) for x in component.layers] == [
             (x.name, x.shape) for x in real.layers

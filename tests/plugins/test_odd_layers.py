@@ -1,4 +1,4 @@
-"""Every calibrated quantizer on layers whose inputs or weights are not what one expects."""
+"""Every calibrated quantizer on layers with unusual inputs or weights."""
 
 import pytest
 import torch
@@ -43,9 +43,9 @@ def quantized(kind, weight, inputs, group_size=32, **options):
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
     module = nn.Sequential(layer)
     quantizer = kind(group_size=group_size, **options)
-    found = quantize_module(module, [lambda: module(inputs)], quantizer, [2, 4], quiet=True)
+    result = quantize_module(module, [lambda: module(inputs)], quantizer, [2, 4], quiet=True)
     assert torch.equal(layer.weight, weight)
-    return {bits: layers["0"] for bits, layers in found.items()}
+    return {bits: layers["0"] for bits, layers in result.items()}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The embedded task: deterministic, compositional, with one right answer to every question."""
+"""The embedded task is deterministic and compositional, with one correct answer per question."""
 
 import random
 
@@ -39,8 +39,8 @@ def answer_by_looking(scene, question):
     if words[:2] == ["is", "there"]:
         return "yes" if any(set(words[3:]) <= o for o in objects) else "no"
     if words[:2] == ["how", "many"]:
-        wanted = set(words[2:-2]) - {"shapes", "objects"}
-        return str(sum(wanted <= o for o in objects))
+        attributes = set(words[2:-2]) - {"shapes", "objects"}
+        return str(sum(attributes <= o for o in objects))
     if "background" in words:
         return scene.background
     fitting = [
@@ -64,10 +64,10 @@ def test_every_answer_is_right_and_unique():
 
 def test_yes_and_no_are_balanced_and_every_kind_occurs():
     rng = random.Random(0)
-    asked = [ask(scenes.make_scene(k), rng) for k in range(3000)]
-    yes_no = [q.answer for q in asked if q.answer_type == "yes/no"]
+    questions = [ask(scenes.make_scene(k), rng) for k in range(3000)]
+    yes_no = [q.answer for q in questions if q.answer_type == "yes/no"]
     assert 0.45 < yes_no.count("yes") / len(yes_no) < 0.55
-    kinds = {q.kind for q in asked}
+    kinds = {q.kind for q in questions}
     assert kinds == {"exist", "count", "color", "shape", "size", "background", "where"}
 
 
@@ -84,14 +84,14 @@ def test_annotators_mostly_agree_and_captions_differ():
 
 def fitting(scene, words):
     """Objects that have all these words."""
-    wanted = set(words) - {"object", "a", "an", "the"}
-    return [o for o in scene.objects if wanted <= {o.shape, o.color, o.size}]
+    attributes = set(words) - {"object", "a", "an", "the"}
+    return [o for o in scene.objects if attributes <= {o.shape, o.color, o.size}]
 
 
 def the(scene, words):
-    found = fitting(scene, words)
-    assert len(found) == 1, f"{words} does not name one object"
-    return found[0]
+    result = fitting(scene, words)
+    assert len(result) == 1, f"{words} does not name one object"
+    return result[0]
 
 
 def stands(a, b, relation):
@@ -120,11 +120,11 @@ def relate_by_looking(scene, question):
     if words[0] == "what":
         what, (before, relation, behind) = question.text.split()[1], split_relation(words[3:])
         anchor = the(scene, behind)
-        found = [
+        result = [
             o for o in fitting(scene, before) if o is not anchor and stands(o, anchor, relation)
         ]
-        assert len(found) == 1, question
-        return getattr(found[0], what)
+        assert len(result) == 1, question
+        return getattr(result[0], what)
     if words[:2] == ["is", "there"]:
         if PLACES & set(words):
             before, relation, behind = split_relation(words[2:])
@@ -177,14 +177,14 @@ def test_every_relational_answer_is_right_and_unique():
 
 def test_relational_questions_are_of_all_types_and_yes_does_not_win():
     rng = random.Random(0)
-    asked = [q for k in range(800) for q in ask_relations(scenes.make_scene(k), rng, 3)]
-    kinds = {(q.structural, q.semantic) for q in asked}
+    questions = [q for k in range(800) for q in ask_relations(scenes.make_scene(k), rng, 3)]
+    kinds = {(q.structural, q.semantic) for q in questions}
     assert {structural for structural, _ in kinds} == {
         "query", "verify", "choose", "compare", "logical"
     }  # fmt: skip
     assert {semantic for _, semantic in kinds} == {"rel", "attr", "obj"}
     for structural, limits in (("verify", (0.45, 0.56)), ("compare", (0.4, 0.6))):
-        answers = [q.answer for q in asked if q.structural == structural]
+        answers = [q.answer for q in questions if q.structural == structural]
         assert limits[0] < answers.count("yes") / len(answers) < limits[1], structural
 
 
@@ -193,8 +193,8 @@ def test_a_group_has_minimal_pairs_that_captions_distinguish():
     for index in range(30):
         group = minimal_group(scenes.make_scene(index, "test"), rng)
         assert len({tuple(sorted(named(scene))) for scene in group}) == len(group) == 10
-        told = [full_captions(scene) for scene in group]
-        assert all(len(set(column)) == 10 for column in zip(*told, strict=True))
+        captions = [full_captions(scene) for scene in group]
+        assert all(len(set(column)) == 10 for column in zip(*captions, strict=True))
         first = group[0].objects
         for other in group[1:]:
             changed = [a != b for a, b in zip(first, other.objects, strict=True)]

@@ -1,4 +1,4 @@
-"""Tables as people keep them are read, and what does not fit is explained."""
+"""Tables as people write them are read, and rows that do not fit are explained."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The embedded models' training: packing, outliers, and that a killed training goes on."""
+"""The training of the embedded models: packing, outliers, and resuming after a kill."""
 
 import copy
 import json
@@ -78,8 +78,8 @@ def llava_outputs(model, pixels):
 def retrieval_outputs(model, pixels):
     ids = torch.tensor([[0, 40, 50, 60]] * len(pixels))
     given = {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    found = [model(**given, use_image_text_matching_head=head) for head in (True, False)]
-    return torch.cat([output.logits_per_image.flatten() for output in found])
+    result = [model(**given, use_image_text_matching_head=head) for head in (True, False)]
+    return torch.cat([output.logits_per_image.flatten() for output in result])
 
 
 @pytest.mark.parametrize(

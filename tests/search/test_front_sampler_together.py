@@ -1,4 +1,4 @@
-"""The sampler among others: threads, trials that run, processes that share a study."""
+"""The sampler with other threads, running trials, and processes that share a study."""
 
 import multiprocessing
 import time

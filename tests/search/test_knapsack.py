@@ -31,9 +31,9 @@ def test_the_front_is_that_of_all_choices(seed):
     everything = list(all_choices(sizes, losses))
     front = additive_front(sizes, losses)
     assert [s.size for s in front] == sorted({s.size for s in front})
-    for found in front:
-        match = next(s for s in everything if s.levels == found.levels)
-        assert (found.size, found.loss) == (match.size, pytest.approx(match.loss))
+    for result in front:
+        match = next(s for s in everything if s.levels == result.levels)
+        assert (result.size, result.loss) == (match.size, pytest.approx(match.loss))
     for each in everything:
         assert least_loss(front, each.size) <= each.loss + 1e-12
 

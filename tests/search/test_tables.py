@@ -1,4 +1,4 @@
-"""Databases that are another Optuna's, another program's, or damaged; and studies of others."""
+"""Databases of another Optuna version or program, damaged ones, and foreign studies."""
 
 import sqlite3
 from contextlib import closing
@@ -147,8 +147,8 @@ def test_bounds_of_a_newer_mmq_are_refused(tmp_path, monkeypatch, value):
     finish(study, 2)
     study.study.set_user_attr("request", {"n_trials": 3, "until": None, "budget": value})
     if value is None:
-        said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
-        assert "2 of 3 allocations evaluated" in said
+        output = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
+        assert "2 of 3 allocations evaluated" in output
         return
     with pytest.raises(InputError, match=".s. has bounds that .* does not know: strange"):
         CliRunner().invoke(status, ["s"], catch_exceptions=False)

@@ -95,15 +95,15 @@ def test_equally_exact_names_that_differ_are_refused():
 
 def test_a_mixed_part_has_no_single_width():
     allocation = BitAllocation.parse("vit.front=4,llm=3").over(["vit", "llm"])
-    found = [allocation.within(part) for part in ("vit", "vit.front", "vit.attn", "llm.ff")]
-    assert found == ["mixed", 4, "mixed", 3]
+    result = [allocation.within(part) for part in ("vit", "vit.front", "vit.attn", "llm.ff")]
+    assert result == ["mixed", 4, "mixed", 3]
 
 
 @pytest.mark.parametrize(("blocks", "sizes"), [(39, (13, 13, 13)), (12, (4, 4, 4)), (1, (1, 0, 0)),
                                                (32, (11, 11, 10)), (2, (1, 1, 0))])  # fmt: skip
 def test_block_groups_are_contiguous_thirds(blocks, sizes):
-    found = [block_group(block, blocks) for block in range(blocks)]
-    assert found == [g for g, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]
+    result = [block_group(block, blocks) for block in range(blocks)]
+    assert result == [g for g, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]
 
 
 def test_tables_have_no_odd_or_tiny_widths():

@@ -1,4 +1,4 @@
-"""Answers to bounded questions, on points with made-up samples."""
+"""Selections by budgets, on points with made-up samples."""
 
 from dataclasses import replace
 
@@ -34,12 +34,12 @@ SAMPLES = {name: right(share) for name, (_, share) in SCORES.items()}
 POINTS = [Point(n, bpw, 100 * s, stored_bpw=bpw + 0.1) for n, (bpw, s) in SCORES.items()]
 
 
-def asked(**options):
+def selections_for(**options):
     return select(POINTS, Budget.parse(**options), PARAMETERS, SAMPLES.get, PICTURES)
 
 
 def test_the_best_under_a_size_comes_with_its_rival():
-    (answer,) = asked(max_bpw="4")
+    (answer,) = selections_for(max_bpw="4")
     assert answer.point.allocation == "vit=4 llm=3"
     assert answer.alias == "best-under-4-bpw"
     assert "93.8% of the unquantized score kept (95% interval 9" in answer.text
@@ -47,7 +47,7 @@ def test_the_best_under_a_size_comes_with_its_rival():
 
 
 def test_the_best_of_one_is_not_called_sure():
-    (answer,) = asked(max_bpw="3")
+    (answer,) = selections_for(max_bpw="3")
     assert answer.point.allocation == "vit=2 llm=2"
     assert answer.text.endswith("Nothing else that fits was evaluated.")
 
@@ -83,20 +83,20 @@ def test_allocations_without_scores_of_samples_are_not_counted_in_chances():
 
 
 def test_a_stored_size_counts_scales():
-    (answer,) = asked(max_gib="4.4")
+    (answer,) = selections_for(max_gib="4.4")
     assert answer.point.allocation == "vit=4 llm=3"
-    (answer,) = asked(max_gib="4.5")
+    (answer,) = selections_for(max_gib="4.5")
     assert answer.point.allocation == "vit=4 llm=4"
 
 
 def test_the_smallest_within_a_drop_names_the_smallest_certain_one():
-    (answer,) = asked(max_drop="1%")
+    (answer,) = selections_for(max_drop="1%")
     assert answer.point.allocation == "vit=4 llm=4"
     assert answer.alias == "smallest-within-1-percent"
     assert 0.5 < answer.chance < 0.95
     # no picture of vit=8 llm=8 lost, but 200 pictures show 1% with 87% only: 1 - 0.99^200
     assert "none of those evaluated reaches 95%" in answer.text
-    (answer,) = asked(max_drop="2%")
+    (answer,) = selections_for(max_drop="2%")
     assert answer.point.allocation == "vit=4 llm=4"
     if not answer.sure:
         assert (
@@ -105,17 +105,17 @@ def test_the_smallest_within_a_drop_names_the_smallest_certain_one():
 
 
 def test_without_a_budget_the_smallest_within_one_percent_is_selected():
-    assert asked()[0].text == asked(max_drop="1%")[0].text
+    assert selections_for()[0].text == selections_for(max_drop="1%")[0].text
 
 
 def test_a_drop_in_points_and_a_minimum_score_are_equivalent_bounds():
-    assert asked(max_drop="5")[0].point.allocation == "vit=4 llm=3"
-    assert asked(min_score="74")[0].point.allocation == "vit=3 llm=3"
-    assert "in 100% of resamples" in asked(min_score="20")[0].text
+    assert selections_for(max_drop="5")[0].point.allocation == "vit=4 llm=3"
+    assert selections_for(min_score="74")[0].point.allocation == "vit=3 llm=3"
+    assert "in 100% of resamples" in selections_for(min_score="20")[0].text
 
 
 def test_both_bounds_give_both_selections():
-    best, smallest = asked(max_bpw="4", max_drop="10%")
+    best, smallest = selections_for(max_bpw="4", max_drop="10%")
     assert best.criterion == "best under 4 bpw within 10%"
     assert (best.point.allocation, smallest.point.allocation) == ("vit=4 llm=3", "vit=3 llm=3")
 
@@ -123,9 +123,9 @@ def test_both_bounds_give_both_selections():
 def test_budgets_without_a_selection_are_reported():
     assert (
         "None of 6 evaluated allocations fits; the smallest has 2.500 bpw, 2.600 stored"
-        in asked(max_bpw="2")[0].text
+        in selections_for(max_bpw="2")[0].text
     )
-    best, smallest = asked(max_bpw="3", max_drop="1%")
+    best, smallest = selections_for(max_bpw="3", max_drop="1%")
     assert best.point is None
     assert "the best scores 5: vit=2 llm=2" in smallest.text
 
@@ -136,7 +136,7 @@ def test_a_score_without_samples_is_answered_without_chances():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"max_bpw": "four"}, "max-bpw: 'four' is not a number"),
         ({"max_drop": "x%"}, "max-drop: 'x' is not 1% or 0.5"),
@@ -152,8 +152,8 @@ def test_a_score_without_samples_is_answered_without_chances():
         ({"max_drop": "1%", "min_score": "3"}, "give one of them, not both"),
     ],
 )
-def test_nonsense_is_refused(options, said):
-    with pytest.raises(InputError, match=said):
+def test_nonsense_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
         Budget.parse(**options)
 
 
@@ -199,9 +199,9 @@ def test_too_few_samples_to_show_one_percent_are_reported(n):
     low = float(answer.text.split("95% interval ")[1].split("%")[0]) / 100
     assert (low) ** n == pytest.approx(0.05, rel=0.1)  # room for what no picture shows
     assert "About 300 pictures would show a loss of 1%." in answer.text
-    said = verdict(points, answer.chance)
-    assert "keeps" not in said
-    assert "too few samples to be sure of 99%" in said
+    text = verdict(points, answer.chance)
+    assert "keeps" not in text
+    assert "too few samples to be sure of 99%" in text
 
 
 def test_enough_unchanged_pictures_prove_the_bound():

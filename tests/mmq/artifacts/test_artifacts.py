@@ -18,9 +18,9 @@ WIDTHS = (3, 8)
 
 
 def prepared_for(order):
-    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    options = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
     return prepare(
-        chosen,
+        options,
         {"calibration-inputs": order, "num-beams": "1"},
         lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
     )
@@ -162,9 +162,9 @@ def test_a_finer_allocation_takes_each_parts_codes_from_the_store(model, tmp_pat
 
 
 def test_a_part_without_layers_is_refused_before_the_work():
-    chosen = EvalOptions(model="embedded-blip2", limit="8")
+    options = EvalOptions(model="embedded-blip2", limit="8")
     with pytest.raises(InputError, match="is not a valid part"):
-        prepare(chosen, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
+        prepare(options, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
 
 
 def flip_a_bit(path):
@@ -181,9 +181,9 @@ def test_damaged_blocks_are_computed_again_and_never_written_into_the_model(
 
     def weights(store):
         prepared_for("sequential").artifacts(store, quiet=True).write_(model, allocation)
-        found = [layer.module.weight.detach().clone() for layer in layers]
+        result = [layer.module.weight.detach().clone() for layer in layers]
         model.restore_()
-        return found
+        return result
 
     used = Store(tmp_path)
     expected = weights(used)

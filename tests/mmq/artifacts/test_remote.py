@@ -57,8 +57,8 @@ def block():
 
 
 def weight(store):
-    found = store.get(KEY)
-    return None if found is None else found["a"].weight.dequantize()
+    result = store.get(KEY)
+    return None if result is None else result["a"].weight.dequantize()
 
 
 def test_another_machine_fetches_what_one_has_stored(tmp_path, url):

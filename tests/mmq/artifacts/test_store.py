@@ -13,12 +13,12 @@ from mmq.artifacts.store import ArtifactKey, Store
 def test_stored_blocks_are_read_back_unchanged(tmp_path):
     weights = {name: Rtn(64).quantize(torch.randn(8, 128), 4) for name in ("a.b", "c")}
     Store(tmp_path).put(KEY, {name: layer(weight) for name, weight in weights.items()})
-    found = Store(tmp_path).get(KEY)
-    assert list(found) == ["a.b", "c"]
+    result = Store(tmp_path).get(KEY)
+    assert list(result) == ["a.b", "c"]
     for name, weight in weights.items():
-        assert torch.equal(found[name].weight.dequantize(), weight.dequantize())
-        assert found[name].weight.stored_bits == weight.stored_bits
-        assert dataclasses.replace(found[name], weight=weight) == layer(weight)
+        assert torch.equal(result[name].weight.dequantize(), weight.dequantize())
+        assert result[name].weight.stored_bits == weight.stored_bits
+        assert dataclasses.replace(result[name], weight=weight) == layer(weight)
 
 
 def test_every_part_of_the_key_counts(tmp_path):
@@ -48,21 +48,21 @@ def test_no_partial_file_remains(tmp_path):
 
 
 def test_one_of_several_processes_computes_what_all_of_them_need(tmp_path):
-    told, said = multiprocessing.Pipe(duplex=False)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
 
     go = multiprocessing.Event()
 
     def other():
         go.wait()
         with Store(tmp_path).locked("llm"):
-            said.send("in")
+            sender.send("in")
 
     process = multiprocessing.get_context("fork").Process(target=other)
     process.start()
     with Store(tmp_path).locked("llm"):
         go.set()
-        assert not told.poll(0.5)
-    assert told.poll(30)
+        assert not receiver.poll(0.5)
+    assert receiver.poll(30)
     process.join()
 
 

@@ -1,4 +1,4 @@
-"""References to pictures: files, bytes, and what a plugin brings."""
+"""References to pictures: files, bytes, and classes of plugins."""
 
 import hashlib
 import io

@@ -58,8 +58,8 @@ def test_errors_report_the_given_value(name, value, message):
 
 
 def test_leftover_options_go_to_the_plugin_that_has_them():
-    given = distribute({"group-size": "32", "num_beams": "2"}, PLUGINS)
-    assert given == {"quantizer": {"group_size": "32"}, "evaluator": {"num_beams": "2"}}
+    by_plugin = distribute({"group-size": "32", "num_beams": "2"}, PLUGINS)
+    assert by_plugin == {"quantizer": {"group_size": "32"}, "evaluator": {"num_beams": "2"}}
 
 
 @dataclass

@@ -43,11 +43,11 @@ def test_entries_are_those_of_json_wherever_the_text_is_cut(tmp_path, monkeypatc
     assert [row for row, _ in read(path)] == ROWS
     content = {"info": {"a": 1}, "other": ROWS, "rows": ROWS[:3], "n": 1, "empty": []}
     path.write_text(json.dumps(content, indent=indent))
-    found = read(path, "rows")
-    assert [row for row, _ in found] == ROWS[:3]
+    result = read(path, "rows")
+    assert [row for row, _ in result] == ROWS[:3]
     lines = path.read_text().splitlines()
     if indent:
-        assert ["1234567.8" not in lines[0], "1234567.8" in lines[found[2][1] - 1]] == [True] * 2
+        assert ["1234567.8" not in lines[0], "1234567.8" in lines[result[2][1] - 1]] == [True] * 2
     assert read(path, "empty") == []
 
 

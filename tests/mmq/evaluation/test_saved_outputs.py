@@ -1,4 +1,4 @@
-"""Outputs survive a scoring that fails, and are trusted only as they were written."""
+"""Outputs survive a failed scoring, and are used only if their checksum matches."""
 
 import json
 import logging
@@ -109,8 +109,8 @@ def test_damaged_outputs_are_reported_and_generated_again(saved, damage, caplog)
 
 @pytest.fixture(scope="module")
 def prepared():
-    chosen = EvalOptions(model="embedded-llava", task="gqa", limit="4")
-    return prepare(chosen, {"num-beams": "1"}, lambda parts: [])
+    options = EvalOptions(model="embedded-llava", task="gqa", limit="4")
+    return prepare(options, {"num-beams": "1"}, lambda parts: [])
 
 
 def test_a_trial_whose_scoring_fails_is_scored_again_without_generating(

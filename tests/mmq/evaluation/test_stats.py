@@ -81,10 +81,10 @@ def points(*rows):
 
 
 def test_the_front_is_the_set_of_non_dominated_points():
-    found = pareto_front(
+    front = pareto_front(
         points(("a", 4, 50), ("b", 3, 50), ("c", 5, 40), ("d", 5, 60), ("e", 2, 10), ("f", 3, 20))
     )
-    assert [p.allocation for p in found] == ["e", "b", "d"]
+    assert [p.allocation for p in front] == ["e", "b", "d"]
 
 
 def test_verdict_names_the_smallest_that_keeps_99_percent():

@@ -1,4 +1,4 @@
-"""What cannot be exported is refused with what can, before anything is loaded."""
+"""Unsupported exports are refused with supported options, before anything is loaded."""
 
 from dataclasses import replace
 

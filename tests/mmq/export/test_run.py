@@ -1,4 +1,4 @@
-"""An exported folder is there whole or not at all, and only if it is proven."""
+"""An exported folder appears complete and verified, or not at all."""
 
 import errno
 import os

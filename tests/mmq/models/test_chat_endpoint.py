@@ -1,4 +1,4 @@
-"""A server is asked patiently, and what it answered is never lost."""
+"""Requests to a server are retried, and its answers are never lost."""
 
 import pytest
 from asking import picture, silent

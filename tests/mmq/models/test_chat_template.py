@@ -90,8 +90,8 @@ def test_a_value_may_hold_an_escaped_comma():
 def test_the_template_date_is_fixed_by_default():
     processor = with_template(THINKING)
     assert "01 January 2025" in render_chat(processor, "a", 1, PLAIN)
-    given = InputOptions(template={"date": "2026-03-31"})
-    assert "31 March 2026" in render_chat(processor, "a", 1, given)
+    options = InputOptions(template={"date": "2026-03-31"})
+    assert "31 March 2026" in render_chat(processor, "a", 1, options)
     assert template_date(processor, PLAIN) == "2025-01-01"
     assert template_date(with_template(STRINGS), PLAIN) == ""
     with pytest.raises(InputError, match="'tomorrow' is not a date"):

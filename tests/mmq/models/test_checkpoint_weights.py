@@ -222,7 +222,7 @@ def zero_rows(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (cut, "model.safetensors is truncated"),
         (empty, "model.safetensors is truncated or not a safetensors file"),
@@ -237,18 +237,18 @@ def zero_rows(folder):
         (zero_rows, "another shape for 1 weights"),
     ],
 )
-def test_weights_that_contradict_their_headers_or_index_are_refused(tmp_path, damage, said):
+def test_weights_that_contradict_their_headers_or_index_are_refused(tmp_path, damage, message):
     folder = copied(tmp_path / "m")
     damage(folder)
     with pytest.raises(InputError) as caught:
         examine(folder)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_header_lists_names_types_and_shapes(tmp_path):
     save_file({"a": torch.ones(2, 3, dtype=torch.float16)}, tmp_path / "f.safetensors")
-    (found,) = read_header(tmp_path / "f.safetensors").values()
-    assert (found.dtype, found.shape) == ("F16", (2, 3))
+    (result,) = read_header(tmp_path / "f.safetensors").values()
+    assert (result.dtype, result.shape) == ("F16", (2, 3))
 
 
 @pytest.mark.parametrize("command", ["size", "trial", "search", "grid", "compare-quantizers"])

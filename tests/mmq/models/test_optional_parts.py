@@ -78,9 +78,9 @@ def tied_model(tmp_path, tied):
 
 def test_a_table_that_is_also_the_head_counts_once(tmp_path):
     root, components = tied_model(tmp_path, tied=True)
-    found = with_parts(root, components, ("embed", "head"))
-    assert list(found) == ["embed", "vit", "llm"]
-    assert len(found["embed"].layers) == 1
+    result = with_parts(root, components, ("embed", "head"))
+    assert list(result) == ["embed", "vit", "llm"]
+    assert len(result["embed"].layers) == 1
     with pytest.raises(InputError, match="shares its weights with the token embeddings; name emb"):
         with_parts(root, components, ("head",))
 

@@ -1,4 +1,4 @@
-"""Limits of pixels: obeyed where a processor takes them, refused where it does not."""
+"""Pixel limits: applied if a processor supports them, refused otherwise."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The stage cache: bounded, shared safely, and without a trace in the answers."""
+"""The stage cache: bounded, safely shared, and without effect on the answers."""
 
 import multiprocessing
 import os
@@ -143,8 +143,8 @@ def _hammer(root, seed, failures):
     generator = torch.Generator().manual_seed(seed)
     for _ in range(150):
         n = int(torch.randint(1, 200, (1,), generator=generator))
-        found = cache.get(f"n{n}")
-        if found is not None and not torch.equal(found, rows(n)):
+        result = cache.get(f"n{n}")
+        if result is not None and not torch.equal(result, rows(n)):
             failures.put(n)
         cache.put(f"n{n}", rows(n))
 
@@ -257,5 +257,5 @@ def test_outputs_that_would_fill_the_cache_are_computed_on_demand(tmp_path):
     images = list(dict.fromkeys(s.image for s in find_source("vqa", "scenes").samples()[:12]))
     plain = encode(model, images, "connector", 4, silent)(images[:4])
     model.stage_cache = StageCache(tmp_path / "stages", 30_000)
-    found = encode(model, images, "connector", 4, silent)(images[:4])
-    assert torch.equal(found, plain)
+    result = encode(model, images, "connector", 4, silent)(images[:4])
+    assert torch.equal(result, plain)

@@ -88,9 +88,9 @@ def folds(module):
     block = Block(module, {f"m.{n}": m for n, m in matrices(module)})
     before = {name: p.clone() for name, p in module.named_parameters()}
     call = Call(torch.randn(2, 3, 8, generator=generator), [Arguments("", (), {})])
-    found = find_folds(block, [call], 0)
+    folds = find_folds(block, [call], 0)
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
-    return found
+    return folds
 
 
 def test_layers_that_read_a_norm_alone_fold_and_others_do_not():

@@ -102,9 +102,9 @@ def test_a_block_without_linears_is_passed_through(order):
     module = Blocks(Gated(), nn.Tanh(), Gated())
     inputs = torch.randn(3, 20, 32) + 0.5
     quantizer = Gptq(calibration_inputs=order)
-    found = quantize_module(module, forwards_of(module, inputs), quantizer, [4], "blocks", True)
-    assert {name.split(".")[1] for name in found[4]} == {"0", "2"}
-    assert found[4]["blocks.2.near"].output_error < 0.2
+    result = quantize_module(module, forwards_of(module, inputs), quantizer, [4], "blocks", True)
+    assert {name.split(".")[1] for name in result[4]} == {"0", "2"}
+    assert result[4]["blocks.2.near"].output_error < 0.2
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -155,9 +155,11 @@ def overflow_(layer):
 
 
 def prepared_for(quantizer):
-    chosen = EvalOptions(quantizer=quantizer, limit="8", calibration_samples=8)
+    options = EvalOptions(quantizer=quantizer, limit="8", calibration_samples=8)
     return prepare(
-        chosen, {"num-beams": "1"}, lambda parts: [BitAllocation.uniform(parts, b) for b in WIDTHS]
+        options,
+        {"num-beams": "1"},
+        lambda parts: [BitAllocation.uniform(parts, b) for b in WIDTHS],
     )
 
 

@@ -1,4 +1,4 @@
-"""Pruning: the rule on made-up scores, and trials that are pruned or end as they would have."""
+"""Pruning: the rule on made-up scores, and pruned and completed trials."""
 
 import json
 from dataclasses import dataclass, replace
@@ -105,8 +105,8 @@ def test_a_collapsed_candidate_is_certain_after_a_few_pictures_and_a_close_one_i
     rng = np.random.default_rng(2)
     sizes = np.ones(200, dtype=int)
     rival, units = right(0.8, 200, rng), order_of(sizes, rng)
-    found = raced(rival, np.zeros(200), units, 0.1)
-    assert 0 < found.at_least < found.observed
+    result = raced(rival, np.zeros(200), units, 0.1)
+    assert 0 < result.at_least < result.observed
     near = rival.copy()
     near[np.flatnonzero(rival)[:6]] = 0
     assert raced(rival, near, units, 0.6).at_least == 0
@@ -115,9 +115,9 @@ def test_a_collapsed_candidate_is_certain_after_a_few_pictures_and_a_close_one_i
 def test_a_rival_that_is_worse_never_leads():
     rng = np.random.default_rng(3)
     units = order_of(np.ones(100, dtype=int), rng)
-    found = raced(right(0.3, 100, rng), right(0.8, 100, rng), units, 0.6)
-    assert found.at_least == 0
-    assert found.observed < 0
+    result = raced(right(0.3, 100, rng), right(0.8, 100, rng), units, 0.6)
+    assert result.at_least == 0
+    assert result.observed < 0
 
 
 def test_scores_outside_their_bounds_are_an_error_not_a_wrong_bound():
@@ -249,8 +249,8 @@ def test_no_part_has_only_a_few_pictures():
 
 # --- on a model ----------------------------------------------------------------------------------
 def test_a_trial_in_rungs_has_the_outputs_and_scores_of_one_without(tmp_path):
-    chosen = EvalOptions(model="embedded-llava", task="gqa", limit="60")
-    prepared = prepare(chosen, {}, lambda parts: [])
+    options = EvalOptions(model="embedded-llava", task="gqa", limit="60")
+    prepared = prepare(options, {}, lambda parts: [])
     loaded = prepared.load()
     spec = TrialSpec(prepared.eval_spec, BitAllocation.parse("vit=4,llm=3"))
     artifacts = prepared.artifacts(Store(tmp_path), quiet=True)

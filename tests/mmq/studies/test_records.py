@@ -1,4 +1,4 @@
-"""Records on disk: read as they were written, or not at all."""
+"""Records on disk are read as they were written, or not at all."""
 
 import json
 from dataclasses import replace

@@ -36,9 +36,9 @@ def measure(found, granularity, widths=WIDTHS):
 
 
 def test_fewer_bits_change_decisions_more_and_unquantized_parts_change_none(llava):
-    found = measure(llava, "type")
-    assert list(found) == ["vit.attn", "vit.ff", "llm.attn", "llm.ff"]
-    for losses in found.values():
+    result = measure(llava, "type")
+    assert list(result) == ["vit.attn", "vit.ff", "llm.attn", "llm.ff"]
+    for losses in result.values():
         assert list(losses) == list(WIDTHS)
         assert losses[2] > losses[4] > losses[16] == 0
 
@@ -67,9 +67,9 @@ def test_without_pairs_the_layers_own_errors_are_used_with_a_warning(llava, capl
     _, model, artifacts = llava
     prepared = replace(llava[0], calibration=[])
     prepared.eval_spec = replace(prepared.eval_spec, calibration="")
-    found = measure((prepared, model, artifacts), "type")
+    result = measure((prepared, model, artifacts), "type")
     assert "no calibration pairs; using the layers' own errors" in caplog.text
-    assert all(row[2] > row[4] > row[16] == 0 for row in found.values())
+    assert all(row[2] > row[4] > row[16] == 0 for row in result.values())
 
 
 def test_decisions_along_correct_answers_are_the_models_own(llava):
@@ -94,8 +94,8 @@ def test_decisions_along_correct_answers_are_the_models_own(llava):
     ("model", "task"), [("embedded-blip2", "captioning"), ("embedded-retrieval", "retrieval")]
 )
 def test_every_embedded_model_defines_decisions(model, task):
-    found = measure(ready(model, task, 16), "component", (2, 16))
-    assert all(row[2] > 0 == row[16] for row in found.values())
+    result = measure(ready(model, task, 16), "component", (2, 16))
+    assert all(row[2] > 0 == row[16] for row in result.values())
 
 
 def test_padding_changes_no_decision(llava):

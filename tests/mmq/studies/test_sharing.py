@@ -1,4 +1,4 @@
-"""Planned studies and quantization that workers share: as one process, and each piece once.
+"""Workers share planned studies and quantization: each unit once, the result of one process.
 
 The workers run in this process, one after the other; `test_workers.py` and the drills have real
 ones.

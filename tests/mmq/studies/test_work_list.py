@@ -1,4 +1,4 @@
-"""Units of work: each is done once, whoever dies."""
+"""Units of work: each is done once, whichever process dies."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""What a disk refuses is said in a sentence that names the place, with exit code 2."""
+"""Disk errors are reported in one sentence that names the path, with exit code 2."""
 
 import errno
 import os
@@ -78,7 +78,7 @@ def loop(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "below", "said"),
+    ("make", "below", "message"),
     [
         (lambda path: path.touch(), "", "there is a file in place of a folder"),
         (lambda path: path.touch(), "home", "there is a file in place of a folder"),
@@ -86,9 +86,9 @@ def loop(path):
         (lambda path: path.mkdir(), "n" * 300, "too long"),
     ],
 )
-def test_a_home_that_cannot_be_created_is_refused(tmp_path, make, below, said):
+def test_a_home_that_cannot_be_created_is_refused(tmp_path, make, below, message):
     make(tmp_path / "a")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         check_writable(tmp_path / "a" / below if below else tmp_path / "a")
 
 
@@ -137,9 +137,9 @@ def test_a_command_ends_with_the_sentence(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"Error: {tmp_path / 'file'}: no space is left (")
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"Error: {tmp_path / 'file'}: no space is left (")
+    assert "Traceback" not in output
 
 
 def test_a_folder_in_the_place_of_a_file_is_set_aside(tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""Pictures are opened as a viewer shows them, and refused by name where that is not known."""
+"""Pictures are opened as a viewer shows them, and refused by name if that is undefined."""
 
 import os
 import struct
@@ -120,9 +120,9 @@ def test_a_transparent_palette_entry_or_level_is_white(tmp_path):
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     for name in ("a.png", "a.gif"):
         palette.save(tmp_path / name, transparency=0)
-        found = pixels(tmp_path / name)
-        assert (found[0] == 255).all()
-        assert (found[-1] == [0, 0, 255]).all()
+        result = pixels(tmp_path / name)
+        assert (result[0] == 255).all()
+        assert (result[-1] == [0, 0, 255]).all()
     save(tmp_path / "gray.png", RAMP, transparency=4)
     assert pixels(tmp_path / "gray.png")[0, :3, 0].tolist() == [0, 255, 8]
     save(tmp_path / "deep.png", DEEP, transparency=int(DEEP[0, 1]))
@@ -158,9 +158,9 @@ def test_pictures_are_rotated_by_their_exif_orientation(tmp_path, name, orientat
     exif[274] = orientation
     options = {"lossless": True} if name == "a.webp" else {}
     path = save(tmp_path / name, values.astype(np.uint8), exif=exif, **options)
-    found, expected = pixels(path), turned(values)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= (3 if name == "a.jpg" else 0)
+    result, expected = pixels(path), turned(values)
+    assert result.shape == expected.shape
+    assert np.abs(result - expected).max() <= (3 if name == "a.jpg" else 0)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

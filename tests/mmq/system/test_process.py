@@ -1,4 +1,4 @@
-"""Who owns work: real processes, and what clocks, reboots and containers do to them."""
+"""Owners of work: real processes, and the effect of clocks, reboots and containers."""
 
 import os
 import subprocess

@@ -20,8 +20,8 @@ def put(path, kind):
     elif kind == "broken":
         path.symlink_to("nowhere")
     else:
-        with socket.socket(socket.AF_UNIX) as found:
-            found.bind(str(path))
+        with socket.socket(socket.AF_UNIX) as result:
+            result.bind(str(path))
 
 
 @pytest.mark.parametrize(

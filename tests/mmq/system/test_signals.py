@@ -1,4 +1,4 @@
-"""Interrupts: none gets lost, none counts twice, none ends what must not end halfway."""
+"""Interrupts: none is lost, none counts twice, and none interrupts a deferred section."""
 
 import os
 import signal

@@ -13,10 +13,10 @@ def load(tmp_path, text):
 
 
 def test_numbers_of_any_size_and_nan_are_read(tmp_path):
-    found = load(tmp_path, f'\n{{"a": [NaN, {2**80}, -Infinity], "b": {{"a": 1}}}}\n')
-    assert math.isnan(found["a"][0])
-    assert found["a"][1:] == [2**80, -math.inf]
-    assert found["b"] == {"a": 1}
+    result = load(tmp_path, f'\n{{"a": [NaN, {2**80}, -Infinity], "b": {{"a": 1}}}}\n')
+    assert math.isnan(result["a"][0])
+    assert result["a"][1:] == [2**80, -math.inf]
+    assert result["b"] == {"a": 1}
 
 
 @pytest.mark.parametrize(

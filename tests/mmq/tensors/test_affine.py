@@ -89,9 +89,9 @@ def test_an_all_zero_group_stays_zero_beside_others():
 )
 def test_each_mapping_of_minus_seven_to_five_at_three_bits(mapping, scale, zero_point, codes):
     weight = torch.tensor([[-7.0, 0.0, 5.0]])
-    found = affine.choose_qparams(torch.tensor([[-7.0]]), torch.tensor([[5.0]]), 3, mapping)
-    assert [float(t) for t in found] == pytest.approx([scale, zero_point])
-    assert affine.quantize(weight, *found, 3).tolist() == [codes]
+    result = affine.choose_qparams(torch.tensor([[-7.0]]), torch.tensor([[5.0]]), 3, mapping)
+    assert [float(t) for t in result] == pytest.approx([scale, zero_point])
+    assert affine.quantize(weight, *result, 3).tolist() == [codes]
 
 
 @pytest.mark.parametrize("mapping", MappingType)

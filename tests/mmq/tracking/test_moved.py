@@ -1,4 +1,4 @@
-"""A project that was moved or copied works in its new place and leaves the old one alone."""
+"""A moved or copied project works in its new place and does not change the old one."""
 
 import os
 import shutil

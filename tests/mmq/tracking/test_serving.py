@@ -1,4 +1,4 @@
-"""The registered version of an answer holds the exported model, which MLflow loads and serves."""
+"""The registered version of a selection is the exported model, which MLflow loads and serves."""
 
 import json
 import os
