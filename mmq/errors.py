@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 class TakenOver(Exception):  # noqa: N818 - nothing is wrong
-    """Somebody else does this work now: its run ends KILLED."""
+    """Another process has taken over this work: the run ends KILLED."""
 
 
 class ShareDone(Exception):  # noqa: N818 - nothing is wrong
@@ -21,7 +21,7 @@ class DryRun(Exception):  # noqa: N818 - nothing is wrong
 
 
 class TooLarge(Exception):  # noqa: N818 - nothing is wrong
-    """What was quantized is larger than planned, and than is allowed: its run ends KILLED."""
+    """The quantized model is larger than planned and allowed: the run ends KILLED."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:

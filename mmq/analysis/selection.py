@@ -13,7 +13,7 @@ from mmq.analysis.evidence import (
     PerSample,
     about,
     percent,
-    pictures_to_tell,
+    pictures_to_detect,
 )
 from mmq.analysis.fronts import KEEP, SURE, Point, at_floor, baseline
 from mmq.analysis.joint import JointSamples, JointScores
@@ -263,7 +263,7 @@ class Evidence:
             return ""
         drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
         new, old = self.paired.pair(point, reference)
-        count, there = pictures_to_tell(new, old, drop), len(new)
+        count, there = pictures_to_detect(new, old, drop), len(new)
         task = f" of {point.binding}" if point.tasks else ""
         if count <= there:
             return f"{there} pictures{task} are enough to show a loss of {words}."

@@ -1,4 +1,4 @@
-"""`mmq evaluate`: score whatever answers at an address."""
+"""`mmq evaluate`: score a model behind a server."""
 
 import time
 from collections.abc import Mapping
@@ -141,7 +141,7 @@ def _evaluator(
 
 
 def _draw(options: EvaluateOptions, evaluator: "Evaluator") -> "DrawnData":
-    """The samples to ask about, checked."""
+    """The samples to score, checked."""
     from mmq.data.draw import draw_data
 
     names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(options)}

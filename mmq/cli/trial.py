@@ -1,4 +1,4 @@
-"""The commands trial and evaluate-baseline."""
+"""`mmq trial` and `mmq evaluate-baseline`: one allocation, and the unquantized model."""
 
 import dataclasses
 from collections.abc import Mapping

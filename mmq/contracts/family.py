@@ -75,7 +75,7 @@ class ModelFamily(ABC):
     architectures: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     is_fallback: ClassVar[bool] = False
-    formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # that its models support
+    formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # supported formats
     matches: ClassVar[bool] = False
     most_images: ClassVar[int | None] = 1  # pictures per request; None: any number
     tokenization: Mapping[str, Any] = {}  # how texts become tokens, to be logged

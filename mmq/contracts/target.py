@@ -76,7 +76,7 @@ class ExportedLayer:
     output_scale: the input scale (out,) of the layers behind it, which its rows can be divided by.
     """
 
-    name: str  # of the module in transformers
+    name: str  # name of the module in transformers
     component: str  # "" outside all components
     weight: QuantizedWeight | Tensor
     folds_into: str = ""
@@ -112,7 +112,7 @@ class ExportReport:
     """
 
     files: Mapping[str, int]
-    stored_as: Mapping[str, str]  # by layer
+    stored_as: Mapping[str, str]  # description by layer
     notes: Sequence[str] = ()
     precision: str = "float32"
     folded: frozenset[str] = frozenset()

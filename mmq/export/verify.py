@@ -23,7 +23,7 @@ from mmq.export.measure import Measurement, measure_opened
 from mmq.export.plan import ExportPlan, promised_bytes
 from mmq.system.progress import progress_bar
 
-TOLERANCE = 0.005  # of the promised bytes
+TOLERANCE = 0.005  # share of the planned bytes
 NAMED = 3  # layers and samples in an error
 Simulate = Callable[[], AbstractContextManager[VisionLanguageModel]]
 

@@ -27,8 +27,8 @@ from mmq.models.unquantized import UnquantizedModule, unquantized_modules, unrea
 
 log = logging.getLogger(__name__)
 MOST_PARAMETERS = 10**13
-ENOUGH = 0.9  # of all weights: below it, what stays at 16 bits is reported
-LISTED = 0.01  # of all weights: smaller modules are not
+ENOUGH = 0.9  # reach below which the modules at 16 bits are reported
+LISTED = 0.01  # share of all weights from which a module is named
 
 
 def family_of(config: Any) -> ModelFamily:

@@ -12,7 +12,7 @@ from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.options import CurvesOptions
 from mmq.studies.quantizer_study import Trial, opened, reporting
 
-SHARE = 0.99  # of the unquantized score
+SHARE = 0.99  # share of the unquantized score that a width must keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def _by_workers(
 
 
 def _as_worker(prepared: Prepared, widths: Sequence[int]) -> None:
-    """As a worker: fill the store with what no other worker does."""
+    """As a worker: compute the blocks that no other worker computes."""
     end_with_launcher()
     with opened([prepared], quiet=True) as (session,):
         work = work_list(prepared, widths)
@@ -158,7 +158,7 @@ def work_list(prepared: Prepared, widths: Sequence[int]) -> WorkList:
 def fill_share(
     model: LoadedModel, artifacts: Artifacts, work: WorkList, every: Sequence[Unit]
 ) -> None:
-    """Compute what no other worker does, until all units are done or failed."""
+    """Compute units that no other worker computes, until all of them are done or failed."""
     artifacts.locks = False
     with work.present():
         for component, some in _by_component(every):

@@ -60,7 +60,7 @@ class WorkList:
     def __init__(self, database: Database, study: str) -> None:
         self.database, self.study, self.me = database, study, owner()
         self._held: set[str] = set()  # units that this process has claimed
-        self._beats: dict[str, tuple[int, float]] = {}  # by owner: a beat, and since when
+        self._beats: dict[str, tuple[int, float]] = {}  # last beat and its time by owner
         self._outages = 0
         try:
             database.run(METADATA.create_all)

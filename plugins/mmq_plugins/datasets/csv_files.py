@@ -116,7 +116,7 @@ class _Lines(Iterator[str]):
     def __init__(self, path: Path, file: BinaryIO, number: int = 1) -> None:
         self.path, self.lines = path, numbered_lines(file)
         self.before = number - 1
-        self.number = self.first = number - 1  # of the last line, and of the record's first
+        self.number = self.first = number - 1  # last line read, and first of the record
         self.offset = self.end = file.tell()
         self.utf8 = self.converted = 0  # the first line with characters of either
         self.starting = True

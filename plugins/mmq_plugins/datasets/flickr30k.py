@@ -26,7 +26,7 @@ PICTURES = (
 
 
 class Flickr30k(Dataset):
-    """Karpathy's test split of Flickr30k, from any of the files that it is handed around in."""
+    """Karpathy's test split of Flickr30k, from any of the files in which it is distributed."""
 
     tasks: ClassVar[tuple[str, ...]] = ("retrieval",)
     layout: ClassVar[str] = (

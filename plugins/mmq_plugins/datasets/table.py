@@ -1,4 +1,4 @@
-"""One's own table: CSV, JSON, parquet or Excel with pictures, and Hugging Face imagefolders."""
+"""A user's own table: CSV, JSON, parquet or Excel with pictures, and Hugging Face imagefolders."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

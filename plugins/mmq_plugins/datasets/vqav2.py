@@ -59,7 +59,7 @@ class VqaV2(Dataset):
         yield from _answered(_questions(root, split), _answers(annotations), questions)
 
     def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
-        """The same; answers to other questions are not held."""
+        """The same, without the answers to other questions in memory."""
         if not (selected := choose(_questions(root, split))):
             return []
         questions, annotations = _paths(root, split)

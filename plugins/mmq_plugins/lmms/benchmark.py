@@ -24,7 +24,7 @@ class Benchmark:
     name: str
     config: Mapping[str, Any]
     lmms_eval: str
-    digest: str  # of the config, with functions as their names
+    digest: str  # hash of the config, with functions as their names
 
     @property
     def evaluated_split(self) -> str:

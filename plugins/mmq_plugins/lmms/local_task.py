@@ -152,7 +152,7 @@ def _features(path: Path) -> Any:
     def kind(feature: Any) -> Any:
         if isinstance(feature, Mapping) and set(feature) == {"bytes", "path"}:
             return Picture()
-        if hasattr(feature, "feature"):  # of a list
+        if hasattr(feature, "feature"):  # a list of pictures
             return type(feature)(kind(feature.feature))
         return feature
 

@@ -25,7 +25,7 @@ from mmq_plugins.targets.gguf_llava import CLS_FAULT
 PLAIN = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 REWRITTEN = "The files were made from 16-bit GGUF files: only the weights of layers changed."
 COPIED = "gguf:"  # a source that is a tensor of the user's files, by file and name
-PREFIXES = {  # that gguf's table of names has for the parts of a model
+PREFIXES = {  # prefixes of a model's parts in gguf's table of names
     "llm": ("model.",),
     "vit": (
         "visual.",

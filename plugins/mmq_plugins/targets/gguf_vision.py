@@ -23,7 +23,7 @@ BLOCK = {
     "vit.layers.{}.layer_norm1": "v.blk.{}.ln1",
     "vit.layers.{}.layer_norm2": "v.blk.{}.ln2",
 }
-FRAMES = 2  # that llama.cpp reads at once
+FRAMES = 2  # frames that llama.cpp reads at once
 ACTIVATIONS = {
     "quick_gelu": None,  # llama.cpp's own, where none is named
     "gelu": "clip.use_gelu",

@@ -46,7 +46,7 @@ class OpenVino(Target):
         return self.precision == "exact"
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
-        """Every quantized weight can be held."""
+        """No weight is refused: every quantized weight can be stored."""
         return storage.refusal(spec, shape)
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.evidence import UNSURE, about, pictures_to_tell
+from mmq.analysis.evidence import UNSURE, about, pictures_to_detect
 from mmq.analysis.fronts import Point, axis_of, comparable, on_axis, pareto_front, verdict
 from mmq.analysis.selection import select
 from mmq.errors import InputError
@@ -259,7 +259,7 @@ def test_the_suggested_number_of_pictures_finds_the_loss_four_times_out_of_five(
 
     new, old = drawn(200_000)
     drop = lose - 0.25 * gain  # of all pictures
-    count = pictures_to_tell(new, old, drop)
+    count = pictures_to_detect(new, old, drop)
     new, old = drawn(1000, count)  # 1,000 sets of so many pictures
     share = new.sum(1) / old.sum(1)
     rest = new - share[:, None] * old
