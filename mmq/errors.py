@@ -24,13 +24,13 @@ class TooLarge(Exception):  # noqa: N818 - nothing is wrong
     """The quantized model is larger than planned and allowed: the run ends KILLED."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not among the known ones, with near names first.
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not among the allowed ones, with near names first.
 
     >>> str(unknown("quantizer", "rnt", ["rtn", "uniform"]))
     "Unknown quantizer 'rnt'. Did you mean 'rtn'? Available: rtn, uniform."
     """
-    names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=2, cutoff=0.5)
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return InputError(f"Unknown {kind} {given!r}.{hint} Available: {', '.join(names) or 'none'}.")
+    return InputError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names) or 'none'}.")

@@ -160,8 +160,8 @@ class Evidence:
         by_size = sorted(fitting, key=lambda p: p.size)  # the smaller of two equals is better
         rivals = [p for p in by_size if self.paired.has(p)]
         if point not in rivals or len(rivals) == 1:
-            whole = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
-            return f"{start}{whole}{UNSURE}", None
+            best = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
+            return f"{start}{best}{UNSURE}", None
         table = np.array([self.paired.resampled[p.allocation] for p in rivals])
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
         shares = {p.allocation: float(w) for p, w in zip(rivals, wins, strict=True)}

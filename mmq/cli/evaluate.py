@@ -88,16 +88,16 @@ def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> Non
     )
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     check_decoding(protocol.config)
-    drawn = _draw(options, evaluator)
+    data = _draw(options, evaluator)
     evaluator.check()
     identity = registry.identity("evaluator", type(evaluator))
-    task = Task(evaluator, drawn.samples, drawn.everything)
+    task = Task(evaluator, data.samples, data.everything)
     facts = {
         "endpoint.url": model.url,
         "endpoint.model": model.model,
         "data.name": options.data,
-        "data.fingerprint": drawn.fingerprint,
-        "data.samples": len(drawn.samples),
+        "data.fingerprint": data.fingerprint,
+        "data.samples": len(data.samples),
         "data.limit": options.limit,
         "evaluator.name": options.task,
         "evaluator.version": identity.version,
@@ -130,8 +130,8 @@ def _evaluator(
     from mmq.contracts import Evaluator, GeneratingEvaluator
 
     classes = {"evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator)}
-    given = distribute(plugin_options, classes, [f.name for f in fields(options)])
-    evaluator = build(classes["evaluator"], given["evaluator"])
+    by_plugin = distribute(plugin_options, classes, [f.name for f in fields(options)])
+    evaluator = build(classes["evaluator"], by_plugin["evaluator"])
     if not isinstance(evaluator, GeneratingEvaluator):
         raise InputError(
             f"task: {options.task} ranks pictures and texts, which the protocol does not support; "
@@ -146,6 +146,6 @@ def _draw(options: EvaluateOptions, evaluator: "Evaluator") -> "DrawnData":
 
     names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(options)}
     drawing = TaskOptions(**{name: getattr(options, name) for name in names})
-    drawn = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)
-    evaluator.check_samples(drawn.samples, drawn.everything)
-    return drawn
+    data = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)
+    evaluator.check_samples(data.samples, data.everything)
+    return data

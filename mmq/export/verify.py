@@ -83,8 +83,8 @@ class OutputsProof:
         if self.exact and self.different:
             ids = ", ".join(self.different[:NAMED])
             return f"{len(self.different)} of {self.samples} outputs differ (samples {ids})"
-        seen = self.simulated.value > self.blind.value
-        if seen and self.engine.value <= self.blind.value and self.different:
+        pictures_help = self.simulated.value > self.blind.value
+        if pictures_help and self.engine.value <= self.blind.value and self.different:
             return (
                 f"the engine scores {self.engine.value:.4g} with pictures and "
                 f"{self.blind.value:.4g} without: it does not use them"

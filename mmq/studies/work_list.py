@@ -216,9 +216,9 @@ class WorkList:
             listed = connection.scalars(
                 select(WORKERS.c.owner).where(WORKERS.c.study == self.study)
             )
-            gone = [process for process in listed if process == self.me or is_gone(process)]
+            ended = [process for process in listed if process == self.me or is_gone(process)]
             connection.execute(
-                delete(WORKERS).where(WORKERS.c.study == self.study, WORKERS.c.owner.in_(gone))
+                delete(WORKERS).where(WORKERS.c.study == self.study, WORKERS.c.owner.in_(ended))
             )
             connection.execute(insert(WORKERS).values(**row))
 

@@ -24,8 +24,8 @@ def _prepared(
     checkpoint: str, bits: str, task: str, options: tuple[tuple[str, str], ...]
 ) -> Prepared:
     allocation = BitAllocation.parse(bits)
-    chosen = EvalOptions(model=checkpoint, task=task, limit=str(SAMPLES), quantizer="rtn")
-    return prepare(chosen, dict(options), lambda parts: [allocation.over(parts)])
+    settings = EvalOptions(model=checkpoint, task=task, limit=str(SAMPLES), quantizer="rtn")
+    return prepare(settings, dict(options), lambda parts: [allocation.over(parts)])
 
 
 class TargetContract(ABC):
