@@ -12,7 +12,7 @@ NAME = "embedded"
 
 
 class Served:
-    """What a test sees of a running server. faults: taken one per request, until none is left."""
+    """A running server, as tests use it. faults: taken one per request, until none is left."""
 
     def __init__(self, model, faults):
         self.model, self.faults = model, list(faults)

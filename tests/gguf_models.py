@@ -73,7 +73,7 @@ def uniform(*options):
 
 
 def source_of(folder, weights, dtype="float32"):
-    """What a target exports from."""
+    """The source of an export."""
     specs = {name: WeightSpec.of(weight) for name, weight in weights.items()}
     return ExportSource(Path(folder), skeleton(str(folder)), dtype, specs=specs)
 
@@ -90,14 +90,14 @@ def exported(folder, model, weights, out, target=None):
 
 
 def simulate_(model, weights):
-    """Put dequantized weights into a model."""
+    """Write dequantized weights into a model."""
     for name, component in model.components.items():
         own = {x.name: weights[x.name].dequantize() for x in component.layers if x.name in weights}
         model.write_(name, own)
 
 
 def answers(model, questions, **changes):
-    """What a model says to pairs of picture and question."""
+    """A model's answers to pairs of picture and question."""
     return ask(
         model, [image for image, _ in questions], [text for _, text in questions], **changes
     )

@@ -26,7 +26,7 @@ def picture():
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an answer was exported to, and the store that it is registered in."""
+    """Where a selection was exported to, and the store that it is registered in."""
 
     uri: str
     folder: Path

@@ -33,7 +33,7 @@ TINY = {"model": "embedded-llava", "limit": 4}
 
 @pytest.fixture
 def _search(monkeypatch):
-    """The search as its entry point names it, installed or not."""
+    """The search command of the entry point, installed or not."""
     real = registry.load
 
     def load(kind, name):

@@ -239,7 +239,7 @@ def test_a_study_is_never_spread_over_two_stores(mmq, tmp_path):
 
 
 def damaged(folder, damage):
-    """A copy of the embedded model with something wrong in its weights."""
+    """A copy of the embedded model with damaged weights."""
     shutil.copytree(blip2_checkpoint(), folder)
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -279,7 +279,7 @@ def statuses(folder, kind):
 
 
 def just_begun(folder):
-    """Whether a trial runs that began a moment ago: it is not being logged yet."""
+    """Whether a trial has just started, so that it is not being logged yet."""
     since = time.time() - 0.4
     result = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
     return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in result)

@@ -11,7 +11,7 @@ from mmq.cli import main
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
-    """The command in a folder of its own; what it prints."""
+    """Run the command in a folder of its own, and return its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMQ_DATA", raising=False)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)

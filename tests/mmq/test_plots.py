@@ -23,7 +23,7 @@ def results(points=POINTS, **budget):
 
 
 class Run:
-    """Keeps what a study's run is given."""
+    """Records what is logged to a study's run."""
 
     def __init__(self):
         self.files, self.metrics = {}, {}

@@ -70,7 +70,7 @@ def tensors(path):
 
 
 def uninterrupted(root):
-    """A store that the same question fills at once, in this process."""
+    """A store filled for the same eval spec without interruption, in this process."""
     options = EvalOptions(quantizer="gptq", limit="8", calibration_samples=PAIRS)
     prepared = prepare(
         options,

@@ -244,7 +244,7 @@ def test_windows_line_ends_and_a_mark_change_nothing(tmp_path, layout, line_end)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder"])
 def test_files_that_are_not_regular_are_skipped_by_name(tmp_path, layout, kind, caplog):
-    """Opening a pipe would wait for ever."""
+    """Opening a pipe would block forever."""
     write, reader, task = LAYOUTS[layout]
     root = write(tmp_path)
     for path in [*root.rglob("*.json"), *root.glob("*.t*")]:

@@ -29,7 +29,7 @@ def inputs_of(x):
 
 
 def left_by_auto_gptq(quantizer, weight, x, bits):
-    """The layer's weight after auto_gptq was used as its own quickstart uses it."""
+    """The layer's weight after auto_gptq quantized it as in its quickstart."""
     layer = nn.Linear(*weight.T.shape, bias=False)
     layer.weight.data = weight.clone()
     solver = auto_gptq()(layer)

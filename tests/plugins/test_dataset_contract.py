@@ -81,7 +81,7 @@ class TestScenes(DatasetContract):
 
 
 class TestTheExampleInTheDocs(DatasetContract):
-    """A stranger's data set, as docs/data.md has it."""
+    """The third-party data set of docs/data.md."""
 
     def make(self):
         names = {}

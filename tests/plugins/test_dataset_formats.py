@@ -150,7 +150,7 @@ def test_without_annotations_or_pictures_there_is_no_training_split(tmp_path, la
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_without_its_pictures_there_is_no_training_split(tmp_path, layout):
-    """Copies made for evaluation bring all annotations, but the test pictures only."""
+    """Copies for evaluation have all annotations, but the test pictures only."""
     write, reader, task, count, _ = LAYOUTS[layout]
     root = write(tmp_path)
     pictures = [s.image.path for s in official.pairs_of(reader, root, 128, seed=0)]

@@ -30,7 +30,7 @@ def read(packed, kind):
 
 
 def random_codes(rows, columns, bits, group, symmetric, seed):
-    """Any codes, scales and zero points at all, the extremes among them."""
+    """Random codes, scales and zero points that include the extremes."""
     rng = torch.Generator().manual_seed(seed)
     groups = columns // (group or columns)
     codes = torch.randint(0, 2**bits, (rows, columns), generator=rng, dtype=torch.uint8)

@@ -46,7 +46,7 @@ FAMILIES = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Folders of models, each made once."""
+    """Folders of models, each created once."""
     made = {}
 
     def folder(name):

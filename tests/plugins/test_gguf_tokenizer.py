@@ -68,7 +68,7 @@ def words(pattern):
 
 
 def digits():
-    """The same as SmolLM has it: every digit by itself."""
+    """The same with every digit as a separate piece, as in SmolLM."""
     from tokenizers import pre_tokenizers
 
     tokenizer = plain_tokenizer()

@@ -45,7 +45,7 @@ def inputs_of(x):
 
 
 def theirs(weight, x, bits, ranges, act_order):
-    """The weight that auto_gptq's solver leaves, all of it computed in float64.
+    """The weight that auto_gptq's solver returns, computed in float64.
 
     It takes the ranges of groups smaller than its block from weights that lack the updates of
     that block; with blocks of a group's size they are fresh, as ours are.

@@ -57,7 +57,7 @@ def scattered(weight, bits):
 
 
 def one_by_one(model):
-    """Every layer of a model quantized in another way, by layer's name."""
+    """Every layer of a model quantized differently, by the layer's name."""
     weights = {}
     layers = [layer for component in model.components.values() for layer in component.layers]
     for number, layer in enumerate(layers):

@@ -27,7 +27,7 @@ SIZES = (0, 64, 128)
 
 @dataclass(frozen=True)
 class Nearest(CalibratedQuantizer):
-    """Rounds to nearest, but has its output error measured."""
+    """Rounds to nearest, as a calibrated quantizer, so that its output error is measured."""
 
     group_size: int = 0
 

@@ -167,7 +167,7 @@ def test_how_many_words_are_read_is_an_option(model, pool):
 
 
 def brute_force(model, samples):
-    """Everything ranked again by the model's own forward, pair by pair."""
+    """All rankings from the model's own forward pass, pair by pair."""
     texts = [normalize_caption(t) for s in samples for t in s.references]
     images = [s.image.open() for s in samples]
     pixels = model.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]

@@ -65,7 +65,7 @@ def runnable(request, tmp_path_factory):
 
 @torch.no_grad()
 def outputs(model, forwards, heads):
-    """All that the heads give in these forwards."""
+    """The outputs of all heads in these forward passes."""
     result = []
     modules = [model.module.get_submodule(head) for head in heads]
     handles = [m.register_forward_hook(lambda m, i, out: result.append(out)) for m in modules]
@@ -99,7 +99,7 @@ def draw_scales(model, seed):
 
 
 def unrounded(weight, scale):
-    """What is written of a weight that was scaled, whose codes stand for exactly that."""
+    """The written form of a scaled weight whose codes represent it exactly."""
     columns = weight.shape[1]
     quantized = QuantizedWeight(
         codes=torch.zeros(weight.shape, dtype=torch.uint8),
@@ -141,7 +141,7 @@ def test_scaled_weights_written_by_the_project_leave_all_outputs(runnable, seed)
 
 
 def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(runnable):
-    """The other way to run the same codes: x / s before a layer that holds W * s."""
+    """The other way to run the same codes: x / s before a layer with the weight W * s."""
     model, forwards, heads = runnable
     before = outputs(*runnable)
     scales = draw_scales(model, 3)
@@ -161,7 +161,7 @@ def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(runnable):
 
 
 def test_one_missing_scale_in_one_layer_is_detected(runnable):
-    """What the two tests above would miss if they could not fail."""
+    """The two tests above can fail."""
     model, forwards, heads = runnable
     before = outputs(*runnable)
     unread = unread_blocks(model.module.config)
@@ -179,7 +179,7 @@ def test_one_missing_scale_in_one_layer_is_detected(runnable):
 
 
 def test_every_kind_of_layer_occurs():
-    """The norms and activations in front of the layers, and biases, as the models have them."""
+    """The norms and activations before the layers, and biases, are those of the models."""
     kinds, biases = set(), set()
     for name in ("embedded-blip2", "embedded-llava"):
         model = load_model(name)

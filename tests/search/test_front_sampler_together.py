@@ -84,7 +84,7 @@ def test_processes_of_one_seed_get_different_proposals(seconds, tmp_path):
 
 
 class Overtaken(FrontSampler):
-    """A sampler during whose thinking another trial of the study is given its parameters."""
+    """A sampler during whose proposal another trial of the study gets the same parameters."""
 
     def __init__(self, other, **options):
         super().__init__(**options)

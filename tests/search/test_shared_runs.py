@@ -37,7 +37,7 @@ def _picture(tmp_path, monkeypatch):
 
 
 def work(study, run, count=1, tell=True):
-    """Trials as the search does them."""
+    """Run trials as the search does."""
     for _ in range(count):
         pending = study.ask()
         spec, number = record(pending).spec, str(pending.trial.number)
@@ -87,7 +87,7 @@ def test_the_last_process_to_leave_ends_the_parent_run(store_uri, tmp_path):
 
 
 def killed_in_a_trial(tmp_path, whole):
-    """A process dies in a trial: in the middle of it, or logged whole but not told."""
+    """A process dies in a trial: in the middle of it, or logged completely but not reported."""
 
     def die():
         study = open_study(tmp_path)

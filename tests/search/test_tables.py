@@ -20,7 +20,7 @@ def change(folder, statement):
 
 @pytest.fixture
 def looks(tmp_path, monkeypatch):
-    """What opening the study and `mmq status` say, which both refuse."""
+    """The messages with which opening the study and `mmq status` refuse."""
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
 
     def look():

@@ -17,7 +17,7 @@ PARAMETERS = 8 * 1024**3  # a bit a weight is a GiB
 
 
 def right(share, seed=0):
-    """Samples that are right or wrong; nested: who scores less errs wherever the others do."""
+    """Samples that are right or wrong; nested: a lower score errs wherever higher ones do."""
     order = np.random.default_rng(seed).permutation(N)
     return (order < round(share * N)).astype(float).tolist()
 

@@ -27,7 +27,7 @@ class Experts(nn.Module):
 
 
 class Normed(nn.Module):
-    """Blocks with something between them that changes every token."""
+    """Blocks with an operation between them that changes every token."""
 
     def __init__(self, *blocks):
         super().__init__()

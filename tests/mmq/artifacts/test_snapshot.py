@@ -25,7 +25,7 @@ def prepared(request):
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """What a filling that nothing interrupts ends with."""
+    """The blocks that an uninterrupted run stores."""
     return contents(fill(prepared, tmp_path_factory.mktemp("whole")))
 
 

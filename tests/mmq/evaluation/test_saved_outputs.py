@@ -22,7 +22,7 @@ SAMPLES = [Sample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),)) for k in range
 
 
 class Talker(VisionLanguageModel):
-    """Says numbers that it never repeats."""
+    """Answers with numbers that never repeat."""
 
     calls = 0
 
@@ -58,7 +58,7 @@ def test_parts_are_saved_beside_each_other(saved):
 
 
 class Counting(Talker):
-    """Counts one broken answer per call."""
+    """Reports one broken answer per call."""
 
     def __init__(self):
         self.observations = Counter()

@@ -12,7 +12,7 @@ from mmq.export.targets import build_target, split_options
 
 
 class FourBits(TorchCheckpoint):
-    """Holds symmetric weights of 4 bits alone, and no Q-Former."""
+    """Stores symmetric 4-bit weights only, and no Q-Former."""
 
     def refusal(self, spec: WeightSpec, shape, component):
         if component == "qformer":

@@ -17,7 +17,7 @@ REQUESTS = [
 
 
 class Echo(VisionLanguageModel):
-    """Says what it was asked, and how red the picture is."""
+    """Answers with the prompt and the redness of the picture."""
 
     def generate(self, requests, config, progress):
         return [f"{r.prompt} {r.images[0].open().getpixel((0, 0))[0]}" for r in requests]

@@ -88,7 +88,7 @@ class Step(nn.Module):
 
 
 class Chain(nn.Module):
-    """Three blocks; between them something may happen to the hidden states."""
+    """Three blocks with optional operations on the hidden states between them."""
 
     def __init__(self, between=lambda x, k: x, masks=lambda x, k: None, named=False):
         super().__init__()

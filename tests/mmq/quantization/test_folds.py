@@ -23,7 +23,7 @@ class Pre(nn.Module):
 
 
 class Post(Pre):
-    """The norm's output is also what is added to."""
+    """The norm's output is also the residual."""
 
     def forward(self, x):
         x = self.norm(x)

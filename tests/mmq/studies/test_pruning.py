@@ -154,7 +154,7 @@ class KnownScorer(Scorer):
 
 
 class Talker(VisionLanguageModel):
-    """Says made-up scores and remembers the requests of every call."""
+    """Answers with made-up scores and records the requests of every call."""
 
     def __init__(self, score_of):
         self.score_of, self.calls = score_of, []

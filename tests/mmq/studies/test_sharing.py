@@ -28,7 +28,7 @@ class EndedWorkers(Workers):
         return [WorkerState(k, "here", 0.0, code) for k, code in enumerate(self.codes, start=1)]
 
     def stop(self):
-        """They have ended."""
+        """Do nothing: the workers have ended."""
 
 
 @pytest.fixture

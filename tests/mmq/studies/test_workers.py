@@ -49,7 +49,7 @@ def wait_for(what, seconds=180):
 
 
 def running(folder, count=1):
-    """Running trials, where there are so many."""
+    """The running trials, if there are at least `count`; None otherwise."""
     result = [t for t in trials(folder) if t.info.status == "RUNNING"]
     return result if len(result) >= count else None
 

@@ -214,7 +214,7 @@ def test_values_that_are_not_pictures_are_refused_at_once(tmp_path, kind):
 @pytest.mark.filterwarnings("ignore")  # of Pillow, about each damage
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif", "a.webp", "a.bmp", "a.ppm"])
 def test_damaged_pictures_are_input_errors_only(tmp_path, name):
-    """Whatever Pillow raises of them."""
+    """Every error of Pillow becomes an InputError."""
     path = save(tmp_path / name, gray(RAMP))
     content = path.read_bytes()
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from mmq.system.regular_file import is_folder, open_regular, read_regular, read_
 
 
 def put(path, kind):
-    """Something that is not a regular file."""
+    """Create a file that is not regular."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":

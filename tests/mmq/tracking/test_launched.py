@@ -24,7 +24,7 @@ def client(store_uri, monkeypatch):
 
 @pytest.fixture
 def started(client, monkeypatch):
-    """Export a new run's id, as whoever starts mmq does."""
+    """Export a new run's id, as the launcher of mmq does."""
 
     def start(tags=PROJECT, experiment="job"):
         found = client.get_experiment_by_name(experiment)

@@ -17,7 +17,7 @@ from mmq.tracking.studies import open_study
 
 @pytest.fixture
 def project(tmp_path, empty_store, monkeypatch):
-    """Enter a folder that has, or gets, a store."""
+    """Enter a folder with a store, created if missing."""
 
     def enter(name, uri=None):
         folder = tmp_path / name
@@ -48,7 +48,7 @@ def words(run_id):
 
 
 def unmarked(folder):
-    """The store as an mmq that knew no marks has left it."""
+    """The store as a version of mmq without marks left it."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("delete from experiment_tags where key = ?", (MARK,))
 
