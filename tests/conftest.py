@@ -32,7 +32,7 @@ def _home(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_inherited_run():
-    """mlflow.set_experiment sets its id in the environment, where child processes would read it."""
+    """mlflow.set_experiment sets its id in the environment, where child processes read it."""
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
         os.environ.pop(name, None)
 

@@ -178,5 +178,5 @@ def _explained(
 
 
 def _some(bits: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """At most so many of the configurations."""
+    """At most `rows` of the configurations, drawn at random."""
     return bits[rng.permutation(len(bits))[:rows]]

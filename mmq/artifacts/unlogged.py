@@ -139,7 +139,7 @@ def retry(run: Stuck) -> None:
 
 
 def remove(run: Stuck) -> None:
-    """Remove a run's files for good."""
+    """Remove a run's files permanently."""
     _discard(run.path.with_name(f"{run.path.name}.{REASON}"))
     _discard(run.path)
 

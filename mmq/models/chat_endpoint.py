@@ -65,7 +65,7 @@ class ChatEndpoint(VisionLanguageModel):
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
     ) -> list[str]:
-        """One text per request; EndpointError for the first that fails for good."""
+        """One text per request; EndpointError for the first that fails permanently."""
         check_decoding(config)
         self.finished.clear()
         self._stop.clear()

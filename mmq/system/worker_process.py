@@ -73,7 +73,7 @@ class WorkerProcess:
                 self.process.send_signal(signal.SIGTERM)
 
     def end(self, seconds: float) -> None:
-        """Wait for it to end, and kill it after so many seconds."""
+        """Wait for it to end, and kill it after `seconds`."""
         try:
             self.process.wait(max(0.1, seconds))
         except subprocess.TimeoutExpired:

@@ -31,7 +31,7 @@ def _prepared(
 class TargetContract(ABC):
     """Subclass it and implement `make`, and `bits` for an allocation that the target accepts.
 
-    checkpoint, task: what is exported and asked. options: of the quantizer `rtn`.
+    checkpoint, task: what is exported and evaluated. options: of the quantizer `rtn`.
     """
 
     checkpoint = "embedded-llava"

@@ -152,7 +152,7 @@ class SlurmWorkers(Workers):
     _asked: float = 0.0
 
     def poll(self) -> Sequence[WorkerState]:
-        """The state of every task, asked for at most every two seconds."""
+        """The state of every task, queried at most every two seconds."""
         if time.monotonic() >= self._asked + INTERVAL:
             self._states |= self._ask()
             self._asked = time.monotonic()

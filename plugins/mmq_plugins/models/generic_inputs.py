@@ -98,7 +98,7 @@ def without_end(
 ) -> Inputs:
     """Inputs whose prompts do not end with a token that the tokenizer put behind them.
 
-    An answer would stand behind the end of the text, where no training put it.
+    Otherwise an answer would follow the end of the text, where training never put it.
     """
     ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     ids = inputs[decoder]
