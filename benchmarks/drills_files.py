@@ -124,7 +124,7 @@ KINDS: dict[str, tuple[str, list[str], Callable[[Ground], None]]] = {
 
 
 def keep_snapshots() -> None:
-    """Keep the inputs of every block, and die in front of the last one."""
+    """Keep the inputs of every block, and die before the last one."""
     from mmq.artifacts import snapshot
     from mmq.artifacts.store import Store
 

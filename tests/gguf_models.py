@@ -31,7 +31,7 @@ def pairs(count, size=(64, 64)):
 
 @contextmanager
 def class_token_last(model):
-    """LLaVA-1.5 as llama.cpp computes it: the class token stands behind the patches."""
+    """LLaVA-1.5 as llama.cpp computes it: the class token follows the patches."""
     tower = model.module.model.vision_tower
     embeddings = getattr(tower, "vision_model", tower).embeddings
 

@@ -28,7 +28,7 @@ BERT = {
 
 
 def _ending(tokens, start="<s>", end="</s>"):
-    """The tokenizer with an end token behind every text, as BERT's and T5's."""
+    """The tokenizer with an end token after every text, as BERT's and T5's."""
     from tokenizers.processors import TemplateProcessing
 
     pieces = f"{start} $A {end}".strip()

@@ -73,7 +73,7 @@ class ExportedLayer:
     """A linear layer to export; a Tensor is an unquantized weight.
 
     folds_into: the norm or linear layer, by its name in transformers, that takes its input scale.
-    output_scale: the input scale (out,) of the layers behind it, which its rows can be divided by.
+    output_scale: the input scale (out,) of the layers after it, which its rows can be divided by.
     """
 
     name: str  # name of the module in transformers

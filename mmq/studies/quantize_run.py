@@ -212,7 +212,7 @@ def _share(work: WorkList, first: Claim, number: int, blocks: Mapping[int, Unit]
 
 
 def fill_uniform(model: LoadedModel, artifacts: Artifacts, widths: Sequence[int]) -> None:
-    """Every component behind those before it at the same width."""
+    """Every component, each after the components before it at the same width."""
     for bits in widths:
         try:
             artifacts.write_(model, BitAllocation.uniform(list(model.components), bits))

@@ -35,7 +35,7 @@ READERS = {
 
 
 def scaled(model):
-    """Weights at 4 bits, those behind the language model's norms with input scales; the norms."""
+    """Weights at 4 bits, those after the language model's norms with input scales; the norms."""
     weights, norms = quantized(model, uniform(4, 32, True)), {}
     generator = torch.Generator().manual_seed(0)
     scale = 2.0 ** torch.randint(-2, 3, (256,), generator=generator)

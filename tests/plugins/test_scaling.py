@@ -1,6 +1,6 @@
 """AWQ's scale per input, without any rounding, changes no family's outputs.
 
-Linear layers of all kinds are among them: behind LayerNorm, RMSNorm, GELU, SiLU and ReLU, with
+Linear layers of all kinds are among them: after LayerNorm, RMSNorm, GELU, SiLU and ReLU, with
 biases and without.
 """
 

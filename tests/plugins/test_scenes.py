@@ -107,7 +107,7 @@ PLACES = {"left", "right", "above", "below"}
 
 
 def split_relation(words):
-    """(words before, relation, words behind) of a phrase like `x to the left of the y`."""
+    """(words before, relation, words after) of a phrase like `x to the left of the y`."""
     at = next(k for k, word in enumerate(words) if word in PLACES)
     vertical = words[at] in ("above", "below")
     return words[: at if vertical else at - 2], words[at], words[at + (1 if vertical else 2) :]

@@ -39,7 +39,7 @@ class CsvFile:
             if not first.strip():
                 raise InputError(f"data: {path} is empty; its first line should name the columns")
             header = next(self._rows(_chain(first, lines)))
-            self.start = lines.end  # behind the header
+            self.start = lines.end  # after the header
             self.first_number = lines.number + 1
         self.columns = column_names(header, path)
         self.decimal_commas = self.delimiter != ","

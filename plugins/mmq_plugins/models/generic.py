@@ -180,7 +180,7 @@ class Generic(ModelFamily):
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
-        """One forward of the whole model on each prompt with its answer right behind it."""
+        """One forward of the whole model on each prompt with its answer right after it."""
         lead = answer_lead(model.processor, model.inputs)
 
         def one(pictures: "Sequence[Image]", text: str, answer: str) -> Tensor:

@@ -48,7 +48,7 @@ OWN_WORDS: Mapping[str, OwnWords] = {
     "florence2": OwnWords(_words("<CAPTION>", "{}")),
     # Li et al. 2022: captions without a prompt
     "blip": OwnWords(_words("", "{}")),
-    # Wang et al. 2022: captions without a prompt, answers right behind the question
+    # Wang et al. 2022: captions without a prompt, answers right after the question
     "git": OwnWords(_words("", "{}"), POSITIONS, fixed_in=5),
     # LAVIS's evaluation; a T5's answers are short by a length penalty of -1
     "blip-2": OwnWords(

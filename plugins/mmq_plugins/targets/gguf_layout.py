@@ -62,7 +62,7 @@ class Source:
     config: Any  # of transformers
     processor: Any
     checkpoint: PartTensors
-    chat: tuple[str, str, str]  # text before the pictures, before the prompt, behind it
+    chat: tuple[str, str, str]  # text before the pictures, before the prompt, after it
 
 
 def place_all(

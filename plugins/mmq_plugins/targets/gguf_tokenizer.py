@@ -121,7 +121,7 @@ def _add_special_tokens(keys: Any, tokenizer: Any) -> None:
 
 
 def chat_parts(chat: Any) -> tuple[str, str, str]:
-    """What a family writes before the pictures, between them and the prompt, and behind it.
+    """What a family writes before the pictures, between them and the prompt, and after it.
 
     chat(prompt, images): the family's rendering of one message. The pictures' own text is what a
     second picture adds.

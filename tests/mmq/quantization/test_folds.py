@@ -10,7 +10,7 @@ from mmq.tensors.quantized_weight import QuantizedWeight
 
 
 class Pre(nn.Module):
-    """Two layers behind a norm, and one behind an activation."""
+    """Two layers after a norm, and one after an activation."""
 
     def __init__(self):
         super().__init__()
