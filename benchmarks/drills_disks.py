@@ -166,7 +166,7 @@ def main() -> None:
             k: v for k, v in drills(ground).items() if any(text in k for text in arguments.only)
         }
         passed = 0
-        print("| disk | what happened | trials then | as it should |\n|---|---|---|---|")
+        print("| disk | outcome | trials afterwards | as expected |\n|---|---|---|---|")
         for text, case in selected.items():
             ground.restore()
             outcome, well = case()

@@ -210,7 +210,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         make(ground := Ground(Path(name)))
         passed = drills = 0
-        print("| file | damage | what happened | as it should |\n|---|---|---|---|", flush=True)
+        print("| file | damage | outcome | as expected |\n|---|---|---|---|", flush=True)
         for kind in arguments.kinds:
             for each in arguments.damages:
                 outcome, well = drill(ground, kind, names[each])

@@ -47,7 +47,7 @@ Allocation = str | Mapping[str, int] | BitAllocation  # "vit=4,llm=3" or {"vit":
 
 
 def evaluate(bits: Allocation | None = None, **arguments: Unpack[EvalArguments]) -> TrialRecord:
-    """Quantize by one allocation, score it and log it; unquantized without `bits`.
+    """Evaluate one allocation and log the trial; without `bits`, the unquantized model.
 
     Components that are not named stay at 16 bits.
     """
@@ -93,7 +93,7 @@ def search(**arguments: Unpack[SearchArguments]) -> Study:
 def analyze(*studies: str | Study, **arguments: Unpack[AnalyzeArguments]) -> LoggedAnalysis:
     """Rank the parts of a model by what their bits matter for the score, with intervals.
 
-    studies: names or studies; all of the experiment if there are none, nor a file.
+    studies: names or `Study` objects; by default, and without a file, all of the experiment.
     """
     names = ",".join(each if isinstance(each, str) else each.name for each in studies)
     options, _ = read_arguments(study_options.AnalyzeOptions, {**arguments, "study": names})
@@ -119,7 +119,7 @@ def measure(folder: str | Path = "", **arguments: Unpack[MeasureArguments]) -> M
 
 
 def load_study(name: str, experiment: str = "", quantizer: str = "") -> Study:
-    """A study that was logged to MLflow, whichever command ran it; InputError for another name.
+    """A study that any command logged to MLflow; InputError for an unknown name.
 
     quantizer: which one, if the study (a comparison or curves) has several.
     """

@@ -1,11 +1,11 @@
-"""The error for bad input, and exceptions that end work although nothing is wrong."""
+"""The error for invalid input, and exceptions that end work although nothing failed."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input: says what was given, what is allowed and what to do next; exit code 2."""
+    """Invalid input; the message has the given value, the allowed ones and what to do next."""
 
 
 class TakenOver(Exception):  # noqa: N818 - nothing is wrong

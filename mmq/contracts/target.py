@@ -34,7 +34,7 @@ class WeightSpec:
     input_scale: bool = False
     folds: bool = False  # input scales are powers of two that fold into what precedes the layer
     group_index: bool = False
-    scale_dtype: str = "float16"  # what every scale is exact in
+    scale_dtype: str = "float16"  # represents every scale exactly
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "WeightSpec":
@@ -124,10 +124,10 @@ class Target(ABC):
 
     version: ClassVar[int] = 1  # raise it with every change that produces other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
-    experts: ClassVar[bool] = False  # True: it can hold experts that share one parameter
-    # what the engine's own tools do: bits of the language model and of all else, by a name
+    experts: ClassVar[bool] = False  # True: it stores experts that share one parameter
+    # recipes of the engine's own tools by name: bits of the language model, and of all else
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {}
-    timed: ClassVar[bool] = False  # True: its engine times one answer exactly enough for searches
+    timed: ClassVar[bool] = False  # True: times of single answers are precise enough for searches
 
     @property
     def exact(self) -> bool:
