@@ -35,9 +35,7 @@ def test_the_commands_of_the_examples_are_commands_of_mmq(command, tmp_path, mon
     assert re.search(r"^mmq search .*--n-trials 200 .*--study coco-gptq", printed)
 
 
-def test_the_slurm_script_runs_its_worker_and_requeues_its_trial_before_the_time_limit(
-    tmp_path,
-):
+def test_the_slurm_script_requeues_its_trial_before_the_time_limit(tmp_path):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     programs = {
