@@ -47,7 +47,7 @@ Allocation = str | Mapping[str, int] | BitAllocation  # "vit=4,llm=3" or {"vit":
 
 
 def evaluate(bits: Allocation | None = None, **arguments: Unpack[EvalArguments]) -> TrialRecord:
-    """Evaluate one allocation and log the trial; without `bits`, the unquantized model.
+    """Quantize by one allocation, score it and log it; unquantized without `bits`.
 
     Components that are not named stay at 16 bits.
     """
@@ -119,7 +119,7 @@ def measure(folder: str | Path = "", **arguments: Unpack[MeasureArguments]) -> M
 
 
 def load_study(name: str, experiment: str = "", quantizer: str = "") -> Study:
-    """A study that any command logged to MLflow; InputError for an unknown name.
+    """A study that was logged to MLflow, whichever command ran it; InputError for another name.
 
     quantizer: which one, if the study (a comparison or curves) has several.
     """

@@ -73,7 +73,7 @@ def uniform(*options):
 
 
 def source_of(folder, weights, dtype="float32"):
-    """The source of an export."""
+    """What a target exports from."""
     specs = {name: WeightSpec.of(weight) for name, weight in weights.items()}
     return ExportSource(Path(folder), skeleton(str(folder)), dtype, specs=specs)
 

@@ -51,7 +51,7 @@ class Gain:
         if self.best == self.rule:
             return (
                 f"The search gained nothing over {rule_text} ({self.rule.compared_text}, score "
-                f"{self.rule.score:.4g}): no allocation of its size scored better{saved}."
+                f"{self.rule.score:.4g}): nothing evaluated of its size scores better{saved}."
             )
         scores = (
             f"{self.best.allocation} ({self.best.compared_text}) scores {self.best.score:.4g}, "
@@ -60,7 +60,7 @@ class Gain:
         if self.score is None:
             return (
                 f"The search gained {self.best.score - self.rule.score:.3g} of the score over "
-                f"{rule_text}, {self.terms}; certainty unknown without scores per sample: "
+                f"{rule_text}, {self.terms}; how certain is unknown, without scores per sample: "
                 f"{scores}{saved}."
             )
         interval = (
@@ -70,7 +70,7 @@ class Gain:
         if self.is_certain:
             return f"The search gained {interval} over {rule_text}, {self.terms}: {scores}{saved}."
         return (
-            f"The search gained nothing significant over {rule_text}, {self.terms}: {interval}; "
+            f"The search gained nothing certain over {rule_text}, {self.terms}: {interval}; "
             f"{scores}{saved}."
         )
 
@@ -79,7 +79,7 @@ class Gain:
         if self.smallest is None or self.smallest.size >= self.rule.size:
             return ""
         share = 1 - self.smallest.size / self.rule.size
-        return f"; {self.smallest.allocation} has the required score and is {share:.1%} smaller"
+        return f"; {self.smallest.allocation} has the required score at {share:.1%} less"
 
     def to_json(self) -> dict[str, object]:
         """The gain as plain data, for JSON."""

@@ -251,7 +251,7 @@ class Evidence:
         if not self.paired.lost(point, self.reference):
             new, old = (self.paired.totals[p.allocation] for p in (point, self.reference))
             none = "No picture's score changed" if np.array_equal(new, old) else "No picture lost"
-            text += f"{none}; of other pictures, up to {self.paired.hidden:.1%} may. "
+            text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
         return text
 
     def enough(self, point: Point) -> str:

@@ -1,4 +1,4 @@
-"""`mmq trial` and `mmq evaluate-baseline`: one allocation, and the unquantized model."""
+"""The commands trial and evaluate-baseline."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -86,11 +86,11 @@ def as_in_run(
     }
     same = [role for role, option in (("quantizer", "quantizer"), ("evaluator", "task"))
             if option in own or str(getattr(options, option)) == had[option]]  # fmt: skip
-    overridden = {name.replace("-", "_").rpartition(".")[2] for name in plugin_options}
+    given = {name.replace("-", "_").rpartition(".")[2] for name in plugin_options}
     plugins = {
         name: value
         for name, value in applied_run.plugins.items()
-        if name.partition(".")[0] in same and name.partition(".")[2] not in overridden
+        if name.partition(".")[0] in same and name.partition(".")[2] not in given
     }
     merged = {**plugins, **plugin_options}
     return dataclasses.replace(options, **own), merged, applied_run.data_fingerprint

@@ -124,8 +124,8 @@ class Target(ABC):
 
     version: ClassVar[int] = 1  # raise it with every change that produces other files
     extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
-    experts: ClassVar[bool] = False  # True: it stores experts that share one parameter
-    # recipes of the engine's own tools by name: bits of the language model, and of all else
+    experts: ClassVar[bool] = False  # True: it can hold experts that share one parameter
+    # what the engine's own tools do: bits of the language model and of all else, by a name
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {}
     timed: ClassVar[bool] = False  # True: times of single answers are precise enough for searches
 

@@ -50,10 +50,10 @@ def describe_placement(
     kind = str(dtype).removeprefix("torch.")
     return (
         f"placement in {kind}: {where}\n"
-        f"on the device at a time: {in_mib(max(blocks.values()))} for the largest block, plus its "
-        f"inputs and the sums over them\n"
-        f"also on disk: up to {in_mib(weights)} of original weights while a trial runs, and as "
-        f"much again of written weights if the model is on disk"
+        f"at once on the device: {in_mib(max(blocks.values()))} for the largest block, its inputs "
+        f"and the sums over them aside\n"
+        f"beside it on disk: up to {in_mib(weights)} of original weights while a trial runs, and "
+        f"as much again of what was written where weights are on disk"
     )
 
 

@@ -1,4 +1,4 @@
-"""The reasoning that some models write before their answers."""
+"""The reasoning that some models write in front of their answers."""
 
 TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))
 

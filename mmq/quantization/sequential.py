@@ -34,7 +34,7 @@ UNREACHED = "calibration never reached it: rounded to nearest"
 ALL_LOST = "all of its {} inputs were not finite: rounded to nearest"
 FEW_TOKENS = "only {} calibration tokens were routed to it: rounded to nearest"
 FEW = 4  # an expert needs a token per so many of its inputs: fewer fit themselves, not the layer
-SUMS_BYTES = 4 * 2**30  # maximum size of the experts' Gram matrices in memory
+SUMS_BYTES = 4 * 2**30  # of the experts' Gram matrices in memory at once
 
 
 def check_finite(layers: Mapping[str, Matrix]) -> None:

@@ -33,7 +33,7 @@ def read_parameter(module: nn.Module, key: str) -> Tensor:
 
 
 def write_parameter_(module: nn.Module, key: str, values: Tensor) -> None:
-    """Replace the values of a parameter in their place: in memory, or in a file on disk."""
+    """Replace the values of a parameter where they are kept: in memory, or in a file on disk."""
     hook = _hook(module, key)
     if hook is None:
         parameter: Tensor = getattr(module, key)

@@ -9,7 +9,7 @@
 - `BatchStorage.reading_once`: `RDBStorage._get_trials`. Optuna reads the trials 16 times per trial
   that it proposes and reports: half of the time that dispatching takes.
 - `BatchStorage.get_state`: `optuna.storages._rdb.models`. `get_trial` reads seven tables.
-- `wrap_methods`: every method of `RDBStorage`. The cache that Optuna puts before a storage
+- `wrap_methods`: every method of `RDBStorage`. The cache that Optuna puts in front of a storage
   calls private methods, which must be retried as well.
 - `stale_trial_numbers`: `RDBStorage._get_stale_trial_ids`, `FrozenTrial._trial_id`.
   `optuna.storages.fail_stale_trials` fails stale trials without naming them.

@@ -8,7 +8,7 @@ from mmq_search.sampler_setup import SamplerSetup
 
 
 def plan_text(setup: SamplerSetup, prepared: Prepared, n_trials: int) -> str:
-    """The plan in one line; the first trial shows how long the others take.
+    """One line; the first trial shows how long the others take.
 
     Memory is that of the weights alone, and disk that of the quantized blocks at all widths.
     """

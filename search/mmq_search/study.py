@@ -77,7 +77,7 @@ class SearchStudy(StudyReader):
         costs = self.setup.costs
         check_identity(self.study, identity, self.space, self.setup.axis, costs)
         if costs is not None and (times := self.study.user_attrs.get("times")) is not None:
-            self.setup.costs = costs = costs.with_times(times)  # the first machine's
+            self.setup.costs = costs = costs.with_times(times)  # of the machine that started it
         size = SIZE_NAMES[self.setup.axis] if costs is None else costs.objective
         self.study.set_metric_names([size, "score"])
         self.setup.measured_sizes |= self.rejected_sizes()

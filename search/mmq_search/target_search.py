@@ -259,7 +259,7 @@ def workload(prepared: Prepared) -> Workload:
     folder = source_folder(prepared.eval_spec.model)
     tokenizer = prepared.skeleton.family.load_processor(str(folder)).tokenizer
     lengths = [len(tokenizer(text, add_special_tokens=False).input_ids) for _, text in pairs]
-    new_tokens = round(statistics.median(lengths)) + 1  # plus the end token
+    new_tokens = round(statistics.median(lengths)) + 1  # and the end of the answer
     return Workload([request for request, _ in pairs], new_tokens, prepared.device)
 
 

@@ -106,13 +106,13 @@ def test_a_result_whose_reply_was_lost_is_written_once(study, server, monkeypatc
     real, calls = RDBStorage.set_trial_state_values, []
 
     def lost(self, *args, **kwargs):
-        result = real(self, *args, **kwargs)
+        found = real(self, *args, **kwargs)
         calls.append(args)
         if len(calls) == 1:
             raise OperationalError(
                 "commit", {}, psycopg.OperationalError("the connection is lost")
             )
-        return result
+        return found
 
     monkeypatch.setattr(RDBStorage, "set_trial_state_values", lost)
     study.tell(pending)

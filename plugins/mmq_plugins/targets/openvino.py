@@ -46,7 +46,7 @@ class OpenVino(Target):
         return self.precision == "exact"
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
-        """No weight is refused: every quantized weight can be stored."""
+        """Every quantized weight can be held."""
         return storage.refusal(spec, shape)
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:
@@ -75,8 +75,8 @@ class OpenVino(Target):
         check_family(source)
         if self.exact and source.dtype != "float32":
             raise InputError(
-                f"precision: exact computes in float32, but the trial computed in "
-                f"{source.dtype}, so outputs may differ; give --precision fast, or run the "
+                f"precision: exact computes in float32, and the trial computed in "
+                f"{source.dtype}, so that outputs may differ; give --precision fast, or run the "
                 f"trial with --dtype float32"
             )
 
