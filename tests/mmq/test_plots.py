@@ -145,8 +145,8 @@ def test_a_long_allocation_is_wrapped_in_the_legend():
     long = " ".join(f"{c}.{g}.{t}=4" for c in ("vit", "llm") for g in ("front", "middle", "end")
                     for t in ("attn", "ff"))  # fmt: skip
     points = [POINTS[0], Point(long, 4.2, 80, 75, 85, 5.1)]
-    selections = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
-    legend = Highlights(selections, 6.0).label(points[1])
+    found = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
+    legend = Highlights(found, 6.0).label(points[1])
     assert max(map(len, legend.split("\n"))) <= 60
     assert long in " ".join(legend.split())
 

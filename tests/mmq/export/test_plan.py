@@ -21,18 +21,18 @@ class FourBits(TorchCheckpoint):
 
 
 def test_a_width_is_refused_with_the_nearest_supported_one():
-    with pytest.raises(InputError, match=r"store llm .*: 3 bits, one scale per row") as error:
+    with pytest.raises(InputError, match=r"cannot hold llm .*: 3 bits, one scale per row") as error:
         session_for("embedded-blip2", "vit=4,llm=3", FourBits(), symmetric=True)
-    assert "it holds 4 bits, symmetric. Nearest that it can store: llm=4;" in str(error.value)
+    assert "it holds 4 bits, symmetric. Nearest that it can hold: llm=4;" in str(error.value)
 
 
 def test_an_option_is_suggested_where_it_alone_is_enough():
-    with pytest.raises(InputError, match="Nearest that it can store: --symmetric true;"):
+    with pytest.raises(InputError, match="Nearest that it can hold: --symmetric true;"):
         session_for("embedded-blip2", "llm=4", FourBits())
 
 
 def test_a_part_that_cannot_be_stored_at_all_is_to_stay_at_16_bits():
-    with pytest.raises(InputError, match="Nearest that it can store: qformer=16$"):
+    with pytest.raises(InputError, match="Nearest that it can hold: qformer=16$"):
         session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)
 
 
@@ -41,7 +41,7 @@ def test_another_quantizer_is_offered_where_no_option_helps():
         session_for("embedded-retrieval", "vit=4", "compressed-tensors", quantizer="uniform")
 
 
-def test_the_unquantized_model_is_not_an_export():
+def test_the_unquantized_model_is_no_export():
     with pytest.raises(InputError, match="nothing to export"):
         session_for("embedded-blip2", "vit=16", "torch")
 

@@ -49,7 +49,7 @@ def test_prompts_are_those_of_the_processors_own_template(name):
         assert model.family.chat(model.processor, "how many?", images) == expected
 
 
-def test_a_template_of_the_tokenizer_alone_is_used():
+def test_a_template_that_stands_with_the_tokenizer_alone_is_used():
     parts = with_template(tiny_vlm("idefics3").processor.chat_template, on="tokenizer")
     expected = tiny_vlm("idefics3").family.chat(tiny_vlm("idefics3").processor, "how many?", 2)
     assert render_chat(parts, "how many?", 2, PLAIN) == expected

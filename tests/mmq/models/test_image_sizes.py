@@ -56,7 +56,7 @@ def test_each_size_is_tried_once(tmp_path):
     check_sizes(samples, None)
 
 
-def test_a_processor_that_refuses_every_picture_is_no_evidence_about_sizes(tmp_path, caplog):
+def test_a_processor_that_refuses_every_picture_says_nothing_about_sizes(tmp_path, caplog):
     def processor(images, return_tensors):
         raise TypeError("text is missing")
 

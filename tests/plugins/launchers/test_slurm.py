@@ -137,7 +137,7 @@ class TestSlurm(LauncherContract):
         assert states[0].code == 0
         assert "Restarts=1" in self.shown(workers.job)
 
-    def test_a_preempted_task_requeues_its_work_and_runs_again(self, tmp_path, monkeypatch):
+    def test_a_preempted_task_gives_back_its_work_and_runs_again(self, tmp_path, monkeypatch):
         worker = tmp_path / "worker"
         worker.write_text(
             "#!/bin/bash\ntrap 'touch given-back; exit 130' TERM\n"
