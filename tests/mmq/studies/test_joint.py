@@ -19,7 +19,7 @@ ALLOCATIONS = ["vit=16 llm=16", "vit=16 llm=2", "vit=2 llm=16", "vit=2 llm=2"]
 
 
 @pytest.fixture
-def evaluations(monkeypatch):
+def asked(monkeypatch):
     """The task and the allocation of every evaluation of a task."""
     evaluations, real = [], joint_session.evaluate_quantized
 
@@ -37,7 +37,7 @@ def nothing(parts):
 
 @pytest.mark.usefixtures("store_uri")
 def test_a_joint_search_finds_the_front_of_the_grid_and_loses_nothing_when_interrupted(
-    evaluations, evaluated, monkeypatch
+    asked, evaluated, monkeypatch
 ):
     def run():
         return search(
@@ -55,9 +55,9 @@ def test_a_joint_search_finds_the_front_of_the_grid_and_loses_nothing_when_inter
         patch.setattr(joint_session, "evaluate_quantized", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run()
-    assert ("vqa", "vit=2 llm=2") in evaluations  # it ended before the interrupt
+    assert ("vqa", "vit=2 llm=2") in asked  # it ended before the interrupt
     study = run()
-    assert sorted(evaluations) == sorted((task, each) for task in LIMITS for each in ALLOCATIONS)
+    assert sorted(asked) == sorted((task, each) for task in LIMITS for each in ALLOCATIONS)
 
     grids = {  # every allocation on each task alone, from the records of the joint search
         task: {str(r.allocation): r for r in mmq.grid(task=task, limit=n, **TINY).records()}
@@ -135,7 +135,7 @@ def test_options_of_one_evaluator_are_those_of_a_task():
         (["search", "--max-flips", "2"], "2' is not a percentage"),
     ],
 )
-def test_options_that_several_tasks_do_not_support_are_refused(command, problem, capsys):
+def test_what_several_tasks_cannot_do_is_refused(command, problem, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--model", "embedded-llava"])
     assert re.search(problem, capsys.readouterr().err)
