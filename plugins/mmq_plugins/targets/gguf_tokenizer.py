@@ -15,7 +15,7 @@ LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 
 def _splitter(settings: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how a byte-level tokenizer splits text before it merges; "" for none."""
+    """llama.cpp's name for how a byte-level tokenizer splits text; "" for none."""
     steps = settings.get("pretokenizers", [settings])
     kinds = [step["type"] for step in steps]
     whole = steps[-1].get("use_regex", True) and not steps[-1].get("add_prefix_space")
