@@ -28,7 +28,7 @@ RECENT = 10  # trials that the remaining time is estimated from
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """A study's progress. state: in one line. points: evaluated so far. links: where to look."""
+    """A study's progress. state: in one line. points: evaluated so far. links: into MLflow."""
 
     name: str
     state: str
