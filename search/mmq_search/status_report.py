@@ -138,7 +138,7 @@ def at_work(database: Database, name: str, trials: Mapping[str, str] | None = No
         silent = time.time() - worker.seen
         silence = f"; no heartbeat for {in_words(silent)}" if silent > GRACE else ""
         lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
-    return "\n".join(["At work:", *lines]) if lines else "No process is at work."
+    return "\n".join(["At work:", *lines]) if lines else "Nobody is at work."
 
 
 def trials_by_owner(study: StudyReader) -> dict[str, str]:
