@@ -31,7 +31,7 @@ def test_an_option_is_suggested_where_it_alone_is_enough():
         session_for("embedded-blip2", "llm=4", FourBits())
 
 
-def test_a_part_that_cannot_be_stored_at_all_is_to_stay_at_16_bits():
+def test_a_part_that_cannot_be_held_at_all_is_to_stay_at_16_bits():
     with pytest.raises(InputError, match="Nearest that it can hold: qformer=16$"):
         session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)
 

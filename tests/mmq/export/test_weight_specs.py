@@ -24,7 +24,7 @@ def test_the_spec_is_that_of_the_quantized_weight(quantizer, bits):
     assert planned_spec(quantizer, 192, bits) == WeightSpec.of(quantizer.quantize(WEIGHT, bits))
 
 
-def test_awq_plans_for_input_scales():
+def test_awq_is_known_to_scale_inputs():
     spec = planned_spec(Awq(group_size=64), 192, 4)
     assert spec.input_scale
     assert str(spec) == "4 bits, groups of 64, asymmetric, input scales"
