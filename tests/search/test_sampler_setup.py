@@ -156,19 +156,19 @@ def said_by(*arguments):
 def test_a_search_registers_its_selection_and_a_trial_evaluates_it(store_uri):
     options = ["--model", "embedded-llava", "--limit", "12", "--bits", "3,4,16"]
     options += ["--study", "bounded"]
-    output = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
-    assert "best under 6 bpw: mmq trial --run models:/bounded@best-under-6-bpw" in output
+    said = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
+    assert "best under 6 bpw: mmq trial --run models:/bounded@best-under-6-bpw" in said
     version = MlflowClient().get_model_version_by_alias("bounded", "best-under-6-bpw")
     assert BitAllocation.of(json.loads(version.tags["allocation"])).components == ["vit", "llm"]
     trial = MlflowClient().get_run(version.run_id)
     assert trial.data.tags["mmq.allocation"] in version.description
-    output = said_by("trial", "--run", "models:/bounded@best-under-6-bpw")
-    assert "samples" not in output  # the same ones as in the search
-    assert "n = 12" in output
-    output = said_by("trial", "--run", "models:/bounded@best-under-6-bpw", "--limit", "6")
-    assert "The samples differ from those of that run" in output
-    output = said_by("trial", "--run", trial.info.run_id, "--bits", "vit=4,llm=4", "--limit", "6")
-    assert "vit=4 llm=4\n5." in output  # what is given counts
+    said = said_by("trial", "--run", "models:/bounded@best-under-6-bpw")
+    assert "samples" not in said  # the same ones as in the search
+    assert "n = 12" in said
+    said = said_by("trial", "--run", "models:/bounded@best-under-6-bpw", "--limit", "6")
+    assert "The samples differ from those of that run" in said
+    said = said_by("trial", "--run", trial.info.run_id, "--bits", "vit=4,llm=4", "--limit", "6")
+    assert "vit=4 llm=4\n5." in said  # what is given counts
 
 
 def test_trials_of_a_grid_or_another_search_are_reused(store_uri, evaluated):

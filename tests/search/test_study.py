@@ -131,13 +131,13 @@ def test_a_pruned_trial_is_not_evaluated_again_after_a_restart(tmp_path):
 
 
 def test_a_trial_killed_after_it_was_stopped_is_pruned(tmp_path):
-    output = killed_process(
+    said = killed_process(
         tmp_path,
         "finish(study, 5); pending = study.ask(); stop(study, pending); "
         "print(pending.allocation, flush=True)",
     )
     study = open_study(tmp_path)
-    assert list(study.pruned()) == [output]
+    assert list(study.pruned()) == [said]
     assert len(study.points()) == 5
 
 
@@ -167,12 +167,10 @@ def test_a_record_that_cannot_be_read_is_evaluated_again(tmp_path, caplog):
 
 
 def test_a_trial_of_a_dead_process_is_failed_and_requeued(tmp_path):
-    output = killed_process(
-        tmp_path, "finish(study, 6); print(study.ask().allocation, flush=True)"
-    )
+    said = killed_process(tmp_path, "finish(study, 6); print(study.ask().allocation, flush=True)")
     study = open_study(tmp_path)
     assert TrialState.RUNNING not in [t.state for t in study.study.trials]
-    assert str(study.ask().allocation) == output
+    assert str(study.ask().allocation) == said
 
 
 def test_a_trial_killed_before_it_had_an_allocation_is_requeued(tmp_path):
@@ -181,14 +179,14 @@ def test_a_trial_killed_before_it_had_an_allocation_is_requeued(tmp_path):
 
 
 def test_a_trial_killed_after_it_was_recorded_is_complete(tmp_path):
-    output = killed_process(
+    said = killed_process(
         tmp_path,
         "finish(study, 5); pending = study.ask(); "
         "study.records.put(record(pending).in_run('kept')); "
         "print(pending.allocation, flush=True)",
     )
     study = open_study(tmp_path)
-    assert study.evaluated()[output].user_attrs["run_id"] == "kept"
+    assert study.evaluated()[said].user_attrs["run_id"] == "kept"
     assert len(study.points()) == 6
 
 
@@ -211,8 +209,8 @@ def test_a_failed_baseline_is_evaluated_when_the_study_resumes(tmp_path):
 def test_an_allocation_that_another_process_evaluates_is_skipped(tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
     running = [first.ask().allocation for _ in range(8)]
-    result = second.ask().allocation
-    assert result not in running
+    found = second.ask().allocation
+    assert found not in running
 
 
 def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
@@ -261,9 +259,9 @@ def test_the_size_axis_is_what_optuna_minimizes(tmp_path):
         study = open_study(tmp_path, axis, setup=SamplerSetup(SPACE, axis=axis))
         for _ in range(2):
             pending = study.ask()
-            result = record(pending)
-            larger = replace(result.size, stored_bpw=result.size.bpw + 0.5)
-            study.records.put(replace(result, size=larger).in_run("r"))
+            found = record(pending)
+            larger = replace(found.size, stored_bpw=found.size.bpw + 0.5)
+            study.records.put(replace(found, size=larger).in_run("r"))
             study.tell(pending)
         points = study.points()
         assert [p.size for p in points] == sizes
@@ -286,13 +284,13 @@ def bounded(most):
 
 def test_the_unquantized_model_is_evaluated_before_anything_else(tmp_path):
     first, second = open_study(tmp_path), open_study(tmp_path)
-    expected = SPACE.baseline
-    pending = first.ask(first=expected)
-    assert pending.allocation == expected
-    assert second.ask(first=expected) is None  # another process evaluates it
+    wanted = SPACE.baseline
+    pending = first.ask(first=wanted)
+    assert pending.allocation == wanted
+    assert second.ask(first=wanted) is None  # another process evaluates it
     first.give_up(pending, retry=False)  # it failed: the others still wait in the queue
-    pending = second.ask(first=expected)
-    assert pending.allocation == expected
+    pending = second.ask(first=wanted)
+    assert pending.allocation == wanted
     second.records.put(record(pending).in_run("r"))
     second.tell(pending)
     assert set(finish(second, 3)) == set(UNIFORM[1:])
