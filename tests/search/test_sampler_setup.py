@@ -81,8 +81,8 @@ def test_a_budget_that_no_allocation_meets_is_refused_before_the_model_is_loaded
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
         make_setup(blip2, max_gib="0.00001")
     space = Space(tuple(blip2.components), (2, 4))
-    for score, message in (("101", "cannot be reached"), ("0", "is met by every model")):
-        with pytest.raises(InputError, match=f"min-score: {score} {message}; .* between 0 and 100"):
+    for score, reason in (("101", "cannot be reached"), ("0", "is met by every model")):
+        with pytest.raises(InputError, match=f"min-score: {score} {reason}; .* between 0 and 100"):
             SamplerSetup.of(space, blip2, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
 
 
