@@ -61,14 +61,14 @@ class Drill:
         for machine in ("first", "second"):
             own = self.folder / machine
             own.mkdir(exist_ok=True)
-            with (own / "said").open("ab") as said:
+            with (own / "said").open("ab") as output:
                 self.commands.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "mmq", *search],
                         cwd=own,
                         env=self.env | {"MMQ_HOME": str(own)},
-                        stdout=said,
-                        stderr=said,
+                        stdout=output,
+                        stderr=output,
                     )
                 )
 

@@ -95,15 +95,15 @@ class Drill:
 
     def _judge(self, ended: Ended, finished: int, place: str) -> tuple[str, bool]:
         code = "hung" if ended.code is None else f"exit {ended.code}"
-        said = f"{code} after {ended.seconds:.0f} s: {ended.last_line} | {finished}"
+        output = f"{code} after {ended.seconds:.0f} s: {ended.last_line} | {finished}"
         named = place in ended.output or any(text in ended.output for text in FULL)
         well = ended.is_clean and (ended.code == 0 or (ended.code == 2 and named))
         again = self.ground.run(*self.command)
         if again.code != 0:
-            return f"{said}; again: exit {again.code}: {again.last_line}", False
+            return f"{output}; again: exit {again.code}: {again.last_line}", False
         if self.study and len(self.ground.scores(self.study)) != 4:
-            return f"{said}; again: {self.ground.scores(self.study)}", False
-        return said, well
+            return f"{output}; again: {self.ground.scores(self.study)}", False
+        return output, well
 
 
 def loop(path: Path) -> None:
@@ -166,7 +166,7 @@ def main() -> None:
             k: v for k, v in drills(ground).items() if any(text in k for text in arguments.only)
         }
         passed = 0
-        print("| disk | what happened | trials then | as it should |\n|---|---|---|---|")
+        print("| disk | outcome | trials afterwards | as expected |\n|---|---|---|---|")
         for text, case in selected.items():
             ground.restore()
             outcome, well = case()

@@ -124,7 +124,7 @@ KINDS: dict[str, tuple[str, list[str], Callable[[Ground], None]]] = {
 
 
 def keep_snapshots() -> None:
-    """Keep the inputs of every block, and die in front of the last one."""
+    """Keep the inputs of every block, and die before the last one."""
     from mmq.artifacts import snapshot
     from mmq.artifacts.store import Store
 
@@ -210,7 +210,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         make(ground := Ground(Path(name)))
         passed = drills = 0
-        print("| file | damage | what happened | as it should |\n|---|---|---|---|", flush=True)
+        print("| file | damage | outcome | as expected |\n|---|---|---|---|", flush=True)
         for kind in arguments.kinds:
             for each in arguments.damages:
                 outcome, well = drill(ground, kind, names[each])

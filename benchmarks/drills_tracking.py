@@ -44,8 +44,8 @@ class Commands:
     def call(self, *arguments: str, **variables: str) -> tuple[int, float, str]:
         began = time.monotonic()
         process = self.start(*arguments, **variables)
-        said, _ = process.communicate()
-        return process.returncode, time.monotonic() - began, said
+        output, _ = process.communicate()
+        return process.returncode, time.monotonic() - began, output
 
 
 def row(name: str, code: int, seconds: float, output: str, what: str) -> None:
@@ -56,11 +56,11 @@ def row(name: str, code: int, seconds: float, output: str, what: str) -> None:
 def first_contact(commands: Commands) -> None:
     for fault in (*ANSWERS, "hang"):
         server = FaultyServer(fault)
-        found = commands.call(*TRIAL, MLFLOW_TRACKING_URI=server.uri)
-        row(f"first contact: {fault}", *found, found[2].strip().splitlines()[-1][-70:])
+        result = commands.call(*TRIAL, MLFLOW_TRACKING_URI=server.uri)
+        row(f"first contact: {fault}", *result, result[2].strip().splitlines()[-1][-70:])
         server.stop()
-    found = commands.call(*TRIAL, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    row("first contact: refused", *found, found[2].strip().splitlines()[-1][-70:])
+    result = commands.call(*TRIAL, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    row("first contact: refused", *result, result[2].strip().splitlines()[-1][-70:])
 
 
 def finished(real: MlflowServer) -> list[str]:
@@ -69,8 +69,8 @@ def finished(real: MlflowServer) -> list[str]:
     if experiment is None:
         return []
     query = "tags.`mmq.kind` = 'trial' and attributes.status = 'FINISHED'"
-    found = client.search_runs([experiment.experiment_id], query)
-    return [run.data.tags["mmq.allocation"] for run in found]
+    result = client.search_runs([experiment.experiment_id], query)
+    return [run.data.tags["mmq.allocation"] for run in result]
 
 
 def mid_search(folder: Path, fault: str) -> None:

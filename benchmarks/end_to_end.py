@@ -53,7 +53,7 @@ def install(folder: Path) -> None:
 
 
 def search(folder: str, quantizer: str) -> str:
-    """What came of a search: its trials, or its error."""
+    """The result of a search: its trials, or its error."""
     import mmq
 
     started = time.perf_counter()

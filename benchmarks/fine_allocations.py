@@ -122,7 +122,7 @@ class Bench:
             return study.points()
 
     def share(self, new: Point, old: Point, indices: Sequence[int]) -> tuple[float, float, float]:
-        """What the one scores of the other's score on these samples, with its paired interval."""
+        """One point's score as a share of another's on these samples, with its paired interval."""
         values: dict[str, list[float]] = {}
         points = []
         for point in (new, old):

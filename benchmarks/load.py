@@ -165,8 +165,8 @@ def asking(study: SearchStudy) -> tuple[str, str]:
 
 
 def looking() -> None:
-    found = CliRunner().invoke(status, ["load"], catch_exceptions=False)
-    assert "allocations evaluated" in found.output
+    result = CliRunner().invoke(status, ["load"], catch_exceptions=False)
+    assert "allocations evaluated" in result.output
 
 
 def analysis(space: Space, count: int, jobs: int) -> str:

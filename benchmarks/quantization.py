@@ -57,10 +57,10 @@ BATCH = 16  # pairs a forward, as in mmq.data.calibration
 # --- whole embedded models -----------------------------------------------------------------------
 def prepared_for(options: argparse.Namespace, quantizer: str, model: str, task: str) -> Prepared:
     """A prepared evaluation whose trials may use all widths."""
-    chosen = EvalOptions(model, task, quantizer=quantizer, limit="4")
-    chosen = replace(chosen, calibration_samples=options.pairs)
+    eval_options = EvalOptions(model, task, quantizer=quantizer, limit="4")
+    eval_options = replace(eval_options, calibration_samples=options.pairs)
     uniform = BitAllocation.uniform
-    return prepare(chosen, {}, lambda parts: [uniform(parts, b) for b in options.widths])
+    return prepare(eval_options, {}, lambda parts: [uniform(parts, b) for b in options.widths])
 
 
 def models(options: argparse.Namespace) -> None:
@@ -242,9 +242,9 @@ def weighed(budget: Budget, quantizer: str) -> Iterator[None]:
         return groups
 
     def were_solved(*arguments: Any) -> Any:
-        found = solve(*arguments)
-        budget.widths = max(budget.widths, size_of(found))
-        return found
+        result = solve(*arguments)
+        budget.widths = max(budget.widths, size_of(result))
+        return result
 
     with (
         mock.patch.object(artifacts, "capture", captured),

@@ -8,7 +8,7 @@ paired comparison with the unquantized model needs.
 
 import numpy as np
 
-from mmq.analysis.evidence import about, pictures_to_tell
+from mmq.analysis.evidence import about, pictures_to_detect
 from mmq.evaluation.stats import mean_metric
 
 COUNTS = (100, 300, 1000, 3000, 10000)
@@ -45,7 +45,7 @@ def pictures(score: float, changed: float, loss: float) -> str:
     right = round(POOL * score / 100)
     old[:right] = 1
     new[worse : right + better] = 1  # the first answers became wrong, the last ones right
-    return about(pictures_to_tell(new, old, loss / 100))
+    return about(pictures_to_detect(new, old, loss / 100))
 
 
 def paired_table(score: float = 80) -> str:

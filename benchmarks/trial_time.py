@@ -41,7 +41,7 @@ DOWNSTREAM = (
     "generate_from_features",
     "embed_texts",
     "match",
-)  # what a family does behind the stages
+)  # what a family does after the stages
 WIDTHS = (8, 6, 5, 4, 3)
 
 

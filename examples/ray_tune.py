@@ -3,9 +3,9 @@
     pip install 'mmq[ray]' 'ray[tune]'
     python examples/ray_tune.py
 
-Ray Tune asks its search algorithm OptunaSearch, and that asks FrontSampler, which knows the size
-of every allocation before it is evaluated. `mmq search --launcher ray` places workers on a Ray
-cluster, too, and adds the bookkeeping: records, pruning, nested MLflow runs, resumption.
+OptunaSearch, a search algorithm of Ray Tune, gets its proposals from FrontSampler, which knows the
+size of an allocation before it is evaluated. `mmq search --launcher ray` also places workers on a
+Ray cluster, and adds records, pruning, nested MLflow runs and resuming.
 """
 
 from mmq_search.front_sampler import FrontSampler
@@ -19,13 +19,13 @@ SPACE = {part: tune.choice(BITS) for part in PARTS}
 
 
 def evaluate(config: dict[str, int]) -> dict[str, float]:
-    """The objectives of one allocation; a trial of Ray Tune."""
+    """Return the size and the score of one allocation, as a trial of Ray Tune."""
     record = mmq.evaluate(config, model="embedded-llava", limit=20)
     return {"bits_per_weight": record.size.bpw, "score": record.score.value}
 
 
 def search_algorithm(seed: int = 0) -> OptunaSearch:
-    """Ray Tune's search algorithm, for the front of size against score."""
+    """Return a search algorithm of Ray Tune for the front of size against score."""
     return OptunaSearch(
         space=SPACE,
         metric=["bits_per_weight", "score"],

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A search by eight workers of a SLURM array job, as people submit it by hand:
+# A search with eight workers as a SLURM array job, to submit by hand:
 #
 #     export MMQ_STORAGE=postgresql://USER:PASSWORD@HOST/DATABASE
 #     export MLFLOW_TRACKING_URI=http://TRACKING:5000
@@ -28,8 +28,8 @@ mmq search --model Salesforce/blip2-opt-2.7b --task captioning --data /data/coco
     --quantizer gptq --device cuda --n-trials 200 --study coco-gptq &
 worker=$!
 
-# SIGUSR1 comes before the time limit: the worker gives back its trial, and the task is queued
-# again. SIGTERM announces preemption or scancel: the worker gives back its trial.
+# SIGUSR1 arrives before the time limit: the worker re-queues its trial, and the task is queued
+# again. SIGTERM announces preemption or scancel: the worker re-queues its trial.
 requeue=
 trap 'requeue=yes; kill -TERM "$worker" 2>/dev/null' USR1
 trap 'kill -TERM "$worker" 2>/dev/null' TERM

@@ -93,7 +93,7 @@ def search(**arguments: Unpack[SearchArguments]) -> Study:
 def analyze(*studies: str | Study, **arguments: Unpack[AnalyzeArguments]) -> LoggedAnalysis:
     """Rank the parts of a model by what their bits matter for the score, with intervals.
 
-    studies: names or studies; all of the experiment if there are none, nor a file.
+    studies: names or `Study` objects; by default, and without a file, all of the experiment.
     """
     names = ",".join(each if isinstance(each, str) else each.name for each in studies)
     options, _ = read_arguments(study_options.AnalyzeOptions, {**arguments, "study": names})

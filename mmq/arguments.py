@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class TaskArguments(TypedDict, total=False):
-    """What to evaluate. limit: so many samples, or a share of them, like 0.1.
+    """What to evaluate. limit: a number of samples, or a share of them, like 0.1.
 
     Several tasks are a sequence; what differs between them is a mapping by task. Their options are
     task_options={"vqa.num_beams": 3}.

@@ -1,15 +1,15 @@
-"""The error for bad input, and exceptions that end work although nothing is wrong."""
+"""The error for invalid input, and exceptions that end work although nothing failed."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input: says what was given, what is allowed and what to do next; exit code 2."""
+    """Invalid input; the message has the given value, the allowed ones and what to do next."""
 
 
 class TakenOver(Exception):  # noqa: N818 - nothing is wrong
-    """Somebody else does this work now: its run ends KILLED."""
+    """Another process has taken over this work: the run ends KILLED."""
 
 
 class ShareDone(Exception):  # noqa: N818 - nothing is wrong
@@ -21,16 +21,16 @@ class DryRun(Exception):  # noqa: N818 - nothing is wrong
 
 
 class TooLarge(Exception):  # noqa: N818 - nothing is wrong
-    """What was quantized is larger than planned, and than is allowed: its run ends KILLED."""
+    """The quantized model is larger than planned and allowed: the run ends KILLED."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not among the known ones, with near names first.
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not among the allowed ones, with near names first.
 
     >>> str(unknown("quantizer", "rnt", ["rtn", "uniform"]))
     "Unknown quantizer 'rnt'. Did you mean 'rtn'? Available: rtn, uniform."
     """
-    names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=2, cutoff=0.5)
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return InputError(f"Unknown {kind} {given!r}.{hint} Available: {', '.join(names) or 'none'}.")
+    return InputError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names) or 'none'}.")

@@ -44,12 +44,13 @@ class EvalSpec:
     evaluator_origin: str
     evaluator_options: Mapping[str, Any]
     environment: str  # versions of packages that can change a score
-    versions: Mapping[str, int]  # of mmq's rooms that can change a score
+    versions: Mapping[str, int]  # of mmq's packages that can change a score
     seed: int
     rendered_prompt: str = (
         ""  # the first sample's, as the model reads it; "" if the evaluator ranks
     )
-    tokenization: Mapping[str, Any] = field(default_factory=dict)  # of prompts and pictures
+    # settings that turn prompts and pictures into inputs
+    tokenization: Mapping[str, Any] = field(default_factory=dict)
     # the checkpoint's own decoding settings that apply; its fingerprint covers them
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     calibrated: bool = False  # whether the quantizer uses the calibration pairs

@@ -28,7 +28,7 @@ def requests_for(model, pictures, questions, answer_format=AnswerFormat.SHORT_AN
 
 
 def ask(model, pictures, questions, answer_format=AnswerFormat.SHORT_ANSWER, **changes):
-    """What the model says to each picture and question; changes: of the decoding settings."""
+    """The model's answer for each picture and question; changes: of the decoding settings."""
     config = replace(model.protocol(answer_format).config, **changes)
     requests = requests_for(model, pictures, questions, answer_format)
     return model.generate(requests, config, silent)

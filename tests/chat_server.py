@@ -12,7 +12,7 @@ NAME = "embedded"
 
 
 class Served:
-    """What a test sees of a running server. faults: taken one per request, until none is left."""
+    """A running server, as tests use it. faults: taken one per request, until none is left."""
 
     def __init__(self, model, faults):
         self.model, self.faults = model, list(faults)
@@ -38,8 +38,8 @@ class Served:
 def handler(served):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            found = self.path == "/v1/models"
-            self.send(200 if found else 404, {"data": [{"id": NAME}]} if found else {})
+            result = self.path == "/v1/models"
+            self.send(200 if result else 404, {"data": [{"id": NAME}]} if result else {})
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

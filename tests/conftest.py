@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory):
-    """Data and artifacts of the tests in one folder a worker, never in the project's."""
+    """Data and artifacts of the tests in one folder per worker, never in the project's."""
     os.environ["MMQ_HOME"] = str(tmp_path_factory.mktemp("home"))
     import torch
 
@@ -32,7 +32,7 @@ def _home(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_inherited_run():
-    """mlflow.set_experiment leaves its id in the environment; a child would read it as asked."""
+    """mlflow.set_experiment sets its id in the environment, where child processes read it."""
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
         os.environ.pop(name, None)
 
@@ -59,7 +59,7 @@ def mysql_server():
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
-    """A real MLflow store without experiments: making one takes a second, copying it none."""
+    """A real MLflow store without experiments: creating one takes a second, copying it no time."""
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -83,7 +83,7 @@ def store_uri(empty_store, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def exported_answer(tmp_path_factory, empty_store):
-    """The answer of a search, exported for llama.cpp and registered in a store of its own."""
+    """The selection of a search, exported for llama.cpp and registered in a store of its own."""
     pytest.importorskip("xllamacpp", reason="needs mmq[gguf]")
     from served import export_answer
 
@@ -92,14 +92,14 @@ def exported_answer(tmp_path_factory, empty_store):
 
 @pytest.fixture
 def answer(exported_answer):
-    """The same, its store in use."""
+    """The same, with its store in use."""
     with exported_answer.in_use():
         yield exported_answer
 
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """The allocations that were really evaluated, each with its quantizer."""
+    """The allocations that were evaluated and not reused, each with its quantizer."""
     from mmq.studies import session as running
 
     seen, real = [], running.run_trial

@@ -54,8 +54,8 @@ class Command:
 
 def blocks(page, *languages):
     """The contents of a page's fences in these languages."""
-    found = FENCE.findall(page.read_text())
-    return [text for _, language, text in found if language in languages]
+    fences = FENCE.findall(page.read_text())
+    return [text for _, language, text in fences if language in languages]
 
 
 def commands_of(page):
@@ -98,14 +98,14 @@ def check_mmq(arguments):
     context = cli.make_context("mmq", list(arguments))
     name, command, rest = cli.resolve_command(context, context.protected_args + context.args)
     inner = command.make_context(name, list(rest), parent=context)
-    given = leftovers(inner.args) if not hasattr(command, "commands") else {}
+    extra = leftovers(inner.args) if not hasattr(command, "commands") else {}
     fields = {
         field.rstrip("_"): kind
         for plugin_kind in PLUGIN_KINDS
         for plugin in registry.installed(plugin_kind)
         for field, kind in fields_of(plugin_kind, plugin.name)
     }
-    for option, value in given.items():
+    for option, value in extra.items():
         plain = option.replace("-", "_").rpartition(".")[2]
         if plain in OF_A_PLUGIN:
             continue

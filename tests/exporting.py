@@ -1,4 +1,4 @@
-"""Export embedded models in tests: sessions of a few samples, and targets that go wrong."""
+"""Exports of embedded models for tests: sessions of a few samples, and faulty targets."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ BEAMLESS = {"num-beams": "1"}
 
 @cache
 def prepared_for(model, bits, options=(), quantizer="rtn", limit="6"):
-    """What is prepared for trials of one allocation."""
+    """A prepared eval spec for trials of one allocation."""
     task = TASKS.get(model, "vqa")
     plugin_options = dict(options) | (BEAMLESS if task == "vqa" else {})
     eval_options = EvalOptions(
@@ -65,7 +65,7 @@ class OffByOne(TorchCheckpoint):
 
 @dataclass(frozen=True)
 class Talkative(TorchCheckpoint):
-    """Writes a file that nobody was promised."""
+    """Writes a file that was not planned."""
 
     def export(self, source, layers, folder):
         (folder / "extra.bin").write_bytes(bytes(10**6))
@@ -74,7 +74,7 @@ class Talkative(TorchCheckpoint):
 
 @dataclass(frozen=True)
 class Unseeing(TorchCheckpoint):
-    """Its engine does not look at pictures."""
+    """Its engine ignores pictures."""
 
     def open(self, folder, device):
         with super().open(folder, device) as model:
@@ -83,6 +83,6 @@ class Unseeing(TorchCheckpoint):
 
 @dataclass(frozen=True)
 class UnseeingExact(Unseeing):
-    """The same, of an engine that ought to say what the simulation says."""
+    """The same, for an engine whose outputs must equal the simulation's."""
 
     exact = True

@@ -1,4 +1,4 @@
-"""Something that answers where an MLflow server should: wrongly, slowly, or not at all.
+"""A proxy of an MLflow server that responds incorrectly, slowly, or not at all.
 
 In front of a real server it passes requests on until it is given a fault.
 """

@@ -155,7 +155,7 @@ def report_end(pid, connection):
 
 
 def run(request, descriptors):
-    """Become what was requested in this forked process, and end it."""
+    """Run the requested command in this forked process, and end it."""
     for target, descriptor in zip((1, 2), descriptors, strict=True):
         os.dup2(descriptor, target)
         os.close(descriptor)
@@ -185,7 +185,7 @@ def run(request, descriptors):
 
 
 def run_exit_handlers():
-    """What a Python process does at its end."""
+    """Run what a Python process runs when it ends."""
     threading._shutdown()
     atexit._run_exitfuncs()
 

@@ -109,10 +109,12 @@ class QwenProcessor:
         for prompt in text:
             first, *rest = prompt.split("<|image_pad|>")
             expanded.append(first + "".join("<|image_pad|>" * next(counts) + r for r in rest))
-        found = {**self.tokenizer(expanded, padding=True, return_tensors="pt"), **pixels}
+        result = {**self.tokenizer(expanded, padding=True, return_tensors="pt"), **pixels}
         if SINCE_5:
-            found["mm_token_type_ids"] = (found["input_ids"] == self.token("<|image_pad|>")).int()
-        return BatchFeature(found)
+            result["mm_token_type_ids"] = (
+                result["input_ids"] == self.token("<|image_pad|>")
+            ).int()
+        return BatchFeature(result)
 
 
 def save_qwen2_5_vl(folder):

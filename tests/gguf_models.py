@@ -1,4 +1,4 @@
-"""Tiny models for llama.cpp, quantized, exported and asked beside their simulation."""
+"""Tiny models for llama.cpp, quantized, exported and compared with their simulation."""
 
 import random
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def pairs(count, size=(64, 64)):
 
 @contextmanager
 def class_token_last(model):
-    """LLaVA-1.5 as llama.cpp computes it: the class token stands behind the patches."""
+    """LLaVA-1.5 as llama.cpp computes it: the class token follows the patches."""
     tower = model.module.model.vision_tower
     embeddings = getattr(tower, "vision_model", tower).embeddings
 
@@ -54,12 +54,12 @@ def rounded(weight, bits, group_size, symmetric):
 
 def quantized(model, options):
     """Weights by layer. options(component, layer): (bits, group_size, symmetric) or None."""
-    found = {}
+    result = {}
     for name, component in model.components.items():
         for layer in component.layers:
             if (chosen := options(name, layer)) is not None:
-                found[layer.name] = rounded(layer.module.weight.detach(), *chosen)
-    return found
+                result[layer.name] = rounded(layer.module.weight.detach(), *chosen)
+    return result
 
 
 def by_part(vit, attn, ff):
@@ -90,14 +90,14 @@ def exported(folder, model, weights, out, target=None):
 
 
 def simulate_(model, weights):
-    """Put dequantized weights into a model."""
+    """Write dequantized weights into a model."""
     for name, component in model.components.items():
         own = {x.name: weights[x.name].dequantize() for x in component.layers if x.name in weights}
         model.write_(name, own)
 
 
 def answers(model, questions, **changes):
-    """What a model says to pairs of picture and question."""
+    """A model's answers to pairs of picture and question."""
     return ask(
         model, [image for image, _ in questions], [text for _, text in questions], **changes
     )

@@ -14,8 +14,8 @@ from mmq.contracts import registry
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 HEAD = """# The commands
 
-Generated from the commands by `make docs`. Options of a plugin (`mmq plugins` lists them) are
-given like all others. With `mlflow run . -e COMMAND`, write `-P group_size=64` instead of
+Generated from the commands by `make docs`. Pass options of a plugin (`mmq plugins` lists them)
+like any other. With `mlflow run . -e COMMAND`, write `-P group_size=64` instead of
 `--group-size 64`.
 """
 WIDTH = 98

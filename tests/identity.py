@@ -149,7 +149,7 @@ def version_in(text: str, class_name: str) -> int:
 
 
 def computing() -> Computing:
-    """Everything that computes, as it is installed now."""
+    """The installed modules that compute codes or scores, with their hashes."""
     result = Computing(versions={f"mmq.{room}": n for room, n in room_versions().items()})
     result.versions["mmq.studies.sensitivity"] = import_module("mmq.studies.sensitivity").VERSION
     plugins = {
@@ -182,7 +182,7 @@ def computing() -> Computing:
 
 
 def differences(now: Computing, recorded: dict[str, Any]) -> list[str]:
-    """What to do about every module that is not as recorded; [] if all are."""
+    """Advice for every module that differs from its record; [] if none does."""
     texts = []
     for module in sorted(now.modules.keys() | recorded["modules"].keys()):
         if module not in now.modules:

@@ -1,4 +1,4 @@
-"""The originals that the bundled solvers are compared with, where they are installed."""
+"""The original solvers that the bundled ones are compared with, if they are installed."""
 
 import pytest
 from mmq_plugins.quantizers.legacy import load_solver

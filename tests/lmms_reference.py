@@ -36,7 +36,7 @@ def reference(name, files, split, ids, evaluator, model):
             raise NotImplementedError
 
         def clean(self):
-            """lmms-eval would delete the model."""
+            """Do nothing: lmms-eval would delete the model."""
 
     config = dict(task_config(name))
     config["dataset_kwargs"] = {"data_files": {split: [str(path) for path in files]}}

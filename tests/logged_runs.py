@@ -1,4 +1,4 @@
-"""What commands log, and that they refuse."""
+"""Helpers that read what commands log, and expect refusals."""
 
 import pytest
 from mlflow import MlflowClient

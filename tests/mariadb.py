@@ -1,4 +1,4 @@
-"""A real MariaDB of a test's own: Debian's binaries, a throw-away folder, a free port."""
+"""A real MariaDB for one test: Debian's binaries, a temporary folder, a free port."""
 
 import os
 import shutil

@@ -53,11 +53,11 @@ def shard(folder, places=("model-1.safetensors", "model-2.safetensors")):
 
 
 def examine(folder, allow_unread=False):
-    """All that is checked of a model before its data is read and its weights are loaded."""
+    """All checks of a model that precede reading data and loading weights."""
     source = locate(str(folder))
-    seen = skeleton(source)
+    outline = skeleton(source)
     check_weights(source, allow_unread)
-    return seen
+    return outline
 
 
 def as_lora(tensors):

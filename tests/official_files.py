@@ -11,7 +11,7 @@ CAPTIONS = [f"a cat sits on mat {k} ." for k in range(5)]
 
 
 def samples_of(reader, root):
-    """What a data set reads as its evaluation split, not checked by anything else."""
+    """The evaluation split as a data set reads it, without further checks."""
     return list(reader.read(root, reader.splits(root).evaluation))
 
 
@@ -136,7 +136,7 @@ def gqa_question(image_id, k):
 
 
 def gqa(root, questions="questions1.2", test=6, train=8):
-    """Two questions a picture; test-dev pictures are n161313 and on, training pictures 2370799."""
+    """Two questions per picture; test-dev pictures start at n161313, training ones at 2370799."""
     for name, first, prefix, count in (
         ("testdev_balanced_questions.json", 161313, "n", test),
         ("train_balanced_questions.json", 2370799, "", train),

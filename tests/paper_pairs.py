@@ -11,5 +11,5 @@ AT_LEAST = {"captioning": 3}  # CIDEr; the others are shares in percent
 
 
 def good(task: str, score: float) -> bool:
-    """Whether that is the score of a model that works: 12 samples, 4 bits."""
+    """Whether a score on 12 samples is that of an intact model at 4 bits."""
     return score > AT_LEAST.get(task, 50)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL of a test's own: Debian's binaries, a throw-away folder, a free port."""
+"""A real PostgreSQL for one test: Debian's binaries, a temporary folder, a free port."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ PASSWORD = "never-to-be-seen"
 
 
 def binaries() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found and (path := shutil.which("initdb")):
-        found = [Path(path)]
-    return found[-1].parent if found else None
+    result = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not result and (path := shutil.which("initdb")):
+        result = [Path(path)]
+    return result[-1].parent if result else None
 
 
 def free_port() -> int:
@@ -30,10 +30,10 @@ class Server:
     """A database server that can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
-        found = binaries()
-        if found is None:
+        programs = binaries()
+        if programs is None:
             pytest.skip("no PostgreSQL on this machine")
-        self.folder, self.bin, self.port = folder, found, free_port()
+        self.folder, self.bin, self.port = folder, programs, free_port()
         folder.chmod(0o777)
         secret = folder / "password"
         secret.write_text(PASSWORD)
@@ -56,8 +56,8 @@ class Server:
 
     def start(self) -> None:
         options = f"-p {self.port} -c fsync=off -c unix_socket_directories='' -h 127.0.0.1"
-        data, said = self.folder / "data", self.folder / "log"
-        self._call("pg_ctl", "-D", data, "-l", said, "-o", options, "-w", "start")
+        data, log = self.folder / "data", self.folder / "log"
+        self._call("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
 
     def stop(self) -> None:
         self._call("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")

@@ -1,4 +1,4 @@
-"""A Ray cluster of a test's own: two nodes on this machine, by Ray's cluster utility."""
+"""A Ray cluster for one test: two nodes on this machine, started by Ray's cluster utility."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

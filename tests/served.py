@@ -1,4 +1,4 @@
-"""A study with an exported answer, for tests of measuring and serving it."""
+"""A study with an exported selection, for tests of measuring and serving it."""
 
 import base64
 import shutil
@@ -26,7 +26,7 @@ def picture():
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an answer was exported to, and the store that it is registered in."""
+    """Where a selection was exported to, and the store that it is registered in."""
 
     uri: str
     folder: Path

@@ -1,4 +1,4 @@
-"""A real SLURM of a test's own: Debian's daemons on this machine, with munge, in a folder."""
+"""A real SLURM for one test: Debian's daemons on this machine, with munge, in a folder."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A distribution of somebody else, made in a folder: evaluators and a data set of new tasks."""
+"""A third-party distribution, written to a folder: evaluators and a data set of new tasks."""
 
 import importlib
 import sys

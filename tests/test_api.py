@@ -33,7 +33,7 @@ TINY = {"model": "embedded-llava", "limit": 4}
 
 @pytest.fixture
 def _search(monkeypatch):
-    """The search as its entry point names it, installed or not."""
+    """The search command of the entry point, installed or not."""
     real = registry.load
 
     def load(kind, name):
@@ -51,7 +51,7 @@ def test_importing_mmq_imports_neither_torch_nor_mlflow_nor_optuna():
     assert out.stdout.startswith("[] ['BitAllocation', 'EvalSpec'")
 
 
-def test_every_name_is_there_and_another_one_is_not():
+def test_every_public_name_exists_and_others_do_not():
     assert all(getattr(mmq, name) for name in mmq.__all__)
     with pytest.raises(AttributeError, match="module 'mmq' has no attribute 'serach'"):
         mmq.serach  # noqa: B018

@@ -1,4 +1,4 @@
-"""What README and docs/ show works: commands, examples, plugins, tables and links."""
+"""Commands, examples, plugins, tables and links of README and docs/ work."""
 
 import os
 import re
@@ -88,7 +88,7 @@ def test_every_shown_command_is_parsed_by_the_program_it_calls(page, monkeypatch
         "python benchmarks/no_such.py",
     ],
 )
-def test_a_wrong_command_is_noticed(text, monkeypatch):
+def test_an_invalid_command_is_detected(text, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(Exception):  # noqa: B017, PT011 - of click, of mmq, or an assertion
         check(shown(text).words)

@@ -35,9 +35,7 @@ def test_the_commands_of_the_examples_are_commands_of_mmq(command, tmp_path, mon
     assert re.search(r"^mmq search .*--n-trials 200 .*--study coco-gptq", printed)
 
 
-def test_the_slurm_script_runs_its_worker_and_gives_back_its_trial_before_the_time_limit(
-    tmp_path,
-):
+def test_the_slurm_script_requeues_its_trial_before_the_time_limit(tmp_path):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     programs = {
@@ -66,7 +64,7 @@ def test_the_kubernetes_job_is_indexed_and_has_time_and_secrets():
     pod = spec["template"]["spec"]
     assert (JOB["kind"], spec["completionMode"]) == ("Job", "Indexed")
     assert spec["completions"] == spec["parallelism"] == 8
-    assert pod["terminationGracePeriodSeconds"] >= 90  # what workers take to give back a trial
+    assert pod["terminationGracePeriodSeconds"] >= 90  # to re-queue a trial
     env = {each["name"]: each for each in pod["containers"][0]["env"]}
     for name in ("MMQ_STORAGE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         reference = env[name]["valueFrom"]["secretKeyRef"]

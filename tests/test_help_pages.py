@@ -1,4 +1,4 @@
-"""docs/cli.md says what the commands say."""
+"""docs/cli.md matches the help of the commands."""
 
 import help_pages
 

@@ -1,4 +1,4 @@
-"""What decides whether two results are the same: versions, and never a comment.
+"""Versions decide whether two results are the same; comments never do.
 
 Whoever edits a module that computes codes or scores is stopped by the first test here, until they
 decide: the same results (`make identity`), or a new version.
@@ -64,7 +64,7 @@ def edited(now, module, edit):
         ("mmq.tensors.affine", "VERSION in mmq/tensors/__init__.py"),
     ],
 )
-def test_an_edit_is_stopped_with_what_to_do(now, module, place):
+def test_an_edit_fails_the_test_with_instructions(now, module, place):
     recorded = now.as_json()
     more = edited(now, module, lambda text: text + "\n\ndef more() -> int:\n    return 1\n")
     changed = identity.Computing(now.modules | {module: more}, now.owners, now.versions)
@@ -74,7 +74,7 @@ def test_an_edit_is_stopped_with_what_to_do(now, module, place):
     assert f"raise {place}" in text or f"or {place}" in text
 
 
-def test_a_comment_a_docstring_or_an_error_message_is_no_edit(now):
+def test_comments_docstrings_and_error_messages_do_not_count_as_edits(now):
     code = (
         'def f(x):\n    """Old."""\n    if x < 0:\n        raise ValueError("old")\n    return x\n'
     )
@@ -89,14 +89,14 @@ def test_a_comment_a_docstring_or_an_error_message_is_no_edit(now):
     assert edited(now, module, lambda text: text + "\n# a comment\n") == now.modules[module]
 
 
-def test_a_raised_version_asks_for_a_record(now):
+def test_a_raised_version_requires_a_new_record_of_hashes(now):
     recorded = now.as_json() | {"versions": now.versions | {"quantizer gptq": 0}}
     assert identity.differences(now, recorded) == [
         "A version was raised, or a plugin is new. Run `make identity`."
     ]
 
 
-def test_a_class_that_is_no_installed_plugin_has_no_identity():
+def test_a_class_that_is_not_an_installed_plugin_has_no_identity():
     class Mine(Gptq):
         pass
 
@@ -120,7 +120,7 @@ def search(folder, plugins):
     return result.stdout + result.stderr
 
 
-def test_a_comment_in_gptq_leaves_blocks_records_and_study_where_they_were(store_uri, tmp_path):
+def test_a_comment_in_gptq_invalidates_no_block_record_or_study(store_uri, tmp_path):
     search(tmp_path, ROOT / "plugins")
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "home" / "store").glob("*.safetensors")}
     records = {p.name for p in (tmp_path / "home" / "records").iterdir()}

@@ -1,4 +1,4 @@
-"""The project's own promises: files that must agree, imports that point one way."""
+"""Consistency of the project's files."""
 
 import ast
 import re
@@ -85,10 +85,10 @@ def test_every_mlproject_parameter_is_an_option_with_the_same_default():
 
 
 def test_constraints_pin_every_requirement():
-    wanted = [*PROJECT["project"]["dependencies"]]
+    expected = [*PROJECT["project"]["dependencies"]]
     for extra in ("analysis", "docs", "legacy", "mysql", "postgresql", "ray", "s3", "dev"):
-        wanted += PROJECT["project"]["optional-dependencies"][extra]
-    assert {requirement_name(text) for text in wanted} <= set(pins())
+        expected += PROJECT["project"]["optional-dependencies"][extra]
+    assert {requirement_name(text) for text in expected} <= set(pins())
 
 
 def test_both_lanes_have_the_same_packages_but_for_transformers():
@@ -103,7 +103,7 @@ def test_both_lanes_have_the_same_packages_but_for_transformers():
     assert second["transformers"].startswith("4.")
 
 
-def test_every_module_that_lanes_lists_is_there():
+def test_every_module_that_lanes_lists_exists():
     for name, paths in MARKERS.items():
         missing = [path for path in paths if not (ROOT / "tests" / path).exists()]
         assert not missing, f"{name} in tests/lanes.py"
@@ -132,14 +132,14 @@ def test_all_design_packages_are_in_the_extra_all():
     extras = PROJECT["project"]["optional-dependencies"]
     assert extras["all"] == ["mmq[analysis,compressed-tensors,device-map,gguf,legacy,openvino]"]
     texts = PROJECT["project"]["dependencies"] + extras["analysis"] + extras["legacy"]
-    wanted = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
+    expected = {"mlflow", "optuna", "torch", "transformers", "auto-gptq", "autoawq",
               "pycocoevalcap", "scikit-learn", "shap"}  # fmt: skip
-    assert wanted <= {requirement_name(text) for text in texts}
+    assert expected <= {requirement_name(text) for text in texts}
 
 
 def test_every_entry_point_can_be_imported():
     for group, names in PROJECT["project"]["entry-points"].items():
-        kind = next(kind for kind, found in registry.GROUPS.items() if found == group)
+        kind = next(kind for kind, result in registry.GROUPS.items() if result == group)
         for name in names:
             assert registry.load(kind, name)
 

@@ -1,4 +1,4 @@
-"""The rooms of the house: imports point one way."""
+"""Imports between packages point one way."""
 
 import ast
 from pathlib import Path
@@ -52,8 +52,8 @@ def modules():
 
 @pytest.mark.parametrize(("room", "path"), modules())
 def test_a_module_imports_only_rooms_below_its_own(room, path):
-    found = set(imported_rooms(path)) - {room}
-    above = sorted(name for name in found if ORDER.index(name) > ORDER.index(room))
+    result = set(imported_rooms(path)) - {room}
+    above = sorted(name for name in result if ORDER.index(name) > ORDER.index(room))
     assert not above
 
 

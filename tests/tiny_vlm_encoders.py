@@ -28,7 +28,7 @@ BERT = {
 
 
 def _ending(tokens, start="<s>", end="</s>"):
-    """The tokenizer with an end token behind every text, as BERT's and T5's."""
+    """The tokenizer with an end token after every text, as BERT's and T5's."""
     from tokenizers.processors import TemplateProcessing
 
     pieces = f"{start} $A {end}".strip()
@@ -95,9 +95,11 @@ def git():
     pixels = pictures(
         "CLIPImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
     )
-    made = transformers.GitConfig(**{**BERT, "num_hidden_layers": 3}, vision_config=VISION)
-    made.architectures = ["GitForCausalLM"]
-    return made, transformers.GitProcessor(pixels, tokens)
+    configuration = transformers.GitConfig(
+        **{**BERT, "num_hidden_layers": 3}, vision_config=VISION
+    )
+    configuration.architectures = ["GitForCausalLM"]
+    return configuration, transformers.GitProcessor(pixels, tokens)
 
 
 @recipe("Florence2ForConditionalGeneration")
@@ -155,8 +157,8 @@ def pix2struct():
         "hidden_size": 64, "patch_embed_hidden_size": 768, "d_kv": 16, "d_ff": 96,
         "num_hidden_layers": 2, "num_attention_heads": 4, "dropout_rate": 0.0, "seq_len": 128,
     }  # fmt: skip
-    made = config("Pix2Struct", text_config=text, vision_config=vision)
-    return made, transformers.Pix2StructProcessor(pixels, tokens)
+    configuration = config("Pix2Struct", text_config=text, vision_config=vision)
+    return configuration, transformers.Pix2StructProcessor(pixels, tokens)
 
 
 @recipe()
@@ -171,10 +173,12 @@ def donut():
         decoder_ffn_dim=48, max_position_embeddings=128, pad_token_id=1, bos_token_id=0,
         eos_token_id=2, is_decoder=True, add_cross_attention=True, dropout=0.0,
     )  # fmt: skip
-    made = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
-    made.decoder_start_token_id, made.pad_token_id = 0, 1
-    made.architectures = ["VisionEncoderDecoderModel"]
-    return made, transformers.DonutProcessor(pixels, tokens)
+    configuration = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        vision, text
+    )
+    configuration.decoder_start_token_id, configuration.pad_token_id = 0, 1
+    configuration.architectures = ["VisionEncoderDecoderModel"]
+    return configuration, transformers.DonutProcessor(pixels, tokens)
 
 
 @recipe("FuyuImageProcessorPil", torchvision=True)  # its Pillow backend fails
@@ -185,13 +189,13 @@ def fuyu():
         patch_size={"height": 30, "width": 30},
     )  # fmt: skip
     text = {**TEXT, "model_type": "persimmon"}
-    made = transformers.FuyuConfig(
+    configuration = transformers.FuyuConfig(
         **{k: v for k, v in TEXT.items() if k not in ("head_dim", "num_key_value_heads")},
         text_config=text, image_size=60, patch_size=30,
         image_token_id=tokens.convert_tokens_to_ids("|SPEAKER|"),
     )  # fmt: skip
-    made.architectures = ["FuyuForCausalLM"]
-    return made, transformers.FuyuProcessor(pixels, tokens)
+    configuration.architectures = ["FuyuForCausalLM"]
+    return configuration, transformers.FuyuProcessor(pixels, tokens)
 
 
 @recipe("JanusImageProcessorPil")

@@ -1,4 +1,4 @@
-"""Tiny random models of many architectures, each with its real processor, built without a hub.
+"""Tiny random models of many architectures with their real processors, built without the hub.
 
     model = tiny_vlm("gemma3")        # a LoadedModel, cached for the test run
     folder = save_vlm("gemma3", tmp)  # a checkpoint's folder; `needs_torchvision` names exceptions

@@ -1,4 +1,4 @@
-"""Eval specs and records of trials that nobody ran."""
+"""Eval specs and records of made-up trials."""
 
 from collections.abc import Mapping
 from dataclasses import fields

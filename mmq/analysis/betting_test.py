@@ -23,7 +23,7 @@ import numpy as np
 ERROR = 1e-6  # per comparison: 1000 trials have a wrongly pruned one with probability 0.1% at most
 STAKES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
 BETAS = np.array([0.0, 1.0])
-HALVINGS = 40  # of the interval that contains the bound
+HALVINGS = 40  # times that the interval of the bound is halved
 
 
 @dataclass(frozen=True, slots=True)

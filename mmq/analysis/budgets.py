@@ -10,7 +10,7 @@ from mmq.analysis.fronts import Point, baseline
 from mmq.errors import InputError
 from mmq.system.disk import BITS_PER_GIB
 
-NAMES = {  # of bounds, as options
+NAMES = {  # command option by bound
     "max_bpw": "max-bpw", "max_gib": "max-size-gib", "max_ms": "max-latency-ms",
     "max_drop": "max-drop", "max_flips": "max-flips",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 from mmq.analysis import theme
 from mmq.analysis.plateau import HEIGHTS, label_scores, plateau
 
-MARGIN = 0.03  # of the axis, below the lowest score, so that no mark is cut
+MARGIN = 0.03  # share of the axis below the lowest score, so that no mark is cut
 
 
 @dataclass(frozen=True, slots=True)

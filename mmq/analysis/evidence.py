@@ -105,7 +105,7 @@ class PairedScores:
         return (low if self.lost(new, old) else min(low, 1 - self.hidden)), high
 
 
-def pictures_to_tell(new: np.ndarray, old: np.ndarray, drop: float) -> int:
+def pictures_to_detect(new: np.ndarray, old: np.ndarray, drop: float) -> int:
     """How many pictures reveal a loss of this share of old's score: 80% power, 95% two-sided.
 
     new, old: totals of pictures (pictures,). n = (1.96 + 0.84)^2 (s / (m drop))^2 with m the mean

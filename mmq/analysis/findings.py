@@ -84,10 +84,10 @@ def pair_sentence(pair: PairSummary) -> str:
     )
     if pair.mean_can_add is not None and pair.n_can_add < pair.n:
         text += (
-            f", {pair.mean_can_add:+.3g} where so much can be lost at all (n = {pair.n_can_add})"
+            f", {pair.mean_can_add:+.3g} where the score can lose as much (n = {pair.n_can_add})"
         )
     text += (
-        f"; furthest at {most.first}={most.first_bits} {most.second}={most.second_bits}: "
+        f"; largest at {most.first}={most.first_bits} {most.second}={most.second_bits}: "
         f"{most.joint:.3g} - ({most.first_loss:.3g}) - ({most.second_loss:.3g}) = "
         f"{most.excess:+.3g}"
     )

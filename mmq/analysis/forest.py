@@ -146,7 +146,7 @@ def _permuted(
 
 
 def _with(rows: np.ndarray, part: int, widths: np.ndarray) -> np.ndarray:
-    """The rows again and again, the part with these widths (times, n)."""
+    """The rows repeated with the part at each of these widths, (times, n)."""
     mixed = np.tile(rows, (len(widths), 1))
     mixed[:, part] = widths.reshape(-1)
     return mixed
@@ -178,5 +178,5 @@ def _explained(
 
 
 def _some(bits: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
-    """At most so many of the configurations."""
+    """At most `rows` of the configurations, drawn at random."""
     return bits[rng.permutation(len(bits))[:rows]]

@@ -9,7 +9,7 @@ from mmq.analysis.plateau import plateau
 from mmq.analysis.plots import FORBIDDEN, Highlights, errors
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
-SYMBOLS = ("star", "diamond")  # of the first selection and of the second
+SYMBOLS = ("star", "diamond")  # markers of the first and the second selection
 RULE_SYMBOLS = ("triangle-up-open", "square-open", "triangle-down-open", "cross-open", "x-open")
 HEIGHT = 560  # pixels
 BITS_PER_MIB = 8 * 2**20

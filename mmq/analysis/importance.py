@@ -27,7 +27,7 @@ from mmq.errors import InputError
 
 MEASURES = ("impurity", "permutation", "shap")
 SCALES = ("score", "log-loss")
-MIN_R2 = 0.1  # of the forest on held-out configurations; below, its importances are noise
+MIN_R2 = 0.1  # minimum R^2 on held-out configurations; below, importances are noise
 MIN_ROWS = 12
 ROWS_PER_PART = 5  # minimum number of configurations per varying part
 SURE = 0.95  # share of resamples that must agree on an order

@@ -112,10 +112,10 @@ def _bars(
     bars = theme.errors(
         values, [s.low for s in defined.values()], [s.high for s in defined.values()]
     )
-    drawn = panel.bar(
+    container = panel.bar(
         places, values, width, yerr=bars, capsize=2, label=label, ecolor=theme.INK, **look
     )
-    _, caps, lines = drawn.errorbar.lines
+    _, caps, lines = container.errorbar.lines
     for line in (*caps, *lines):  # legible on dark and on light bars
         line.set_path_effects([withStroke(linewidth=2.6, foreground="white")])
 

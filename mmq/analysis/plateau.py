@@ -40,8 +40,8 @@ def enlarge(
         low, high = min(low, reference), max(high, reference)
     for panel in upper:
         panel.set_ylim(low - pad, high + pad)
-        for drawn in panel.containers:
-            _, caps, bars = drawn.lines
+        for container in panel.containers:
+            _, caps, bars = container.lines
             for line in (*caps, *bars):
                 line.set_alpha(FAINT)
     for panel in lower:

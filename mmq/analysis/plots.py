@@ -11,11 +11,11 @@ from mmq.analysis.plateau import MIN_PLATEAU, PLATEAU, enlarge, plateau
 from mmq.analysis.selection import Selection
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
-MARKS = ("*", "D")  # of the first selection and of the second
+MARKS = ("*", "D")  # markers of the first and the second selection
 RULE_MARKS = ("^", "s", "v", "P", "X", "<", ">")
 FORBIDDEN = 0.12  # opacity
 FAR = 2  # ranges of the quantized trials' sizes; an unquantized model farther away is not shown
-MARGIN = 0.06  # of that range, left of it; twice as much right of it
+MARGIN = 0.06  # share of that range to leave free on the left; twice as much on the right
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,9 @@ def _shares(where: str, ranking: Ranking) -> Rows:
             pictures = sampled.get(part)
             row["low (pictures)"] = None if pictures is None else pictures.low
             row["high (pictures)"] = None if pictures is None else pictures.high
-            again = ranking.repeats.get(part) if name == "permutation" else None
-            row["low (repeats)"] = None if again is None else again.low
-            row["high (repeats)"] = None if again is None else again.high
+            repeated = ranking.repeats.get(part) if name == "permutation" else None
+            row["low (repeats)"] = None if repeated is None else repeated.low
+            row["high (repeats)"] = None if repeated is None else repeated.high
             rows.append(row)
     return rows
 

@@ -291,15 +291,15 @@ def bits_per_weight(widths: Mapping[str, int], sizes: Mapping[str, float]) -> fl
 
 def _number(cells: Mapping[str, Any], name: str, wrong: list[str]) -> float | None:
     """A cell as a finite number; None, with a reason added to `wrong`, for anything else."""
-    given = cells.get(name)
-    if given is None or (isinstance(given, str) and not given.strip()):
+    cell = cells.get(name)
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
         wrong.append(f"{name}: empty")
         return None
     try:
-        value = float(given) if not isinstance(given, bool) else math.nan
+        value = float(cell) if not isinstance(cell, bool) else math.nan
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        wrong.append(f"{name}: {given!r} is not a finite number")
+        wrong.append(f"{name}: {cell!r} is not a finite number")
         return None
     return value

@@ -13,7 +13,7 @@ from mmq.analysis.evidence import (
     PerSample,
     about,
     percent,
-    pictures_to_tell,
+    pictures_to_detect,
 )
 from mmq.analysis.fronts import KEEP, SURE, Point, at_floor, baseline
 from mmq.analysis.joint import JointSamples, JointScores
@@ -160,8 +160,8 @@ class Evidence:
         by_size = sorted(fitting, key=lambda p: p.size)  # the smaller of two equals is better
         rivals = [p for p in by_size if self.paired.has(p)]
         if point not in rivals or len(rivals) == 1:
-            whole = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
-            return f"{start}{whole}{UNSURE}", None
+            best = f"It is the best of {len(fitting)} evaluated. " if not equals else f"{text} "
+            return f"{start}{best}{UNSURE}", None
         table = np.array([self.paired.resampled[p.allocation] for p in rivals])
         wins = np.bincount(table.argmax(0), minlength=len(table)) / table.shape[1]
         shares = {p.allocation: float(w) for p, w in zip(rivals, wins, strict=True)}
@@ -182,7 +182,7 @@ class Evidence:
                   and p != point]  # fmt: skip
         start = self.retained(point)
         if equals:
-            start += f"As small, with the same score: {', '.join(p.allocation for p in equals)}. "
+            start += f"Same size and score: {', '.join(p.allocation for p in equals)}. "
         if not self.paired.has(point):
             return f"{start}{UNSURE}", None
         criterion, (chance, varies) = self.budget.score_text, self.chance(point)
@@ -263,7 +263,7 @@ class Evidence:
             return ""
         drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
         new, old = self.paired.pair(point, reference)
-        count, there = pictures_to_tell(new, old, drop), len(new)
+        count, there = pictures_to_detect(new, old, drop), len(new)
         task = f" of {point.binding}" if point.tasks else ""
         if count <= there:
             return f"{there} pictures{task} are enough to show a loss of {words}."

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmq.errors import InputError, unknown
 
-LOSS_FLOOR = 0.01  # of the reference's score: a smaller loss counts as this much
+LOSS_FLOOR = 0.01  # share of the reference's score; smaller losses count as this much
 
 
 @dataclass(frozen=True, slots=True, eq=False)

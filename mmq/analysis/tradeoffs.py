@@ -65,7 +65,7 @@ def sweep_figure(
         for k, panel in enumerate(row):
             common = _draw_all(panel, points)
             _draw_subsets(panel, points, components, k)
-    labels = [drawn.get_label() for drawn in common]
+    labels = [artist.get_label() for artist in common]
     names = ("components", "groups of blocks", "layer types")
     for panel, name in zip(rows[0], names, strict=True):
         panel.set_title(f"which {name}", fontsize=11)
@@ -102,11 +102,11 @@ def _draw_subsets(
 ) -> None:
     """A line for each subset of one dimension: components, groups or types."""
     for number, (side, some) in enumerate(_subsets(points, components, dimension).items()):
-        whole = side == (tuple(components), GROUPS, TYPES)[dimension]
-        look = {"markersize": 5, **(theme.WHOLE if whole else theme.style(number))}
+        complete = side == (tuple(components), GROUPS, TYPES)[dimension]
+        look = {"markersize": 5, **(theme.WHOLE if complete else theme.style(number))}
         panel.plot(
             [p.size for p in some], [p.score for p in some], linewidth=1.5,
-            label="all" if whole else " + ".join(side), **look,
+            label="all" if complete else " + ".join(side), **look,
         )  # fmt: skip
     theme.tidy(panel)
 

@@ -50,7 +50,7 @@ def output_errors(
                 groups = read(block, calls, number, advance=True)
                 squares: dict[str, float] = {}  # |X W^T|^2 of this block's layers
                 for (label, bits), layers in stored.items():
-                    of_block = islice(layers, len(block.layers))  # of this block
+                    of_block = islice(layers, len(block.layers))  # the block's layers
                     errors[label, name, bits] += _errors(block, groups, of_block, squares)
     return errors
 

@@ -25,7 +25,7 @@ class WholeShare:
         return True
 
     def complete(self, number: int) -> None:
-        """Nothing: no process waits for it."""
+        """Do nothing: no process waits for it."""
 
     def after(self, first: int) -> BlockShare:
         """The same share: it needs no numbers."""

@@ -26,7 +26,7 @@ class Snapshot:
             tensors, texts = sealed.read_tensors(self.path, self.path.stem)
         except FileNotFoundError:
             return 0
-        except sealed.Unusable as problem:  # from the start
+        except sealed.Unusable as problem:  # begin with the first block
             sealed.report(self.path, problem)
             return 0
         start = int(texts["block"])

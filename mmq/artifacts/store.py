@@ -32,7 +32,7 @@ class ArtifactKey:
     quantizer: str
     quantizer_distribution: str
     quantizer_version: int
-    versions: tuple[tuple[str, int], ...]  # of the rooms of mmq that compute codes
+    versions: tuple[tuple[str, int], ...]  # of mmq's packages that compute codes
     options: tuple[tuple[str, Any], ...]
     bits: int
     block: int

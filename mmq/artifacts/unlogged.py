@@ -101,7 +101,7 @@ def set_aside(run_id: str, reason: str) -> None:
     """Move a run's files to the stuck ones, with a warning, so that they do not block others."""
     path, place = staged(run_id), root() / STUCK / run_id
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists() or place.is_symlink():  # of an earlier attempt
+    if place.exists() or place.is_symlink():  # left by an earlier attempt
         place = place.with_name(f"{run_id}.{time.time_ns()}")
     with suppress(FileNotFoundError):  # another process has set it aside
         path.rename(place)
@@ -139,7 +139,7 @@ def retry(run: Stuck) -> None:
 
 
 def remove(run: Stuck) -> None:
-    """Remove a run's files for good."""
+    """Remove a run's files permanently."""
     _discard(run.path.with_name(f"{run.path.name}.{REASON}"))
     _discard(run.path)
 

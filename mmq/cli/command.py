@@ -14,7 +14,7 @@ PLUGIN_OPTIONS = {"ignore_unknown_options": True, "allow_extra_args": True}
 JSON_HELP = "Print the result as one JSON document; everything else goes to standard error."
 
 
-ARGUMENTS = "mmq.arguments"  # in the context: of the command line
+ARGUMENTS = "mmq.arguments"  # key of the command line's arguments in click's context
 
 
 class Command(click.Command):

@@ -1,4 +1,4 @@
-"""The command compare: the answers of two trials side by side."""
+"""`mmq compare`: the answers of two trials side by side."""
 
 from collections.abc import Mapping
 

@@ -67,9 +67,9 @@ def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) ->
         click.echo("\nPass --layouts to print the layouts and download pages of those not found.")
 
 
-def data_root(given: str) -> Path:
+def data_root(root: str) -> Path:
     """The folder to search; InputError if a named one is missing."""
-    for source, text in (("root", given), ("MMQ_DATA", os.environ.get("MMQ_DATA", ""))):
+    for source, text in (("root", root), ("MMQ_DATA", os.environ.get("MMQ_DATA", ""))):
         if text and not is_folder(Path(text)):
             raise InputError(f"{source}: there is no folder {text!r}")
         if text:

@@ -1,4 +1,4 @@
-"""`mmq evaluate`: score whatever answers at an address."""
+"""`mmq evaluate`: score a model behind a server."""
 
 import time
 from collections.abc import Mapping
@@ -27,23 +27,25 @@ if TYPE_CHECKING:
 class EvaluateOptions:
     """A server and a task."""
 
-    endpoint: str = option("", "Server to ask, up to /v1, e.g. http://127.0.0.1:8080/v1.")
-    endpoint_model: str = option("", "Model as the server calls it; if empty, the first it lists.")
+    endpoint: str = option("", "Base URL of the server (e.g. http://127.0.0.1:8080/v1).")
+    endpoint_model: str = option("", "Name of the model on the server; empty: the first it lists.")
     task: str = option("vqa", "Evaluator to score with; see `mmq plugins`.")
     data: str = option(
         "scenes", "Bundled data set, folder of a data set, or a table (photos.csv)."
     )
     dataset: str = option("", "Data set plugin that reads the data (e.g. vqav2); empty: detected.")
     fields: str = option("", "Columns of a table (e.g. image=photo,question=q); empty: guessed.")
-    limit: str = option("0", "Score a seeded random part: 500 samples, or 10%; 0 scores all.")
-    seed: int = option(0, "Seed of the part that is scored.")
+    limit: str = option(
+        "0", "Score a seeded random subset (e.g. 500 samples, or 10%); 0: all samples."
+    )
+    seed: int = option(0, "Seed of the random subset.")
     system_prompt: str = option("", "Start every conversation with this system message.")
     template: str = repeatable(
         "Set variables of the server's chat template (e.g. enable_thinking=false); repeatable."
     )
-    concurrency: int = option(8, "Requests under way at a time, e.g. 16.")
-    timeout: float = option(120.0, "Seconds to wait for an answer before trying again, e.g. 300.")
-    retries: int = option(5, "Attempts after the first for each request, with growing waits.")
+    concurrency: int = option(8, "Send up to this many requests at a time (e.g. 16).")
+    timeout: float = option(120.0, "Retry a request without a response after this many seconds.")
+    retries: int = option(5, "Retry a request up to this many times, with increasing delays.")
     experiment: str = option("", EXPERIMENT_HELP)
 
     def __post_init__(self) -> None:
@@ -86,16 +88,16 @@ def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> Non
     )
     protocol = evaluator.protocol(model.protocol(evaluator.answer_format))
     check_decoding(protocol.config)
-    drawn = _draw(options, evaluator)
+    data = _draw(options, evaluator)
     evaluator.check()
     identity = registry.identity("evaluator", type(evaluator))
-    task = Task(evaluator, drawn.samples, drawn.everything)
+    task = Task(evaluator, data.samples, data.everything)
     facts = {
         "endpoint.url": model.url,
         "endpoint.model": model.model,
         "data.name": options.data,
-        "data.fingerprint": drawn.fingerprint,
-        "data.samples": len(drawn.samples),
+        "data.fingerprint": data.fingerprint,
+        "data.samples": len(data.samples),
         "data.limit": options.limit,
         "evaluator.name": options.task,
         "evaluator.version": identity.version,
@@ -128,22 +130,22 @@ def _evaluator(
     from mmq.contracts import Evaluator, GeneratingEvaluator
 
     classes = {"evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator)}
-    given = distribute(plugin_options, classes, [f.name for f in fields(options)])
-    evaluator = build(classes["evaluator"], given["evaluator"])
+    by_plugin = distribute(plugin_options, classes, [f.name for f in fields(options)])
+    evaluator = build(classes["evaluator"], by_plugin["evaluator"])
     if not isinstance(evaluator, GeneratingEvaluator):
         raise InputError(
-            f"task: {options.task} ranks pictures and texts, which the protocol cannot ask for; "
+            f"task: {options.task} ranks pictures and texts, which the protocol does not support; "
             f"choose a task with generated answers, such as vqa or captioning"
         )
     return evaluator
 
 
 def _draw(options: EvaluateOptions, evaluator: "Evaluator") -> "DrawnData":
-    """The samples to ask about, checked."""
+    """The samples to score, checked."""
     from mmq.data.draw import draw_data
 
     names = {f.name for f in fields(TaskOptions)} & {f.name for f in fields(options)}
     drawing = TaskOptions(**{name: getattr(options, name) for name in names})
-    drawn = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)
-    evaluator.check_samples(drawn.samples, drawn.everything)
-    return drawn
+    data = draw_data(drawing, evaluator.samples_of or evaluator.task, calibrated=False)
+    evaluator.check_samples(data.samples, data.everything)
+    return data

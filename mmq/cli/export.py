@@ -1,4 +1,4 @@
-"""`mmq export`: the chosen model, in the format of an engine, proven to be the one scored."""
+"""`mmq export`: write the scored model in an engine's format, and verify it."""
 
 import logging
 import re
@@ -54,7 +54,7 @@ class ExportOptions(TrialOptions):
 @command("export", "mmq export --model embedded-llava --bits vit=8,llm=4 --target gguf --out mine")
 @options_from(ExportOptions)
 def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
-    """Write a quantized model for an engine, and prove that it is the one that was scored.
+    """Write a quantized model for an engine, and verify that it is the one that was scored.
 
     The folder appears when it is complete. Run the same command again to resume.
     """

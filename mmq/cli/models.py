@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--check",
     is_flag=True,
-    help="Print which share of each architecture of transformers can be quantized.",
+    help="Print the share of each transformers architecture that can be quantized.",
 )
 @click.option("--as-markdown", is_flag=True, help="With --check: print the page docs/coverage.md.")
 @click.pass_context
@@ -29,7 +29,7 @@ def models(context: click.Context, check: bool, as_markdown: bool) -> None:
 
     no_leftovers(context)
     if as_markdown and not check:
-        raise InputError("as-markdown: only with --check, whose result is the page")
+        raise InputError("as-markdown: add --check, whose result the page shows")
     if not check:
         for line in family_lines():
             click.echo(line)

@@ -10,11 +10,11 @@ SECTIONS = {
         *("grid", "ablate", "sweep-uniform", "curves", "compare", "compare-quantizers"),
         *("import-results", "analyze"),
     ),
-    "Use": ("export", "measure", "evaluate"),
-    "Look": ("size", "models", "datasets", "plugins"),
+    "Export": ("export", "measure", "evaluate"),
+    "Inspect": ("size", "models", "datasets", "plugins"),
     "Prepare": ("quantize", "store", "train-embedded"),
 }
-OTHER = "Others"
+OTHER = "Other"
 
 
 def by_section(commands: list[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The command plugins."""
+"""`mmq plugins`: list the installed plugins."""
 
 import dataclasses
 import json

@@ -30,7 +30,7 @@ def quantize(options: QuantizeOptions, plugin_options: Mapping[str, str]) -> Non
     click.echo(table(stored.rows))
     for note in notes(stored.rows):
         click.echo(note)
-    click.echo(f"\nStored in {stored.root}; `mmq store` lists what is there.")
+    click.echo(f"\nStored in {stored.root}; `mmq store` lists the blocks.")
 
 
 def table(rows: Sequence[LayerReport]) -> str:

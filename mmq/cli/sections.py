@@ -19,7 +19,7 @@ SECTIONS = {
         *("max_bpw", "max_size_gib", "max_latency_ms", "min_score", "max_drop", "max_flips"),
         *("timeout",),
     ),
-    "Where it runs": (
+    "Execution": (
         *("device", "device_map", "max_memory", "workers", "launcher", "gpus_per_worker"),
         *("dry_run", "threads", "jobs", "concurrency", "retries"),
     ),

@@ -144,7 +144,7 @@ def _target(
     if not options.target:
         return None, plugin_options
     if options.config:
-        raise InputError("target: its files need --model, whose checkpoint they are made from")
+        raise InputError("target: give --model; the files' sizes depend on its checkpoint")
     own, plugin_options = split_options(options.target, plugin_options)
     return build_target(options.target, own), plugin_options
 

@@ -188,9 +188,9 @@ def prune(context: click.Context, /, yes: bool, everything: bool, **filters: Any
             click.echo(
                 f"{entry.path.name}: not removed: it is a folder, or removal is not permitted"
             )
-        gone = len(entries) - len(stay)
+        removed = len(entries) - len(stay)
         size -= sum(entry.size for entry in stay) / MIB
-        click.echo(f"{gone} blocks removed, {size:.1f} MiB.")
+        click.echo(f"{removed} blocks removed, {size:.1f} MiB.")
         return
     if entries:
         click.echo(table(entries) + "\n")

@@ -1,4 +1,4 @@
-"""The commands sweep-uniform, ablate and grid: studies whose allocations are known beforehand."""
+"""`mmq sweep-uniform`, `ablate` and `grid`: studies whose allocations are known beforehand."""
 
 from collections.abc import Mapping
 

@@ -70,7 +70,7 @@ class Dataset(ABC):
         return bool(self.needs) and not self.lacking(root)
 
     def texts(self, root: Path) -> Iterator[str] | None:
-        """The texts of data without pictures, to calibrate on; None if these are other data.
+        """The texts of data without pictures, to calibrate on; None if the data has pictures.
 
         Not the split that is scored, if there is another. InputError for damaged files.
         """

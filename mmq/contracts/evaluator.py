@@ -38,7 +38,7 @@ class Evaluator(ABC):
 
     @classmethod
     def variant(cls, name: str) -> type[Self]:
-        """The evaluator that TASK:NAME names. InputError: most tasks have no variants."""
+        """The evaluator that TASK:NAME names; by default an InputError: there are no variants."""
         raise InputError(
             f"task: {cls.task!r} has no variant {name!r}; pass --task {cls.task}, or a task of "
             f"lmms-eval such as --task lmms:chartqa"
@@ -133,9 +133,9 @@ class GeneratingEvaluator(Evaluator):
         return values
 
     def requests_per_sample(self, sample: Any) -> int:
-        """Number of requests about a sample; the scorer gets its outputs on lines of their own.
+        """Number of requests for a sample; the scorer gets one line of output per request.
 
-        The requests of a sample with several follow each other, under ids that are no sample's.
+        Several requests of a sample are consecutive, with ids that differ from all sample ids.
         """
         return 1
 

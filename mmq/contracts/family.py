@@ -75,7 +75,7 @@ class ModelFamily(ABC):
     architectures: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[tuple[ComponentSpec, ...]] = ()
     is_fallback: ClassVar[bool] = False
-    formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # that its models support
+    formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # supported formats
     matches: ClassVar[bool] = False
     most_images: ClassVar[int | None] = 1  # pictures per request; None: any number
     tokenization: Mapping[str, Any] = {}  # how texts become tokens, to be logged
@@ -159,7 +159,7 @@ class ModelFamily(ABC):
     def prompt_tokens(
         self, processor: Any, images: Sequence["Image"], texts: Sequence[str]
     ) -> list[int]:
-        """The length in tokens of rendered prompts about the same pictures, with the pictures'."""
+        """The tokens of each rendered prompt about the same pictures, pictures included."""
         raise InputError(
             f"max_batch_tokens: {type(self).__name__} models do not count tokens; give "
             f"--batch-size instead"
@@ -185,9 +185,9 @@ class ModelFamily(ABC):
         """The model's forwards on pictures and rendered prompts with correct answers, in order.
 
         Together they must use every layer as the evaluators do. Any of them may be aborted early.
-        All texts with their answers have the same length, and all texts as many pictures. There
-        are none for texts alone, unless the family `needs_pictures`: then only the language model
-        runs. They may return log-probabilities (rows, choices) of the model's decisions on these
+        All texts with their answers have the same length and number of pictures. Without pictures,
+        which only families without `needs_pictures` receive, the language model alone runs. The
+        forwards may return log-probabilities (rows, choices) of the model's decisions on these
         pairs, whose change measures its sensitivity.
         """
         raise InputError(

@@ -76,6 +76,6 @@ class Launcher(ABC):
         """Start all workers, or none: InputError if one of them cannot be started.
 
         Each worker's environment has MMQ_WORKER (its number) and MMQ_WORKER_PLACE (where it runs,
-        for people). Workers end if this process ends, even after `kill -9`, unless the cluster
-        is meant to keep them.
+        for display). Workers end if this process ends, even after `kill -9`, unless the cluster
+        is meant to keep them running.
         """

@@ -34,7 +34,7 @@ class WeightSpec:
     input_scale: bool = False
     folds: bool = False  # input scales are powers of two that fold into what precedes the layer
     group_index: bool = False
-    scale_dtype: str = "float16"  # what every scale is exact in
+    scale_dtype: str = "float16"  # represents every scale exactly
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "WeightSpec":
@@ -58,13 +58,13 @@ class WeightSpec:
             if self.per_tensor
             else f"groups of {self.group_size}"
             if self.group_size
-            else "a scale per row"
+            else "one scale per row"
         )
         parts = [f"{self.bits} bits", grouping, "symmetric" if self.symmetric else "asymmetric"]
         if not self.integer_zero_points:
             parts[-1] = "real zero points"
-        parts += [f"input scales{' that fold' * self.folds}"] if self.input_scale else []
-        parts += ["an order of inputs"] if self.group_index else []
+        parts += [f"{'foldable ' * self.folds}input scales"] if self.input_scale else []
+        parts += ["act-order"] if self.group_index else []
         return ", ".join(parts)
 
 
@@ -73,10 +73,10 @@ class ExportedLayer:
     """A linear layer to export; a Tensor is an unquantized weight.
 
     folds_into: the norm or linear layer, by its name in transformers, that takes its input scale.
-    output_scale: the input scale (out,) of the layers behind it, which its rows can be divided by.
+    output_scale: the input scale (out,) of the layers after it, which its rows can be divided by.
     """
 
-    name: str  # of the module in transformers
+    name: str  # name of the module in transformers
     component: str  # "" outside all components
     weight: QuantizedWeight | Tensor
     folds_into: str = ""
@@ -112,7 +112,7 @@ class ExportReport:
     """
 
     files: Mapping[str, int]
-    stored_as: Mapping[str, str]  # by layer
+    stored_as: Mapping[str, str]  # description by layer
     notes: Sequence[str] = ()
     precision: str = "float32"
     folded: frozenset[str] = frozenset()
@@ -127,7 +127,7 @@ class Target(ABC):
     experts: ClassVar[bool] = False  # True: it can hold experts that share one parameter
     # what the engine's own tools do: bits of the language model and of all else, by a name
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {}
-    timed: ClassVar[bool] = False  # True: its engine times one answer exactly enough for searches
+    timed: ClassVar[bool] = False  # True: times of single answers are precise enough for searches
 
     @property
     def exact(self) -> bool:

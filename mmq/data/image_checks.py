@@ -11,12 +11,12 @@ from mmq.system.progress import progress_bar
 
 
 def inside(folder: Path, name: str) -> Path:
-    """folder/name; InputError if that leads out of the folder."""
+    """folder/name; InputError if that is outside the folder."""
     if "\0" in name:
         raise InputError(f"image: {name!r} is not a file name; correct the annotation file")
     # by the name alone: a link in the folder (of a download cache, say) may lead anywhere
     if name[:1] == os.sep or (".." in name and ".." in Path(name).parts):
-        raise InputError(f"image: {name!r} leads out of {folder}; correct the annotation file")
+        raise InputError(f"image: {name!r} is outside {folder}; correct the annotation file")
     return folder / name
 
 

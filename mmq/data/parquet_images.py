@@ -137,7 +137,7 @@ def _cell(path: Path, group: int, row: int, column: str) -> Any:
     if cursor is None or row < cursor.start:
         cursor = _Cursor(path, group, column)
     value = cursor.cell(row)
-    _cursors[key] = cursor  # only after success: a failed one would continue behind the damage
+    _cursors[key] = cursor  # only after success: a failed one would continue after the damage
     while len(_cursors) > CURSORS:
         del _cursors[next(iter(_cursors))]
     return value

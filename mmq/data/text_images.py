@@ -78,7 +78,7 @@ class TextImage(CellImage):
                 value = self._cell(file)
             except (csv.Error, ValueError, LookupError, StopIteration) as error:
                 raise InputError(
-                    f"image: {self.name} is not there any more: {self.path} has changed"
+                    f"image: {self.name} is no longer in {self.path}, which has changed"
                 ) from error
         return decode_base64(self.name, value)
 

@@ -20,7 +20,7 @@ def evaluate_saving(
     finished: Callable[[], Mapping[str, str]] = dict,
     part: int = PART,
 ) -> Evaluation:
-    """Scores of a model; samples whose outputs are saved are not asked about again.
+    """Scores of a model; saved outputs are not generated again.
 
     finished: outputs by sample id of the call that was interrupted. They are saved, too.
     """

@@ -10,7 +10,7 @@ from mmq.contracts.metric import Metric
 RESAMPLES = 1000
 
 
-Z = 1.959963984540054  # of a 95% interval
+Z = 1.959963984540054  # normal quantile of a 95% interval
 
 
 def name_part(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A model that sees gray pictures only: its score is what can be had without looking."""
+"""A model that sees gray pictures only: its score can be reached without the pictures."""
 
 import io
 from collections.abc import Sequence

@@ -88,7 +88,7 @@ class NewCheckpoint:
         encode: Encode,
         change: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
     ) -> None:
-        """Write all files; complete shards of a killed export are kept.
+        """Write all files; complete shards of a killed export are reused.
 
         encode(name, layer): the tensors that `outlines` named; of an expert, a tensor `name` with
         its matrix (out, in). change(name, tensor): what to write for any other tensor; called
@@ -96,7 +96,7 @@ class NewCheckpoint:
         """
         checkpoint, shards, stream = self.checkpoint, self.shards(), iter(layers)
         for shard in shards:
-            if (folder / shard.name).exists():  # from a killed export: files appear whole
+            if (folder / shard.name).exists():  # from a killed export: files appear when complete
                 _skip(shard, stream)
                 continue
             with ShardWriter(folder, shard) as file:

@@ -15,7 +15,7 @@ from mmq.models.checkpoint_files import INDEX, SINGLE
 from mmq.system.atomic import sync
 from mmq.system.disk import naming
 
-SHARD_BYTES = 2**30  # of one file, about
+SHARD_BYTES = 2**30  # approximate size of one file
 ALIGNED = 8  # bytes: readers view tensors in place
 DTYPES = {
     torch.float64: "F64",

@@ -13,7 +13,7 @@ from mmq.system.disk import naming
 FACTS = "mmq_export.json"
 CARD = "README.md"
 PARTIAL = ".partial"  # ends the name of a folder that is being written
-UNVERIFIED = ".unverified"  # and of one that failed its proof
+UNVERIFIED = ".unverified"  # ends the name of a folder that failed its proof
 OWN = (FACTS, CARD)  # files that mmq adds to those of the format
 
 

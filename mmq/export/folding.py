@@ -61,7 +61,7 @@ class Folding:
         other = self.scales.setdefault(layer.folds_into, scale)
         if not torch.equal(other, scale):
             raise InputError(
-                f"target: layers behind {layer.folds_into} have different input scales, such as "
+                f"target: layers after {layer.folds_into} have different input scales, such as "
                 f"{layer.name}; give them the same bits"
             )
         self.scaled.add(layer.name)

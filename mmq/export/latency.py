@@ -34,7 +34,7 @@ from mmq.system.progress import progress_bar
 
 log = logging.getLogger(__name__)
 ROUNDS = 3  # each opens every model once
-REQUESTS = 3  # that are timed in a round
+REQUESTS = 3  # requests timed per round
 VERSION = 1  # raise it whenever the measurement changes
 
 

@@ -119,7 +119,7 @@ class ModelLayers:
         return f"{path}.{number}.{quantized.folds_into}"
 
     def output_scale(self, name: str) -> Tensor | None:
-        """The input scale of the layers behind a layer that can be folded into it."""
+        """The input scale of the layers after a layer that can be folded into it."""
         if not getattr(self.artifacts.quantizer, "folds", False):
             return None
         component, layer, _ = self.keys[name]

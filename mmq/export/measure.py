@@ -27,7 +27,7 @@ from mmq.system.processor import peak_bytes, processor_name
 from mmq.system.progress import progress_bar
 
 PROMPT = "Describe the picture."
-QUICK_REPEATS, QUICK_TOKENS = 3, 16  # of a model that is already open
+QUICK_REPEATS, QUICK_TOKENS = 3, 16  # workload for a model that is already open
 
 
 @dataclass(frozen=True, slots=True)

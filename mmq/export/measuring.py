@@ -73,7 +73,7 @@ class Measuring:
         return AnswerTiming(**_exchange(self.process, self.messages, {}))
 
     def peak_bytes(self) -> int | None:
-        """Memory of the engine's process at most, without what it had before the model."""
+        """Peak memory of the engine's process, without what it had before the model."""
         peak = peak_bytes(self.engine.process)
         return None if peak is None else peak - self.before
 

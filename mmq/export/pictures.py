@@ -8,7 +8,7 @@ from mmq.contracts.images import BytesImage
 
 
 def sample_picture(side: int) -> BytesImage:
-    """A square picture of so many pixels per side, with gradients of all colours."""
+    """A square picture of `side` pixels per side, with gradients of all colours."""
     gradient = Image.linear_gradient("L").resize((side, side))
     channels = (gradient, gradient.rotate(90), gradient.rotate(180))
     file = io.BytesIO()

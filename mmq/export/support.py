@@ -24,10 +24,10 @@ from mmq.models.skeleton import Skeleton
 from mmq.quantization.by_width import WIDTHS, by_width
 from mmq.tensors.quantized_weight import relative_error
 
-ROWS = 16  # of the random weight whose rounding error is compared
-COLUMNS = 4096  # of it, at most
+ROWS = 16  # rows of the random weight whose rounding error is compared
+COLUMNS = 4096  # maximum columns of that weight
 VISIBLE = 0.01  # relative rounding error below which options are equally good
-SMALLER = 0.995  # of the bytes of the next width: what saves less is not worth a width
+SMALLER = 0.995  # largest share of the next width's bytes at which a width is worth searching
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,13 @@ def build_target(name: str, options: Mapping[str, str]) -> Target:
     """The target of `NAME` or `NAME:ENGINE`; InputError for an engine that it lacks."""
     plugin = target_class(name)
     base, _, engine = name.partition(":")
-    given = dict(options)
+    values = dict(options)
     if engine:
         if "engine" not in plugin_options.field_types(plugin):
             raise InputError(f"target: {base} has one engine only; write --target {base}")
-        if given.setdefault("engine", engine) != engine:
-            raise InputError(f"target: {name} and --engine {given['engine']} differ; give one")
-    return plugin_options.build(plugin, given)
+        if values.setdefault("engine", engine) != engine:
+            raise InputError(f"target: {name} and --engine {values['engine']} differ; give one")
+    return plugin_options.build(plugin, values)
 
 
 def need(package: str, extra: str) -> Any:

@@ -23,7 +23,7 @@ from mmq.system.hashing import digest
 from mmq.system.home import home
 
 log = logging.getLogger(__name__)
-FOLDER = "unquantized"  # in mmq's home
+FOLDER = "unquantized"  # subfolder of mmq's home
 
 
 def unquantized(exported: ExportedModel) -> ExportedModel:

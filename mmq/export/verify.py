@@ -23,7 +23,7 @@ from mmq.export.measure import Measurement, measure_opened
 from mmq.export.plan import ExportPlan, promised_bytes
 from mmq.system.progress import progress_bar
 
-TOLERANCE = 0.005  # of the promised bytes
+TOLERANCE = 0.005  # share of the planned bytes
 NAMED = 3  # layers and samples in an error
 Simulate = Callable[[], AbstractContextManager[VisionLanguageModel]]
 
@@ -83,11 +83,11 @@ class OutputsProof:
         if self.exact and self.different:
             ids = ", ".join(self.different[:NAMED])
             return f"{len(self.different)} of {self.samples} outputs differ (samples {ids})"
-        seen = self.simulated.value > self.blind.value
-        if seen and self.engine.value <= self.blind.value and self.different:
+        pictures_help = self.simulated.value > self.blind.value
+        if pictures_help and self.engine.value <= self.blind.value and self.different:
             return (
                 f"the engine scores {self.engine.value:.4g} with pictures and "
-                f"{self.blind.value:.4g} without: it does not see them"
+                f"{self.blind.value:.4g} without: it does not use them"
             )
         return ""
 
@@ -113,7 +113,7 @@ class BytesProof:
         """Why the proof failed; "" if it did not."""
         if abs(self.disk - self.promised) <= TOLERANCE * self.promised:
             return ""
-        return f"the files take {self.disk:,} bytes instead of the promised {self.promised:,}"
+        return f"the files take {self.disk:,} bytes instead of the planned {self.promised:,}"
 
     def __str__(self) -> str:
         more = (
@@ -121,7 +121,7 @@ class BytesProof:
             if self.planned != self.promised
             else ""
         )
-        return f"{self.disk:,} bytes on disk, {self.promised:,} promised{more}"
+        return f"{self.disk:,} bytes on disk, {self.promised:,} planned{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from mmq.models.row_quantizer import quantizer_for
 from mmq.tensors.layer_inputs import LayerInputs
 from mmq.tensors.quantized_weight import QuantizedWeight
 
-ROWS = 16  # of the random weight that is quantized
-COLUMNS = 128  # of the random weight, if there is no group size
-TOKENS = 256  # of its random calibration inputs
+ROWS = 16  # rows of the random weight that is quantized
+COLUMNS = 128  # columns of that weight, if there is no group size
+TOKENS = 256  # number of random calibration inputs
 LOUD = 50.0  # factor of some inputs: AWQ scales them, act-order sorts them
 
 

@@ -65,7 +65,7 @@ class ChatEndpoint(VisionLanguageModel):
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
     ) -> list[str]:
-        """One text per request; EndpointError for the first that fails for good."""
+        """One text per request; EndpointError for the first that fails permanently."""
         check_decoding(config)
         self.finished.clear()
         self._stop.clear()
@@ -127,15 +127,15 @@ def connect(url: str, model: str = "", timeout: float = 120.0, **settings: Any) 
     url: http://HOST:PORT/v1; /v1 is added where it is missing.
     """
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"endpoint: {url!r} is no address; write http://127.0.0.1:8080/v1")
+        raise InputError(f"endpoint: {url!r} is not a URL; write http://127.0.0.1:8080/v1")
     url = url.rstrip("/")
     url = url if url.rsplit("/", 1)[-1].startswith("v") else f"{url}/v1"
     try:
         listed = [str(each["id"]) for each in call(f"{url}/models", timeout)["data"]]
     except (_PassingError, KeyError, TypeError) as error:
         raise EndpointError(
-            f"endpoint: {url} does not answer ({error}). Start the server, e.g. `vllm serve "
-            f"FOLDER` or `llama-server -m MODEL --mmproj MMPROJ`, and give its address up to /v1"
+            f"endpoint: {url} does not respond ({error}). Start the server, e.g. `vllm serve "
+            f"FOLDER` or `llama-server -m MODEL --mmproj MMPROJ`, and give its URL with /v1"
         ) from error
     if model and listed and model not in listed:
         raise EndpointError(f"endpoint: {url} does not serve {model!r}; it serves {listed}")
@@ -165,7 +165,7 @@ def call(url: str, timeout: float, body: bytes | None = None) -> Any:
         text = error.read(SHOWN).decode(errors="replace")
         if error.code in PASSING:
             raise _PassingError(f"HTTP {error.code} {text}", _seconds(error.headers)) from error
-        raise EndpointError(f"endpoint: {url} refuses with HTTP {error.code}: {text}") from error
+        raise EndpointError(f"endpoint: {url} responds with HTTP {error.code}: {text}") from error
     except (OSError, ValueError, HTTPException) as error:  # refused, reset, timed out, cut off
         raise _PassingError(f"{type(error).__name__}: {error}") from error
 
@@ -182,6 +182,6 @@ def _text(answer: Any) -> str:
     try:
         text = str(answer["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError) as error:
-        raise _PassingError(f"an answer without choices: {str(answer)[:SHOWN]}") from error
+        raise _PassingError(f"a response without choices: {str(answer)[:SHOWN]}") from error
     answered, _ = without_reasoning(text)
     return text if answered == text else answered.strip()

@@ -37,8 +37,8 @@ def render_chat(
     if owner is None:
         if options.template or options.system_prompt:
             raise InputError(
-                "template, system_prompt: this checkpoint has no chat template that could read "
-                "them; remove the options, or write the whole prompt with --prompt"
+                "template, system_prompt: this checkpoint has no chat template to apply them to; "
+                "remove the options, or write the whole prompt with --prompt"
             )
         return None
     template = on_date(template_text(processor), options)
@@ -58,7 +58,7 @@ def render_chat(
     rendered = render(messages, answer is None)
     if options.system_prompt and options.system_prompt not in rendered:
         raise InputError(
-            "system_prompt: the checkpoint's chat template leaves out system messages; put the "
+            "system_prompt: the checkpoint's chat template drops system messages; put the "
             "text into --prompt instead"
         )
     return rendered

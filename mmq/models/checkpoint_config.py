@@ -16,9 +16,9 @@ SIZES = re.compile(r".*(size|dim|width|channels|rank)")
 POSITIVE = re.compile(r".*(hidden|intermediate|vocab|head|patch|image|embed|proj|num_|n_).*|depth")
 MOST = 10_000  # maximum of any count
 MOST_LAYERS = 1_000
-MOST_EXPERTS = 100_000  # in all layers together
+MOST_EXPERTS = 100_000  # maximum experts of all layers together
 LARGEST = 2**31
-LARGEST_SIDE = 16_384  # of a picture, in pixels
+LARGEST_SIDE = 16_384  # pixels of a picture's side
 SUBCONFIGS = ("text_config", "vision_config", "qformer_config", "llm_config")
 QUANTIZED = ("quantization_config", "compression_config", "quantization", "quantize_config",
              "quant_config")  # fmt: skip
@@ -181,7 +181,7 @@ def check_side_files(folder: Path) -> None:
     for name in SIDE_FILES:
         if (folder / name).exists():
             raise InputError(
-                f"model: the checkpoint is quantized already ({folder / name} says so); "
+                f"model: the checkpoint is quantized already (it has {folder / name}); "
                 f"{FULL_PRECISION}"
             )
     if (folder / "adapter_config.json").exists():

@@ -57,7 +57,7 @@ class Component:
     name: str
     blocks: int
     layers: tuple[Layer, ...]
-    paths: tuple[str, ...] = ()  # of its lists of blocks, or of single modules
+    paths: tuple[str, ...] = ()  # paths of its lists of blocks, or of single modules
     per_row: bool = False  # a table: rounded to nearest with one range per row
 
     @property

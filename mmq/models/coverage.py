@@ -16,8 +16,8 @@ from mmq.models.skeleton import family_of
 from mmq.models.transformers_loading import quietly
 from mmq.models.unquantized import unquantized_modules
 
-ENOUGH = 0.95  # of the weights in blocks; less needs a reason
-SHOWN = 0.05  # of all parameters: larger modules that stay at 16 bits are listed
+ENOUGH = 0.95  # share of the weights in blocks; less needs a reason
+SHOWN = 0.05  # share of all parameters from which a module at 16 bits is listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mmq.models.reasoning import TAGS, without_reasoning
 class LogitsWatch:
     """A logits processor that changes nothing: it sees where an answer begins.
 
-    start: tokens in front of the first that is generated, -1 before any is. broken: whether a
+    start: tokens before the first generated one, -1 before any is. broken: whether a
     row's logits were NaN or infinite, (rows,).
     """
 

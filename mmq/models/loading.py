@@ -57,7 +57,7 @@ def load_model(
         family.check_processor(module, processor, source)
     if family.one_by_one:
         log.warning(
-            "%s: samples are asked one by one, because with this version of transformers %s",
+            "%s: batches have one sample each, because with this version of transformers %s",
             name, family.one_by_one,
         )  # fmt: skip
     module.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from mmq.tensors.matrices import Identity, Matrix, matrices
 
 CONNECTING = {"connector", "resampler", "perceiver", "qformer", "projector", "abstractor",
               "merger", "projection", "aligner", "adapter"}  # fmt: skip
-LEAST_ROWS = 0.5  # of the input table: smaller ones hold positions or token types
+LEAST_ROWS = 0.5  # share of the input table's rows; smaller tables hold positions or token types
 
 
 def parse_parts(text: str) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def with_parts(
         if "head" in parts and "embed" not in parts:
             raise InputError(
                 "parts: the output head shares its weights with the token embeddings; name "
-                "embed, which stands for both"
+                "embed, which includes both"
             )
         parts = tuple(name for name in parts if name != "head")
     own = {matrix.identity for layers in available.values() for matrix in layers.values()}

@@ -16,7 +16,7 @@ def limit_pixels_(processor: Any, options: InputOptions) -> None:
     images = processor.image_processor
     if not all(_takes(images, name) for name in limits):
         raise InputError(
-            f"{', '.join(limits)}: {type(images).__name__} takes no limits of pixels; it scales "
+            f"{', '.join(limits)}: {type(images).__name__} has no pixel limits; it scales "
             f"every picture by its own rule ({_rule(images)}). Remove the option"
         )
     sides = {side: images.size[side] for side in SIDES.values()}

@@ -27,8 +27,8 @@ from mmq.models.unquantized import UnquantizedModule, unquantized_modules, unrea
 
 log = logging.getLogger(__name__)
 MOST_PARAMETERS = 10**13
-ENOUGH = 0.9  # of all weights: below it, what stays at 16 bits is reported
-LISTED = 0.01  # of all weights: smaller modules are not
+ENOUGH = 0.9  # reach below which the modules at 16 bits are reported
+LISTED = 0.01  # share of all weights from which a module is named
 
 
 def family_of(config: Any) -> ModelFamily:
@@ -95,7 +95,7 @@ class Skeleton:
         largest = [m for m in self.unquantized if m.weights >= LISTED * self.parameters]
         names = ", ".join(f"{m.name} ({m.weights / self.parameters:.1%})" for m in largest)
         return (
-            f"{self.reach:.1%} of the weights can be quantized. At 16 bits stay "
+            f"{self.reach:.1%} of the weights can be quantized. Left at 16 bits: "
             f"{names or 'small modules'}; see mmq size, and --parts for embeddings and heads."
         )
 

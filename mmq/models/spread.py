@@ -1,4 +1,4 @@
-"""A model spread over GPUs, CPU memory and disk by accelerate, as it fits on none of them."""
+"""A model that fits on no device, spread over GPUs, CPU memory and disk by accelerate."""
 
 import atexit
 import re

@@ -1,4 +1,4 @@
-"""Outputs of the stages in front of the language model: computed once per picture and allocation.
+"""Outputs of the stages before the language model: computed once per picture and allocation.
 
 Vision features depend on the vision encoder's bits alone, connector outputs on those of the vision
 encoder and the connector. Both are cached on disk under a key of everything they depend on:

@@ -1,7 +1,7 @@
 """Quantizers whose options depend on the width, such as `--group-size 3=256,4=32`.
 
 Export formats need it: 4-bit codes fit llama.cpp's blocks in groups of 32, 3-bit codes in groups
-of 256. All of mmq sees one quantizer; `Quantizer.at(bits)` is the plain one behind a width.
+of 256. All of mmq sees one quantizer; `Quantizer.at(bits)` is the plain one of a width.
 """
 
 import re
@@ -106,7 +106,7 @@ def by_width(common: Quantizer, own: ByWidth) -> Quantizer:
 
 
 def common(quantizer: Quantizer) -> Quantizer:
-    """The plugin behind a quantizer: itself, or the one that its widths vary."""
+    """The plugin of a quantizer: itself, or the one that its widths vary."""
     if isinstance(quantizer, DataFreeByWidth | CalibratedByWidth):
         return quantizer.common
     return quantizer

@@ -1,8 +1,8 @@
-"""What can take a layer's input scale: tried on the block itself, bit for bit.
+"""Find what can take a layer's input scale, by trying it on the block, bit for bit.
 
 Layers that divide what they read by a scale may have it divided out of what computes their inputs
 instead: a norm that multiplies by its weight, or the rows of a linear layer, such as up for down,
-fc1 for fc2 behind a ReLU, or v for o in attention whose heads are not shared. A scale of powers of
+fc1 for fc2 after a ReLU, or v for o in attention whose heads are not shared. A scale of powers of
 two then changes no bit of what the block computes, so one call with scales decides.
 """
 

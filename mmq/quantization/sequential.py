@@ -25,11 +25,11 @@ from mmq.tensors.matrices import Matrix
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight, relative_error
 from mmq.tensors.raised_scales import raise_scales
 
-Layers = dict[str, QuantizedLayer]  # of a block, by name
+Layers = dict[str, QuantizedLayer]  # a block's layers by name
 Cached = Callable[
     [int], Mapping[str, QuantizedLayer] | None
 ]  # width -> a block's layers, if cached
-States = dict[int, list[Call]]  # by width; 0: of the unquantized model
+States = dict[int, list[Call]]  # calls by width; 0 is the unquantized model
 UNREACHED = "calibration never reached it: rounded to nearest"
 ALL_LOST = "all of its {} inputs were not finite: rounded to nearest"
 FEW_TOKENS = "only {} calibration tokens were routed to it: rounded to nearest"

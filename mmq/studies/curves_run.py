@@ -12,7 +12,7 @@ from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.options import CurvesOptions
 from mmq.studies.quantizer_study import Trial, opened, reporting
 
-SHARE = 0.99  # of the unquantized score
+SHARE = 0.99  # share of the unquantized score that a width must keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ def run_curves(options: CurvesOptions, plugin_options: Mapping[str, Any]) -> Cur
 
 
 def heading(curves: Curves) -> str:
-    """What the table of least bits shows."""
+    """The caption of the table of smallest widths."""
     return (
-        f"Least bits that keep {SHARE:.0%} of the unquantized {curves.unquantized.score:.4g} on "
-        "these samples; intervals are in the figure"
+        f"Smallest widths that keep {SHARE:.0%} of the unquantized {curves.unquantized.score:.4g} "
+        "on these samples; intervals are in the figure"
     )
 
 

@@ -40,7 +40,7 @@ def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
 
 
 def score_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
-    """Heads and texts of the columns behind the score: flips, and each of several tasks."""
+    """Heads and texts of the columns after the score: flips, and each of several tasks."""
     columns: dict[str, Callable[[Point], str]] = {}
     for label in dict.fromkeys(task.label for point in points for task in point.tasks):
         columns[f"{label} (share)"] = partial(_task, label)

@@ -20,7 +20,7 @@ from mmq.models.size import Size
 from mmq.record import Pruned, TrialRecord
 from mmq.studies.pruning import Part, Pruner, evaluate_in_parts
 
-MARGIN = 1e-9  # of a share: rounding errors do not prune
+MARGIN = 1e-9  # tolerance of a share, so that rounding errors do not prune
 
 
 @dataclass(frozen=True, slots=True)

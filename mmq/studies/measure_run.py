@@ -93,7 +93,7 @@ def _folder(options: MeasureOptions) -> Path:
 
     if bool(options.path) == bool(options.run):
         raise InputError(
-            "path: give an exported folder or --run, one of them, e.g. `mmq measure ./mine`"
+            "path: give either an exported folder or --run, e.g. `mmq measure ./mine`"
         )
     folder = Path(options.path) if options.path else exported_folder(options.run)
     check_exported(folder)

@@ -17,7 +17,7 @@ def check_name(study: str) -> None:
         return
     shown = repr(study if len(study) <= LONGEST_NAME else f"{study[:40]}...")
     raise InputError(
-        f"study: {shown} ({len(study)} characters) is not a name for a study; use up to "
+        f"study: {shown} ({len(study)} characters) is not a valid study name; use up to "
         f"{LONGEST_NAME} of the letters a-z and A-Z, digits, '.', '_' and '-', with a letter, "
         f"digit or '_' first and no '.' last, for example {safe_name(study)!r}"
     )

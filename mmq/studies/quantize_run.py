@@ -75,7 +75,7 @@ def _by_workers(
 
 
 def _as_worker(prepared: Prepared, widths: Sequence[int]) -> None:
-    """As a worker: fill the store with what no other worker does."""
+    """As a worker: compute the blocks that no other worker computes."""
     end_with_launcher()
     with opened([prepared], quiet=True) as (session,):
         work = work_list(prepared, widths)
@@ -158,7 +158,7 @@ def work_list(prepared: Prepared, widths: Sequence[int]) -> WorkList:
 def fill_share(
     model: LoadedModel, artifacts: Artifacts, work: WorkList, every: Sequence[Unit]
 ) -> None:
-    """Compute what no other worker does, until all units are done or failed."""
+    """Compute units that no other worker computes, until all of them are done or failed."""
     artifacts.locks = False
     with work.present():
         for component, some in _by_component(every):
@@ -212,7 +212,7 @@ def _share(work: WorkList, first: Claim, number: int, blocks: Mapping[int, Unit]
 
 
 def fill_uniform(model: LoadedModel, artifacts: Artifacts, widths: Sequence[int]) -> None:
-    """Every component behind those before it at the same width."""
+    """Every component, each after the components before it at the same width."""
     for bits in widths:
         try:
             artifacts.write_(model, BitAllocation.uniform(list(model.components), bits))

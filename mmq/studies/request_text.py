@@ -9,7 +9,7 @@ from typing import Any
 def command_line(command: str, options: Any, plugin_options: Mapping[str, Any]) -> str:
     """The command with every option that has another value than its default.
 
-    options: the command's dataclass. The same whether a shell, `mlflow run` or Python asked.
+    options: the command's dataclass. The same whether a shell, `mlflow run` or Python started it.
     """
     values = {
         field.name: getattr(options, field.name)

@@ -112,7 +112,7 @@ def _decisions(model: LoadedModel, calibration: Calibration) -> list[Tensor]:
     decisions = [output.cpu() for output in outputs if output is not None]
     if not decisions:
         raise InputError(
-            f"{type(model.family).__name__} returns no decisions of its models"
+            f"{type(model.family).__name__} models define no decisions"
             if outputs
             else "there are no calibration pairs"
         )
@@ -122,13 +122,13 @@ def _decisions(model: LoadedModel, calibration: Calibration) -> list[Tensor]:
 def divergence(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """Mean Kullback-Leibler divergence in nats of log-probabilities (rows, choices) each.
 
-    Rows that are no numbers count as if nothing was known any more: every choice is as likely.
+    Rows with NaN count as uniform distributions, in which every choice is equally likely.
     """
     losses = []
     for old, new in zip(before, after, strict=True):
         lost = torch.isnan(new).any(-1, keepdim=True)
         new = torch.where(lost, -math.log(new.shape[-1]), new)
-        # a choice that was out of the question has no weight, however far it moves
+        # a choice of probability 0 has no weight, however far it moves
         losses.append(torch.where(old.exp() > 0, old.exp() * (old - new), 0.0).sum(-1))
     return max(float(torch.cat(losses).double().mean()), 0.0)
 

@@ -111,7 +111,7 @@ class Session:
 
 
 def show_prompt(eval_spec: EvalSpec) -> None:
-    """Print the first prompt as the model reads it, before hours go by with a wrong one."""
+    """Print the first prompt as the model reads it, so that a wrong one is noticed early."""
     if eval_spec.rendered_prompt:
         prompt = repr(eval_spec.rendered_prompt)
         notify(f"The first prompt as the model reads it: {prompt}")

@@ -36,7 +36,7 @@ def run_share(
     planned: Sequence[Planned],
     sessions: Mapping[str, Session],
 ) -> None:
-    """Evaluate what no other worker does, until all of these trials are done or failed.
+    """Evaluate trials that no other worker evaluates, until all of them are done or failed.
 
     The caller is present in the work list. Several failures in a row raise the last one.
     """

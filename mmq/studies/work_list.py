@@ -60,7 +60,7 @@ class WorkList:
     def __init__(self, database: Database, study: str) -> None:
         self.database, self.study, self.me = database, study, owner()
         self._held: set[str] = set()  # units that this process has claimed
-        self._beats: dict[str, tuple[int, float]] = {}  # by owner: a beat, and since when
+        self._beats: dict[str, tuple[int, float]] = {}  # last beat and its time by owner
         self._outages = 0
         try:
             database.run(METADATA.create_all)
@@ -163,7 +163,7 @@ class WorkList:
             if now - since >= GRACE and not is_here(process):
                 stale.add(process)
         for process in stale:
-            log.warning("The work of process %s is released: the process is gone", process)
+            log.warning("The work of process %s is released: the process has ended", process)
         return stale
 
     def _move(
@@ -216,9 +216,9 @@ class WorkList:
             listed = connection.scalars(
                 select(WORKERS.c.owner).where(WORKERS.c.study == self.study)
             )
-            gone = [process for process in listed if process == self.me or is_gone(process)]
+            ended = [process for process in listed if process == self.me or is_gone(process)]
             connection.execute(
-                delete(WORKERS).where(WORKERS.c.study == self.study, WORKERS.c.owner.in_(gone))
+                delete(WORKERS).where(WORKERS.c.study == self.study, WORKERS.c.owner.in_(ended))
             )
             connection.execute(insert(WORKERS).values(**row))
 

@@ -41,7 +41,7 @@ WORKERS = Table(
     Column("owner", String(255), primary_key=True),
     Column("number", Integer, nullable=False),
     Column("place", Text, nullable=False),
-    # by the worker's own clock, for people; MySQL's Float is an hour off
+    # by the worker's own clock, for display; MySQL's Float is up to an hour off
     Column("since", Double, nullable=False),
     Column("seen", Double, nullable=False),
     Column("beat", Integer, nullable=False),

@@ -181,7 +181,7 @@ class _Report:
     """Prints the output of workers, and how each of them ended."""
 
     def __init__(self) -> None:
-        self._errors: dict[int, list[str]] = {}  # by worker: what it reported, not printed yet
+        self._errors: dict[int, list[str]] = {}  # unprinted error lines by worker
         self._printed: set[str] = set()
         self._ended: set[int] = set()
 

@@ -45,7 +45,7 @@ def is_gone(text: str) -> bool:
         return False
     if not _exists(pid):
         return True
-    if _by_clock(started):  # of an earlier mmq: the clock may have been set since
+    if _by_clock(started):  # written by an earlier mmq; the clock may have been set since
         return not _may_be_mmq(pid)
     now = _started(pid)
     if now is None:

@@ -81,7 +81,7 @@ class Retries:
     ) -> None:
         self.errors: tuple[type[Exception], ...] = (SQLAlchemyError, *wrappers)
         self.max_outage: float = MAX_OUTAGE
-        self.outages = 0  # that this process noticed
+        self.outages = 0  # number that this process noticed
         self.explain = explain
         self._inside = threading.local()
 
@@ -124,7 +124,7 @@ class Retries:
                 if not is_transient(error):
                     raise self.explain(message) from None
                 if time.monotonic() + pause > start + self.max_outage:
-                    self.max_outage = min(self.max_outage, SHORT_OUTAGE)  # for the clean-up
+                    self.max_outage = min(self.max_outage, SHORT_OUTAGE)  # for a brief clean-up
                     raise self.explain(f"it is unavailable: {message}") from None
                 if not waited:
                     log.warning("The study's database is unavailable (%s); retrying.", message)

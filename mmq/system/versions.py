@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-ROOMS = ("tensors", "quantization", "data", "models", "evaluation")  # that change codes or scores
+ROOMS = ("tensors", "quantization", "data", "models", "evaluation")  # change codes or scores
 
 
 def room_versions(*rooms: str) -> dict[str, int]:

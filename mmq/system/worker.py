@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 
 NUMBER = "MMQ_WORKER"  # environment variable of workers: their number
-PLACE = "MMQ_WORKER_PLACE"  # where a worker runs, in the launcher's words
+PLACE = "MMQ_WORKER_PLACE"  # environment variable: the worker's place, for display
 LIFELINE = "MMQ_WORKER_LIFELINE"  # set if standard input is a pipe from what launched the worker
 
 

@@ -14,7 +14,7 @@ from mmq.system.variables import variables
 from mmq.system.worker import LIFELINE, NUMBER, PLACE
 
 END_TIMEOUT = 90  # seconds for workers to end after an interrupt
-OWN_RUN = ("MLFLOW_RUN_ID", NUMBER, PLACE, LIFELINE)  # of this process alone
+OWN_RUN = ("MLFLOW_RUN_ID", NUMBER, PLACE, LIFELINE)  # variables that a worker does not inherit
 
 
 class WorkerProcess:
@@ -73,7 +73,7 @@ class WorkerProcess:
                 self.process.send_signal(signal.SIGTERM)
 
     def end(self, seconds: float) -> None:
-        """Wait for it to end, and kill it after so many seconds."""
+        """Wait for it to end, and kill it after `seconds`."""
         try:
             self.process.wait(max(0.1, seconds))
         except subprocess.TimeoutExpired:

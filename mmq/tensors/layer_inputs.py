@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 STRIP = 512  # columns of the Gram matrix updated at once, in its upper triangle only
-ROWS = 1024  # of a weight whose output errors are computed at once
+ROWS = 1024  # rows of a weight whose output errors are computed at once
 
 
 class LayerInputs:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mmq.tensors import affine
 from mmq.tensors.quantized_weight import QuantizedWeight
 
-SMALLEST = torch.finfo(torch.float16).tiny  # of the normal numbers, 6.1e-5
+SMALLEST = torch.finfo(torch.float16).tiny  # smallest normal number, 6.1e-5
 
 
 def raise_scales(quantized: QuantizedWeight, weight: Tensor) -> QuantizedWeight:

@@ -24,14 +24,14 @@ def _prepared(
     checkpoint: str, bits: str, task: str, options: tuple[tuple[str, str], ...]
 ) -> Prepared:
     allocation = BitAllocation.parse(bits)
-    chosen = EvalOptions(model=checkpoint, task=task, limit=str(SAMPLES), quantizer="rtn")
-    return prepare(chosen, dict(options), lambda parts: [allocation.over(parts)])
+    settings = EvalOptions(model=checkpoint, task=task, limit=str(SAMPLES), quantizer="rtn")
+    return prepare(settings, dict(options), lambda parts: [allocation.over(parts)])
 
 
 class TargetContract(ABC):
     """Subclass it and implement `make`, and `bits` for an allocation that the target accepts.
 
-    checkpoint, task: what is exported and asked. options: of the quantizer `rtn`.
+    checkpoint, task: what is exported and evaluated. options: of the quantizer `rtn`.
     """
 
     checkpoint = "embedded-llava"

@@ -35,8 +35,8 @@ from mmq.tracking.serving import (
 log = logging.getLogger(__name__)
 REGISTER = ("auto", "copy", "reference", "no")
 COPIED = GIB  # largest folder that `auto` copies
-NAME = "exported"  # of the logged model
-PLACE = "artifacts/model"  # of a copied folder, inside the logged model
+NAME = "exported"  # name of the logged model
+PLACE = "artifacts/model"  # path of a copied folder inside the logged model
 PINNED = ("mlflow", "torch", "transformers")
 
 

@@ -89,14 +89,14 @@ def log_rows(
         )
         if ROW in child.data.tags
     }
-    wanted = {row.key: row for row in table.rows}
-    new = [row for key, row in wanted.items() if key not in logged]
+    by_key = {row.key: row for row in table.rows}
+    new = [row for key, row in by_key.items() if key not in logged]
     runs = [_run(run, row, facts) for row in new]
     ids = log_finished(run.client, run.experiment_id, runs, quiet)
     run_ids = logged | {row.key: run_id for row, run_id in zip(new, ids, strict=True)}
-    rows = [(row, run_ids[key]) for key, row in wanted.items()]
+    rows = [(row, run_ids[key]) for key, row in by_key.items()]
     run.log(tags={CONTENT: content_key(table, facts)})
-    return Imported(len(new), len(wanted) - len(new), rows)
+    return Imported(len(new), len(by_key) - len(new), rows)
 
 
 def _run(run: StudyRun, row: ResultRow, facts: Mapping[str, str]) -> FinishedRun:

@@ -23,8 +23,8 @@ from mmq.tracking.studies import StudyRun
 
 log = logging.getLogger(__name__)
 FILE = "allocation.json"
-EXPORTED = "\n\nExported: "  # in the description of a version
-WEIGHTLESS = "\n\nThis version is an allocation"  # in the description of one without weights
+EXPORTED = "\n\nExported: "  # part of the description of an exported version
+WEIGHTLESS = "\n\nThis version is an allocation"  # description of one without weights
 
 
 def register(run: StudyRun, selection: Selection) -> str:

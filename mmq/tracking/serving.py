@@ -181,7 +181,7 @@ def _from_text(text: str, name: str) -> ImageRef:
 def _allowed_path(text: str) -> Path | None:
     """The file that a text names; in a server, only inside the folder MMQ_PICTURES.
 
-    Whoever reaches a server must not learn which files its machine has.
+    Clients of a server must not learn which files its machine has.
     """
     if len(text) > LONGEST_PATH:
         return None

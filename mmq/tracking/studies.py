@@ -72,7 +72,7 @@ class StudyRun(Run):
         self.study = study
         self.parts: Sequence[str] = ()  # their names; empty for the components
         self.request = ""  # the command line that repeats the request
-        self.has_others: Callable[[], bool] = lambda: False  # whether other processes search it
+        self.has_others: Callable[[], bool] = lambda: False  # do other processes search it?
         self._unquantized = UnquantizedOutputs(client, experiment_id, study)
         self._launcher = launcher  # the run of `mlflow run` that resumes an older study
 

@@ -316,6 +316,6 @@ class Search:
         if not setup.fits(pending.allocation, measured):
             self.study.reject_too_large(pending, measured)
             raise TooLarge(
-                f"not evaluated: it takes {size_text}, more than planned and than "
+                f"not evaluated: it takes {size_text}, more than planned and more than "
                 f"{setup.budget.size_text}"
             )

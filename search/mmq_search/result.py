@@ -1,4 +1,4 @@
-"""The result of a search: the front, the selected allocations, and where to look."""
+"""The result of a search: the front, the selected allocations, and links."""
 
 from dataclasses import asdict
 from typing import Any
@@ -50,7 +50,7 @@ def print_document(running: Search) -> None:
 
 
 def print_results(running: Search) -> None:
-    """Print the front, the selected allocations, where they are registered and where to look."""
+    """Print the front, the selected allocations, their registered versions, and links."""
     study, run, results = running.study, running.run, running.results()
     selections = results.selections()
     text = conclusion(results, selections)

@@ -24,7 +24,7 @@ class StatusOptions:
 def status(
     options: StatusOptions, plugin_options: dict[str, str], name: str | None, as_json: bool
 ) -> None:
-    """Print a study's front, its trials, its workers, the time used and left, and where to look.
+    """Print a study's front, its trials and workers, the time used and left, and its links.
 
     A planned study that workers share shows its units and its workers instead. Reads the database
     in MMQ_HOME, or at MMQ_STORAGE, whichever machines are at work.

@@ -28,7 +28,7 @@ RECENT = 10  # trials that the remaining time is estimated from
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """A study's progress. state: in one line. points: evaluated so far. links: where to look."""
+    """A study's progress. state: in one line. points: evaluated so far. links: into MLflow."""
 
     name: str
     state: str
@@ -119,7 +119,7 @@ def _of_logged(name: str, others: Sequence[str], workers: str) -> StatusReport:
     points = groups[0].points("score") if len(groups) == 1 else []
     return StatusReport(
         name,
-        f"{count} allocations evaluated, as MLflow has them",
+        f"{count} allocations evaluated, according to MLflow",
         workers,
         points=points,
         links=[f"Open:      {link}" for link in links.values()],
@@ -136,7 +136,7 @@ def at_work(database: Database, name: str, trials: Mapping[str, str] | None = No
         unit = worker.unit or (trials or {}).get(worker.owner, "")
         doing = f"; evaluates {unit}" if unit else ""
         silent = time.time() - worker.seen
-        silence = f"; not heard for {in_words(silent)}" if silent > GRACE else ""
+        silence = f"; no heartbeat for {in_words(silent)}" if silent > GRACE else ""
         lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
     return "\n".join(["At work:", *lines]) if lines else "Nobody is at work."
 

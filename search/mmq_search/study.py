@@ -43,7 +43,7 @@ class PendingTrial:
 class SearchStudy(StudyReader):
     """Optuna's study of an eval spec, with the records of its trials beside it.
 
-    A record is written before Optuna is told: a trial killed in between is completed from it. Any
+    A record is written before Optuna gets the result: a trial killed in between is completed. Any
     number of processes may open the study; no two evaluate the same allocation.
     """
 
@@ -243,7 +243,7 @@ class SearchStudy(StudyReader):
             yield
 
     def others_at_work(self) -> bool:
-        """Whether a living process has a trial running."""
+        """Whether another living process has a running trial."""
 
         def look() -> bool:
             self.stale_trials.release()

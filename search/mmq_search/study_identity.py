@@ -24,7 +24,7 @@ def check_identity(
     """Write eval spec, space and costs into a new study; InputError if it has others."""
     attrs, name = study.user_attrs, study.study_name
     stored = attrs.get("eval_spec")
-    given = json.loads(json.dumps(identity, default=str))  # as the database returns it
+    spec = json.loads(json.dumps(identity, default=str))  # as the database returns it
     own = {
         "bits": list(space.bits),
         "granularity": space.granularity,
@@ -34,12 +34,12 @@ def check_identity(
     }
     if stored is None:  # the eval spec last: a study that has it has everything
         times = None if costs is None else costs.to_json()
-        for key, value in (own | {"times": times, "size_axis": axis, "eval_spec": given}).items():
+        for key, value in (own | {"times": times, "size_axis": axis, "eval_spec": spec}).items():
             study.set_user_attr(key, value)
         return
-    if stored != given:
+    if stored != spec:
         stored = stored if isinstance(stored, dict) else {}
-        differs = ", ".join(key for key in given if stored.get(key) != given[key])
+        differs = ", ".join(key for key in spec if stored.get(key) != spec[key])
         raise InputError(
             f"study: {name!r} has another eval spec; these differ: {differs}. {ANOTHER}"
         )

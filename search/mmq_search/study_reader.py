@@ -139,8 +139,8 @@ class StudyReader:
         names = {field.name for field in fields(Budget)}
         if strange := sorted(bounds.keys() - names):
             raise InputError(
-                f"study: a newer mmq searched {self.name!r}, with the bounds "
-                f"{', '.join(strange)}. Use that version."
+                f"study: {self.name!r} has bounds that this version of mmq does not know: "
+                f"{', '.join(strange)}. Use the newer version that searched it."
             )
         return Budget(**bounds)
 

@@ -1,4 +1,4 @@
-"""A search for an export target: what it supports, the size of its files, time per answer."""
+"""A search for an export target: supported widths, file sizes, and times per answer."""
 
 import logging
 import statistics

@@ -1,4 +1,4 @@
-"""A worker that is killed while it uploads a block to a real S3 server."""
+"""A worker is killed while it uploads a block to a real S3 server."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ store.put(KEY, {{"a": layer(weight)}})
 
 
 class StallingProxy:
-    """Passes requests on to a server until one is larger than SIZE; then it waits for its end."""
+    """Forwards requests to a server until one exceeds SIZE, and then stalls until it is closed."""
 
     def __init__(self, host, port):
         self.server, self.stalled = (host, port), threading.Event()

@@ -1,4 +1,4 @@
-"""Exports that run in vLLM's CPU build: `make test-vllm`, in an environment of vLLM's own."""
+"""Exports that run in vLLM's CPU build: `make test-vllm`, in an environment for vLLM."""
 
 import pytest
 from exporting import session_for
@@ -26,7 +26,7 @@ GROUPS = {"group_size": 64, "symmetric": True}
         ("embedded-blip2", "vit=4,llm=4", GROUPS),
     ],
 )
-def test_vllm_says_what_the_simulated_model_says(tmp_path, model, bits, options):
+def test_vllm_gives_the_outputs_of_the_simulated_model(tmp_path, model, bits, options):
     session = session_for(model, bits, "compressed-tensors:vllm-cpu", **options)
     _, proof = session.run(tmp_path / "out", 6)
     assert not proof.failures
@@ -44,7 +44,7 @@ def test_8_bits_run_with_8_bit_inputs_and_the_report_notes_it(tmp_path, bits):
     assert len(proof.outputs.different) <= 1  # of 6: inputs are rounded
 
 
-def test_a_folder_that_vllm_cannot_load_is_an_error_in_its_words(tmp_path):
+def test_a_folder_that_vllm_cannot_load_is_an_error_with_its_message(tmp_path):
     session = session_for("embedded-llava", "llm=4", "compressed-tensors:vllm-cpu", **GROUPS)
     session.run(tmp_path / "out", 0)
     config = tmp_path / "out" / "config.json"
@@ -56,7 +56,7 @@ def test_a_folder_that_vllm_cannot_load_is_an_error_in_its_words(tmp_path):
         pass
 
 
-def test_the_installed_version_is_asked_what_it_runs():
+def test_the_installed_version_reports_what_it_runs():
     kernels = installed_kernels("vllm-cpu")
     assert 64 in kernels.symmetric[4]
     assert 3 not in kernels.symmetric

@@ -20,8 +20,8 @@ def imported(frame, quantizer, **more):
     frame = frame.rename(columns={part: f"{part}_bits" for part in ("vit", "qformer", "llm")})
     frame.to_csv(f"{quantizer}.csv", index=False)
     options = {"study": quantizer, "quantizer": quantizer, **more}
-    given = [text for key, value in options.items() for text in (f"--{key}", value)]
-    main(["import-results", f"{quantizer}.csv", *given])
+    arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
+    main(["import-results", f"{quantizer}.csv", *arguments])
 
 
 def runs(uri, kind):
@@ -32,8 +32,8 @@ def runs(uri, kind):
 
 def table(uri, run, name):
     path = MlflowClient(uri).download_artifacts(run.info.run_id, name)
-    found = json.loads(Path(path).read_text())
-    return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
+    result = json.loads(Path(path).read_text())
+    return [dict(zip(result["columns"], row, strict=True)) for row in result["data"]]
 
 
 def test_imported_studies_are_compared_on_what_they_share_and_logged(store_uri, capsys):
@@ -62,8 +62,8 @@ def test_imported_studies_are_compared_on_what_they_share_and_logged(store_uri, 
         "measured_interactions.json",
     }  # fmt: skip
     rows = table(store_uri, run, "importance.json")
-    wanted = {"table": "gptq", "configurations": "shared", "measure": "consensus", "part": "llm"}
-    (row,) = (r for r in rows if wanted.items() <= r.items())
+    expected = {"table": "gptq", "configurations": "shared", "measure": "consensus", "part": "llm"}
+    (row,) = (r for r in rows if expected.items() <= r.items())
     assert row["low"] <= row["percent"] <= row["high"]
     assert len(rows) == (2 * 2 + 2) * 4 * 3  # tables on two scales, and matched; measures; parts
 
@@ -93,7 +93,7 @@ def test_files_are_analysed_without_importing_them(store_uri, capsys):
     assert not runs(store_uri, "trial")
 
 
-def test_what_cannot_be_ranked_is_said_and_logged(store_uri, capsys):
+def test_refused_rankings_are_reported_and_logged(store_uri, capsys):
     imported(grid(additive).head(6), "gptq")
     main(["analyze", *QUICK])
     assert "no ranking: 6 configurations are too few to rank" in capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_what_cannot_be_ranked_is_said_and_logged(store_uri, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--study", "gtpq"], "Unknown study 'gtpq'. Did you mean 'gptq'?"),
         (["--experiment", "mqm"], "Unknown experiment 'mqm'. Did you mean 'mmq'?"),
@@ -115,11 +115,11 @@ def test_what_cannot_be_ranked_is_said_and_logged(store_uri, capsys):
         (["--bootstarp", "3"], "Did you mean 'bootstrap'"),
     ],
 )
-def test_bad_input_ends_before_the_work(store_uri, capsys, options, said):
+def test_bad_input_ends_before_the_work(store_uri, capsys, options, message):
     imported(grid(additive).head(5), "gptq")
     with pytest.raises(SystemExit):
         main(["analyze", *QUICK, *options])
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not runs(store_uri, "analysis")
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: the search's link in a real browser on a real MLflow server."""
+"""The link of a search in a real browser on a real MLflow server."""
 
 import os
 import shutil

@@ -102,7 +102,7 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--device", "meta"], "torch cannot compute on 'meta' here"),
         (["search", "--device", "tpu-x"], "is not a device; choose e.g. auto, cpu, cuda"),
         (["search", "--dtype", "int8"], "'int8' is not one of"),
-        (["search", "--study", "a b"], "is not a name for a study"),
+        (["search", "--study", "a b"], "is not a valid study name"),
         (["search", "--batch-size", "0"], "batch_size: 0 is not at least 1"),
         (["trial", "--bits", "vit4"], "'vit4' is not component=bits"),
         (["trial", "--bits", "vti=4"], "Unknown component 'vti'. Did you mean 'vit'"),
@@ -130,10 +130,10 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert caught.value.code == 2
-    assert message in said
-    assert "\n\n" not in said.strip() or "Expected layouts" in said
+    assert message in output
+    assert "\n\n" not in output.strip() or "Expected layouts" in output
     assert not runs(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_a_deleted_experiment_of_the_same_name_is_refused(mmq, tmp_path):
     assert "'gone' was deleted" in result.stderr
 
 
-def test_a_tracking_server_that_is_not_there_is_an_input_error(mmq):
+def test_an_unreachable_tracking_server_is_an_input_error(mmq):
     result = mmq(
         "trial", *QUICK, MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
@@ -163,7 +163,7 @@ def test_a_tracking_server_that_is_not_there_is_an_input_error(mmq):
     assert "MLFLOW_TRACKING_URI" in result.stderr
 
 
-def test_a_trial_is_logged_whole(mmq, tmp_path):
+def test_a_trial_is_logged_completely(mmq, tmp_path):
     result = mmq("trial", *QUICK, "--bits", "vit=4,llm=3", "--group-size", "64")
     assert result.returncode == 0, result.stderr
     assert "vit=4 qformer=16 llm=3" in result.stdout
@@ -204,15 +204,15 @@ def search(mmq, n, **options):
     return mmq("search", *QUICK, "--bits", "3,4,16", "--n-trials", str(n), **options)
 
 
-def test_a_search_goes_on_where_it_stopped_and_is_quick_when_done(mmq, tmp_path):
+def test_a_search_resumes_and_is_quick_when_complete(mmq, tmp_path):
     first = search(mmq, 4)
     assert first.returncode == 0, first.stderr
     again = search(mmq, 6)
     assert again.returncode == 0, again.stderr
     assert "resumes: 4 of 6" in again.stderr
-    found = runs(tmp_path)
-    parents = [r for r in found if r.data.tags["mmq.kind"] == "study"]
-    trials = [r for r in found if r.data.tags["mmq.kind"] == "trial"]
+    result = runs(tmp_path)
+    parents = [r for r in result if r.data.tags["mmq.kind"] == "study"]
+    trials = [r for r in result if r.data.tags["mmq.kind"] == "trial"]
     assert len(parents) == 1
     assert len(trials) == 6
     assert {r.data.tags["mlflow.parentRunId"] for r in trials} == {parents[0].info.run_id}
@@ -239,7 +239,7 @@ def test_a_study_is_never_spread_over_two_stores(mmq, tmp_path):
 
 
 def damaged(folder, damage):
-    """A copy of the embedded model with something wrong in its weights."""
+    """A copy of the embedded model with damaged weights."""
     shutil.copytree(blip2_checkpoint(), folder)
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -279,14 +279,14 @@ def statuses(folder, kind):
 
 
 def just_begun(folder):
-    """Whether a trial runs that began a moment ago: it is not being logged yet."""
+    """Whether a trial has just started, so that it is not being logged yet."""
     since = time.time() - 0.4
-    found = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
-    return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in found)
+    result = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
+    return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in result)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
-def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, tmp_path, signals):
+def test_completed_work_survives_an_interrupt_and_the_same_command_resumes(mmq, tmp_path, signals):
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16", start=True)
     wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
     wait_for(lambda: just_begun(tmp_path))
@@ -297,18 +297,18 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(mmq, t
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "run the same command to resume" in output
-    found = statuses(tmp_path, "trial")
-    assert found.count("KILLED") == 1
-    assert set(found) == {"KILLED", "FINISHED"}
+    states = statuses(tmp_path, "trial")
+    assert states.count("KILLED") == 1
+    assert set(states) == {"KILLED", "FINISHED"}
     assert statuses(tmp_path, "study") == ["KILLED"]
-    finished = found.count("FINISHED")
+    finished = states.count("FINISHED")
     process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16")
     assert f"resumes: {finished} of 7" in process.stderr
     assert statuses(tmp_path, "trial").count("FINISHED") == 7
     assert statuses(tmp_path, "study") == ["FINISHED"]
 
 
-def test_after_kill_9_the_same_command_reaps_and_goes_on(mmq, tmp_path):
+def test_after_kill_9_the_same_command_releases_and_resumes(mmq, tmp_path):
     process = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16", start=True)
     wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
     wait_for(lambda: just_begun(tmp_path))
@@ -317,7 +317,7 @@ def test_after_kill_9_the_same_command_reaps_and_goes_on(mmq, tmp_path):
     assert "RUNNING" in statuses(tmp_path, "trial")
     result = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16")
     assert result.returncode == 0, result.stderr
-    found = statuses(tmp_path, "trial")
-    assert found.count("KILLED") == 1
-    assert found.count("FINISHED") == 4
+    states = statuses(tmp_path, "trial")
+    assert states.count("KILLED") == 1
+    assert states.count("FINISHED") == 4
     assert statuses(tmp_path, "study") == ["FINISHED"]

@@ -27,8 +27,8 @@ def picture(tmp_path):
 
 def logged(picture, answers, allocation="vit=16 llm=16", **spec):
     """The run of a trial with these answers, by sample id, with 1 for "yes"."""
-    made = eval_spec(evaluator="vqa", task="vqa", data="nowhere", limit="0", **spec)
-    trial = TrialSpec(made, BitAllocation.parse(allocation))
+    logged_spec = eval_spec(evaluator="vqa", task="vqa", data="nowhere", limit="0", **spec)
+    trial = TrialSpec(logged_spec, BitAllocation.parse(allocation))
     predictions = tuple(
         Answer(key, (picture,), "?", text, "yes", float(text == "yes"))
         for key, text in answers.items()

@@ -13,32 +13,32 @@ def collapsing(vit, qformer, llm):
     return 0.0 if llm == 2 else 100 - 60 / llm - 60 / vit
 
 
-def test_a_width_that_one_method_lacks_is_told_with_what_it_does():
+def test_a_width_that_one_method_lacks_is_reported_with_its_effect():
     every = grid(collapsing)
     tables = [table(every[every.llm > 2], name="gptq"), table(every, name="awq")]
-    found = compare(tables, QUICK)
-    assert found.differences[0] == "gptq has no llm=2"
-    assert found.shared == 100
-    gptq, awq = found.raw
+    comparison = compare(tables, QUICK)
+    assert comparison.differences[0] == "gptq has no llm=2"
+    assert comparison.shared == 100
+    gptq, awq = comparison.raw
     assert awq.consensus["llm"].value - gptq.consensus["llm"].value > 30
-    for part, share in found.matched[1].consensus.items():
+    for part, share in comparison.matched[1].consensus.items():
         assert share.value == pytest.approx(gptq.consensus[part].value, abs=1e-9)
-    assert "most of the difference comes from the designs" in found.warning
-    assert "awq: llm > vit > qformer becomes" in found.warning
-    head, rows = comparison_rows(found)
+    assert "most of the difference comes from the designs" in comparison.warning
+    assert "awq: llm > vit > qformer becomes" in comparison.warning
+    head, rows = comparison_rows(comparison)
     assert len(rows) == 6
     assert rows[3][:1] + rows[3][3:4] + rows[3][5:] == ["awq", "125", "100"]
 
 
 def test_equal_designs_need_no_warning():
     tables = [table(grid(additive), name="a"), table(grid(collapsing), name="b")]
-    found = compare(tables, QUICK)
-    assert found.warning == ""
-    assert found.matched is found.raw
-    assert found.shared == 125
+    comparison = compare(tables, QUICK)
+    assert comparison.warning == ""
+    assert comparison.matched is comparison.raw
+    assert comparison.shared == 125
 
 
-def test_models_with_other_parts_are_matched_where_those_are_untouched():
+def test_models_with_other_parts_are_matched_where_those_are_unquantized():
     two = grid(lambda v, m: additive(v, 16, m), ("vit", "llm"))
     tables = [table(grid(additive), name="blip2"), table(two, ("vit", "llm"), name="llava")]
     assert design_differences(tables)[0] == "llava has no qformer"
@@ -47,13 +47,13 @@ def test_models_with_other_parts_are_matched_where_those_are_untouched():
     assert [each.n for each in matched] == [25, 25]
 
 
-def test_nothing_shared_is_said_and_not_ranked():
+def test_disjoint_designs_are_reported_and_not_ranked():
     every = grid(additive)
     tables = [table(every[every.llm <= 4], name="a"), table(every[every.llm > 4], name="b")]
-    found = compare(tables, QUICK)
-    assert found.shared == 0
-    assert found.matched[0].reason
-    assert "a cannot be ranked on the shared configurations" in found.warning
+    comparison = compare(tables, QUICK)
+    assert comparison.shared == 0
+    assert comparison.matched[0].reason
+    assert "a cannot be ranked on the shared configurations" in comparison.warning
 
 
 def test_a_comparison_needs_two_tables_of_different_names_and_a_common_part():

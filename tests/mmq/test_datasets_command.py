@@ -11,7 +11,7 @@ from mmq.cli import main
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
-    """The command in a folder of its own; what it prints."""
+    """Run the command in a folder of its own, and return its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMQ_DATA", raising=False)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
@@ -51,13 +51,13 @@ def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch)
     ]
     official.coco_captions(tmp_path / "there")
     monkeypatch.setenv("MMQ_DATA", str(tmp_path / "there"))
-    found = rows(call("--as-json"))
-    assert found["vqav2"]["found"] == []
-    assert found["coco-captions"]["found"][0]["folder"] == str(tmp_path / "there")
+    result = rows(call("--as-json"))
+    assert result["vqav2"]["found"] == []
+    assert result["coco-captions"]["found"][0]["folder"] == str(tmp_path / "there")
     assert len(rows(call("--as-json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
 
 
-def test_links_in_a_loop_and_names_that_are_no_text_end_nothing(tmp_path, call):
+def test_circular_links_and_undecodable_names_do_not_stop_the_listing(tmp_path, call):
     official.vqav2(tmp_path / "data" / os.fsdecode(b"vq\xe4"))
     (tmp_path / "data" / "loop").symlink_to("loop")
     (tmp_path / "data" / "round").symlink_to(".")
@@ -65,19 +65,19 @@ def test_links_in_a_loop_and_names_that_are_no_text_end_nothing(tmp_path, call):
     assert "data/vq\\xe4" in call()
 
 
-def test_a_folder_inside_a_found_one_is_not_named_again(tmp_path, call):
+def test_a_subfolder_of_a_recognized_folder_is_not_listed_again(tmp_path, call):
     official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
-    found = rows(call("--as-json"))["vqav2"]["found"]
-    assert [each["folder"] for each in found] == ["data/vqa"]
+    result = rows(call("--as-json"))["vqav2"]["found"]
+    assert [each["folder"] for each in result] == ["data/vqa"]
 
 
 def test_tables_are_listed_unless_another_data_set_reads_them(tmp_path, call):
     hub.chartqa(tmp_path / "data" / "charts")
     (tmp_path / "data" / "mine").mkdir()
     (tmp_path / "data" / "mine" / "photos.csv").write_text("image,question,answer\n")
-    found = rows(call("--as-json"))
-    assert [place["folder"] for place in found["table"]["found"]] == ["data/mine"]
-    assert [place["folder"] for place in found["chartqa"]["found"]] == ["data/charts"]
+    result = rows(call("--as-json"))
+    assert [place["folder"] for place in result["table"]["found"]] == ["data/mine"]
+    assert [place["folder"] for place in result["chartqa"]["found"]] == ["data/charts"]
 
 
 def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):
@@ -97,7 +97,7 @@ def test_no_more_is_read_than_shows_whether_a_training_split_is_there(tmp_path, 
     assert "train_balanced_questions.json is not readable JSON" in caplog.text
 
 
-def test_a_training_split_without_its_pictures_is_none(tmp_path, call):
+def test_a_training_split_without_pictures_does_not_count(tmp_path, call):
     root = official.gqa(tmp_path / "data")
     for path in (root / "images").glob("2370*.jpg"):
         path.unlink()
@@ -105,7 +105,7 @@ def test_a_training_split_without_its_pictures_is_none(tmp_path, call):
 
 
 @pytest.mark.parametrize("empty", [True, False])
-def test_what_a_found_folder_lacks_is_named(tmp_path, call, empty):
+def test_missing_files_of_a_recognized_folder_are_named(tmp_path, call, empty):
     root = official.vqav2(tmp_path / "data")
     shutil.rmtree(root / "val2014")
     if empty:

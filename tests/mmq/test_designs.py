@@ -1,4 +1,4 @@
-"""Which allocations a study looks at, and the commands that run them all."""
+"""The allocations of planned studies, and the commands that run them."""
 
 import itertools
 import json
@@ -15,10 +15,10 @@ TINY = ["--model", "embedded-llava", "--limit", "3", "--seed", "5"]
 
 
 def test_the_sweep_is_algorithm_1():
-    found = list(sweep(BLIP2, [2, 4, 6, 8]))
-    assert len(found) == len(set(found)) == 4 * 7 * 7 * 3
+    result = list(sweep(BLIP2, [2, 4, 6, 8]))
+    assert len(result) == len(set(result)) == 4 * 7 * 7 * 3
     assert len(list(sweep(["vit", "qformer"], [2, 4, 6, 8]))) == 4 * 3 * 7 * 3
-    for allocation in found:
+    for allocation in result:
         widths = allocation.widths(BLIP2)
         chosen = {part for part, bits in widths.items() if bits != 16}
         assert len({widths[part] for part in chosen}) == 1
@@ -27,19 +27,19 @@ def test_the_sweep_is_algorithm_1():
 
 
 def test_ablation_is_singles_and_pairs():
-    found = [str(a) for a in ablation(BLIP2, [2, 4])]
-    assert len(found) == len(set(found)) == 3 * 2 + 3 * 4
-    assert "vit=16 qformer=4 llm=16" in found
-    assert "vit=2 qformer=16 llm=4" in found
-    assert not any("16" not in text for text in found)
+    result = [str(a) for a in ablation(BLIP2, [2, 4])]
+    assert len(result) == len(set(result)) == 3 * 2 + 3 * 4
+    assert "vit=16 qformer=4 llm=16" in result
+    assert "vit=2 qformer=16 llm=4" in result
+    assert not any("16" not in text for text in result)
     assert len(list(ablation(["vit", "llm"], [2, 4]))) == 2 * 2 + 4
 
 
-def test_the_grid_holds_every_mixture_once():
-    found = [str(a) for a in grid(BLIP2, [2, 4, 16])]
-    assert len(found) == len(set(found)) == 27
-    assert found[0] == "vit=16 qformer=16 llm=16"
-    assert found[-1] == "vit=2 qformer=2 llm=2"
+def test_the_grid_has_every_combination_once():
+    result = [str(a) for a in grid(BLIP2, [2, 4, 16])]
+    assert len(result) == len(set(result)) == 27
+    assert result[0] == "vit=16 qformer=16 llm=16"
+    assert result[-1] == "vit=2 qformer=2 llm=2"
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def test_a_server_that_fails_loses_no_answer(store_uri, model, capsys):
     with serving(model, [None] * 5 + [500]) as served:
         refused([*command, "--endpoint", served.address])
         assert "Answers so far are saved" in capsys.readouterr().err
-        asked = len(served.requests)
-        assert 6 <= asked <= 7
+        requests = len(served.requests)
+        assert 6 <= requests <= 7
         main([*command, "--endpoint", served.address])
-        assert len(served.requests) <= asked + 7
+        assert len(served.requests) <= requests + 7
     statuses = sorted(run.info.status for run in runs_of(store_uri, "endpoint"))
     assert statuses == ["FAILED", "FINISHED"]
     assert not list((home() / "outputs").glob("endpoint-*.json"))
@@ -59,7 +59,7 @@ def test_a_server_that_fails_loses_no_answer(store_uri, model, capsys):
     ("options", "reason"),
     [
         ([], "write --endpoint http"),
-        (["--endpoint", "http://127.0.0.1:9/v1"], "does not answer"),
+        (["--endpoint", "http://127.0.0.1:9/v1"], "does not respond"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--concurrency", "0"], "0 is not at least 1"),
         (["--endpoint", "http://127.0.0.1:9/v1", "--task", "retrieval"], "ranks pictures"),
     ],

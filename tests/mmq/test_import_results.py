@@ -1,4 +1,4 @@
-"""Tables of results become studies: what is read, what is refused, what is never doubled."""
+"""Imported tables of results: valid rows, refused ones, and no duplicates."""
 
 import json
 import os
@@ -29,13 +29,13 @@ def runs(uri, kind, study="grid"):
 
 
 # --- reading -------------------------------------------------------------------------------------
-def test_columns_are_found_by_their_names_or_given(tmp_path):
-    found = read_results(write(tmp_path), score="cider")
-    assert found.parts == ["vit", "llm"]
-    assert found.unread == ["meteor"]
-    assert str(found.rows[1].allocation) == "vit=4 llm=16"
-    assert found.rows[1].metrics == {"score": 1.2, "cider": 1.2, "bpw": 9}
-    assert [row.line for row in found.rows] == [2, 3, 4, 5]
+def test_columns_are_found_by_their_names_or_set_by_options(tmp_path):
+    results = read_results(write(tmp_path), score="cider")
+    assert results.parts == ["vit", "llm"]
+    assert results.unread == ["meteor"]
+    assert str(results.rows[1].allocation) == "vit=4 llm=16"
+    assert results.rows[1].metrics == {"score": 1.2, "cider": 1.2, "bpw": 9}
+    assert [row.line for row in results.rows] == [2, 3, 4, 5]
     path = write(tmp_path, ["4.0;16;0.5"], "a;b;score", "b.csv")
     (row,) = read_results(path, {"llm": "b", "vit": "a"}).rows
     assert str(row.allocation) == "llm=16 vit=4"
@@ -45,9 +45,9 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
     rows = [{"bits.vit": 4, "bits.llm": bits, "score": 0.5} for bits in (3, 8)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps([*rows, {"bits.vit": 9, "score": None}, 3], indent=1))
-    found = read_results(path)
-    assert [row.line for row in found.rows] == [2, 7]
-    assert found.problem_text.splitlines() == [
+    results = read_results(path)
+    assert [row.line for row in results.rows] == [2, 7]
+    assert results.problem_text.splitlines() == [
         "  line 12: bits.vit: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]; bits.llm: empty; "
         "score: empty",
         "  line 16: 3 is not a row with named cells",
@@ -57,12 +57,13 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
     assert (str(nested.allocation), nested.metrics["R_1"]) == ("vit=4", 7)
     path.write_text("\n".join(map(json.dumps, rows)))
     assert read_results(path).rows == [
-        row.__class__(k, row.allocation, row.metrics) for k, row in enumerate(found.rows, start=1)
+        row.__class__(k, row.allocation, row.metrics)
+        for k, row in enumerate(results.rows, start=1)
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "said"),
+    ("text", "options", "message"),
     [
         ("vit_bits,score\n", {}, "it has no rows"),
         ("", {}, "it has no rows"),
@@ -83,17 +84,17 @@ def test_json_lists_and_lines_are_read_with_the_lines_they_start_in(tmp_path):
         ('{"vit_bits": {"0": 4}, "score": {"0": 1}}', {}, "is not a list of rows"),
     ],
 )
-def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
+def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, message):
     path = tmp_path / "file"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_results(path, **options)
     with pytest.raises(InputError, match="cannot be read"):
         read_results(tmp_path / "nothing.csv")
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "said"),
+    ("text", "options", "message"),
     [
         ("vit_bits, vit_bits,score\n4,8,1\n", {},
          "the column 'vit_bits' is duplicated, as columns 1 and 2"),
@@ -115,10 +116,12 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, text, options, said):
         ('vit_bits,score\n"4,1\n', {}, "line 1 is not valid CSV: unexpected end of data"),
     ],
 )  # fmt: skip
-def test_what_comes_twice_or_is_no_table_is_refused_with_its_places(tmp_path, text, options, said):
+def test_duplicates_and_invalid_tables_are_refused_with_their_places(
+    tmp_path, text, options, message
+):
     path = tmp_path / "file"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_results(path, **options)
 
 
@@ -131,7 +134,7 @@ def test_columns_that_the_user_chose_are_not_mistaken(tmp_path):
     assert read_results(path, {"vit": "vit"}).rows[0].allocation["vit"] == 8
 
 
-def test_a_table_that_is_no_regular_file_is_refused_at_once(tmp_path):
+def test_a_table_that_is_not_a_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "grid.csv")
     with pytest.raises(InputError, match=r"grid.csv is a named pipe"):
         read_results(tmp_path / "grid.csv")
@@ -139,9 +142,9 @@ def test_a_table_that_is_no_regular_file_is_refused_at_once(tmp_path):
 
 def test_bits_per_weight_are_computed_from_sizes(tmp_path):
     path = write(tmp_path, ["4,8,1"], "vit_bits,llm_bits,score")
-    found = read_results(path, sizes=parse_sizes("vit=200,llm=300,all=1000"))
-    assert found.rows[0].metrics["bpw"] == pytest.approx((4 * 200 + 8 * 300 + 16 * 500) / 1000)
-    for text, said in {
+    results = read_results(path, sizes=parse_sizes("vit=200,llm=300,all=1000"))
+    assert results.rows[0].metrics["bpw"] == pytest.approx((4 * 200 + 8 * 300 + 16 * 500) / 1000)
+    for text, message in {
         "vit=200,llm=300": "all=... is missing",
         "vit=200,all=1000": "llm=... is missing",
         "vit=1,llm=2,q=3,all=1000": "Unknown part 'q'",
@@ -149,7 +152,7 @@ def test_bits_per_weight_are_computed_from_sizes(tmp_path):
         "vit=x,llm=1,all=1": "not a number of parameters",
         "vit": "not of the form",
     }.items():
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_results(path, sizes=parse_sizes(text))
 
 
@@ -197,7 +200,7 @@ def test_the_same_rows_in_another_file_are_the_same_study(store_uri, capsys):
     assert len(runs(store_uri, "trial", "copy")) == 4
 
 
-def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store_uri, capsys):
+def test_all_invalid_rows_are_listed_and_the_others_imported_only_on_request(store_uri, capsys):
     Path("mlflow.db").unlink()  # whether one is made is the question
     bad = ("9,16,1,1,1", "4,,1,1,1", "4,16,nan,1,1", "4,16,x,1,1", "4.5,16,1,1,1", "4,16,1,1,1,7")
     write(".", (ROWS[0], *bad, ROWS[1]))
@@ -206,7 +209,7 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
         main(command)
     err = capsys.readouterr().err
     assert "6 invalid rows, nothing was imported; fix them, or import the others with" in err
-    for line, said in {
+    for line, message in {
         3: "vit_bits: 9 is not one of [2, 3, 4, 5, 6, 7, 8, 16]",
         4: "llm_bits: empty",
         5: "cider: 'nan' is not a finite number",
@@ -214,7 +217,7 @@ def test_all_bad_rows_are_listed_and_the_others_imported_only_if_asked_for(store
         7: "vit_bits: 4.5 is not a whole number",
         8: "it has more cells than the header",
     }.items():
-        assert f"line {line}: {said}" in err
+        assert f"line {line}: {message}" in err
     assert not Path("mlflow.db").exists()
     main([*command, "--skip-bad-rows"])
     assert "6 invalid rows skipped" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Importances of tables whose answer is known."""
+"""Importances of tables with known importances."""
 
 import re
 
@@ -19,39 +19,39 @@ from mmq.errors import InputError
 
 
 # --- tables --------------------------------------------------------------------------------------
-def test_rows_without_score_are_dropped_and_repeats_averaged_and_both_said():
+def test_rows_without_score_are_dropped_and_repeats_averaged_with_notes():
     frame = pd.DataFrame(
         {"vit": [2, 2, 4, 4, 8], "llm": [3, 3, 3, 3, 3], "score": [1, 3, np.nan, 5, "?"]}
     )
-    found = table(frame, ("vit", "llm"))
-    assert found.bits.tolist() == [[2, 3], [4, 3]]
-    assert found.scores.tolist() == [2, 5]
-    assert found.notes == (
+    result = table(frame, ("vit", "llm"))
+    assert result.bits.tolist() == [[2, 3], [4, 3]]
+    assert result.scores.tolist() == [2, 5]
+    assert result.notes == (
         "2 of 5 rows dropped: no finite score or bits",
         "1 rows repeat a configuration: their scores are averaged",
     )
 
 
-def test_a_column_that_is_not_there_is_answered_with_near_ones():
+def test_a_missing_column_lists_near_names():
     with pytest.raises(InputError, match="Did you mean 'score'"):
         table(grid(additive), score="scor")
     with pytest.raises(InputError, match="none of its 2 rows"):
         table(pd.DataFrame({"vit": [2, 3], "score": [None, "nan"]}), ("vit",))
 
 
-def test_samples_that_the_score_is_no_mean_of_are_left_out():
+def test_samples_whose_mean_is_not_the_score_are_left_out():
     frame = grid(additive)
     values = np.tile(frame.score.to_numpy()[:, None] / 100, 6)
     assert table(frame, samples=values).samples.mean(1) == pytest.approx(frame.score)
-    found = table(frame, samples=values**3)
-    assert found.samples is None
-    assert "the score is not their mean" in found.notes[0]
+    result = table(frame, samples=values**3)
+    assert result.samples is None
+    assert "the score is not their mean" in result.notes[0]
 
 
 def test_log_loss_is_floored_where_nothing_is_lost_and_takes_negative_losses():
     scores = np.array([50.0, 0.0, 45.0, 49.9, 55.0, -10.0])
-    found = log_loss(scores, 0)
-    assert found == pytest.approx([-2, 0, -1, -2, -2, np.log10(1.2)])
+    result = log_loss(scores, 0)
+    assert result == pytest.approx([-2, 0, -1, -2, -2, np.log10(1.2)])
     assert log_loss(scores, None)[4] == -2  # the best one is the reference
     assert np.isfinite(log_loss(np.array([0.0, 0.0, -1.0]), 0)).all()
 
@@ -59,24 +59,24 @@ def test_log_loss_is_floored_where_nothing_is_lost_and_takes_negative_losses():
 # --- shapley values ------------------------------------------------------------------------------
 def test_exact_values_are_those_of_tree_explainer():
     shap = pytest.importorskip("shap")
-    found = table(grid(lambda v, q, m: v * m + q + (v == 2) * (q == 2) * m))
-    forest = fit(found.bits, found.scores, 10, 0)
-    cells = expectations(forest, found.bits)
-    index = cells.index(found.bits)
+    result = table(grid(lambda v, q, m: v * m + q + (v == 2) * (q == 2) * m))
+    forest = fit(result.bits, result.scores, 10, 0)
+    cells = expectations(forest, result.bits)
+    index = cells.index(result.bits)
     subsets = cells.subsets(index)
     explainer = shap.TreeExplainer(forest)
-    assert cells.at(index) == pytest.approx(forest.predict(found.bits))
-    assert shapley_values(subsets) == pytest.approx(explainer.shap_values(found.bits))
-    theirs = explainer.shap_interaction_values(found.bits)
+    assert cells.at(index) == pytest.approx(forest.predict(result.bits))
+    assert shapley_values(subsets) == pytest.approx(explainer.shap_values(result.bits))
+    theirs = explainer.shap_interaction_values(result.bits)
     assert interaction_values(subsets) == pytest.approx(theirs, abs=1e-9)
 
 
-def test_what_is_integrated_is_what_is_looked_up_and_what_tree_explainer_finds(monkeypatch):
-    found = table(grid(additive))
-    quick = measure(found.bits, found.scores, 10, 4, 0)
+def test_integration_table_lookup_and_tree_explainer_agree(monkeypatch):
+    result = table(grid(additive))
+    quick = measure(result.bits, result.scores, 10, 4, 0)
     monkeypatch.setattr(forests, "MAX_CELLS", 0)
     monkeypatch.setattr(forests, "PAIR_ROWS", 125)
-    slow = measure(found.bits, found.scores, 10, 4, 0)
+    slow = measure(result.bits, result.scores, 10, 4, 0)
     for name in ("impurity", "permutation", "shap", "interactions"):
         assert getattr(slow, name) == pytest.approx(getattr(quick, name), abs=1e-8), name
     explainer = pytest.importorskip("shap").TreeExplainer
@@ -91,79 +91,79 @@ def test_what_is_integrated_is_what_is_looked_up_and_what_tree_explainer_finds(m
 
 def test_many_parts_are_ranked(monkeypatch):
     monkeypatch.setattr(forests, "MAX_CELLS", 0)
-    found = rank(table(grid(additive)), settings=QUICK)
-    assert list(found.consensus) == ["llm", "vit", "qformer"]
-    assert found.interactions[0].low is None
+    ranking = rank(table(grid(additive)), settings=QUICK)
+    assert list(ranking.consensus) == ["llm", "vit", "qformer"]
+    assert ranking.interactions[0].low is None
     monkeypatch.setattr(findings, "MAX_NAMED", 1)
-    assert re.fullmatch(r"llm 7.%, 2 others 2.% of the importance", headline(found))
+    assert re.fullmatch(r"llm 7.%, 2 others 2.% of the importance", headline(ranking))
 
 
 # --- importances ---------------------------------------------------------------------------------
 def test_an_additive_score_gives_its_parts_their_shares():
-    found = rank(table(grid(additive)), settings=QUICK)
-    assert list(found.consensus) == ["llm", "vit", "qformer"]
+    ranking = rank(table(grid(additive)), settings=QUICK)
+    assert list(ranking.consensus) == ["llm", "vit", "qformer"]
     # variances are 4 : 1, mean absolute effects 2 : 1
-    assert found.shares["impurity"]["llm"].value == pytest.approx(80, abs=3)
-    assert found.shares["shap"]["llm"].value == pytest.approx(67, abs=3)
-    assert found.consensus["qformer"].value < 0.5
-    for shares in found.shares.values():
+    assert ranking.shares["impurity"]["llm"].value == pytest.approx(80, abs=3)
+    assert ranking.shares["shap"]["llm"].value == pytest.approx(67, abs=3)
+    assert ranking.consensus["qformer"].value < 0.5
+    for shares in ranking.shares.values():
         assert sum(share.value for share in shares.values()) == pytest.approx(100)
         assert all(share.low <= share.high for share in shares.values())
-    assert found.forest.value > 0.95
-    assert order_text(found) == "llm > vit > qformer"
-    assert order_sentence(found.orders[0]) == "llm > vit, 100% of resamples"
-    assert headline(found).startswith("llm 7")
-    assert fit_sentence(found).startswith("Held-out R²: forest 1.00 (")
-    assert [row[0] for row in share_rows(found)[1]] == ["llm", "vit", "qformer"]
+    assert ranking.forest.value > 0.95
+    assert order_text(ranking) == "llm > vit > qformer"
+    assert order_sentence(ranking.orders[0]) == "llm > vit, 100% of resamples"
+    assert headline(ranking).startswith("llm 7")
+    assert fit_sentence(ranking).startswith("Held-out R²: forest 1.00 (")
+    assert [row[0] for row in share_rows(ranking)[1]] == ["llm", "vit", "qformer"]
 
 
 def test_a_score_of_interaction_alone_makes_both_parts_matter_alike():
     frame = grid(lambda v, q, m: 10.0 if (v > 3) == (m > 3) else 0.0, widths=(2, 3, 4, 8))
-    found = rank(table(frame), settings=QUICK)
-    assert found.consensus["vit"].value == pytest.approx(50, abs=8)
-    assert found.consensus["qformer"].value < 3
-    assert "vit ~ llm" in headline(found) or "llm ~ vit" in headline(found)
-    assert found.linear.value < 0.1 < found.forest.value
-    assert (found.interactions[0].first, found.interactions[0].second) == ("vit", "llm")
-    assert found.interactions[0].value > 10 * found.interactions[1].value
+    ranking = rank(table(frame), settings=QUICK)
+    assert ranking.consensus["vit"].value == pytest.approx(50, abs=8)
+    assert ranking.consensus["qformer"].value < 3
+    assert "vit ~ llm" in headline(ranking) or "llm ~ vit" in headline(ranking)
+    assert ranking.linear.value < 0.1 < ranking.forest.value
+    assert (ranking.interactions[0].first, ranking.interactions[0].second) == ("vit", "llm")
+    assert ranking.interactions[0].value > 10 * ranking.interactions[1].value
 
 
 def test_scores_that_are_noise_are_not_ranked():
     rng = np.random.default_rng(0)
-    found = rank(table(grid(lambda *_: rng.normal())), settings=QUICK)
-    assert "does not predict held-out configurations (R² -" in found.reason
-    assert not found.shares
-    assert not found.orders
-    assert headline(found).startswith("no ranking: ")
-    assert found.forest.value < 0.1
+    ranking = rank(table(grid(lambda *_: rng.normal())), settings=QUICK)
+    assert "does not predict held-out configurations (R² -" in ranking.reason
+    assert not ranking.shares
+    assert not ranking.orders
+    assert headline(ranking).startswith("no ranking: ")
+    assert ranking.forest.value < 0.1
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
         (grid(additive).iloc[::15], "9 configurations are too few to rank 2 parts; at least 12"),
         (grid(additive).head(1), "no part varies over the 1 configurations"),
         (grid(lambda *_: 3.3), "all 125 configurations score the same"),
     ],
 )
-def test_too_little_is_refused_with_the_reason(frame, said):
-    found = rank(table(frame), settings=QUICK)
-    assert said in found.reason
-    assert not found.shares
+def test_too_little_is_refused_with_the_reason(frame, message):
+    ranking = rank(table(frame), settings=QUICK)
+    assert message in ranking.reason
+    assert not ranking.shares
 
 
-def test_a_constant_part_has_importance_0_and_it_is_said():
+def test_a_constant_part_has_importance_0_and_is_reported():
     frame = grid(additive).assign(qformer=4)
-    found = rank(table(frame), settings=QUICK)
-    assert found.consensus["qformer"].value == 0
-    assert found.notes == ("qformer is constant (4 bits): its importance is 0",)
-    assert found.resamples["configurations"].shape == (10, 4, 3)
+    ranking = rank(table(frame), settings=QUICK)
+    assert ranking.consensus["qformer"].value == 0
+    assert ranking.notes == ("qformer is constant (4 bits): its importance is 0",)
+    assert ranking.resamples["configurations"].shape == (10, 4, 3)
 
 
-def test_ties_do_no_harm():
-    found = rank(table(grid(lambda v, q, m: 0 if m == 2 else 10)), settings=QUICK)
-    assert found.consensus["llm"].value > 99
-    assert {(o.first, o.second) for o in found.orders if o.separable} >= {("llm", "vit")}
+def test_tied_scores_are_ranked():
+    ranking = rank(table(grid(lambda v, q, m: 0 if m == 2 else 10)), settings=QUICK)
+    assert ranking.consensus["llm"].value > 99
+    assert {(o.first, o.second) for o in ranking.orders if o.separable} >= {("llm", "vit")}
 
 
 def test_collapsed_configurations_count_less_in_log_loss():
@@ -184,24 +184,24 @@ def test_pictures_are_resampled_where_samples_are_known():
     noise = rng.normal(0, 1, (2, 30)) * 400  # pictures differ in what vit and llm cost on them
     cost = np.stack([1 / frame.vit, 1 / frame.llm], axis=1)
     values = frame.score.to_numpy()[:, None] + cost @ (noise - noise.mean(1, keepdims=True))
-    found = table(frame, samples=values, pictures=[str(k // 2) for k in range(30)])
-    assert found.pictures.max() == 14
-    ranking = rank(found, settings=QUICK)
+    result = table(frame, samples=values, pictures=[str(k // 2) for k in range(30)])
+    assert result.pictures.max() == 14
+    ranking = rank(result, settings=QUICK)
     order = ranking.orders[0]
     assert set(order.agreement) == {"configurations", "samples"}
     assert not order.separable
     wide, narrow = ranking.sampled["consensus"]["llm"], ranking.shares["consensus"]["llm"]
     assert wide.high - wide.low > narrow.high - narrow.low
     assert "of pictures" in order_sentence(order)
-    drawn = resampled_scores(found, np.random.default_rng(0))
-    assert drawn.shape == found.scores.shape
+    scores_by_draw = resampled_scores(result, np.random.default_rng(0))
+    assert scores_by_draw.shape == result.scores.shape
 
 
-def test_processes_give_what_one_gives():
-    found = table(grid(additive).iloc[::3])
+def test_several_processes_give_the_result_of_one():
+    result = table(grid(additive).iloc[::3])
     small = Settings(trees=5, bootstrap=4, repeats=3, jobs=1, quiet=True)
-    one = rank(found, settings=small)
-    two = rank(found, settings=Settings(trees=5, bootstrap=4, repeats=3, jobs=2, quiet=True))
+    one = rank(result, settings=small)
+    two = rank(result, settings=Settings(trees=5, bootstrap=4, repeats=3, jobs=2, quiet=True))
     assert (one.resamples["configurations"] == two.resamples["configurations"]).all()
 
 
@@ -212,8 +212,8 @@ def test_settings_are_checked():
 
 # --- measured interactions -----------------------------------------------------------------------
 def test_losses_that_add_up_have_no_measured_interaction():
-    (first, *_) = found = summarize(pair_losses(table(grid(additive))))
-    assert len(found) == 3
+    (first, *_) = result = summarize(pair_losses(table(grid(additive))))
+    assert len(result) == 3
     assert first.n == 16
     assert first.mean == pytest.approx(0, abs=1e-9)
     assert first.n_can_add == 16
@@ -228,8 +228,8 @@ def test_a_joint_loss_beyond_the_single_ones_is_measured_at_its_widths():
     (one,) = [each for each in losses if abs(each.excess) > 1]
     assert (one.first, one.second, one.first_bits, one.second_bits) == ("vit", "llm", 2, 3)
     assert one.excess == pytest.approx(20)
-    found = summarize(losses)[0]
-    assert (found.first, found.second, found.n, found.above, found.below) == (
+    result = summarize(losses)[0]
+    assert (result.first, result.second, result.n, result.above, result.below) == (
         "vit", "llm", 16, 1, 0
     )  # fmt: skip
 
@@ -251,13 +251,13 @@ def test_permutations_that_are_looked_up_are_those_that_are_predicted_one_by_one
     bits = rng.choice([2.0, 4.0, 16.0], (60, 4))
     target = bits @ [1.0, 2.0, 0.0, 3.0]
     forest = fit(bits, target, 5, 0)
-    found = [
+    result = [
         forests._permuted(
             forest.predict, bits, target, 6, np.random.default_rng(1), one_by_one=way
         )
         for way in (True, False)
     ]
-    assert np.array_equal(*found)
+    assert np.array_equal(*result)
 
 
 def test_large_tables_of_many_parts_are_ranked_by_smaller_forests_that_agree(monkeypatch):

@@ -1,4 +1,4 @@
-"""Help pages come at once: they do not import the libraries that the work needs."""
+"""Help is fast: it does not import the libraries that commands need."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_the_overview_shows_the_first_sentence_of_each_commands_help():
 
 def test_every_built_in_command_is_in_a_section_of_the_overview():
     sections = by_section([*BUILT_IN, "strange"])
-    assert sections.pop("Others") == ["strange"]
+    assert sections.pop("Other") == ["strange"]
     assert sorted(name for names in sections.values() for name in names) == sorted(BUILT_IN)
 
 

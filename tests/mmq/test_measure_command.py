@@ -1,4 +1,4 @@
-"""`mmq measure`: what an exported answer costs beside the unquantized model, logged."""
+"""`mmq measure`: the cost of an exported model beside the unquantized one, logged."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def test_a_folder_without_its_source_is_measured_without_ratios(answer, tmp_path
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        ([], "give an exported folder or --run, one of them"),
+        ([], "give either an exported folder or --run"),
         (["nowhere"], "nowhere is not a folder"),
         (["."], "has no readable mmq_export.json"),
         (["mine.unverified"], "failed its proof"),

@@ -1,4 +1,4 @@
-"""The figure of a front shows the question that was asked."""
+"""The figure of a front shows its bounds and selections."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def results(points=POINTS, **budget):
 
 
 class Run:
-    """Keeps what a study's run is given."""
+    """Records what is logged to a study's run."""
 
     def __init__(self):
         self.files, self.metrics = {}, {}
@@ -38,17 +38,17 @@ class Run:
         self.metrics, self.step = metrics, step
 
 
-def drawn(most=None, least=None, **budget):
-    found = select(POINTS, Budget(**budget), GIB, lambda _: None, [])
-    return Highlights(found, most, least)
+def highlighted(most=None, least=None, **budget):
+    selections = select(POINTS, Budget(**budget), GIB, lambda _: None, [])
+    return Highlights(selections, most, least)
 
 
 def labels(figure):
     return figure.axes[-1].get_legend_handles_labels()[1]
 
 
-def test_the_bounds_and_the_answers_asked_are_drawn():
-    highlights = drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0)
+def test_the_bounds_and_the_selections_are_drawn():
+    highlights = highlighted(6.0, 70.0, max_bpw=6.0, min_score=70.0)
     figure = front_figure(POINTS, "score", "title", highlights)
     _, axes = figure.axes
     assert "at most 6 bpw" in labels(figure)
@@ -65,7 +65,7 @@ def test_the_bounds_and_the_answers_asked_are_drawn():
 
 
 def test_two_answers_have_two_marks():
-    highlights = drawn(9.0, 50.0, max_bpw=9.0, min_score=50.0)
+    highlights = highlighted(9.0, 50.0, max_bpw=9.0, min_score=50.0)
     figure = front_figure(POINTS, "score", "title", highlights)
     assert len([label for label in labels(figure) if "vit=" in label]) == 2
     plot = front_plot(POINTS, "score", "title", highlights)
@@ -74,7 +74,9 @@ def test_two_answers_have_two_marks():
 
 
 def test_the_interactive_plot_shows_the_same():
-    plot = front_plot(POINTS, "score", "title", drawn(6.0, 70.0, max_bpw=6.0, min_score=70.0))
+    plot = front_plot(
+        POINTS, "score", "title", highlighted(6.0, 70.0, max_bpw=6.0, min_score=70.0)
+    )
     lines = [shape for shape in plot.layout.shapes if shape.type == "line"]
     assert (6.0, 6.0) in [(line.x0, line.x1) for line in lines]
     assert (70.0, 70.0) in [(line.y0, line.y1) for line in lines]
@@ -93,9 +95,7 @@ def test_the_interactive_plot_shows_the_same():
         ({}, None, None),
     ],
 )
-def test_title_figure_description_and_metrics_answer_one_question(
-    monkeypatch, budget, most, least
-):
+def test_title_figure_description_and_metrics_agree(monkeypatch, budget, most, least):
     seen = []
 
     def watched(points, score_name, heading, highlights):
@@ -103,19 +103,19 @@ def test_title_figure_description_and_metrics_answer_one_question(
         return front_figure(points, score_name, heading, highlights)
 
     monkeypatch.setattr("mmq.studies.front.front_figure", watched)
-    found, run = results(**budget), Run()
-    log_front(run, found, interactive=False)
+    result, run = results(**budget), Run()
+    log_front(run, result, interactive=False)
     ((heading, highlights),) = seen
     assert (highlights.most, highlights.least) == (pytest.approx(most), pytest.approx(least))
-    (best, *_) = found.selections()
+    (best, *_) = result.selections()
     assert best.point.allocation in heading
-    assert best.point.allocation in description(found).partition("\n")[0]
-    assert heading == title(found, found.selections())
+    assert best.point.allocation in description(result).partition("\n")[0]
+    assert heading == title(result, result.selections())
     assert run.metrics["chosen_stored_bpw"] == best.point.stored_bpw
     assert run.files["front.png"][:4] == b"\x89PNG"
 
 
-def test_what_nothing_answers_is_titled_so():
+def test_figures_without_a_selection_say_so():
     assert title(results(max_bpw=2.0), results(max_bpw=2.0).selections()) == (
         "best under 2 bpw: none\ns"
     )

@@ -1,4 +1,4 @@
-"""What a user decides about a model's inputs is part of what is evaluated."""
+"""A user's options for a model's inputs are part of the eval spec."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def test_the_checkpoints_own_decoding_settings_are_logged_and_do_not_rename_a_st
     ("changes", "message"),
     [
         ({"template": "thinking=false"}, "does not read 'thinking'; it reads: enable_thinking"),
-        ({"max_pixels": 10_000}, "max_pixels: .* takes no limits of pixels"),
+        ({"max_pixels": 10_000}, "max_pixels: .* has no pixel limits"),
     ],
 )
 def test_options_that_the_checkpoint_ignores_are_refused_before_it_is_loaded(
@@ -87,7 +87,7 @@ def test_a_processor_is_read_once_per_command(options, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "reason"), [("blip2_t5", "is a t5"), ("llava_siglip", "")])
-def test_what_an_own_family_cannot_load_is_left_to_the_general_one_with_a_line(
+def test_models_that_a_dedicated_family_cannot_load_go_to_the_general_one_with_a_note(
     name, reason, caplog
 ):
     _report_fallback.cache_clear()

@@ -1,4 +1,4 @@
-"""`mmq quantize` as real processes: one is killed with SIGKILL, the next one goes on."""
+"""`mmq quantize` as real processes: one is killed with SIGKILL, the next one resumes."""
 
 import os
 import time
@@ -33,11 +33,11 @@ def quantize(tmp_path, fork_server):
     }
     options = {"quantizer": "gptq", "limit": "8", "num-beams": "1"}
     options |= {"calibration-samples": PAIRS, "bits": ",".join(map(str, WIDTHS))}
-    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     started = []
 
     def start():
-        process = fork_server.start("quantize", *given, env=env, cwd=tmp_path)
+        process = fork_server.start("quantize", *arguments, env=env, cwd=tmp_path)
         started.append(process)
         return process
 
@@ -70,10 +70,10 @@ def tensors(path):
 
 
 def uninterrupted(root):
-    """A store that the same question fills at once, in this process."""
-    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=PAIRS)
+    """A store filled for the same eval spec without interruption, in this process."""
+    options = EvalOptions(quantizer="gptq", limit="8", calibration_samples=PAIRS)
     prepared = prepare(
-        chosen,
+        options,
         {"num-beams": "1"},
         lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
     )
@@ -86,8 +86,8 @@ def uninterrupted(root):
 
 def statuses(folder):
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    found = client.get_experiment_by_name("mmq")
-    return sorted(run.info.status for run in client.search_runs([found.experiment_id]))
+    experiment = client.get_experiment_by_name("mmq")
+    return sorted(run.info.status for run in client.search_runs([experiment.experiment_id]))
 
 
 def test_after_kill_9_the_same_command_repeats_at_most_one_block(quantize, tmp_path):
@@ -98,8 +98,8 @@ def test_after_kill_9_the_same_command_repeats_at_most_one_block(quantize, tmp_p
     before = modified(root)
     assert inside <= len(before) < whole
     process = quantize()
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
     after = modified(root)
     assert len(after) == whole
     store = Store(root)

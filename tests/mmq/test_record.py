@@ -51,8 +51,10 @@ def test_a_record_that_lacks_anything_is_damaged(name):
 
 def test_a_result_keeps_the_evaluation_in_the_record_and_the_rest_in_the_details():
     metric = Metric(50.0, 2, 10.0, 90.0)
-    said = [Prediction(str(k), "x.jpg", "?", "yes", "no", float(k)) for k in range(2)]
-    evaluation = Evaluation("acc", {"acc": metric}, {"acc": [0, 1]}, said, {"meteor": "no Java"})
+    predictions = [Prediction(str(k), "x.jpg", "?", "yes", "no", float(k)) for k in range(2)]
+    evaluation = Evaluation(
+        "acc", {"acc": metric}, {"acc": [0, 1]}, predictions, {"meteor": "no Java"}
+    )
     layer = LayerReport("a", "vit", 0, "attn", (4, 4), 4, relative_error=0.5)
     result = TrialResult.of(
         TrialSpec(eval_spec(), RECORD.allocation), evaluation, QuantReport((layer,)),
@@ -62,7 +64,7 @@ def test_a_result_keeps_the_evaluation_in_the_record_and_the_rest_in_the_details
     assert result.record.sample_scores == (0.0, 1.0)
     assert result.record.layer_errors == {"relative_error": 0.5, "output_error": None}
     assert result.record.undefined == {"meteor": "no Java"}
-    assert result.details == TrialDetails((layer,), tuple(said))
+    assert result.details == TrialDetails((layer,), tuple(predictions))
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)

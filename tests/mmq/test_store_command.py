@@ -1,4 +1,4 @@
-"""`mmq store verify` reads all that is kept, counts by kind, and removes what is damaged."""
+"""`mmq store verify` reads all stored files, counts them by kind, and removes damaged ones."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ def verify(*arguments):
     return CliRunner().invoke(store, ["verify", *arguments])
 
 
-def test_all_that_is_whole_is_counted_by_kind(kinds):
+def test_all_intact_files_are_counted_by_kind(kinds):
     result = verify()
     assert result.exit_code == 0
     for kind in kinds:
@@ -75,7 +75,7 @@ def flip(path):
     path.write_bytes(content)
 
 
-def test_what_is_damaged_is_named_and_removed(kinds):
+def test_damaged_files_are_named_and_removed(kinds):
     for path in kinds.values():
         flip(path)
     result = verify()
@@ -88,7 +88,7 @@ def test_what_is_damaged_is_named_and_removed(kinds):
     assert not any(path.exists() for path in kinds.values())
 
 
-def test_a_folder_that_holds_something_is_left_where_it_is(kinds):
+def test_a_folder_with_files_is_not_removed(kinds):
     path = kinds["blocks"]
     path.unlink()
     path.mkdir()
@@ -100,7 +100,7 @@ def test_a_folder_that_holds_something_is_left_where_it_is(kinds):
     assert "not removed" in CliRunner().invoke(store, ["prune", "--everything", "--yes"]).output
 
 
-def test_what_may_not_be_read_is_not_called_damaged(kinds, monkeypatch):
+def test_files_without_read_permission_are_not_called_damaged(kinds, monkeypatch):
     read = sealed.read_bytes
 
     def refuse(path):
@@ -116,7 +116,7 @@ def test_what_may_not_be_read_is_not_called_damaged(kinds, monkeypatch):
     assert kinds["records"].exists()
 
 
-def test_a_folder_that_may_not_be_listed_is_named(kinds, monkeypatch):
+def test_a_folder_without_read_permission_is_named(kinds, monkeypatch):
     import os
 
     scan = os.scandir
@@ -131,7 +131,7 @@ def test_a_folder_that_may_not_be_listed_is_named(kinds, monkeypatch):
     assert "profiles: not readable" in result.output
 
 
-def test_listing_goes_on_past_odd_things(kinds):
+def test_listing_continues_past_odd_files(kinds):
     root = kinds["blocks"].parent
     (root / "loop.safetensors").symlink_to("loop.safetensors")
     (root / "folder.safetensors").mkdir()

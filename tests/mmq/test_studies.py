@@ -1,4 +1,4 @@
-"""Studies of several quantizers: what is compared, what is kept, what goes on."""
+"""Studies of several quantizers: comparison, saved trials, and resuming after failures."""
 
 import json
 import re
@@ -56,14 +56,14 @@ def test_malformed_quantizers_are_refused(text):
 
 def test_shared_options_reach_all_that_have_them_and_own_ones_count_more():
     extra = {"group-size": "32", "num-beams": "1"}
-    found, evaluator, problems = build("rtn,uniform,rtn:group-size=0", TaskOptions(), extra)
-    assert [getattr(c.quantizer, "group_size", None) for c in found] == [32, None, 0]
+    result, evaluator, problems = build("rtn,uniform,rtn:group-size=0", TaskOptions(), extra)
+    assert [getattr(c.quantizer, "group_size", None) for c in result] == [32, None, 0]
     assert evaluator.num_beams == 1
     assert not problems
 
 
 @pytest.mark.parametrize(
-    ("text", "extra", "said"),
+    ("text", "extra", "message"),
     [
         ("rnt", {}, "Did you mean 'rtn'"),
         ("rtn", {"gruop-size": "3"}, "group-size"),
@@ -72,12 +72,12 @@ def test_shared_options_reach_all_that_have_them_and_own_ones_count_more():
         ("rtn:group-size=x", {}, "not a whole number"),
     ],
 )
-def test_what_nothing_has_is_refused(text, extra, said):
-    with pytest.raises(InputError, match=said):
+def test_options_that_no_plugin_has_are_refused(text, extra, message):
+    with pytest.raises(InputError, match=message):
         build(text, TaskOptions(), extra)
 
 
-def test_what_cannot_be_imported_is_told_with_the_others(monkeypatch):
+def test_quantizers_that_cannot_be_imported_are_reported_beside_the_others(monkeypatch):
     real = choices.registry.load_class
 
     def missing(kind, name, base):
@@ -86,15 +86,15 @@ def test_what_cannot_be_imported_is_told_with_the_others(monkeypatch):
         return real(kind, name, base)
 
     monkeypatch.setattr(choices.registry, "load_class", missing)
-    found, _, problems = build("rtn,gptq", TaskOptions(), {})
-    assert [(c.label, type(c.quantizer)) for c in found] == [("rtn", Rtn)]
+    result, _, problems = build("rtn,gptq", TaskOptions(), {})
+    assert [(c.label, type(c.quantizer)) for c in result] == [("rtn", Rtn)]
     assert problems == {"gptq": "no such package; pip install it"}
 
 
 # --- which allocations ---------------------------------------------------------------------------
 def test_curves_are_each_component_alone_and_all_together():
-    found = [(part, bits, str(a)) for part, bits, a in designs.curves(["vit", "llm"], [3, 8])]
-    assert found == [
+    result = [(part, bits, str(a)) for part, bits, a in designs.curves(["vit", "llm"], [3, 8])]
+    assert result == [
         ("vit", 3, "vit=3 llm=16"), ("vit", 8, "vit=8 llm=16"), ("llm", 3, "vit=16 llm=3"),
         ("llm", 8, "vit=16 llm=8"), ("all", 3, "vit=3 llm=3"), ("all", 8, "vit=8 llm=8"),
     ]  # fmt: skip
@@ -102,9 +102,7 @@ def test_curves_are_each_component_alone_and_all_together():
 
 
 # --- the commands --------------------------------------------------------------------------------
-def test_compare_quantizers_measures_all_by_one_yardstick_and_evaluates_once(
-    store_uri, capsys, evaluated
-):
+def test_compare_quantizers_measures_all_alike_and_evaluates_once(store_uri, capsys, evaluated):
     command = ["compare-quantizers", *TINY, "--quantizers", "rtn,gptq,gptq:group-size=48"]
     main([*command, "--bits", "3,8"])
     out = capsys.readouterr().out
@@ -147,7 +145,9 @@ def test_a_trial_that_another_study_recorded_is_logged_not_repeated(store_uri, c
     assert (home() / "records").exists()
 
 
-def test_curves_go_on_after_failures_and_say_how_many(store_uri, capsys, evaluated, monkeypatch):
+def test_curves_continue_after_failures_and_report_their_number(
+    store_uri, capsys, evaluated, monkeypatch
+):
     real = running.run_trial
 
     def failing(spec, *rest, **options):
@@ -170,7 +170,7 @@ def test_curves_go_on_after_failures_and_say_how_many(store_uri, capsys, evaluat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["curves", "--figure", "nowhere/x.png"], "figure: "),
         (["curves", "--figure", "x.svg"], "figure: "),
@@ -179,10 +179,10 @@ def test_curves_go_on_after_failures_and_say_how_many(store_uri, capsys, evaluat
         (["compare-quantizers", "--quantizers", "rtn:group-size=7"], "none of them can be used"),
     ],
 )
-def test_bad_arguments_are_refused_before_the_work(arguments, said, store_uri, capsys):
+def test_bad_arguments_are_refused_before_the_work(arguments, message, store_uri, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 # --- curves --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Names of studies: one rule for all commands, and names that mmq makes itself follow it."""
+"""Names of studies: one rule for all commands and for generated names."""
 
 import pytest
 from click.testing import CliRunner
@@ -16,19 +16,19 @@ BAD = [
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_plain_name_is_a_name(name):
+def test_a_plain_name_is_valid(name):
     check_name(name)
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_a_folder_or_a_filter_could_not_hold_is_refused(name):
-    with pytest.raises(InputError, match=r"is not a name for a study; use up to 100 of") as caught:
+def test_names_invalid_in_folders_or_filters_are_refused(name):
+    with pytest.raises(InputError, match=r"is not a valid study name; use up to 100 of") as caught:
         check_name(name)
     assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_names_that_are_made_follow_the_rule(text):
+def test_generated_names_follow_the_rule(text):
     check_name(safe_name(text))
     assert safe_name(text)
 

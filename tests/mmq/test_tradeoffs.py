@@ -12,21 +12,21 @@ PARTS = ["vit", "qformer", "llm"]
 
 
 def points(allocations):
-    found = []
+    result = []
     for allocation in allocations:
         widths = list(allocation.widths(PARTS).values())
         bpw = sum(widths) / len(widths)
-        found.append(Point(str(allocation), bpw, 100 * min(1, bpw / 10), 1, 99))
-    return found
+        result.append(Point(str(allocation), bpw, 100 * min(1, bpw / 10), 1, 99))
+    return result
 
 
 def test_a_selection_is_read_back_from_its_allocation():
     for allocation in sweep(PARTS, [4]):
-        found = Selection.of(str(allocation), PARTS)
-        chosen = itertools.product(found.components, found.groups, found.types)
+        selection = Selection.of(str(allocation), PARTS)
+        chosen = itertools.product(selection.components, selection.groups, selection.types)
         widths = allocation.widths(PARTS)
         assert set(chosen) == {part for part, bits in widths.items() if bits == 4}
-        assert found.bits == 4
+        assert selection.bits == 4
     assert Selection.of("vit=16 qformer=16 llm=16", PARTS) is None
     assert Selection.of("vit=4 qformer=8 llm=16", PARTS) is None
     assert Selection.of("vit.front=4 vit.middle=16 vit.end=16 qformer=4 llm=16", PARTS) is None
@@ -60,7 +60,7 @@ def test_legends_are_inside_the_figure_and_under_the_panels():
         assert 0 <= box.y0 < box.y1 < lowest
 
 
-def test_heat_maps_hold_pairs_and_singles():
+def test_heat_maps_show_pairs_and_singles():
     figure = pairs_figure(points(ablation(PARTS, [2, 4])), PARTS, "score", "title")
     panels = figure.axes[:3]
     assert [(p.get_xlabel(), p.get_ylabel()) for p in panels] == [
@@ -80,8 +80,8 @@ def test_heat_maps_hold_pairs_and_singles():
 def test_heat_maps_of_many_components_have_rows():
     parts = ["vit", "bridge", "llm", "merger"]
     allocations = [BitAllocation.of(dict.fromkeys(parts, bits)) for bits in (4, 16)]
-    found = [Point(str(a), 8, 90 + k) for k, a in enumerate(allocations)]
-    figure = pairs_figure(found, parts, "score", "title")
+    result = [Point(str(a), 8, 90 + k) for k, a in enumerate(allocations)]
+    figure = pairs_figure(result, parts, "score", "title")
     assert len(figure.axes) == 6 + 1  # and the colour bar
     assert len({round(panel.get_position().y0, 2) for panel in figure.axes[:6]}) == 2
 

@@ -130,7 +130,7 @@ def test_fewer_bits_cost_more_error_and_less_size(loaded, tmp_path):
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_the_question_key_depends_on_what_the_scores_depend_on(loaded):
+def test_the_eval_spec_key_depends_on_what_the_scores_depend_on(loaded):
     eval_spec = loaded[2]
     assert dataclasses.replace(eval_spec, model="other name").key == eval_spec.key
     for name, value in {"model_fingerprint": "x", "seed": 1, "quantizer_options": {}}.items():

@@ -1,4 +1,4 @@
-"""Annotation files in which something appears twice, or with unexpected content."""
+"""Annotation files with duplicates or unexpected content."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def again(section, source, **changes):
         ("vqav2", ANSWERS, again("annotations", 3), r"the question_id 2001 appears twice: anno"),
     ],
 )  # fmt: skip
-def test_what_appears_twice_is_refused_with_both_places(tmp_path, layout, file, edit, message):
+def test_duplicates_are_refused_with_both_places(tmp_path, layout, file, edit, message):
     with pytest.raises(InputError, match=message):
         read(tmp_path, layout, file, edit, indent=1)
 
@@ -128,7 +128,7 @@ def test_a_json_key_that_appears_twice_is_refused(tmp_path, layout, file, old, n
         official.samples_of(reader, tmp_path)
 
 
-def test_training_rows_that_come_twice_are_refused_whatever_is_drawn(tmp_path):
+def test_duplicate_training_rows_are_refused_whatever_is_drawn(tmp_path):
     root = official.vqav2(tmp_path)
     path = root / "v2_OpenEnded_mscoco_train2014_questions.json"
     content = json.loads(path.read_text())
@@ -219,7 +219,7 @@ def test_odd_content_is_refused_with_its_place(tmp_path, layout, file, edit, mes
         (json.dumps({"a": []}).encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
     ],
 )
-def test_files_that_are_no_json_are_refused_at_once(tmp_path, layout, content, message):
+def test_files_that_are_not_json_are_refused_at_once(tmp_path, layout, content, message):
     write, reader, task = LAYOUTS[layout]
     root = write(tmp_path)
     for path in root.rglob("*.json"):
@@ -243,8 +243,8 @@ def test_windows_line_ends_and_a_mark_change_nothing(tmp_path, layout, line_end)
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder"])
-def test_what_is_no_regular_file_is_passed_over_by_name(tmp_path, layout, kind, caplog):
-    """Opening a pipe would wait for ever."""
+def test_files_that_are_not_regular_are_skipped_by_name(tmp_path, layout, kind, caplog):
+    """Opening a pipe would block forever."""
     write, reader, task = LAYOUTS[layout]
     root = write(tmp_path)
     for path in [*root.rglob("*.json"), *root.glob("*.t*")]:
@@ -266,7 +266,7 @@ def test_what_is_no_regular_file_is_passed_over_by_name(tmp_path, layout, kind, 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_training_pictures_that_are_no_files_are_not_drawn(tmp_path, layout):
+def test_training_pictures_that_are_not_files_are_not_drawn(tmp_path, layout):
     write, reader, task = LAYOUTS[layout]
     root = write(tmp_path)
     pictures = list(dict.fromkeys(s.image.path for s in official.pairs_of(reader, root, 99, 0)))

@@ -1,4 +1,4 @@
-"""The autoawq plugin, and ours against autoawq's own searches."""
+"""The autoawq plugin, and mmq's AWQ against autoawq's own searches."""
 
 import itertools
 from dataclasses import replace
@@ -96,7 +96,7 @@ def test_qparams_and_rounding_are_bit_equal_to_autoawqs(dtype, symmetric):
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_what_the_search_rounds_to_is_bit_equal_to_autoawqs_where_zero_is_in_range(symmetric):
+def test_the_searchs_rounded_weights_equal_autoawqs_where_zero_is_in_range(symmetric):
     weight = draw("outliers")[0]
     for bits, size in itertools.product(range(2, 9), (32, 128, 256)):
         rounding = Rounding(bits, size, AUTOAWQS[symmetric])
@@ -138,7 +138,7 @@ def test_clips_are_autoawqs_but_for_ties(kind, group_size, symmetric):
     ("kind", "group_size", "symmetric", "duo_scaling"),
     [(kind, *options) for k, kind in enumerate(KINDS) for options in quarter(k)],
 )
-def test_outputs_are_as_close_as_autoawqs_on_seen_and_unseen_inputs(
+def test_outputs_are_as_close_as_autoawqs_on_calibration_and_held_out_inputs(
     kind, group_size, symmetric, duo_scaling
 ):
     weight, x, unseen = draw(kind)
@@ -149,8 +149,8 @@ def test_outputs_are_as_close_as_autoawqs_on_seen_and_unseen_inputs(
         scale_dtype="float32",  # autoawq's searches know nothing of how scales are stored
     )
     solved = quantizer.solve([weight], inputs_of(x), (2, 3, 4, 8))[0]
-    for bits, found in solved.items():
-        ours = found.weight.dequantize()
+    for bits, result in solved.items():
+        ours = result.weight.dequantize()
         theirs = searched_by_autoawq(weight, x, bits, group_size, symmetric, duo_scaling)
         assert loss(weight, ours, x) <= loss(weight, theirs, x) * (1 + 1e-6)
         assert loss(weight, ours, unseen) <= loss(weight, theirs, unseen) * 1.02
@@ -186,9 +186,11 @@ def test_autoawq_finds_better_than_round_to_nearest():
     autoawq_class()
     weight, x, _ = draw("outliers")
     before = weight.clone()
-    for bits, found in AutoAwq().solve([weight], inputs_of(x, max_rows=512), [2, 3, 4])[0].items():
+    for bits, result in (
+        AutoAwq().solve([weight], inputs_of(x, max_rows=512), [2, 3, 4])[0].items()
+    ):
         plain = Rtn(group_size=128).quantize(weight, bits).dequantize()
-        assert loss(weight, found.weight.dequantize(), x) < 0.9 * loss(weight, plain, x)
+        assert loss(weight, result.weight.dequantize(), x) < 0.9 * loss(weight, plain, x)
     assert torch.equal(weight, before)
 
 

@@ -29,7 +29,7 @@ def inputs_of(x):
 
 
 def left_by_auto_gptq(quantizer, weight, x, bits):
-    """The layer's weight after auto_gptq was used as its own quickstart uses it."""
+    """The layer's weight after auto_gptq quantized it as in its quickstart."""
     layer = nn.Linear(*weight.T.shape, bias=False)
     layer.weight.data = weight.clone()
     solver = auto_gptq()(layer)
@@ -56,7 +56,7 @@ class TestAutoGptqContract(CalibratedQuantizerContract):
     ("group_size", "symmetric", "act_order", "static"),
     itertools.product((0, 32), (False, True), (False, True), (False, True)),
 )
-def test_codes_stand_for_the_weight_that_auto_gptq_leaves(
+def test_codes_represent_the_weight_that_auto_gptq_returns(
     group_size, symmetric, act_order, static
 ):
     auto_gptq()
@@ -67,13 +67,13 @@ def test_codes_stand_for_the_weight_that_auto_gptq_leaves(
     )
     for bits, solved in quantizer.solve([weight], inputs_of(x), (2, 3, 4, 8))[0].items():
         expected = left_by_auto_gptq(quantizer, weight, x, bits)
-        found = solved.weight.dequantize()
-        assert (found - expected).norm() <= 1e-6 * expected.norm()
+        result = solved.weight.dequantize()
+        assert (result - expected).norm() <= 1e-6 * expected.norm()
         scattered = group_size > 0 and act_order and not static
         assert (solved.weight.group_index is not None) == scattered
 
 
-def test_notes_tell_what_is_special():
+def test_notes_report_special_cases():
     auto_gptq()
     weight, x = make()
     synchronize = torch.cuda.synchronize
@@ -93,7 +93,7 @@ def test_notes_tell_what_is_special():
         (0.01, 400, 1e19, "found no finite solution at damping 0.01: rounded to nearest"),
     ],
 )
-def test_where_it_cannot_solve_weights_are_rounded_to_nearest(damping, tokens, factor, note):
+def test_unsolvable_weights_are_rounded_to_nearest(damping, tokens, factor, note):
     auto_gptq()
     weight, x = make(tokens=tokens)
     x *= factor

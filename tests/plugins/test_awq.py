@@ -1,4 +1,4 @@
-"""AWQ: ours against its properties."""
+"""Properties of mmq's AWQ."""
 
 import itertools
 
@@ -33,7 +33,7 @@ class TestAwqSymmetricContract(CalibratedQuantizerContract):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_outputs_are_never_further_off_than_round_to_nearests(kind, scale_dtype):
+def test_output_errors_never_exceed_those_of_round_to_nearest(kind, scale_dtype):
     weight, x, _ = draw(kind, tokens=300, rows=40)
     number = KINDS.index(kind) + 2 * (scale_dtype == "float16")
     for group_size, symmetric, duo_scaling in quarter(number):
@@ -44,11 +44,11 @@ def test_outputs_are_never_further_off_than_round_to_nearests(kind, scale_dtype)
             scale_dtype=scale_dtype,
         )
         solved = quantizer.solve([weight], inputs_of(x), (2, 3, 4, 8))[0]
-        for bits, found in solved.items():
+        for bits, result in solved.items():
             plain = Rtn(group_size=group_size, symmetric=symmetric).quantize(weight, bits)
-            ours = loss(weight, found.weight.dequantize(), x)
+            ours = loss(weight, result.weight.dequantize(), x)
             assert ours <= loss(weight, plain.dequantize(), x) * (1 + 1e-6)
-            assert found.note == ""
+            assert result.note == ""
 
 
 def test_scaling_alone_changes_no_function():
@@ -98,10 +98,10 @@ def test_every_option_makes_a_difference():
 
 def test_scales_are_stored_in_half_precision_and_counted():
     weight, x, _ = draw("outliers")
-    found = Awq().solve([weight], inputs_of(x), [3])[0][3].weight
-    assert found.scale.dtype == found.input_scale.dtype == torch.float16
+    result = Awq().solve([weight], inputs_of(x), [3])[0][3].weight
+    assert result.scale.dtype == result.input_scale.dtype == torch.float16
     groups = weight.numel() // 128
-    assert found.stored_bits == weight.numel() * 3 + groups * (16 + 3) + weight.shape[1] * 16
+    assert result.stored_bits == weight.numel() * 3 + groups * (16 + 3) + weight.shape[1] * 16
 
 
 def test_errors_from_the_gram_matrix_are_those_of_the_outputs():
@@ -109,11 +109,11 @@ def test_errors_from_the_gram_matrix_are_those_of_the_outputs():
     for size in (1, 3, 64, 257, 600):
         d, gram = weight[:, :size], x[:, :size].double().T @ x[:, :size].double()
         expected = (x[:, :size].double() @ d.double().T).square().sum(0)
-        found = squared_errors_(d.clone(), gram.float())  # it is used up
-        assert torch.allclose(found.double(), expected, rtol=1e-4)
+        result = squared_errors_(d.clone(), gram.float())  # it is used up
+        assert torch.allclose(result.double(), expected, rtol=1e-4)
 
 
-def test_correlations_are_trusted_where_inputs_are_many_for_them():
+def test_correlations_count_only_with_many_inputs():
     few, many = draw("independent")[1], draw("correlated")[1]
     assert trust(few.T @ few, len(few)) < 0.1
     assert trust(many.T @ many, len(many)) > 0.9
@@ -139,8 +139,8 @@ def test_odd_inputs_and_weights_give_finite_codes(kind, seed, scale_dtype):
     constant = torch.full((16, 128), 0.75)
     weights = [normal, normal * 1e-6, normal * 1e4, torch.zeros(16, 128), constant]
     solved = Awq(scale_dtype=scale_dtype).solve(weights, inputs_of(x), (2, 4, 8))
-    for weight, found in zip(weights, solved, strict=True):
-        for bits, one in found.items():
+    for weight, result in zip(weights, solved, strict=True):
+        for bits, one in result.items():
             plain = one.weight.dequantize()
             assert torch.isfinite(plain).all()
             rtn = Rtn(group_size=128).quantize(weight, bits).dequantize()
@@ -148,15 +148,15 @@ def test_odd_inputs_and_weights_give_finite_codes(kind, seed, scale_dtype):
 
 
 @pytest.mark.parametrize(("value", "note"), [(0, "all zero"), (1e25, "overflow float32")])
-def test_inputs_that_tell_nothing_are_noted(value, note):
+def test_uninformative_inputs_are_noted(value, note):
     weight = draw("independent", columns=128)[0]
-    found = Awq().solve([weight], inputs_of(torch.full((9, 128), float(value))), [4])[0][4]
-    assert note in found.note
-    assert torch.equal(found.weight.codes, Rtn(group_size=128).quantize(weight, 4).codes)
+    result = Awq().solve([weight], inputs_of(torch.full((9, 128), float(value))), [4])[0][4]
+    assert note in result.note
+    assert torch.equal(result.weight.codes, Rtn(group_size=128).quantize(weight, 4).codes)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"group_size": -1}, "group_size: -1 is negative; 0 is one group per row"),
         ({"grid": 0}, "grid: 0 is not at least 1"),
@@ -167,17 +167,17 @@ def test_inputs_that_tell_nothing_are_noted(value, note):
         ({"symmetric": True, "symmetric_no_clipping": True}, "choose either this or symmetric"),
     ],
 )
-def test_options_out_of_range_are_refused(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         Awq(**options)
 
 
 def test_half_precision_weights_are_taken():
     weight, x, _ = draw("correlated")
     half = weight.half()
-    found = Awq().solve([half], inputs_of(x), [4])[0][4].weight
+    result = Awq().solve([half], inputs_of(x), [4])[0][4].weight
     same = Awq().solve([half.float()], inputs_of(x), [4])[0][4].weight
-    assert torch.equal(found.codes, same.codes)
+    assert torch.equal(result.codes, same.codes)
 
 
 def foldable_case():

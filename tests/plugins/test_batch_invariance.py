@@ -1,4 +1,4 @@
-"""An answer does not depend on who else is in the batch: every architecture that builds here."""
+"""An answer does not depend on its batch, in every architecture that can be built here."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_an_answer_does_not_depend_on_its_batch(name, token_scores):
 
 @pytest.mark.skipif(SINCE_5, reason="fixed in transformers 5")
 @pytest.mark.parametrize("name", ["git", "qwen2_vl", "qwen2_5_vl"])
-def test_models_that_this_version_pads_wrongly_are_asked_one_by_one(name):
+def test_models_that_this_version_pads_incorrectly_run_one_sample_at_a_time(name):
     assert "positions" in tiny_vlm(name).family.one_by_one
 
 

@@ -1,4 +1,4 @@
-"""Texts on their way through the tokenizer: none is cut, shifted or lost, both sides are alike."""
+"""Texts pass the tokenizer without being cut, shifted or lost; captions and references alike."""
 
 import random
 
@@ -46,11 +46,11 @@ def test_no_text_shifts_its_neighbours_whatever_it_holds():
     for k in range(300):
         parts = rng.choices(SPECIAL, k=rng.randrange(4))
         texts[str(k)] = ["".join([*parts, f" text{k} ", *parts]), "".join(parts), f"end{k}"]
-    found = tokenize(texts)
-    assert list(found) == list(texts)
+    tokens = tokenize(texts)
+    assert list(tokens) == list(texts)
     for k in range(300):
-        assert f"text{k}" in found[str(k)][0]
-        assert found[str(k)][2] == f"end{k}"
+        assert f"text{k}" in tokens[str(k)][0]
+        assert tokens[str(k)][2] == f"end{k}"
 
 
 def test_lines_that_the_tokenizer_loses_are_found_by_halves(monkeypatch):

@@ -25,22 +25,22 @@ class TestCaptioning(EvaluatorContract):
 
 def samples_and_captions(n=40):
     rng = random.Random(5)
-    samples, said = [], []
+    samples, candidates = [], []
     for k in range(n):
         texts = captions(make_scene(k), rng)
         samples.append(
             CaptionSample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),), tuple(texts[1:]))
         )
-        said.append(texts[0])
-    said[3], said[4], said[5] = "", "|||", "a dog, isn't it? “quoted”"
-    return samples, said
+        candidates.append(texts[0])
+    candidates[3], candidates[4], candidates[5] = "", "|||", "a dog, isn't it? “quoted”"
+    return samples, candidates
 
 
 @pytest.fixture(scope="module")
 def scored():
-    samples, said = samples_and_captions()
+    samples, candidates = samples_and_captions()
     scorer = CaptionScorer(samples)
-    yield scorer, samples, said, scorer.score(samples, said)
+    yield scorer, samples, candidates, scorer.score(samples, candidates)
     scorer.close()
 
 
@@ -51,13 +51,17 @@ def test_scores_equal_pycocoevalcaps_own(scored, monkeypatch):
     from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    _, samples, said, evaluation = scored
-    said = [text.replace("|||", " ") for text in said]  # it takes METEOR's separator for 3 words
+    _, samples, candidates, evaluation = scored
+    candidates = [
+        text.replace("|||", " ") for text in candidates
+    ]  # it takes METEOR's separator for 3 words
     folder = os.path.dirname(require_java())
     monkeypatch.setenv("PATH", folder, prepend=os.pathsep)
     tokenize = PTBTokenizer().tokenize
     gts = tokenize({s.id: [{"caption": r} for r in s.references] for s in samples})
-    res = tokenize({s.id: [{"caption": text}] for s, text in zip(samples, said, strict=True)})
+    res = tokenize(
+        {s.id: [{"caption": text}] for s, text in zip(samples, candidates, strict=True)}
+    )
     values = {name.split("/")[1]: m.value for name, m in evaluation.metrics.items()}
     assert values["CIDEr"] == pytest.approx(Cider().compute_score(gts, res)[0], abs=1e-12)
     assert values["METEOR"] == Meteor().compute_score(gts, res)[0]
@@ -80,16 +84,16 @@ def test_line_breaks_inside_references_shift_nothing():
 
 
 def test_a_part_is_scored_with_the_document_frequencies_of_the_whole(scored):
-    scorer, samples, said, whole = scored
-    part = scorer.score(samples[10:20], said[10:20])
+    scorer, samples, candidates, whole = scored
+    part = scorer.score(samples[10:20], candidates[10:20])
     expected = whole.per_sample["captioning/CIDEr"][10:20]
     assert part.per_sample["captioning/CIDEr"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_meteor_runs_in_one_process_for_all_calls(scored):
-    scorer, samples, said, _ = scored
+    scorer, samples, candidates, _ = scored
     process = scorer._meteor.pid
-    scorer.score(samples[:3], said[:3])
+    scorer.score(samples[:3], candidates[:3])
     assert scorer._meteor.pid == process is not None
 
 
@@ -129,7 +133,7 @@ TWO = caption_samples(["a red dog runs on grass"], ["two cats sleep on a bed"])
 
 
 @pytest.mark.parametrize("other", [TWO[:1], caption_samples(*[["a cat", "one dog"]] * 5)])
-def test_references_that_tell_no_picture_from_another_are_refused(other):
+def test_references_that_do_not_distinguish_pictures_are_refused(other):
     with pytest.raises(InputError, match="CIDEr is undefined: the references of"):
         Captioning().check_samples(other, other)
     with pytest.raises(InputError, match="CIDEr is undefined"):
@@ -140,7 +144,7 @@ def test_one_picture_out_of_several_is_scored_with_the_frequencies_of_all():
     Captioning().check_samples(TWO[:1], TWO)
 
 
-def test_pictures_that_say_only_what_all_say_are_refused_alone_and_reported_among_others(caplog):
+def test_pictures_without_distinctive_captions_are_refused_alone_and_reported_among_others(caplog):
     samples = caption_samples(["a dog"], ["a dog", "a red dog runs"], ["a dog", "one dog"])
     with pytest.raises(InputError, match="CIDEr is undefined"):
         Captioning().check_samples(samples[:1], samples)

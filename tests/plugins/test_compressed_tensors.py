@@ -49,7 +49,7 @@ UNIFORM = {
         ("embedded-llava", "vit=4,llm=3", {}),
     ],
 )
-def test_transformers_has_the_simulated_weights_and_says_the_same(tmp_path, model, bits, options):
+def test_transformers_has_the_simulated_weights_and_outputs(tmp_path, model, bits, options):
     session = session_for(model, bits, "compressed-tensors", **options)
     out = tmp_path / "out"
     _, proof = session.run(out, 3)
@@ -110,8 +110,8 @@ def test_layers_are_found_under_the_names_of_every_engine(tmp_path, model):
     groups = {g["weights"]["num_bits"]: g["targets"] for g in config["config_groups"].values()}
     assert groups.keys() == set(bits.values())
     for component, name in NAMES[model]:
-        found = [width for width, patterns in groups.items() if matches(patterns, name)]
-        assert found == ([bits[component]] if component else []), name
+        result = [width for width, patterns in groups.items() if matches(patterns, name)]
+        assert result == ([bits[component]] if component else []), name
         assert matches(config["ignore"], name) == (not component), name
 
 
@@ -173,7 +173,7 @@ def test_a_tower_that_transformers_cannot_load_packed_is_refused_at_once(tmp_pat
     assert not proof.failures
 
 
-def test_what_stays_at_16_bits_in_a_component_is_ignored(tmp_path):
+def test_layers_at_16_bits_in_a_component_are_ignored(tmp_path):
     session = session_for("embedded-llava", "vit=16,llm.attn=4", "compressed-tensors")
     session.run(tmp_path / "out", 0)
     ignore = targets(tmp_path / "out")["ignore"]
@@ -186,8 +186,8 @@ def test_everything_beside_the_weights_is_copied(tmp_path):
     session = session_for("embedded-retrieval", "vit=4", "compressed-tensors")
     session.run(tmp_path / "out", 0)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    wanted = {p.name for p in session.plan.source.folder.iterdir()}
-    assert wanted <= names
+    expected = {p.name for p in session.plan.source.folder.iterdir()}
+    assert expected <= names
 
 
 @needs_5

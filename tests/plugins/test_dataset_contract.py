@@ -1,4 +1,4 @@
-"""Every bundled data set keeps the contract, in every layout that it reads."""
+"""Every bundled data set passes the contract suite, in every layout that it reads."""
 
 import json
 import re
@@ -81,7 +81,7 @@ class TestScenes(DatasetContract):
 
 
 class TestTheExampleInTheDocs(DatasetContract):
-    """A stranger's data set, as docs/data.md has it."""
+    """The third-party data set of docs/data.md."""
 
     def make(self):
         names = {}

@@ -43,7 +43,7 @@ def test_questions_come_with_ten_answers_and_their_picture(folder):
     check_images(samples)
 
 
-def test_captions_come_five_a_picture(folder):
+def test_each_picture_has_five_captions(folder):
     samples = official.samples_of(CocoCaptions(), folder)
     assert [len(s.references) for s in samples] == [5] * 6
     assert all(len(set(s.references)) == 5 for s in samples)
@@ -76,8 +76,8 @@ def test_the_data_set_is_found_by_its_files(folder):
         (ANSWERS, lambda c: c["annotations"][1].pop("answers"), r"tions\[1\] has no 'answers'"),
         (ANSWERS, lambda c: c["annotations"][1]["answers"][0].clear(), "an answer without text"),
         (QUESTIONS, lambda c: c["questions"][3].pop("question"), r"ions\[3\] has no 'question'"),
-        (QUESTIONS, lambda c: c["questions"][0].update(image_id="../../x.jpg"), "leads out of"),
-        (QUESTIONS, lambda c: c["questions"][0].update(image_id="/etc/passwd"), "leads out of"),
+        (QUESTIONS, lambda c: c["questions"][0].update(image_id="../../x.jpg"), "is outside"),
+        (QUESTIONS, lambda c: c["questions"][0].update(image_id="/etc/passwd"), "is outside"),
     ],
 )  # fmt: skip
 def test_malformed_vqa_files_are_refused_with_the_place(folder, file, change, message):
@@ -92,7 +92,7 @@ def test_malformed_vqa_files_are_refused_with_the_place(folder, file, change, me
         (lambda c: c.pop("images"), "has no list 'images'"),
         (lambda c: c["images"].pop(0), r"annotations\[0\] names image 1"),
         (lambda c: c["annotations"][4].update(caption=7), r"annotations\[4\] has no 'caption'"),
-        (lambda c: c["images"][2].update(file_name="../secret.jpg"), "leads out of"),
+        (lambda c: c["images"][2].update(file_name="../secret.jpg"), "is outside"),
         (lambda c: c["images"][2].update(file_name="a\0b.jpg"), "is not a file name"),
     ],
 )
@@ -102,7 +102,7 @@ def test_malformed_caption_files_are_refused_with_the_place(folder, change, mess
         official.samples_of(CocoCaptions(), folder)
 
 
-def test_a_file_that_is_no_json_or_missing_is_named(folder):
+def test_a_missing_or_invalid_json_file_is_named(folder):
     (folder / ANSWERS).write_text("{")
     with pytest.raises(InputError, match="is not readable JSON"):
         official.samples_of(VqaV2(), folder)
@@ -156,7 +156,7 @@ def test_a_data_set_for_another_task_is_refused(folder):
         find_source("vqa", str(folder), dataset="coco-captions")
 
 
-def test_an_interrupted_writing_leaves_no_folder(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_no_folder(tmp_path, monkeypatch):
     def interrupt(scene):
         raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ MODELS = ("embedded-blip2", "embedded-llava", "embedded-retrieval")
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_shipped_models_have_at_least_four_blocks_a_component(name):
+def test_the_shipped_models_have_at_least_four_blocks_per_component(name):
     model = load_model(name)
     assert all(component.blocks >= 4 for component in model.components.values())
     for component in model.components.values():
@@ -32,10 +32,10 @@ def test_the_components_rank_by_size_as_in_blip2():
 )
 def test_the_shipped_models_have_the_outliers_that_were_published(name, component):
     layers = load_model(name).components[component].layers
-    found = [outliers.bulk_range(layer.module.weight) for layer in layers]
-    assert all(share is not None for share in found)
+    result = [outliers.bulk_range(layer.module.weight) for layer in layers]
+    assert all(share is not None for share in result)
     # SqueezeLLM: a tenth; factors are powers of two, and layers that read together share theirs
-    assert 0.05 <= float(np.median(found)) <= 0.2
+    assert 0.05 <= float(np.median(result)) <= 0.2
 
 
 def score(model_name, task, exchange_pictures=False, limit=160):
@@ -63,13 +63,13 @@ def score(model_name, task, exchange_pictures=False, limit=160):
         ("embedded-llava", "gqa", 65),
     ],
 )
-def test_the_shipped_models_answer_and_not_without_looking(name, task, least):
+def test_the_shipped_models_answer_better_with_pictures_than_without(name, task, least):
     looking, blind = score(name, task), score(name, task, exchange_pictures=True)
     assert looking.low > least
     assert blind.high < 65
 
 
-def test_the_shipped_model_captions_what_it_sees():
+def test_the_shipped_model_captions_pictures_correctly():
     looking = score("embedded-blip2", "captioning")
     blind = score("embedded-blip2", "captioning", exchange_pictures=True)
     assert looking.low > 3 * blind.high

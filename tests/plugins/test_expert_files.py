@@ -1,4 +1,4 @@
-"""Experts are exported into the files' own layout, whatever transformers makes of it."""
+"""Experts are exported in the layout of the source's files, however transformers converts it."""
 
 import pytest
 import torch

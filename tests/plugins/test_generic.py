@@ -1,4 +1,4 @@
-"""The general family: tiny models of several architectures, split, asked and quantized."""
+"""The general family: tiny models of several architectures are split, run and quantized."""
 
 import json
 from copy import deepcopy
@@ -31,19 +31,19 @@ from mmq.trial import run_trial
 @pytest.mark.parametrize("model_type", TINY)
 def test_every_linear_of_every_block_is_found(model_type, tmp_path):
     source = tiny_config(model_type, tmp_path)
-    seen = skeleton(source)
-    assert isinstance(seen.family, Generic)
+    outline = skeleton(source)
+    assert isinstance(outline.family, Generic)
     expected = TINY[model_type][1]
-    found = {name: (len(c.layers), c.blocks) for name, c in seen.components.items()}
-    assert found == {name: (each * n, n) for name, (each, n) in expected.items()}
-    assert {layer.layer_type for c in seen.components.values() for layer in c.layers} == {
+    result = {name: (len(c.layers), c.blocks) for name, c in outline.components.items()}
+    assert result == {name: (each * n, n) for name, (each, n) in expected.items()}
+    assert {layer.layer_type for c in outline.components.values() for layer in c.layers} == {
         "attn",
         "ff",
     }
     # the independent count: what is left of all linears stands in no numbered block
     with torch.device("meta"):
-        root = seen.family.skeleton(read_config(source))
-    taken = {layer.name for c in seen.components.values() for layer in c.layers}
+        root = outline.family.skeleton(read_config(source))
+    taken = {layer.name for c in outline.components.values() for layer in c.layers}
     linears = {name for name, module in root.named_modules() if isinstance(module, nn.Linear)}
     assert taken < linears
     assert not [name for name in linears - taken if ".layers." in name or ".blocks." in name]
@@ -60,14 +60,14 @@ def test_qwen2_vl_2b_has_its_known_size(tmp_path):
         "model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], **text,
         "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16},
     }))  # fmt: skip
-    seen = skeleton(str(path))
-    assert seen.parameters == 2_208_985_600
+    outline = skeleton(str(path))
+    assert outline.parameters == 2_208_985_600
     # a block: attention qkv and out, two feed-forward; a kv head is 128 wide
-    assert seen.components["vit"].weights == 32 * (4 + 8) * 1280**2
-    assert seen.components["llm"].weights == 28 * 1536 * (2 * 1536 + 2 * 256 + 3 * 8960)
+    assert outline.components["vit"].weights == 32 * (4 + 8) * 1280**2
+    assert outline.components["llm"].weights == 28 * 1536 * (2 * 1536 + 2 * 256 + 3 * 8960)
 
 
-def test_a_family_of_its_own_is_asked_before_the_general_one():
+def test_a_dedicated_family_precedes_the_general_one():
     configs = Path(__file__).parents[1] / "data" / "configs"
     for path in configs.glob("*.json"):
         assert not isinstance(family_of(read_config(str(path))), Generic)
@@ -100,13 +100,13 @@ def components_of(**lists):
         root = nn.Module()
         for name, blocks in lists.items():
             setattr(root, name, blocks)
-    found = find_components(root, Generic())
-    return {name: component.paths for name, component in found.items()}
+    components = find_components(root, Generic())
+    return {name: component.paths for name, component in components.items()}
 
 
 def test_a_model_whose_tower_has_no_blocks_still_has_a_language_model():
-    found = components_of(vision_tower=nn.Conv2d(3, 2, 2), layers=attention())
-    assert found == {"llm": ("layers",)}
+    components = components_of(vision_tower=nn.Conv2d(3, 2, 2), layers=attention())
+    assert components == {"llm": ("layers",)}
 
 
 def test_the_encoder_beside_a_decoder_is_the_tower_if_there_is_no_other():
@@ -120,7 +120,7 @@ def test_the_encoder_beside_a_decoder_is_the_tower_if_there_is_no_other():
     }
 
 
-def test_a_list_of_stages_that_are_lists_of_blocks_is_several_lists():
+def test_a_list_of_lists_of_blocks_is_several_lists():
     stages = nn.ModuleList([attention(1), attention(2)])
     assert components_of(vision=stages, layers=attention())["vit"] == ("vision.0", "vision.1")
 
@@ -142,12 +142,12 @@ def test_two_towers_are_one_component():
 
         root = nn.Module()
         root.vision_near, root.vision_far, root.layers = blocks(1), blocks(2), blocks(1)
-    found = find_components(root, Generic())
-    assert {name: (c.blocks, len(c.layers)) for name, c in found.items()} == {
+    components = find_components(root, Generic())
+    assert {name: (c.blocks, len(c.layers)) for name, c in components.items()} == {
         "vit": (3, 6),
         "llm": (1, 2),
     }
-    assert [layer.block for layer in found["vit"].layers] == [0, 0, 1, 1, 2, 2]
+    assert [layer.block for layer in components["vit"].layers] == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.fixture(scope="module", params=PROCESSORS)
@@ -156,7 +156,7 @@ def model(request, tmp_path_factory):
     return load_tiny(request.param, tmp_path_factory.mktemp(request.param))
 
 
-def test_it_is_asked_through_its_own_processor(model):
+def test_it_is_prompted_through_its_own_processor(model):
     assert isinstance(model.family, Generic)
     samples = find_source("vqa", "scenes").samples()[:4]
     evaluation = scores(Vqa(batch_size=4, min_new_tokens=3, max_new_tokens=5), model, samples)
@@ -183,9 +183,9 @@ def test_two_pictures_are_shown_in_their_order(model):
 
 def test_it_is_quantized_and_restored(model, tmp_path):
     before = {name: weight.clone() for name, weight in model.module.state_dict().items()}
-    chosen = EvalOptions(model=model.source, limit="4")
+    options = EvalOptions(model=model.source, limit="4")
     allocation = BitAllocation.parse("vit=4,llm=4")
-    prepared = prepare(chosen, {"group-size": "16"}, lambda parts: [allocation])
+    prepared = prepare(options, {"group-size": "16"}, lambda parts: [allocation])
     with prepared.task as task:
         spec = TrialSpec(prepared.eval_spec, allocation)
         artifacts = prepared.artifacts(Store(tmp_path), quiet=True)

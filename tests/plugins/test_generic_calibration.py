@@ -35,11 +35,11 @@ def source(request, tmp_path_factory):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("task", ["vqa", "captioning"])
 def test_every_layer_is_solved_from_the_models_own_forwards(source, task, order, tmp_path):
-    chosen = EvalOptions(
+    options = EvalOptions(
         model=source, task=task, quantizer="gptq", limit="4", calibration_samples=6
     )
     prepared = prepare(
-        chosen,
+        options,
         {"calibration-inputs": order},
         lambda parts: [BitAllocation.uniform(parts, 4)],
     )
@@ -100,10 +100,10 @@ def test_block_by_block_every_layer_reads_what_it_reads_in_the_model(model_type,
 def inputs_of(model, forwards):
     """Every layer's inputs, summed in the model's own forwards."""
     layers = [layer for component in model.components.values() for layer in component.layers]
-    found = {layer.name: LayerInputs(layer.shape[1]) for layer in layers}
+    result = {layer.name: LayerInputs(layer.shape[1]) for layer in layers}
     handles = [
         layer.module.register_forward_pre_hook(
-            lambda module, given, sums=found[layer.name]: sums.update_(given[0])
+            lambda module, given, sums=result[layer.name]: sums.update_(given[0])
         )
         for layer in layers
     ]
@@ -111,7 +111,7 @@ def inputs_of(model, forwards):
         forward()
     for handle in handles:
         handle.remove()
-    return found
+    return result
 
 
 @pytest.mark.parametrize("name", ["blip", "aya_vision"])

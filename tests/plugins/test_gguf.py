@@ -89,7 +89,7 @@ def test_weights_bytes_and_answers_are_those_of_the_simulation(name, model, ques
 
 
 @pytest.mark.parametrize("name", COARSE)
-def test_coarse_types_hold_the_weights_too(name, proven):
+def test_coarser_types_store_the_weights_too(name, proven):
     _, report = proven(COARSE[name])
     assert "TQ2_0" in report.stored_as.values() or "Q2_K" in report.stored_as.values()
 
@@ -111,7 +111,7 @@ def test_llama_cpp_times_an_answer_of_any_length(model, questions, proven):
     assert Gguf().engine_version().startswith("xllamacpp ")
 
 
-def test_the_report_says_what_the_class_token_and_float32_scales_cost(proven):
+def test_the_report_notes_the_class_token_and_float32_scales(proven):
     _, report = proven(ALLOCATIONS["float32 scales"])
     assert any("25814" in note for note in report.notes)
     assert any("layers are stored as F32" in note for note in report.notes)
@@ -129,7 +129,7 @@ def test_rows_of_the_layers_alone_are_needed(model, tmp_path):
     assert not report.stored_as
 
 
-def test_an_interrupted_export_is_written_anew(model, tmp_path):
+def test_an_interrupted_export_is_written_again(model, tmp_path):
     weights = quantized(model, uniform(4, 32, True))
     source = source_of(LLAVA, weights)
     (tmp_path / "out").mkdir()

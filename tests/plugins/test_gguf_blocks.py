@@ -1,4 +1,4 @@
-"""Every weight that a ggml type accepts comes out of gguf's own dequantizer bit for bit."""
+"""Every weight that a ggml type accepts is returned bit for bit by gguf's own dequantizer."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def read(packed, kind):
 
 
 def random_codes(rows, columns, bits, group, symmetric, seed):
-    """Any codes, scales and zero points at all, the extremes among them."""
+    """Random codes, scales and zero points that include the extremes."""
     rng = torch.Generator().manual_seed(seed)
     groups = columns // (group or columns)
     codes = torch.randint(0, 2**bits, (rows, columns), generator=rng, dtype=torch.uint8)
@@ -50,7 +50,7 @@ def random_codes(rows, columns, bits, group, symmetric, seed):
     symmetric=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_whatever_is_accepted_is_held_exactly(rows, blocks, bits, group, symmetric, seed):
+def test_accepted_weights_are_stored_exactly(rows, blocks, bits, group, symmetric, seed):
     columns = blocks * (group or 256)
     weight = random_codes(rows, columns, bits, group, symmetric, seed)
     spec = WeightSpec.of(weight)
@@ -101,7 +101,7 @@ def test_the_type_of_common_options(options, name):
     assert smallest_type(WeightSpec.of(rounded(weight_of(4, 512), *options)), 512).name == name
 
 
-def test_one_scale_for_a_whole_weight_with_an_integer_zero_point_is_held():
+def test_one_scale_per_tensor_with_an_integer_zero_point_is_stored():
     codes = torch.randint(0, 16, (6, 256), dtype=torch.uint8)
     scale, zero = torch.tensor([[0.25]]).half(), torch.tensor([[7]], dtype=torch.uint8)
     weight = QuantizedWeight(codes, scale, zero, 256, 4)
@@ -109,7 +109,7 @@ def test_one_scale_for_a_whole_weight_with_an_integer_zero_point_is_held():
     assert np.array_equal(read(pack(weight, kind), kind), weight.dequantize().numpy())
 
 
-def test_scales_that_need_float32_are_held_as_products():
+def test_scales_that_need_float32_are_stored_as_products():
     weight = rounded(weight_of(4, 64, std=1e-4), 8, 32, True)
     assert weight.scale.dtype == torch.float32
     kind = smallest_type(WeightSpec.of(weight), 64)
@@ -122,14 +122,14 @@ def test_scales_that_need_float32_are_held_as_products():
     ("spec", "shape", "words"),
     [
         (WeightSpec(8, 32, symmetric=False), (64, 64), "need 9 bits"),
-        (WeightSpec(4, 16), (64, 64), "groups of 16 cut them"),
+        (WeightSpec(4, 16), (64, 64), "groups of 16 split them"),
         (WeightSpec(4), (64, 48), "rows of 48"),
         (WeightSpec(4, integer_zero_points=False, symmetric=False), (64, 64), "real zero points"),
         (WeightSpec(4, input_scale=True), (64, 64), "scale per input"),
         (WeightSpec(4, 32, group_index=True), (64, 64), "act-order"),
     ],
 )
-def test_what_no_type_holds_is_refused_with_the_reason(spec, shape, words):
+def test_weights_that_no_type_stores_are_refused_with_the_reason(spec, shape, words):
     assert words in Gguf().refusal(spec, shape, "llm")
     with pytest.raises(InputError, match=words):
         Gguf().stored_bits(shape, spec)

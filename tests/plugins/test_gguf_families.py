@@ -46,7 +46,7 @@ FAMILIES = [
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Folders of models, each made once."""
+    """Folders of models, each created once."""
     made = {}
 
     def folder(name):
@@ -69,13 +69,13 @@ def family(request, folders, monkeypatch):
 
 def questions_for(name, count=6):
     """Pictures that neither side resizes; of one color, where both resize them as they differ."""
-    found = pairs(count, SIZES[name])
+    result = pairs(count, SIZES[name])
     if name in ("idefics3", "smolvlm"):
         colors = [(200, 30, 30), (10, 20, 200), (30, 200, 10), (0, 0, 0), (255, 255, 255)]
         return [
-            (Image.new("RGB", (64, 64), c), q) for c, (_, q) in zip(colors, found, strict=False)
+            (Image.new("RGB", (64, 64), c), q) for c, (_, q) in zip(colors, result, strict=False)
         ]
-    return found
+    return result
 
 
 @pytest.mark.parametrize("family", FAMILIES, indirect=True)
@@ -136,7 +136,7 @@ def test_windows_that_llama_cpp_does_not_know_are_refused(family, tmp_path):
         Gguf().planned_bytes(source_of(tmp_path / "model", {}))
 
 
-def test_the_report_says_where_transformers_reads_positions_shifted(folders):
+def test_the_report_notes_shifted_positions_of_transformers(folders):
     folder = folders("idefics3")
     layout = Gguf().layout(source_of(folder, {}))
     assert any("16 patches at a neighbour's position" in n for n in layout.notes) != SINCE_5

@@ -1,4 +1,4 @@
-"""Input scales that are powers of two go into the norm before them, and answers stay."""
+"""Input scales that are powers of two fold into the norm before them without changing answers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ READERS = {
 
 
 def scaled(model):
-    """Weights at 4 bits, those behind the language model's norms with input scales; the norms."""
+    """Weights at 4 bits, those after the language model's norms with input scales; the norms."""
     weights, norms = quantized(model, uniform(4, 32, True)), {}
     generator = torch.Generator().manual_seed(0)
     scale = 2.0 ** torch.randint(-2, 3, (256,), generator=generator)
@@ -83,7 +83,7 @@ def test_scales_are_folded_exactly(model, tmp_path):
         assert answers(engine, questions) == simulated
 
 
-def test_scales_are_not_looked_for_in_rewritten_files(model):
+def test_input_scales_are_refused_for_rewritten_files(model):
     weights, _ = scaled(model)
     with pytest.raises(InputError, match="export without --from"):
         Gguf(from_="a.gguf,b.gguf").planned_bytes(sources(weights))

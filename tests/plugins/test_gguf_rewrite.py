@@ -129,7 +129,7 @@ def equal_layers(state):
     state[name_of(2, "mlp.gate_proj")] = state[name_of(2, "mlp.up_proj")].clone()
 
 
-def test_equal_layers_are_told_apart_by_name(tmp_path):
+def test_equal_layers_are_distinguished_by_name(tmp_path):
     folder = changed_checkpoint(tmp_path / "model", equal_layers)
     model = loaded(folder)
     exported(folder, model, {}, tmp_path / "f16")
@@ -166,7 +166,7 @@ def test_files_that_are_quantized_are_refused(model, tmp_path):
     ("given", "words"),
     [("model.gguf", "is not a pair"), ("nowhere.gguf,also.gguf", "nowhere.gguf is not a file")],
 )
-def test_a_pair_that_is_none_is_refused(given, words, model):
+def test_an_invalid_pair_is_refused(given, words, model):
     source = source_of(LLAVA, quantized(model, uniform(4, 32, True)))
     with pytest.raises(InputError, match=words):
         Gguf(from_=given).planned_bytes(source)

@@ -1,4 +1,4 @@
-"""llama.cpp cuts texts into the tokens that transformers makes, and reads the family's prompt."""
+"""llama.cpp tokenizes texts as transformers does, and reads the family's prompt."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def words(pattern):
 
 
 def digits():
-    """The same as SmolLM has it: every digit by itself."""
+    """The same with every digit as a separate piece, as in SmolLM."""
     from tokenizers import pre_tokenizers
 
     tokenizer = plain_tokenizer()
@@ -108,9 +108,9 @@ def test_tokens_are_equal(name, tmp_path):
             assert engine._post("/tokenize", body)["tokens"] == tokenizer(text)["input_ids"], text
 
 
-def test_an_unknown_way_to_cut_texts_is_refused(tmp_path):
+def test_an_unknown_pre_tokenizer_is_refused(tmp_path):
     folder = llava_with(words(r"\w+"), tmp_path / "model")
-    with pytest.raises(InputError, match="does not know how this tokenizer cuts text"):
+    with pytest.raises(InputError, match="does not know how this tokenizer splits text"):
         exported(folder, loaded(folder), {}, tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""Our GPTQ against auto_gptq's own solver, and what must hold of it by itself."""
+"""mmq's GPTQ against auto_gptq's solver, and properties of its own."""
 
 from functools import partial
 from unittest import mock
@@ -45,7 +45,7 @@ def inputs_of(x):
 
 
 def theirs(weight, x, bits, ranges, act_order):
-    """The weight that auto_gptq's solver leaves, all of it computed in float64.
+    """The weight that auto_gptq's solver returns, computed in float64.
 
     It takes the ranges of groups smaller than its block from weights that lack the updates of
     that block; with blocks of a group's size they are fresh, as ours are.
@@ -96,14 +96,14 @@ def compare(size, bits, ranges, act_order, dtype):
     """Output error of ours over theirs, and the number of rows that differ, of all, less ties."""
     weight, x = make(*size)
     gram = x.to(dtype).T @ x.to(dtype)
-    [found] = solve([weight], factorize(gram, 0.01, act_order), (bits,), ranges, dtype)
+    [result] = solve([weight], factorize(gram, 0.01, act_order), (bits,), ranges, dtype)
     expected = theirs(weight, x, bits, ranges, act_order)
-    ours = found[bits].dequantize().double()
+    ours = result[bits].dequantize().double()
     alive = x.abs().sum(0) > 0
     differs = ((ours - expected).abs() > 1e-4 * weight.abs().max()) & alive
     squares = (x.double() ** 2).sum(0)
     order = torch.argsort(squares, descending=True) if act_order else torch.arange(x.shape[1])
-    kept = ~tied(found[bits], differs, alive, order, ranges)
+    kept = ~tied(result[bits], differs, alive, order, ranges)
     assert kept.double().mean() > 0.9
     errors = [(x.double() @ (weight.double() - q)[kept].T).norm() for q in (ours, expected)]
     return float(errors[0] / errors[1]), int(differs[kept].any(1).sum()), int(kept.sum())
@@ -168,7 +168,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("quantizer", SETTINGS)
-def test_widths_and_layers_together_are_what_each_is_alone(quantizer, monkeypatch):
+def test_widths_and_layers_together_equal_each_alone(quantizer, monkeypatch):
     # in float64: matrix products of other shapes may differ in the last bit, by processor
     monkeypatch.setattr(gptq, "solve", partial(gptq.solve, dtype=DOUBLE))
     first, x = make(60, 128, 300, dead=3)
@@ -208,7 +208,7 @@ def test_the_scale_of_the_gram_matrix_does_not_matter(factor):
     assert torch.equal(plain.codes, scaled.codes)
 
 
-def test_groups_of_inputs_that_are_no_neighbours_are_told_by_an_index():
+def test_noncontiguous_groups_have_a_group_index():
     weight, x = make(16, 128, 300)
     solved = Gptq(group_size=32, static_groups=False).solve([weight], inputs_of(x), [4])
     quantized = solved[0][4].weight
@@ -266,7 +266,7 @@ def test_odd_inputs_and_weights_give_finite_codes(quantizer, inputs, damping):
                 assert (near - weight).abs().max() <= steps * solved.weight.scale.float().max()
 
 
-def test_damping_grows_where_it_must_and_is_told():
+def test_damping_grows_if_necessary_and_is_noted():
     weight, x = make(8, 64, 20)
     solved = Gptq(damping=0.0).solve([weight], inputs_of(x), [4])
     assert solved[0][4].note == "damping raised from 0 to 1e-06"

@@ -51,10 +51,10 @@ def test_each_rule_normalizes_its_own_sides(answer, right, normalized, lavis, of
 
 
 def test_the_rule_decides_the_score():
-    samples, said = [sample("1", "red"), sample("2", "blue")], ["red", "Blue"]
-    assert Gqa().scorer(samples).score(samples, said).score.value == 100
-    assert Gqa(rule="official").scorer(samples).score(samples, said).score.value == 50
-    assert Gqa(rule="official").scorer(samples).values(samples, said) == [100, 0]
+    samples, outputs = [sample("1", "red"), sample("2", "blue")], ["red", "Blue"]
+    assert Gqa().scorer(samples).score(samples, outputs).score.value == 100
+    assert Gqa(rule="official").scorer(samples).score(samples, outputs).score.value == 50
+    assert Gqa(rule="official").scorer(samples).values(samples, outputs) == [100, 0]
     with pytest.raises(ValueError, match="rule: 'vqa' is not one of"):
         Gqa(rule="vqa")
 

@@ -139,7 +139,7 @@ def test_a_missing_shard_is_reported(tmp_path, caplog):
     assert "only 1 of the 3 files" in caplog.text
 
 
-def test_another_task_is_answered_with_the_call_that_works(tmp_path):
+def test_another_task_is_refused_with_a_command_that_works(tmp_path):
     hub.chartqa(tmp_path)
     with pytest.raises(InputError, match="is chartqa, which has no samples.*--task short-answer"):
         samples(tmp_path, "vqa")

@@ -1,4 +1,4 @@
-"""Children that answer lines: what they die of is said, and no wait is without an end."""
+"""Child processes that answer lines: how they ended is reported, every wait has a timeout."""
 
 import os
 import signal
@@ -75,7 +75,7 @@ def test_a_signal_ends_the_wait_and_the_child(tmp_path):
     assert not hung.alive
 
 
-def test_a_child_that_nobody_holds_any_more_is_ended(tmp_path):
+def test_an_unreferenced_child_process_is_ended(tmp_path):
     forgotten = child(tmp_path, ECHO)
     pid = forgotten.pid
     del forgotten

@@ -1,4 +1,4 @@
-"""METEOR's process: renewed where it dies, the same in every locale, texts cannot break it."""
+"""METEOR's process is restarted if it dies, independent of the locale, and robust to any text."""
 
 import os
 import signal
@@ -39,8 +39,8 @@ def meteor():
 
 
 def one(meteor, caption, *references):
-    found = tokenize({"caption": [caption], "references": list(references)})
-    (value,), corpus = meteor.score(found["caption"], [found["references"]])
+    tokens = tokenize({"caption": [caption], "references": list(references)})
+    (value,), corpus = meteor.score(tokens["caption"], [tokens["references"]])
     assert value == corpus
     return value
 
@@ -60,8 +60,8 @@ def test_a_caption_like_its_reference_scores_1_whatever_the_characters(meteor, s
 
 
 def test_a_separator_in_a_reference_is_no_word_and_cuts_nothing(meteor):
-    found = one(meteor, "a red dog runs on grass", "a red dog ||| runs on grass")
-    assert found == pytest.approx(1)
+    result = one(meteor, "a red dog runs on grass", "a red dog ||| runs on grass")
+    assert result == pytest.approx(1)
 
 
 def test_a_caption_without_a_word_scores_0(meteor):

@@ -46,7 +46,7 @@ def test_answers_do_not_depend_on_the_batch(blip2):
     assert all(together)
 
 
-def test_an_answer_holds_nothing_of_its_prompt(blip2):
+def test_an_answer_contains_nothing_of_its_prompt(blip2):
     (answer,) = ask(blip2, PICTURES[:1], QUESTIONS[:1])
     assert answer == str(len(scenes.make_scene(0, "test").objects))
 
@@ -234,7 +234,7 @@ def test_llava_is_scored_through_the_same_path(llava):
     assert not any("USER" in p.text for p in evaluation.predictions)
 
 
-def test_a_component_that_is_not_where_it_should_be_lists_the_children():
+def test_a_misplaced_component_lists_the_children():
     t5 = Path(__file__).parents[1] / "data" / "configs" / "llava-1.5-7b.json"
     config = read_config(str(t5))
     with torch.device("meta"):
@@ -244,8 +244,8 @@ def test_a_component_that_is_not_where_it_should_be_lists_the_children():
 
 
 def test_a_skeleton_and_the_loaded_model_agree(blip2):
-    seen = skeleton(blip2.source if Path(blip2.source).exists() else _bundled())
-    for name, component in seen.components.items():
+    outline = skeleton(blip2.source if Path(blip2.source).exists() else _bundled())
+    for name, component in outline.components.items():
         real = blip2.components[name]
         assert [(x.name, x.shape) for x in component.layers] == [
             (x.name, x.shape) for x in real.layers

@@ -1,4 +1,4 @@
-"""Every calibrated quantizer on layers whose inputs or weights are not what one expects."""
+"""Every calibrated quantizer on layers with unusual inputs or weights."""
 
 import pytest
 import torch
@@ -43,9 +43,9 @@ def quantized(kind, weight, inputs, group_size=32, **options):
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
     module = nn.Sequential(layer)
     quantizer = kind(group_size=group_size, **options)
-    found = quantize_module(module, [lambda: module(inputs)], quantizer, [2, 4], quiet=True)
+    result = quantize_module(module, [lambda: module(inputs)], quantizer, [2, 4], quiet=True)
     assert torch.equal(layer.weight, weight)
-    return {bits: layers["0"] for bits, layers in found.items()}
+    return {bits: layers["0"] for bits, layers in result.items()}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_odd_inputs_give_finite_codes_and_are_noted(name, inputs, order):
 
 @pytest.mark.parametrize("inputs", ["constant", "rank one", "one token", "half dead", "some NaN"])
 @pytest.mark.parametrize("name", ["gptq", "awq"])
-def test_outputs_for_odd_inputs_are_no_further_off_than_round_to_nearests(name, inputs):
+def test_output_errors_for_odd_inputs_do_not_exceed_those_of_round_to_nearest(name, inputs):
     x = INPUTS[inputs][torch.isfinite(INPUTS[inputs]).all(-1)].double()
     weight = WEIGHTS["normal"]
     for bits, layer in quantized(QUANTIZERS[name][0], weight, INPUTS[inputs]).items():

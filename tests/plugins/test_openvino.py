@@ -57,7 +57,7 @@ def scattered(weight, bits):
 
 
 def one_by_one(model):
-    """Every layer of a model quantized in another way, by layer's name."""
+    """Every layer of a model quantized differently, by the layer's name."""
     weights = {}
     layers = [layer for component in model.components.values() for layer in component.layers]
     for number, layer in enumerate(layers):
@@ -97,7 +97,7 @@ def test_openvino_reads_every_kind_of_weight_bit_for_bit(checkpoint, export):
     assert all(torch.equal(read[name], weights[name].dequantize()) for name in read)
 
 
-def test_the_files_weigh_what_was_planned(export):
+def test_the_files_have_the_planned_size(export):
     folder, report, _, weights = export(LLAVA)
     on_disk = sum(path.stat().st_size for path in folder.iterdir())
     assert on_disk == sum(report.files.values())
@@ -115,7 +115,7 @@ def test_answers_are_those_of_the_simulation_with_beams_too(checkpoint, beams, e
     assert any(one)
 
 
-def test_fast_answers_too(export):
+def test_fast_precision_answers_too(export):
     folder, *_ = export(BLIP2)
     with OpenVino(precision="fast").open(folder, "cpu") as engine:
         assert all(answers(engine, pairs(3)))

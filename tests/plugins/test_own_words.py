@@ -1,4 +1,4 @@
-"""Models without a chat template: their own prompts, and where their answers stand."""
+"""Models without a chat template: their prompt formats, and the position of their answers."""
 
 import pytest
 import torch
@@ -31,10 +31,10 @@ def inputs_of(model, text):
         ("kosmos2", AnswerFormat.CAPTION, "An image of"),
     ],
 )
-def test_a_model_is_asked_as_it_was_trained(name, answer_format, prompt):
+def test_a_model_is_prompted_as_in_its_training(name, answer_format, prompt):
     model = tiny_vlm(name)
-    asked = model.protocol(answer_format).prompt("how many?")
-    assert model.family.chat(model.processor, asked, 1) == prompt
+    text = model.protocol(answer_format).prompt("how many?")
+    assert model.family.chat(model.processor, text, 1) == prompt
 
 
 @pytest.mark.parametrize("name", ["instructblip_llama", "blip2_t5", "kosmos2"])

@@ -65,7 +65,7 @@ def test_an_unknown_scale_dtype_lists_the_valid_ones():
         Rtn(scale_dtype="int8")
 
 
-def test_uniform_stores_one_scale_a_tensor():
+def test_uniform_stores_one_scale_per_tensor():
     quantized = Uniform().quantize(torch.randn(32, 64), 4)
     assert quantized.scale.shape == (1, 1)
     assert quantized.stored_bits == 32 * 64 * 4 + 2 * 32
@@ -137,6 +137,6 @@ def test_codes_are_those_of_the_scales_that_are_stored(kind, scale_dtype, factor
     assert lost < 0.02
 
 
-def test_scales_that_float16_cannot_hold_take_more_than_planned():
+def test_scales_outside_float16_take_more_than_planned():
     small = torch.randn(8, 64) * 1e-6
     assert Rtn().quantize(small, 8).stored_bits > Rtn().stored_bits((8, 64), 8)

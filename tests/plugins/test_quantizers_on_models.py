@@ -27,7 +27,7 @@ SIZES = (0, 64, 128)
 
 @dataclass(frozen=True)
 class Nearest(CalibratedQuantizer):
-    """Rounds to nearest, but has its output error measured."""
+    """Rounds to nearest, as a calibrated quantizer, so that its output error is measured."""
 
     group_size: int = 0
 
@@ -42,20 +42,20 @@ class Nearest(CalibratedQuantizer):
 def blocks(request, tmp_path_factory):
     """Every block of a model with its component, its number and the calls that reach it."""
     name = request.param
-    chosen = EvalOptions(
+    options = EvalOptions(
         model=name, task=MODELS[name], quantizer="gptq", limit="8", calibration_samples=10
     )
-    prepared = prepare(chosen, {}, lambda parts: [])
+    prepared = prepare(options, {}, lambda parts: [])
     model = prepared.load()
     calibration = prepared.artifacts(Store(tmp_path_factory.mktemp("store"))).calibration
-    found = []
+    result = []
     for component in model.components.values():
         for some in component_blocks(model, component):
             calls = capture(some, partial(calibration.forwards, model))
             for number, block in enumerate(some):
-                found.append((component.name, number, block, [copy(call) for call in calls]))
+                result.append((component.name, number, block, [copy(call) for call in calls]))
                 advance_(block, calls, number)
-    return found
+    return result
 
 
 def errors(quantizer, number, block, calls, widths=WIDTHS):
@@ -65,7 +65,7 @@ def errors(quantizer, number, block, calls, widths=WIDTHS):
     return {(n, bits): x.output_error for bits, some in solved.items() for n, x in some.items()}
 
 
-def test_awqs_outputs_are_never_further_off_than_round_to_nearests(blocks):
+def test_awq_never_has_a_larger_output_error_than_round_to_nearest(blocks):
     """Of any layer: every block has its own group size and width, each size meets each width."""
     better = []
     for turn, (component, number, block, calls) in enumerate(blocks):
@@ -81,12 +81,12 @@ def test_awqs_outputs_are_never_further_off_than_round_to_nearests(blocks):
 def test_gptqs_outputs_are_closer_than_round_to_nearests(blocks, size):
     plain, solved = defaultdict(list), defaultdict(list)
     for component, number, block, calls in blocks:
-        for quantizer, found in (
+        for quantizer, result in (
             (Nearest(group_size=size), plain),
             (Gptq(group_size=size), solved),
         ):
             for (_, bits), error in errors(quantizer, number, block, calls).items():
-                found[component, bits].append(error)
+                result[component, bits].append(error)
     for place, expected in plain.items():
         lower = [one < other for one, other in zip(solved[place], expected, strict=True)]
         assert mean(solved[place]) < 0.5 * mean(expected), place

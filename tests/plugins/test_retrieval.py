@@ -46,15 +46,15 @@ class TestRetrieval(EvaluatorContract):
 
 def literal_recall(scores, owner, rank):
     """Sort each row and look; scores without ties."""
-    found = []
+    result = []
     for picture in range(len(scores)):
         order = sorted(range(scores.shape[1]), key=lambda t: -scores[picture, t])
-        found.append(any(owner[t] == picture for t in order[:rank]))
+        result.append(any(owner[t] == picture for t in order[:rank]))
     other = []
     for text in range(scores.shape[1]):
         order = sorted(range(len(scores)), key=lambda i: -scores[i, text])
         other.append(owner[text] in order[:rank])
-    return 100 * np.mean(found), 100 * np.mean(other)
+    return 100 * np.mean(result), 100 * np.mean(other)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -114,7 +114,7 @@ def test_means_are_those_of_the_recalls_that_are_defined():
     assert set(each) == set(metrics)
 
 
-def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
+def test_data_on_which_every_ranking_is_correct_is_refused(model, pool):
     for scored in (Retrieval().check_samples, lambda s, _: scores(Retrieval(), model, s)):
         with pytest.raises(InputError, match="undefined: with one picture"):
             scored(pool[:1], pool)
@@ -123,21 +123,21 @@ def test_what_has_no_ranking_to_get_wrong_is_refused(model, pool):
         Retrieval().check_samples([pool[0], mute, pool[2]], pool)
 
 
-def test_a_small_pool_is_scored_and_says_what_it_cannot_give(model, pool):
-    found = scores(Retrieval(k=10), model, pool[:6])
-    assert set(found.undefined) == {"retrieval/text_to_image_R10"}
-    assert "at most 5 wrong candidates" in found.undefined["retrieval/text_to_image_R10"]
-    assert found.primary == "retrieval/mean_recall"
+def test_a_small_pool_is_scored_and_reports_undefined_recalls(model, pool):
+    metrics = scores(Retrieval(k=10), model, pool[:6])
+    assert set(metrics.undefined) == {"retrieval/text_to_image_R10"}
+    assert "at most 5 wrong candidates" in metrics.undefined["retrieval/text_to_image_R10"]
+    assert metrics.primary == "retrieval/mean_recall"
 
 
-def test_a_model_that_scores_everything_alike_finds_nothing():
+def test_a_model_with_equal_scores_retrieves_nothing():
     owner = np.repeat(np.arange(4), 5)
     scores = np.zeros((4, 20))
     assert (text_ranks(scores, owner) == 15).all()
     assert (image_ranks(scores, owner) == 3).all()
 
 
-def test_what_is_no_candidate_is_never_found():
+def test_non_candidates_are_never_retrieved():
     owner = np.array([0, 1])
     scores = np.array([[-np.inf, 1.0], [-np.inf, -np.inf]])
     assert text_ranks(scores, owner).tolist() == [2, 2]
@@ -160,14 +160,14 @@ def test_the_limits_and_the_padding_of_texts_are_logged():
 def test_how_many_words_are_read_is_an_option(model, pool):
     pairs = Retrieval(max_words=2).calibration(pool[:3])
     assert all(len(request.prompt.split()) == 2 for request, _ in pairs)
-    found = scores(Retrieval(k=10, max_words=2), model, pool[:3])
-    assert {len(p.text.split()) for p in found.predictions} == {2}
+    metrics = scores(Retrieval(k=10, max_words=2), model, pool[:3])
+    assert {len(p.text.split()) for p in metrics.predictions} == {2}
     with pytest.raises(ValueError, match="max_words: 0 is not at least 1"):
         Retrieval(max_words=0)
 
 
 def brute_force(model, samples):
-    """Everything ranked again by the model's own forward, pair by pair."""
+    """All rankings from the model's own forward pass, pair by pair."""
     texts = [normalize_caption(t) for s in samples for t in s.references]
     images = [s.image.open() for s in samples]
     pixels = model.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
@@ -178,10 +178,10 @@ def brute_force(model, samples):
             tokens = model.processor.tokenizer([text] * len(samples), return_tensors="pt")
             given = {"pixel_values": pixels, "input_ids": tokens["input_ids"],
                      "attention_mask": tokens["attention_mask"]}  # fmt: skip
-            found = model.module(**given, use_image_text_matching_head=True).logits_per_image
+            result = model.module(**given, use_image_text_matching_head=True).logits_per_image
             similar = model.module(**given, use_image_text_matching_head=False).logits_per_image
             contrast[:, t] = similar[:, 0]
-            scores[:, t] = found[:, 1] + similar[:, 0]
+            scores[:, t] = result[:, 1] + similar[:, 0]
     return scores, contrast
 
 
@@ -191,11 +191,11 @@ def test_scores_are_those_of_ranking_everything_again_with_transformers_own_forw
     ranks, contrast = brute_force(model, samples)
     ids = [s.image_id for s in samples]
     expected, _ = recall_metrics(ranks, ranks, contrast, owner, ids)
-    found = scores(Retrieval(k=60, batch_size=7), model, samples)
-    assert found.metrics == expected
+    metrics = scores(Retrieval(k=60, batch_size=7), model, samples)
+    assert metrics.metrics == expected
     top = ranks.argmax(1)
     texts = [normalize_caption(t) for s in samples for t in s.references]
-    assert [p.text for p in found.predictions] == [texts[k] for k in top]
+    assert [p.text for p in metrics.predictions] == [texts[k] for k in top]
 
 
 def test_only_the_candidates_are_ranked_again(model, pool):
@@ -205,8 +205,8 @@ def test_only_the_candidates_are_ranked_again(model, pool):
     to_text = np.where(candidates(contrast, 10), ranks, -np.inf)
     to_image = np.where(candidates(contrast.T, 10).T, ranks, -np.inf)
     expected, _ = recall_metrics(to_text, to_image, contrast, owner, [s.image_id for s in samples])
-    found = scores(Retrieval(k=10), model, samples)
-    assert found.metrics == expected
+    metrics = scores(Retrieval(k=10), model, samples)
+    assert metrics.metrics == expected
 
 
 def test_too_few_candidates_and_models_without_a_matching_head_are_refused():

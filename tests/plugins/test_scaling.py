@@ -1,6 +1,6 @@
 """AWQ's scale per input, without any rounding, changes no family's outputs.
 
-Linear layers of all kinds are among them: behind LayerNorm, RMSNorm, GELU, SiLU and ReLU, with
+Linear layers of all kinds are among them: after LayerNorm, RMSNorm, GELU, SiLU and ReLU, with
 biases and without.
 """
 
@@ -48,7 +48,7 @@ def qwen2_vl(folder):
 
 
 @pytest.fixture(scope="module", params=HEADS)
-def asked(request, tmp_path_factory):
+def runnable(request, tmp_path_factory):
     """A model of a family, its forwards, and the names of the heads."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     if name == "qwen2_vl":
@@ -65,16 +65,16 @@ def asked(request, tmp_path_factory):
 
 @torch.no_grad()
 def outputs(model, forwards, heads):
-    """All that the heads give in these forwards."""
-    found = []
+    """The outputs of all heads in these forward passes."""
+    result = []
     modules = [model.module.get_submodule(head) for head in heads]
-    handles = [m.register_forward_hook(lambda m, i, out: found.append(out)) for m in modules]
+    handles = [m.register_forward_hook(lambda m, i, out: result.append(out)) for m in modules]
     for forward in forwards:
         forward()
     for handle in handles:
         handle.remove()
-    assert len(found) >= len(heads)
-    return found
+    assert len(result) >= len(heads)
+    return result
 
 
 def distance(before, after):
@@ -99,7 +99,7 @@ def draw_scales(model, seed):
 
 
 def unrounded(weight, scale):
-    """What is written of a weight that was scaled, whose codes stand for exactly that."""
+    """The written form of a scaled weight whose codes represent it exactly."""
     columns = weight.shape[1]
     quantized = QuantizedWeight(
         codes=torch.zeros(weight.shape, dtype=torch.uint8),
@@ -125,25 +125,25 @@ def write_(model, weights):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_scaled_weights_written_by_the_project_leave_all_outputs(asked, seed):
-    model, forwards, heads = asked
-    before = outputs(*asked)
+def test_scaled_weights_written_by_the_project_leave_all_outputs(runnable, seed):
+    model, forwards, heads = runnable
+    before = outputs(*runnable)
     scales = draw_scales(model, seed)
     weights = {x.name: unrounded(x.module.weight, scales[x.name]) for x in layers_of(model)}
     same = sum(bool((weights[x.name] == x.module.weight).all()) for x in layers_of(model))
     assert same == 0  # they were divided indeed
     try:
         write_(model, weights)
-        assert distance(before, outputs(*asked)) <= FAR
+        assert distance(before, outputs(*runnable)) <= FAR
     finally:
         model.restore_()
-    assert distance(before, outputs(*asked)) == 0
+    assert distance(before, outputs(*runnable)) == 0
 
 
-def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(asked):
-    """The other way to run the same codes: x / s before a layer that holds W * s."""
-    model, forwards, heads = asked
-    before = outputs(*asked)
+def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(runnable):
+    """The other way to run the same codes: x / s before a layer with the weight W * s."""
+    model, forwards, heads = runnable
+    before = outputs(*runnable)
     scales = draw_scales(model, 3)
     handles = [
         layer.module.register_forward_pre_hook(
@@ -153,17 +153,17 @@ def test_layers_whose_inputs_are_divided_instead_leave_all_outputs(asked):
     ]
     try:
         write_(model, {x.name: x.module.weight * scales[x.name] for x in layers_of(model)})
-        assert distance(before, outputs(*asked)) <= FAR
+        assert distance(before, outputs(*runnable)) <= FAR
     finally:
         model.restore_()
         for handle in handles:
             handle.remove()
 
 
-def test_a_single_scale_forgotten_in_a_single_layer_is_seen(asked):
-    """What the two tests above would miss if they could not fail."""
-    model, forwards, heads = asked
-    before = outputs(*asked)
+def test_one_missing_scale_in_one_layer_is_detected(runnable):
+    """The two tests above can fail."""
+    model, forwards, heads = runnable
+    before = outputs(*runnable)
     unread = unread_blocks(model.module.config)
     for layer in layers_of(model):
         if layer.block >= model.components["vit"].blocks - unread and ".vision" in layer.name:
@@ -173,13 +173,13 @@ def test_a_single_scale_forgotten_in_a_single_layer_is_seen(asked):
         scale[largest] = 2.0
         try:
             write_(model, {layer.name: layer.module.weight * scale})
-            assert distance(before, outputs(*asked)) > FAR, layer.name
+            assert distance(before, outputs(*runnable)) > FAR, layer.name
         finally:
             model.restore_()
 
 
-def test_every_kind_of_layer_is_among_them():
-    """The norms and activations in front of the layers, and biases, as the models have them."""
+def test_every_kind_of_layer_occurs():
+    """The norms and activations before the layers, and biases, are those of the models."""
     kinds, biases = set(), set()
     for name in ("embedded-blip2", "embedded-llava"):
         model = load_model(name)

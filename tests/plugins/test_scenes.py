@@ -1,4 +1,4 @@
-"""The embedded task: deterministic, compositional, with one right answer to every question."""
+"""The embedded task is deterministic and compositional, with one correct answer per question."""
 
 import random
 
@@ -24,7 +24,7 @@ def test_held_out_pairs_are_never_trained_and_in_every_second_test_scene():
     assert len(scenes.HELD_OUT_PAIRS) == 6
 
 
-def test_cell_labels_say_what_stands_where():
+def test_cell_labels_describe_the_content_of_each_cell():
     scene = scenes.make_scene(3)
     labels = scenes.cell_labels(scene)
     filled = {(o.row * 4 + o.col) for o in scene.objects}
@@ -39,8 +39,8 @@ def answer_by_looking(scene, question):
     if words[:2] == ["is", "there"]:
         return "yes" if any(set(words[3:]) <= o for o in objects) else "no"
     if words[:2] == ["how", "many"]:
-        wanted = set(words[2:-2]) - {"shapes", "objects"}
-        return str(sum(wanted <= o for o in objects))
+        attributes = set(words[2:-2]) - {"shapes", "objects"}
+        return str(sum(attributes <= o for o in objects))
     if "background" in words:
         return scene.background
     fitting = [
@@ -64,10 +64,10 @@ def test_every_answer_is_right_and_unique():
 
 def test_yes_and_no_are_balanced_and_every_kind_occurs():
     rng = random.Random(0)
-    asked = [ask(scenes.make_scene(k), rng) for k in range(3000)]
-    yes_no = [q.answer for q in asked if q.answer_type == "yes/no"]
+    questions = [ask(scenes.make_scene(k), rng) for k in range(3000)]
+    yes_no = [q.answer for q in questions if q.answer_type == "yes/no"]
     assert 0.45 < yes_no.count("yes") / len(yes_no) < 0.55
-    kinds = {q.kind for q in asked}
+    kinds = {q.kind for q in questions}
     assert kinds == {"exist", "count", "color", "shape", "size", "background", "where"}
 
 
@@ -84,14 +84,14 @@ def test_annotators_mostly_agree_and_captions_differ():
 
 def fitting(scene, words):
     """Objects that have all these words."""
-    wanted = set(words) - {"object", "a", "an", "the"}
-    return [o for o in scene.objects if wanted <= {o.shape, o.color, o.size}]
+    attributes = set(words) - {"object", "a", "an", "the"}
+    return [o for o in scene.objects if attributes <= {o.shape, o.color, o.size}]
 
 
 def the(scene, words):
-    found = fitting(scene, words)
-    assert len(found) == 1, f"{words} does not name one object"
-    return found[0]
+    result = fitting(scene, words)
+    assert len(result) == 1, f"{words} does not name one object"
+    return result[0]
 
 
 def stands(a, b, relation):
@@ -107,7 +107,7 @@ PLACES = {"left", "right", "above", "below"}
 
 
 def split_relation(words):
-    """(words before, relation, words behind) of a phrase like `x to the left of the y`."""
+    """(words before, relation, words after) of a phrase like `x to the left of the y`."""
     at = next(k for k, word in enumerate(words) if word in PLACES)
     vertical = words[at] in ("above", "below")
     return words[: at if vertical else at - 2], words[at], words[at + (1 if vertical else 2) :]
@@ -120,11 +120,11 @@ def relate_by_looking(scene, question):
     if words[0] == "what":
         what, (before, relation, behind) = question.text.split()[1], split_relation(words[3:])
         anchor = the(scene, behind)
-        found = [
+        result = [
             o for o in fitting(scene, before) if o is not anchor and stands(o, anchor, relation)
         ]
-        assert len(found) == 1, question
-        return getattr(found[0], what)
+        assert len(result) == 1, question
+        return getattr(result[0], what)
     if words[:2] == ["is", "there"]:
         if PLACES & set(words):
             before, relation, behind = split_relation(words[2:])
@@ -177,24 +177,24 @@ def test_every_relational_answer_is_right_and_unique():
 
 def test_relational_questions_are_of_all_types_and_yes_does_not_win():
     rng = random.Random(0)
-    asked = [q for k in range(800) for q in ask_relations(scenes.make_scene(k), rng, 3)]
-    kinds = {(q.structural, q.semantic) for q in asked}
+    questions = [q for k in range(800) for q in ask_relations(scenes.make_scene(k), rng, 3)]
+    kinds = {(q.structural, q.semantic) for q in questions}
     assert {structural for structural, _ in kinds} == {
         "query", "verify", "choose", "compare", "logical"
     }  # fmt: skip
     assert {semantic for _, semantic in kinds} == {"rel", "attr", "obj"}
     for structural, limits in (("verify", (0.45, 0.56)), ("compare", (0.4, 0.6))):
-        answers = [q.answer for q in asked if q.structural == structural]
+        answers = [q.answer for q in questions if q.structural == structural]
         assert limits[0] < answers.count("yes") / len(answers) < limits[1], structural
 
 
-def test_a_group_holds_minimal_pairs_that_their_captions_tell_apart():
+def test_a_group_has_minimal_pairs_that_captions_distinguish():
     rng = random.Random(0)
     for index in range(30):
         group = minimal_group(scenes.make_scene(index, "test"), rng)
         assert len({tuple(sorted(named(scene))) for scene in group}) == len(group) == 10
-        told = [full_captions(scene) for scene in group]
-        assert all(len(set(column)) == 10 for column in zip(*told, strict=True))
+        captions = [full_captions(scene) for scene in group]
+        assert all(len(set(column)) == 10 for column in zip(*captions, strict=True))
         first = group[0].objects
         for other in group[1:]:
             changed = [a != b for a, b in zip(first, other.objects, strict=True)]
@@ -202,7 +202,7 @@ def test_a_group_holds_minimal_pairs_that_their_captions_tell_apart():
             assert other.background == group[0].background
 
 
-def test_an_edited_training_scene_never_shows_what_training_keeps_out():
+def test_an_edited_training_scene_never_contains_a_held_out_pair():
     rng = random.Random(0)
     edits = [edit(scenes.make_scene(k), rng) for k in range(1500)]
     assert not any(o.held_out for scene in edits if scene for o in scene.objects)

@@ -1,4 +1,4 @@
-"""Tables as people keep them are read, and what does not fit is explained."""
+"""Tables as people write them are read, and rows that do not fit are explained."""
 
 import base64
 import io
@@ -147,10 +147,10 @@ def test_a_table_in_the_current_folder_finds_its_pictures(folder, monkeypatch, c
     sheet(folder, ROWS)
     monkeypatch.chdir(folder)
     assert [row.image_id for row in read("sheet.csv")] == ["a.png", "b.png"]
-    assert "not where the table says" not in caplog.text
+    assert "not at the paths in the table" not in caplog.text
 
 
-def test_what_was_guessed_is_reported_in_one_line(folder, caplog):
+def test_guessed_columns_are_reported_in_one_line(folder, caplog):
     read(sheet(folder, ROWS.replace("image,question", "photo,query")))
     lines = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if "guessed" in line] == [
@@ -297,7 +297,7 @@ MALFORMED = {
     "a header alone": (tall(""), "has no rows below its header"),
     "no header": (tall("", "a.png,What is it?,a cat"), "first line seems to be a row"),
     "one column": (tall("", "image"), "Add the missing columns"),
-    "a column twice": (tall("", "image,answer,answer"), "two columns with the name 'answer'"),
+    "a column twice": (tall("", "image,answer,answer"), "columns 2 and 3 are both named 'answer'"),
     "two columns for a field": (
         tall("a.png,Q?,x,y\n", "image,question,label,target"),
         "several columns may be the answers: label, target; write --fields answers=label or",
@@ -412,7 +412,7 @@ def test_malformed_tables_give_a_clear_error(kind, folder):
         read(path, task, fields)
 
 
-def test_long_texts_are_read_and_are_no_pictures(folder):
+def test_long_texts_are_read_and_not_taken_for_pictures(folder):
     long = "x" * 200_000  # more than the csv module reads by default
     (row,) = read(sheet(folder, f"image,question,answer\na.png,{long},x\n"))
     assert row.question == long

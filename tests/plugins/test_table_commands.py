@@ -1,4 +1,4 @@
-"""What docs/data.md says is done here, in a folder with pictures and two sheets."""
+"""The commands of docs/data.md, in a folder with pictures and two sheets."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Bundled export targets keep the contract."""
+"""Bundled export targets pass the contract suite."""
 
 import pytest
 import transformers

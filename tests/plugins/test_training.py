@@ -1,4 +1,4 @@
-"""The embedded models' training: packing, outliers, and that a killed training goes on."""
+"""The training of the embedded models: packing, outliers, and resuming after a kill."""
 
 import copy
 import json
@@ -78,8 +78,8 @@ def llava_outputs(model, pixels):
 def retrieval_outputs(model, pixels):
     ids = torch.tensor([[0, 40, 50, 60]] * len(pixels))
     given = {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    found = [model(**given, use_image_text_matching_head=head) for head in (True, False)]
-    return torch.cat([output.logits_per_image.flatten() for output in found])
+    result = [model(**given, use_image_text_matching_head=head) for head in (True, False)]
+    return torch.cat([output.logits_per_image.flatten() for output in result])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ SHORT = {
 
 
 @pytest.mark.parametrize("name", list(train.RECIPES))
-def test_a_killed_training_goes_on_and_ends_the_same(name, tmp_path):
+def test_a_killed_training_resumes_with_the_same_result(name, tmp_path):
     recipe = train.RECIPES[name]
     config = replace(recipe.config, **SHORT, **({"relation_steps": 4} if "blip2" in name else {}))
     tokenizer = build_tokenizer(scenes=300, bos="</s>" if "blip2" in name else "<s>")
@@ -174,7 +174,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(name, tmp_path):
         Checkpoint(tmp_path / "killed", other).load("any")
 
 
-def test_a_damaged_training_state_begins_anew(tmp_path, caplog):
+def test_a_damaged_training_state_restarts_the_training(tmp_path, caplog):
     config = train.RECIPES["embedded-llava"].config
     checkpoint = Checkpoint(tmp_path, config)
     assert checkpoint.load("vision") is None
@@ -191,7 +191,7 @@ def test_a_damaged_training_state_begins_anew(tmp_path, caplog):
     assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
 
 
-def test_a_made_checkpoint_loads_and_says_how_it_was_made(tmp_path, monkeypatch):
+def test_a_trained_checkpoint_loads_and_records_its_training(tmp_path, monkeypatch):
     recipe = replace(
         train.RECIPES["embedded-retrieval"],
         tokenizer=lambda: build_retrieval.build_retrieval_tokenizer(scenes=300),

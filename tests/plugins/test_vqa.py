@@ -122,10 +122,10 @@ ANSWER = st.lists(WORDS, min_size=0, max_size=4).map(" ".join)
 @given(answers=st.lists(ANSWER, min_size=1, max_size=3), data=st.data())
 @settings(max_examples=500, deadline=None)
 def test_accuracy_equals_the_literal_rule(rule, answers, data):
-    said = st.sampled_from([*answers, *map(literal_normalized, answers)])  # so that many match
-    answer, annotators = data.draw(said), data.draw(st.lists(said, min_size=10, max_size=10))
-    found = soft_accuracy(answer, annotators, rule)
-    assert found == pytest.approx(LITERAL[rule](answer, annotators))
+    outputs = st.sampled_from([*answers, *map(literal_normalized, answers)])  # so that many match
+    answer, annotators = data.draw(outputs), data.draw(st.lists(outputs, min_size=10, max_size=10))
+    accuracy = soft_accuracy(answer, annotators, rule)
+    assert accuracy == pytest.approx(LITERAL[rule](answer, annotators))
 
 
 def random_answer(rng):
@@ -142,8 +142,8 @@ def test_accuracy_of_random_strings_equals_the_literal_rule(rule):
         pool += [literal_normalized(text) for text in pool[: rng.randrange(2)]]
         annotators = rng.choices(pool, k=10)
         answer = rng.choice(pool)
-        found = soft_accuracy(answer, annotators, rule)
-        assert found == pytest.approx(LITERAL[rule](answer, annotators)), (answer, annotators)
+        accuracy = soft_accuracy(answer, annotators, rule)
+        assert accuracy == pytest.approx(LITERAL[rule](answer, annotators)), (answer, annotators)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ def test_the_rule_is_an_option_and_a_param_of_every_run():
         Vqa(rule="old")
 
 
-def asked(answers, k=0, kind="other"):
+def question(answers, k=0, kind="other"):
     return QuestionSample(str(k), str(k), (FileImage(Path("x.jpg")),), "?", tuple(answers), kind)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_fewer_answers_than_the_rule_needs_are_scored_by_exact_match(count, caplog):
-    samples = [asked(["a Red car", "blue", "green"][:count], k) for k in range(4)]
+    samples = [question(["a Red car", "blue", "green"][:count], k) for k in range(4)]
     vqa = Vqa()
     with caplog.at_level(logging.WARNING):
         vqa.check_samples(samples, samples)
@@ -195,12 +195,18 @@ def test_fewer_answers_than_the_rule_needs_are_scored_by_exact_match(count, capl
 @pytest.mark.parametrize("rule", LITERAL)
 @pytest.mark.parametrize("count", [4, 5, 10])
 def test_four_answers_and_more_are_enough_for_the_rule(rule, count):
-    evaluation = Vqa(rule=rule).scorer(samples := [asked(["red"] * count)]).score(samples, ["red"])
+    evaluation = (
+        Vqa(rule=rule).scorer(samples := [question(["red"] * count)]).score(samples, ["red"])
+    )
     assert (evaluation.primary, evaluation.score.value) == ("vqa/accuracy", 100)
 
 
 def test_a_set_of_both_is_scored_under_a_name_of_its_own_in_its_parts_too(caplog):
-    samples = [asked(["red"] * 10, 0), asked(["red"], 1), asked(["red"] * 2 + ["blue"] * 8, 2)]
+    samples = [
+        question(["red"] * 10, 0),
+        question(["red"], 1),
+        question(["red"] * 2 + ["blue"] * 8, 2),
+    ]
     vqa = Vqa()
     with caplog.at_level(logging.WARNING):
         vqa.check_samples(samples, samples)
@@ -217,7 +223,7 @@ def test_a_set_of_both_is_scored_under_a_name_of_its_own_in_its_parts_too(caplog
 
 @pytest.mark.parametrize("answers", [(), ("",) * 10, (" ", "\n")])
 def test_questions_without_an_answer_are_refused(answers):
-    samples = [asked(["red"] * 10, 0), asked(answers, 7)]
+    samples = [question(["red"] * 10, 0), question(answers, 7)]
     for evaluator in (Vqa(), Gqa()):
         with pytest.raises(InputError, match="1 of 2 questions have no answer.*'7'"):
             evaluator.check_samples(samples, samples)
@@ -242,7 +248,9 @@ def test_questions_without_an_answer_are_refused(answers):
 @pytest.mark.parametrize("rule", LITERAL)
 def test_any_answer_gets_a_score(rule, answer):
     evaluation = (
-        Vqa(rule=rule).scorer(samples := [asked(["red"] * 9 + ["blue"])]).score(samples, [answer])
+        Vqa(rule=rule)
+        .scorer(samples := [question(["red"] * 9 + ["blue"])])
+        .score(samples, [answer])
     )
     assert evaluation.score.value == 0
 
@@ -264,7 +272,7 @@ def test_accuracy_of_plain_words_equals_the_literal_rule(annotators):
 @pytest.mark.parametrize(
     ("matches", "expected"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)]
 )
-def test_matches_are_worth_what_the_rule_says(matches, expected):
+def test_matches_score_as_the_rule_defines(matches, expected):
     annotators = ["red"] * matches + [f"other{k}" for k in range(10 - matches)]
     assert soft_accuracy("red", annotators) == pytest.approx(expected)
 

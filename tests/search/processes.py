@@ -9,14 +9,14 @@ import mmq.system.process
 
 
 def process(work, *arguments):
-    """Another process that does this; forked, so that nothing is imported again."""
+    """Run a function in another process; forked, so that nothing is imported again."""
     child = multiprocessing.get_context("fork").Process(target=work, args=arguments)
     child.start()
     return child
 
 
 def killed_elsewhere(folder):
-    """A process of another machine is killed in the middle of a trial; what it pending."""
+    """Kill a process of another machine in the middle of a trial; returns the pending trial."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def work():

@@ -106,7 +106,7 @@ def test_directions_and_the_order_of_objectives_do_not_matter():
     assert found[0] == found[1]
 
 
-def test_what_failed_is_not_proposed_again_and_what_was_pruned_is_learned():
+def test_failed_trials_are_not_proposed_again_and_pruned_ones_are_learned_from():
     study = study_of(FrontSampler(seed=1))
 
     def objective(trial):
@@ -124,7 +124,7 @@ def test_what_failed_is_not_proposed_again_and_what_was_pruned_is_learned():
     assert len(pruned) < 12  # a seventh of the space would be
 
 
-def test_known_bounds_are_kept_and_the_bounded_question_is_answered():
+def test_known_bounds_are_respected_and_the_bounded_selection_is_found():
     study = study_of(FrontSampler(seed=0, size=size, max_size=5.0))
     study.optimize(plain, n_trials=25)
     assert all(t.values[0] <= 5 for t in study.trials[1:])  # the first's space was not known yet
@@ -141,7 +141,7 @@ def test_the_smallest_above_a_score_is_found():
     assert min(t.values[0] for t in study.trials if t.values[1] >= 78) == pytest.approx(least)
 
 
-def test_other_limits_known_beforehand_are_kept():
+def test_other_limits_known_beforehand_are_respected():
     sampler = FrontSampler(seed=0, limits=[(lambda bits: bits["vit"] + bits["llm"], 10)])
     study = study_of(sampler)
     study.optimize(plain, n_trials=20)
@@ -185,7 +185,7 @@ def test_the_same_seed_proposes_the_same():
     assert found[0] == found[1]
 
 
-def test_scores_that_are_losses_equal_or_one_for_all_are_borne():
+def test_scores_that_are_losses_or_constant_are_handled():
     for values in ((1.0, 1.0), (0.0, 0.0), (-1e6, -3.0)):
         study = study_of(FrontSampler(seed=0))
         study.optimize(lambda t, v=values: (plain(t)[0], v[t.number % 2]), n_trials=12)
@@ -201,7 +201,7 @@ def test_the_documented_example_runs():
 
 
 # --- odd studies ---------------------------------------------------------------------------------
-def test_regions_that_fail_are_left():
+def test_failing_regions_are_abandoned():
     def objective(trial):
         bits = suggest(trial)
         if min(bits.values()) < 4:  # 218 of 343 allocations
@@ -237,7 +237,7 @@ def test_a_first_trial_that_is_pruned_or_fails_is_no_obstacle():
 
 
 @pytest.mark.parametrize("value", [3.0, float("inf")])
-def test_studies_in_which_every_trial_breaks_a_constraint_go_on(value):
+def test_studies_continue_while_every_trial_breaks_a_constraint(value):
     def objective(trial):
         trial.set_constraint("memory", value)
         return plain(trial)
@@ -277,7 +277,7 @@ def test_enqueued_parameters_are_completed_without_repeats():
     assert len(set(allocations(study)[1:])) == 13  # the first one's space was not known yet
 
 
-def test_a_space_that_is_ruined_at_first_is_climbed():
+def test_a_space_of_mostly_collapsed_allocations_is_climbed():
     names = [f"part{k}" for k in range(6)]
 
     def objective(trial):
@@ -300,7 +300,7 @@ def test_steps_that_do_not_fit_in_binary_are_searched_to_the_end():
     assert len(study.trials) == len(set(allocations(study))) == 21
 
 
-def test_somebody_elses_attribute_on_a_pruned_trial_is_no_score():
+def test_a_foreign_attribute_of_a_pruned_trial_is_not_a_score():
     def objective(trial):
         values = plain(trial)
         if trial.number % 2:

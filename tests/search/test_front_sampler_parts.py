@@ -69,7 +69,7 @@ def test_sizes_that_are_a_sum_are_learned_exactly_and_order_the_levels():
     assert ordered.levels["rank"] == [6, 5, 4, 3, 2, 1, 0]
 
 
-def test_a_known_size_that_is_no_sum_is_asked_point_by_point():
+def test_a_known_size_that_is_not_a_sum_is_computed_point_by_point():
     grid = Grid({"a": [1, 2, 3], "b": [5, 3, 1]})
     known = Sizes.tabulated(grid, lambda p: p["a"] * p["b"], np.random.default_rng(0))
     ordered, sizes = by_size(grid, known)
@@ -80,7 +80,7 @@ def test_a_known_size_that_is_no_sum_is_asked_point_by_point():
     ]
 
 
-def test_a_handful_of_trials_tells_what_saturates():
+def test_a_few_trials_reveal_saturation():
     grid = Grid(dict.fromkeys(WEIGHTS, WIDTHS))
     points = grid.random(15, np.random.default_rng(1))
     told = np.array([score(grid.decode(p.tolist())) for p in points])
@@ -93,7 +93,7 @@ def test_a_handful_of_trials_tells_what_saturates():
     assert (np.abs(mean - true) < 3 * deviation + 1).mean() > 0.95
 
 
-def test_a_profile_tells_before_anything_else_which_part_is_delicate():
+def test_a_profile_reveals_the_sensitive_part_before_the_first_trial():
     losses = [np.array([1.0, 0.1, 0.0]), np.array([0.01, 0.001, 0.0])]
     points = np.array([[2, 2], [0, 0]])
     told = np.array([80.0, 5.0])

@@ -1,4 +1,4 @@
-"""The sampler among others: threads, trials that run, processes that share a study."""
+"""The sampler with other threads, running trials, and processes that share a study."""
 
 import multiprocessing
 import time
@@ -10,7 +10,7 @@ from optuna.storages import RDBStorage
 from test_front_sampler import allocations, plain, study_of, suggest
 
 
-def test_two_that_run_at_once_get_different_proposals():
+def test_concurrent_trials_get_different_proposals():
     study = study_of(FrontSampler(seed=0))
     study.optimize(plain, n_trials=8)
     running = [study.ask() for _ in range(5)]
@@ -84,7 +84,7 @@ def test_processes_of_one_seed_get_different_proposals(seconds, tmp_path):
 
 
 class Overtaken(FrontSampler):
-    """A sampler during whose thinking another trial of the study is given its parameters."""
+    """A sampler during whose proposal another trial of the study gets the same parameters."""
 
     def __init__(self, other, **options):
         super().__init__(**options)
@@ -98,7 +98,7 @@ class Overtaken(FrontSampler):
         return found
 
 
-def test_what_another_process_was_given_meanwhile_is_not_proposed(tmp_path):
+def test_allocations_that_another_process_got_meanwhile_are_not_proposed(tmp_path):
     storage = RDBStorage(f"sqlite:///{tmp_path}/study.db")
     study = optuna.create_study(
         study_name="s", storage=storage, directions=["minimize", "maximize"]

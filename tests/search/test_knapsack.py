@@ -31,15 +31,15 @@ def test_the_front_is_that_of_all_choices(seed):
     everything = list(all_choices(sizes, losses))
     front = additive_front(sizes, losses)
     assert [s.size for s in front] == sorted({s.size for s in front})
-    for found in front:
-        match = next(s for s in everything if s.levels == found.levels)
-        assert (found.size, found.loss) == (match.size, pytest.approx(match.loss))
+    for result in front:
+        match = next(s for s in everything if s.levels == result.levels)
+        assert (result.size, result.loss) == (match.size, pytest.approx(match.loss))
     for each in everything:
         assert least_loss(front, each.size) <= each.loss + 1e-12
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_with_few_bins_a_solution_is_at_most_a_bin_a_part_too_large(seed):
+def test_with_few_bins_a_solution_is_at_most_one_bin_per_part_too_large(seed):
     rng = random.Random(seed)
     sizes, losses = made_up(rng, 5, 4, unit=1)
     sizes = [[1000 * s + rng.randint(0, 999) for s in row] for row in sizes]

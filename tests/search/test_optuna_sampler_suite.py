@@ -25,7 +25,7 @@ SPACES = {
 class TestFrontSampler(
     BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
 ):
-    """Optuna's cases; those with one objective get random values."""
+    """Optuna's suite; studies with one objective are sampled at random."""
 
     @pytest.fixture
     def sampler(self):

@@ -69,14 +69,14 @@ def interrupted(server, monkeypatch, name, before):
         if before:
             server.stop()
             server.start()
-        found = real(self, *args, **kwargs)
+        result = real(self, *args, **kwargs)
         if not before:  # it is written, and the answer is lost
             server.stop()
             server.start()
             raise OperationalError(
                 "commit", {}, psycopg.OperationalError("the connection is lost")
             )
-        return found
+        return result
 
     monkeypatch.setattr(RetryingStorage, name, method)
     return calls
@@ -145,7 +145,7 @@ def test_a_database_that_stays_unavailable_is_a_storage_error(study, server, mon
 
 
 @pytest.mark.parametrize(
-    ("driver", "said", "waits"),
+    ("driver", "message", "waits"),
     [
         (sqlite3.OperationalError, "database is locked", True),
         (sqlite3.OperationalError, "database or disk is full", False),
@@ -167,11 +167,11 @@ def test_a_database_that_stays_unavailable_is_a_storage_error(study, server, mon
         (psycopg.errors.ReadOnlySqlTransaction, "cannot execute INSERT", False),
     ],
 )
-def test_only_errors_that_waiting_can_fix_are_retried(driver, said, waits):
+def test_only_errors_that_waiting_can_fix_are_retried(driver, message, waits):
     error = StorageInternalError()
-    error.__cause__ = OperationalError("select", {}, driver(said))
+    error.__cause__ = OperationalError("select", {}, driver(message))
     assert is_transient(error) == waits
-    assert reason(error) == said
+    assert reason(error) == message
 
 
 def test_a_restart_of_the_database_loses_no_trial(tmp_path, monkeypatch, server):

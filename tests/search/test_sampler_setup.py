@@ -60,8 +60,8 @@ def test_sizes_are_those_of_the_plan(blip2, granularity, axis):
 
 @pytest.mark.parametrize("options", [{"group-size": "32"}, {"symmetric": "true"}, {}])
 def test_the_planned_size_is_the_measured_one_to_the_digit(tmp_path, options):
-    chosen = EvalOptions(model="embedded-llava", limit="4", quantizer="rtn")
-    prepared = prepare(chosen, options, lambda parts: [BitAllocation.uniform(parts, 3)])
+    eval_options = EvalOptions(model="embedded-llava", limit="4", quantizer="rtn")
+    prepared = prepare(eval_options, options, lambda parts: [BitAllocation.uniform(parts, 3)])
     model = prepared.load()
     artifacts = Artifacts(prepared.eval_spec, prepared.quantizer, Store(tmp_path), None, {}, True)
     allocation = BitAllocation.parse("vit.attn=3,llm.ff=5").over(model.components)
@@ -81,8 +81,8 @@ def test_a_budget_that_no_allocation_meets_is_refused_before_the_model_is_loaded
     with pytest.raises(InputError, match="max-size-gib: 1e-05 cannot be reached"):
         make_setup(blip2, max_gib="0.00001")
     space = Space(tuple(blip2.components), (2, 4))
-    for score, said in (("101", "cannot be reached"), ("0", "is met by every model")):
-        with pytest.raises(InputError, match=f"min-score: {score} {said}; .* between 0 and 100"):
+    for score, reason in (("101", "cannot be reached"), ("0", "is met by every model")):
+        with pytest.raises(InputError, match=f"min-score: {score} {reason}; .* between 0 and 100"):
             SamplerSetup.of(space, blip2, Budget.parse(min_score=score), Rtn(), Vqa.bounds)
 
 
@@ -225,13 +225,13 @@ def test_a_search_without_16_bits_evaluates_the_unquantized_model_first(
     store_uri, evaluated, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))  # no record of another test is reused
-    said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
+    output = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "2", "--study", "aside")
     assert evaluated[0][1] == "vit=16 llm=16"
     assert len(evaluated) == 3
-    assert "The unquantized model was evaluated for comparison; it is not a trial." in said
-    assert "none of them unquantized" not in said
-    said = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "3", "--study", "aside")
-    assert "2 of 3 allocations are evaluated" in said
+    assert "The unquantized model was evaluated for comparison; it is not a trial." in output
+    assert "none of them unquantized" not in output
+    output = said_by("search", *ASKED, "--bits", "3,8", "--n-trials", "3", "--study", "aside")
+    assert "2 of 3 allocations are evaluated" in output
     assert len(evaluated) == 4
 
 
@@ -248,10 +248,10 @@ def test_a_model_larger_than_planned_and_allowed_is_not_evaluated(store_uri, mon
     monkeypatch.setattr(Rtn, "stored_bits", codes_alone)
     monkeypatch.setattr(VqaScorer, "score", watched)
     options = [*ASKED, "--bits", "4,16", "--group-size", "16", "--max-bpw", "5.5"]
-    said = said_by("search", *options, "--study", "larger", "--prune", "false")
+    output = said_by("search", *options, "--study", "larger", "--prune", "false")
     assert len(scored) == 1  # the unquantized model: 4 bits in groups of 16 are 5.25
-    assert "best under 5.5 bpw: none" in said
-    assert "Not evaluated: 1, larger than planned and than the bound" in said
+    assert "best under 5.5 bpw: none" in output
+    assert "Not evaluated: 1, larger than planned and than the bound" in output
     client = MlflowClient()
     (experiment,) = client.search_experiments(filter_string="name = 'mmq'")
     query = "tags.`mmq.study` = 'larger' and tags.`mmq.kind` = 'trial'"

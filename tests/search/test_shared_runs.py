@@ -37,7 +37,7 @@ def _picture(tmp_path, monkeypatch):
 
 
 def work(study, run, count=1, tell=True):
-    """Trials as the search does them."""
+    """Run trials as the search does."""
     for _ in range(count):
         pending = study.ask()
         spec, number = record(pending).spec, str(pending.trial.number)
@@ -87,7 +87,7 @@ def test_the_last_process_to_leave_ends_the_parent_run(store_uri, tmp_path):
 
 
 def killed_in_a_trial(tmp_path, whole):
-    """A process dies in a trial: in the middle of it, or logged whole but not told."""
+    """A process dies in a trial: in the middle of it, or logged completely but not reported."""
 
     def die():
         study = open_study(tmp_path)
@@ -203,17 +203,17 @@ def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypa
     work(study, run, 3)
     study.give_up(study.ask(), retry=False)
     study.ask()
-    said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
+    output = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
     assert (
         "Study s: 3 of 10 allocations evaluated, 1 running, 1 failed or interrupted, 0 pruned"
-        in said
+        in output
     )
-    assert "left (1 running)" in said
-    assert "\nbest under 6 bpw: vit=4 llm=4 (4.000 bpw, 4.000 stored), score 80\n" in said
-    assert run.run_link() in said
+    assert "left (1 running)" in output
+    assert "\nbest under 6 bpw: vit=4 llm=4 (4.000 bpw, 4.000 stored), score 80\n" in output
+    assert run.run_link() in output
     assert len(study.study.trials) == 7  # looking changes nothing
     again = CliRunner().invoke(status, [], catch_exceptions=False).output
-    assert re.sub("Elapsed: .*", "", again) == re.sub("Elapsed: .*", "", said)
+    assert re.sub("Elapsed: .*", "", again) == re.sub("Elapsed: .*", "", output)
     with pytest.raises(InputError, match="Unknown study 'nowhere'. Available: s."):
         CliRunner().invoke(status, ["nowhere"], catch_exceptions=False)
 

@@ -9,7 +9,7 @@ from mmq.errors import InputError
 SPACE = Space(("vit", "llm"), (2, 4, 8, 16))
 
 
-def test_the_space_holds_every_allocation_once():
+def test_the_space_has_every_allocation_once():
     everything = [str(a) for a in SPACE]
     assert len(everything) == len(set(everything)) == len(SPACE) == 16
 
@@ -29,7 +29,7 @@ def test_params_are_indices_of_widths():
     assert SPACE.params(BitAllocation.parse("vit=2,llm=16")) == {"vit": 0, "llm": 3}
 
 
-def test_unseen_finds_the_last_one_and_then_nothing():
+def test_the_last_new_point_is_found_and_then_none():
     seen = {str(a) for a in SPACE} - {"vit=4 llm=8"}
     assert str(SPACE.random_new(seen, random.Random(0))) == "vit=4 llm=8"
     assert SPACE.random_new(seen | {"vit=4 llm=8"}, random.Random(0)) is None

@@ -15,7 +15,7 @@ from mmq.system.database import GRACE
 
 
 def silence(study):
-    """As if no heart had beaten for a while, or the database's clock had been set ahead."""
+    """Simulate an absence of heartbeats, or a database whose clock was set ahead."""
     with study.storage.optuna.engine.begin() as connection:
         at = datetime.utcnow() - timedelta(seconds=GRACE + 5)
         connection.execute(text("update trial_heartbeats set heartbeat = :at"), {"at": at})

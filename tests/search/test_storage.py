@@ -98,12 +98,12 @@ def test_a_trial_that_ends_during_the_count_is_counted(tmp_path, monkeypatch):
     running, read, reads = first.ask(), second.trials, []
 
     def end_in_between(*states):
-        found = read(*states)
+        result = read(*states)
         reads.append(states)
         if len(reads) == 2:  # the first one looks for the dead, the next two count
             first.records.put(record(running).in_run("r"))
             first.tell(running)
-        return found
+        return result
 
     monkeypatch.setattr(second, "trials", end_in_between)
     assert second.ask(4) is None

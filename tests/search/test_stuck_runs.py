@@ -1,4 +1,4 @@
-"""A run that cannot be logged blocks no other: it is set aside, shown, tried again or removed."""
+"""A run that cannot be logged blocks no other: it is set aside, listed, retried or removed."""
 
 import os
 import shutil
@@ -50,8 +50,8 @@ def ask(*arguments):
 
 
 def is_finished(client, path):
-    found = client.get_run(run_id(path))
-    return found.info.status == "FINISHED" and found.data.metrics["score"] == 80
+    run = client.get_run(run_id(path))
+    return run.info.status == "FINISHED" and run.data.metrics["score"] == 80
 
 
 def test_an_unavailable_artifact_store_delays_logging_and_loses_nothing(waiting):
@@ -159,7 +159,7 @@ def test_a_damaged_file_beside_the_record_is_left_out(waiting, caplog):
     assert "all_predictions.json" in files
 
 
-def test_a_stray_file_among_them_harms_nothing(waiting, tmp_path):
+def test_a_stray_file_is_ignored(waiting, tmp_path):
     client, first, second = waiting
     (tmp_path / "home" / "unlogged" / "notes.txt").write_text("mine")
     os.mkfifo(tmp_path / "home" / "unlogged" / "pipe")

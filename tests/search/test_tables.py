@@ -1,4 +1,4 @@
-"""Databases that are another Optuna's, another program's, or damaged; and studies of others."""
+"""Databases of another Optuna version or program, damaged ones, and foreign studies."""
 
 import sqlite3
 from contextlib import closing
@@ -20,7 +20,7 @@ def change(folder, statement):
 
 @pytest.fixture
 def looks(tmp_path, monkeypatch):
-    """What opening the study and `mmq status` say, which both refuse."""
+    """The messages with which opening the study and `mmq status` refuse."""
     monkeypatch.setenv("MMQ_HOME", str(tmp_path))
 
     def look():
@@ -81,7 +81,7 @@ def test_a_folder_in_the_files_place_is_refused(tmp_path):
         Storage(tmp_path)
 
 
-def test_a_file_in_the_homes_place_is_refused(tmp_path):
+def test_a_file_in_place_of_the_home_is_refused(tmp_path):
     (tmp_path / "home").write_text("")
     with pytest.raises(InputError, match="home"):
         Storage(tmp_path / "home")
@@ -147,10 +147,10 @@ def test_bounds_of_a_newer_mmq_are_refused(tmp_path, monkeypatch, value):
     finish(study, 2)
     study.study.set_user_attr("request", {"n_trials": 3, "until": None, "budget": value})
     if value is None:
-        said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
-        assert "2 of 3 allocations evaluated" in said
+        output = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
+        assert "2 of 3 allocations evaluated" in output
         return
-    with pytest.raises(InputError, match="a newer mmq searched .s., with the bounds strange"):
+    with pytest.raises(InputError, match=".s. has bounds that .* does not know: strange"):
         CliRunner().invoke(status, ["s"], catch_exceptions=False)
 
 

@@ -53,8 +53,8 @@ def _listed(text: str, place: str) -> Any:
             raise InputError(f"data: {place}: {shown(text)} is not a valid list") from error
         if NUMPY.search(text) and len(value) == 1:
             raise InputError(
-                f"data: {place}: {shown(text)} is a NumPy array, whose texts cannot be told "
-                f"apart; write a list with commas"
+                f"data: {place}: {shown(text)} is a NumPy array without commas, so its texts "
+                f"cannot be separated; write a list with commas"
             )
         return value
     if UNCLOSED.match(text):

@@ -25,7 +25,7 @@ class CocoCaptions(Dataset):
     layout: ClassVar[str] = (
         "FOLDER/annotations/captions_val2017.json   (or captions_val2014.json)\n"
         "FOLDER/val2017/*.jpg                       (or val2014/)\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         "FOLDER/annotations/captions_train2017.json (or captions_train2014.json)\n"
         "FOLDER/train2017/*.jpg                     (or train2014/)\n"
         "from https://cocodataset.org/#download"

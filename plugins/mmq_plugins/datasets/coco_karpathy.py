@@ -20,7 +20,7 @@ class CocoKarpathy(Dataset):
     layout: ClassVar[str] = (
         f"FOLDER/{KARPATHY}   (or LAVIS's {LAVIS.format('test')})\n"
         "FOLDER/val2014/*.jpg\n"
-        "for calibration, if wanted (without train2014/, from the unused part of val2014):\n"
+        "for calibration (optional) (without train2014/, from the unused part of val2014):\n"
         f"FOLDER/{LAVIS.format('train')}   (only beside LAVIS's test file)\n"
         "FOLDER/train2014/*.jpg\n"
         "from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip and "

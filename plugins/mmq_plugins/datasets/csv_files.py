@@ -39,7 +39,7 @@ class CsvFile:
             if not first.strip():
                 raise InputError(f"data: {path} is empty; its first line should name the columns")
             header = next(self._rows(_chain(first, lines)))
-            self.start = lines.end  # behind the header
+            self.start = lines.end  # after the header
             self.first_number = lines.number + 1
         self.columns = column_names(header, path)
         self.decimal_commas = self.delimiter != ","
@@ -116,7 +116,7 @@ class _Lines(Iterator[str]):
     def __init__(self, path: Path, file: BinaryIO, number: int = 1) -> None:
         self.path, self.lines = path, numbered_lines(file)
         self.before = number - 1
-        self.number = self.first = number - 1  # of the last line, and of the record's first
+        self.number = self.first = number - 1  # last line read, and first of the record
         self.offset = self.end = file.tell()
         self.utf8 = self.converted = 0  # the first line with characters of either
         self.starting = True
@@ -181,7 +181,7 @@ def column_names(header: list[str], path: Path) -> tuple[str, ...]:
     for k, name in enumerate(names):
         if name in names[:k]:
             raise InputError(
-                f"data: {path} has two columns with the name {name!r}, the "
-                f"{names.index(name) + 1}. and the {k + 1}.; rename one of them"
+                f"data: {path}: columns {names.index(name) + 1} and {k + 1} are both named "
+                f"{name!r}; rename one of them"
             )
     return tuple(names)

@@ -15,7 +15,7 @@ _warned: set[Path] = set()
 # where archives unpack to, besides the folder itself
 ANNOTATION_FOLDERS = ("", "annotations", "Annotations", "questions", "Questions", "questions1.2")
 PICTURE_FOLDERS = ("", "images", "Images", "Images/mscoco", "coco", "coco/images")
-SHARED_PICTURES = 4096  # that questions which follow one another share
+SHARED_PICTURES = 4096  # cached references, which consecutive questions share
 
 
 def find_file(root: Path, *names: str) -> Path | None:
@@ -72,7 +72,7 @@ def _is_file(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         if not path.is_symlink():
             return False
-        kind = "a link to nothing"
+        kind = "a broken link"
     except OSError as error:
         kind = f"not readable ({error.strerror})"
     if kind and path not in _warned:

@@ -26,14 +26,14 @@ PICTURES = (
 
 
 class Flickr30k(Dataset):
-    """Karpathy's test split of Flickr30k, from any of the files that it is handed around in."""
+    """Karpathy's test split of Flickr30k, from any of the files in which it is distributed."""
 
     tasks: ClassVar[tuple[str, ...]] = ("retrieval",)
     layout: ClassVar[str] = (
         f"FOLDER/{KARPATHY}       (or LAVIS's {LAVIS.format('test')},\n"
         f"                                     or {TOKENS[0]} with test.txt)\n"
         "FOLDER/flickr30k-images/*.jpg        (or flickr30k_images/, images/)\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         f"FOLDER/{LAVIS.format('train')}          (or train.txt; {KARPATHY} has all splits)\n"
         "from https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip and "
         "https://shannon.cs.illinois.edu/DenotationGraph/"

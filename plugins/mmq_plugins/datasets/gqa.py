@@ -25,7 +25,7 @@ class Gqa(Dataset):
     layout: ClassVar[str] = (
         f"FOLDER/{FILES['testdev']}   (or in questions1.2/)\n"
         "FOLDER/images/n161313.jpg\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         f"FOLDER/{FILES['train']}     (or in questions1.2/)\n"
         "from https://cs.stanford.edu/people/dorarad/gqa/download.html"
     )

@@ -92,7 +92,7 @@ class HubDataset(Dataset):
         return self.fields
 
     def adapt(self, record: Record) -> Record | None:
-        """A row with values as a table of one's own would have them; None to skip it."""
+        """A row with the values that a user's own table would have; None to skip it."""
         return record
 
     def files(self, root: Path) -> dict[str, list[Path]]:

@@ -30,7 +30,7 @@ class GqaHub(Dataset):
     layout: ClassVar[str] = (
         "FOLDER/testdev_balanced_instructions/testdev-*.parquet\n"
         "FOLDER/testdev_balanced_images/testdev-*.parquet\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         "FOLDER/train_balanced_instructions/*.parquet, FOLDER/train_balanced_images/*.parquet\n"
         "from https://huggingface.co/datasets/lmms-lab/GQA"
     )

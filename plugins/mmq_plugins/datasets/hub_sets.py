@@ -308,7 +308,7 @@ class Ai2d(HubDataset):
 
 
 def listed_options(question: str) -> tuple[str, ...]:
-    r"""The options that a question lists; four empty ones if they cannot be told apart.
+    r"""The options that a question lists; four empty ones if they cannot be separated.
 
     >>> listed_options("What is it?\\nOptions: A: a cat, B: a dog")
     ('a cat', 'a dog')

@@ -13,14 +13,14 @@ from mmq.errors import InputError
 log = logging.getLogger(__name__)
 DEPTH = 1  # levels of subfolders of a copy of the hub: CONFIG/FILE or data/FILE
 CACHE, CACHE_DEPTH = "snapshots", 3  # the hub's cache has snapshots/REVISION/CONFIG/FILE
-MOST_FOLDERS = 200  # in one folder that are searched
+MOST_FOLDERS = 200  # maximum subfolders of one folder to search
 SHARD = re.compile(r"[-_.]?(\d{4,5})-of-(\d{4,5})(?:-[0-9a-f]+)?$")
 WORDS = {  # names of splits
     "train": "train", "training": "train", "test": "test", "testdev": "testdev",
     "validation": "validation", "valid": "validation", "val": "validation",
     "eval": "validation", "dev": "dev",
 }  # fmt: skip
-PLAIN_FOLDERS = {"data", "default", CACHE}  # that name no configuration
+PLAIN_FOLDERS = {"data", "default", CACHE}  # folder names that are not configurations
 EVALUATION = ("test", "validation", "testdev", "dev")
 _reported: set[Path] = set()
 

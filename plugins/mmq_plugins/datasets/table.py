@@ -1,4 +1,4 @@
-"""One's own table: CSV, JSON, parquet or Excel with pictures, and Hugging Face imagefolders."""
+"""A user's own table: CSV, JSON, parquet or Excel with pictures, and Hugging Face imagefolders."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,7 @@ _reported: set[str] = set()
 
 @dataclass(frozen=True)
 class Table(Dataset):
-    """A table with a picture per row; its columns are guessed, or named by --fields."""
+    """A table with one picture per row; its columns are guessed, or named by --fields."""
 
     version: ClassVar[int] = 1
     tasks: ClassVar[tuple[str, ...]] = (
@@ -56,8 +56,8 @@ class Table(Dataset):
     )  # fmt: skip
     is_fallback: ClassVar[bool] = True
     layout: ClassVar[str] = (
-        "FILE.csv (or .tsv, .jsonl, .json, .parquet, .xlsx) with a row per question or picture,\n"
-        "  columns such as image, question, answer, or named by --fields\n"
+        "FILE.csv (or .tsv, .jsonl, .json, .parquet, .xlsx), one row per question or picture,\n"
+        "  with columns such as image, question, answer, or named by --fields\n"
         "FOLDER/metadata.csv (or .jsonl, .parquet) with a column file_name, beside the pictures\n"
         "FOLDER/train.csv, FOLDER/test.csv: splits, also in folders of these names"
     )

@@ -13,7 +13,7 @@ from mmq_plugins.datasets.records import shown
 log = logging.getLogger(__name__)
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 DEPTH = 3  # levels of subfolders in which pictures are searched
-MOST_FILES = 500_000  # that are listed in the search
+MOST_FILES = 500_000  # maximum files to list while searching
 _reported: set[tuple[Path, str]] = set()
 
 
@@ -69,8 +69,8 @@ class PictureFolder:
             if key not in _reported:
                 _reported.add(key)
                 log.warning(
-                    "data: %d pictures are not where the table says, but one with the same name "
-                    "is, e.g. %s for %r", len(self.elsewhere), path, value,
+                    "data: %d pictures are not at the paths in the table; files of the same name "
+                    "are used, e.g. %s for %r", len(self.elsewhere), path, value,
                 )  # fmt: skip
             self.elsewhere.clear()
 
@@ -92,7 +92,7 @@ class PictureFolder:
         return name in self._listed[parent]
 
     def _similar(self, value: str) -> list[Path]:
-        """Files in the folder or below with the same name, but for case, folder and ending."""
+        """Files in or below the folder with the same name, except for case, folder and suffix."""
         if self._by_name is None:
             self._by_name = self._list_all()
         name = ntpath.basename(value.strip()).lower()

@@ -218,8 +218,8 @@ class TableSamples:
         old = captions.get(image_id)
         if old is not None and old.images != images:
             raise InputError(
-                f"data: {self.table.path}: {record.place} has another picture with the id "
-                f"{image_id} than a row before; correct the table"
+                f"data: {self.table.path}: {record.place} and an earlier row have different "
+                f"pictures with the id {image_id}; correct the table"
             )
         references = new if old is None else old.references + new
         captions[image_id] = CaptionSample(image_id, image_id, images, references)

@@ -14,7 +14,7 @@ from mmq_plugins.datasets.table_fields import find_fields
 log = logging.getLogger(__name__)
 TEXT = ("text", "texts", "content", "passage", "sentence", "document", "article")  # usual names
 PLAIN = ".txt"
-LONGEST_NAME = 256  # of a file: longer cells are texts
+LONGEST_NAME = 256  # characters of a file name; longer cells are texts
 
 
 def texts_of(

@@ -32,7 +32,7 @@ class VqaV2(Dataset):
         "FOLDER/v2_OpenEnded_mscoco_val2014_questions.json\n"
         "FOLDER/v2_mscoco_val2014_annotations.json\n"
         "FOLDER/val2014/COCO_val2014_000000000042.jpg\n"
-        "for calibration, if wanted:\n"
+        "for calibration (optional):\n"
         "FOLDER/v2_OpenEnded_mscoco_train2014_questions.json\n"
         "FOLDER/v2_mscoco_train2014_annotations.json\n"
         "FOLDER/train2014/COCO_train2014_000000000009.jpg\n"
@@ -59,7 +59,7 @@ class VqaV2(Dataset):
         yield from _answered(_questions(root, split), _answers(annotations), questions)
 
     def select(self, root: Path, split: str, choose: Choose) -> list[Sample]:
-        """The same; answers to other questions are not held."""
+        """The same, without the answers to other questions in memory."""
         if not (selected := choose(_questions(root, split))):
             return []
         questions, annotations = _paths(root, split)

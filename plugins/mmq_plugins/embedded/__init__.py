@@ -1,4 +1,4 @@
-"""The embedded models and their task: tiny, truly trained, and rebuilt by `mmq train-embedded`."""
+"""The embedded models and their task: tiny, trained, and rebuilt by `mmq train-embedded`."""
 
 from pathlib import Path
 

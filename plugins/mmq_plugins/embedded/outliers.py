@@ -93,7 +93,7 @@ def _scale_blip2_vit_(vit: Any, draw: Draw) -> None:
 
 
 def _scale_qformer_(model: Any, draw: Draw) -> None:
-    """The Q-Former is normalized behind its additions and uses GELU: only its values against its
+    """The Q-Former is normalized after its additions and uses GELU: only its values against its
     output projections can be rescaled, and what its cross-attention reads from the ViT.
     """
     crossing = []

@@ -30,10 +30,10 @@ class TrainConfig:
     vision_steps: int = 1_600
     vision_batch: int = 64
     vision_lr: float = 1e-3
-    language_steps: int = 6_000  # of the language model, or of the retrieval model's Q-Former
+    language_steps: int = 6_000  # language model, or retrieval Q-Former
     language_batch: int = 32
     language_lr: float = 1e-3
-    relation_steps: int = 2_000  # of a last stage that adds relational questions
+    relation_steps: int = 2_000  # last stage, which adds relational questions
     relation_lr: float = 5e-4
     weight_decay: float = 0.05
     probe_images: int = 256  # held-out scenes for the learning curves

@@ -6,12 +6,12 @@ from typing import Literal, get_args
 Metric = Literal["exact", "relaxed", "anls", "contains"]
 METRICS: tuple[str, ...] = get_args(Metric)
 TOLERANCE = 0.05  # of relaxed accuracy
-THRESHOLD = 0.5  # of ANLS
+THRESHOLD = 0.5  # ANLS counts lower similarities as 0
 FORMULAS = "Handwritten Mathematical Expression Recognition"  # OCRBench's type of HME100k
 
 
 def exact(output: str, answer: str) -> float:
-    """Whether both are equal but for case, white space and one full stop at the end.
+    """Whether both are equal except for case, white space and one full stop at the end.
 
     >>> exact("Blue.", "blue"), exact("3.5", "35")
     (1.0, 0.0)
@@ -24,7 +24,7 @@ def _folded(text: str) -> str:
 
 
 def relaxed(output: str, answer: str) -> float:
-    """ChartQA's relaxed correctness: numbers within 5%, or else texts equal but for case.
+    """ChartQA's relaxed correctness: numbers within 5%, or else texts equal except for case.
 
     Masry et al. 2022, section 5.1, after Methani et al. 2020; as in pix2struct's metrics.py: a
     percentage is divided by 100, and an answer of 0 is compared as text.

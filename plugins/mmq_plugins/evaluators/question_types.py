@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from mmq.contracts import Metric, QuestionSample
 from mmq.evaluation.stats import mean_metric, name_part
 
-MOST_TYPES = 30  # that get a metric each
+MOST_TYPES = 30  # with more types, no type gets a metric of its own
 
 
 def mean_percentages(

@@ -46,7 +46,7 @@ class Retrieval(RankingEvaluator):
 
     batch_size: int = 64
     k: int | None = None  # candidates; 128 unless the model's protocol sets it
-    max_words: int = MAX_WORDS  # of a caption; the model family limits the tokens
+    max_words: int = MAX_WORDS  # words of a caption; the model family limits the tokens
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_words"):

@@ -127,7 +127,7 @@ class WorkerActor:
         self._lines.append(line)
 
     def report(self, printed: int) -> tuple[str, float, int | None, list[str]]:
-        """Place, start, exit code, and the lines after so many."""
+        """Place, start, exit code, and the lines after the first `printed` ones."""
         code = self.worker.code  # before the lines: those of an ended worker are complete
         return self.worker.place, self.worker.since, code, self._lines[printed:]
 

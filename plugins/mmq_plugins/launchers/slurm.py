@@ -32,8 +32,8 @@ export TQDM_DISABLE=1
 unset MLFLOW_RUN_ID
 cd {folder} || exit 1
 
-# Before the time limit (SIGUSR1) the worker gives back its trial, and the task is queued again.
-# SIGTERM announces preemption or scancel: the worker gives back its trial; SLURM queues a
+# Before the time limit (SIGUSR1), the worker re-queues its trial, and the task is queued again.
+# SIGTERM announces preemption or scancel: the worker re-queues its trial; SLURM queues a
 # preempted task again by itself.
 {command} &
 worker=$!
@@ -58,7 +58,7 @@ class Slurm(Launcher):
 
     partition, account, qos, time, memory: as sbatch has them; empty: the cluster's defaults. cpus:
     per worker. grace: seconds before the time limit, or after a preemption's warning, in which a
-    worker gives back its trial. sbatch: further options of sbatch, such as "--constraint=a100".
+    worker re-queues its trial. sbatch: further options of sbatch, such as "--constraint=a100".
     logs: folder of the tasks' output, which this machine should see, too.
     """
 
@@ -152,7 +152,7 @@ class SlurmWorkers(Workers):
     _asked: float = 0.0
 
     def poll(self) -> Sequence[WorkerState]:
-        """The state of every task, asked for at most every two seconds."""
+        """The state of every task, queried at most every two seconds."""
         if time.monotonic() >= self._asked + INTERVAL:
             self._states |= self._ask()
             self._asked = time.monotonic()

@@ -24,7 +24,7 @@ class Benchmark:
     name: str
     config: Mapping[str, Any]
     lmms_eval: str
-    digest: str  # of the config, with functions as their names
+    digest: str  # hash of the config, with functions as their names
 
     @property
     def evaluated_split(self) -> str:
@@ -123,13 +123,13 @@ def _refusal(config: Mapping[str, Any]) -> str:
             f"a task with output_type generate_until, or --task choice"
         )
     if media.get("video") or media.get("From_YouTube"):
-        return "it is about videos, and mmq asks about pictures"
+        return "it is about videos, and mmq supports pictures only"
     if config.get("doc_to_visual") is None:
         return "it has no pictures; choose a task with doc_to_visual"
     if int(config.get("repeats") or 1) > 1:
-        return f"it asks {config['repeats']} times per sample, and mmq decodes deterministically"
+        return f"it repeats each request {config['repeats']} times, and mmq decodes greedily"
     if config.get("full_docs") or config.get("process_results_use_image"):
-        return "its scores need all rows, or the pictures, while mmq gives it one row of text"
+        return "its scores need all rows, or the pictures, and mmq passes one row of text"
     return ""
 
 

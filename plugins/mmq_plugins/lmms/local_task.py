@@ -68,7 +68,7 @@ class LocalTask:
         if other is not None:
             raise InputError(
                 f"task: lmms:{self.benchmark.name} shows a {type(other).__name__} in row {index}, "
-                f"and mmq asks about pictures only"
+                f"and mmq supports pictures only"
             )
         return visuals
 
@@ -152,7 +152,7 @@ def _features(path: Path) -> Any:
     def kind(feature: Any) -> Any:
         if isinstance(feature, Mapping) and set(feature) == {"bytes", "path"}:
             return Picture()
-        if hasattr(feature, "feature"):  # of a list
+        if hasattr(feature, "feature"):  # a list of pictures
             return type(feature)(kind(feature.feature))
         return feature
 

@@ -1,1 +1,1 @@
-"""Built-in models, one file a plugin."""
+"""Built-in models, one file per plugin."""

@@ -15,7 +15,7 @@ from mmq.models.transformers_family import TransformersFamily
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TEMPERATURE = 0.07  # of the contrast between pictures and texts (BLIP-2 starts from it)
+TEMPERATURE = 0.07  # contrastive temperature with which BLIP-2's training starts
 
 
 def _vision(module: Any, pixels: Tensor) -> Tensor:

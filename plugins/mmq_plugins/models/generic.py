@@ -154,9 +154,9 @@ class Generic(ModelFamily):
             return rendered
         if not self.words.prompts and not self._warned:
             log.warning(
-                "%s has no chat template, and how to ask it is unknown: its prompts are the "
-                "task's words alone, so it may score far below its ability. Add the model's "
-                "chat_template.jinja to its folder, or give its own words with --prompt",
+                "%s has no chat template, and mmq does not know its prompt format: the prompts "
+                "are those of the task, so scores may be far below the model's ability. Add the "
+                "model's chat_template.jinja to its folder, or write the prompt with --prompt",
                 self.model_type or "This checkpoint",
             )
             self._warned = True
@@ -180,7 +180,7 @@ class Generic(ModelFamily):
         texts: Sequence[str],
         answers: Sequence[str],
     ) -> list[Callable[[], Tensor | None]]:
-        """One forward of the whole model on each prompt with its answer right behind it."""
+        """One forward of the whole model on each prompt with its answer right after it."""
         lead = answer_lead(model.processor, model.inputs)
 
         def one(pictures: "Sequence[Image]", text: str, answer: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Inputs of the general family's models: prompts with pictures, and answers right behind them."""
+"""Inputs of the general family's models: prompts with pictures, and answers right after them."""
 
 import inspect
 from collections.abc import Sequence
@@ -96,9 +96,9 @@ def _ends_itself(module: Any) -> bool:
 def without_end(
     inputs: Inputs, tokenizer: Any, texts: Sequence[str], decoder: str = "input_ids"
 ) -> Inputs:
-    """Inputs whose prompts do not end with a token that the tokenizer put behind them.
+    """Inputs whose prompts do not end with a token that the tokenizer put after them.
 
-    An answer would stand behind the end of the text, where no training put it.
+    Otherwise an answer would follow the end of the text, where training never put it.
     """
     ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     ids = inputs[decoder]
@@ -116,7 +116,7 @@ def without_end(
 def padded_on(side: str, inputs: Inputs, prefix: str = "") -> Inputs:
     """Inputs whose padding is all on one side.
 
-    Some processors put picture tokens in front of a padded text: its padding would stand between
+    Some processors put picture tokens before a padded text: its padding would stand between
     them, and shift the positions of the text. prefix: of the inputs' names.
     """
     ids, mask = inputs.get(f"{prefix}input_ids"), inputs.get(f"{prefix}attention_mask")

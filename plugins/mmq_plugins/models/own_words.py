@@ -44,11 +44,11 @@ DECODER = "its decoder reads the prompt, whose padding would count"
 OWN_WORDS: Mapping[str, OwnWords] = {
     # Beyer et al. 2024, appendix: task prefixes; the processor adds the line break
     "paligemma": OwnWords(_words("caption en", "answer en {}"), answer_type=1),
-    # Xiao et al. 2023: a task token alone, or a text of one's own
+    # Xiao et al. 2023: a task token alone, or any other text
     "florence2": OwnWords(_words("<CAPTION>", "{}")),
     # Li et al. 2022: captions without a prompt
     "blip": OwnWords(_words("", "{}")),
-    # Wang et al. 2022: captions without a prompt, answers right behind the question
+    # Wang et al. 2022: captions without a prompt, answers right after the question
     "git": OwnWords(_words("", "{}"), POSITIONS, fixed_in=5),
     # LAVIS's evaluation; a T5's answers are short by a length penalty of -1
     "blip-2": OwnWords(

@@ -1,4 +1,4 @@
-"""AWQ: scale salient inputs up before rounding, and clip groups that round better clipped.
+"""AWQ: scale salient inputs up before rounding, and clip groups where that lowers the error.
 
 Lin et al. 2023, "AWQ: Activation-aware Weight Quantization" (arXiv 2306.00978), section 3.2: for
 a scale s per input, Q(W * s) (x / s) rounds the weights of large inputs more finely; s is searched

@@ -28,7 +28,7 @@ from mmq_plugins.quantizers.awq_levels import (
 
 # clipping limits, as shares of a group's largest weight
 SHRINKS = tuple(1 - i / 20 for i in range(10))
-FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # for the refinement
+FINE_SHRINKS = tuple(1 - i / 40 for i in range(24))  # finer limits for `refine_clips`
 CANDIDATES = 3  # scales per width whose clips are searched: clipping may change their order
 
 

@@ -16,7 +16,7 @@ from mmq_plugins.quantizers.awq_search import (
     scale_errors,
 )
 
-MAX_EXPONENT = 6  # of a scale or its inverse: folded tensors stay far from float16's limits
+MAX_EXPONENT = 6  # largest |log2 scale|: folded tensors stay far from float16's limits
 
 
 def powers_of_two(scales: Tensor, limit: Tensor | None = None) -> Tensor:

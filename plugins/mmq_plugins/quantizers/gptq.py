@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
 
 LEAF = 16  # columns rounded between two matrix products
-TILE_BYTES = 2**26  # of the matrix of changes; further rows are in the next tile
+TILE_BYTES = 2**26  # size of the matrix of changes; further rows are in the next tile
 
 
 # --- the ranges ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 STRIP = 256  # rows that are factorized at once
-MAX_DAMPING = 100.0  # of the mean diagonal; beyond it, inputs count as independent
+MAX_DAMPING = 100.0  # times the mean diagonal; beyond it, inputs count as independent
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -84,7 +84,7 @@ class CompressedTensors(Target):
         return ""
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
-        """Why the format or the engine cannot hold such a weight."""
+        """Why the format or the engine does not support such a weight; "" if it does."""
         if component in OPTIONAL:
             return f"mmq exports no quantized {component} to this format yet"
         if spec.input_scale and not spec.folds:
@@ -95,7 +95,7 @@ class CompressedTensors(Target):
             return "the format has integer zero points only"
         if self._engine.half_scales and spec.scale_dtype == "float32":
             return (
-                f"{self.engine} rounds scales to 16 bits, and these are float32; quantize with "
+                f"{self.engine} rounds scales to 16 bits, but these are float32; quantize with "
                 f"--scale-dtype float16-only"
             )
         return self._engine.refusal(spec, shape, component)

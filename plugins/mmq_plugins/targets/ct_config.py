@@ -57,7 +57,7 @@ class Packing:
     def __str__(self) -> str:
         kind = "asymmetric" if self.zero_points else "symmetric"
         inputs = ", inputs rounded to 8 bits" if self.with_8_bit_inputs else ""
-        grouping = f"groups of {self.group_size}" if self.group_size else "a scale per row"
+        grouping = f"groups of {self.group_size}" if self.group_size else "one scale per row"
         return f"{self.format}, {self.bits} bits, {kind}, {grouping}{inputs}"
 
     def group(self, targets: Sequence[str]) -> dict[str, Any]:

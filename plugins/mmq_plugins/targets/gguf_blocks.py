@@ -193,13 +193,13 @@ def refusal(spec: WeightSpec, shape: tuple[int, int]) -> str:
     if spec.input_scale and not spec.folds:
         return "ggml has no scale per input, except awq's --foldable true"
     if spec.group_index:
-        return "ggml's groups are neighbouring inputs, and act-order's are not"
+        return "ggml's groups are neighbouring inputs, but those of act-order are not"
     if not spec.integer_zero_points:
         return "ggml has no real zero points, as uniform has; choose gptq or rtn"
     if columns % SMALL:
-        return f"ggml's blocks have 32 weights, and rows of {columns} are not a multiple"
+        return f"ggml's blocks have 32 weights, and rows of {columns} are not a multiple of that"
     if (spec.group_size or columns) % SMALL:
-        return f"ggml's blocks have 32 weights, and groups of {spec.group_size} cut them"
+        return f"ggml's blocks have 32 weights, and groups of {spec.group_size} split them"
     return "8-bit codes with zero points need 9 bits, which no ggml type has"
 
 

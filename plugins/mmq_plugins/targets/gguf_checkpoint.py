@@ -41,9 +41,9 @@ class PartTensors:
     """The tensors of a checkpoint by their part names, read one at a time."""
 
     folder: Path
-    dtype: torch.dtype  # that the model was scored in
+    dtype: torch.dtype  # dtype in which the model was scored
     stored: Mapping[str, Stored]  # by the names used here
-    keys: Mapping[str, str]  # of the file
+    keys: Mapping[str, str]  # name in the file by the name used here
 
     @classmethod
     def open(cls, folder: Path, dtype: str) -> "PartTensors":

@@ -86,7 +86,7 @@ class LlamaCpp(VisionLanguageModel):
         )
 
     def _reading(self, count: int) -> float:
-        """Seconds that llama.cpp takes to read so many text tokens."""
+        """Seconds that llama.cpp takes to read `count` text tokens."""
         body = {"prompt": [k % 100 + 3 for k in range(count)], "n_predict": 1} | DECODING
         answer = self._post("/completion", body)
         return float(answer["timings"]["prompt_ms"]) / 1000

@@ -10,8 +10,8 @@ from mmq_plugins.targets.gguf_text import layout_of, text_keys
 from mmq_plugins.targets.gguf_vision import BLOCK, EMBEDDINGS, vision_keys
 
 RESAMPLING = (
-    "llama.cpp resizes pictures by another rule than transformers: answers about pictures that "
-    "are resized may differ"
+    "llama.cpp and transformers resize pictures differently: answers about resized pictures "
+    "may differ"
 )
 NAMES = {
     **EMBEDDINGS,
@@ -59,7 +59,7 @@ def _shifted(vision: Any) -> tuple[str, ...]:
     if not wrong:
         return ()
     return (
-        f"transformers {transformers.__version__} reads {wrong} of {len(counted)} patches at a "
-        f"neighbour's position, and llama.cpp reads all at their own: answers differ from the "
+        f"transformers {transformers.__version__} gives {wrong} of {len(counted)} patches a "
+        f"neighbour's position, and llama.cpp gives each its own: answers differ from the "
         f"scored model's even at 16 bits",
     )

@@ -44,7 +44,7 @@ class Layout:
 
     places: tuple[Place, ...]
     keys: Mapping[str, Any]  # by file: a GGUFWriter with the metadata
-    read: Callable[[str], Tensor]  # of a source that is not quantized
+    read: Callable[[str], Tensor]  # reads an unquantized source
     bits: Callable[[str], int]  # per value, of the same
     notes: tuple[str, ...] = ()
     stored: Mapping[str, str] = field(default_factory=dict)  # names in the checkpoint by source
@@ -62,7 +62,7 @@ class Source:
     config: Any  # of transformers
     processor: Any
     checkpoint: PartTensors
-    chat: tuple[str, str, str]  # text before the pictures, before the prompt, behind it
+    chat: tuple[str, str, str]  # text before the pictures, before the prompt, after it
 
 
 def place_all(

@@ -8,9 +8,9 @@ from mmq_plugins.targets.gguf_text import layout_of, text_keys
 from mmq_plugins.targets.gguf_vision import BLOCK, EMBEDDINGS, vision_keys
 
 CLS_FAULT = (
-    "llama.cpp puts LLaVA-1.5's class token behind the patches since mid-2025 (its issue 25814): "
-    "answers differ from the scored model's even at 16 bits; score the exported model in the "
-    "engine before you rely on it"
+    "llama.cpp has put LLaVA-1.5's class token after the patches since mid-2025 (its issue "
+    "25814): answers differ from the scored model's even at 16 bits; score the exported model in "
+    "the engine before you rely on it"
 )
 PADDING = (
     "llama.cpp pads pictures to squares where transformers crops them: answers about pictures "
@@ -50,12 +50,12 @@ def _check(config: Any, clip: bool) -> None:
     if config.vision_feature_select_strategy != wanted:
         raise InputError(
             f"the target gguf writes a LLaVA with a {kind} only with "
-            f"vision_feature_select_strategy={wanted!r}, and this one has "
+            f"vision_feature_select_strategy={wanted!r}, but this one has "
             f"{config.vision_feature_select_strategy!r}"
         )
     if not config.projector_hidden_act.startswith("gelu"):
         raise InputError(
-            f"llama.cpp's LLaVA projector has GELU, and this one {config.projector_hidden_act!r}"
+            f"llama.cpp's LLaVA projector has GELU, but this one {config.projector_hidden_act!r}"
         )
 
 

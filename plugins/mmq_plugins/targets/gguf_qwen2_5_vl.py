@@ -63,7 +63,7 @@ def _keys(source: Source, vision: Any) -> Any:
     pattern = full[0] + 1
     if full != list(range(full[0], vision.depth, pattern)):
         raise InputError(
-            f"llama.cpp has full attention in every n-th block, and this model in {full} "
+            f"llama.cpp has full attention in every n-th block, but this model has it in {full} "
             f"(fullatt_block_indexes)"
         )
     keys.add_vision_n_wa_pattern(pattern)

@@ -25,7 +25,7 @@ from mmq_plugins.targets.gguf_llava import CLS_FAULT
 PLAIN = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 REWRITTEN = "The files were made from 16-bit GGUF files: only the weights of layers changed."
 COPIED = "gguf:"  # a source that is a tensor of the user's files, by file and name
-PREFIXES = {  # that gguf's table of names has for the parts of a model
+PREFIXES = {  # prefixes of a model's parts in gguf's table of names
     "llm": ("model.",),
     "vit": (
         "visual.",
@@ -163,8 +163,8 @@ def _find(
         whole = [t for t in whole if t.name in expected]
         if len(whole) != 1:
             raise InputError(
-                f"from: several tensors have the values of {layer}, and no name tells them apart; "
-                f"leave its part at 16 bits"
+                f"from: several tensors have the values of {layer}, and their names do not "
+                f"distinguish them; leave its part at 16 bits"
             )
     holders = whole or [
         t for t in matching
@@ -175,8 +175,8 @@ def _find(
     )
     if sorted(covered) != list(range(len(weight))):
         raise InputError(
-            f"from: no tensor of the GGUF files has the values of {layer}; are they of the model "
-            f"in {checkpoint.folder}, at 16 bits?"
+            f"from: no tensor of the GGUF files has the values of {layer}; give 16-bit files of "
+            f"the model in {checkpoint.folder}"
         )
     for tensor in holders:
         order = _order(tensor.rows, hashes[tensor.dtype])

@@ -40,7 +40,7 @@ def parameters(folder: Path, threads: int, on_gpu: bool, mmap: bool = False) -> 
 
 
 def main() -> None:
-    """Serve until interrupted or until standard input closes; or ask one question and end."""
+    """Serve until interrupted or until standard input closes; or ask one question and exit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--mmap", action="store_true", help="map the files into memory")
-    parser.add_argument("--ask", default="", help="ask this about --image, print the answer, end")
+    parser.add_argument("--ask", default="", help="ask this about --image and exit")
     parser.add_argument("--image", type=Path)
-    parser.add_argument("--until-eof", action="store_true", help="end with standard input")
+    parser.add_argument("--until-eof", action="store_true", help="exit when stdin closes")
     arguments = parser.parse_args()
     if arguments.ask:
         _ask(arguments.folder, arguments.threads, arguments.image, arguments.ask)

@@ -15,7 +15,7 @@ LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 
 def _splitter(settings: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how a byte-level tokenizer cuts text before it merges; "" for none."""
+    """llama.cpp's name for how a byte-level tokenizer splits text; "" for none."""
     steps = settings.get("pretokenizers", [settings])
     kinds = [step["type"] for step in steps]
     whole = steps[-1].get("use_regex", True) and not steps[-1].get("add_prefix_space")
@@ -51,12 +51,12 @@ def add_tokenizer(keys: Any, tokenizer: Any, size: int, chat: tuple[str, str, st
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
     model = facts["model"]
     if model["type"] != "BPE":
-        raise InputError(f"the target gguf writes BPE tokenizers, and this one is {model['type']}")
+        raise InputError(f"the target gguf writes BPE tokenizers, but this one is {model['type']}")
     pieces = bool(model.get("byte_fallback"))  # SentencePiece's, as Llama 2 has
     splitter = "default" if pieces else _splitter(facts["pre_tokenizer"] or {"type": "none"})
     if not splitter:
         raise InputError(
-            "the target gguf does not know how this tokenizer cuts text into words; give --from "
+            "the target gguf does not know how this tokenizer splits text into words; give --from "
             "model.gguf,mmproj.gguf with 16-bit files of this model"
         )
     vocabulary = dict(model["vocab"]) | {a["content"]: a["id"] for a in facts["added_tokens"]}
@@ -115,13 +115,13 @@ def _add_special_tokens(keys: Any, tokenizer: Any) -> None:
     if whole not in (plain, [tokenizer.bos_token_id, *plain]):
         raise InputError(
             f"the target gguf writes tokenizers that start a text with the token bos, or with "
-            f"none, and this one makes {tokenizer.convert_ids_to_tokens(whole)} of 'a'"
+            f"none, but this one encodes 'a' as {tokenizer.convert_ids_to_tokens(whole)}"
         )
     keys.add_add_bos_token(whole != plain)
 
 
 def chat_parts(chat: Any) -> tuple[str, str, str]:
-    """What a family writes before the pictures, between them and the prompt, and behind it.
+    """What a family writes before the pictures, between them and the prompt, and after it.
 
     chat(prompt, images): the family's rendering of one message. The pictures' own text is what a
     second picture adds.

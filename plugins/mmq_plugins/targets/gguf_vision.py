@@ -23,7 +23,7 @@ BLOCK = {
     "vit.layers.{}.layer_norm1": "v.blk.{}.ln1",
     "vit.layers.{}.layer_norm2": "v.blk.{}.ln2",
 }
-FRAMES = 2  # that llama.cpp reads at once
+FRAMES = 2  # frames that llama.cpp reads at once
 ACTIVATIONS = {
     "quick_gelu": None,  # llama.cpp's own, where none is named
     "gelu": "clip.use_gelu",
@@ -65,7 +65,7 @@ def per_frame(place: Place) -> list[Place]:
         return [place]
     if place.shape[2] != FRAMES:
         raise InputError(
-            f"llama.cpp reads {FRAMES} frames at once, and this model reads {place.shape[2]} "
+            f"llama.cpp reads {FRAMES} frames at once, but this model reads {place.shape[2]} "
             f"(temporal_patch_size)"
         )
     shape = (*place.shape[:2], *place.shape[3:])

@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--ask", default=QUESTION, help="a question, or the text to match")
-    parser.add_argument("--fast", action="store_true", help="not in float32, if that is slower")
-    parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch's")
+    parser.add_argument("--fast", action="store_true", help="use the fastest precision")
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch uses")
     arguments = parser.parse_args()
     image = FileImage(arguments.image)
     with opened(arguments.folder, not arguments.fast, arguments.threads) as model:

@@ -10,7 +10,7 @@ from mmq_plugins.targets.openvino_storage import Constant, code_type, constants
 from mmq_plugins.targets.openvino_tracing import WEIGHT, Graph
 
 DIVIDED = "/divided"  # ends the name of what divides a layer's input by its input scale
-ORDERED = "/ordered"  # and of what reorders it
+ORDERED = "/ordered"  # ends the name of what reorders it
 MIDDLE = "middle"  # the zero point of symmetric codes
 
 

@@ -30,7 +30,7 @@ TEXT = "openvino_text_embeddings_model"
 DECODER = "openvino_language_model"
 MATCHER = "openvino_matching_model"
 SIDE = 64  # pixels of the picture that is traced; the processor resizes it
-ROWS, TOKENS = 2, 3  # that are traced
+ROWS, TOKENS = 2, 3  # shape of the traced example
 ANY_LENGTH = (-1, -1)
 
 

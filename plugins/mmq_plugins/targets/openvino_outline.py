@@ -64,8 +64,8 @@ class Outline:
             kind = self.checkpoint.stored[name].dtype
             if kind not in STORED:
                 raise InputError(
-                    f"model: {name} is stored as {kind}, and openvino takes {', '.join(STORED)}; "
-                    f"save the model in one of them"
+                    f"model: {name} is stored as {kind}, but openvino supports only "
+                    f"{', '.join(STORED)}; save the model in one of them"
                 )
             types[path] = STORED[kind]
         return types
@@ -119,8 +119,8 @@ def _names(module: nn.Module, stored: Mapping[str, str]) -> dict[str, str]:
 def _need(names: Mapping[str, str], name: str, folder: Path) -> None:
     if name not in names:
         raise InputError(
-            f"target: {name} is not a tensor of the checkpoint in {folder} by itself, so that "
-            f"openvino cannot take it; save the model again with save_pretrained"
+            f"target: {name} is not a tensor of its own in the checkpoint in {folder}, which "
+            f"openvino needs; save the model again with save_pretrained"
         )
 
 

@@ -22,7 +22,7 @@ VARIABLES = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-SHAPE = (4096, 4096)  # of the weight that kernels are asked about
+SHAPE = (4096, 4096)  # shape of the weight for which kernels are queried
 GROUP_SIZES = (0, 16, 32, 64, 128, 256)  # 0 is one group per row
 
 

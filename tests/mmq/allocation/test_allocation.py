@@ -7,13 +7,13 @@ from mmq.allocation.parts import GROUPS, block_group, names
 from mmq.errors import InputError
 
 
-def test_text_and_allocation_are_each_others_inverse():
+def test_text_and_allocation_round_trip():
     text = "vit=4 qformer=8 llm=3"
     assert str(BitAllocation.parse(text)) == text
     assert BitAllocation.parse("vit=4,qformer=8,llm=3") == BitAllocation.parse(text)
 
 
-def test_components_that_are_not_named_stay_untouched_in_the_models_order():
+def test_unnamed_components_stay_unquantized_in_the_models_order():
     allocation = BitAllocation.parse("llm=3").over(["vit", "qformer", "llm"])
     assert str(allocation) == "vit=16 qformer=16 llm=3"
 
@@ -95,15 +95,15 @@ def test_equally_exact_names_that_differ_are_refused():
 
 def test_a_mixed_part_has_no_single_width():
     allocation = BitAllocation.parse("vit.front=4,llm=3").over(["vit", "llm"])
-    found = [allocation.within(part) for part in ("vit", "vit.front", "vit.attn", "llm.ff")]
-    assert found == ["mixed", 4, "mixed", 3]
+    result = [allocation.within(part) for part in ("vit", "vit.front", "vit.attn", "llm.ff")]
+    assert result == ["mixed", 4, "mixed", 3]
 
 
 @pytest.mark.parametrize(("blocks", "sizes"), [(39, (13, 13, 13)), (12, (4, 4, 4)), (1, (1, 0, 0)),
                                                (32, (11, 11, 10)), (2, (1, 1, 0))])  # fmt: skip
 def test_block_groups_are_contiguous_thirds(blocks, sizes):
-    found = [block_group(block, blocks) for block in range(blocks)]
-    assert found == [g for g, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]
+    result = [block_group(block, blocks) for block in range(blocks)]
+    assert result == [g for g, size in zip(GROUPS, sizes, strict=True) for _ in range(size)]
 
 
 def test_tables_have_no_odd_or_tiny_widths():

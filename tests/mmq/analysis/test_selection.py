@@ -1,4 +1,4 @@
-"""Answers to bounded questions, on points with made-up samples."""
+"""Selections by budgets, on points with made-up samples."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.evidence import UNSURE, about, pictures_to_tell
+from mmq.analysis.evidence import UNSURE, about, pictures_to_detect
 from mmq.analysis.fronts import Point, axis_of, comparable, on_axis, pareto_front, verdict
 from mmq.analysis.selection import select
 from mmq.errors import InputError
@@ -17,7 +17,7 @@ PARAMETERS = 8 * 1024**3  # a bit a weight is a GiB
 
 
 def right(share, seed=0):
-    """Samples that are right or wrong; nested: who scores less errs wherever the others do."""
+    """Samples that are right or wrong; nested: a lower score errs wherever higher ones do."""
     order = np.random.default_rng(seed).permutation(N)
     return (order < round(share * N)).astype(float).tolist()
 
@@ -34,12 +34,12 @@ SAMPLES = {name: right(share) for name, (_, share) in SCORES.items()}
 POINTS = [Point(n, bpw, 100 * s, stored_bpw=bpw + 0.1) for n, (bpw, s) in SCORES.items()]
 
 
-def asked(**options):
+def selections_for(**options):
     return select(POINTS, Budget.parse(**options), PARAMETERS, SAMPLES.get, PICTURES)
 
 
 def test_the_best_under_a_size_comes_with_its_rival():
-    (answer,) = asked(max_bpw="4")
+    (answer,) = selections_for(max_bpw="4")
     assert answer.point.allocation == "vit=4 llm=3"
     assert answer.alias == "best-under-4-bpw"
     assert "93.8% of the unquantized score kept (95% interval 9" in answer.text
@@ -47,12 +47,12 @@ def test_the_best_under_a_size_comes_with_its_rival():
 
 
 def test_the_best_of_one_is_not_called_sure():
-    (answer,) = asked(max_bpw="3")
+    (answer,) = selections_for(max_bpw="3")
     assert answer.point.allocation == "vit=2 llm=2"
     assert answer.text.endswith("Nothing else that fits was evaluated.")
 
 
-def test_where_no_picture_changed_it_is_told_how_many_may():
+def test_where_no_picture_changed_the_possible_share_is_reported():
     name = "vit=4 llm=4"
     (answer,) = select(
         [Point("vit=16 llm=16", 16, 80), Point(name, 4.2, 80)],
@@ -83,20 +83,20 @@ def test_allocations_without_scores_of_samples_are_not_counted_in_chances():
 
 
 def test_a_stored_size_counts_scales():
-    (answer,) = asked(max_gib="4.4")
+    (answer,) = selections_for(max_gib="4.4")
     assert answer.point.allocation == "vit=4 llm=3"
-    (answer,) = asked(max_gib="4.5")
+    (answer,) = selections_for(max_gib="4.5")
     assert answer.point.allocation == "vit=4 llm=4"
 
 
-def test_the_smallest_within_a_drop_says_which_surely_is():
-    (answer,) = asked(max_drop="1%")
+def test_the_smallest_within_a_drop_names_the_smallest_certain_one():
+    (answer,) = selections_for(max_drop="1%")
     assert answer.point.allocation == "vit=4 llm=4"
     assert answer.alias == "smallest-within-1-percent"
     assert 0.5 < answer.chance < 0.95
     # no picture of vit=8 llm=8 lost, but 200 pictures show 1% with 87% only: 1 - 0.99^200
     assert "none of those evaluated reaches 95%" in answer.text
-    (answer,) = asked(max_drop="2%")
+    (answer,) = selections_for(max_drop="2%")
     assert answer.point.allocation == "vit=4 llm=4"
     if not answer.sure:
         assert (
@@ -104,28 +104,28 @@ def test_the_smallest_within_a_drop_says_which_surely_is():
         )
 
 
-def test_without_a_question_the_smallest_within_one_percent_is_told():
-    assert asked()[0].text == asked(max_drop="1%")[0].text
+def test_without_a_budget_the_smallest_within_one_percent_is_selected():
+    assert selections_for()[0].text == selections_for(max_drop="1%")[0].text
 
 
-def test_a_drop_in_points_and_a_score_are_other_ways_to_ask():
-    assert asked(max_drop="5")[0].point.allocation == "vit=4 llm=3"
-    assert asked(min_score="74")[0].point.allocation == "vit=3 llm=3"
-    assert "in 100% of resamples" in asked(min_score="20")[0].text
+def test_a_drop_in_points_and_a_minimum_score_are_equivalent_bounds():
+    assert selections_for(max_drop="5")[0].point.allocation == "vit=4 llm=3"
+    assert selections_for(min_score="74")[0].point.allocation == "vit=3 llm=3"
+    assert "in 100% of resamples" in selections_for(min_score="20")[0].text
 
 
-def test_both_bounds_give_both_answers():
-    best, smallest = asked(max_bpw="4", max_drop="10%")
+def test_both_bounds_give_both_selections():
+    best, smallest = selections_for(max_bpw="4", max_drop="10%")
     assert best.criterion == "best under 4 bpw within 10%"
     assert (best.point.allocation, smallest.point.allocation) == ("vit=4 llm=3", "vit=3 llm=3")
 
 
-def test_what_nothing_answers_is_said():
+def test_budgets_without_a_selection_are_reported():
     assert (
         "None of 6 evaluated allocations fits; the smallest has 2.500 bpw, 2.600 stored"
-        in asked(max_bpw="2")[0].text
+        in selections_for(max_bpw="2")[0].text
     )
-    best, smallest = asked(max_bpw="3", max_drop="1%")
+    best, smallest = selections_for(max_bpw="3", max_drop="1%")
     assert best.point is None
     assert "the best scores 5: vit=2 llm=2" in smallest.text
 
@@ -136,7 +136,7 @@ def test_a_score_without_samples_is_answered_without_chances():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"max_bpw": "four"}, "max-bpw: 'four' is not a number"),
         ({"max_drop": "x%"}, "max-drop: 'x' is not 1% or 0.5"),
@@ -152,12 +152,12 @@ def test_a_score_without_samples_is_answered_without_chances():
         ({"max_drop": "1%", "min_score": "3"}, "give one of them, not both"),
     ],
 )
-def test_nonsense_is_refused(options, said):
-    with pytest.raises(InputError, match=said):
+def test_nonsense_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
         Budget.parse(**options)
 
 
-def test_what_every_picture_keeps_is_sure():
+def test_a_score_that_every_picture_keeps_is_certain():
     old = np.random.default_rng(2).uniform(0.1, 1, N)
     samples = {"vit=16": old.tolist(), "vit=4": (0.9 * old).tolist()}
     points = [Point(n, b, 100 * np.mean(samples[n])) for n, b in (("vit=16", 16), ("vit=4", 4))]
@@ -166,7 +166,7 @@ def test_what_every_picture_keeps_is_sure():
     assert "in 100% of resamples" in answer.text
 
 
-def test_of_equals_the_smaller_one_is_chosen_and_the_tie_is_called_one():
+def test_the_smaller_of_two_equal_allocations_is_selected_and_the_tie_reported():
     points = [Point("vit=8", 8, 80), Point("vit=4", 4, 80), Point("vit=2", 2, 10)]
     same = {"vit=8": right(0.8), "vit=4": right(0.8), "vit=2": right(0.1)}
     (answer,) = select(points, Budget(max_bpw=9), 1, same.get, PICTURES)
@@ -190,7 +190,7 @@ def few(n, changed=0):
 
 
 @pytest.mark.parametrize("n", [20, 50, 200])
-def test_samples_too_few_to_show_one_percent_are_called_so(n):
+def test_too_few_samples_to_show_one_percent_are_reported(n):
     points, per_sample, pictures = few(n)
     (answer,) = select(points, Budget(), 1, per_sample, pictures)
     assert not answer.sure
@@ -199,12 +199,12 @@ def test_samples_too_few_to_show_one_percent_are_called_so(n):
     low = float(answer.text.split("95% interval ")[1].split("%")[0]) / 100
     assert (low) ** n == pytest.approx(0.05, rel=0.1)  # room for what no picture shows
     assert "About 300 pictures would show a loss of 1%." in answer.text
-    said = verdict(points, answer.chance)
-    assert "keeps" not in said
-    assert "too few samples to be sure of 99%" in said
+    text = verdict(points, answer.chance)
+    assert "keeps" not in text
+    assert "too few samples to be sure of 99%" in text
 
 
-def test_as_many_unchanged_pictures_as_are_needed_settle_it():
+def test_enough_unchanged_pictures_prove_the_bound():
     points, per_sample, pictures = few(299)
     (answer,) = select(points, Budget(), 1, per_sample, pictures)
     assert answer.sure
@@ -212,7 +212,7 @@ def test_as_many_unchanged_pictures_as_are_needed_settle_it():
     assert verdict(points, answer.chance) == "4.2 bpw keeps 99% of the score: vit=4"
 
 
-def test_where_only_gains_were_seen_a_loss_is_not_ruled_out():
+def test_observed_gains_alone_do_not_rule_out_a_loss():
     points, samples, pictures = few(20, changed=1)
     better = [replace(p, allocation=a) for p, a in zip(points, ("vit=4", "vit=16"), strict=True)]
     swapped = {"vit=16": samples("vit=4"), "vit=4": samples("vit=16")}
@@ -231,7 +231,7 @@ def test_a_score_that_all_pictures_reach_is_not_sure_for_other_pictures():
     assert answer.chance == pytest.approx(1 - 0.9**20)
 
 
-def test_what_cannot_be_told_from_the_floor_answers_nothing():
+def test_scores_not_above_the_floor_are_not_selected():
     points = [Point("vit=16", 16, 80, 70, 90), Point("vit=3", 3, 2, 0, 5), Point("vit=2", 2, 0)]
     (answer,) = select(points, Budget(max_bpw=4), 1, lambda _: None, [], floor=0)
     assert answer.point is None
@@ -248,7 +248,7 @@ def test_metrics_below_zero_have_no_shares():
 
 
 @pytest.mark.parametrize(("lose", "gain"), [(0.08, 0.24), (0.05, 0.12)])
-def test_as_many_pictures_as_are_named_find_the_loss_four_times_of_five(lose, gain):
+def test_the_suggested_number_of_pictures_finds_the_loss_four_times_out_of_five(lose, gain):
     rng = np.random.default_rng(3)
 
     def drawn(*shape):
@@ -259,7 +259,7 @@ def test_as_many_pictures_as_are_named_find_the_loss_four_times_of_five(lose, ga
 
     new, old = drawn(200_000)
     drop = lose - 0.25 * gain  # of all pictures
-    count = pictures_to_tell(new, old, drop)
+    count = pictures_to_detect(new, old, drop)
     new, old = drawn(1000, count)  # 1,000 sets of so many pictures
     share = new.sum(1) / old.sum(1)
     rest = new - share[:, None] * old

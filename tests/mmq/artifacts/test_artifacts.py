@@ -18,9 +18,9 @@ WIDTHS = (3, 8)
 
 
 def prepared_for(order):
-    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    options = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
     return prepare(
-        chosen,
+        options,
         {"calibration-inputs": order, "num-beams": "1"},
         lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
     )
@@ -35,7 +35,7 @@ def stored(store):
     return {entry.path.name for entry in store.entries()}
 
 
-def test_one_width_asked_for_computes_all_of_the_study(model, tmp_path):
+def test_requesting_one_width_computes_all_widths_of_the_study(model, tmp_path):
     store = Store(tmp_path)
     artifacts = prepared_for("full_precision").artifacts(store, quiet=True)
     artifacts.write_(model, BitAllocation.parse("qformer=3"))
@@ -47,7 +47,7 @@ def test_one_width_asked_for_computes_all_of_the_study(model, tmp_path):
     assert not any(entry.verify() for entry in store.entries())
 
 
-def test_a_second_filling_computes_nothing(model, tmp_path, monkeypatch):
+def test_filling_the_store_again_computes_nothing(model, tmp_path, monkeypatch):
     artifacts = prepared_for("full_precision").artifacts(Store(tmp_path), quiet=True)
     artifacts.fill(model, "qformer", WIDTHS)
 
@@ -65,7 +65,7 @@ def content(entry):
 
 
 @pytest.mark.parametrize("order", ["full_precision", "sequential"])
-def test_what_was_interrupted_goes_on_and_ends_the_same(model, tmp_path, monkeypatch, order):
+def test_interrupted_work_resumes_with_the_same_result(model, tmp_path, monkeypatch, order):
     prepared = prepared_for(order)
     whole = prepared.artifacts(Store(tmp_path / "whole"), quiet=True)
     whole.fill(model, "qformer", WIDTHS)
@@ -162,9 +162,9 @@ def test_a_finer_allocation_takes_each_parts_codes_from_the_store(model, tmp_pat
 
 
 def test_a_part_without_layers_is_refused_before_the_work():
-    chosen = EvalOptions(model="embedded-blip2", limit="8")
+    options = EvalOptions(model="embedded-blip2", limit="8")
     with pytest.raises(InputError, match="is not a valid part"):
-        prepare(chosen, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
+        prepare(options, {}, lambda parts: [BitAllocation.parse("qformer.cross=3").over(parts)])
 
 
 def flip_a_bit(path):
@@ -181,9 +181,9 @@ def test_damaged_blocks_are_computed_again_and_never_written_into_the_model(
 
     def weights(store):
         prepared_for("sequential").artifacts(store, quiet=True).write_(model, allocation)
-        found = [layer.module.weight.detach().clone() for layer in layers]
+        result = [layer.module.weight.detach().clone() for layer in layers]
         model.restore_()
-        return found
+        return result
 
     used = Store(tmp_path)
     expected = weights(used)

@@ -27,7 +27,7 @@ class Experts(nn.Module):
 
 
 class Normed(nn.Module):
-    """Blocks with something between them that changes every token."""
+    """Blocks with an operation between them that changes every token."""
 
     def __init__(self, *blocks):
         super().__init__()
@@ -83,7 +83,7 @@ def test_experts_that_calibration_cannot_follow_are_refused():
         checked(Gptq(), block)
 
 
-def test_a_model_that_turns_out_not_to_read_texts_alone_is_refused():
+def test_a_model_that_fails_on_texts_alone_is_refused():
     calibration = Calibration(((Request((), "a dark red cat", "1"), ""),))
     check_longest_text(tiny_vlm("llava_next"), calibration)
     with pytest.raises(InputError, match=r"a text of 14 characters without a picture \(You have"):

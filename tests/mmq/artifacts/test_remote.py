@@ -57,8 +57,8 @@ def block():
 
 
 def weight(store):
-    found = store.get(KEY)
-    return None if found is None else found["a"].weight.dequantize()
+    result = store.get(KEY)
+    return None if result is None else result["a"].weight.dequantize()
 
 
 def test_another_machine_fetches_what_one_has_stored(tmp_path, url):
@@ -76,7 +76,7 @@ def test_another_machine_fetches_what_one_has_stored(tmp_path, url):
     assert RemoteStore(url).sizes() == {}
 
 
-def test_a_damaged_block_here_is_fetched_again_and_one_there_is_computed_again(
+def test_a_block_damaged_locally_is_fetched_again_and_one_damaged_remotely_is_recomputed(
     tmp_path, url, caplog
 ):
     first, second = (machine(tmp_path, name, url) for name in ("first", "second"))

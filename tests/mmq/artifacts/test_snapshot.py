@@ -1,4 +1,4 @@
-"""The way through finished blocks is kept; a filling that goes on from there ends the same."""
+"""Progress through finished blocks is saved; filling the store from there has the same result."""
 
 import pytest
 from safetensors import safe_open
@@ -14,18 +14,18 @@ WIDTHS = (3, 8)
 
 @pytest.fixture(scope="module", params=["full_precision", "sequential"])
 def prepared(request):
-    chosen = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
-    found = prepare(
-        chosen,
+    options = EvalOptions(quantizer="gptq", limit="8", calibration_samples=8)
+    result = prepare(
+        options,
         {"calibration-inputs": request.param, "num-beams": "1"},
         lambda parts: [BitAllocation.uniform(parts, bits) for bits in WIDTHS],
     )
-    return found, found.load()
+    return result, result.load()
 
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """What a filling that nothing interrupts ends with."""
+    """The blocks that an uninterrupted run stores."""
     return contents(fill(prepared, tmp_path_factory.mktemp("whole")))
 
 
@@ -36,13 +36,13 @@ def _eager(monkeypatch, tmp_path, prepared):
     monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
 
 
-def kept():
+def snapshots():
     return list((home() / "calibration").glob("*.safetensors"))
 
 
 def fill(prepared, root):
-    found, model = prepared
-    artifacts = found.artifacts(Store(root), quiet=True)
+    result, model = prepared
+    artifacts = result.artifacts(Store(root), quiet=True)
     artifacts.fill(model, "qformer", WIDTHS)
     return artifacts.store
 
@@ -60,21 +60,21 @@ def killed_before(prepared, root, block, monkeypatch):
         patch.setattr(Store, "put", die)
         with pytest.raises(KeyboardInterrupt):
             fill(prepared, root)
-    assert len(kept()) == 1
+    assert len(snapshots()) == 1
 
 
 def contents(store):
     """Hashes over key, tensors and errors, by name."""
-    found = {}
+    result = {}
     for entry in store.entries():
         with safe_open(entry.path, framework="pt") as file:
-            found[entry.path.name] = file.metadata()["sha256"]
-    return found
+            result[entry.path.name] = file.metadata()["sha256"]
+    return result
 
 
 def test_finished_blocks_are_not_run_again(prepared, whole, tmp_path, monkeypatch):
     assert len(whole) == 4 * len(WIDTHS)
-    assert not kept()
+    assert not snapshots()
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)
     ran = []
 
@@ -88,7 +88,7 @@ def test_finished_blocks_are_not_run_again(prepared, whole, tmp_path, monkeypatc
     monkeypatch.setattr(artifacts, "quantize_block", record)
     assert contents(fill(prepared, tmp_path / "part")) == whole
     assert ran == [2, 3]
-    assert not kept()
+    assert not snapshots()
 
 
 def test_artifacts_that_vanished_since_are_computed_again(prepared, whole, tmp_path, monkeypatch):
@@ -115,14 +115,14 @@ def other_block(content):
     [("full_precision", cut), ("full_precision", other_block), ("sequential", flip_a_bit)],
     indirect=["prepared"],
 )
-def test_a_damaged_file_costs_the_way_and_nothing_else(
+def test_a_damaged_snapshot_restarts_the_component_and_nothing_else(
     prepared, whole, tmp_path, monkeypatch, damage, caplog
 ):
     killed_before(prepared, tmp_path / "part", 2, monkeypatch)
-    (path,) = kept()
+    (path,) = snapshots()
     content = path.read_bytes()
     path.write_bytes(damage(content))
     assert path.read_bytes() != content
     assert contents(fill(prepared, tmp_path / "part")) == whole
     assert f"{path} is damaged" in caplog.text
-    assert not kept()
+    assert not snapshots()

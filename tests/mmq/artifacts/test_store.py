@@ -10,15 +10,15 @@ from stored_layers import KEY, layer
 from mmq.artifacts.store import ArtifactKey, Store
 
 
-def test_what_was_stored_comes_back_the_same(tmp_path):
+def test_stored_blocks_are_read_back_unchanged(tmp_path):
     weights = {name: Rtn(64).quantize(torch.randn(8, 128), 4) for name in ("a.b", "c")}
     Store(tmp_path).put(KEY, {name: layer(weight) for name, weight in weights.items()})
-    found = Store(tmp_path).get(KEY)
-    assert list(found) == ["a.b", "c"]
+    result = Store(tmp_path).get(KEY)
+    assert list(result) == ["a.b", "c"]
     for name, weight in weights.items():
-        assert torch.equal(found[name].weight.dequantize(), weight.dequantize())
-        assert found[name].weight.stored_bits == weight.stored_bits
-        assert dataclasses.replace(found[name], weight=weight) == layer(weight)
+        assert torch.equal(result[name].weight.dequantize(), weight.dequantize())
+        assert result[name].weight.stored_bits == weight.stored_bits
+        assert dataclasses.replace(result[name], weight=weight) == layer(weight)
 
 
 def test_every_part_of_the_key_counts(tmp_path):
@@ -41,28 +41,28 @@ def test_codes_take_their_bits_on_disk(tmp_path):
     assert size < weight.stored_bits / 8 + 2048
 
 
-def test_nothing_half_written_is_left(tmp_path):
+def test_no_partial_file_remains(tmp_path):
     Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     (artifact,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert artifact.suffix == ".safetensors"
 
 
-def test_one_of_several_processes_computes_what_all_of_them_want(tmp_path):
-    told, said = multiprocessing.Pipe(duplex=False)
+def test_one_of_several_processes_computes_what_all_of_them_need(tmp_path):
+    receiver, sender = multiprocessing.Pipe(duplex=False)
 
     go = multiprocessing.Event()
 
     def other():
         go.wait()
         with Store(tmp_path).locked("llm"):
-            said.send("in")
+            sender.send("in")
 
     process = multiprocessing.get_context("fork").Process(target=other)
     process.start()
     with Store(tmp_path).locked("llm"):
         go.set()
-        assert not told.poll(0.5)
-    assert told.poll(30)
+        assert not receiver.poll(0.5)
+    assert receiver.poll(30)
     process.join()
 
 
@@ -73,7 +73,7 @@ def damaged(path):
     path.write_bytes(content)
 
 
-def test_a_damaged_block_is_not_there_and_is_reported_once(tmp_path, caplog):
+def test_a_damaged_block_counts_as_missing_and_is_reported_once(tmp_path, caplog):
     store = Store(tmp_path)
     store.put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))}, 1.5)
     assert store.has(KEY)
@@ -97,7 +97,7 @@ def test_the_block_of_another_key_is_not_taken_for_this_one(tmp_path):
     assert store.get(KEY) is None
 
 
-def test_seconds_that_were_changed_are_not_known(tmp_path):
+def test_changed_seconds_count_as_unknown(tmp_path):
     store = Store(tmp_path)
     store.put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))}, 1.5)
     path = store.path(KEY)

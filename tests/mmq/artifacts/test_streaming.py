@@ -40,5 +40,5 @@ def test_the_codes_are_those_of_the_loaded_model_and_no_model_is_loaded(monkeypa
         (torch.bfloat16, torch.float32, False),
     ],
 )
-def test_a_dtype_holds_another_only_if_no_value_is_rounded(dtype, stored, expected):
+def test_a_dtype_represents_another_only_if_no_value_is_rounded(dtype, stored, expected):
     assert holds(dtype, stored) == expected

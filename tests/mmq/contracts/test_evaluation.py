@@ -1,4 +1,4 @@
-"""What an evaluation may hold, and what in it is doubtful."""
+"""What an evaluation may contain, and which results are doubtful."""
 
 import logging
 from pathlib import Path
@@ -9,22 +9,22 @@ from mmq import trial
 from mmq.contracts import Evaluation, FileImage, Metric, Prediction
 
 
-def evaluation(*said, undefined=None):
+def evaluation(*rows, undefined=None):
     """Predictions given as (text, expected, score)."""
     return Evaluation(
         "x/score",
-        {"x/score": Metric(0, len(said))},
+        {"x/score": Metric(0, len(rows))},
         {},
-        [Prediction(str(k), (FileImage(Path("x.jpg")),), "?", *row) for k, row in enumerate(said)],
+        [Prediction(str(k), (FileImage(Path("x.jpg")),), "?", *row) for k, row in enumerate(rows)],
         undefined or {},
     )
 
 
 def test_right_answers_that_score_0_are_found_whatever_their_case_and_spaces():
-    found = evaluation(
+    result = evaluation(
         ("Red  car ", "red car", 0), ("red car", "red car", 100), ("blue", "red", 0), ("", "", 0)
     ).right_but_worthless()
-    assert [p.sample_id for p in found] == ["0"]
+    assert [p.sample_id for p in result] == ["0"]
 
 
 def test_a_metric_is_undefined_or_has_a_score_not_both():

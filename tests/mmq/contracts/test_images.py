@@ -1,4 +1,4 @@
-"""References to pictures: files, bytes, and what a plugin brings."""
+"""References to pictures: files, bytes, and classes of plugins."""
 
 import hashlib
 import io
@@ -71,7 +71,7 @@ def test_references_are_keys_and_can_be_pickled(tmp_path):
     assert "PNG" not in repr(BytesImage("a", path.read_bytes()))
 
 
-def test_what_cannot_be_opened_is_named(tmp_path):
+def test_unreadable_pictures_are_named(tmp_path):
     for image, name in (
         (BytesImage("row 7 of cells.parquet", b"text"), "row 7 of cells.parquet"),
         (FileImage(tmp_path / "gone.png"), "gone.png"),

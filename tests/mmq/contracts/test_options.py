@@ -38,7 +38,7 @@ def test_options_are_read_by_their_types():
     assert build(Right, {"num_beams": "3"}).num_beams == 3
 
 
-def test_state_is_no_option():
+def test_state_is_not_an_option():
     assert list(field_types(Left)) == ["group_size", "symmetric", "damping", "both"]
     assert values(Right()) == {"both": "y", "num_beams": None}
 
@@ -52,14 +52,14 @@ def test_state_is_no_option():
         ("group_size", "-1", "group_size: negative"),
     ],
 )
-def test_bad_values_say_what_was_given(name, value, message):
+def test_errors_report_the_given_value(name, value, message):
     with pytest.raises(InputError, match=message):
         build(Left, {name: value})
 
 
 def test_leftover_options_go_to_the_plugin_that_has_them():
-    given = distribute({"group-size": "32", "num_beams": "2"}, PLUGINS)
-    assert given == {"quantizer": {"group_size": "32"}, "evaluator": {"num_beams": "2"}}
+    by_plugin = distribute({"group-size": "32", "num_beams": "2"}, PLUGINS)
+    assert by_plugin == {"quantizer": {"group_size": "32"}, "evaluator": {"num_beams": "2"}}
 
 
 @dataclass
@@ -77,7 +77,7 @@ def test_choices_are_checked_and_other_types_refused():
         build(Odd, {"needed": "1", "sizes": "3"})
 
 
-def test_an_option_without_default_has_to_be_given():
+def test_an_option_without_a_default_is_required():
     with pytest.raises(InputError, match="needed"):
         build(Odd, {})
 

@@ -52,9 +52,9 @@ def prepared(tmp_path, widths, model="embedded-llava"):
 
 
 def test_texts_alone_calibrate_a_language_model_beside_an_unquantized_tower(tmp_path):
-    made = prepared(tmp_path, {"llm": 4})
-    model = made.load()
-    reports = made.artifacts(Store(tmp_path), quiet=True).write_(
+    setup = prepared(tmp_path, {"llm": 4})
+    model = setup.load()
+    reports = setup.artifacts(Store(tmp_path), quiet=True).write_(
         model, BitAllocation.of({"llm": 4}).over(model.components)
     )
     solved = [report for report in reports if report.component == "llm"]

@@ -1,4 +1,4 @@
-"""Calibration data of their own, mixed by weight and kept apart from what is scored."""
+"""Separate calibration data, mixed by weight and disjoint from the scored samples."""
 
 import json
 
@@ -32,17 +32,17 @@ def draw(data, calibration_data, count=10):
 
 def test_pairs_come_in_proportion_to_the_weights(tmp_path):
     scored, a, b = (table(tmp_path, name, [hub.png() for _ in range(9)]) for name in "sab")
-    drawn = draw(scored, f"{a}:0.7,{b}:0.3")
-    answers = [sample.answers[0] for sample in drawn.calibration]
+    data = draw(scored, f"{a}:0.7,{b}:0.3")
+    answers = [sample.answers[0] for sample in data.calibration]
     assert (answers.count("a"), answers.count("b")) == (7, 3)
-    assert len(drawn.samples) == 9
+    assert len(data.samples) == 9
 
 
 def test_a_folder_with_a_training_split_gives_that(tmp_path):
     scored = table(tmp_path, "s", [hub.png()])
     root = hub.textvqa(tmp_path / "textvqa")
-    drawn = draw(scored, str(root), count=4)
-    assert {image.path.name[:5] for s in drawn.calibration for image in s.images} == {"train"}
+    data = draw(scored, str(root), count=4)
+    assert {image.path.name[:5] for s in data.calibration for image in s.images} == {"train"}
 
 
 def test_too_few_pairs_are_reported(tmp_path, caplog):
@@ -65,11 +65,11 @@ def test_rows_that_repeat_a_picture_are_joined_and_kept_out_of_the_calibration(t
     ]
     hub.write(tmp_path / "x.parquet", rows, group=20)
     options = TaskOptions(data=str(tmp_path / "x.parquet"), limit="50", calibration_samples=40)
-    drawn = draw_data(options, "vqa", calibrated=True)
-    digests = [sample.image.digest() for sample in drawn.samples]
-    ids = [sample.image_id for sample in drawn.samples]
+    data = draw_data(options, "vqa", calibrated=True)
+    digests = [sample.image.digest() for sample in data.samples]
+    ids = [sample.image_id for sample in data.samples]
     assert len({*digests}) == len({*ids}) < len(ids)
-    assert not {*digests} & {sample.image.digest() for sample in drawn.calibration}
+    assert not {*digests} & {sample.image.digest() for sample in data.calibration}
     assert "are left out" in caplog.text
 
 
@@ -108,15 +108,15 @@ TEXTS = ["The red fox sleeps.", "A green bird sings, loudly."]
 def test_texts_without_pictures_are_drawn_beside_pairs_in_proportion(tmp_path, name, content):
     scored, photos = (table(tmp_path, name, [hub.png() for _ in range(4)]) for name in "sp")
     (tmp_path / name).write_text(content, newline="")
-    drawn = draw(scored, f"{photos}:0.5,{tmp_path / name}:0.5", count=4)
-    assert [len(sample.images) for sample in drawn.calibration] == [1, 1, 0, 0]
-    assert [sample.text for sample in drawn.calibration[2:]] == TEXTS
+    data = draw(scored, f"{photos}:0.5,{tmp_path / name}:0.5", count=4)
+    assert [len(sample.images) for sample in data.calibration] == [1, 1, 0, 0]
+    assert [sample.text for sample in data.calibration[2:]] == TEXTS
 
 
 def test_parquet_texts_are_read_and_long_ones_are_cut_with_a_warning(tmp_path, caplog):
     hub.write(tmp_path / "wiki.parquet", [{"text": "word " * 2000}, {"text": None}])
-    drawn = draw(table(tmp_path, "s", [hub.png()]), str(tmp_path / "wiki.parquet"), count=1)
-    assert [len(sample.text) for sample in drawn.calibration] == [LONGEST]
+    data = draw(table(tmp_path, "s", [hub.png()]), str(tmp_path / "wiki.parquet"), count=1)
+    assert [len(sample.text) for sample in data.calibration] == [LONGEST]
     assert "1 texts" in caplog.text
     hub.write(tmp_path / "none.parquet", [{"text": ""}])
     with pytest.raises(InputError, match="no texts"):

@@ -86,7 +86,7 @@ def cut(root):
     path.write_bytes(path.read_bytes()[:2000])
 
 
-def test_a_quantizer_that_looks_at_nothing_reads_no_training_split(tmp_path):
+def test_a_data_free_quantizer_reads_no_training_split(tmp_path):
     """Nor does it cost samples where there is none."""
     root = official.gqa(tmp_path)
     cut(root)
@@ -132,7 +132,7 @@ def test_an_evaluated_sample_itself_is_refused(source):
     check_apart(samples[-2:], samples[:-2], hashes)
 
 
-def test_pairs_that_nothing_looks_at_make_no_other_question(source):
+def test_unused_calibration_pairs_do_not_change_the_eval_spec(source):
     options = EvalOptions(data=str(source.root), calibration_samples=8)
     alone = prepare(options, {}, lambda parts: [])
     both = [("rtn", Rtn()), ("gptq", Gptq())]
@@ -143,7 +143,7 @@ def test_pairs_that_nothing_looks_at_make_no_other_question(source):
     assert alone.calibration == []
 
 
-def test_pairs_that_the_quantizer_looks_at_belong_to_the_question(source):
+def test_used_calibration_pairs_are_part_of_the_eval_spec(source):
     options = EvalOptions(data=str(source.root), quantizer="gptq", calibration_samples=8)
     questions = [
         prepare(o, {}, lambda parts: []).eval_spec

@@ -1,4 +1,4 @@
-"""Every picture is opened before any model work; one that cannot be is named with its sample."""
+"""Every picture is opened before a model is loaded; unreadable ones are named."""
 
 import official_files as official
 import pytest

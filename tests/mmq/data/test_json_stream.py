@@ -43,11 +43,11 @@ def test_entries_are_those_of_json_wherever_the_text_is_cut(tmp_path, monkeypatc
     assert [row for row, _ in read(path)] == ROWS
     content = {"info": {"a": 1}, "other": ROWS, "rows": ROWS[:3], "n": 1, "empty": []}
     path.write_text(json.dumps(content, indent=indent))
-    found = read(path, "rows")
-    assert [row for row, _ in found] == ROWS[:3]
+    result = read(path, "rows")
+    assert [row for row, _ in result] == ROWS[:3]
     lines = path.read_text().splitlines()
     if indent:
-        assert ["1234567.8" not in lines[0], "1234567.8" in lines[found[2][1] - 1]] == [True] * 2
+        assert ["1234567.8" not in lines[0], "1234567.8" in lines[result[2][1] - 1]] == [True] * 2
     assert read(path, "empty") == []
 
 
@@ -71,7 +71,7 @@ def test_entries_are_those_of_json_wherever_the_text_is_cut(tmp_path, monkeypatc
         ("[1]".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
     ],
 )
-def test_an_error_has_its_place(tmp_path, monkeypatch, chunk, text, message):
+def test_an_error_has_a_position(tmp_path, monkeypatch, chunk, text, message):
     monkeypatch.setattr(module, "CHUNK", chunk)
     path = tmp_path / "it.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -1,4 +1,4 @@
-"""Samples with several pictures: each of them is checked, fingerprinted and kept apart."""
+"""Samples with several pictures: each picture is checked, fingerprinted and held out."""
 
 import io
 
@@ -96,13 +96,13 @@ def test_an_evaluated_picture_in_second_place_is_refused(draw):
 
 def test_held_out_pairs_share_no_picture_with_the_evaluation(draw):
     test = [(k, k + 1) for k in range(0, 24, 2)] + [(0, 3), (4, 7)]
-    drawn = draw(test=test, training=[], count=3, limit="8")
-    assert len(drawn.calibration) == 3
-    assert len(drawn.samples) == 8
-    assert not pictures(drawn.calibration) & pictures(drawn.samples)
-    drawn = draw(test=test, training=[], count=3)
-    assert drawn.calibration
-    assert not pictures(drawn.calibration) & pictures(drawn.samples)
+    data = draw(test=test, training=[], count=3, limit="8")
+    assert len(data.calibration) == 3
+    assert len(data.samples) == 8
+    assert not pictures(data.calibration) & pictures(data.samples)
+    data = draw(test=test, training=[], count=3)
+    assert data.calibration
+    assert not pictures(data.calibration) & pictures(data.samples)
 
 
 def test_a_second_picture_that_cannot_be_opened_is_named_with_its_sample():
@@ -132,6 +132,6 @@ def test_a_sample_with_several_pictures_has_no_single_one():
 
 
 @pytest.mark.parametrize("images", [(), None, cell(0), [cell(0)]])
-def test_what_is_not_a_tuple_of_pictures_is_refused(images):
+def test_images_that_are_not_a_tuple_are_refused(images):
     with pytest.raises(ValueError, match=r"sample 1 is not a tuple of pictures; write \(FileIm"):
         Sample("1", "1", images)

@@ -69,14 +69,14 @@ def test_a_folder_that_several_data_sets_read_is_named_with_the_choice(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop"])
-def test_what_is_no_folder_is_refused_by_its_name(tmp_path, monkeypatch, name):
+def test_a_path_that_is_not_a_folder_is_refused_by_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
     with pytest.raises(InputError, match="data: there is no folder '"):
         find_source("captioning", name)
 
 
-def test_a_file_that_is_no_table_is_refused_with_the_layouts(tmp_path):
+def test_a_file_that_is_not_a_table_is_refused_with_the_layouts(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         InputError, match=r"(?s)contains no data set for the task.*\n\n.*FILE\.csv"
@@ -92,7 +92,7 @@ def test_karpathys_archive_is_read_by_the_pictures_that_are_there(tmp_path):
     assert find_source("retrieval", str(root)).name == "flickr30k"
 
 
-def test_a_sample_that_comes_twice_is_refused(tmp_path):
+def test_a_duplicate_sample_is_refused(tmp_path):
     root = official.vqav2(tmp_path, {"val2014": [1, 2, 1]})
     places = r"annotations\[0\] .*; annotations\[4\]"
     with pytest.raises(InputError, match=f"the question_id 1000 appears twice: {places}"):
@@ -173,7 +173,7 @@ def test_an_unusable_plugin_is_an_input_error(monkeypatch):
         find_source("vqa", ".", dataset="half")
 
 
-def test_a_reader_that_misses_its_file_is_an_input_error_with_the_layout(tmp_path):
+def test_a_missing_file_is_an_input_error_with_the_layout(tmp_path):
     class Plain(Dataset):
         tasks = ("vqa",)
         layout = "FOLDER/questions.txt"

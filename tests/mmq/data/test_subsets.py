@@ -1,4 +1,4 @@
-"""Parts of a list and of a stream are seeded, even and in order."""
+"""Subsets of lists and streams are seeded, uniform and in order."""
 
 from mmq.contracts import BytesImage, FileImage, Sample
 from mmq.data.subsets import reservoir, subset, with_pictures
@@ -12,20 +12,20 @@ def test_a_limit_is_a_seeded_random_part_in_order():
     assert subset([1, 2], 5, seed=0) == [1, 2]
 
 
-def test_a_draw_from_a_stream_is_even_and_in_order():
+def test_sampling_from_a_stream_is_uniform_and_keeps_the_order():
     counts = [0] * 20
     for seed in range(2000):
-        drawn = reservoir(iter(range(20)), 5, seed)
-        assert drawn == sorted(drawn)
-        assert len(set(drawn)) == 5
-        for item in drawn:
+        sample = reservoir(iter(range(20)), 5, seed)
+        assert sample == sorted(sample)
+        assert len(set(sample)) == 5
+        for item in sample:
             counts[item] += 1
     assert min(counts) > 420  # 500 expected, standard deviation 19
     assert max(counts) < 580
     assert reservoir(range(3), 5, seed=0) == [0, 1, 2]
 
 
-def test_samples_without_all_their_picture_files_are_passed_over_and_counted(tmp_path, caplog):
+def test_samples_with_missing_pictures_are_skipped_and_counted(tmp_path, caplog):
     for name in ("a", "b"):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()

@@ -24,7 +24,7 @@ SAMPLE = QuestionSample(
 
 
 @pytest.mark.parametrize("prompt", ["{q}_{}", "{{}} Short answer:", "}{}{0}", "{}"])
-def test_a_question_goes_where_the_braces_are_whatever_else_the_prompt_holds(prompt):
+def test_a_question_replaces_the_braces_whatever_else_the_prompt_contains(prompt):
     vqa = Vqa(prompt=prompt)
     protocol = vqa.protocol(GENERAL)
     (request,) = vqa.requests([SAMPLE], protocol)

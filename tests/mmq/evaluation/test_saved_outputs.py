@@ -1,4 +1,4 @@
-"""Outputs survive a scoring that fails, and are trusted only as they were written."""
+"""Outputs survive a failed scoring, and are used only if their checksum matches."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ SAMPLES = [Sample(str(k), str(k), (FileImage(Path(f"{k}.jpg")),)) for k in range
 
 
 class Talker(VisionLanguageModel):
-    """Says numbers that it never repeats."""
+    """Answers with numbers that never repeat."""
 
     calls = 0
 
@@ -58,7 +58,7 @@ def test_parts_are_saved_beside_each_other(saved):
 
 
 class Counting(Talker):
-    """Counts one broken answer per call."""
+    """Reports one broken answer per call."""
 
     def __init__(self):
         self.observations = Counter()
@@ -68,7 +68,7 @@ class Counting(Talker):
         return super().generate(requests, config, progress)
 
 
-def test_what_was_counted_while_generating_is_counted_again_with_saved_outputs(saved):
+def test_counts_from_generating_are_restored_with_saved_outputs(saved):
     outputs_of(Counting(), SAMPLES[:2], saved)
     outputs_of(Counting(), SAMPLES[2:], saved)
     later = Counting()
@@ -109,8 +109,8 @@ def test_damaged_outputs_are_reported_and_generated_again(saved, damage, caplog)
 
 @pytest.fixture(scope="module")
 def prepared():
-    chosen = EvalOptions(model="embedded-llava", task="gqa", limit="4")
-    return prepare(chosen, {"num-beams": "1"}, lambda parts: [])
+    options = EvalOptions(model="embedded-llava", task="gqa", limit="4")
+    return prepare(options, {"num-beams": "1"}, lambda parts: [])
 
 
 def test_a_trial_whose_scoring_fails_is_scored_again_without_generating(

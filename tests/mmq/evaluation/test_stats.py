@@ -80,11 +80,11 @@ def points(*rows):
     return [Point(name, bpw, score) for name, bpw, score in rows]
 
 
-def test_the_front_holds_what_nothing_dominates():
-    found = pareto_front(
+def test_the_front_is_the_set_of_non_dominated_points():
+    front = pareto_front(
         points(("a", 4, 50), ("b", 3, 50), ("c", 5, 40), ("d", 5, 60), ("e", 2, 10), ("f", 3, 20))
     )
-    assert [p.allocation for p in found] == ["e", "b", "d"]
+    assert [p.allocation for p in front] == ["e", "b", "d"]
 
 
 def test_verdict_names_the_smallest_that_keeps_99_percent():

@@ -1,4 +1,4 @@
-"""What crosses the waist: strangers' evaluators on every family, bundled ones on a server."""
+"""Any evaluator runs on any model: foreign ones on every family, bundled ones on a server."""
 
 import json
 from dataclasses import replace
@@ -96,11 +96,11 @@ def test_a_model_behind_a_server_is_scored_as_in_this_process(name, evaluator):
         expected = evaluate(task, model, silent)
         template = model.protocol(evaluator.answer_format).template
         prompted = replace(task, evaluator=replace(evaluator, prompt=template))
-        found = evaluate(prompted, connect(served.address), silent)
-    assert [p.text for p in found.predictions] == [p.text for p in expected.predictions]
-    assert found.metrics == expected.metrics
+        result = evaluate(prompted, connect(served.address), silent)
+    assert [p.text for p in result.predictions] == [p.text for p in expected.predictions]
+    assert result.metrics == expected.metrics
 
 
-def test_an_unknown_format_names_the_formats_that_there_are():
+def test_an_unknown_format_lists_the_available_ones():
     with pytest.raises(InputError, match="supported formats: none"):
         load_model("embedded-retrieval").protocol(Vqa.answer_format)

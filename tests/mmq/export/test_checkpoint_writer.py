@@ -1,4 +1,4 @@
-"""Safetensors files written in pieces are files like any other."""
+"""Safetensors files written tensor by tensor are valid."""
 
 import json
 
@@ -38,11 +38,11 @@ def test_tensors_come_back_as_they_were_and_the_file_has_the_promised_size(tmp_p
     write(tmp_path, shard)
     path = tmp_path / "model.safetensors"
     assert path.stat().st_size == shard.bytes
-    found = load_file(path)
-    assert found.keys() == TENSORS.keys()
+    tensors = load_file(path)
+    assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor)
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
     with safe_open(path, framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

@@ -71,7 +71,7 @@ def test_the_engines_own_reason_is_the_error(tmp_path):
 
 
 class Counting(VisionLanguageModel):
-    """Writes as many tokens as it must."""
+    """Generates as many tokens as requested."""
 
     def __init__(self):
         self.configs = []
@@ -101,7 +101,7 @@ def test_a_model_in_this_process_reports_when_its_tokens_came(name):
 
 
 def facts_of(folder, out):
-    """What an export of the checkpoint in a folder would say about itself."""
+    """The facts that an export of the checkpoint in a folder would have."""
     source = locate(str(folder))
     out.mkdir()
     write_facts(out, {

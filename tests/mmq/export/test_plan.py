@@ -1,4 +1,4 @@
-"""What cannot be exported is refused with what can, before anything is loaded."""
+"""Unsupported exports are refused with supported options, before anything is loaded."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from mmq.export.targets import build_target, split_options
 
 
 class FourBits(TorchCheckpoint):
-    """Holds symmetric weights of 4 bits alone, and no Q-Former."""
+    """Stores symmetric 4-bit weights only, and no Q-Former."""
 
     def refusal(self, spec: WeightSpec, shape, component):
         if component == "qformer":
@@ -20,13 +20,13 @@ class FourBits(TorchCheckpoint):
         return "" if spec.bits == 4 and spec.symmetric else "it holds 4 bits, symmetric"
 
 
-def test_a_width_is_refused_with_the_nearest_that_is_held():
-    with pytest.raises(InputError, match=r"cannot hold llm .*: 3 bits, a scale per row") as error:
+def test_a_width_is_refused_with_the_nearest_supported_one():
+    with pytest.raises(InputError, match=r"hold llm .*: 3 bits, one scale per row") as error:
         session_for("embedded-blip2", "vit=4,llm=3", FourBits(), symmetric=True)
     assert "it holds 4 bits, symmetric. Nearest that it can hold: llm=4;" in str(error.value)
 
 
-def test_an_option_is_offered_where_it_alone_does():
+def test_an_option_is_suggested_where_it_alone_is_enough():
     with pytest.raises(InputError, match="Nearest that it can hold: --symmetric true;"):
         session_for("embedded-blip2", "llm=4", FourBits())
 

@@ -1,4 +1,4 @@
-"""An exported folder is there whole or not at all, and only if it is proven."""
+"""An exported folder appears complete and verified, or not at all."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ def export(session, out, samples=4):
     return session.run(out, samples)
 
 
-def test_what_is_exported_is_proven_and_says_what_it_is(tmp_path):
+def test_an_export_is_proven_and_describes_itself(tmp_path):
     out = tmp_path / "mine"
     session = session_for("embedded-retrieval", "vit=4,qformer=8")
     report, proof = export(session, out)
@@ -57,14 +57,14 @@ def test_what_is_exported_is_proven_and_says_what_it_is(tmp_path):
     assert report.files["model.safetensors"] == (out / "model.safetensors").stat().st_size
 
 
-def test_a_folder_that_exists_is_left_alone(tmp_path):
+def test_an_existing_folder_is_not_changed(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="mine exists; remove it, or give another folder"):
         export(session_for("embedded-retrieval", "vit=4"), tmp_path / "mine")
     assert not list((tmp_path / "mine").iterdir())
 
 
-def test_a_folder_of_somebody_else_is_not_removed(tmp_path):
+def test_a_foreign_folder_is_not_removed(tmp_path):
     (tmp_path / "mine.partial").mkdir()
     (tmp_path / "mine.partial" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="was not written by mmq"):
@@ -76,13 +76,13 @@ def test_a_folder_of_somebody_else_is_not_removed(tmp_path):
     ("target", "reason"),
     [
         (OffByOne(), "2 of 40 weights differ from the quantized model's or are missing"),
-        (Talkative(), "bytes instead of the promised"),
+        (Talkative(), "bytes instead of the planned"),
         (UnseeingExact(), "of 6 outputs differ"),
-        (Unseeing(), "it does not see them"),
+        (Unseeing(), "it does not use them"),
     ],
     ids=["weights", "bytes", "outputs", "pictures"],
 )
-def test_a_failed_proof_is_an_error_and_keeps_the_name_away(tmp_path, target, reason):
+def test_a_failed_proof_is_an_error_and_withholds_the_folder_name(tmp_path, target, reason):
     session = session_for("embedded-retrieval", "qformer=8", target)
     with pytest.raises(UnverifiedError, match=reason):
         export(session, tmp_path / "mine", 6)
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_up_is_named_and_what_was_written_is_resumed(tmp_path,
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
-def test_what_another_export_left_is_removed(tmp_path):
+def test_leftovers_of_another_export_are_removed(tmp_path):
     partial = tmp_path / "mine.partial"
     partial.mkdir()
     (partial / "mmq_export.json").write_text('{"key": "another"}')

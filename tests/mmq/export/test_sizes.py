@@ -57,7 +57,7 @@ def report_of(sizes, allocation, more):
     return QuantReport(tuple(layers))
 
 
-def test_a_layer_with_float32_scales_is_weighed_as_it_is_written():
+def test_a_layer_with_float32_scales_counts_its_written_bytes():
     sizes, _ = sizes_of(Gguf())
     allocation = BitAllocation.parse("vit=4 llm=4")
     planned = sizes.exact(allocation)

@@ -1,4 +1,4 @@
-"""What is said of a quantized weight before it is read is true of the weight."""
+"""The planned spec of a weight is that of the quantized weight."""
 
 import pytest
 import torch

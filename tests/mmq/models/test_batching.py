@@ -31,7 +31,7 @@ def test_counted_tokens_are_those_that_the_model_reads(name):
         assert count == ids["input_ids"].shape[1]
 
 
-def test_a_batch_has_at_most_so_many_tokens_with_its_padding():
+def test_a_batch_has_at_most_the_given_number_of_tokens_padding_included():
     lengths = [30, 10, 20, 10, 50]
     parts = by_tokens(lengths, size=64, most=60)
     assert sorted(k for part in parts for k in part) == [0, 1, 2, 3, 4]

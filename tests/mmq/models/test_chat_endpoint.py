@@ -1,4 +1,4 @@
-"""A server is asked patiently, and what it answered is never lost."""
+"""Requests to a server are retried, and its answers are never lost."""
 
 import pytest
 from asking import picture, silent
@@ -17,7 +17,7 @@ REQUESTS = [
 
 
 class Echo(VisionLanguageModel):
-    """Says what it was asked, and how red the picture is."""
+    """Answers with the prompt and the redness of the picture."""
 
     def generate(self, requests, config, progress):
         return [f"{r.prompt} {r.images[0].open().getpixel((0, 0))[0]}" for r in requests]
@@ -53,25 +53,25 @@ def test_a_system_prompt_and_template_variables_reach_the_server():
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, "cut", "empty"])
-def test_what_may_pass_is_tried_again(fault):
+def test_temporary_failures_are_retried(fault):
     with serving(Echo(), [fault] * 4) as served:
         assert ask(served, retries=4) == EXPECTED
         assert len(served.requests) == 10
 
 
-def test_a_server_that_hangs_is_asked_again():
+def test_a_request_to_a_hanging_server_is_retried():
     with serving(Echo(), ["hang"]) as served:
         assert ask(served, timeout=0.5) == EXPECTED
 
 
 def test_a_refusal_is_not_repeated():
     with serving(Echo(), [400]) as served:
-        with pytest.raises(EndpointError, match="refuses with HTTP 400: .*not now"):
+        with pytest.raises(EndpointError, match="responds with HTTP 400: .*not now"):
             ask(served, REQUESTS[:1])
         assert len(served.requests) == 1
 
 
-def test_an_error_keeps_the_answers_that_came():
+def test_answers_before_an_error_are_saved():
     with serving(Echo(), [None, None, 500, 500]) as served:
         model = connect(served.address, retries=1, concurrency=1, first_wait=0.001)
         with pytest.raises(EndpointError, match="no answer to sample '2' in 2 attempts .HTTP 500"):
@@ -80,7 +80,7 @@ def test_an_error_keeps_the_answers_that_came():
     assert "2" not in model.finished
 
 
-def test_beams_are_refused_before_anything_is_asked():
+def test_beams_are_refused_before_any_request():
     with serving(Echo()) as served:
         with pytest.raises(InputError, match="num_beams: 5, but servers decode greedily"):
             ask(served, config=GenerationConfig(max_new_tokens=7, num_beams=5))
@@ -94,12 +94,12 @@ def test_the_key_of_the_environment_is_sent(monkeypatch):
     assert served.keys == ["Bearer sesame-open"]
 
 
-def test_an_address_without_a_server_and_a_model_that_is_not_there_are_named():
+def test_an_unreachable_server_and_a_missing_model_are_named():
     with serving(Echo()) as served:
         with pytest.raises(EndpointError, match=f"does not serve 'other'; it serves .*{NAME}"):
             connect(served.address, "other")
         assert connect(served.address.removesuffix("/v1")).url == served.address
-    with pytest.raises(EndpointError, match="does not answer .* Start the server"):
+    with pytest.raises(EndpointError, match="does not respond .* Start the server"):
         connect(served.address, timeout=1)
-    with pytest.raises(InputError, match="is no address; write http"):
+    with pytest.raises(InputError, match="is not a URL; write http"):
         connect("localhost:8080")

@@ -61,7 +61,7 @@ def test_a_template_for_texts_gets_the_picture_tokens_in_its_text():
     assert rendered == "[user] <image><image>\nhow many?</s>\n[assistant] "
 
 
-def test_a_checkpoint_without_a_template_is_asked_with_a_loud_warning(caplog):
+def test_a_checkpoint_without_a_template_runs_with_a_warning(caplog):
     processor = with_template(None)
     assert render_chat(processor, "how many?", 1, PLAIN) is None
     family = type(tiny_vlm("idefics3").family)("idefics3")
@@ -87,11 +87,11 @@ def test_a_value_may_hold_an_escaped_comma():
     }  # fmt: skip
 
 
-def test_the_date_stands_still_unless_one_is_given():
+def test_the_template_date_is_fixed_by_default():
     processor = with_template(THINKING)
     assert "01 January 2025" in render_chat(processor, "a", 1, PLAIN)
-    given = InputOptions(template={"date": "2026-03-31"})
-    assert "31 March 2026" in render_chat(processor, "a", 1, given)
+    options = InputOptions(template={"date": "2026-03-31"})
+    assert "31 March 2026" in render_chat(processor, "a", 1, options)
     assert template_date(processor, PLAIN) == "2025-01-01"
     assert template_date(with_template(STRINGS), PLAIN) == ""
     with pytest.raises(InputError, match="'tomorrow' is not a date"):
@@ -104,7 +104,7 @@ def test_a_system_prompt_comes_first_and_a_template_that_drops_it_is_refused():
         rendered = render_chat(processor, "how many?", 1, options)
         assert rendered.index("Be brief.") < rendered.index("how many?")
     deaf = with_template(THINKING.replace("for m in messages", "for m in messages[-1:]"))
-    with pytest.raises(InputError, match="leaves out system messages"):
+    with pytest.raises(InputError, match="drops system messages"):
         render_chat(deaf, "how many?", 1, options)
 
 

@@ -40,8 +40,8 @@ METHODS = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_method_and_bits_of_a_quantized_checkpoint_are_named(method):
-    facts, said = METHODS[method]
-    assert describe({"quant_method": method, **facts}) == said
+    facts, text = METHODS[method]
+    assert describe({"quant_method": method, **facts}) == text
 
 
 def at_the_top(config):
@@ -65,7 +65,7 @@ def bare_flag(config):
 
 
 @pytest.mark.parametrize("change", [at_the_top, in_the_text, compression, mlx, bare_flag])
-def test_a_configuration_that_says_it_is_quantized_is_refused(tmp_path, change):
+def test_a_quantized_configuration_is_refused(tmp_path, change):
     folder = copied(tmp_path / "m")
     edit(folder / "config.json", change)
     for look in (examine, lambda f: read_config(str(f / "config.json"))):
@@ -202,13 +202,13 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "said"), DAMAGES)
-def test_a_damaged_or_absurd_folder_is_refused_with_the_file_at_fault(tmp_path, damage, said):
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_or_absurd_folder_is_refused_with_the_file_at_fault(tmp_path, damage, message):
     folder = copied(tmp_path / "m")
     damage(folder)
     with pytest.raises(InputError) as caught:
         examine(folder)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def without_padding(folder):
@@ -217,7 +217,7 @@ def without_padding(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (write("tokenizer.json", "{}"), "tokenizer.json is not a readable tokenizer"),
         (write("tokenizer.json", "not json"), "tokenizer.json"),
@@ -226,12 +226,12 @@ def without_padding(folder):
         (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json"),
     ],
 )
-def test_a_processor_that_cannot_be_loaded_is_refused(tmp_path, damage, said):
+def test_a_processor_that_cannot_be_loaded_is_refused(tmp_path, damage, message):
     folder = copied(tmp_path / "m")
     damage(folder)
     with pytest.raises(InputError) as caught:
         load_model(str(folder))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
@@ -268,7 +268,7 @@ def hashed(folder):
      "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.json",
      "special_tokens_map.json", "added_tokens.json", "additional_chat_templates/rag.jinja"],
 )  # fmt: skip
-def test_every_file_that_changes_what_a_model_reads_or_says_counts(tmp_path, name):
+def test_every_file_that_changes_inputs_or_outputs_counts(tmp_path, name):
     folder = copied(tmp_path / "m")
     before = hashed(folder)
     (folder / name).parent.mkdir(exist_ok=True)
@@ -297,11 +297,11 @@ def test_a_shard_counts_wherever_it_lies_and_links_count_by_their_content(tmp_pa
     shard(folder, ("inside/1.safetensors", "../2.safetensors"))
     (folder / "vocab.txt").symlink_to(tmp_path / "vocab")
     (tmp_path / "vocab").write_text("a")
-    found = [hashed(folder)]
+    result = [hashed(folder)]
     for path in (folder / "inside/1.safetensors", tmp_path / "2.safetensors", tmp_path / "vocab"):
         path.write_bytes(path.read_bytes() + b" ")
-        found.append(hashed(folder))
-    assert len(set(found)) == 4
+        result.append(hashed(folder))
+    assert len(set(result)) == 4
 
 
 def test_pickled_weights_count_where_they_are_loaded(tmp_path):
@@ -337,7 +337,7 @@ def test_a_hub_model_of_unknown_commit_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"protocol": {"retreival": {"k": 16}}}', "Did you mean 'retrieval'"),
         ('{"protocols": {}}', "should look like"),
@@ -346,9 +346,9 @@ def test_a_hub_model_of_unknown_commit_is_refused(monkeypatch):
         ("[]", "should look like"),
     ],
 )
-def test_a_protocol_that_would_be_passed_over_is_refused(tmp_path, text, said):
+def test_a_protocol_that_would_be_ignored_is_refused(tmp_path, text, message):
     (tmp_path / "mmq.json").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_protocol(str(tmp_path), "retrieval")
 
 
@@ -372,7 +372,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"k": "16"}, "k: '16' is not valid"),
         ({"k": 16.5}, "k: 16.5 is not valid"),
@@ -381,9 +381,9 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
         ({"kk": 16}, "Did you mean 'k'"),
     ],
 )
-def test_an_option_of_a_protocol_is_checked_like_one_of_a_command(tmp_path, options, said):
+def test_an_option_of_a_protocol_is_checked_like_one_of_a_command(tmp_path, options, message):
     (tmp_path / "mmq.json").write_text(json.dumps({"protocol": {"retrieval": options}}))
-    with pytest.raises(InputError, match=f"mmq.json: .*{said}"):
+    with pytest.raises(InputError, match=f"mmq.json: .*{message}"):
         with_checkpoint_options(Retrieval(), str(tmp_path), "retrieval")
 
 

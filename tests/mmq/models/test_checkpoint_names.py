@@ -1,4 +1,4 @@
-"""Every parameter's tensor is known, under the names of any version of transformers."""
+"""Every parameter is mapped to its tensors, under the names of any version of transformers."""
 
 from pathlib import Path
 

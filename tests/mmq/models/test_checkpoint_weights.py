@@ -84,7 +84,7 @@ def test_unread_weights_are_refused_when_they_are_loaded_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["embeddings.position_ids", "a.rotary_emb.inv_freq"])
-def test_tables_of_older_versions_are_no_unread_weights(tmp_path, name):
+def test_buffers_of_older_versions_do_not_count_as_unread_weights(tmp_path, name):
     folder = copied(tmp_path / "m")
     edit_weights(folder, lambda tensors: tensors.update({name: torch.arange(4)}))
     examine(folder)
@@ -155,7 +155,9 @@ def test_a_head_that_a_tie_would_replace_is_refused_unless_it_is_the_same(tmp_pa
         (torch.float32, "vision_model.encoder.layers.0.mlp.fc1.SCB"),
     ],
 )
-def test_codes_in_place_of_weights_are_refused_though_no_config_says_so(tmp_path, dtype, name):
+def test_codes_in_place_of_weights_are_refused_even_if_no_config_declares_them(
+    tmp_path, dtype, name
+):
     folder = copied(tmp_path / "m")
     edit_weights(folder, lambda tensors: tensors.update({name: torch.ones(512, 128).to(dtype)}))
     with pytest.raises(InputError, match="quantized already") as caught:
@@ -220,7 +222,7 @@ def zero_rows(folder):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (cut, "model.safetensors is truncated"),
         (empty, "model.safetensors is truncated or not a safetensors file"),
@@ -235,18 +237,18 @@ def zero_rows(folder):
         (zero_rows, "another shape for 1 weights"),
     ],
 )
-def test_weights_that_contradict_their_headers_or_index_are_refused(tmp_path, damage, said):
+def test_weights_that_contradict_their_headers_or_index_are_refused(tmp_path, damage, message):
     folder = copied(tmp_path / "m")
     damage(folder)
     with pytest.raises(InputError) as caught:
         examine(folder)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_header_tells_names_types_and_shapes(tmp_path):
+def test_a_header_lists_names_types_and_shapes(tmp_path):
     save_file({"a": torch.ones(2, 3, dtype=torch.float16)}, tmp_path / "f.safetensors")
-    (found,) = read_header(tmp_path / "f.safetensors").values()
-    assert (found.dtype, found.shape) == ("F16", (2, 3))
+    (result,) = read_header(tmp_path / "f.safetensors").values()
+    assert (result.dtype, result.shape) == ("F16", (2, 3))
 
 
 @pytest.mark.parametrize("command", ["size", "trial", "search", "grid", "compare-quantizers"])

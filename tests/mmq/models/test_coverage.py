@@ -14,7 +14,7 @@ TYPES = ("qwen3_vl_moe", "llama4", "aria", "florence2", "diffusion_gemma", "fuyu
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_the_page_says_what_the_installed_transformers_gives(model_type):
+def test_the_page_matches_the_installed_transformers(model_type):
     if f"transformers {version('transformers')}," not in PAGE.read_text():
         pytest.skip("the page is about another version of transformers")
     pairs = [pair for pair in architectures() if pair[0].model_type == model_type]

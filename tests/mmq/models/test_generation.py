@@ -1,4 +1,4 @@
-"""Generated text: reasoning is stripped, and logits that are not finite are found."""
+"""Generated text: reasoning is stripped, and logits that are not finite are detected."""
 
 import logging
 from collections import Counter

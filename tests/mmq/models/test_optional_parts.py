@@ -34,7 +34,7 @@ def quantized(tmp_path_factory):
     return prepared, model, before, reports
 
 
-def test_parts_stand_in_the_order_in_which_the_model_runs(quantized):
+def test_parts_are_in_the_order_in_which_the_model_runs(quantized):
     _, model, _, _ = quantized
     assert list(model.components) == ["embed", "vit", "projector", "llm", "head"]
     assert list(skeleton(locate("embedded-llava")).components) == ["vit", "llm"]
@@ -78,9 +78,9 @@ def tied_model(tmp_path, tied):
 
 def test_a_table_that_is_also_the_head_counts_once(tmp_path):
     root, components = tied_model(tmp_path, tied=True)
-    found = with_parts(root, components, ("embed", "head"))
-    assert list(found) == ["embed", "vit", "llm"]
-    assert len(found["embed"].layers) == 1
+    result = with_parts(root, components, ("embed", "head"))
+    assert list(result) == ["embed", "vit", "llm"]
+    assert len(result["embed"].layers) == 1
     with pytest.raises(InputError, match="shares its weights with the token embeddings; name emb"):
         with_parts(root, components, ("head",))
 

@@ -1,4 +1,4 @@
-"""Limits of pixels: obeyed where a processor takes them, refused where it does not."""
+"""Pixel limits: applied if a processor supports them, refused otherwise."""
 
 import copy
 
@@ -24,7 +24,7 @@ def test_a_picture_is_scaled_to_the_limits():
 
 
 def test_a_processor_that_scales_all_pictures_to_one_size_is_refused():
-    with pytest.raises(InputError, match="max_pixels: .* takes no limits of pixels"):
+    with pytest.raises(InputError, match="max_pixels: .* has no pixel limits"):
         limit_pixels_(tiny_vlm("llava").processor, InputOptions(max_pixels=10_000))
 
 

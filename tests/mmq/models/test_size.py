@@ -28,31 +28,35 @@ FACTS = {
 @pytest.mark.parametrize("name", FACTS)
 def test_real_configurations_have_their_known_sizes(name):
     parameters, linears = FACTS[name]
-    seen = skeleton(str(CONFIGS / f"{name}.json"))
-    assert seen.parameters == parameters
-    assert {key: component.weights for key, component in seen.components.items()} == linears
+    outline = skeleton(str(CONFIGS / f"{name}.json"))
+    assert outline.parameters == parameters
+    assert {key: component.weights for key, component in outline.components.items()} == linears
 
 
 def test_bpw_is_the_mean_over_all_parameters():
-    seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
+    outline = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
     allocation = BitAllocation.parse("vit=4,qformer=8,llm=3")
     parameters, linears = FACTS["blip2-opt-2.7b"]
     rest = parameters - sum(linears.values())
     bits = 4 * linears["vit"] + 8 * linears["qformer"] + 3 * linears["llm"] + 16 * rest
-    assert planned_bpw(allocation, seen.components, parameters) == pytest.approx(bits / parameters)
+    assert planned_bpw(allocation, outline.components, parameters) == pytest.approx(
+        bits / parameters
+    )
     # a row of the paper's published table: vit=3 qformer=5 llm=6 is 5.555 bpw
     published = BitAllocation.parse("vit=3,qformer=5,llm=6")
-    assert planned_bpw(published, seen.components, parameters) == pytest.approx(5.5553, abs=1e-4)
+    assert planned_bpw(published, outline.components, parameters) == pytest.approx(
+        5.5553, abs=1e-4
+    )
 
 
 def test_finer_parts_add_up_to_their_components():
-    seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
+    outline = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
 
     def saved(text):
-        allocation = BitAllocation.parse(text).over(seen.components)
-        return 16 - planned_bpw(allocation, seen.components, seen.parameters)
+        allocation = BitAllocation.parse(text).over(outline.components)
+        return 16 - planned_bpw(allocation, outline.components, outline.parameters)
 
-    for name in seen.components:
+    for name in outline.components:
         whole = saved(f"{name}=4")
         groups = [saved(f"{name}.{group}=4") for group in ("front", "middle", "end")]
         assert sum(groups) == pytest.approx(whole)
@@ -76,24 +80,24 @@ LINEARS = {  # blocks x linears a block, counted by hand from the published arch
 @pytest.mark.parametrize("name", FACTS)
 def test_no_linear_is_left_out_in_silence(name):
     source = str(CONFIGS / f"{name}.json")
-    seen = skeleton(source)
-    assert {key: len(c.layers) for key, c in seen.components.items()} == LINEARS[name]
+    outline = skeleton(source)
+    assert {key: len(c.layers) for key, c in outline.components.items()} == LINEARS[name]
     config = read_config(source)
     with torch.device("meta"):
-        module = seen.family.skeleton(config)
+        module = outline.family.skeleton(config)
     everything = {id(m): n for n, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
-    found = {layer.name for c in seen.components.values() for layer in c.layers}
+    result = {layer.name for c in outline.components.values() for layer in c.layers}
     inside = {n for n in everything.values() if re.search(r"(layers?|blocks)\.\d+\.", n)}
-    assert found == inside
-    outside = len(everything) - len(found)
-    assert sum(kept.linears for kept in seen.unquantized) == outside
-    assert all(kept.name for kept in seen.unquantized)
+    assert result == inside
+    outside = len(everything) - len(result)
+    assert sum(kept.linears for kept in outline.unquantized) == outside
+    assert all(kept.name for kept in outline.unquantized)
     # what is quantized and what is kept is the whole model
-    weights = sum(c.weights for c in seen.components.values())
-    assert weights + sum(kept.weights for kept in seen.unquantized) == FACTS[name][0]
+    weights = sum(c.weights for c in outline.components.values())
+    assert weights + sum(kept.weights for kept in outline.unquantized) == FACTS[name][0]
 
 
-def test_what_stays_and_what_nothing_reads_is_said():
+def test_unquantized_and_unread_weights_are_reported():
     config = str(CONFIGS / "llava-1.5-7b.json")
     output = CliRunner().invoke(cli, ["size", "--config", config], catch_exceptions=False).output
     assert "unquantized" in output
@@ -110,14 +114,16 @@ def test_both_feed_forwards_of_a_retrieval_qformer_are_found():
 
 
 def test_every_linear_of_every_block_is_found():
-    seen = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
+    outline = skeleton(str(CONFIGS / "blip2-opt-2.7b.json"))
     opt = [
-        layer.name.rsplit(".", 1)[1] for layer in seen.components["llm"].layers if layer.block == 0
+        layer.name.rsplit(".", 1)[1]
+        for layer in outline.components["llm"].layers
+        if layer.block == 0
     ]
     assert sorted(opt) == ["fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj"]
     types = {
         layer.name.split(".0.", 1)[1]: layer.layer_type
-        for layer in seen.components["qformer"].layers
+        for layer in outline.components["qformer"].layers
         if layer.block == 0
     }
     assert types == {
@@ -153,8 +159,8 @@ def test_size_command_prints_the_table():
 
 def sized(*arguments):
     result = CliRunner().invoke(cli, ["size", *arguments], catch_exceptions=False)
-    found = re.findall(r"(nominal|stored): +([\d.]+) bpw, ([\d.e-]+) GiB", result.output)
-    return {name: (float(bpw), float(gib)) for name, bpw, gib in found}
+    actual = re.findall(r"(nominal|stored): +([\d.]+) bpw, ([\d.e-]+) GiB", result.output)
+    return {name: (float(bpw), float(gib)) for name, bpw, gib in actual}
 
 
 def test_size_counts_what_the_quantizer_stores():
@@ -174,7 +180,7 @@ def test_size_counts_what_the_quantizer_stores():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--bits", "9"], "bits: 9 is not one of"),
         (["--bits", "4,3"], "'4' is not component=bits"),
@@ -183,7 +189,7 @@ def test_size_counts_what_the_quantizer_stores():
         (["--group-sise", "16"], "Did you mean 'group-size'"),
     ],
 )
-def test_size_refuses_what_no_trial_could_do(arguments, said):
+def test_size_refuses_what_no_trial_could_do(arguments, message):
     config = str(CONFIGS / "blip2-opt-2.7b.json")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         CliRunner().invoke(cli, ["size", "--config", config, *arguments], catch_exceptions=False)

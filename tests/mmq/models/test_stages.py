@@ -1,4 +1,4 @@
-"""The stage cache: bounded, shared safely, and without a trace in the answers."""
+"""The stage cache: bounded, safely shared, and without effect on the answers."""
 
 import multiprocessing
 import os
@@ -38,13 +38,13 @@ def rows(n):
     return torch.full((n, 4), float(n))
 
 
-def test_what_is_kept_comes_back(cache):
+def test_stored_tensors_are_read_back_unchanged(cache):
     assert cache.get("a") is None
     cache.put("a", rows(10))
     assert torch.equal(cache.get("a"), rows(10))
 
 
-def test_what_was_used_longest_ago_goes_first(cache):
+def test_the_least_recently_used_entry_is_evicted_first(cache):
     for age, key in ((300, "a"), (200, "b"), (100, "c")):
         cache.put(key, rows(150))  # 2,400 bytes each
         os.utime(cache.root / f"{key}.safetensors", (time.time() - age,) * 2)
@@ -57,7 +57,7 @@ def test_what_was_used_longest_ago_goes_first(cache):
     assert sum(path.stat().st_size for path in cache.root.glob("*.safetensors")) <= 10_000
 
 
-def test_what_is_larger_than_the_cache_is_not_kept(cache):
+def test_outputs_larger_than_the_cache_are_not_stored(cache):
     cache.put("a", rows(10))
     cache.put("large", rows(5000))
     assert cache.get("large") is None
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_computed_again(cache):
     assert not (cache.root / "a.safetensors").exists()
 
 
-def test_contents_that_are_not_those_that_were_kept_are_computed_again(cache, caplog):
+def test_changed_contents_are_computed_again(cache, caplog):
     cache.put("a", rows(100))
     path = cache.root / "a.safetensors"
     content = path.read_bytes()
@@ -91,7 +91,7 @@ def test_the_output_of_another_key_is_not_taken_for_this_one(cache, caplog):
     assert torch.equal(cache.get("b"), rows(20))
 
 
-def test_a_folder_that_takes_nothing_is_told_once_and_done_without(tmp_path, caplog):
+def test_an_unwritable_cache_folder_is_reported_once_and_not_used(tmp_path, caplog):
     (tmp_path / "stages").write_text("a file, where the folder should be")
     cache = StageCache(tmp_path / "stages", 10_000)
     for _ in range(3):
@@ -103,7 +103,7 @@ def test_a_folder_that_takes_nothing_is_told_once_and_done_without(tmp_path, cap
     assert torch.equal(cache.get("a"), rows(10))
 
 
-def test_a_lock_that_cannot_be_had_is_no_damage(cache, caplog):
+def test_an_unavailable_lock_is_not_damage(cache, caplog):
     cache.put("a", rows(10))
     (cache.root / ".lock").unlink()
     (cache.root / ".lock").mkdir()
@@ -143,8 +143,8 @@ def _hammer(root, seed, failures):
     generator = torch.Generator().manual_seed(seed)
     for _ in range(150):
         n = int(torch.randint(1, 200, (1,), generator=generator))
-        found = cache.get(f"n{n}")
-        if found is not None and not torch.equal(found, rows(n)):
+        result = cache.get(f"n{n}")
+        if result is not None and not torch.equal(result, rows(n)):
             failures.put(n)
         cache.put(f"n{n}", rows(n))
 
@@ -164,13 +164,13 @@ def test_two_processes_share_a_cache(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 20_000
 
 
-def test_a_cache_may_be_without_bound(monkeypatch):
+def test_a_cache_can_be_unbounded(monkeypatch):
     monkeypatch.setenv("MMQ_CACHE_GIB", "inf")
     assert cache_limit() > 2**60
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])
-def test_a_bound_that_is_no_size_is_refused(monkeypatch, text):
+def test_an_invalid_size_bound_is_refused(monkeypatch, text):
     monkeypatch.setenv("MMQ_CACHE_GIB", text)
     with pytest.raises(InputError, match="MMQ_CACHE_GIB"):
         cache_limit()
@@ -252,10 +252,10 @@ def test_weights_of_unknown_origin_are_not_cached(tmp_path):
     assert list((tmp_path / "stages").glob("vision-*"))
 
 
-def test_outputs_that_would_fill_the_cache_are_computed_when_they_are_asked_for(tmp_path):
+def test_outputs_that_would_fill_the_cache_are_computed_on_demand(tmp_path):
     model = load_model("embedded-blip2")
     images = list(dict.fromkeys(s.image for s in find_source("vqa", "scenes").samples()[:12]))
     plain = encode(model, images, "connector", 4, silent)(images[:4])
     model.stage_cache = StageCache(tmp_path / "stages", 30_000)
-    found = encode(model, images, "connector", 4, silent)(images[:4])
-    assert torch.equal(found, plain)
+    result = encode(model, images, "connector", 4, silent)(images[:4])
+    assert torch.equal(result, plain)

@@ -24,17 +24,17 @@ def changed(folder, name, file, **values):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "said"),
+    ("name", "values", "message"),
     [
         ("embedded-blip2", {"num_query_tokens": None}, "have [0] image tokens, but a picture"),
         ("embedded-llava", {"patch_size": 32}, "has 16 features: the checkpoint's processor"),
     ],
 )
-def test_texts_without_room_for_their_picture_are_refused(tmp_path, name, values, said):
+def test_texts_without_room_for_their_picture_are_refused(tmp_path, name, values, message):
     model = load_model(changed(tmp_path / "m", name, "processor_config.json", **values))
     with pytest.raises(InputError) as caught:
         ask(model, [PICTURE], ["is there a red star?"])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_image_token_in_a_question_is_refused():
@@ -45,14 +45,14 @@ def test_an_image_token_in_a_question_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "key", "said"),
+    ("name", "file", "key", "message"),
     [
         ("embedded-blip2", "config.json", "image_token_index", "names no image token"),
         ("embedded-llava", "processor_config.json", "patch_size", "has no patch_size"),
     ],
 )
 def test_a_checkpoint_that_lacks_a_setting_is_refused_when_it_is_loaded(
-    tmp_path, name, file, key, said
+    tmp_path, name, file, key, message
 ):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_model(changed(tmp_path / "m", name, file, **{key: None}))

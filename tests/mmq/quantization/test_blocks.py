@@ -1,4 +1,4 @@
-"""Blocks one after another see what they see in the model's own forwards."""
+"""Blocks run one after another read the same inputs as in the model's own forward passes."""
 
 from functools import partial
 
@@ -24,14 +24,14 @@ MODELS = {"embedded-blip2": "vqa", "embedded-llava": "gqa", "embedded-retrieval"
 
 @pytest.fixture(scope="module", params=MODELS)
 def loaded(request, tmp_path_factory):
-    chosen = EvalOptions(
+    options = EvalOptions(
         model=request.param,
         task=MODELS[request.param],
         quantizer="gptq",
         limit="8",
         calibration_samples=20,
     )
-    prepared = prepare(chosen, {}, lambda parts: [])
+    prepared = prepare(options, {}, lambda parts: [])
     model = prepared.load()
     artifacts = prepared.artifacts(Store(tmp_path_factory.mktemp("store")), quiet=True)
     return model, artifacts.calibration
@@ -39,11 +39,11 @@ def loaded(request, tmp_path_factory):
 
 def real_inputs(model, calibration):
     """Every layer's inputs summed in the model's own forwards."""
-    found = {}
+    result = {}
 
     def listen(layer):
         def hook(module, given):
-            sums = found.setdefault(layer.name, LayerInputs(layer.shape[1]))
+            sums = result.setdefault(layer.name, LayerInputs(layer.shape[1]))
             sums.update_(given[0])
 
         return hook
@@ -55,7 +55,7 @@ def real_inputs(model, calibration):
             forward()
     for handle in handles:
         handle.remove()
-    return found
+    return result
 
 
 def test_block_by_block_every_layer_reads_what_it_reads_in_the_model(loaded):
@@ -88,7 +88,7 @@ class Step(nn.Module):
 
 
 class Chain(nn.Module):
-    """Three blocks; between them something may happen to the hidden states."""
+    """Three blocks with optional operations on the hidden states between them."""
 
     def __init__(self, between=lambda x, k: x, masks=lambda x, k: None, named=False):
         super().__init__()

@@ -10,7 +10,7 @@ from mmq.tensors.quantized_weight import QuantizedWeight
 
 
 class Pre(nn.Module):
-    """Two layers behind a norm, and one behind an activation."""
+    """Two layers after a norm, and one after an activation."""
 
     def __init__(self):
         super().__init__()
@@ -23,7 +23,7 @@ class Pre(nn.Module):
 
 
 class Post(Pre):
-    """The norm's output is also what is added to."""
+    """The norm's output is also the residual."""
 
     def forward(self, x):
         x = self.norm(x)
@@ -88,20 +88,20 @@ def folds(module):
     block = Block(module, {f"m.{n}": m for n, m in matrices(module)})
     before = {name: p.clone() for name, p in module.named_parameters()}
     call = Call(torch.randn(2, 3, 8, generator=generator), [Arguments("", (), {})])
-    found = find_folds(block, [call], 0)
+    folds = find_folds(block, [call], 0)
     assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
-    return found
+    return folds
 
 
 def test_layers_that_read_a_norm_alone_fold_and_others_do_not():
     assert folds(Pre()) == {"m.a": "norm", "m.b": "norm"}
 
 
-def test_a_norm_that_is_read_elsewhere_takes_none():
+def test_a_norm_with_other_readers_takes_no_scale():
     assert folds(Post()) == {"m.c": "b"}  # the product's second factor
 
 
-def test_a_norm_that_does_not_multiply_by_its_weight_takes_none():
+def test_a_norm_that_does_not_multiply_by_its_weight_takes_no_scale():
     assert folds(OneMore()) == {}
 
 

@@ -1,4 +1,4 @@
-"""Quantizers on any module: what is no plain linear layer is named, never changed in silence."""
+"""Quantizers on any module: weights that are not plain linear layers are named and unchanged."""
 
 import logging
 
@@ -46,20 +46,22 @@ def quantized(module, blocks="", quantizer=None):
 def test_a_model_of_conv1d_with_a_tied_head_is_refused_by_the_names(blocks, quantizer):
     with pytest.raises(InputError) as caught:
         quantized(gpt2(), blocks, quantizer)
-    said = str(caught.value)
-    assert "transformer.h.1.mlp.c_proj" in said
-    assert "Conv1D" in said
-    assert ("lm_head (its weight is also that of transformer.wte (tied))" in said) != bool(blocks)
+    output = str(caught.value)
+    assert "transformer.h.1.mlp.c_proj" in output
+    assert "Conv1D" in output
+    assert ("lm_head (its weight is also that of transformer.wte (tied))" in output) != bool(
+        blocks
+    )
 
 
 def test_a_head_tied_to_the_embedding_stays_with_a_warning(caplog):
     model = llama(tied=True)
     before = model.get_input_embeddings().weight.clone()
     with caplog.at_level(logging.WARNING):
-        found = quantized(model)
-    write_(model, found)
-    assert "lm_head" not in found
-    assert len(found) == 7
+        result = quantized(model)
+    write_(model, result)
+    assert "lm_head" not in result
+    assert len(result) == 7
     assert "lm_head (its weight is also that of model.embed_tokens (tied))" in caplog.text
     assert torch.equal(model.get_input_embeddings().weight, before)
 
@@ -72,10 +74,10 @@ def test_a_head_of_its_own_is_quantized_and_the_embedding_named():
 
 def test_writing_a_weight_that_an_embedding_shares_is_refused_before_anything_is_written():
     free, tied = llama(tied=False), llama(tied=True)
-    found = quantized(free)
+    result = quantized(free)
     before = {name: p.clone() for name, p in tied.named_parameters()}
     with pytest.raises(InputError, match="lm_head shares its weight with model.embed_tokens"):
-        write_(tied, found)
+        write_(tied, result)
     assert all(torch.equal(p, before[name]) for name, p in tied.named_parameters())
 
 
@@ -121,7 +123,7 @@ class Scaled(nn.Linear):
         (weight_norm(nn.Linear(WIDTH, WIDTH)), "1", "is computed from other parameters"),
     ],
 )
-def test_what_is_no_plain_linear_layer_is_listed_with_its_reason(odd, name, reason):
+def test_weights_that_are_not_plain_linear_layers_are_listed_with_their_reason(odd, name, reason):
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), odd)
     assert list(quantized(model)) == ["0"]
     assert reason in reasons(model)[name]

@@ -102,14 +102,14 @@ def test_a_block_without_linears_is_passed_through(order):
     module = Blocks(Gated(), nn.Tanh(), Gated())
     inputs = torch.randn(3, 20, 32) + 0.5
     quantizer = Gptq(calibration_inputs=order)
-    found = quantize_module(module, forwards_of(module, inputs), quantizer, [4], "blocks", True)
-    assert {name.split(".")[1] for name in found[4]} == {"0", "2"}
-    assert found[4]["blocks.2.near"].output_error < 0.2
+    result = quantize_module(module, forwards_of(module, inputs), quantizer, [4], "blocks", True)
+    assert {name.split(".")[1] for name in result[4]} == {"0", "2"}
+    assert result[4]["blocks.2.near"].output_error < 0.2
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("share", [0.2, 1.0])
-def test_inputs_that_are_not_finite_are_told_and_not_called_unreached(module, order, share):
+def test_inputs_that_are_not_finite_are_noted_and_do_not_count_as_unreached(module, order, share):
     inputs = torch.randn(1, 20, 32) + 0.5
     inputs[:, : int(20 * share), 3] = torch.nan
     quantizer = Gptq(calibration_inputs=order)
@@ -140,7 +140,7 @@ def test_a_module_with_weights_that_are_not_finite_names_the_layer(module, quant
         quantize_module(module, [never], quantizer, WIDTHS, path, True)
 
 
-def test_large_finite_weights_are_no_error():
+def test_large_finite_weights_are_accepted():
     layer = nn.Linear(4, 4)
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         nn.init.constant_(layer.to(dtype).weight, torch.finfo(dtype).max)
@@ -155,9 +155,11 @@ def overflow_(layer):
 
 
 def prepared_for(quantizer):
-    chosen = EvalOptions(quantizer=quantizer, limit="8", calibration_samples=8)
+    options = EvalOptions(quantizer=quantizer, limit="8", calibration_samples=8)
     return prepare(
-        chosen, {"num-beams": "1"}, lambda parts: [BitAllocation.uniform(parts, b) for b in WIDTHS]
+        options,
+        {"num-beams": "1"},
+        lambda parts: [BitAllocation.uniform(parts, b) for b in WIDTHS],
     )
 
 
@@ -177,7 +179,7 @@ def test_a_model_with_weights_that_are_not_finite_names_component_and_layer(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_models_unreached_layers_stand_in_the_report_and_keep_their_weights(order, tmp_path):
+def test_unreached_layers_of_a_model_are_reported_and_unchanged(order, tmp_path):
     model = load_model("embedded-blip2")
     torch.manual_seed(0)
     blocks = model.module.get_submodule(model.components["qformer"].paths[0])

@@ -54,7 +54,7 @@ def test_a_task_that_cannot_reach_the_rivals_worst_share_decides_alone():
     assert 0 < why.at_least <= why.better_by
 
 
-def test_a_task_on_which_the_trial_loses_to_the_rival_but_less_than_the_rival_does_elsewhere():
+def test_a_task_is_not_enough_if_the_rival_loses_more_on_another():
     assert stopped(pruner(), "vqa", 0.85) is None  # a share of 85; the rival's worst is 80
 
 
@@ -65,7 +65,7 @@ def test_the_mean_of_shares_needs_more_than_one_bad_task():
     assert stopped(pruner("mean", 85.0), "vqa", 0.2, done) is not None
 
 
-def test_finished_tasks_decide_without_asking_another():
+def test_completed_tasks_can_prune_without_another_evaluation():
     joint = pruner()
     (rival,) = joint.points
     shares = joint.shares({"gqa": record_of(score=35.0)})

@@ -1,4 +1,4 @@
-"""Pruning: the rule on made-up scores, and trials that are pruned or end as they would have."""
+"""Pruning: the rule on made-up scores, and pruned and completed trials."""
 
 import json
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ def test_the_capital_does_not_grow_in_expectation_where_both_score_the_same():
 
 
 @pytest.mark.parametrize("kind", ["alike", "copy", "rare", "skewed"])
-def test_an_equal_candidate_is_stopped_no_more_often_than_promised(kind, monkeypatch):
+def test_an_equal_candidate_is_pruned_no_more_often_than_promised(kind, monkeypatch):
     monkeypatch.setattr(rule, "ERROR", 0.05)
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 4, 60)
@@ -85,7 +85,7 @@ def test_an_equal_candidate_is_stopped_no_more_often_than_promised(kind, monkeyp
     assert pruned / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 
 
-def test_the_bound_stays_below_the_true_lead_and_rises_with_the_pictures_seen():
+def test_the_bound_stays_below_the_true_lead_and_rises_with_the_observed_pictures():
     rng = np.random.default_rng(1)
     sizes = rng.integers(1, 3, 300)
     rival, candidate = right(0.8, sizes.sum(), rng), right(0.45, sizes.sum(), rng)
@@ -101,12 +101,12 @@ def test_the_bound_stays_below_the_true_lead_and_rises_with_the_pictures_seen():
     assert table.mean(0)[3] == pytest.approx(truth, abs=1)  # all seen: nothing is left to chance
 
 
-def test_a_collapsed_candidate_is_beyond_doubt_after_a_few_pictures_and_a_near_one_is_not():
+def test_a_collapsed_candidate_is_certain_after_a_few_pictures_and_a_close_one_is_not():
     rng = np.random.default_rng(2)
     sizes = np.ones(200, dtype=int)
     rival, units = right(0.8, 200, rng), order_of(sizes, rng)
-    found = raced(rival, np.zeros(200), units, 0.1)
-    assert 0 < found.at_least < found.observed
+    result = raced(rival, np.zeros(200), units, 0.1)
+    assert 0 < result.at_least < result.observed
     near = rival.copy()
     near[np.flatnonzero(rival)[:6]] = 0
     assert raced(rival, near, units, 0.6).at_least == 0
@@ -115,9 +115,9 @@ def test_a_collapsed_candidate_is_beyond_doubt_after_a_few_pictures_and_a_near_o
 def test_a_rival_that_is_worse_never_leads():
     rng = np.random.default_rng(3)
     units = order_of(np.ones(100, dtype=int), rng)
-    found = raced(right(0.3, 100, rng), right(0.8, 100, rng), units, 0.6)
-    assert found.at_least == 0
-    assert found.observed < 0
+    result = raced(right(0.3, 100, rng), right(0.8, 100, rng), units, 0.6)
+    assert result.at_least == 0
+    assert result.observed < 0
 
 
 def test_scores_outside_their_bounds_are_an_error_not_a_wrong_bound():
@@ -154,7 +154,7 @@ class KnownScorer(Scorer):
 
 
 class Talker(VisionLanguageModel):
-    """Says made-up scores and remembers the requests of every call."""
+    """Answers with made-up scores and records the requests of every call."""
 
     def __init__(self, score_of):
         self.score_of, self.calls = score_of, []
@@ -190,7 +190,7 @@ def test_a_dominated_trial_is_stopped_after_its_first_part_and_says_why():
     assert 0 < why.at_least < why.better_by
 
 
-def test_a_trial_that_holds_its_own_is_asked_everything_once_and_scored_as_a_whole():
+def test_a_competitive_trial_generates_every_output_once_and_is_scored_on_all_samples():
     values = [100.0 * (k % 7 > 0) for k in range(200)]
     model, (evaluation, why) = pruned_trial(values)
     assert why is None
@@ -219,7 +219,7 @@ def test_a_part_has_whole_pictures_and_the_same_ones_for_a_seed():
         {"size": Size(10, 4.1, 4.4)},  # as it is stored
     ],
 )
-def test_without_a_finished_rival_that_is_not_larger_nothing_is_stopped(facts):
+def test_without_a_finished_rival_of_at_most_its_size_no_trial_is_pruned(facts):
     model, (evaluation, why) = pruned_trial([0.0] * 200, **facts)
     assert why is None
     assert len(evaluation.predictions) == 200
@@ -235,7 +235,7 @@ class Boundless(Known):
 
 
 @pytest.mark.parametrize("kind", [Pooled, Boundless])
-def test_scores_of_which_a_part_says_nothing_are_not_pruned(kind):
+def test_pooled_scores_are_not_pruned(kind):
     model, (evaluation, why) = pruned_trial([0.0] * 200, kind=kind)
     assert why is None
     assert model.calls == [[s.id for s in SAMPLES]]
@@ -248,9 +248,9 @@ def test_no_part_has_only_a_few_pictures():
 
 
 # --- on a model ----------------------------------------------------------------------------------
-def test_a_trial_in_parts_says_and_scores_the_same_as_one_in_a_piece(tmp_path):
-    chosen = EvalOptions(model="embedded-llava", task="gqa", limit="60")
-    prepared = prepare(chosen, {}, lambda parts: [])
+def test_a_trial_in_rungs_has_the_outputs_and_scores_of_one_without(tmp_path):
+    options = EvalOptions(model="embedded-llava", task="gqa", limit="60")
+    prepared = prepare(options, {}, lambda parts: [])
     loaded = prepared.load()
     spec = TrialSpec(prepared.eval_spec, BitAllocation.parse("vit=4,llm=3"))
     artifacts = prepared.artifacts(Store(tmp_path), quiet=True)

@@ -1,4 +1,4 @@
-"""Records on disk: read as they were written, or not at all."""
+"""Records on disk are read as they were written, or not at all."""
 
 import json
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_a_record_of_another_spec_or_allocation_is_not_used(records, tmp_path):
     assert records.get(narrow) is None
 
 
-def test_a_long_allocation_has_a_name_that_a_file_system_takes(records):
+def test_a_long_allocation_has_a_valid_file_name(records):
     many = BitAllocation.of({f"component{k}.front.attn": 4 for k in range(60)})
     records.put(record_of(many))
     assert records.get(many) is not None

@@ -35,15 +35,15 @@ def measure(found, granularity, widths=WIDTHS):
     return profile(model, prepared, artifacts, parts)
 
 
-def test_fewer_bits_move_decisions_further_and_untouched_parts_not_at_all(llava):
-    found = measure(llava, "type")
-    assert list(found) == ["vit.attn", "vit.ff", "llm.attn", "llm.ff"]
-    for losses in found.values():
+def test_fewer_bits_change_decisions_more_and_unquantized_parts_change_none(llava):
+    result = measure(llava, "type")
+    assert list(result) == ["vit.attn", "vit.ff", "llm.attn", "llm.ff"]
+    for losses in result.values():
         assert list(losses) == list(WIDTHS)
         assert losses[2] > losses[4] > losses[16] == 0
 
 
-def test_a_profile_is_measured_once_and_the_model_left_as_it_was(llava):
+def test_a_profile_is_measured_once_and_leaves_the_model_unchanged(llava):
     prepared, model, _ = llava
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     first = measure(llava, "component")
@@ -63,16 +63,16 @@ def test_a_profile_that_was_changed_is_measured_again(llava, caplog):
     assert "is damaged" in caplog.text
 
 
-def test_without_pairs_the_layers_own_errors_are_taken_and_said_so(llava, caplog):
+def test_without_pairs_the_layers_own_errors_are_used_with_a_warning(llava, caplog):
     _, model, artifacts = llava
     prepared = replace(llava[0], calibration=[])
     prepared.eval_spec = replace(prepared.eval_spec, calibration="")
-    found = measure((prepared, model, artifacts), "type")
+    result = measure((prepared, model, artifacts), "type")
     assert "no calibration pairs; using the layers' own errors" in caplog.text
-    assert all(row[2] > row[4] > row[16] == 0 for row in found.values())
+    assert all(row[2] > row[4] > row[16] == 0 for row in result.values())
 
 
-def test_decisions_along_right_answers_are_what_the_model_would_say(llava):
+def test_decisions_along_correct_answers_are_the_models_own(llava):
     prepared, model, _ = llava
     samples = prepared.calibration[:8]
     pairs = prepared.evaluator.calibration(samples, prepared.protocol)
@@ -93,9 +93,9 @@ def test_decisions_along_right_answers_are_what_the_model_would_say(llava):
 @pytest.mark.parametrize(
     ("model", "task"), [("embedded-blip2", "captioning"), ("embedded-retrieval", "retrieval")]
 )
-def test_every_embedded_model_says_what_it_decides(model, task):
-    found = measure(ready(model, task, 16), "component", (2, 16))
-    assert all(row[2] > 0 == row[16] for row in found.values())
+def test_every_embedded_model_defines_decisions(model, task):
+    result = measure(ready(model, task, 16), "component", (2, 16))
+    assert all(row[2] > 0 == row[16] for row in result.values())
 
 
 def test_padding_changes_no_decision(llava):

@@ -1,4 +1,4 @@
-"""Planned studies and quantization that workers share: as one process, and each piece once.
+"""Workers share planned studies and quantization: each unit once, the result of one process.
 
 The workers run in this process, one after the other; `test_workers.py` and the drills have real
 ones.
@@ -28,7 +28,7 @@ class EndedWorkers(Workers):
         return [WorkerState(k, "here", 0.0, code) for k, code in enumerate(self.codes, start=1)]
 
     def stop(self):
-        """They have ended."""
+        """Do nothing: the workers have ended."""
 
 
 @pytest.fixture

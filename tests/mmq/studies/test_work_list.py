@@ -1,4 +1,4 @@
-"""Units of work: each is done once, whoever dies."""
+"""Units of work: each is done once, whichever process dies."""
 
 import multiprocessing
 import os
@@ -102,7 +102,7 @@ def test_a_silent_machine_is_taken_for_dead_after_a_minute_of_listening(open_lis
         assert units.claim(UNITS[0]).repeated
 
 
-def test_a_heartbeat_keeps_a_claim(open_list, monkeypatch):
+def test_a_heartbeat_renews_a_claim(open_list, monkeypatch):
     monkeypatch.setattr(work_list, "HEARTBEAT", 0.01)
     alive, units = open_list(), open_list()
     alive.me = "elsewhere:1:1"
@@ -118,7 +118,7 @@ def test_a_heartbeat_keeps_a_claim(open_list, monkeypatch):
         assert units._beats[alive.me][1] > since
 
 
-def test_what_a_process_holds_is_free_when_it_leaves(open_list):
+def test_claims_of_a_process_are_released_when_it_leaves(open_list):
     units = open_list()
     units.offer(UNITS)
 
@@ -143,7 +143,7 @@ def test_failed_and_lost_results_are_offered_again(open_list):
     assert units.claim(UNITS[1]).repeated
 
 
-def test_who_works_on_what_where_and_since_when_is_listed(open_list, tmp_path, monkeypatch):
+def test_workers_are_listed_with_place_start_and_unit(open_list, tmp_path, monkeypatch):
     monkeypatch.setenv("MMQ_WORKER", "3")
     monkeypatch.setenv("MMQ_WORKER_PLACE", "node7 (SLURM job 5_3)")
     name = f"design-{tmp_path.name}"

@@ -42,16 +42,16 @@ def trials(folder):
 def wait_for(what, seconds=180):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := what():
-            return found
+        if result := what():
+            return result
         time.sleep(0.05)
     raise AssertionError("it did not happen in time")
 
 
 def running(folder, count=1):
-    """Running trials, where there are so many."""
-    found = [t for t in trials(folder) if t.info.status == "RUNNING"]
-    return found if len(found) >= count else None
+    """The running trials, if there are at least `count`; None otherwise."""
+    result = [t for t in trials(folder) if t.info.status == "RUNNING"]
+    return result if len(result) >= count else None
 
 
 @pytest.mark.cluster
@@ -60,9 +60,9 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_serv
     wait_for(lambda: running(tmp_path))
     workers = psutil.Process(command.pid).children()
     command.send_signal(signal.SIGINT)
-    said, _ = command.communicate(timeout=120)
-    assert command.returncode == 130, said
-    assert "Traceback" not in said
+    output, _ = command.communicate(timeout=120)
+    assert command.returncode == 130, output
+    assert "Traceback" not in output
     assert not psutil.wait_procs(workers, timeout=1)[1]
     assert "KILLED" in [t.info.status for t in trials(tmp_path)]
     assert not running(tmp_path)
@@ -71,9 +71,9 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_serv
     command = start(fork_server, tmp_path, "--n-trials", str(finished + 6))
     victim = wait_for(lambda: running(tmp_path))[0]
     os.kill(int(victim.data.tags["mmq.owner"].split(":")[1]), signal.SIGKILL)
-    said, _ = command.communicate(timeout=300)
-    assert command.returncode == 0, said
-    assert "was ended by signal 9; 1 others continue." in said
+    output, _ = command.communicate(timeout=300)
+    assert command.returncode == 0, output
+    assert "was ended by signal 9; 1 others continue." in output
     whole = [t for t in trials(tmp_path) if t.info.status == "FINISHED"]
     assert len({t.data.tags["mmq.allocation"] for t in whole}) == len(whole) == finished + 6
     assert not running(tmp_path)
@@ -112,11 +112,11 @@ def test_output_is_relayed_and_the_end_of_workers_reported(monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_RUN_ID", "of-the-command")
     done = iter([0, 1, 1, 1])  # the other one has evaluated something
     codes = run(lambda: next(done, 1), "--version", "no-such-command")
-    said = capfd.readouterr().err
+    output = capfd.readouterr().err
     assert codes == [0, 2]
-    assert "worker 1: mmq, version" in said
-    assert "worker 2: Error: Unknown command" in said
-    assert "worker 2 failed with exit code 2" in said
+    assert "worker 1: mmq, version" in output
+    assert "worker 2: Error: Unknown command" in output
+    assert "worker 2 failed with exit code 2" in output
     assert NUMBER not in os.environ
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path, durable):
     assert list((path.parent / UNFINISHED).iterdir()) == []
 
 
-def test_what_was_there_stays_when_writing_fails(tmp_path):
+def test_existing_files_survive_a_failed_write(tmp_path):
     path = tmp_path / "a"
     path.write_text("before")
 
@@ -36,7 +36,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
     assert list((tmp_path / UNFINISHED).iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed_after_a_while(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_after_a_while(tmp_path):
     work = (
         "import sys, os, signal; from pathlib import Path\n"
         "from mmq.system.atomic import atomic_write\n"

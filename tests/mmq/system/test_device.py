@@ -29,7 +29,7 @@ def test_auto_follows_the_checkpoint(stored, cpu, gpu):
         assert resolve_dtype("auto", "cuda:1", config) == gpu
 
 
-def test_a_dtype_that_is_given_counts():
+def test_an_explicit_dtype_overrides_the_default():
     assert resolve_dtype("float16", "cpu", SimpleNamespace(dtype=torch.bfloat16)) == "float16"
     with pytest.raises(InputError, match="dtype: 'int8' is not one of"):
         check_dtype("int8")

@@ -1,4 +1,4 @@
-"""What a disk refuses is said in a sentence that names the place, with exit code 2."""
+"""Disk errors are reported in one sentence that names the path, with exit code 2."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ def test_a_full_disk_is_named_with_what_is_free(tmp_path):
         assert not [path for path in folder.rglob("*") if path.is_file()]  # nothing half written
 
 
-def test_weights_that_find_no_place_are_refused_at_once(tmp_path, monkeypatch):
+def test_weights_without_a_place_in_the_files_are_refused_at_once(tmp_path, monkeypatch):
     import torch
 
     with small_disk(tmp_path / "small") as folder:
@@ -61,7 +61,7 @@ def test_weights_that_find_no_place_are_refused_at_once(tmp_path, monkeypatch):
         del originals
 
 
-def test_a_home_that_takes_no_file_is_refused_before_the_work(tmp_path):
+def test_an_unwritable_home_is_refused_before_the_work(tmp_path):
     with small_disk(tmp_path / "small", "size=64k") as folder:
         (folder / "fill").write_bytes(bytes(32 * 1024))
         with pytest.raises(InputError, match="no space is left"):
@@ -78,17 +78,17 @@ def loop(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "below", "said"),
+    ("make", "below", "message"),
     [
-        (lambda path: path.touch(), "", "a file stands where a folder should be"),
-        (lambda path: path.touch(), "home", "a file stands where a folder should be"),
+        (lambda path: path.touch(), "", "there is a file in place of a folder"),
+        (lambda path: path.touch(), "home", "there is a file in place of a folder"),
         (loop, "home", "leads back to itself"),
         (lambda path: path.mkdir(), "n" * 300, "too long"),
     ],
 )
-def test_a_home_that_cannot_be_made_is_refused(tmp_path, make, below, said):
+def test_a_home_that_cannot_be_created_is_refused(tmp_path, make, below, message):
     make(tmp_path / "a")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         check_writable(tmp_path / "a" / below if below else tmp_path / "a")
 
 
@@ -103,7 +103,7 @@ def test_a_home_that_cannot_be_made_is_refused(tmp_path, make, below, said):
         (SafetensorError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
     ],
 )  # fmt: skip
-def test_whoever_reports_it_a_refusal_of_the_disk_is_seen(error, number, tmp_path):
+def test_a_disk_error_is_recognized_whichever_library_reports_it(error, number, tmp_path):
     assert disk.trouble(error).errno == number
     behind = RuntimeError("something failed")
     behind.__cause__ = error
@@ -111,13 +111,13 @@ def test_whoever_reports_it_a_refusal_of_the_disk_is_seen(error, number, tmp_pat
     assert sentence(behind, tmp_path)
 
 
-def test_other_errors_are_no_refusal():
+def test_other_errors_are_not_refusals():
     assert sentence(ValueError("wrong")) is None
     assert sentence(FileNotFoundError(errno.ENOENT, "no such file", "a")) is None
     assert sentence(OSError("without a number")) is None
 
 
-def test_a_refusal_keeps_the_name_that_it_has(tmp_path):
+def test_a_refusal_that_names_the_file_is_unchanged(tmp_path):
     with pytest.raises(OSError, match="full") as caught, naming(tmp_path):
         raise OSError(errno.ENOSPC, "full", "its own name")
     assert caught.value.filename == "its own name"
@@ -137,9 +137,9 @@ def test_a_command_ends_with_the_sentence(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"Error: {tmp_path / 'file'}: no space is left (")
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"Error: {tmp_path / 'file'}: no space is left (")
+    assert "Traceback" not in output
 
 
 def test_a_folder_in_the_place_of_a_file_is_set_aside(tmp_path, caplog):

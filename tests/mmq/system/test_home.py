@@ -1,4 +1,4 @@
-"""Where work lives: beside the store that it is logged to, wherever the process runs."""
+"""Work is saved beside the store that it is logged to, wherever the process runs."""
 
 import logging
 import subprocess
@@ -46,10 +46,10 @@ def test_it_is_beside_a_local_store_from_whichever_folder(tmp_path, monkeypatch,
     kept = tmp_path / "kept"
     kept.mkdir()
     for folder in ("one", "tmp/two"):
-        found = in_folder(
+        result = in_folder(
             monkeypatch, tmp_path / folder, MLFLOW_TRACKING_URI=uri.format(kept), MLFLOW_RUN_ID="a"
         )
-        assert found == kept / ".mmq"
+        assert result == kept / ".mmq"
 
 
 @pytest.mark.parametrize(

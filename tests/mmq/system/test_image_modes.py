@@ -1,4 +1,4 @@
-"""Pictures are opened as a viewer shows them, and refused by name where that is not known."""
+"""Pictures are opened as a viewer shows them, and refused by name if that is undefined."""
 
 import os
 import struct
@@ -120,9 +120,9 @@ def test_a_transparent_palette_entry_or_level_is_white(tmp_path):
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     for name in ("a.png", "a.gif"):
         palette.save(tmp_path / name, transparency=0)
-        found = pixels(tmp_path / name)
-        assert (found[0] == 255).all()
-        assert (found[-1] == [0, 0, 255]).all()
+        result = pixels(tmp_path / name)
+        assert (result[0] == 255).all()
+        assert (result[-1] == [0, 0, 255]).all()
     save(tmp_path / "gray.png", RAMP, transparency=4)
     assert pixels(tmp_path / "gray.png")[0, :3, 0].tolist() == [0, 255, 8]
     save(tmp_path / "deep.png", DEEP, transparency=int(DEEP[0, 1]))
@@ -152,19 +152,19 @@ def test_a_transparent_palette_entry_or_level_is_white(tmp_path):
         (9, lambda v: v),
     ],
 )
-def test_pictures_stand_upright_by_their_orientation(tmp_path, name, orientation, turned):
+def test_pictures_are_rotated_by_their_exif_orientation(tmp_path, name, orientation, turned):
     values = gray(np.kron(np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3), np.ones((8, 8))))
     exif = Image.Exif()
     exif[274] = orientation
     options = {"lossless": True} if name == "a.webp" else {}
     path = save(tmp_path / name, values.astype(np.uint8), exif=exif, **options)
-    found, expected = pixels(path), turned(values)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= (3 if name == "a.jpg" else 0)
+    result, expected = pixels(path), turned(values)
+    assert result.shape == expected.shape
+    assert np.abs(result - expected).max() <= (3 if name == "a.jpg" else 0)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_turns_nothing(tmp_path):
+def test_damaged_exif_rotates_nothing(tmp_path):
     path = save(tmp_path / "a.jpg", gray(RAMP), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
     assert pixels(path).shape == (8, 8, 3)
 
@@ -194,7 +194,7 @@ def test_other_colour_spaces_are_converted(tmp_path):
 
 # --- damage --------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder", "postscript", "no pixels", "bomb"])
-def test_what_is_no_picture_is_refused_at_once(tmp_path, kind):
+def test_values_that_are_not_pictures_are_refused_at_once(tmp_path, kind):
     path = tmp_path / "a.png"
     if kind == "pipe":
         os.mkfifo(path)
@@ -214,7 +214,7 @@ def test_what_is_no_picture_is_refused_at_once(tmp_path, kind):
 @pytest.mark.filterwarnings("ignore")  # of Pillow, about each damage
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif", "a.webp", "a.bmp", "a.ppm"])
 def test_damaged_pictures_are_input_errors_only(tmp_path, name):
-    """Whatever Pillow raises of them."""
+    """Every error of Pillow becomes an InputError."""
     path = save(tmp_path / name, gray(RAMP))
     content = path.read_bytes()
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What glibc keeps of freed tensors can be given back."""
+"""Memory of freed tensors that glibc retains can be returned to the system."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def resident():
 
 
 @pytest.mark.skipif(heap._malloc_trim() is None, reason="the C library is not glibc")
-def test_freed_tensors_below_one_that_is_kept_are_given_back():
+def test_freed_tensors_below_a_live_one_are_returned_to_the_system():
     heap.trim()
     before = resident()
     small = [torch.ones(25_000) for _ in range(2000)]  # 100 kB each: from the heap

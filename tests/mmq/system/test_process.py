@@ -1,4 +1,4 @@
-"""Who owns work: real processes, and what clocks, reboots and containers do to them."""
+"""Owners of work: real processes, and the effect of clocks, reboots and containers."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def of(process):
     return f"{host()}:{process.pid}:{mmq.system.process._started(process.pid)}"
 
 
-def test_a_process_is_there_until_it_ends_and_its_number_is_not_enough(sleeper):
+def test_a_process_exists_until_it_ends_and_its_pid_alone_is_not_enough(sleeper):
     name = of(sleeper)
     assert is_here(name)
     assert not is_gone(name)
@@ -36,7 +36,7 @@ def test_a_process_is_there_until_it_ends_and_its_number_is_not_enough(sleeper):
     assert is_gone(name)
 
 
-def test_a_clock_that_is_set_changes_no_owner(monkeypatch):
+def test_setting_the_clock_changes_no_owner(monkeypatch):
     before, boot = owner(), psutil.boot_time
     monkeypatch.setattr(psutil, "boot_time", lambda: boot() + 3600)
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot() + 3600, raising=False)
@@ -86,7 +86,7 @@ def test_where_there_is_no_proc_start_times_may_differ_a_little(monkeypatch, tmp
     assert is_gone(f"{host()}:{sleeper.pid}:{started - 60:.2f}")
 
 
-def test_a_process_whose_name_looks_like_its_state_is_read_right(tmp_path):
+def test_a_process_name_that_looks_like_a_state_is_parsed_correctly(tmp_path):
     program = tmp_path / "a) Z 1"
     program.symlink_to("/bin/sleep")
     child = subprocess.Popen([str(program), "60"])
@@ -98,7 +98,7 @@ def test_a_process_whose_name_looks_like_its_state_is_read_right(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", ":", "a:b:c", "host", f"{host()}::", f"{host()}:x:1"])
-def test_what_is_no_owner_is_not_judged(text):
+def test_invalid_owners_are_not_judged(text):
     assert not is_gone(text)
     assert not is_here(text)
 

@@ -8,7 +8,7 @@ from mmq.system.regular_file import is_folder, open_regular, read_regular, read_
 
 
 def put(path, kind):
-    """Something that is not a regular file."""
+    """Create a file that is not regular."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
@@ -20,8 +20,8 @@ def put(path, kind):
     elif kind == "broken":
         path.symlink_to("nowhere")
     else:
-        with socket.socket(socket.AF_UNIX) as found:
-            found.bind(str(path))
+        with socket.socket(socket.AF_UNIX) as result:
+            result.bind(str(path))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def put(path, kind):
         ("broken", "cannot be read: it does not exist"),
     ],
 )
-def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path, monkeypatch, kind, message):
+def test_files_that_are_not_regular_are_refused_at_once(tmp_path, monkeypatch, kind, message):
     monkeypatch.chdir(tmp_path)  # the name of a socket has a limit
     path = type(tmp_path)("it.json")
     put(path, kind)
@@ -69,7 +69,7 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path):
             read_regular(tmp_path / name, "data")
 
 
-def test_folders_that_cannot_be_looked_at_are_none(tmp_path):
+def test_folders_that_cannot_be_read_do_not_count(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     assert is_folder(tmp_path)
     for name in ("loop", "nothing", "a" * 300, "a\0b"):

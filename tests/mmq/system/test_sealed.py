@@ -1,4 +1,4 @@
-"""What is damaged is never used: whatever happened to a file, its reader gets it whole or not."""
+"""Damaged files are never used: a reader gets the complete content or an error."""
 
 import os
 import random
@@ -32,15 +32,15 @@ KINDS = [(write_json, sealed.verified_json), (write_tensors, read_tensors)]
 
 
 @pytest.fixture(params=KINDS, ids=["json", "tensors"])
-def kept(request, tmp_path):
+def sealed_file(request, tmp_path):
     """A file, its writer and its reader."""
     write, read = request.param
-    write(path := tmp_path / "folder" / "a.kept")
+    write(path := tmp_path / "folder" / "a.sealed")
     return path, write, read
 
 
-def test_what_was_written_comes_back(kept):
-    path, _, read = kept
+def test_written_tensors_are_read_back(sealed_file):
+    path, _, read = sealed_file
     if read is read_tensors:
         expected = {name: tensor.tolist() for name, tensor in TENSORS.items()}, "1.5"
         assert read(path) == expected
@@ -54,8 +54,8 @@ def test_an_empty_mapping_is_json_too(tmp_path):
     assert sealed.read_json(tmp_path / "a") == {}
 
 
-def test_no_changed_bit_goes_unseen(kept):
-    path, _, read = kept
+def test_every_changed_bit_is_detected(sealed_file):
+    path, _, read = sealed_file
     content, expected = path.read_bytes(), read(path)
     wrong = []
     for place in range(len(content)):
@@ -70,15 +70,15 @@ def test_no_changed_bit_goes_unseen(kept):
     assert wrong == []
 
 
-def test_no_changed_digit_goes_unseen(tmp_path):
+def test_every_changed_digit_is_detected(tmp_path):
     sealed.write_json(path := tmp_path / "a", FACTS)
     path.write_text(path.read_text().replace("95.0", "25.0"))
     with pytest.raises(Damaged, match="not those that were stored"):
         sealed.verified_json(path)
 
 
-def test_no_cut_goes_unseen(kept):
-    path, _, read = kept
+def test_every_truncation_is_detected(sealed_file):
+    path, _, read = sealed_file
     content = path.read_bytes()
     for length in (0, 1, 8, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
@@ -86,8 +86,8 @@ def test_no_cut_goes_unseen(kept):
             read(path)
 
 
-def test_random_bytes_are_refused(kept):
-    path, _, read = kept
+def test_random_bytes_are_refused(sealed_file):
+    path, _, read = sealed_file
     generator = random.Random(0)
     for length in (3, 70, 5000):
         path.write_bytes(generator.randbytes(length))
@@ -95,14 +95,14 @@ def test_random_bytes_are_refused(kept):
             read(path)
 
 
-def test_a_file_in_the_place_of_another_is_refused(kept):
-    path, write, read = kept
-    write(other := path.with_name("b.kept"))
+def test_a_file_in_the_place_of_another_is_refused(sealed_file):
+    path, write, read = sealed_file
+    write(other := path.with_name("b.sealed"))
     shutil.copy(other, path)
     with pytest.raises(Damaged):
         read(path)
     if read is sealed.verified_json:  # nor one of the same name in another folder
-        write(elsewhere := path.parent.parent / "other" / "a.kept")
+        write(elsewhere := path.parent.parent / "other" / "a.sealed")
         shutil.copy(elsewhere, path)
         with pytest.raises(Damaged):
             read(path)
@@ -117,8 +117,8 @@ def loop(path):
 
 
 @pytest.mark.parametrize("make", [pipe, loop, os.mkdir])
-def test_what_is_no_file_is_neither_opened_nor_in_the_way(kept, make):
-    path, write, read = kept
+def test_non_files_are_neither_opened_nor_an_obstacle(sealed_file, make):
+    path, write, read = sealed_file
     expected = read(path)
     path.unlink()
     make(path)
@@ -129,8 +129,8 @@ def test_what_is_no_file_is_neither_opened_nor_in_the_way(kept, make):
 
 
 @pytest.mark.parametrize("target", ["nowhere", "a-file/below"])
-def test_a_link_to_nothing_is_no_file(kept, target):
-    path, _, read = kept
+def test_a_broken_link_is_not_a_file(sealed_file, target):
+    path, _, read = sealed_file
     path.unlink()
     (path.parent / "a-file").touch()
     path.symlink_to(target)
@@ -138,16 +138,16 @@ def test_a_link_to_nothing_is_no_file(kept, target):
         read(path)
 
 
-def test_a_link_to_the_file_is_as_good(kept):
-    path, _, read = kept
+def test_a_link_to_the_file_is_accepted(sealed_file):
+    path, _, read = sealed_file
     expected = read(path)
     path.rename(moved := path.parent.parent / "moved")
     path.symlink_to(moved)
     assert read(path) == expected
 
 
-def test_what_may_not_be_read_is_not_called_damaged(kept, monkeypatch):
-    path, _, read = kept
+def test_files_without_read_permission_are_not_called_damaged(sealed_file, monkeypatch):
+    path, _, read = sealed_file
 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")

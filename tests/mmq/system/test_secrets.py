@@ -1,4 +1,4 @@
-"""Passwords are in nothing that is printed, logged or written."""
+"""Passwords appear in nothing that is printed, logged or written."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_a_password_is_hidden_outside_of_addresses_too(monkeypatch):
 
 
 @pytest.mark.parametrize("password", ["a", "the", "mlflow", "me", "host", "postgres"])
-def test_a_password_that_is_a_word_of_the_text_leaves_the_text_alone(monkeypatch, password):
+def test_an_ordinary_word_as_password_is_not_redacted(monkeypatch, password):
     monkeypatch.setenv("MMQ_STORAGE", f"postgresql://me:{password}@host/db")
     text = f"the {password} ui of me at host: a message"
     assert redact(text) == text
@@ -78,9 +78,9 @@ def test_credentials_of_a_server_leave_its_address(monkeypatch, uri, left, user,
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     hide_credentials()
-    found = os.environ
-    assert found["MLFLOW_TRACKING_URI"] == left
-    assert (found.get(secrets.USER), found.get(secrets.PASSWORD)) == (user, password)
+    environment = os.environ
+    assert environment["MLFLOW_TRACKING_URI"] == left
+    assert (environment.get(secrets.USER), environment.get(secrets.PASSWORD)) == (user, password)
 
 
 PROGRAM = """
@@ -105,8 +105,8 @@ def test_nothing_that_a_command_prints_has_a_password():
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True
     )
-    said = result.stdout + result.stderr
+    output = result.stdout + result.stderr
     for text in ("print postgresql://me:***@h/db", "log http://me:***@h", "warn ***.",
                  "RuntimeError: raised http://me:***@h"):  # fmt: skip
-        assert text in said
-    assert "s3cr3t" not in said
+        assert text in output
+    assert "s3cr3t" not in output

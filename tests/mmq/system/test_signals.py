@@ -1,4 +1,4 @@
-"""Interrupts: none gets lost, none counts twice, none ends what must not end halfway."""
+"""Interrupts: none is lost, none counts twice, and none interrupts a deferred section."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def test_an_interrupt_arrives_once(case):
     assert (result.stdout, result.stderr) == ("interrupted\n", "")
 
 
-def test_one_may_insist_on_an_interrupt_after_a_while():
+def test_a_second_interrupt_works_after_a_while():
     body = """
 import mmq.system.signals
 mmq.system.signals.PATIENCE = 0.1
@@ -93,7 +93,7 @@ except KeyboardInterrupt:
     assert (result.stdout, result.stderr) == ("interrupted again\n", "")
 
 
-def test_whoever_handles_a_signal_gets_it_after_it_was_deferred():
+def test_the_signals_handler_gets_it_after_a_deferral():
     came = []
     before = signal.signal(signal.SIGTERM, lambda signum, frame: came.append(signum))
     try:

@@ -13,10 +13,10 @@ def load(tmp_path, text):
 
 
 def test_numbers_of_any_size_and_nan_are_read(tmp_path):
-    found = load(tmp_path, f'\n{{"a": [NaN, {2**80}, -Infinity], "b": {{"a": 1}}}}\n')
-    assert math.isnan(found["a"][0])
-    assert found["a"][1:] == [2**80, -math.inf]
-    assert found["b"] == {"a": 1}
+    result = load(tmp_path, f'\n{{"a": [NaN, {2**80}, -Infinity], "b": {{"a": 1}}}}\n')
+    assert math.isnan(result["a"][0])
+    assert result["a"][1:] == [2**80, -math.inf]
+    assert result["b"] == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_numbers_of_any_size_and_nan_are_read(tmp_path):
         ("9" * 5000, "Exceeds the limit"),
     ],
 )  # fmt: skip
-def test_what_is_refused_has_its_place(tmp_path, text, message):
+def test_refusals_name_their_place(tmp_path, text, message):
     with pytest.raises(InputError, match=f"data: .*it.json is not readable JSON: .*{message}"):
         load(tmp_path, text)

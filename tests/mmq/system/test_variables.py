@@ -7,7 +7,7 @@ import pytest
 from mmq.system.variables import variables
 
 
-def test_all_variables_are_there(monkeypatch):
+def test_all_variables_are_returned(monkeypatch):
     monkeypatch.setenv("MMQ_TEST_VARIABLE", "1")
     assert variables() == dict(os.environ)
 

@@ -64,7 +64,7 @@ def test_uniform_equals_the_papers_formula(bits, seed):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.25, 1e-8])
-def test_a_constant_tensor_is_kept_exactly(value):
+def test_a_constant_tensor_is_represented_exactly(value):
     weight = torch.full((4, 8), value)
     scale, zero_point = of_tensor(weight, 4)
     codes = affine.quantize(weight, scale, zero_point, 4)
@@ -89,9 +89,9 @@ def test_an_all_zero_group_stays_zero_beside_others():
 )
 def test_each_mapping_of_minus_seven_to_five_at_three_bits(mapping, scale, zero_point, codes):
     weight = torch.tensor([[-7.0, 0.0, 5.0]])
-    found = affine.choose_qparams(torch.tensor([[-7.0]]), torch.tensor([[5.0]]), 3, mapping)
-    assert [float(t) for t in found] == pytest.approx([scale, zero_point])
-    assert affine.quantize(weight, *found, 3).tolist() == [codes]
+    result = affine.choose_qparams(torch.tensor([[-7.0]]), torch.tensor([[5.0]]), 3, mapping)
+    assert [float(t) for t in result] == pytest.approx([scale, zero_point])
+    assert affine.quantize(weight, *result, 3).tolist() == [codes]
 
 
 @pytest.mark.parametrize("mapping", MappingType)

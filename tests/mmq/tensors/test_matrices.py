@@ -39,7 +39,7 @@ def test_every_expert_is_a_matrix_of_outputs_by_inputs_in_both_layouts():
     assert shapes(Experts()) == shapes(Experts(transposed=True)) == expected
 
 
-def test_a_class_that_names_its_layout_is_believed_where_shapes_fit_both():
+def test_a_declared_layout_decides_if_shapes_fit_both_layouts():
     experts = Experts(gated=False)
     assert shapes(experts)["down_proj.0"] == (WIDTH, INNER)
     experts.is_transposed = True
@@ -63,7 +63,7 @@ def test_a_router_is_left_out_and_a_gate_projection_is_not():
     assert "gate" in shapes(nn.ModuleDict({"gate": nn.Linear(2, 2)}))
 
 
-def test_kernels_of_a_convolution_are_no_experts():
+def test_kernels_of_a_convolution_are_not_experts():
     assert shapes(nn.Sequential(nn.Conv1d(3, 4, 2))) == {}
 
 

@@ -62,13 +62,13 @@ def test_scales_of_another_shape_are_refused(shape):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_scales_that_are_no_scales_are_refused(value):
+def test_invalid_scales_are_refused(value):
     codes, scale = torch.zeros(4, 8, dtype=torch.uint8), torch.full((4, 1), value)
     with pytest.raises(ValueError, match="zero, negative or not finite"):
         QuantizedWeight(codes, scale, None, group_size=8, bits=4)
 
 
-def test_sixteen_bits_are_no_quantized_weight():
+def test_a_16_bit_weight_is_not_a_quantized_weight():
     with pytest.raises(ValueError, match="16 bits is not quantized"):
         QuantizedWeight(
             torch.zeros(4, 8, dtype=torch.uint8), torch.ones(4, 1), None, group_size=8, bits=16

@@ -1,4 +1,4 @@
-"""Scales that float16 holds only as subnormal numbers are raised."""
+"""Scales that are subnormal in float16 are raised."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Servers that answer wrongly, slowly or never: refused at once, with what to do."""
+"""Servers that respond incorrectly, slowly or never are refused at once, with advice."""
 
 import logging
 import os
@@ -49,17 +49,17 @@ def server(monkeypatch):
     ],
 )
 def test_a_wrong_server_is_refused_by_its_address(server, call, fault, hint):
-    made = server(fault)
+    faulty = server(fault)
     with pytest.raises(InputError) as caught:
         call("e")
-    assert made.uri in str(caught.value)
+    assert faulty.uri in str(caught.value)
     assert hint in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
-    assert made.requests == 1
+    assert faulty.requests == 1
 
 
 @pytest.mark.parametrize("uri", ["nonsense://a/b", "garbage", "file:///nowhere/mlruns", "http://"])
-def test_an_address_that_is_none_is_refused(monkeypatch, tmp_path, uri):
+def test_an_invalid_address_is_refused(monkeypatch, tmp_path, uri):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(RETRIES, "0")
     mlflow.set_tracking_uri(uri)
@@ -69,14 +69,14 @@ def test_an_address_that_is_none_is_refused(monkeypatch, tmp_path, uri):
 
 
 def test_a_long_wait_is_announced(server, monkeypatch, caplog):
-    made = server("hang")
+    faulty = server("hang")
     monkeypatch.setattr(contact, "REPORT_AFTER", 0.05)
     with caplog.at_level(logging.WARNING), pytest.raises(InputError):
         connect("e")
-    assert f"Waiting for the MLflow store {made.uri}" in caplog.text
+    assert f"Waiting for the MLflow store {faulty.uri}" in caplog.text
 
 
-def test_haste_shortens_our_timeout_and_leaves_the_users(monkeypatch):
+def test_short_timeouts_shorten_the_default_and_not_the_users(monkeypatch):
     for before, within in (
         (None, SHORT_TIMEOUT),
         (LONG_TIMEOUT, SHORT_TIMEOUT),
@@ -93,7 +93,7 @@ def test_haste_shortens_our_timeout_and_leaves_the_users(monkeypatch):
 
 @pytest.mark.parametrize(("status", "refused"), [(401, True), (403, True), (404, True),
                                                  (500, False), (503, False)])  # fmt: skip
-def test_what_a_server_says_to_a_file_counts_as_its_other_answers(status, refused):
+def test_a_servers_response_to_a_file_counts_like_its_other_responses(status, refused):
     response = Response()
     response.status_code = status
     error = HTTPError("no", response=response)

@@ -40,8 +40,8 @@ def test_a_new_store_is_opened_by_several_at_once(tmp_path):
     ids = [process.communicate(timeout=60)[0].strip() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
     assert ids[0] == ids[1] != ids[2]
-    found = MlflowClient(uri).search_experiments()
-    assert {e.name for e in found} == {"Default", "one", "two"}
+    experiments = MlflowClient(uri).search_experiments()
+    assert {e.name for e in experiments} == {"Default", "one", "two"}
     assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps of its predictions, read back as MLflow's UI and the analysis do."""
+"""The predictions of a run, read back as MLflow's UI and the analysis do."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""MLFLOW_RUN_ID: the run of `mlflow run` is adopted once, any other one is left as it is."""
+"""MLFLOW_RUN_ID: the run of `mlflow run` is adopted once; other runs are unchanged."""
 
 import threading
 
@@ -24,7 +24,7 @@ def client(store_uri, monkeypatch):
 
 @pytest.fixture
 def started(client, monkeypatch):
-    """Export a new run's id, as whoever starts mmq does."""
+    """Export a new run's id, as the launcher of mmq does."""
 
     def start(tags=PROJECT, experiment="job"):
         found = client.get_experiment_by_name(experiment)
@@ -55,22 +55,22 @@ def test_the_first_command_of_a_project_adopts_its_run_and_the_second_makes_its_
     assert second.run_id != theirs
     assert len(caplog.records) == 1
     assert "unset MLFLOW_RUN_ID" in caplog.text
-    found = runs(client, "job")
-    assert {r.info.run_name: r.info.status for r in found.values()} == {
+    result = runs(client, "job")
+    assert {r.info.run_name: r.info.status for r in result.values()} == {
         "mine": "FINISHED",
         "second": "FINISHED",
     }
-    assert found[second.run_id].data.tags["mmq.launched_by"] == theirs
-    assert found[theirs].data.params["a"] == "mine"
+    assert result[second.run_id].data.tags["mmq.launched_by"] == theirs
+    assert result[theirs].data.params["a"] == "mine"
 
 
-def test_two_studies_under_one_id_are_both_there(client, started):
+def test_two_studies_under_one_id_are_both_listed(client, started):
     started()
     for study in ("a", "b"):
         with open_study("", study, None, f"imported {study}"):
             pass
-    found = [r for r in runs(client, "job").values() if r.data.tags["mmq.kind"] == "study"]
-    assert {r.data.tags["mmq.study"] for r in found} == {"a", "b"}
+    result = [r for r in runs(client, "job").values() if r.data.tags["mmq.kind"] == "study"]
+    assert {r.data.tags["mmq.study"] for r in result} == {"a", "b"}
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -82,9 +82,9 @@ def test_a_jobs_own_run_is_left_as_it_is_and_has_ours_nested(client, started, en
     ours = [log_a_run(name=name).run_id for name in ("one", "two")]
     after = client.get_run(theirs)
     assert after.to_dictionary() == before.to_dictionary()
-    found = runs(client, "job")
-    assert {found[each].data.tags["mlflow.parentRunId"] for each in ours} == {theirs}
-    assert {found[each].data.tags["mmq.launched_by"] for each in ours} == {theirs}
+    result = runs(client, "job")
+    assert {result[each].data.tags["mlflow.parentRunId"] for each in ours} == {theirs}
+    assert {result[each].data.tags["mmq.launched_by"] for each in ours} == {theirs}
 
 
 @pytest.mark.parametrize("tag", ["study", "trial", "single", "analysis"])
@@ -110,7 +110,7 @@ def test_a_projects_run_inside_another_project_is_adopted(client, started):
 
 
 @pytest.mark.parametrize("stale", ["0" * 32, "no id", "deleted"])
-def test_a_stale_id_is_reported_by_its_name_and_stops_nothing(
+def test_a_stale_run_id_is_reported_and_does_not_stop_the_command(
     client, started, monkeypatch, caplog, stale
 ):
     if stale == "deleted":
@@ -123,9 +123,7 @@ def test_a_stale_id_is_reported_by_its_name_and_stops_nothing(
     assert "unset MLFLOW_RUN_ID" in caplog.text
 
 
-def test_an_experiment_asked_for_overrules_the_projects_run_with_a_warning(
-    client, started, caplog
-):
+def test_an_explicit_experiment_overrides_the_projects_run_with_a_warning(client, started, caplog):
     theirs = started()
     run = log_a_run("other")
     assert client.get_experiment(run.experiment_id).name == "other"
@@ -143,22 +141,22 @@ def test_two_commands_at_the_same_moment_adopt_a_run_once(client, started, monke
     at_once, used = threading.Barrier(2), launched._used
 
     def look_together(run):
-        found = used(run)
+        result = used(run)
         at_once.wait(10)
-        return found
+        return result
 
     monkeypatch.setattr(launched, "_used", look_together)
     monkeypatch.setattr(launched, "owner", lambda: f"host:{threading.get_ident()}:0")
-    found = []
+    result = []
     threads = [
-        threading.Thread(target=lambda: found.append(launched.adopt(client, number)))
+        threading.Thread(target=lambda: result.append(launched.adopt(client, number)))
         for _ in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found, key=str) == sorted([None, theirs], key=str)
+    assert sorted(result, key=str) == sorted([None, theirs], key=str)
 
 
 def test_a_continued_study_leaves_a_jobs_run_as_it_is(client, started, monkeypatch):
@@ -173,7 +171,7 @@ def test_a_continued_study_leaves_a_jobs_run_as_it_is(client, started, monkeypat
         assert again.run_id == parent[1]
 
 
-def test_the_experiment_of_the_environment_is_used_where_none_is_asked_for(client, monkeypatch):
+def test_the_experiment_of_the_environment_is_the_default(client, monkeypatch):
     mlflow.set_tracking_uri(None)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
     named = connect("")[1]

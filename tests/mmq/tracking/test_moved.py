@@ -1,4 +1,4 @@
-"""A project that was moved or copied works in its new place and leaves the old one alone."""
+"""A moved or copied project works in its new place and does not change the old one."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from mmq.tracking.studies import open_study
 
 @pytest.fixture
 def project(tmp_path, empty_store, monkeypatch):
-    """Enter a folder that has, or gets, a store."""
+    """Enter a folder with a store, created if missing."""
 
     def enter(name, uri=None):
         folder = tmp_path / name
@@ -48,7 +48,7 @@ def words(run_id):
 
 
 def unmarked(folder):
-    """The store as an mmq that knew no marks has left it."""
+    """The store as a version of mmq without marks left it."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("delete from experiment_tags where key = ?", (MARK,))
 
@@ -110,7 +110,7 @@ def test_a_copied_database_alone_writes_beside_itself_and_reads_the_originals_fi
     assert list(new.glob(f"mlruns/*/{after}/artifacts/words.json"))
 
 
-def test_a_link_to_the_project_is_no_move(project, tmp_path, caplog):
+def test_a_link_to_the_project_is_not_a_move(project, tmp_path, caplog):
     real = project("real")
     log("one")
     (tmp_path / "link").symlink_to(real)

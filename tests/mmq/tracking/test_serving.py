@@ -1,4 +1,4 @@
-"""The registered version of an answer holds the exported model, which MLflow loads and serves."""
+"""The registered version of a selection is the exported model, which MLflow loads and serves."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def model(exported_answer):
         return mlflow.pyfunc.load_model(ALIAS)
 
 
-def test_the_answers_version_is_the_exported_model_and_still_names_the_trial(answer):
+def test_the_registered_version_is_the_exported_model_and_names_the_trial(answer):
     version = answer.client.get_model_version_by_alias("mine", ALIAS.partition("@")[2])
     (export,) = answer.runs("export")
     assert version.tags["target"] == "gguf"
@@ -55,7 +55,7 @@ def test_the_export_logged_what_answers_cost(answer):
 
 
 @pytest.mark.parametrize("form", ["base64", "lines", "data URI", "bytes", "path"])
-def test_a_picture_may_come_as(model, tmp_path, form):
+def test_a_picture_can_be_given_as(model, tmp_path, form):
     data, text = sample_picture(32).data, picture()
     (tmp_path / "a.png").write_bytes(data)
     forms = {
@@ -94,7 +94,7 @@ def test_rows_are_answered_in_order_as_the_model_was_scored(model):
         ({"image": "data:text/plain,hi", "text": QUESTION}, "not a data URI of a picture"),
     ],
 )
-def test_a_bad_row_is_an_error_of_the_caller(model, row, reason):
+def test_an_invalid_row_is_a_caller_error(model, row, reason):
     with pytest.raises(MlflowException, match=reason) as error:
         model.predict(row)
     assert error.value.error_code == "INVALID_PARAMETER_VALUE"
@@ -114,7 +114,7 @@ def test_the_bad_one_of_several_rows_is_named(model):
         ({"num_beams": 2}, "llama.cpp decodes greedily"),
     ],
 )
-def test_a_bad_param_is_an_error_of_the_caller(model, params, reason):
+def test_an_invalid_param_is_a_caller_error(model, params, reason):
     with pytest.raises(MlflowException, match=reason):
         model.predict({"image": picture(), "text": QUESTION}, params=params)
 
@@ -202,7 +202,7 @@ def test_a_referenced_folder_is_opened_where_it_is_and_recognized(tmp_path, monk
         mlflow.pyfunc.load_model(str(tmp_path / "logged"))
 
 
-def test_large_folders_are_referenced_unless_told_otherwise(answer, monkeypatch):
+def test_large_folders_are_referenced_by_default(answer, monkeypatch):
     calls = []
     monkeypatch.setattr(
         exported_models, "_log_model", lambda run, folder, copied: calls.append(copied) or "m-1"
@@ -217,7 +217,7 @@ def test_large_folders_are_referenced_unless_told_otherwise(answer, monkeypatch)
         check_register("coppy")
 
 
-def test_another_allocation_does_not_become_a_version_of_the_answer(answer, tmp_path, caplog):
+def test_another_allocation_does_not_become_a_version_of_the_selection(answer, tmp_path, caplog):
     alias = ALIAS.partition("@")[2]
     before = answer.client.get_model_version_by_alias("mine", alias).version
     command = ["export", "--run", ALIAS, "--bits", "llm=4", "--no-verify"]

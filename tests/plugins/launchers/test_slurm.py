@@ -31,7 +31,7 @@ def request(*command, count=3, gpus=0):
     return LaunchRequest("s", [list(command)] * count, gpus, {"MMQ_HOME": "/scratch/mmq home"})
 
 
-def test_the_script_asks_for_what_was_given_and_is_valid_bash(tmp_path, monkeypatch):
+def test_the_script_requests_the_given_resources_and_is_valid_bash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slurm = Slurm(
         partition="gpu", account="vision", time="4:00:00", memory="32G", cpus=8, grace=90,
@@ -39,10 +39,10 @@ def test_the_script_asks_for_what_was_given_and_is_valid_bash(tmp_path, monkeypa
     )  # fmt: skip
     text = slurm.script(request("search", "--study", "two words", gpus=2))
     directives = [line for line in text.splitlines() if line.startswith("#SBATCH")]
-    for wanted in ("--array=1-3", "--partition=gpu", "--account=vision", "--time=4:00:00",
+    for directive in ("--array=1-3", "--partition=gpu", "--account=vision", "--time=4:00:00",
                    "--mem=32G", "--cpus-per-task=8", "--gpus-per-task=2", "--signal=B:USR1@90",
                    "--requeue", "--constraint=a100|h100", "--exclusive"):  # fmt: skip
-        assert f"#SBATCH {wanted}" in directives
+        assert f"#SBATCH {directive}" in directives
     assert "-m mmq search --study 'two words' &" in text
     assert "export MMQ_HOME='/scratch/mmq home'" in text
     assert "export OMP_NUM_THREADS=8" in text
