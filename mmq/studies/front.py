@@ -64,6 +64,7 @@ class Results:
             self.per_sample,
             self.clusters,
             self.floor,
+            self.joint,
         )
 
     def rule_points(self) -> list[tuple[str, Point]]:

@@ -115,6 +115,9 @@ READABLE = {  # a sheet that people keep -> the answers that are read from it
         f"image,question,answer\n\"data:image/png;base64,{ENCODED}\",Q?,x\n", ["x"],
     ),
     "with base64": (f"image,question,answer\n{ENCODED},Q?,x\n", ["x"]),
+    "of an old Mac": (b"\xef\xbb\xbf" + ROWS.replace("\n", "\r").encode(), ["a cat", "a dog"]),
+    "with thousands in German": ("image;question;answer\na.png;Q?;1.234,5\n", ["1234.5"]),
+    "with punctuation in the header": ("The Image:,Question?,Answer.\na.png,Q?,x\n", ["x"]),
     "with doubtful commas": ('image;question;answer\na.png;Q?;1,234\n', ["1,234"]),
 }  # fmt: skip
 
@@ -135,6 +138,47 @@ def test_answers_may_be_lists_however_they_are_written(folder):
     assert read(sheet(folder, json.dumps(lines), "x.json"))[0].answers == ("a", "2")
     path = sheet(folder, "image,question,answer_1,answer_2\na.png,Q?,a,b\n")
     assert read(path)[0].answers == ("a", "b")
+
+
+def test_answers_that_a_cell_separates_are_several_and_reported(folder, caplog):
+    cells = {"red|crimson": ("red", "crimson"), "red; dark red": ("red", "dark red"),
+             '"[""a; b""]"': ("a; b",), "I see; I am sure that it is red": None}  # fmt: skip
+    for task in ("vqa", "short-answer"):
+        path = sheet(folder, "image,question,answer\n" + "".join(f"a.png,Q?,{c}\n" for c in cells))
+        answers = [row.answers for row in read(path, task)]
+        assert answers == [own or (cell,) for cell, own in cells.items()]
+    assert "2 cells are read as several answers, e.g. 'red|crimson'; write a list" in caplog.text
+    path = sheet(folder, "image,question,answer\na.png,Q?,yes|no\n", "y.csv")
+    assert read(path, "yes-no")[0].answers == ("yes|no",)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("options", "red|blue"), ("options", '"A. red\nB. blue"'), ("options", "red;blue"),
+        ("Option A,Option B", "red,blue"), ("option_a,option_b", "red,blue"), ("a,b", "red,blue"),
+    ],
+)  # fmt: skip
+def test_options_are_read_however_a_sheet_has_them(header, cells, folder):
+    path = sheet(folder, f"image,question,{header},answer\na.png,Q?,{cells},blue\n")
+    (row,) = read(path, "choice")
+    assert (row.options, row.answers) == (("red", "blue"), ("B",))
+
+
+def test_columns_inside_objects_of_json_have_names_with_dots(folder):
+    row = {"photo": {"path": "a.png", "size": 3}, "qa": {"question": "Q?", "answer": ["x", "y"]}}
+    for text, name in ((json.dumps(row), "x.jsonl"), (json.dumps([row]), "x.json")):
+        (sample,) = read(sheet(folder, text, name))
+        assert (sample.question, sample.answers) == ("Q?", ("x", "y"))
+    row = {"meta": {"bild": {"bytes": ENCODED}}, "was": "Q?", "qa": {"loesung": "x"}}
+    fields = "image=meta.bild.bytes,question=was,answers=qa.loesung"
+    (sample,) = read(sheet(folder, json.dumps(row), "y.jsonl"), fields=fields)
+    assert sample.image.size() == (40, 40)
+
+
+def test_accents_of_a_file_name_may_be_letters_of_their_own(folder):
+    (folder / "Zoe\u0308.png").write_bytes(hub.png())
+    assert len(read(sheet(folder, "image,question,answer\nZoë.png,Q?,x\n"))) == 1
 
 
 def test_columns_of_any_name_are_given_by_fields(folder):
@@ -364,6 +408,10 @@ MALFORMED = {
     "a number in place of a letter": (
         tall("a.png,Q?,\"['x', 'y']\",1\n", "image,question,options,answer"),
         "'1' is not a letter from A to B.*count from 0 or from 1; write the letter", "choice",
+    ),
+    "a letter that is another option's text": (
+        tall("a.png,Q?,\"['b', 'a']\",a\n", "image,question,options,answer"),
+        r"'a' is a letter and also the text of the option B; write .*: \(A\) or \(B\)", "choice",
     ),
     "an empty caption": (tall("a.png,\n", "image,caption"), "have no caption", "captioning"),
     "JSON that is cut": (named("x.jsonl", '{"image": "a.png", '), "line 1 is not valid JSON"),

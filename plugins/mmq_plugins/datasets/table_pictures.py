@@ -3,6 +3,7 @@
 import logging
 import ntpath
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class PictureFolder:
         """Files in the folder or below with the same name, but for case, folder and ending."""
         if self._by_name is None:
             self._by_name = self._list_all()
-        name = ntpath.basename(value.strip()).lower()
+        name = _folded(ntpath.basename(value.strip()))
         matches = self._by_name.get(name, [])
         return matches or [
             path for ending in ENDINGS for path in self._by_name.get(name + ending, [])
@@ -109,8 +110,13 @@ class PictureFolder:
             folders[:] = sorted(name for name in folders if name[:1] != "." and level < DEPTH)
             for name in files:
                 if name.lower().endswith(ENDINGS):
-                    by_name.setdefault(name.lower(), []).append(Path(parent, name))
+                    by_name.setdefault(_folded(name), []).append(Path(parent, name))
                     count += 1
             if count > MOST_FILES:
                 break
         return by_name
+
+
+def _folded(name: str) -> str:
+    """A file name without case, and with letters and accents composed: macOS keeps them apart."""
+    return unicodedata.normalize("NFC", name).lower()
