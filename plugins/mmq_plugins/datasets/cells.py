@@ -74,9 +74,11 @@ def several(text: str, marks: str = ANSWER_MARKS) -> tuple[str, ...]:
     (('red', 'crimson'), ('red', 'dark red'), ('a=1;',))
     """
     for mark in marks:
+        if mark not in text:
+            continue
         pieces = tuple(piece.strip() for piece in text.split(mark))
         short = mark == "|" or all(len(piece.split()) <= SHORT for piece in pieces)
-        if len(pieces) > 1 and all(pieces) and short:
+        if all(pieces) and short:
             return pieces
     return (text,)
 

@@ -1,6 +1,7 @@
 """Rows of a table become samples of a task; rows that do not fit are reported together."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -145,9 +146,9 @@ class TableSamples:
         """The given id, the picture's path from the table's folder, or the row's id."""
         if image_id := as_text(self._value(record, "image_id")):
             return image_id
-        folder = self.table.path.parent
+        folder = f"{self.table.path.parent}{os.sep}"
         names = [
-            str(image.path.relative_to(folder) if folder in image.path.parents else image.path)
+            str(image.path).removeprefix(folder)
             for image in images
             if isinstance(image, FileImage)
         ]
