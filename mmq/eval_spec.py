@@ -83,6 +83,11 @@ class EvalSpec:
         return f"{model}, {self.evaluator} on {data} ({self.samples} samples)"
 
     @property
+    def served(self) -> "EvalSpec":
+        """The spec whose prompt and decoding an exported model is served with."""
+        return self
+
+    @property
     def subject(self) -> str:
         """Model, task, data and quantizer in words, for titles."""
         return f"{self.setting}, {self.quantizer}"
@@ -127,6 +132,12 @@ class JointSpec(EvalSpec):
             },
         }
         return cls(**(first | joined | merged), tasks=dict(tasks), combine=combine)
+
+    @property
+    def served(self) -> EvalSpec:
+        """The first task that generates text; the first one if none does."""
+        specs = list(self.tasks.values())
+        return next((spec for spec in specs if spec.rendered_prompt), specs[0])
 
     def identity(self) -> dict[str, Any]:
         """The identities of the tasks, and how their scores are combined."""

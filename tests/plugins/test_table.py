@@ -229,6 +229,15 @@ def test_a_json_file_may_have_an_object_per_line(folder):
     assert len(read(sheet(folder, line * 2, "x.json"))) == 2
 
 
+def test_numbers_of_declared_classes_are_read_as_their_names(tmp_path):
+    feature = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+    info = {"info": {"features": {"label": feature, "image": {"_type": "Image"}}}}
+    columns = {"image": [hub.png()] * 2, "question": ["Q?"] * 2, "label": [1, 0]}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(info)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert [row.answers for row in read(tmp_path / "x.parquet")] == [("dog",), ("cat",)]
+
+
 def test_the_only_column_of_pictures_in_parquet_may_have_any_name(tmp_path):
     hub.write(tmp_path / "x.parquet", [{"jpg": hub.png(), "question": "Q?", "answer": "x"}])
     assert len(read(tmp_path / "x.parquet")) == 1
@@ -430,6 +439,14 @@ MALFORMED = {
         "have no answer: entry 1",
     ),
     "a cut parquet": (cut_parquet, "cannot be read as parquet .*download it again"),
+    "a pointer of Git LFS": (
+        named("x.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "is a pointer of Git LFS; run `git lfs pull`",
+    ),
+    "a picture that is a pointer": (
+        with_file("z.png", "version https://git-lfs.github.com/spec/v1\n", "z.png,Q?,x\n"),
+        "z.png is a pointer of Git LFS",
+    ),
     "text as parquet": (named("x.parquet", ROWS), "cannot be read as parquet"),
     "NaN in parquet": (
         lambda folder: parquet(folder, image=["a.png", "b.png"], question=["Q?"] * 2, answer=NAN),

@@ -29,7 +29,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "hint": ("hint", "context"),
 }  # fmt: skip
 NUMBERED = {  # columns such as image_1, image_2: their names without the number
-    "image": ("image", "images", "photo", "picture", "img"),
+    "image": ("image", "images", "photo", "picture", "img", "bild", "foto"),
     "answers": ("answer", "answers", "label"),
     "captions": ("caption", "captions", "caption_text"),
     "options": ("option", "choice"),

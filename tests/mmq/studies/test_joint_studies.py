@@ -8,7 +8,7 @@ import pytest
 import mmq
 from mmq.analysis.budgets import Budget
 from mmq.cli import main
-from mmq.export.facts import file_sizes
+from mmq.export.facts import file_sizes, read_facts, scored_protocol
 from mmq.studies import joint_session
 
 GIB = 1024**3
@@ -49,6 +49,7 @@ def test_the_file_of_a_trial_has_the_size_that_was_searched(joint, tmp_path):
     main(["export", "--run", point.run_id, "--target", "gguf", "--no-verify", "--out", str(out)])
     assert sum(file_sizes(out).values()) == pytest.approx(point.cost.gib * GIB, rel=0.005)
     assert "kept/vqa" in (out / "README.md").read_text()
+    assert "single word or phrase" in scored_protocol(read_facts(out)).template  # vqa's, the first
 
 
 def test_a_trial_of_several_tasks_is_repeated_from_its_run_without_another_option(
