@@ -74,7 +74,7 @@ class Point:
     has an export target. tasks: the scores of a study of several tasks, of which `score` is the
     combination. flips: percent of the answers that differ from the unquantized model's, with their
     interval; None if unknown. objective: what `score` is: a score, or the agreement with the
-    unquantized model's answers.
+    unquantized model's answers; task_score then has the name and the value of the task's score.
     """
 
     allocation: str
@@ -89,6 +89,7 @@ class Point:
     tasks: tuple[TaskScore, ...] = ()
     flips: tuple[float, float | None, float | None] | None = None
     objective: str = "score"
+    task_score: tuple[str, float] | None = None
 
     @property
     def kept(self) -> str:

@@ -120,6 +120,7 @@ class StudyTrials:
                 tasks=trial.tasks if score == "score" else (),
                 flips=trial.flips if own else None,
                 objective=AGREEMENT if score == AGREEMENT else "score",
+                task_score=("score", trial.score) if score == AGREEMENT else None,
             )
             for trial in self.trials
             if trial.score is not None and "bpw" in trial.metrics

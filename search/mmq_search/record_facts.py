@@ -33,6 +33,8 @@ def trial_attributes(
         attributes["tasks"] = [asdict(task) for task in record.tasks]
     if record.flips is not None:
         attributes["flips"] = list(record.flips)
+    if objective != "score":
+        attributes["task_score"] = [record.primary, record.score.value]
     return attributes | {"low": score.low, "high": score.high}
 
 

@@ -268,4 +268,5 @@ def _point(
         tasks=tuple(TaskScore(**task) for task in facts.get("tasks", ())),
         flips=tuple(facts["flips"]) if "flips" in facts else None,
         objective=objective,
+        task_score=tuple(facts["task_score"]) if "task_score" in facts else None,
     )

@@ -28,7 +28,12 @@ def test_flips_decide_the_front_the_selection_and_the_verdict(store_uri, capsys)
     assert "within 40% flips" in selection.headline
     assert ", agreement " in selection.headline
     assert "of the unquantized answers kept" in selection.text
-    assert "agreement (95% interval)" in str(study)
+    head = str(study).splitlines()[0]
+    assert "agreement (95% interval)" in head
+    assert "vqa/accuracy" in head
+    assert {p.task_score for p in study.points} == {
+        ("vqa/accuracy", record.score.value) for record in records.values()
+    }
 
     loaded = mmq.load_study("f")
     assert {p.allocation: p.score for p in loaded.points} == pytest.approx(
