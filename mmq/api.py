@@ -10,8 +10,7 @@ Every argument is the option of the command of that name, and has its default. P
 name with `quantizer_options={"group_size": 64}`, or as objects (`quantizer=Gptq(group_size=64)`).
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
@@ -21,32 +20,29 @@ from mmq.arguments import (
     CompareArguments,
     CurvesArguments,
     DesignArguments,
-    EvalArguments,
     MeasureArguments,
     QuantizersArguments,
     SearchArguments,
+    TrialArguments,
     read_arguments,
 )
 from mmq.contracts import registry
-from mmq.errors import InputError
 from mmq.record import TrialRecord
-from mmq.studies import answers_run
+from mmq.studies import answers_run, logged_study
 from mmq.studies import options as study_options
 from mmq.studies.analysis_run import LoggedAnalysis, run_analysis
 from mmq.studies.answers_run import AnswerComparison, CompareOptions
 from mmq.studies.comparison_run import Comparison, run_comparison
 from mmq.studies.curves_run import Curves, run_curves
 from mmq.studies.designs_run import ABLATION, GRID, SWEEP, run_design
-from mmq.studies.front import Results
 from mmq.studies.measure_run import MeasuredExport, run_measure
 from mmq.studies.single import run_single, unquantized
 from mmq.studies.study import Study
-from mmq.system.environment import set_up_environment
 
 Allocation = str | Mapping[str, int] | BitAllocation  # "vit=4,llm=3" or {"vit": 4, "llm": 3}
 
 
-def evaluate(bits: Allocation | None = None, **arguments: Unpack[EvalArguments]) -> TrialRecord:
+def evaluate(bits: Allocation | None = None, **arguments: Unpack[TrialArguments]) -> TrialRecord:
     """Quantize by one allocation, score it and log it; unquantized without `bits`.
 
     Components that are not named stay at 16 bits.
@@ -123,41 +119,7 @@ def load_study(name: str, experiment: str = "", quantizer: str = "") -> Study:
 
     quantizer: which one, if the study (a comparison or curves) has several.
     """
-    from mmq.tracking import fetch_record, find_study, server_address
-    from mmq.tracking.queries import find_trials
-    from mmq.tracking.sample_scores import read_samples
-
-    set_up_environment()
-    groups, links = find_trials(experiment, [name])
-    by_quantizer = {group.params.get("quantizer.name", ""): group for group in groups}
-    if len(groups) > 1 and quantizer not in by_quantizer:
-        raise InputError(
-            f"quantizer: study {name!r} has several; choose from {', '.join(sorted(by_quantizer))}"
-        )
-    group = by_quantizer[quantizer] if len(groups) > 1 else groups[0]
-    read_samples([group], quiet=True)
-    runs = {str(trial.allocation): trial for trial in group.trials}
-
-    @cache
-    def read(allocation: str) -> TrialRecord | None:
-        return None if runs[allocation].imported else fetch_record(runs[allocation].run_id)
-
-    def sample_scores(allocation: str) -> Sequence[float] | None:
-        return group.samples.get(runs[allocation].run_id)
-
-    points = group.points("score")
-    first = next((record for record in map(read, runs) if record is not None), None)
-    results = Results(
-        name,
-        "score" if first is None else first.primary,
-        points,
-        sample_scores,
-        group.pictures or [],
-        parameters=0 if first is None else first.size.parameters,
-    )
-    parent = find_study(experiment, name)
-    url = f"{server_address()}/{links[name]}"
-    return Study(results, read, "" if parent is None else parent[1], url, url)
+    return logged_study.load_study(name, experiment, quantizer)
 
 
 def allocation_of(bits: Allocation) -> BitAllocation:

@@ -52,6 +52,12 @@ class EvalArguments(TaskArguments, total=False):
     quantizer_options: Mapping[str, Any]
 
 
+class TrialArguments(EvalArguments, total=False):
+    """A single trial. combine: of several tasks' shares, worst or mean."""
+
+    combine: str
+
+
 class DesignArguments(EvalArguments, total=False):
     """A study whose allocations are known beforehand. launcher_options: of the launcher plugin."""
 
@@ -108,6 +114,7 @@ class SearchArguments(EvalArguments, total=False):
     launcher_options: Mapping[str, Any]
     gpus_per_worker: int
     combine: str
+    objective: str
     prune: bool
     study: str
 

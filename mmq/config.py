@@ -20,6 +20,7 @@ LAUNCHER_HELP = (
 )
 GPUS_HELP = "Reserve this many GPUs for each worker (e.g. 1); 0: workers share all GPUs."
 SIZE_AXIS_HELP = "Compare stored sizes (with scales and zero points) or nominal ones (bits only)."
+COMBINE_HELP = "Of several tasks, compare the worst or the mean share of the unquantized scores."
 DRY_RUN_HELP = "Print what would be started (for slurm, the job's script), and start nothing."
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmq.system.hashing import digest
+from mmq.task_names import join_by_task, join_fields, last_part, short_names
 
 PROVENANCE = {  # logged, but not part of the key
-    "generation_config", "model", "data", "limit", "calibrated", "allow_unread_weights",
+    "generation_config", "model", "data", "dataset", "fields", "calibration_data", "limit",
+    "calibrated", "allow_unread_weights",
     "quantizer_origin", "evaluator_origin", "family_origin",
 }  # fmt: skip
 
@@ -58,6 +60,10 @@ class EvalSpec:
     calibration_samples: int = 0
     limit: str = "0"  # how the samples were selected
     allow_unread_weights: bool = False  # the fingerprint covers unread weights, too
+    # --dataset, --fields and --calibration-data; the fingerprints cover what they select
+    dataset: str = ""
+    fields: str = ""
+    calibration_data: str = ""
 
     def identity(self) -> dict[str, Any]:
         """Everything that the scores depend on; specs with equal identities are the same.
@@ -74,9 +80,13 @@ class EvalSpec:
     @property
     def setting(self) -> str:
         """Model, task and data in words, for titles of figures that compare quantizers."""
-        model = self.model.rstrip("/").split("/")[-1]
-        data = self.data.rstrip("/").split("/")[-1]
+        model, data = last_part(self.model), short_names(self.data)
         return f"{model}, {self.evaluator} on {data} ({self.samples} samples)"
+
+    @property
+    def served(self) -> "EvalSpec":
+        """The spec whose prompt and decoding an exported model is served with."""
+        return self
 
     @property
     def subject(self) -> str:
@@ -109,9 +119,9 @@ class JointSpec(EvalSpec):
             name: ",".join(getattr(spec, name) for spec in specs)
             for name in ("task", "evaluator", "evaluator_origin")
         }
-        for name in ("data", "limit"):
-            values = [getattr(spec, name) for spec in specs]
-            joined[name] = ",".join(values) if len(set(values)) > 1 else values[0]
+        for name in ("data", "dataset", "calibration_data", "limit"):
+            joined[name] = join_by_task({k: getattr(spec, name) for k, spec in tasks.items()})
+        joined["fields"] = join_fields({k: spec.fields for k, spec in tasks.items()})
         merged = {
             "data_fingerprint": digest([spec.data_fingerprint for spec in specs]),
             "samples": sum(spec.samples for spec in specs),
@@ -123,6 +133,12 @@ class JointSpec(EvalSpec):
             },
         }
         return cls(**(first | joined | merged), tasks=dict(tasks), combine=combine)
+
+    @property
+    def served(self) -> EvalSpec:
+        """The first task that generates text; the first one if none does."""
+        specs = list(self.tasks.values())
+        return next((spec for spec in specs if spec.rendered_prompt), specs[0])
 
     def identity(self) -> dict[str, Any]:
         """The identities of the tasks, and how their scores are combined."""

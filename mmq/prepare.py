@@ -261,6 +261,9 @@ def _eval_spec(
         calibration_samples=len(data.calibration),
         limit=options.limit,
         allow_unread_weights=options.allow_unread_weights,
+        dataset=options.dataset,
+        fields=options.fields,
+        calibration_data=options.calibration_data,
     )
 
 
@@ -287,12 +290,19 @@ def build_plugins(
     options: EvalOptions, plugin_options: Mapping[str, Any]
 ) -> tuple[Quantizer, Evaluator]:
     """Build the quantizer and the evaluator with their options."""
-    classes = {
+    classes, values = given_options(options, plugin_options)
+    quantizer = by_width.build(classes["quantizer"], values["quantizer"])
+    evaluator: Evaluator = option_fields.build(classes["evaluator"], values["evaluator"])
+    return quantizer, evaluator
+
+
+def given_options(
+    options: EvalOptions, plugin_options: Mapping[str, Any]
+) -> tuple[dict[str, type], dict[str, dict[str, Any]]]:
+    """The plugin classes of "quantizer" and "evaluator", and the options given for each."""
+    classes: dict[str, type] = {
         "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
         "evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator),
     }
     names = [field.name for field in fields(options)]
-    plugin_values = option_fields.distribute(plugin_options, classes, names)
-    quantizer = by_width.build(classes["quantizer"], plugin_values["quantizer"])
-    evaluator: Evaluator = option_fields.build(classes["evaluator"], plugin_values["evaluator"])
-    return quantizer, evaluator
+    return classes, option_fields.distribute(plugin_options, classes, names)

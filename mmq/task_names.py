@@ -1,6 +1,6 @@
 """The tasks that --task names, and the options that have one value per task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmq.errors import InputError
@@ -39,8 +39,8 @@ def single_task(text: str) -> str:
     """The task that --task names; InputError for several, which most commands do not score."""
     if has_several(text):
         raise InputError(
-            f"task: this command scores one task, not {text!r}; `mmq trial`, `mmq "
-            f"evaluate-baseline` and, without --target, `mmq search` score several"
+            f"task: this command scores one task, not {text!r}; `mmq search`, `mmq trial`, "
+            f"`mmq evaluate-baseline` and `mmq export` accept several"
         )
     return text
 
@@ -69,6 +69,45 @@ def by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict
             f"{','.join(f'{label}={example}' for label in labels)}"
         )
     return dict(zip(labels, values, strict=True))
+
+
+def join_by_task(values: Mapping[str, str]) -> str:
+    """The inverse of `by_task`: one value if all tasks have it, else LABEL=VALUE,...
+
+    >>> join_by_task({"vqa": "500", "gqa": "500"}), join_by_task({"vqa": "a", "gqa": "b"})
+    ('500', 'vqa=a,gqa=b')
+    """
+    different = dict.fromkeys(values.values())
+    if len(different) == 1:
+        return next(iter(different))
+    return ",".join(f"{label}={value}" for label, value in values.items())
+
+
+def join_fields(fields: Mapping[str, str]) -> str:
+    """The inverse of `fields_by_task`.
+
+    >>> join_fields({"vqa": "image=photo,answers=label", "captioning": "image=photo"})
+    'vqa.image=photo,vqa.answers=label,captioning.image=photo'
+    """
+    if len(set(fields.values())) == 1:
+        return next(iter(fields.values()))
+    return ",".join(
+        f"{label}.{pair}" for label, own in fields.items() for pair in own.split(",") if pair
+    )
+
+
+def short_names(data: str) -> str:
+    """The last parts of the paths that --data names, for titles.
+
+    >>> short_names("/data/vqav2/"), short_names("vqa=/data/vqav2/,captioning=coco/val.csv")
+    ('vqav2', 'vqav2,val.csv')
+    """
+    return ",".join(last_part(path.rpartition("=")[2]) for path in data.split(","))
+
+
+def last_part(path: str) -> str:
+    """The last part of a path or of a hub name."""
+    return path.rstrip("/").split("/")[-1]
 
 
 def mix_by_task(option: str, text: str, labels: Sequence[str], example: str) -> dict[str, str]:

@@ -230,6 +230,6 @@ def pope(root):
 
 def ai2d(root):
     def row(split, k):
-        return {"question": f"What {k}?", "options": list("wxyz"), "answer": "2", "image": cell()}
+        return {"question": f"What {k}?", "options": list("dcba"), "answer": "2", "image": cell()}
 
     return shards(root, row, ("test",))

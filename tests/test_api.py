@@ -60,7 +60,7 @@ def test_every_public_name_exists_and_others_do_not():
 @pytest.mark.parametrize(
     ("arguments", "options", "other"),
     [
-        (api.EvalArguments, BaselineOptions, set()),
+        (api.TrialArguments, BaselineOptions, set()),
         (api.DesignArguments, GridOptions, DRY_RUN),
         (api.QuantizersArguments, QuantizerStudyOptions, DRY_RUN),
         (api.CurvesArguments, CurvesOptions, DRY_RUN),

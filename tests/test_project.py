@@ -21,6 +21,7 @@ from mmq.cli.export import ExportOptions
 from mmq.cli.import_results import ImportOptions
 from mmq.config import flag
 from mmq.contracts import registry
+from mmq.studies.answers_run import CompareOptions
 from mmq.studies.options import (
     AblateOptions,
     AnalyzeOptions,
@@ -43,6 +44,7 @@ CONFIGS = {
     "trial": ("trial", TrialOptions),
     "export": ("export", ExportOptions),
     "measure": ("measure", MeasureOptions),
+    "compare": ("compare", CompareOptions),
     "quantize": ("quantize", QuantizeOptions),
     "sweep-uniform": ("sweep-uniform", SweepOptions),
     "ablate": ("ablate", AblateOptions),

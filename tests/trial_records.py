@@ -16,6 +16,7 @@ DEFAULTS = {str: "x", int: 1, bool: False, Mapping[str, Any]: {}, Mapping[str, i
 def eval_spec(**values):
     """An eval spec with made-up values, but for those given."""
     made_up = {field.name: DEFAULTS[field.type] for field in fields(EvalSpec)}
+    made_up |= dict.fromkeys(("dataset", "fields", "calibration_data"), "")
     return EvalSpec(**(made_up | values))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class Budget:
     max_bpw: nominal or stored, as points are compared. max_gib: stored size in GiB, of the files
     if there is an export target. max_ms: of an answer in its engine. max_drop: below
     the unquantized score, in the score's units, or as a share of it if `relative`. max_flips:
-    percent of the answers that may differ from the unquantized model's.
+    percent of the answers that may differ from the unquantized model's. of_flips: the score is
+    the agreement with the unquantized model's answers, so that a drop of it is a share of flips.
     """
 
     max_bpw: float | None = None
@@ -33,6 +34,7 @@ class Budget:
     relative: bool = False
     max_ms: float | None = None
     max_flips: float | None = None
+    of_flips: bool = False
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.max_drop is not None:
@@ -75,6 +77,21 @@ class Budget:
             percent,
             _number("max-latency-ms", max_ms),
             _percentage("max-flips", max_flips),
+        )
+
+    def for_flips(self) -> "Budget":
+        """The same bounds for a search that maximizes the agreement of answers.
+
+        A bound on the flips is its bound on the score. InputError for bounds on a task's score.
+        """
+        if self.scored:
+            raise InputError(
+                "min-score, max-drop: a search with --objective flips does not compare scores; "
+                "bound the flips, such as --max-flips 2%"
+            )
+        drop = None if self.max_flips is None else self.max_flips / 100
+        return replace(
+            self, max_drop=drop, relative=drop is not None, max_flips=None, of_flips=True
         )
 
     @property
@@ -162,6 +179,8 @@ class Budget:
     def drop_text(self) -> str:
         """The drop in words."""
         assert self.max_drop is not None
+        if self.of_flips:
+            return f"{100 * self.max_drop:g}% flips"
         return f"{100 * self.max_drop:g}%" if self.relative else f"{self.max_drop:g} of the score"
 
     @property

@@ -90,7 +90,8 @@ def _hover(point: Point, parameters: int) -> str:
     """The text of a hovered point: allocation, score with its interval, all sizes."""
     interval = f" ({_interval(point)})" if _interval(point) else ""
     mib = f", {_mib(point, parameters)} MiB" if _mib(point, parameters) else ""
-    return f"{point.allocation}<br>score {point.score:.4g}{interval}<br>{point.size_text}{mib}"
+    value = f"{point.objective} {point.score:.4g}{interval}"
+    return f"{point.allocation}<br>{value}<br>{point.size_text}{mib}"
 
 
 def front_plot(

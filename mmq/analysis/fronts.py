@@ -7,6 +7,7 @@ from typing import Literal
 from mmq.errors import InputError, unknown
 
 KEEP = 0.99  # share of the unquantized score that a verdict requires
+AGREEMENT = "agreement"  # percent of answers that equal the unquantized model's: 100 - flips
 SURE = 0.95  # probability from which a selection counts as certain
 SizeAxis = Literal["stored", "nominal"]
 SIZE_AXES: tuple[SizeAxis, ...] = ("stored", "nominal")
@@ -72,7 +73,8 @@ class Point:
     None if unknown. nominal: compare nominal sizes. cost: what is compared instead, if the search
     has an export target. tasks: the scores of a study of several tasks, of which `score` is the
     combination. flips: percent of the answers that differ from the unquantized model's, with their
-    interval; None if unknown.
+    interval; None if unknown. objective: what `score` is: a score, or the agreement with the
+    unquantized model's answers; task_score then has the name and the value of the task's score.
     """
 
     allocation: str
@@ -86,6 +88,13 @@ class Point:
     cost: Cost | None = None
     tasks: tuple[TaskScore, ...] = ()
     flips: tuple[float, float | None, float | None] | None = None
+    objective: str = "score"
+    task_score: tuple[str, float] | None = None
+
+    @property
+    def kept(self) -> str:
+        """What a share of the unquantized model's value is a share of."""
+        return "answers" if self.objective == AGREEMENT else "score"
 
     @property
     def binding(self) -> str:
@@ -253,12 +262,15 @@ def verdict(
     if reference.score == 0 or at_floor(reference, floor):
         return "the unquantized model scores at the floor, so no loss can be measured"
     if smallest is None:
-        return f"no quantized allocation of {len(points) - 1} keeps {KEEP:.0%} of the score"
+        kept = f"{KEEP:.0%} of the {reference.kept}"
+        return f"no quantized allocation of {len(points) - 1} keeps {kept}"
     size = f"{smallest.size:.3g} {smallest.unit}"
     if chance is None or chance >= SURE or reference.score < 0:
-        return f"{size} keeps {KEEP:.0%} of the score: {smallest.allocation}"
-    share = smallest.score / reference.score
-    return (
-        f"{size} scores {share:.1%} of unquantized, too few samples to be sure of {KEEP:.0%}: "
-        f"{smallest.allocation}"
+        return f"{size} keeps {KEEP:.0%} of the {smallest.kept}: {smallest.allocation}"
+    share = f"{smallest.score / reference.score:.1%}"
+    text = (
+        f"keeps {share} of the answers"
+        if smallest.objective == AGREEMENT
+        else (f"scores {share} of unquantized")
     )
+    return f"{size} {text}, too few samples to be sure of {KEEP:.0%}: {smallest.allocation}"

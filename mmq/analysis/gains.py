@@ -12,7 +12,8 @@ import numpy as np
 
 from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import PairedScores, PerSample
-from mmq.analysis.fronts import KEEP, Point, at_floor
+from mmq.analysis.fronts import KEEP, Point, at_floor, baseline
+from mmq.analysis.joint import JointSamples, JointScores
 
 DEFAULT = Budget(max_drop=1 - KEEP, relative=True)
 
@@ -46,11 +47,11 @@ class Gain:
     @property
     def text(self) -> str:
         """The gain in one line."""
-        saved = self._saved()
+        saved, kept = self._saved(), self.rule.objective
         rule_text = f"the best rule of thumb, {self.name}"
         if self.best == self.rule:
             return (
-                f"The search gained nothing over {rule_text} ({self.rule.compared_text}, score "
+                f"The search gained nothing over {rule_text} ({self.rule.compared_text}, {kept} "
                 f"{self.rule.score:.4g}): nothing evaluated of its size scores better{saved}."
             )
         scores = (
@@ -59,12 +60,12 @@ class Gain:
         )
         if self.score is None:
             return (
-                f"The search gained {self.best.score - self.rule.score:.3g} of the score over "
+                f"The search gained {self.best.score - self.rule.score:.3g} of the {kept} over "
                 f"{rule_text}, {self.terms}; how certain is unknown, without scores per sample: "
                 f"{scores}{saved}."
             )
         interval = (
-            f"{self.score:+.3g} of the score (95% interval {self.low:+.3g} to {self.high:+.3g}, "
+            f"{self.score:+.3g} of the {kept} (95% interval {self.low:+.3g} to {self.high:+.3g}, "
             f"{self.pictures} pictures, paired)"
         )
         if self.is_certain:
@@ -110,10 +111,12 @@ def gain_over_rules(
     per_sample: PerSample,
     clusters: Sequence[str],
     floor: float | None = None,
+    joint: JointSamples | None = None,
 ) -> Gain | None:
     """The gain over the rule that one would have used for this budget; None if none is evaluated.
 
-    rules: their names by allocation. With a bound on the size it is the rule that scores best
+    rules: their names by allocation. joint: the samples of several tasks, in place of per_sample
+    and clusters. With a bound on the size it is the rule that scores best
     within it. Otherwise it is the smallest with the required score, by default 99% of the
     unquantized one; if no rule has it, the best.
     """
@@ -126,7 +129,9 @@ def gain_over_rules(
     scored = budget if budget.sized or budget.scored else DEFAULT
     least = scored.least_score(points)
     enough = [
-        p for p in candidates if least is not None and p.score >= least and not at_floor(p, floor)
+        p
+        for p in candidates
+        if least is not None and p.bounded_score >= least and not at_floor(p, floor)
     ]
     by_score = max(candidates, key=lambda p: (p.score, -p.size))
     sized = budget.sized or not enough
@@ -135,11 +140,16 @@ def gain_over_rules(
     best = max(rivals, key=lambda p: (p.score, -p.size))
     best = best if best.score > rule.score else rule
     usable = [p for p in fitting if not at_floor(p, floor)]
-    smaller = [p for p in usable if least is not None and p.score >= least]
+    smaller = [p for p in usable if least is not None and p.bounded_score >= least]
     smallest = None if sized else min(smaller, key=lambda p: (p.size, -p.score), default=None)
     terms = f"within {budget.size_text}" if budget.sized else "at no more bytes"
     gain = Gain(rules[rule.allocation], rule, best, smallest, terms)
-    paired = PairedScores.of(rivals, per_sample, clusters)
+    reference = baseline(points)
+    if joint is not None and reference is not None:
+        compared, name = [*rivals, reference], reference.allocation
+        paired: PairedScores = JointScores.of_tasks(compared, name, joint)
+    else:
+        paired = PairedScores.of(rivals, per_sample, clusters)
     if best == rule or not paired.has(best, rule):
         return gain
     resampled = [p for p in rivals if paired.has(p)]

@@ -50,7 +50,10 @@ class Selection:
         if self.point is None:
             return f"{self.criterion}: none"
         point = self.point
-        text = f"{self.criterion}: {point.allocation} ({point.size_text}), score {point.score:.4g}"
+        text = (
+            f"{self.criterion}: {point.allocation} ({point.size_text}), {point.objective} "
+            f"{point.score:.4g}"
+        )
         return f"{text}, {point.binding} binds" if point.tasks else text
 
     @property
@@ -239,7 +242,7 @@ class Evidence:
         if self.reference.score <= 0:
             return f"It scores {point.score - self.reference.score:+.3g} against unquantized. "
         share = point.score / self.reference.score
-        text = f"{share:.1%} of the unquantized score{' kept' if share <= 1 else ''}"
+        text = f"{share:.1%} of the unquantized {point.kept}{' kept' if share <= 1 else ''}"
         if not self.paired.has(point, self.reference):
             return f"{text}. "
         interval = self.paired.share(point, self.reference)
@@ -250,7 +253,8 @@ class Evidence:
         text += f" (95% interval {low:.1%} to {high:.1%}, {count} pictures, paired). "
         if not self.paired.lost(point, self.reference):
             new, old = (self.paired.totals[p.allocation] for p in (point, self.reference))
-            none = "No picture's score changed" if np.array_equal(new, old) else "No picture lost"
+            changed = f"No picture's {point.kept} changed"
+            none = changed if np.array_equal(new, old) else "No picture lost"
             text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
         return text
 
@@ -262,12 +266,13 @@ class Evidence:
         if not self.paired.has(point, reference):
             return ""
         drop, words = self.budget.drop_share(reference.score) or (1 - KEEP, percent(1 - KEEP))
+        loss = words if self.budget.of_flips else f"a loss of {words}"
         new, old = self.paired.pair(point, reference)
         count, there = pictures_to_detect(new, old, drop), len(new)
         task = f" of {point.binding}" if point.tasks else ""
         if count <= there:
-            return f"{there} pictures{task} are enough to show a loss of {words}."
-        return f"About {about(count)} pictures{task} would show a loss of {words}."
+            return f"{there} pictures{task} are enough to show {loss}."
+        return f"About {about(count)} pictures{task} would show {loss}."
 
 
 def _ties(equals: Sequence[Point]) -> str:

@@ -36,6 +36,8 @@ class Command(click.Command):
         """The options by section, then those of the plugins in the arguments."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
+            if isinstance(param, click.Argument):  # the usage line has it
+                continue
             if (record := param.get_help_record(ctx)) is not None:
                 sections.setdefault(section_of(param.name or ""), []).append(record)
         for title in [title for title in TITLES if title in sections]:

@@ -4,22 +4,24 @@ from collections.abc import Mapping
 
 import click
 
+from mmq.cli.command import command
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
+from mmq.errors import InputError
 from mmq.studies.answers_run import CompareOptions, compare_answers
 
 
-@click.command("compare")
-@click.argument("first", metavar="RUN")
-@click.argument("second", metavar="RUN")
+@command("compare", "mmq compare RUN_ID models:/my-search@smallest-within-1-percent")
+@click.argument("one", metavar="RUN", default="")
+@click.argument("other", metavar="RUN", default="")
 @options_from(CompareOptions)
 @click.pass_context
 def compare(
     context: click.Context,
     options: CompareOptions,
     plugin_options: Mapping[str, str],
-    first: str,
-    second: str,
+    one: str,
+    other: str,
 ) -> None:
     """Show the answers of two trials side by side, those that differ first.
 
@@ -27,7 +29,13 @@ def compare(
     run of one task.
     """
     no_leftovers(context)
-    result = compare_answers(first, second, options)
+    runs = [run for run in (one, other, options.first, options.second) if run]
+    if len(runs) != 2:
+        raise InputError(
+            f"run: two are compared, not {len(runs)}; write mmq compare RUN RUN, or --first RUN "
+            f"--second RUN"
+        )
+    result = compare_answers(runs[0], runs[1], options)
     click.echo(f"{result.text(options.rows)}\n")
     print_where_saved()
     print_how_to_browse()

@@ -61,7 +61,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     from mmq.export.run import check_output
     from mmq.export.session import ExportSession
     from mmq.export.targets import build_target, split_options
-    from mmq.prepare import prepare
+    from mmq.studies.joint_tasks import prepare_tasks
     from mmq.tracking import connect, plain_run, trial_options
     from mmq.tracking.exported_models import check_register, register_export
     from mmq.tracking.params import eval_spec_params
@@ -78,7 +78,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     allocate = allocator(options.bits)
     out = Path(options.out) if options.out else _default_folder(options)
     check_output(out)
-    prepared = prepare(options, plugin_options, lambda parts: [allocate(parts)])
+    prepared = prepare_tasks(options, plugin_options, options.combine, lambda p: [allocate(p)])
     if trial:
         _check_unchanged(prepared.eval_spec, trial.model_fingerprint, options.run)
     allocation = allocate(list(prepared.skeleton.components))

@@ -2,9 +2,9 @@
 
 SECTIONS = {
     "Model": (
-        *("model", "config", "path", "run", "dtype", "allow_pickle", "allow_unread_weights"),
-        *("parts", "template", "system_prompt", "min_pixels", "max_pixels", "endpoint"),
-        *("endpoint_model",),
+        *("model", "config", "path", "run", "first", "second", "dtype", "allow_pickle"),
+        *("allow_unread_weights", "parts", "template", "system_prompt", "min_pixels"),
+        *("max_pixels", "endpoint", "endpoint_model"),
     ),
     "Data": (
         *("task", "data", "dataset", "fields", "limit", "calibration_data"),
@@ -13,7 +13,8 @@ SECTIONS = {
     ),
     "Quantizer": ("quantizer", "quantizers", "bits"),
     "Search": (
-        *("granularity", "n_trials", "target", "cost", "combine", "size_axis", "prune", "seed"),
+        *("granularity", "n_trials", "target", "cost", "combine", "objective", "size_axis"),
+        *("prune", "seed"),
     ),
     "Budget": (
         *("max_bpw", "max_size_gib", "max_latency_ms", "min_score", "max_drop", "max_flips"),
@@ -24,8 +25,8 @@ SECTIONS = {
         *("dry_run", "threads", "jobs", "concurrency", "retries"),
     ),
     "Results": (
-        *("study", "experiment", "figure", "report", "out", "output", "register", "as_json"),
-        *("verbose", "quiet", "help", "_help"),
+        *("study", "experiment", "figure", "report", "out", "output", "register", "rows"),
+        *("as_json", "verbose", "quiet", "help", "_help"),
     ),
 }
 OTHER = "Options"

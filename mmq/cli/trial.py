@@ -86,14 +86,24 @@ def as_in_run(
     }
     same = [role for role, option in (("quantizer", "quantizer"), ("evaluator", "task"))
             if option in own or str(getattr(options, option)) == had[option]]  # fmt: skip
-    given = {name.replace("-", "_").rpartition(".")[2] for name in plugin_options}
     plugins = {
         name: value
         for name, value in applied_run.plugins.items()
-        if name.partition(".")[0] in same and name.partition(".")[2] not in given
+        if name.partition(".")[0] in same and not _is_given(name, plugin_options)
     }
     merged = {**plugins, **plugin_options}
     return dataclasses.replace(options, **own), merged, applied_run.data_fingerprint
+
+
+def _is_given(name: str, plugin_options: Mapping[str, str]) -> bool:
+    """Whether the options given here replace one of a run.
+
+    name: quantizer.OPTION, evaluator.OPTION, or evaluator.TASK.OPTION of several tasks. OPTION
+    alone is for all tasks.
+    """
+    given = {key.replace("-", "_").removeprefix("evaluator.") for key in plugin_options}
+    of_task = name.removeprefix("evaluator.").replace("-", "_")
+    return name in given or of_task in given or of_task.rpartition(".")[2] in given
 
 
 def summary(record: "TrialRecord") -> str:

@@ -18,12 +18,13 @@ from mmq.contracts.images import FileImage
 from mmq.data.cell_images import CellImage
 from mmq.data.text_images import decode_base64
 from mmq.errors import InputError
-from mmq.system.image_decoding import ImageFacts, decode_image, image_facts
+from mmq.system.image_decoding import POINTER, ImageFacts, decode_image, image_facts
 from mmq.system.regular_file import MIB, other_kind
 
 BATCH = 16  # rows that are in memory together
 CURSORS = 4  # columns that are read at the same time
 NO_INDEX = -1
+POINTER_SIZE = 1024  # bytes: a pointer of Git LFS has fewer
 _lock = threading.Lock()
 
 
@@ -51,6 +52,8 @@ def open_parquet(path: Path) -> Any:
         raise InputError(f"data: {path} cannot be read ({error.strerror})") from error
     if kind:
         raise InputError(f"data: {path} is {kind}; give a parquet file")
+    if stat.st_size < POINTER_SIZE and path.read_bytes().startswith(POINTER):
+        raise InputError(f"data: {path} is a pointer of Git LFS; run `git lfs pull` in its folder")
     return _opened(path, stat.st_mtime_ns, stat.st_size)
 
 

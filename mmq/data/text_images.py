@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,8 @@ STARTS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkq", "TU0AK", "Qk")
 FEWEST = 64  # characters of a picture; anything shorter is a name
 ALPHABET = re.compile(r"[A-Za-z0-9+/=\r\n]{256}")
 CELL_LIMIT = 512 * MIB
+FIRST_BLOCK = 2**16  # bytes that show how lines end
+BOM = b"\xef\xbb\xbf"
 DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 
 
@@ -88,9 +90,26 @@ class TextImage(CellImage):
             lines = (decode_line(line) for line in file)
             cell: Any = next(csv.reader(lines, delimiter=self.delimiter))[int(self.column)]
         else:
-            cell = json.loads(decode_line(file.readline()))[self.column]
+            cell = json_value(json.loads(decode_line(file.readline())), str(self.column))
         text: str = (cell if self.index < 0 else cell[self.index]).strip()
         return text
+
+
+def json_value(row: Mapping[str, Any], column: str) -> Any:
+    """The value of a key, or of keys joined by dots, in objects inside each other.
+
+    LookupError if there is none.
+
+    >>> json_value({"qa": {"question": "Who?"}}, "qa.question")
+    'Who?'
+    """
+    if column in row:
+        return row[column]
+    key, _, rest = column.partition(".")
+    inner = row[key]
+    if not isinstance(inner, Mapping) or not rest:
+        raise LookupError(column)
+    return json_value(inner, rest)
 
 
 def decode_line(line: bytes) -> str:
@@ -102,21 +121,25 @@ def decode_line(line: bytes) -> str:
 
 
 def open_text(path: Path) -> BinaryIO:
-    """A text file for reading bytes, without a byte order mark; UTF-16 as UTF-8.
+    """A text file for reading bytes, without a byte order mark; UTF-16 as UTF-8, CR as LF.
 
     InputError if it is not a regular file.
     """
     with open_regular(path, "data") as file:
         start = file.read(4)
         if start[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            block = start + file.read(FIRST_BLOCK)
+            if b"\r" in block and b"\n" not in block:  # lines end as on old Macs
+                text = (block + file.read()).removeprefix(BOM)
+                return io.BytesIO(text.replace(b"\r", b"\n"))
             again = open(path, "rb")  # noqa: SIM115 - the caller closes it
-            again.seek(3 if start[:3] == b"\xef\xbb\xbf" else 0)
+            again.seek(len(BOM) if block.startswith(BOM) else 0)
             return again
         try:
-            text = (start + file.read()).decode("utf-16")
+            content = (start + file.read()).decode("utf-16")
         except UnicodeDecodeError as error:
             raise InputError(f"data: {path} is damaged UTF-16 text; save it as UTF-8") from error
-    return io.BytesIO(text.encode())
+    return io.BytesIO(content.encode())
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:

@@ -65,6 +65,14 @@ def with_flips(evaluation: Evaluation, unquantized: Answers, samples: Sequence[A
     )
 
 
+def agreement(evaluation: Evaluation, unquantized: Answers) -> list[float]:
+    """1 for every answer that equals the unquantized model's, 0 for the others."""
+    return [
+        float(not differs(answer, unquantized[sample_id]))
+        for sample_id, answer in answers_of(evaluation.predictions).items()
+    ]
+
+
 def differs(answer: str, other: str) -> bool:
     """Whether two answers are different: case and spaces do not count.
 

@@ -149,9 +149,9 @@ def _facts(plan: ExportPlan) -> dict[str, object]:
         "allocation": plan.allocation.as_dict(),
         "quantizer": eval_spec.quantizer,
         "quantizer_options": dict(eval_spec.quantizer_options),
-        "task": eval_spec.evaluator,
-        "evaluator_options": dict(eval_spec.evaluator_options),
-        "prompt": eval_spec.rendered_prompt,
+        "task": eval_spec.served.evaluator,
+        "evaluator_options": dict(eval_spec.served.evaluator_options),
+        "prompt": eval_spec.served.rendered_prompt,
         "bytes": plan.promised_bytes,
     }
 

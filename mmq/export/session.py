@@ -72,7 +72,7 @@ class ExportSession:
         try:
             return export_model(self.plan, layers, out, check, scores, self.quiet, trial)
         finally:
-            self.prepared.task.close()
+            self.prepared.close()
 
     def layers(self) -> ModelLayers:
         """The quantized layers; blocks that the store lacks are computed."""

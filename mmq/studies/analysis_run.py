@@ -167,6 +167,8 @@ def _from_studies(options: AnalyzeOptions) -> Source:
         studies = [latest_study(options.experiment)]
         notify(f"Analyzing the latest study, {studies[0]}; --study NAME,NAME compares several.")
     groups, links = find_trials(options.experiment, studies, query, score)
+    if not options.score:  # the parts that one task needs may not be those of another
+        groups = [each for group in groups for each in (group, *group.by_task())]
     if options.samples:
         read_samples(groups, score)
     tables = []

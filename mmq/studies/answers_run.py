@@ -25,6 +25,10 @@ HEAD = ("sample", "prompt", "expected", "first", "second", "score", "flip")
 class CompareOptions:
     """Options of a comparison of answers."""
 
+    first: str = option(
+        "", "Run of the first trial, if not an argument (e.g. models:/NAME@ALIAS)."
+    )
+    second: str = option("", "Second run, if not an argument.")
     rows: int = option(24, "Show this many samples, those that differ first (e.g. 100).")
     data: str = option(
         "", "Read the pictures from this data set or folder; empty: that of the first run."
@@ -181,7 +185,9 @@ def _pictures(
     options = trial_options(run_id).options
     try:
         evaluator = registry.load_class("evaluator", options["task"], Evaluator)
-        source = find_source(evaluator.samples_of or evaluator.task, data or options["data"])
+        task = evaluator.samples_of or evaluator.task
+        reading = [options.get(name, "") for name in ("dataset", "fields")]
+        source = find_source(task, data or options["data"], *reading)
         ids = set(sample_ids)
         return {s.id: s.images for s in source.samples() if s.id in ids}
     except (InputError, OSError, LookupError) as error:

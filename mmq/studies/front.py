@@ -64,6 +64,7 @@ class Results:
             self.per_sample,
             self.clusters,
             self.floor,
+            self.joint,
         )
 
     def rule_points(self) -> list[tuple[str, Point]]:
@@ -207,7 +208,7 @@ def log_front(run: "StudyRun", results: Results, interactive: bool = True) -> No
             "bpw": round(p.bpw, 4),
             "stored_bpw": None if p.stored_bpw is None else round(p.stored_bpw, 4),
             **({} if p.cost is None else _cost_row(p.cost)),
-            "score": round(p.score, 4),
+            p.objective: round(p.score, 4),
             "low": None if p.low is None else round(p.low, 4),
             "high": None if p.high is None else round(p.high, 4),
             **_task_row(p),

@@ -40,7 +40,9 @@ def cost_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
 
 
 def score_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
-    """Heads and texts of the columns after the score: flips, and each of several tasks."""
+    """Heads and texts of the columns after what is compared: each of several tasks, flips, and
+    the task's score if it is not compared itself.
+    """
     columns: dict[str, Callable[[Point], str]] = {}
     for label in dict.fromkeys(task.label for point in points for task in point.tasks):
         columns[f"{label} (share)"] = partial(_task, label)
@@ -48,12 +50,18 @@ def score_columns(points: Sequence[Point]) -> dict[str, Callable[[Point], str]]:
         columns["binds"] = lambda point: "" if point.is_unquantized else point.binding
     if any(point.flips is not None for point in points):
         columns["flips"] = _flips
+    for name in dict.fromkeys(p.task_score[0] for p in points if p.task_score is not None):
+        columns[name] = _task_score
     return columns
 
 
 def _task(label: str, point: Point) -> str:
     own = next((task for task in point.tasks if task.label == label), None)
     return "" if own is None else f"{own.score:.4g} ({own.share:.1f}%)"
+
+
+def _task_score(point: Point) -> str:
+    return "" if point.task_score is None else f"{point.task_score[1]:.4g}"
 
 
 def _flips(point: Point) -> str:

@@ -100,13 +100,14 @@ class JointPrepared(Prepared):
 def prepare_tasks(
     options: EvalOptions,
     plugin_options: Mapping[str, Any],
-    combine: Combine,
+    combine: str,
     allocations: Allocations,
     pairs: bool = False,
 ) -> Prepared:
     """Prepare the task, or the tasks, that the options name; see `prepare`."""
+    parsed = parse_combine(combine)
     if has_several(options.task):
-        return prepare_joint(options, plugin_options, combine, allocations, pairs)
+        return prepare_joint(options, plugin_options, parsed, allocations, pairs)
     return prepare(options, plugin_options, allocations, pairs)
 
 
@@ -167,7 +168,20 @@ def options_by_task(options: EvalOptions) -> dict[str, EvalOptions]:
 def build_joint_plugins(
     options: EvalOptions, plugin_options: Mapping[str, Any]
 ) -> tuple[Quantizer, dict[str, Evaluator]]:
-    """Build the quantizer, and an evaluator per task, with their options.
+    """Build the quantizer, and an evaluator per task, with their options."""
+    classes, values = joint_options(options, plugin_options)
+    quantizer = by_width.build(classes["quantizer"], values["quantizer"])
+    evaluators: dict[str, Evaluator] = {
+        label: option_fields.build(classes[label], values[label])
+        for label in parse_tasks(options.task)
+    }
+    return quantizer, evaluators
+
+
+def joint_options(
+    options: EvalOptions, plugin_options: Mapping[str, Any]
+) -> tuple[dict[str, type], dict[str, dict[str, Any]]]:
+    """The plugin classes, and the options given for each: of "quantizer", and by task.
 
     LABEL.OPTION is for one task; OPTION is for every task that has it.
     """
@@ -190,11 +204,7 @@ def build_joint_plugins(
     values = option_fields.distribute(general, classes, names, sharing=list(tasks))
     for label, own in option_fields.distribute(special, classes, names).items():
         values[label] |= own
-    quantizer = by_width.build(classes["quantizer"], values["quantizer"])
-    evaluators: dict[str, Evaluator] = {
-        label: option_fields.build(classes[label], values[label]) for label in tasks
-    }
-    return quantizer, evaluators
+    return classes, values
 
 
 def _mixed(tasks: Mapping[str, Prepared]) -> dict[str, Prepared]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mmq.analysis.settings import DEFAULTS
 from mmq.config import (
+    COMBINE_HELP,
     DEFAULT_QUANTIZER,
     DRY_RUN_HELP,
     EXPERIMENT_HELP,
@@ -24,6 +25,7 @@ FIGURE_HELP = "Write the figure to this PNG file, too (e.g. front.png)."
 class BaselineOptions(EvalOptions):
     """Options of an evaluation of the unquantized model."""
 
+    combine: str = option("worst", COMBINE_HELP)
     experiment: str = option("", EXPERIMENT_HELP)
 
 
@@ -42,7 +44,7 @@ class TrialOptions(BaselineOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizeOptions(BaselineOptions):
+class QuantizeOptions(EvalOptions):
     """Options of filling the store with quantized blocks."""
 
     bits: str = option("2,3,4,5,6,8", "Widths to quantize every component at (e.g. 3,4,8).")
@@ -50,6 +52,7 @@ class QuantizeOptions(BaselineOptions):
     launcher: str = option("local", LAUNCHER_HELP)
     gpus_per_worker: int = option(0, GPUS_HELP)
     dry_run: bool = option(False, DRY_RUN_HELP)
+    experiment: str = option("", EXPERIMENT_HELP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from mmq.allocation.allocation import BitAllocation
@@ -12,6 +12,7 @@ from mmq.analysis.fronts import Point
 from mmq.contracts import Evaluation, Sample
 from mmq.contracts.evaluator import GeneratingEvaluator, Scorer
 from mmq.contracts.vlm import ImageTextMatcher, Progress, VisionLanguageModel
+from mmq.evaluation.flips import Answers, agreement
 from mmq.evaluation.generating import Task, evaluate, generate_outputs
 from mmq.evaluation.saved_outputs import SavedOutputs
 from mmq.models.size import Size
@@ -23,11 +24,15 @@ FEWEST = 16  # minimum pictures per part: fewer cost a batch and show almost not
 
 @dataclass(frozen=True, slots=True)
 class Pruner:
-    """The finished trials that may prune a trial, with the scores of their samples."""
+    """The finished trials that may prune a trial, with the scores of their samples.
+
+    answers: the unquantized model's, if trials are compared by their agreement with it.
+    """
 
     seed: int
     points: Sequence[Point]
     per_sample: Callable[[str], Sequence[float] | None]
+    answers: Answers | None = field(default=None, kw_only=True)
 
     def rival(self, allocation: BitAllocation, size: Size) -> Point | None:
         """The best finished trial that is not larger; None for the unquantized model."""
@@ -64,7 +69,7 @@ class Pruner:
                 margin.observed, margin.at_least,
             )  # fmt: skip
 
-        return evaluate_in_parts(task, model, progress, self.seed, saved, stop)
+        return evaluate_in_parts(task, model, progress, self.seed, saved, stop, self.answers)
 
 
 class TaskPruner(Protocol):
@@ -113,11 +118,13 @@ def evaluate_in_parts(
     seed: int,
     saved: SavedOutputs | None = None,
     stop: Callable[[Part], Pruned | None] | None = None,
+    answers: Answers | None = None,
 ) -> tuple[Evaluation, Pruned | None]:
     """Evaluate a task in rungs; `stop` says after each but the last whether to prune, and why.
 
     All trials of a study go through the same rungs, so that they are evaluated in the same
-    batches and share cached features.
+    batches and share cached features. answers: the unquantized model's; parts then have the
+    agreement with them in place of scores.
     """
     if not can_prune(task):
         return evaluate(task, model, progress, saved), None
@@ -136,8 +143,12 @@ def evaluate_in_parts(
         start = end
         if stop is None or end == len(pictures):
             continue
-        values |= zip(positions, scorer.values(of_part, generated), strict=True)
-        part = Part(values, pictures[:end], len(pictures), len(samples), evaluator.bounds)
+        if answers is None:
+            own, bounds = scorer.values(of_part, generated), evaluator.bounds
+        else:
+            own, bounds = agreement(scorer.score(of_part, generated), answers), (0.0, 1.0)
+        values |= zip(positions, own, strict=True)
+        part = Part(values, pictures[:end], len(pictures), len(samples), bounds)
         if (why := stop(part)) is not None:
             return _score(scorer, samples, outputs), why
     return _score(scorer, samples, outputs), None

@@ -39,7 +39,10 @@ def run_single(
     from mmq.tracking import single_run
 
     prepared = prepare_tasks(
-        options, plugin_options, "worst", lambda components: [allocate(components)]
+        options,
+        plugin_options,
+        options.combine,
+        lambda components: [allocate(components)],
     )
     with opened([prepared], options.experiment) as (session,):
         components = list(session.model.components)

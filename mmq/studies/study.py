@@ -82,10 +82,11 @@ class Study:
 
         max_drop: below the unquantized score, as a share of it (0.01 for 1%), or in the score's
         units if not `relative`. max_ms: per answer, in a search by latency. Without any bound,
-        the smallest within 1%.
+        the smallest within 1%. In a search of flips, the score is the agreement in percent.
         """
         relative = relative and max_drop is not None
-        budget = Budget(max_bpw, max_gib, min_score, max_drop, relative, max_ms)
+        of_flips = self.results.budget.of_flips
+        budget = Budget(max_bpw, max_gib, min_score, max_drop, relative, max_ms, of_flips=of_flips)
         return self.results.selections(budget)[0]
 
     @property

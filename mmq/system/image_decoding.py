@@ -15,6 +15,8 @@ FORMATS = (
     "ICO", "PCX", "SGI", "PSD",
 )  # fmt: skip
 
+POINTER = b"version https://git-lfs"  # the start of a file that stands for one in Git LFS
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
@@ -60,6 +62,10 @@ def _decode(name: str, content: bytes) -> tuple[Image.Image, bool]:
                 raise InputError("it has no pixels")
             return as_shown(image)
     except UnidentifiedImageError as error:
+        if content.startswith(POINTER):
+            raise InputError(
+                f"image: {name} is a pointer of Git LFS; run `git lfs pull` in its folder"
+            ) from error
         supported = ", ".join(_formats())
         raise InputError(
             f"image: {name} cannot be read (it is empty, damaged or not one of {supported})"

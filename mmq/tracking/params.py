@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any
 
-from mmq.eval_spec import EvalSpec
+from mmq.eval_spec import EvalSpec, JointSpec
 from mmq.tracking.mlflow_internals import WIDTH, width_text
 
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
@@ -65,6 +65,13 @@ def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
     params |= {f"version.mmq.{room}": number for room, number in eval_spec.versions.items()}
     if eval_spec.allow_unread_weights:
         params["model.allow_unread_weights"] = True
+    reading = {
+        "data.dataset": eval_spec.dataset,
+        "data.fields": eval_spec.fields,
+        "calibration.data": eval_spec.calibration_data,
+        "tasks.combine": eval_spec.combine if isinstance(eval_spec, JointSpec) else "",
+    }
+    params |= {name: value for name, value in reading.items() if value}
     if eval_spec.rendered_prompt:
         params["model.first_prompt"] = eval_spec.rendered_prompt
     params |= {f"model.{k}": _text(v) for k, v in eval_spec.tokenization.items()}

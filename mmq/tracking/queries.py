@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
-from mmq.analysis.fronts import Point
+from mmq.analysis.fronts import AGREEMENT, Point, TaskScore
 from mmq.errors import InputError, unknown
+from mmq.evaluation.flips import FLIPS
+from mmq.record import SHARE
+from mmq.task_names import has_several, parse_tasks
 from mmq.tracking.connection import connect
 from mmq.tracking.contact import contacting, explained, open_client
 from mmq.tracking.launched import experiment_name
@@ -38,10 +41,38 @@ class LoggedTrial:
     recorded_by: str
     imported: bool
 
+    @property
+    def tasks(self) -> tuple[TaskScore, ...]:
+        """The scores of each of several tasks; none of one task."""
+        values, names = self.metrics, self.params.get("evaluator.name", "")
+        labels = parse_tasks(names) if has_several(names) else {}
+        return tuple(
+            TaskScore(
+                label,
+                values[f"{label}/score"],
+                values.get(f"{label}/score_low"),
+                values.get(f"{label}/score_high"),
+                values[f"{SHARE}/{label}"],
+            )
+            for label in labels
+            if f"{SHARE}/{label}" in values
+        )
+
+    @property
+    def flips(self) -> tuple[float, float | None, float | None] | None:
+        """Percent of the answers that differ from the unquantized model's, with their interval."""
+        values = self.metrics
+        if FLIPS not in values:
+            return None
+        return values[FLIPS], values.get(f"{FLIPS}_low"), values.get(f"{FLIPS}_high")
+
 
 @dataclass(slots=True)
 class StudyTrials:
-    """All trials with the same eval spec. samples: scores by run, if they were read."""
+    """All trials with the same eval spec. samples: scores by run, if they were read.
+
+    task: the one of several tasks whose shares are the scores; "" for all of a study's tasks.
+    """
 
     eval_spec: str
     trials: list[LoggedTrial]
@@ -49,23 +80,47 @@ class StudyTrials:
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     pictures: Sequence[str] | None = None
     notes: list[str] = field(default_factory=list)
+    task: str = ""
 
     @property
     def params(self) -> Mapping[str, str]:
         """The first trial's params; apart from the bits, all trials have the same."""
         return self.trials[0].params
 
+    def by_task(self) -> list["StudyTrials"]:
+        """One group per task of a study of several, with its shares as scores; none of one."""
+        return [
+            StudyTrials(
+                self.eval_spec,
+                [
+                    replace(trial, score=task.share)
+                    for trial in self.trials
+                    for task in trial.tasks
+                    if task.label == label
+                ],
+                f"{self.name} {label}".strip(),
+                task=label,
+            )
+            for label in dict.fromkeys(t.label for trial in self.trials for t in trial.tasks)
+        ]
+
     def points(self, score: str) -> list[Point]:
         """Trials on the plane of size and this metric, without those that have no size."""
+        own = score in ("score", AGREEMENT)  # what a study maximizes
+        score = f"{SHARE}/{self.task}" if self.task else score
         return [
             Point(
                 allocation=str(trial.allocation),
                 bpw=trial.metrics["bpw"],
-                score=trial.score,
+                score=trial.metrics[AGREEMENT] if score == AGREEMENT else trial.score,
                 low=trial.metrics.get(f"{score}_low"),
                 high=trial.metrics.get(f"{score}_high"),
                 stored_bpw=trial.metrics.get("stored_bpw"),
                 run_id=trial.run_id,
+                tasks=trial.tasks if score == "score" else (),
+                flips=trial.flips if own else None,
+                objective=AGREEMENT if score == AGREEMENT else "score",
+                task_score=("score", trial.score) if score == AGREEMENT else None,
             )
             for trial in self.trials
             if trial.score is not None and "bpw" in trial.metrics

@@ -3,10 +3,9 @@
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -15,7 +14,7 @@ from mmq.system import checksums
 from mmq.system.progress import progress_bar
 from mmq.system.sealed import Unusable
 from mmq.tracking.files import ALL_PREDICTIONS, RECORD, read_record
-from mmq.tracking.queries import THREADS, LoggedTrial, StudyTrials
+from mmq.tracking.queries import THREADS, StudyTrials
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +24,11 @@ def read_samples(groups: Sequence[StudyTrials], score: str = "score", quiet: boo
     client = MlflowClient()
     own = [group for group in groups if not any(trial.imported for trial in group.trials)]
     trials = {trial.run_id: trial for group in own for trial in group.trials}
+    metrics = {group.task or score for group in own}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(THREADS) as pool:
 
-        def read(run_id: str) -> Any:
-            return _values(client, run_id, Path(folder), score)
+        def read(run_id: str) -> Mapping[str, Sequence[float]]:
+            return _values(client, run_id, Path(folder), metrics)
 
         bar = progress_bar(
             pool.map(read, trials),
@@ -39,7 +39,12 @@ def read_samples(groups: Sequence[StudyTrials], score: str = "score", quiet: boo
         )
         scores = dict(zip(trials, bar, strict=True))
         for group in own:
-            values = {t.run_id: scores[t.run_id] for t in group.trials}
+            if score == "score" and not group.task and any(trial.tasks for trial in group.trials):
+                group.notes.append(
+                    "uncertainty from samples is that of each task: the combined score has none"
+                )
+                continue
+            values = {t.run_id: scores[t.run_id].get(group.task or score) for t in group.trials}
             lengths = {None if v is None else len(v) for v in values.values()}
             if None in lengths or len(lengths) > 1:
                 lacking = sum(v is None for v in values.values())
@@ -50,8 +55,8 @@ def read_samples(groups: Sequence[StudyTrials], score: str = "score", quiet: boo
                     else "uncertainty from samples is left out: trials scored different samples"
                 )
                 continue
-            group.samples = values
-            group.pictures = _pictures(client, group.trials, Path(folder), lengths.pop() or 0)
+            group.samples = {k: v for k, v in values.items() if v is not None}
+            group.pictures = _pictures(client, group, Path(folder), lengths.pop() or 0)
             if group.pictures is None:
                 group.notes.append(
                     "every sample counts as an image of its own: the images are unknown"
@@ -68,28 +73,42 @@ def _download(client: MlflowClient, run_id: str, name: str, folder: Path) -> Pat
         return None
 
 
-def _values(client: MlflowClient, run_id: str, folder: Path, score: str) -> Sequence[float] | None:
+def _values(
+    client: MlflowClient, run_id: str, folder: Path, metrics: Iterable[str]
+) -> Mapping[str, Sequence[float]]:
+    """The values per sample of those of these metrics, or tasks, that a run's record has."""
     path = _download(client, run_id, RECORD, folder)
     if path is None:
-        return None
+        return {}
     try:
         record = read_record(path, run_id)
     except (FileNotFoundError, Unusable) as problem:
         log.warning("The record of run %s cannot be used (%s): left out", run_id, problem)
-        return None
-    return record.sample_scores if score == "score" else record.per_sample.get(score)
+        return {}
+    names = {name: record.primary if name == "score" else name for name in metrics}
+    return {k: record.per_sample[name] for k, name in names.items() if name in record.per_sample}
 
 
 def _pictures(
-    client: MlflowClient, trials: Sequence[LoggedTrial], folder: Path, count: int
+    client: MlflowClient, group: StudyTrials, folder: Path, count: int
 ) -> Sequence[str] | None:
     """Names of the samples' images, from the first run that has its predictions."""
-    for trial in trials:
+    for trial in group.trials:
         for run_id in dict.fromkeys((trial.run_id, trial.recorded_by)):
-            images = _predictions(client, run_id, folder)
-            if images is not None and len(images) == count:
-                return images
+            for source in _task_runs(client, run_id, group.task) if group.task else [run_id]:
+                images = _predictions(client, source, folder)
+                if images is not None and len(images) == count:
+                    return images
     return None
+
+
+def _task_runs(client: MlflowClient, run_id: str, task: str) -> list[str]:
+    """The runs that may have the predictions of one of several tasks."""
+    experiment = client.get_run(run_id).info.experiment_id
+    query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`mmq.task` = '{task}'"
+    runs = client.search_runs([experiment], query)
+    names = [(run.info.run_id, run.data.tags.get("mmq.recorded_by", "")) for run in runs]
+    return [name for pair in names for name in pair if name]
 
 
 def _predictions(client: MlflowClient, run_id: str, folder: Path) -> Sequence[str] | None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from mmq.task_names import last_part, short_names
+
 BOUNDS = ("_low", "_high")
 
 
@@ -12,9 +14,8 @@ def subject(params: Sequence[Mapping[str, str]]) -> str:
     """
 
     def joined(name: str) -> str:
-        values = dict.fromkeys(each[name].rstrip("/").split("/")[-1] for each in params
-                               if each.get(name))  # fmt: skip
-        return "/".join(values)
+        shorten = short_names if name == "data.name" else last_part
+        return "/".join(dict.fromkeys(shorten(each[name]) for each in params if each.get(name)))
 
     data, samples = joined("data.name"), joined("data.samples")
     task = " on ".join(filter(None, (joined("evaluator.name"), data)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.config import (
+    COMBINE_HELP,
     DRY_RUN_HELP,
     EXPERIMENT_HELP,
     GPUS_HELP,
@@ -67,9 +68,10 @@ class SearchOptions(EvalOptions):
     launcher: str = option("local", LAUNCHER_HELP)
     gpus_per_worker: int = option(0, GPUS_HELP)
     dry_run: bool = option(False, DRY_RUN_HELP)
-    combine: str = option(
-        "worst",
-        "Of several tasks, maximize the worst or the mean share of the unquantized scores.",
+    combine: str = option("worst", COMBINE_HELP)
+    objective: str = option(
+        "score",
+        "Maximize the score, or minimize flips: answers that differ from the unquantized model's.",
     )
     prune: bool = option(
         True, "Stop a trial early once a smaller model is certain to score better."

@@ -11,15 +11,15 @@ from mmq.analysis.joint import JointSamples
 from mmq.artifacts.store import Store
 from mmq.contracts import Launcher, LaunchRequest, Metric, QuantReport
 from mmq.errors import InputError, TakenOver, TooLarge
+from mmq.evaluation.flips import UnquantizedAnswers
 from mmq.export.latency import Confirmed
 from mmq.models.size import Size
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord
 from mmq.studies.baseline import check_baseline
 from mmq.studies.front import Results, cost_metrics
-from mmq.studies.joint_pruning import JointPruner
 from mmq.studies.joint_tasks import JointPrepared
-from mmq.studies.pruning import Pruner
+from mmq.studies.objectives import agreement_metrics, has_value
 from mmq.studies.records import Records
 from mmq.studies.run import copy_trial, ends_study
 from mmq.studies.session import Session
@@ -32,6 +32,7 @@ from mmq.system.worker import is_worker
 from mmq.tracking import OPTUNA_TRIAL, StudyRun, best_effort, short_timeouts, unreachable
 from mmq_search.deadline import Deadline
 from mmq_search.progress_run import ProgressRun
+from mmq_search.pruners import pruner_of
 from mmq_search.study import PendingTrial, SearchStudy
 from mmq_search.target_search import TargetSearch, log_confirmed
 from mmq_search.trial_lines import TrialLines
@@ -173,9 +174,11 @@ class Search:
                 prepared.check_unquantized(point)
                 self._share_unquantized(point)
             else:
-                score = Metric(point.score, len(prepared.samples), point.low, point.high)
-                check_baseline(score, self.study.score_name, prepared.bounds)
+                if self.study.objective == "score":
+                    score = Metric(point.score, len(prepared.samples), point.low, point.high)
+                    check_baseline(score, self.study.score_name, prepared.bounds)
                 fetch_outputs(prepared.eval_spec, point.run_id)
+                self._check_answers()
         except InputError as error:
             if not is_worker():
                 with best_effort("The run's description is not up to date"), short_timeouts():
@@ -183,6 +186,15 @@ class Search:
             raise
         self._has_valid_baseline = True
         return True
+
+    def _check_answers(self) -> None:
+        """InputError if the answers that trials are to agree with are gone."""
+        spec = self.prepared.eval_spec
+        if self.study.objective == "flips" and UnquantizedAnswers(spec).get() is None:
+            raise InputError(
+                "objective: the unquantized model's answers are neither in MMQ_HOME nor in its "
+                "run; evaluate it again in a new --study"
+            )
 
     def _share_unquantized(self, point: Point) -> None:
         """Save the record of the unquantized model, which shares refer to, on this machine."""
@@ -247,7 +259,11 @@ class Search:
 
         def metrics() -> Mapping[str, float]:
             cost = study.cost(pending.trial.number, pending.allocation)
-            return {} if cost is None else cost_metrics(cost)
+            values = {} if cost is None else cost_metrics(cost)
+            if study.objective == "score":
+                return values
+            record = study.records.get_any(pending.allocation)
+            return values if record is None else values | agreement_metrics(record)
 
         def save(record: TrialRecord) -> None:
             study.check_claim(pending)
@@ -259,39 +275,15 @@ class Search:
                 shared.put(record)
 
         cached = shared.get(pending.allocation)
-        if cached is not None and study.setup.is_as_planned(cached):
+        usable = cached is not None and has_value(cached, study.objective)
+        if cached is not None and usable and study.setup.is_as_planned(cached):
             check_size(None, cached.size)
             spec = session.spec(pending.allocation)
             copy_trial(self.run, spec, cached, save, tell, metrics, **tags)
             return
+        pruner = pruner_of(study, self.prepared, pending.allocation) if self.prune else None
         session.record(
-            self.run, pending.allocation, save_and_share, tell, self._pruner(pending), check_size,
-            metrics, **tags,
-        )  # fmt: skip
-
-    def _pruner(self, pending: PendingTrial) -> Pruner | None:
-        """The pruner of a trial: finished trials that do not cost more.
-
-        Rules of thumb are evaluated on all samples: the result is compared with them.
-        """
-        if not self.prune or str(pending.allocation) in self.study.rules:
-            return None
-        study, points = self.study, self.study.points()
-        if (cost := study.setup.cost(pending.allocation)) is not None:
-            points = [p for p in points if p.cost is not None and p.cost.value <= cost.value]
-        prepared = self.prepared
-        if not isinstance(prepared, JointPrepared):
-            return Pruner(prepared.eval_spec.seed, points, study.per_sample)
-        reference = baseline(points)
-        unquantized = None if reference is None else study.record(reference.allocation)
-        return JointPruner(
-            prepared.eval_spec.seed,
-            points,
-            study.per_sample,
-            study.task_samples,
-            unquantized,
-            prepared.highest,
-            prepared.combine,
+            self.run, pending.allocation, save_and_share, tell, pruner, check_size, metrics, **tags
         )
 
     def _check_size(self, pending: PendingTrial, report: QuantReport | None, size: Size) -> None:

@@ -6,16 +6,19 @@ from typing import Any
 
 from mmq.analysis.fronts import Cost, SizeAxis
 from mmq.record import TrialRecord
+from mmq.studies.objectives import Objective, value_of
 
 SIZE_NAMES: Mapping[SizeAxis, str] = {"stored": "stored_bpw", "nominal": "bpw"}
 
 
-def trial_attributes(record: TrialRecord, cost: Cost | None = None) -> dict[str, Any]:
+def trial_attributes(
+    record: TrialRecord, objective: Objective, cost: Cost | None = None
+) -> dict[str, Any]:
     """The user attributes of a recorded trial; a pruned one has a partial score.
 
     cost: on the target of the search.
     """
-    score, size = record.score, record.size
+    score, size = value_of(record, objective), record.size
     attributes = {
         "allocation": str(record.allocation),
         "run_id": record.run_id,
@@ -30,10 +33,14 @@ def trial_attributes(record: TrialRecord, cost: Cost | None = None) -> dict[str,
         attributes["tasks"] = [asdict(task) for task in record.tasks]
     if record.flips is not None:
         attributes["flips"] = list(record.flips)
+    if objective != "score":
+        attributes["task_score"] = [record.primary, record.score.value]
     return attributes | {"low": score.low, "high": score.high}
 
 
-def objectives(record: TrialRecord, axis: SizeAxis, cost: Cost | None = None) -> list[float]:
-    """Size on this axis, or the cost on a target, to be minimized, and score, to be maximized."""
+def objectives(
+    record: TrialRecord, axis: SizeAxis, objective: Objective, cost: Cost | None = None
+) -> list[float]:
+    """What is minimized and maximized: size on this axis, or the cost on a target, and score."""
     size = getattr(record.size, SIZE_NAMES[axis]) if cost is None else cost.value
-    return [size, record.score.value]
+    return [size, value_of(record, objective).value]

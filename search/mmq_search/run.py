@@ -9,12 +9,12 @@ from mmq.allocation.allocation import TABLE_RULE, parse_bits
 from mmq.allocation.parts import GRANULARITIES
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SizeAxis, parse_axis
-from mmq.analysis.joint import parse_combine
 from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
-from mmq.prepare import Prepared, prepare
+from mmq.prepare import Prepared
 from mmq.studies.joint_tasks import prepare_tasks
 from mmq.studies.names import check_name, safe_name
+from mmq.studies.objectives import Objective, bounds_of, check_objective, parse_objective
 from mmq.studies.request_text import command_line
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
@@ -43,16 +43,19 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     place, plugin_options = placement(options, plugin_options)
     options = for_workers(options, place)
     deadline = Deadline.parse(options.timeout)
-    budget, axis = _bounds(options)
+    budget, axis, objective = _bounds(options)
     check_name(options.study)
     if options.granularity not in GRANULARITIES:
         raise unknown("granularity", options.granularity, GRANULARITIES)
     prepared, space, search = _prepared(options, plugin_options)
-    bounds, skeleton = prepared.bounds, prepared.skeleton
+    check_objective(objective, prepared)
     costs = None if search is None else search.costs()
-    setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
+    setup = SamplerSetup.of(
+        space, prepared.skeleton, budget, prepared.quantizer, bounds_of(objective, prepared), axis,
+        costs, objective,
+    )  # fmt: skip
     eval_spec = prepared.eval_spec
-    name = options.study or study_name(eval_spec, space, axis, options.target, options.cost)
+    name = options.study or study_name(eval_spec, setup, options.target, options.cost)
     if not is_worker():
         notify(plan_text(setup, prepared, options.n_trials), important=options.dry_run)
     request = None
@@ -63,8 +66,8 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         request = place.request(name, lines)
     connect(options.experiment)  # an unusable store is reported before the model is loaded
     if search is not None and search.request.timed:
-        costs = search.timed_costs()
-        setup = SamplerSetup.of(space, skeleton, budget, prepared.quantizer, bounds, axis, costs)
+        setup.costs = search.timed_costs()
+        setup.check_budget()
     study = SearchStudy(
         name, eval_spec.identity(), space, home(), options.seed, setup, is_worker()
     )
@@ -95,8 +98,8 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     return running
 
 
-def _bounds(options: SearchOptions) -> tuple[Budget, SizeAxis]:
-    """The budget and the size axis; InputError for bounds that the search does not compare."""
+def _bounds(options: SearchOptions) -> tuple[Budget, SizeAxis, Objective]:
+    """The budget, the size axis and the objective; InputError for bounds on something else."""
     budget = Budget.parse(
         options.max_bpw,
         options.max_size_gib,
@@ -117,7 +120,8 @@ def _bounds(options: SearchOptions) -> tuple[Budget, SizeAxis]:
         raise InputError(
             f"size-axis: a search for a target compares its files, not {axis} sizes; leave one out"
         )
-    return budget, axis
+    objective = parse_objective(options.objective)
+    return budget if objective == "score" else budget.for_flips(), axis, objective
 
 
 def _prepared(
@@ -126,12 +130,12 @@ def _prepared(
     """The checked eval spec and its space, limited to what the target supports, if any."""
     bits = parse_bits(options.bits)
     request, plugin_options = parse_target(options.target, options.cost, plugin_options)
-    pairs = options.granularity != "component"
+    pairs, combine = options.granularity != "component", options.combine
     if request is None:
         prepared = prepare_tasks(
             options,
             plugin_options,
-            parse_combine(options.combine),
+            combine,
             lambda parts: [rule for _, rule in Space.of(parts, bits).rules()],
             pairs,
         )
@@ -140,7 +144,9 @@ def _prepared(
             notify(f"{space.describe()}: {TABLE_RULE}")
         return prepared, space, None
     support, plugin_options = supported_options(request, options, plugin_options, bits)
-    prepared = prepare(options, plugin_options, lambda parts: support.allocations(), pairs)
+    prepared = prepare_tasks(
+        options, plugin_options, combine, lambda parts: support.allocations(), pairs
+    )
     space = limited_space(support, options.granularity)
     if (text := support.report(request.name)) and not is_worker():
         notify(text)
@@ -163,17 +169,15 @@ def open_run(study: SearchStudy, experiment: str, eval_spec: EvalSpec) -> StudyR
 
 
 def study_name(
-    eval_spec: EvalSpec,
-    space: Space,
-    axis: SizeAxis = "stored",
-    target: str = "",
-    cost: str = "bytes",
+    eval_spec: EvalSpec, setup: SamplerSetup, target: str = "", cost: str = "bytes"
 ) -> str:
-    """A readable name, different for every eval spec, space, target and cost."""
+    """A readable name, different for every eval spec, space, objective, target and cost."""
+    space, axis = setup.space, setup.axis
     model = eval_spec.model.rstrip("/").split("/")[-1]
     readable = f"{model}-{eval_spec.evaluator}-{eval_spec.quantizer}"
     widths = "".join(str(b) if b < 10 else f"-{b}" for b in space.bits)
     granularity = "" if space.granularity == "component" else f"-{space.granularity}"
     nominal = "" if axis == "stored" else f"-{axis}"
     aim = (f"-{target}" if target else "") + ("" if cost == "bytes" else f"-{cost}")
+    aim += "" if setup.objective == "score" else f"-{setup.objective}"
     return safe_name(f"{readable}{granularity}-{widths}{nominal}{aim}-{eval_spec.key[:8]}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.analysis.budgets import Budget, stored_gib
-from mmq.analysis.fronts import Cost, Point, SizeAxis
+from mmq.analysis.fronts import AGREEMENT, Cost, Point, SizeAxis
 from mmq.artifacts.artifacts import Artifacts
 from mmq.contracts.quantizer import Quantizer
 from mmq.errors import InputError
@@ -17,8 +17,10 @@ from mmq.models.size import part_bits, part_weights
 from mmq.models.skeleton import Skeleton
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord
+from mmq.studies.objectives import Objective
 from mmq.studies.sensitivity import profile
 from mmq_search.front_sampler import FrontSampler
+from mmq_search.record_facts import SIZE_NAMES
 from mmq_search.space import Space
 from mmq_search.target_search import TargetCosts
 
@@ -34,6 +36,7 @@ class SamplerSetup:
     study minimizes. costs: what it minimizes instead, in a search for a target. measured_sizes: of
     allocations that turned out larger than planned, in stored bits per weight, or in GiB of the
     target's files. profile: the loss of every part by level. floor: the lowest possible score.
+    objective: what the study maximizes.
     """
 
     space: Space
@@ -46,6 +49,7 @@ class SamplerSetup:
     measured_sizes: dict[str, float] = field(default_factory=dict)
     floor: float | None = None
     costs: TargetCosts | None = None
+    objective: Objective = "score"
 
     @classmethod
     def of(
@@ -57,6 +61,7 @@ class SamplerSetup:
         bounds: tuple[float, float] | None = None,
         axis: SizeAxis = "stored",
         costs: TargetCosts | None = None,
+        objective: Objective = "score",
     ) -> "SamplerSetup":
         """From the model's skeleton, before weights are loaded.
 
@@ -70,9 +75,10 @@ class SamplerSetup:
             stored |= part_bits(parts, {name: component}, quantizer, space.widths(name))
         floor = None if bounds is None else bounds[0]
         self = cls(
-            space, budget, weights, skeleton.parameters, stored, axis, floor=floor, costs=costs
-        )
-        self._check_budget()
+            space, budget, weights, skeleton.parameters, stored, axis,
+            floor=floor, costs=costs, objective=objective,
+        )  # fmt: skip
+        self.check_budget()
         if budget.min_score is not None and bounds is not None:
             interval = f"scores lie between {bounds[0]:g} and {bounds[1]:g}"
             if budget.min_score > bounds[1]:
@@ -85,7 +91,13 @@ class SamplerSetup:
                 )
         return self
 
-    def _check_budget(self) -> None:
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of what is minimized and of what is maximized, for Optuna's dashboard."""
+        size = SIZE_NAMES[self.axis] if self.costs is None else self.costs.objective
+        return [size, "score" if self.objective == "score" else AGREEMENT]
+
+    def check_budget(self) -> None:
         """InputError if the smallest allocation exceeds the budget."""
         least = self._extreme(self.size)
         smallest = str(self.space.allocation(least))

@@ -15,10 +15,11 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.analysis.fronts import Cost
 from mmq.errors import TakenOver
 from mmq.record import TrialRecord
+from mmq.studies.objectives import name_of
 from mmq.system.process import owner
 from mmq.system.retries import StorageError
 from mmq_search.optuna_internals import enqueued_params
-from mmq_search.record_facts import SIZE_NAMES, objectives, trial_attributes
+from mmq_search.record_facts import objectives, trial_attributes
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
@@ -75,11 +76,10 @@ class SearchStudy(StudyReader):
         )
         self._open(name, storage, study)
         costs = self.setup.costs
-        check_identity(self.study, identity, self.space, self.setup.axis, costs)
+        check_identity(self.study, identity, self.setup)
         if costs is not None and (times := self.study.user_attrs.get("times")) is not None:
             self.setup.costs = costs = costs.with_times(times)  # of the machine that started it
-        size = SIZE_NAMES[self.setup.axis] if costs is None else costs.objective
-        self.study.set_metric_names([size, "score"])
+        self.study.set_metric_names(self.setup.metric_names)
         self.setup.measured_sizes |= self.rejected_sizes()
         self.stale_trials.release()
         if self.rules != (rules := self.setup.rules()):
@@ -279,25 +279,25 @@ class SearchStudy(StudyReader):
             self._finish(pending.trial.number, record)
 
     def _finish(self, number: int, record: TrialRecord) -> None:
-        trial_id = self._trial_id(number)
         cost = self.cost(number, record.allocation)
-        self.storage.optuna.write_attributes(trial_id, trial_attributes(record, cost))
+        attributes = trial_attributes(record, self.objective, cost)
+        self.storage.optuna.write_attributes(self._trial_id(number), attributes)
         self._name_score(record)
         if record.pruned is not None:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
-            self.study.tell(number, objectives(record, self.axis, cost))
+            self.study.tell(number, objectives(record, self.axis, self.objective, cost))
 
     def _name_score(self, record: TrialRecord) -> None:
         if "score_name" not in self.study.user_attrs:
-            self.study.set_user_attr("score_name", record.primary)
+            self.study.set_user_attr("score_name", name_of(record, self.objective))
 
     def save_baseline(self, record: TrialRecord) -> None:
         """Save the unquantized model's result in the study, if the space does not have it."""
         self._name_score(record)
         cost = self.setup.cost(record.allocation)
-        values = {"values": objectives(record, self.axis, cost)}
-        self.study.set_user_attr(BASELINE, trial_attributes(record, cost) | values)
+        values = {"values": objectives(record, self.axis, self.objective, cost)}
+        self.study.set_user_attr(BASELINE, trial_attributes(record, self.objective, cost) | values)
 
     def save_parent(self, parent: tuple[str, str]) -> None:
         """Save the tracking store and the id of the parent run that this study is logged to."""

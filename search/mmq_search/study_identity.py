@@ -6,22 +6,18 @@ from typing import Any
 
 import optuna
 
-from mmq.analysis.fronts import SizeAxis
 from mmq.errors import InputError
-from mmq_search.space import Space
-from mmq_search.target_search import TargetCosts
+from mmq_search.sampler_setup import SamplerSetup
 
 ANOTHER = "Choose another --study, or leave it empty."
 
 
-def check_identity(
-    study: optuna.Study,
-    identity: Mapping[str, Any],
-    space: Space,
-    axis: SizeAxis,
-    costs: TargetCosts | None = None,
-) -> None:
-    """Write eval spec, space and costs into a new study; InputError if it has others."""
+def check_identity(study: optuna.Study, identity: Mapping[str, Any], setup: SamplerSetup) -> None:
+    """Write eval spec, space, objective and costs into a new study; InputError if it has others.
+
+    identity: of the eval spec.
+    """
+    space, axis, costs = setup.space, setup.axis, setup.costs
     attrs, name = study.user_attrs, study.study_name
     stored = attrs.get("eval_spec")
     spec = json.loads(json.dumps(identity, default=str))  # as the database returns it
@@ -31,6 +27,7 @@ def check_identity(
         "limits": [[name, list(widths)] for name, widths in space.limits] or None,
         "target": None if costs is None else costs.name,
         "cost": None if costs is None else costs.kind,
+        "objective": None if setup.objective == "score" else setup.objective,
     }
     if stored is None:  # the eval spec last: a study that has it has everything
         times = None if costs is None else costs.to_json()
@@ -45,9 +42,9 @@ def check_identity(
         )
     for key, value in own.items():
         if attrs.get(key) != value:
+            what = "has another objective" if key == "objective" else "searches another space"
             raise InputError(
-                f"study: {name!r} searches another space, with {key} "
-                f"{attrs.get(key) or 'unset'}. {ANOTHER}"
+                f"study: {name!r} {what}, with {key} {attrs.get(key) or 'unset'}. {ANOTHER}"
             )
     measured = attrs.get("size_axis") or "nominal"  # of studies that are older than the option
     if measured != axis:

@@ -11,12 +11,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmq.analysis.budgets import Budget
-from mmq.analysis.fronts import Cost, Point, SizeAxis, TaskScore, parse_axis
+from mmq.analysis.fronts import AGREEMENT, Cost, Point, SizeAxis, TaskScore, parse_axis
 from mmq.analysis.joint import JointSamples
 from mmq.analysis.selection import select
 from mmq.errors import InputError, unknown
 from mmq.record import TrialRecord
 from mmq.studies.front import Results
+from mmq.studies.objectives import Objective, parse_objective, samples_of
 from mmq.studies.records import Records
 from mmq.tracking import fetch_record
 from mmq_search.storage import Storage
@@ -154,6 +155,11 @@ class StudyReader:
         """The size that is minimized; nominal in studies that are older than the option."""
         return parse_axis(self.study.user_attrs.get("size_axis") or "nominal")
 
+    @property
+    def objective(self) -> Objective:
+        """What is maximized."""
+        return parse_objective(self.study.user_attrs.get("objective") or "score")
+
     def headlines(self) -> list[str]:
         """The selected allocations, one line each, without their uncertainty."""
         request = self.request
@@ -171,13 +177,14 @@ class StudyReader:
         """Every evaluated trial on the size-score plane, and the unquantized model."""
         attrs = self.study.user_attrs
         nominal = (attrs.get("size_axis") or "nominal") == "nominal"
+        name = "score" if self.objective == "score" else AGREEMENT
         points = {
-            allocation: _point(allocation, trial.values, trial.user_attrs, nominal)
+            allocation: _point(allocation, trial.values, trial.user_attrs, nominal, name)
             for allocation, trial in self.evaluated().items()
         }
         if (result := attrs.get(BASELINE)) is not None:
-            name = result["allocation"]
-            points.setdefault(name, _point(name, result["values"], result, nominal))
+            own = result["allocation"]
+            points.setdefault(own, _point(own, result["values"], result, nominal, name))
         return list(points.values())
 
     def per_sample(self, allocation: str) -> Sequence[float] | None:
@@ -191,7 +198,7 @@ class StudyReader:
 
     def _read_samples(self, allocation: str) -> Sequence[float] | None:
         record = self.record(allocation)
-        return None if record is None else record.sample_scores
+        return None if record is None else samples_of(record, self.objective)
 
     def task_samples(self, allocation: str) -> Mapping[str, Sequence[float]] | None:
         """A completed trial's score of every sample of each of several tasks."""
@@ -242,7 +249,11 @@ def _is_valid(trial: FrozenTrial) -> bool:
 
 
 def _point(
-    allocation: str, values: Sequence[float], facts: Mapping[str, Any], nominal: bool
+    allocation: str,
+    values: Sequence[float],
+    facts: Mapping[str, Any],
+    nominal: bool,
+    objective: str,
 ) -> Point:
     return Point(
         allocation=allocation,
@@ -256,4 +267,6 @@ def _point(
         cost=Cost(**facts["cost"]) if "cost" in facts else None,
         tasks=tuple(TaskScore(**task) for task in facts.get("tasks", ())),
         flips=tuple(facts["flips"]) if "flips" in facts else None,
+        objective=objective,
+        task_score=tuple(facts["task_score"]) if "task_score" in facts else None,
     )

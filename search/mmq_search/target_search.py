@@ -1,19 +1,19 @@
 """A search for an export target: supported widths, file sizes, and times per answer."""
 
 import logging
+import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.analysis.fronts import Cost
-from mmq.contracts import options as option_fields
 from mmq.contracts import registry
-from mmq.contracts.evaluator import Evaluator, GeneratingEvaluator
-from mmq.contracts.quantizer import Quantizer
+from mmq.contracts.evaluator import GeneratingEvaluator
 from mmq.contracts.report import QuantReport
 from mmq.contracts.target import Target
+from mmq.contracts.vlm import Request
 from mmq.errors import InputError, unknown
 from mmq.evaluation.generating import calibration_pairs
 from mmq.export.latency import REQUESTS, Confirmed, Latencies, Workload
@@ -24,10 +24,11 @@ from mmq.export.targets import build_target, split_options
 from mmq.model_setup import requested_parts
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
-from mmq.prepare import Prepared, build_plugins
-from mmq.quantization.by_width import option_values
+from mmq.prepare import Prepared, given_options
+from mmq.quantization import by_width
+from mmq.studies.joint_tasks import JointPrepared, joint_options
 from mmq.system.disk import GIB
-from mmq.task_names import single_task
+from mmq.task_names import has_several
 from mmq.tracking import StudyRun
 from mmq_search.space import Space
 
@@ -93,16 +94,13 @@ def supported_options(
 
     Nothing is loaded. InputError if no requested width can be used.
     """
-    classes = {
-        "quantizer": registry.load_class("quantizer", options.quantizer, Quantizer),
-        "evaluator": registry.load_class("evaluator", single_task(options.task), Evaluator),
-    }
-    command = [field.name for field in fields(options)]
-    explicit = option_fields.distribute(plugin_options, classes, command)["quantizer"]
-    quantizer, _ = build_plugins(options, plugin_options)
+    given = joint_options if has_several(options.task) else given_options
+    classes, values = given(options, plugin_options)
+    explicit = values["quantizer"]
+    quantizer = by_width.build(classes["quantizer"], explicit)
     outline = skeleton(locate(options.model, options.allow_pickle), requested_parts(options))
     support = supported_widths(request.name, request.target, quantizer, explicit, outline, bits)
-    before, after = option_values(quantizer), option_values(support.quantizer)
+    before, after = by_width.option_values(quantizer), by_width.option_values(support.quantizer)
     selected = {
         f"quantizer.{k}": v for k, v in after.items() if k not in explicit and v != before[k]
     }
@@ -244,23 +242,37 @@ class TargetSearch:
 
 
 def workload(prepared: Prepared) -> Workload:
-    """Requests of the evaluation, with answers as long as the correct ones are; InputError if
-    the evaluator ranks instead of asking.
+    """Requests of the evaluation, with answers as long as the correct ones are.
+
+    Of several tasks, as many requests of each, and the mean of their lengths. InputError for an
+    evaluator that ranks instead of asking.
     """
-    evaluator = prepared.evaluator
-    if not isinstance(evaluator, GeneratingEvaluator) or prepared.protocol is None:
+    tasks = list(prepared.tasks.values()) if isinstance(prepared, JointPrepared) else [prepared]
+    count = math.ceil(REQUESTS / len(tasks))
+    pairs = [_timed_pairs(task, count) for task in tasks]
+    folder = source_folder(prepared.eval_spec.model)
+    tokenizer = prepared.skeleton.family.load_processor(str(folder)).tokenizer
+    lengths = [
+        statistics.median(
+            len(tokenizer(text, add_special_tokens=False).input_ids) for _, text in own
+        )
+        for own in pairs
+    ]
+    new_tokens = round(statistics.mean(lengths)) + 1  # and the end of the answer
+    requests = [request for own in pairs for request, _ in own]
+    return Workload(requests, new_tokens, prepared.device)
+
+
+def _timed_pairs(task: Prepared, count: int) -> list[tuple[Request, str]]:
+    """Requests of one task, evenly spaced, each with a correct answer."""
+    evaluator = task.evaluator
+    if not isinstance(evaluator, GeneratingEvaluator) or task.protocol is None:
         raise InputError(
             f"cost: the task {evaluator.task} generates no answers that could be timed; use "
             f"--cost bytes"
         )
-    step = max(1, len(prepared.samples) // REQUESTS)
-    samples = prepared.samples[::step][:REQUESTS]
-    pairs = calibration_pairs(evaluator, samples, prepared.protocol)
-    folder = source_folder(prepared.eval_spec.model)
-    tokenizer = prepared.skeleton.family.load_processor(str(folder)).tokenizer
-    lengths = [len(tokenizer(text, add_special_tokens=False).input_ids) for _, text in pairs]
-    new_tokens = round(statistics.median(lengths)) + 1  # and the end of the answer
-    return Workload([request for request, _ in pairs], new_tokens, prepared.device)
+    step = max(1, len(task.samples) // count)
+    return calibration_pairs(evaluator, task.samples[::step][:count], task.protocol)
 
 
 def log_confirmed(run: StudyRun, confirmed: Sequence[Confirmed]) -> None:

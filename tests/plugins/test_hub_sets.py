@@ -107,8 +107,17 @@ def test_mmstar_reads_the_options_in_its_questions(tmp_path):
     assert row.answers == ("B",)
 
 
-def test_ai2d_counts_options_from_zero(tmp_path):
+def test_ai2d_counts_options_from_zero_whatever_their_texts_are(tmp_path):
     assert samples(hub.ai2d(tmp_path), "choice")[0].answers == ("C",)
+
+
+def test_splits_of_which_none_is_usually_scored_are_named(tmp_path):
+    row = {"id": "1", "question": "Is there a dog?", "answer": "no", "image_source": "a",
+           "image": hub.cell(), "category": "random"}  # fmt: skip
+    for split in ("random", "popular"):
+        hub.write(tmp_path / "Full" / f"{split}-00000-of-00001.parquet", [row])
+    with pytest.raises(InputError, match=r"the splits popular, random; pass the file of one"):
+        samples(tmp_path / "Full", "yes-no")
 
 
 def test_data_sets_bring_the_metric_of_their_authors(tmp_path):

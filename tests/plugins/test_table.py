@@ -115,6 +115,9 @@ READABLE = {  # a sheet that people keep -> the answers that are read from it
         f"image,question,answer\n\"data:image/png;base64,{ENCODED}\",Q?,x\n", ["x"],
     ),
     "with base64": (f"image,question,answer\n{ENCODED},Q?,x\n", ["x"]),
+    "of an old Mac": (b"\xef\xbb\xbf" + ROWS.replace("\n", "\r").encode(), ["a cat", "a dog"]),
+    "with thousands in German": ("image;question;answer\na.png;Q?;1.234,5\n", ["1234.5"]),
+    "with punctuation in the header": ("The Image:,Question?,Answer.\na.png,Q?,x\n", ["x"]),
     "with doubtful commas": ('image;question;answer\na.png;Q?;1,234\n', ["1,234"]),
 }  # fmt: skip
 
@@ -135,6 +138,47 @@ def test_answers_may_be_lists_however_they_are_written(folder):
     assert read(sheet(folder, json.dumps(lines), "x.json"))[0].answers == ("a", "2")
     path = sheet(folder, "image,question,answer_1,answer_2\na.png,Q?,a,b\n")
     assert read(path)[0].answers == ("a", "b")
+
+
+def test_answers_that_a_cell_separates_are_several_and_reported(folder, caplog):
+    cells = {"red|crimson": ("red", "crimson"), "red; dark red": ("red", "dark red"),
+             '"[""a; b""]"': ("a; b",), "I see; I am sure that it is red": None}  # fmt: skip
+    for task in ("vqa", "short-answer"):
+        path = sheet(folder, "image,question,answer\n" + "".join(f"a.png,Q?,{c}\n" for c in cells))
+        answers = [row.answers for row in read(path, task)]
+        assert answers == [own or (cell,) for cell, own in cells.items()]
+    assert "2 cells are read as several answers, e.g. 'red|crimson'; write a list" in caplog.text
+    path = sheet(folder, "image,question,answer\na.png,Q?,yes|no\n", "y.csv")
+    assert read(path, "yes-no")[0].answers == ("yes|no",)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("options", "red|blue"), ("options", '"A. red\nB. blue"'), ("options", "red;blue"),
+        ("Option A,Option B", "red,blue"), ("option_a,option_b", "red,blue"), ("a,b", "red,blue"),
+    ],
+)  # fmt: skip
+def test_options_are_read_however_a_sheet_has_them(header, cells, folder):
+    path = sheet(folder, f"image,question,{header},answer\na.png,Q?,{cells},blue\n")
+    (row,) = read(path, "choice")
+    assert (row.options, row.answers) == (("red", "blue"), ("B",))
+
+
+def test_columns_inside_objects_of_json_have_names_with_dots(folder):
+    row = {"photo": {"path": "a.png", "size": 3}, "qa": {"question": "Q?", "answer": ["x", "y"]}}
+    for text, name in ((json.dumps(row), "x.jsonl"), (json.dumps([row]), "x.json")):
+        (sample,) = read(sheet(folder, text, name))
+        assert (sample.question, sample.answers) == ("Q?", ("x", "y"))
+    row = {"meta": {"bild": {"bytes": ENCODED}}, "was": "Q?", "qa": {"loesung": "x"}}
+    fields = "image=meta.bild.bytes,question=was,answers=qa.loesung"
+    (sample,) = read(sheet(folder, json.dumps(row), "y.jsonl"), fields=fields)
+    assert sample.image.size() == (40, 40)
+
+
+def test_accents_of_a_file_name_may_be_letters_of_their_own(folder):
+    (folder / "Zoe\u0308.png").write_bytes(hub.png())
+    assert len(read(sheet(folder, "image,question,answer\nZoë.png,Q?,x\n"))) == 1
 
 
 def test_columns_of_any_name_are_given_by_fields(folder):
@@ -183,6 +227,15 @@ def test_json_lines_may_hold_pictures_and_large_numbers(folder):
 def test_a_json_file_may_have_an_object_per_line(folder):
     line = '{"image": "a.png", "question": "Q?", "answer": "x"}\n'
     assert len(read(sheet(folder, line * 2, "x.json"))) == 2
+
+
+def test_numbers_of_declared_classes_are_read_as_their_names(tmp_path):
+    feature = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+    info = {"info": {"features": {"label": feature, "image": {"_type": "Image"}}}}
+    columns = {"image": [hub.png()] * 2, "question": ["Q?"] * 2, "label": [1, 0]}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(info)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert [row.answers for row in read(tmp_path / "x.parquet")] == [("dog",), ("cat",)]
 
 
 def test_the_only_column_of_pictures_in_parquet_may_have_any_name(tmp_path):
@@ -365,6 +418,10 @@ MALFORMED = {
         tall("a.png,Q?,\"['x', 'y']\",1\n", "image,question,options,answer"),
         "'1' is not a letter from A to B.*count from 0 or from 1; write the letter", "choice",
     ),
+    "a letter that is another option's text": (
+        tall("a.png,Q?,\"['b', 'a']\",a\n", "image,question,options,answer"),
+        r"'a' is a letter and also the text of the option B; write .*: \(A\) or \(B\)", "choice",
+    ),
     "an empty caption": (tall("a.png,\n", "image,caption"), "have no caption", "captioning"),
     "JSON that is cut": (named("x.jsonl", '{"image": "a.png", '), "line 1 is not valid JSON"),
     "a JSON key twice": (
@@ -382,6 +439,14 @@ MALFORMED = {
         "have no answer: entry 1",
     ),
     "a cut parquet": (cut_parquet, "cannot be read as parquet .*download it again"),
+    "a pointer of Git LFS": (
+        named("x.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "is a pointer of Git LFS; run `git lfs pull`",
+    ),
+    "a picture that is a pointer": (
+        with_file("z.png", "version https://git-lfs.github.com/spec/v1\n", "z.png,Q?,x\n"),
+        "z.png is a pointer of Git LFS",
+    ),
     "text as parquet": (named("x.parquet", ROWS), "cannot be read as parquet"),
     "NaN in parquet": (
         lambda folder: parquet(folder, image=["a.png", "b.png"], question=["Q?"] * 2, answer=NAN),

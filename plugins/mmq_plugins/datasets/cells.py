@@ -15,8 +15,11 @@ MISSING = {
 LIST = re.compile(r"""\[\s*(?:['"].*['"]|[-+\d.,\s]*)\s*,?\s*\]""", re.DOTALL)
 UNCLOSED = re.compile(r"""\[\s*['"]""")
 NUMPY = re.compile(r"""['"]\s+['"]""")
-DECIMAL = re.compile(r"[-+]?\d+,\d+ ?%?")
+DECIMAL = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+ ?%?")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+ANSWER_MARKS, OPTION_MARKS = "|;", "\n|;"
+SHORT = 5  # words
+LETTERED = re.compile(r"\(?([A-Ja-j])[).:]\s*")
 LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 
 
@@ -62,13 +65,48 @@ def _listed(text: str, place: str) -> Any:
     return text
 
 
+def several(text: str, marks: str = ANSWER_MARKS) -> tuple[str, ...]:
+    """The answers that a cell separates by | or ;, or else the one that it is.
+
+    Pieces behind a semicolon must be short: a sentence may contain one.
+
+    >>> several("red|crimson"), several("red; dark red"), several("a=1;")
+    (('red', 'crimson'), ('red', 'dark red'), ('a=1;',))
+    """
+    for mark in marks:
+        if mark not in text:
+            continue
+        pieces = tuple(piece.strip() for piece in text.split(mark))
+        short = mark == "|" or all(len(piece.split()) <= SHORT for piece in pieces)
+        if all(pieces) and short:
+            return pieces
+    return (text,)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    r"""The options that a cell separates by line breaks, | or ;, without their letters.
+
+    >>> listed("A. red\nB. dark blue"), listed("red|blue"), listed("red")
+    (('red', 'dark blue'), ('red', 'blue'), ('red',))
+    """
+    for mark in OPTION_MARKS:
+        pieces = [piece.strip() for piece in text.split(mark) if piece.strip()]
+        if len(pieces) > 1:
+            starts = [LETTERED.match(piece) for piece in pieces]
+            letters = "".join(start[1].upper() for start in starts if start)
+            if letters == "ABCDEFGHIJ"[: len(pieces)]:
+                pieces = [p[m.end() :] for p, m in zip(pieces, starts, strict=True) if m]
+            return tuple(pieces)
+    return (text,)
+
+
 def decimal_point(text: str) -> str:
     """A number with a decimal point instead of a comma; other texts are unchanged.
 
-    >>> decimal_point("3,5"), decimal_point("red, blue")
-    ('3.5', 'red, blue')
+    >>> decimal_point("3,5"), decimal_point("1.234,5"), decimal_point("red, blue")
+    ('3.5', '1234.5', 'red, blue')
     """
-    return text.replace(",", ".") if DECIMAL.fullmatch(text) else text
+    return text.replace(".", "").replace(",", ".") if DECIMAL.fullmatch(text) else text
 
 
 def is_decimal(text: str) -> bool:
@@ -76,18 +114,25 @@ def is_decimal(text: str) -> bool:
     return DECIMAL.fullmatch(text) is not None and THOUSANDS.fullmatch(text) is None
 
 
-def right_letter(answer: str, options: Sequence[str], place: str) -> str:
+def right_letter(answer: str, options: Sequence[str], place: str, is_letter: bool = False) -> str:
     """The letter of the right option, given as a letter, in brackets or not, or as its text.
 
-    InputError for anything else: a number may count from 0 or from 1.
+    is_letter: the answer is never a text. InputError for a letter that is also the text of another
+    option, and for anything else: a number may count from 0 or from 1.
     """
     letters = [chr(ord("A") + k) for k in range(len(options))]
-    same = [k for k, option in enumerate(options) if _folded(option) == _folded(answer)]
-    if len(same) == 1:
-        return letters[same[0]]
     match = LETTER.fullmatch(answer)
-    if match and match[1].upper() in letters:
-        return match[1].upper()
+    letter = match[1].upper() if match and match[1].upper() in letters else ""
+    if letter and is_letter:
+        return letter
+    same = [letters[k] for k, o in enumerate(options) if _folded(o) == _folded(answer)]
+    if letter and same not in ([], [letter]):
+        raise InputError(
+            f"data: {place}: the answer {shown(answer)} is a letter and also the text of the "
+            f"option {same[0]}; write the letter in brackets: ({letter}) or ({same[0]})"
+        )
+    if letter or len(same) == 1:
+        return letter or same[0]
     hint = "; a number may count from 0 or from 1" if answer.isdecimal() else ""
     raise InputError(
         f"data: {place}: the answer {shown(answer)} is not a letter from A to {letters[-1]}, and "

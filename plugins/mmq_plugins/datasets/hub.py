@@ -66,7 +66,13 @@ class HubDataset(Dataset):
     def splits(self, root: Path) -> Splits:
         """The split that is usually reported, and training, if it is there."""
         files = self.files(root)
-        evaluation = pick(files, self.order) or next(iter(files))
+        evaluation = pick(files, self.order)
+        if evaluation is None and len(files) > 1:
+            raise InputError(
+                f"data: {str(root)!r} has the splits {', '.join(sorted(files))}; pass the file of "
+                f"one, e.g. --data {min(min(paths) for paths in files.values())}"
+            )
+        evaluation = evaluation or next(iter(files))
         training = pick(files, self.training)
         return Splits(evaluation, training if training != evaluation else None)
 

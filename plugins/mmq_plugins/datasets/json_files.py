@@ -1,7 +1,7 @@
 """JSON Lines files, and JSON files with a list of objects."""
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from mmq.data.text_images import (
     TextImage,
     decode_base64,
     is_encoded,
+    json_value,
     numbered_lines,
     open_text,
 )
@@ -19,6 +20,7 @@ from mmq.errors import InputError
 from mmq.system.strict_json import JsonError, decode
 from mmq_plugins.datasets.records import Record
 
+NESTED = 3  # levels of objects in objects that are columns
 LOOKED_AT = 100  # rows whose keys are the columns
 ROLE = "data"
 Picture = Callable[[str, int], ImageRef]  # from its text, and its place in a list or -1
@@ -40,7 +42,7 @@ class JsonLinesFile:
             for name in columns:
                 where = f"{self.path}, line {number} ({name})"
                 make = self._picture(offset, name, where)
-                values[name] = _with_pictures(row.get(name), make, name in pictures)
+                values[name] = _with_pictures(_value(row, name), make, name in pictures)
             yield Record(f"line {number}", values)
 
     def _picture(self, offset: int, name: str, where: str) -> Picture:
@@ -87,7 +89,8 @@ class JsonFile:
             values = {}
             for name in columns:
                 where = f"{self.path}, entry {number} ({name})"
-                values[name] = _with_pictures(row.get(name), _bytes_of(where), name in pictures)
+                cell = _value(row, name)
+                values[name] = _with_pictures(cell, _bytes_of(where), name in pictures)
             yield Record(f"entry {number}", values)
 
     def _objects(self) -> Iterator[dict[str, Any]]:
@@ -130,10 +133,27 @@ def json_table(path: Path) -> JsonFile | JsonLinesFile:
 def _keys(path: Path, rows: Iterator[dict[str, Any]]) -> tuple[str, ...]:
     keys: dict[str, None] = {}
     for _, row in zip(range(LOOKED_AT), rows, strict=False):
-        keys |= dict.fromkeys(row)
+        keys |= dict.fromkeys(_leaves(row))
     if not keys:
         raise InputError(f"data: {path} has no rows")
     return tuple(keys)
+
+
+def _leaves(row: Mapping[str, Any], depth: int = NESTED) -> Iterator[str]:
+    """The keys; of an object in their place, its own, behind a dot."""
+    for key, value in row.items():
+        if isinstance(value, dict) and value and depth:
+            yield from (f"{key}.{leaf}" for leaf in _leaves(value, depth - 1))
+        else:
+            yield key
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column; None if the row lacks it."""
+    try:
+        return json_value(row, name)
+    except LookupError:
+        return None
 
 
 def _bytes_of(where: str) -> Picture:

@@ -1,5 +1,6 @@
 """Parquet files, row by row: texts are read, pictures are referred to by file, group and row."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ def _records(path: Path, names: Collection[str], pictures: Collection[str]) -> I
     file = open_parquet(path)
     with parquet_errors("data", str(path)):
         kinds = [_column(file, name, name in pictures) for name in names]
+    labels = {name: own for name, own in class_names(file).items() if name in names}
     number = 0
     for group in range(file.num_row_groups):
         for row, values in enumerate(_rows(file, path, group, kinds)):
@@ -76,7 +78,30 @@ def _records(path: Path, names: Collection[str], pictures: Collection[str]) -> I
                 else _pictures(path, group, row, c, values[c.name], where)
                 for c in kinds
             }
+            for name, own in labels.items():
+                cells[name] = _label(cells[name], own)
             yield Record(f"row {number} of {path.name}", cells)
+
+
+def class_names(file: Any) -> dict[str, Sequence[str]]:
+    """The names of the classes that columns number, as the package datasets declares them."""
+    try:
+        declared = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])
+        features = declared["info"]["features"]
+        return {
+            name: tuple(map(str, feature["names"]))
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (LookupError, TypeError, ValueError, AttributeError):  # not written by datasets
+        return {}
+
+
+def _label(value: Any, names: Sequence[str]) -> Any:
+    """The name of a class; None for -1, which stands for an unknown one."""
+    if not isinstance(value, int) or value >= len(names):
+        return value
+    return names[value] if value >= 0 else None
 
 
 def _pictures(

@@ -125,7 +125,7 @@ class Table(Dataset):
             if line not in _reported:
                 _reported.add(line)
                 log.warning("%s", line)
-        yield from TableSamples(table, fields, task)
+        yield from TableSamples(table, fields, task, own=True)
 
 
 def _misfit(table: TableFile, task: str, fields: Fields) -> InputError:

@@ -1,7 +1,7 @@
 """The columns of a table by field: given by --fields, or guessed from common names."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "hint": ("hint", "context"),
 }  # fmt: skip
 NUMBERED = {  # columns such as image_1, image_2: their names without the number
-    "image": ("image", "images", "photo", "picture", "img"),
+    "image": ("image", "images", "photo", "picture", "img", "bild", "foto"),
     "answers": ("answer", "answers", "label"),
     "captions": ("caption", "captions", "caption_text"),
     "options": ("option", "choice"),
 }
-LETTERS = "ABCDEFGHIJ"
+LETTERS = "abcdefghij"
+LETTERED = re.compile(r"(?:(option|choice|opt)_?)?([a-j])")
 NEEDED: Mapping[str, tuple[str, ...]] = {  # by task
     "captioning": ("image", "captions"),
     "retrieval": ("image", "captions"),
@@ -108,11 +109,8 @@ def find_fields(
 
 def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) -> tuple[str, ...]:
     """The columns whose names are those of a field; () if there are none."""
-    by_name: dict[str, list[str]] = {}
-    for column in columns:
-        if column not in taken:
-            by_name.setdefault(_plain(column), []).append(column)
-    matches = [column for alias in ALIASES[name] for column in by_name.get(alias, ())]
+    free = [column for column in columns if column not in taken]
+    matches = _named(name, free, _plain) or _named(name, free, _inner)
     if name == "options" and not matches:
         return _lettered(columns)
     if numbered := _numbered(name, columns, taken):
@@ -126,14 +124,30 @@ def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) 
     return tuple(matches[:1])
 
 
+def _named(name: str, columns: Sequence[str], naming: Callable[[str], str]) -> list[str]:
+    """The columns with a usual name of a field, in the order of these names."""
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(naming(column), []).append(column)
+    return [column for alias in ALIASES[name] for column in by_name.get(alias, ())]
+
+
+def _inner(column: str) -> str:
+    """The last name of a column that is inside an object: qa.question of JSON."""
+    return _plain(column.rpartition(".")[2])
+
+
 def _lettered(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns A, B, C, ... in a row."""
-    letters = []
-    for letter in LETTERS:
-        if letter not in columns:
-            break
-        letters.append(letter)
-    return tuple(letters) if len(letters) > 1 else ()
+    """The columns A, B, C, ..., or Option A, Option B, ..., from the first letter on."""
+    by_form: dict[str, dict[str, str]] = {}
+    for column in columns:
+        if match := LETTERED.fullmatch(_plain(column)):
+            by_form.setdefault(match[1] or "", {}).setdefault(match[2], column)
+    for own in by_form.values():
+        count = next((k for k, letter in enumerate(LETTERS) if letter not in own), len(own))
+        if count > 1:
+            return tuple(own[letter] for letter in LETTERS[:count])
+    return ()
 
 
 def _numbered(name: str, columns: Sequence[str], taken: set[str]) -> tuple[str, ...]:
@@ -147,7 +161,12 @@ def _numbered(name: str, columns: Sequence[str], taken: set[str]) -> tuple[str, 
 
 
 def _plain(column: str) -> str:
-    return re.sub(r"[ -]+", "_", column.strip().lower())
+    """A column's name without case, article and punctuation.
+
+    >>> _plain("The Question:"), _plain("Image-File")
+    ('question', 'image_file')
+    """
+    return re.sub(r"[\W_]+", "_", column.lower()).strip("_").removeprefix("the_")
 
 
 def misfit(

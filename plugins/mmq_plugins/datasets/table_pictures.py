@@ -3,6 +3,7 @@
 import logging
 import ntpath
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class PictureFolder:
         self.folder = folder
         self._listed: dict[str, set[str]] = {}
         self._by_name: dict[str, list[Path]] | None = None
+        self._pictures: dict[str, FileImage] = {}  # that several rows share
         self.elsewhere: list[tuple[str, Path]] = []
 
     def __contains__(self, value: Any) -> bool:
@@ -41,6 +43,13 @@ class PictureFolder:
 
     def picture(self, value: str) -> FileImage | None:
         """The picture with this name; None if there is none. InputError if several fit."""
+        if (picture := self._pictures.get(value)) is None:
+            picture = self._located(value)
+            if picture is not None:
+                self._pictures[value] = picture
+        return picture
+
+    def _located(self, value: str) -> FileImage | None:
         if "\0" in value:
             raise InputError(f"image: {value!r:.60} is not a file name")
         if value.lower().startswith(("http://", "https://", "s3://", "gs://")):
@@ -75,13 +84,14 @@ class PictureFolder:
             self.elsewhere.clear()
 
     def _there(self, value: str) -> Path | None:
-        for text in dict.fromkeys((value, value.replace("\\", "/"))):
-            path = self.folder / text
-            if self._is_listed(path) or (".." in path.parts and path.exists()):
-                return path
+        texts = (value, value.replace("\\", "/")) if "\\" in value else (value,)
+        for text in texts:
+            path = os.path.join(self.folder, text)
+            if self._is_listed(path) or (".." in text and os.path.exists(path)):
+                return Path(path)
         return None
 
-    def _is_listed(self, path: Path) -> bool:
+    def _is_listed(self, path: str) -> bool:
         """Whether a file or folder is there: each folder is listed once, which is quick."""
         parent, name = os.path.split(path)
         if parent not in self._listed:
@@ -95,7 +105,7 @@ class PictureFolder:
         """Files in or below the folder with the same name, except for case, folder and suffix."""
         if self._by_name is None:
             self._by_name = self._list_all()
-        name = ntpath.basename(value.strip()).lower()
+        name = _folded(ntpath.basename(value.strip()))
         matches = self._by_name.get(name, [])
         return matches or [
             path for ending in ENDINGS for path in self._by_name.get(name + ending, [])
@@ -109,8 +119,13 @@ class PictureFolder:
             folders[:] = sorted(name for name in folders if name[:1] != "." and level < DEPTH)
             for name in files:
                 if name.lower().endswith(ENDINGS):
-                    by_name.setdefault(name.lower(), []).append(Path(parent, name))
+                    by_name.setdefault(_folded(name), []).append(Path(parent, name))
                     count += 1
             if count > MOST_FILES:
                 break
         return by_name
+
+
+def _folded(name: str) -> str:
+    """A file name without case, and with letters and accents composed: macOS keeps them apart."""
+    return unicodedata.normalize("NFC", name).lower()

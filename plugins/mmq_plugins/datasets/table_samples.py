@@ -1,8 +1,8 @@
 """Rows of a table become samples of a task; rows that do not fit are reported together."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmq.contracts import (
@@ -16,55 +16,48 @@ from mmq.contracts import (
 )
 from mmq.errors import InputError
 from mmq_plugins.datasets.cells import (
+    ANSWER_MARKS,
     decimal_point,
     is_decimal,
     is_missing,
+    listed,
     right_letter,
+    several,
     texts,
 )
+from mmq_plugins.datasets.problems import FIRST, PROBLEMS, Problem
 from mmq_plugins.datasets.records import Record, TableFile, as_text, shown
 from mmq_plugins.datasets.table_fields import Fields
 from mmq_plugins.datasets.table_pictures import PictureFolder
 
 log = logging.getLogger(__name__)
-FIRST = 3  # rows that an error names
 Images = tuple[ImageRef, ...]
 CAPTIONS = ("captioning", "retrieval")
+SEVERAL = ("vqa", "short-answer", *CAPTIONS)  # tasks with several right answers
 OPEN = "open"  # MMMU's type of questions without options
 _reported: set[tuple[str, str]] = set()
-
-
-@dataclass(slots=True)
-class Problem:
-    """Rows with the same problem."""
-
-    what: str
-    advice: str
-    places: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, place: str) -> None:
-        """Count a row."""
-        self.count += 1
-        if len(self.places) < FIRST:
-            self.places.append(place)
 
 
 class TableSamples:
     """The samples of one table for a task.
 
     metric and rule: how the data set's authors score, see ShortAnswerSample and ChoiceSample.
+    own: a table of one's own, whose cells may separate several answers by | or ;, and name the
+    right option by its text.
     """
 
     def __init__(
-        self, table: TableFile, fields: Fields, task: str, metric: str = "", rule: str = ""
-    ) -> None:
+        self, table: TableFile, fields: Fields, task: str, metric: str = "", rule: str = "",
+        own: bool = False,
+    ) -> None:  # fmt: skip
         self.table, self.fields, self.task = table, fields, task
         self.metric, self.rule = metric, rule
         self.columns = tuple(dict.fromkeys(c for names in fields.values() for c in names))
         self.pictures = PictureFolder(table.path.parent)
         self.problems: dict[str, Problem] = {}
         self.decimal_commas = False
+        self.own, self.separated = own, own and task in SEVERAL
+        self.split = Problem("", "")  # cells with several answers
         self._ids: dict[str, str] = {}  # places
         self._by_image_id: dict[str, Images] = {}
         self._by_row: dict[str, Images] | None = None
@@ -89,6 +82,12 @@ class TableSamples:
                 yield sample
         self._refuse(total)
         self.pictures.report()
+        if self.split.count:
+            _report(
+                self.table.path,
+                f"{self.split.count} cells are read as several answers, e.g. "
+                f'{self.split.places[0]}; write a list, such as ["a; b"], where it is one',
+            )
         yield from captions.values()
 
     # the sample's parts
@@ -147,9 +146,9 @@ class TableSamples:
         """The given id, the picture's path from the table's folder, or the row's id."""
         if image_id := as_text(self._value(record, "image_id")):
             return image_id
-        folder = self.table.path.parent
+        folder = f"{self.table.path.parent}{os.sep}"
         names = [
-            str(image.path.relative_to(folder) if folder in image.path.parents else image.path)
+            str(image.path).removeprefix(folder)
             for image in images
             if isinstance(image, FileImage)
         ]
@@ -173,7 +172,7 @@ class TableSamples:
             return None
         place = self._place(record)
         answers = tuple(text for cell in cells if not is_missing(cell)
-                        for text in texts(cell, place))  # fmt: skip
+                        for text in self._answers(cell, place))  # fmt: skip
         if not any(answers):
             self._note("answer", record.place)
             return None
@@ -198,12 +197,16 @@ class TableSamples:
         cells = self._cells(record, "options")
         options = [text for cell in cells for text in
                    (texts(cell, place) if not is_missing(cell) else ("",))]  # fmt: skip
+        if len(options) == 1:
+            options = list(listed(options[0]))
         while options and not options[-1]:
             options.pop()
         if len(options) < 2 or not all(options):
             self._note("options", record.place)
             return None
-        letters = tuple(right_letter(answer, options, place) for answer in answers)
+        letters = tuple(
+            right_letter(answer, options, place, is_letter=not self.own) for answer in answers
+        )
         return ChoiceSample(*start, letters, kind, (), tuple(options), False, self.rule)
 
     def _add_caption(
@@ -211,7 +214,7 @@ class TableSamples:
     ) -> None:
         cells = self._cells(record, "captions")
         new = tuple(text for cell in cells if not is_missing(cell)
-                    for text in texts(cell, self._place(record)))  # fmt: skip
+                    for text in self._answers(cell, self._place(record), "|"))  # fmt: skip
         if not any(new):
             self._note("caption", record.place)
             return
@@ -225,6 +228,17 @@ class TableSamples:
         captions[image_id] = CaptionSample(image_id, image_id, images, references)
 
     # cells and problems
+
+    def _answers(self, cell: Any, place: str, marks: str = ANSWER_MARKS) -> tuple[str, ...]:
+        """The texts of a cell; of one's own table, also those that | or ; separate."""
+        own = texts(cell, place)
+        if not self.separated or not isinstance(cell, str) or len(own) != 1:
+            return own
+        pieces = several(own[0], marks)
+        if len(pieces) > 1 and not _spells_list(cell.strip()):
+            self.split.add(repr(own[0]))
+            return pieces
+        return own
 
     def _cells(self, record: Record, name: str) -> list[Any]:
         return [record.values[column] for column in self.fields.get(name, ())]
@@ -275,22 +289,6 @@ class TableSamples:
             _report(self.table.path, f"answers such as {doubtful[0]} are not changed: the comma "
                                      f"may separate thousands")  # fmt: skip
         return bool(decimals)
-
-
-PROBLEMS: Mapping[str, tuple[str, str]] = {
-    "picture": (
-        "name a picture that is not there",
-        "Write paths relative to the table's folder, or absolute ones.",
-    ),
-    "no picture": ("have no picture", "Fill in the cells or remove the rows."),
-    "question": ("have no question", "Fill in the cells or remove the rows."),
-    "answer": (
-        "have no answer",
-        "Fill in the cells, remove the rows, or choose a split with answers.",
-    ),
-    "options": ("have fewer than two options, or a gap between them", "Correct or remove them."),
-    "caption": ("have no caption", "Fill in the cells or remove the rows."),
-}
 
 
 def _report(path: Any, text: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator
-from datetime import date
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +67,6 @@ class XlsxFile:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, datetime) and value.time() == time():  # a cell with a date alone
+        value = value.date()
     return value.isoformat() if isinstance(value, date) else as_text(value)

@@ -73,9 +73,10 @@ def _option_of(output: str, options: Options) -> str:
 
 def _text_of(output: str, options: Options) -> str:
     """The only option whose text is in the output, which must not be long."""
-    if len(output) > 2 * sum(len(text) for text in options.values()):
+    lower = output.lower()
+    if len(lower) > 2 * sum(len(text) for text in options.values()):
         return NONE
-    parts = [k for k, text in options.items() if text.lower() in output.lower()]
+    parts = [k for k, text in options.items() if text.lower() in lower]
     return parts[0] if len(parts) == 1 else NONE
 
 
@@ -104,7 +105,7 @@ def mmstar(output: str, options: Options) -> str:
     >>> [mmstar(text, {"A": "", "B": ""}) for text in ("B: red", "(b", "Option A", "Red")]
     ['B', 'B', 'A', '']
     """
-    text = output.lower().strip()
+    text = output.lower().strip().replace("\n", " ")
     places = [0]
     places += [
         len(start) for start in ("(", "option ", "the answer is ") if text.startswith(start)

@@ -15,7 +15,7 @@ from mmq.studies.joint_tasks import prepare_joint
 
 TINY = {"model": "embedded-llava", "quantizer": "rtn", "bits": "2,16", "seed": 17}
 LIMITS = {"vqa": 24, "gqa": 16}
-ALLOCATIONS = ["vit=16 llm=16", "vit=16 llm=2", "vit=2 llm=16", "vit=2 llm=2"]
+ALLOCATIONS = [f"vit={vit} llm={llm}" for vit in (2, 16) for llm in (2, 16)]
 
 
 @pytest.fixture
@@ -39,10 +39,11 @@ def nothing(parts):
 def test_a_joint_search_finds_the_front_of_the_grid_and_loses_nothing_when_interrupted(
     asked, evaluated, monkeypatch
 ):
-    def run():
+    def run(combine="worst"):
         return search(
-            task=["vqa", "gqa"], limit=LIMITS, n_trials=4, max_drop=0.3, prune=False, **TINY
-        )
+            task=["vqa", "gqa"], limit=LIMITS, n_trials=4, max_drop=0.3, prune=False,
+            combine=combine, **TINY,
+        )  # fmt: skip
 
     real = joint_session.evaluate_quantized
 
@@ -76,10 +77,17 @@ def test_a_joint_search_finds_the_front_of_the_grid_and_loses_nothing_when_inter
     for point in study.points:
         assert {task.label: task.share for task in point.tasks} == shares[point.allocation]
         assert shares[point.allocation][point.binding] == worst[point.allocation]
-    fitting = [p for p in study.points if worst[p.allocation] >= 70 and not p.is_unquantized]
-    smallest = min(fitting, key=lambda p: p.size)
-    assert study.selections()[0].point == smallest
-    assert smallest.allocation == "vit=2 llm=16"
+    sizes = {name: r.size.stored_bpw for name, r in grids["vqa"].items()}
+    kept = [name for name in ALLOCATIONS if worst[name] >= 70 and name != "vit=16 llm=16"]
+    smallest = min(kept, key=lambda name: sizes[name])
+    assert study.selections()[0].point.allocation == smallest
+    assert 0 < len(kept) < 3
+
+    mean = {name: sum(own.values()) / 2 for name, own in shares.items()}
+    of_mean = run("mean")
+    assert {p.allocation: p.score for p in of_mean.points} == pytest.approx(mean)
+    assert of_mean.selections()[0].point.allocation == smallest  # a bound is for every task
+    assert len(asked) == 2 * len(ALLOCATIONS)  # all of them were recorded
 
     text = str(study)
     assert "binds" in text.splitlines()[0]
@@ -131,7 +139,8 @@ def test_options_of_one_evaluator_are_those_of_a_task():
         (["search", "--task", "vqa,gqa", "--min-score", "80"], "different units"),
         (["search", "--task", "vqa,gqa", "--max-drop", "0.5"], "different units"),
         (["search", "--task", "vqa,gqa", "--combine", "wrost"], "Did you mean 'worst'"),
-        (["search", "--task", "vqa,gqa", "--target", "gguf"], "scores one task"),
+        (["search", "--task", "vqa,gqa", "--objective", "flips"], "Search one of them"),
+        (["search", "--objective", "flips", "--max-drop", "1%"], "bound the flips"),
         (["search", "--max-flips", "2"], "2' is not a percentage"),
     ],
 )

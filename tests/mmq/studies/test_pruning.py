@@ -226,6 +226,20 @@ def test_without_a_finished_rival_of_at_most_its_size_no_trial_is_pruned(facts):
     assert len(model.calls) == len(rungs(100))  # in the same batches as all others
 
 
+def test_a_trial_whose_answers_flip_is_stopped_by_one_whose_do_not():
+    model = Talker({s.id: 50.0 for s in SAMPLES})
+    answers = {s.id: "90.0" for s in SAMPLES}  # of the unquantized model
+    rival = replace(RIVAL, score=95.0)
+    agrees = [float(k % 20 > 0) for k in range(200)]
+    pruner = Pruner(0, (rival,), {"vit=4 llm=4": agrees}.get, answers=answers)
+    with Task(Known(), SAMPLES, SAMPLES) as task:
+        evaluation, why = pruner.evaluate(task, model, None, LLM2, LLM2_SIZE)
+        assert len(evaluation.predictions) == 32
+        assert 0 < why.at_least <= 1
+        model.score_of = {s.id: 90.0 for s in SAMPLES}
+        assert pruner.evaluate(task, model, None, LLM2, LLM2_SIZE)[1] is None
+
+
 class Pooled(Known):
     pooled: ClassVar[bool] = True
 
