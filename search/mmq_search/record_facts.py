@@ -1,8 +1,11 @@
 """A trial's record as Optuna's user attributes and objective values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+from optuna.trial import TrialState
 
 from mmq.analysis.fronts import Cost, SizeAxis
 from mmq.record import TrialRecord
@@ -37,3 +40,15 @@ def objectives(record: TrialRecord, axis: SizeAxis, cost: Cost | None = None) ->
     """Size on this axis, or the cost on a target, to be minimized, and score, to be maximized."""
     size = getattr(record.size, SIZE_NAMES[axis]) if cost is None else cost.value
     return [size, record.score.value]
+
+
+def outcome(
+    record: TrialRecord, axis: SizeAxis, cost: Cost | None = None
+) -> tuple[TrialState, list[float]]:
+    """A trial's final state and values, which a pruned trial and an undefined score have not."""
+    if record.pruned is not None:
+        return TrialState.PRUNED, []
+    values = objectives(record, axis, cost)
+    if any(map(math.isnan, values)):
+        return TrialState.FAIL, []
+    return TrialState.COMPLETE, values
