@@ -89,7 +89,7 @@ class Slurm(Launcher):
         missing = [name for name in ("sbatch", "squeue", "scontrol") if not shutil.which(name)]
         if missing:
             raise InputError(
-                f"launcher: {' and '.join(missing)} cannot be found. Run the command on a machine "
+                f"launcher: {', '.join(missing)} cannot be found. Run the command on a machine "
                 f"that submits to SLURM, or print the job's script with --dry-run."
             )
 
