@@ -2,7 +2,7 @@
 # make test       run all checks and tests with transformers 5, the main lane
 # make test-fast  run the quick tests only (under two minutes), without the checks
 # make test-4     create .venv-4 and run the tests that depend on transformers with version 4.55
-# make test-cluster  run workers on a Ray and on a SLURM cluster that the tests start (four minutes)
+# make test-cluster  run workers on a Ray and on a SLURM cluster that the tests start (five minutes)
 # make test-vllm  create .venv-vllm and run the exports for vLLM in it (3.5 GB, ten minutes)
 # make test-lmms create .venv-lmms and run the tests of lmms-eval's tasks in it
 # make lint       run ruff and mypy

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 from click.testing import CliRunner
-from mmq_search.optuna_internals import models
+from mmq_search.optuna_tables import models
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.status import status

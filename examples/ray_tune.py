@@ -37,7 +37,10 @@ def search_algorithm(seed: int = 0) -> OptunaSearch:
 def main() -> None:
     """Evaluate ten allocations, two at a time, and print their sizes and scores."""
     config = tune.TuneConfig(
-        search_alg=search_algorithm(), num_samples=10, max_concurrent_trials=2
+        search_alg=search_algorithm(),
+        num_samples=10,
+        max_concurrent_trials=2,
+        reuse_actors=True,  # a process imports mmq once, for all of its trials
     )
     results = tune.Tuner(evaluate, tune_config=config).fit()
     columns = [*(f"config/{part}" for part in PARTS), "bits_per_weight", "score"]

@@ -42,7 +42,8 @@ PreemptMode=REQUEUE
 JobRequeue=1
 KillWait=30
 MinJobAge=300
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1024 State=UNKNOWN
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1024 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes={host} MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
@@ -65,6 +66,8 @@ class SlurmCluster:
             (folder / name).mkdir()
         self.conf = folder / "slurm.conf"
         self.conf.write_text(text)
+        devices = "".join(f"Name=gpu File={path}\n" for path in ("/dev/null", "/dev/zero"))
+        (folder / "gres.conf").write_text(devices)  # nothing uses them
         (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         key = folder / "munge.key"
         key.write_bytes(os.urandom(1024))

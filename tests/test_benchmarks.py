@@ -132,6 +132,26 @@ TINY = BENCHMARKS.parent / "plugins/mmq_plugins/embedded/assets/blip2/config.jso
             ],
             "| llama.cpp | gguf | 4 | ",
         ),
+        pytest.param(
+            [
+                "scale.py",
+                "--workers",
+                "2",
+                "--trials",
+                "2",
+                "--sleep",
+                "0.1",
+                "--rate-seconds",
+                "1",
+            ],
+            "| the lock of one search | ",
+            marks=pytest.mark.cluster,
+        ),
+        pytest.param(
+            ["drills_cluster.py", "--only", "local", "--repeat", "1"],
+            "3 kills: 0 units doubled, 0 lost",
+            marks=pytest.mark.cluster,
+        ),
     ],
 )
 def test_benchmark_prints_its_table(tmp_path, fork_server, command, expected):

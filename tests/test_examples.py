@@ -5,10 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from slurm_cluster import slurm_cluster
 
 from mmq.cli import main
 
@@ -57,6 +59,36 @@ def test_the_slurm_script_requeues_its_trial_before_the_time_limit(tmp_path):
     assert ended.returncode == 130
     assert (tmp_path / "started").read_text() == "n1 (SLURM job 7_3) /scratch/mmq-me search\n"
     assert (tmp_path / "requeued").read_text() == "requeue 7_3\n"
+
+
+@pytest.mark.cluster
+def test_the_slurm_script_runs_on_a_real_slurm_and_is_queued_again(tmp_path):
+    program = tmp_path / "mmq"
+    program.write_text(
+        "#!/bin/bash\nname=given-back-$SLURM_ARRAY_TASK_ID\n[ -e $name ] && exit 0\n"
+        "trap 'touch $name; exit 130' TERM\ntouch started-$SLURM_ARRAY_TASK_ID\n"
+        "while true; do sleep 0.1; done\n"
+    )
+    program.chmod(0o755)
+
+    def appear(*names):
+        end = time.monotonic() + 60
+        while missing := [name for name in names if not (tmp_path / name).exists()]:
+            assert time.monotonic() < end, missing
+            time.sleep(0.1)
+
+    with slurm_cluster() as cluster:
+        job = cluster.run(
+            "sbatch", "--parsable", f"--export=ALL,PATH={tmp_path}:{cluster.env['PATH']}",
+            f"--chdir={tmp_path}", "--array=1-2", "--cpus-per-task=1", str(EXAMPLES / "slurm.sh"),
+        ).strip()  # fmt: skip
+        appear("started-1", "started-2")
+        cluster.run("scancel", "--batch", "--signal=USR1", job)  # as before the time limit
+        appear("given-back-1", "given-back-2")
+        end = time.monotonic() + 60
+        while (shown := cluster.run("scontrol", "show", "job", job)).count("Restarts=1") < 2:
+            assert time.monotonic() < end, shown
+            time.sleep(0.5)
 
 
 def test_the_kubernetes_job_is_indexed_and_has_time_and_secrets():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+from mmq.artifacts.remote import RemoteStore
 from mmq.config import TaskOptions, flag
 from mmq.contracts import options as option_fields
 from mmq.contracts import registry
@@ -65,6 +66,8 @@ class Placement:
         self.launcher.check(request)
         if self.launcher.spans_machines():
             check_reachable()
+        if (store := RemoteStore.configured()) is not None:
+            store.check()
         return request
 
     def device(self, device: str, dtype: str) -> tuple[str, str]:

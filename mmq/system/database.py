@@ -135,10 +135,12 @@ class Database:
         """An error with the database's message, without the password, and what to do."""
         if self.url.password:
             message = message.replace(str(self.url.password), "***")
+        message = message.rstrip(".")
+        stop = "" if message.endswith("?") else "."  # libpq asks whether the server runs
         matches = (text for words, text in ADVICE.items() if words in message.lower())
         advice = next(matches, "Make it available again")
         return StorageError(
-            f"storage {self.address}: {message.rstrip('.')}. {advice}, then run the same command "
+            f"storage {self.address}: {message}{stop} {advice}, then run the same command "
             f"again: it resumes and reuses every completed trial."
         )
 

@@ -26,6 +26,7 @@ _USERINFO = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<who>(?:(?!://)[^\s'\"<>`])*)@", re.I
 )
 _QUERY = re.compile(rf"(?P<name>[?&;][\w.-]*{SECRET}=)[^&;#\s'\"<>`)]+", re.I)
+PLACEHOLDER = "PASSWORD"  # in addresses that help and errors show
 SHORTEST = 5  # minimum length of a secret that is redacted outside addresses
 COMMON = ("mlflow", "postgres", "password", "admin", "localhost")  # words that are never redacted
 
@@ -48,6 +49,8 @@ def redact(text: str) -> str:
 def _hide(match: re.Match[str]) -> str:
     user, colon, password = match["who"].partition(":")
     if re.search(r"[/?#]", user) or re.match(r"\d*[/?#]", password):  # the @ is in its path
+        return match[0]
+    if password == PLACEHOLDER:
         return match[0]
     return f"{match['scheme']}{f'{user}:' if colon and user else ''}{HIDDEN}@"
 

@@ -1,62 +1,55 @@
 """Every use of Optuna's private API, with the reason why the public API is not enough.
 
-- `read_trials`: `optuna.storages._rdb.models`, `RDBStorage._get_trials`. Optuna makes one object
-  per row: 2.1 s of processor time for 2,000 trials of 18 parts instead of 0.2 to 0.4 s.
-- `BatchStorage.batched_params`: `RDBStorage._set_trial_param`, `_set_trial_param_without_commit`,
-  `_create_scoped_session`. `Trial.suggest_int` commits once per parameter.
-- `BatchStorage.write_attributes`: `RDBStorage._set_trial_attr_without_commit`.
-  `Trial.set_user_attr` commits once per attribute.
+- `BatchStorage._get_trials`, `get_trial`, `get_state`: the tables, see `optuna_tables`. Optuna
+  makes one object per row: 2.1 s of processor time for 2,000 trials of 18 parts instead of 0.2 to
+  0.4 s.
+- `BatchStorage.collecting_params`, `write_start`, `write_end`: `RDBStorage._set_trial_param` and
+  the tables. `Trial.suggest_int`, `Trial.set_user_attr` and `Study.tell` commit once per value.
 - `BatchStorage.reading_once`: `RDBStorage._get_trials`. Optuna reads the trials 16 times per trial
   that it proposes and reports: half of the time that dispatching takes.
-- `BatchStorage.get_state`: `optuna.storages._rdb.models`. `get_trial` reads seven tables.
 - `wrap_methods`: every method of `RDBStorage`. The cache that Optuna puts in front of a storage
   calls private methods, which must be retried as well.
 - `stale_trial_numbers`: `RDBStorage._get_stale_trial_ids`, `FrozenTrial._trial_id`.
   `optuna.storages.fail_stale_trials` fails stale trials without naming them.
+- `trial_id`: `Trial._trial_id`. Storages identify trials by it, and look it up by number.
 - `enqueued_params`: the system attribute `fixed_params`. Nothing public returns the parameters
   that a trial was enqueued with.
-- `set_proposal`: `Study._storage`, `FrozenTrial._trial_id`. A sampler has no public way to write
-  an attribute of its trial.
+- `set_proposal`: `Study._storage`, `_CachedStorage._backend`, `FrozenTrial._trial_id`. A sampler
+  has no public way to write an attribute of its trial.
 
 VERSIONS names the minor versions that tests/search/test_optuna_internals.py was run with; the test
 fails with any other.
 """
 
-import functools
 import inspect
-import json
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from optuna import Study
-from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Row, Table, or_, select
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from mmq_search import optuna_tables as tables
+from mmq_search.optuna_tables import Parameter
 
 VERSIONS = ("5.0",)  # minor versions of Optuna that the tests ran with
-BATCH = 500  # ids per statement: databases limit them
 PROPOSAL = "mmq:proposed"  # system attribute: what a trial's parameters will be
-_distribution = functools.lru_cache(maxsize=1000)(json_to_distribution)
 
 
 # --- storage -------------------------------------------------------------------------------------
 class BatchStorage(RDBStorage):
-    """Optuna's storage, which reads all trials at once and writes a trial's attributes at once.
+    """Optuna's storage, which reads all trials at once, and writes a trial in few transactions.
 
     changes: how many writes this process has attempted; subclasses count them.
     """
 
-    _batch: list[tuple[Any, ...]] | None = None
     changes = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._reads = threading.local()  # by thread: what `reading_once` has read, in a block
+        self._params: list[Parameter] | None = None  # those that `collecting_params` collects
         super().__init__(*args, **kwargs)
 
     @contextmanager
@@ -71,50 +64,64 @@ class BatchStorage(RDBStorage):
         finally:
             self._reads.seen = None
 
+    @property
+    def is_collecting(self) -> bool:
+        """Whether a block of `collecting_params` is active."""
+        return self._params is not None
+
     @contextmanager
-    def batched_params(self) -> Iterator[None]:
-        """Write the parameters that this block suggests at its end, in one transaction.
+    def collecting_params(self) -> Iterator[list[Parameter]]:
+        """Collect the parameters that this block suggests, for `write_start`.
 
-        Only for the thread that holds the study's lock.
+        Only for the thread that holds the study's lock: no process sees a proposal before.
         """
-        batch: list[tuple[Any, ...]] = []
-        self._batch = batch
+        self._params = []
         try:
-            yield
+            yield self._params
         finally:
-            self._batch = None
-        if batch:
-            self.write_params(batch)
+            self._params = None
 
-    def write_params(self, batch: Sequence[tuple[Any, ...]]) -> None:
-        """Write these parameters in one transaction."""
-        with _create_scoped_session(self.scoped_session, True) as session:
-            for parameter in batch:
-                self._set_trial_param_without_commit(session, *parameter)
+    def write_start(
+        self, trial_id: int, params: Sequence[Parameter], attributes: Mapping[str, Any]
+    ) -> None:
+        """Write a trial's parameters, user attributes and first heartbeat in one transaction."""
+        with self.engine.begin() as connection:
+            tables.write_params(connection, params)
+            tables.write_attributes(connection, trial_id, attributes)
+            tables.write_heartbeat(connection, trial_id)
 
-    def write_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        """Write these user attributes of a trial in one transaction."""
-        with _create_scoped_session(self.scoped_session, True) as session:
-            for name, value in attributes.items():
-                self._set_trial_attr_without_commit(
-                    session, models.TrialUserAttributeModel, trial_id, name, value
-                )
+    def write_end(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Write a running trial's user attributes, values and final state in one transaction.
+
+        A trial that is not running any more is left as it is, so the call can be repeated.
+        """
+        with self.engine.begin() as connection:
+            if tables.end_trial(connection, trial_id, state, values):
+                tables.write_attributes(connection, trial_id, attributes)
+            else:
+                tables.read_state(connection, trial_id)  # KeyError if it was deleted
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial; KeyError for an unknown one."""
+        with self.engine.connect() as connection:
+            return tables.read_trial(connection, trial_id)
 
     def get_state(self, trial_id: int) -> TrialState:
         """A trial's state; KeyError for an unknown one."""
-        trials = _table(models.TrialModel)
-        query = select(trials.c.state).where(trials.c.trial_id == trial_id)
         with self.engine.connect() as connection:
-            state = connection.scalar(query)
-        if state is None:
-            raise KeyError(f"there is no trial {trial_id}")
-        return TrialState(state)
+            return tables.read_state(connection, trial_id)
 
     def _set_trial_param(self, *parameter: Any) -> None:
-        if self._batch is None:
+        if self._params is None:
             super()._set_trial_param(*parameter)
         else:
-            self._batch.append(parameter)
+            self._params.append(parameter)
 
     def _get_trials(
         self,
@@ -128,7 +135,7 @@ class BatchStorage(RDBStorage):
             return []  # Optuna's cache has them
         changes = self.changes
         with self.engine.connect() as connection:
-            trials = read_trials(
+            trials = tables.read_trials(
                 connection, study_id, states, included_trial_ids, trial_id_greater_than
             )
         if seen is not None and states is None:
@@ -160,106 +167,22 @@ def enqueued_params(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs.get("fixed_params", {}))
 
 
+def trial_id(trial: Trial) -> int:
+    """The id by which storages identify a trial."""
+    return trial._trial_id
+
+
 def set_proposal(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
-    """Show other processes what a running trial's parameters will be."""
+    """Show other processes what a running trial's parameters will be.
+
+    Not written while this process holds the study's lock and collects them: no other one proposes.
+    """
+    backend = getattr(study._storage, "_backend", None)
+    if isinstance(backend, BatchStorage) and backend.is_collecting:
+        return
     study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, dict(params))
 
 
 def proposal(trial: FrozenTrial) -> dict[str, Any]:
     """The parameters that `set_proposal` recorded."""
     return dict(trial.system_attrs.get(PROPOSAL, {}))
-
-
-# --- tables --------------------------------------------------------------------------------------
-def read_trials(
-    connection: Connection,
-    study_id: int,
-    states: Container[TrialState] | None,
-    included: set[int],
-    above: int,
-) -> list[FrozenTrial]:
-    """A study's trials in these states whose id is above a number, or one of those included."""
-    trials, studies = _table(models.TrialModel), _table(models.StudyModel)
-    if connection.execute(select(1).where(studies.c.study_id == study_id)).first() is None:
-        raise KeyError("there is no such study")  # as Optuna's own
-    query = select(trials).where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
-    if above > -1:
-        query = query.where(or_(trials.c.trial_id > above, *_among(trials, included, above)))
-    rows = [row for row in connection.execute(query) if states is None or row.state in states]
-    if not rows:
-        return []
-    ids = [row.trial_id for row in rows]
-    read = functools.partial(_by_trial, connection, ids)
-    params = read(models.TrialParamModel, "param_name", "param_value", "distribution_json")
-    values = read(models.TrialValueModel, "objective", "value", "value_type")
-    user = read(models.TrialUserAttributeModel, "key", "value_json")
-    system = read(models.TrialSystemAttributeModel, "key", "value_json")
-    steps = read(
-        models.TrialIntermediateValueModel,
-        "step", "intermediate_value", "intermediate_value_type",
-    )  # fmt: skip
-    return [
-        _trial(row, *(table[row.trial_id] for table in (params, values, user, system, steps)))
-        for row in rows
-    ]
-
-
-def _table(model: Any) -> Table:
-    table: Table = model.__table__
-    return table
-
-
-def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(ids), BATCH):
-        yield ids[start : start + BATCH]
-
-
-def _among(trials: Table, included: set[int], above: int) -> Iterator[Any]:
-    for ids in _batches(sorted(k for k in included if k <= above)):
-        yield trials.c.trial_id.in_(ids)
-
-
-def _by_trial(
-    connection: Connection, ids: Sequence[int], model: Any, *names: str
-) -> dict[int, list[tuple[Any, ...]]]:
-    """These columns of a table by trial id, in the order in which they were written."""
-    table, by_trial = _table(model), defaultdict(list)
-    columns = [table.c[name] for name in ("trial_id", *names)]
-    for batch in _batches(ids):
-        query = select(*columns).where(table.c.trial_id.in_(batch))
-        for trial_id, *values in connection.execute(query.order_by(*table.primary_key)):
-            by_trial[trial_id].append(tuple(values))
-    return by_trial
-
-
-def _trial(
-    row: Row[Any],
-    param_rows: Sequence[tuple[Any, ...]],
-    value_rows: Sequence[tuple[Any, ...]],
-    user: Sequence[tuple[Any, ...]],
-    system: Sequence[tuple[Any, ...]],
-    steps: Sequence[tuple[Any, ...]],
-) -> FrozenTrial:
-    distributions: dict[str, BaseDistribution] = {}
-    params: dict[str, Any] = {}
-    for name, value, text in param_rows:
-        distributions[name] = _distribution(text)
-        params[name] = distributions[name].to_external_repr(value)
-    values = [0.0] * len(value_rows)
-    for objective, value, kind in value_rows:
-        values[objective] = models.TrialValueModel.stored_repr_to_value(value, kind)
-    to_step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
-    return FrozenTrial(
-        number=row.number,
-        state=row.state,
-        value=None,
-        values=values or None,
-        datetime_start=row.datetime_start,
-        datetime_complete=row.datetime_complete,
-        params=params,
-        distributions=distributions,
-        user_attrs={key: json.loads(text) for key, text in user},
-        system_attrs={key: json.loads(text) for key, text in system},
-        intermediate_values={step: to_step(value, kind) for step, value, kind in steps},
-        trial_id=row.trial_id,
-    )

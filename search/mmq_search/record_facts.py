@@ -1,8 +1,11 @@
 """A trial's record as Optuna's user attributes and objective values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+from optuna.trial import TrialState
 
 from mmq.analysis.fronts import Cost, SizeAxis
 from mmq.record import TrialRecord
@@ -44,3 +47,15 @@ def objectives(
     """What is minimized and maximized: size on this axis, or the cost on a target, and score."""
     size = getattr(record.size, SIZE_NAMES[axis]) if cost is None else cost.value
     return [size, value_of(record, objective).value]
+
+
+def outcome(
+    record: TrialRecord, axis: SizeAxis, objective: Objective, cost: Cost | None = None
+) -> tuple[TrialState, list[float]]:
+    """A trial's final state and values, which a pruned trial and an undefined score have not."""
+    if record.pruned is not None:
+        return TrialState.PRUNED, []
+    values = objectives(record, axis, objective, cost)
+    if any(map(math.isnan, values)):
+        return TrialState.FAIL, []
+    return TrialState.COMPLETE, values

@@ -57,7 +57,11 @@ class StaleTrials:
         if storage.retries.outages != self._outages:
             self._outages = storage.retries.outages
             self._silent.clear()
-        stale = stale_trial_numbers(storage.optuna, self.study.study_id, running)
+        others = [t for t in running if not is_here(t.user_attrs.get("owner", ""))]
+        if not others:  # whether a process of this host runs is looked up
+            self._silent.clear()
+            return set()
+        stale = stale_trial_numbers(storage.optuna, self.study.study_id, others)
         now = time.monotonic()
         self._silent = {number: self._silent.get(number, now) for number in stale}
         return {number for number, since in self._silent.items() if now - since >= LISTEN}
@@ -80,7 +84,7 @@ class StaleTrials:
 
     def end_runs(self) -> None:
         """End the MLflow runs of released trials; a store that is unavailable is tried later."""
-        parent = self.study.parent
+        parent = self.study.parent if self._runs else None
         while parent and self._runs:
             number, record = self._runs[0]
             if not end_trial_runs(parent[1], {OPTUNA_TRIAL: str(number)}, record):

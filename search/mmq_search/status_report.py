@@ -23,6 +23,7 @@ from mmq_search.deadline import in_words
 from mmq_search.storage import Storage
 from mmq_search.study_reader import StudyReader
 
+NOBODY = "Nobody is at work."
 RECENT = 10  # trials that the remaining time is estimated from
 
 
@@ -92,11 +93,12 @@ def _of_search(study: StudyReader, database: Database) -> StatusReport:
     """The progress of a search, from its database."""
     links = browse_lines(study.name, *study.parent) if study.parent else []
     points = study.points()
+    workers = at_work(database, study.name, trials_by_owner(study))
     return StatusReport(
         study.name,
         progress(study),
-        at_work(database, study.name, trials_by_owner(study)),
-        times(study),
+        workers,
+        times(study, has_workers=workers != NOBODY),
         points,
         study.score_name,
         study.headlines() if points else [],
@@ -138,7 +140,7 @@ def at_work(database: Database, name: str, trials: Mapping[str, str] | None = No
         silent = time.time() - worker.seen
         silence = f"; no heartbeat for {in_words(silent)}" if silent > GRACE else ""
         lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
-    return "\n".join(["At work:", *lines]) if lines else "Nobody is at work."
+    return "\n".join(["At work:", *lines]) if lines else NOBODY
 
 
 def trials_by_owner(study: StudyReader) -> dict[str, str]:
@@ -180,7 +182,7 @@ def _seconds(trial: FrozenTrial) -> float:
     return 0.0 if duration is None else max(0.0, duration.total_seconds())
 
 
-def times(study: StudyReader) -> str:
+def times(study: StudyReader, has_workers: bool) -> str:
     """The time since the first trial, and an estimate for the remaining ones."""
     trials = [t for t in study.study.get_trials(deepcopy=False) if t.datetime_start is not None]
     if not trials:
@@ -194,6 +196,8 @@ def times(study: StudyReader) -> str:
     rest = study.request.get("n_trials", 0) - len(study.finished())
     if rest <= 0:
         return f"Elapsed: {elapsed}; the search is complete."
+    if not running and has_workers:
+        return f"Elapsed: {elapsed}; between two trials."
     if not running:
         return f"Elapsed: {elapsed}; not running. Run the same command to resume."
     if not evaluated:

@@ -13,9 +13,8 @@ from typing import TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from mmq.errors import InputError
 from mmq.system.database import GRACE, HEARTBEAT, WAIT, Database
@@ -47,7 +46,6 @@ class Storage:
         self.folder, self.file, self.retries = folder, self.database.file, self.database.retries
         self.retries.max_outage = MAX_OUTAGE if patient else 0
         self._locked_studies = threading.local()
-        self._locks: Engine | None = None
         try:
             if reading:
                 if self.file is not None and not self.file.is_file():
@@ -58,13 +56,6 @@ class Storage:
                 self.retries.retry(lambda: self._open(create=False))
             else:
                 folder.mkdir(parents=True, exist_ok=True)
-                if self.file is None:
-                    self._locks = create_engine(
-                        self.database.url,
-                        connect_args=self.database.connect_args,
-                        poolclass=NullPool,
-                        isolation_level="AUTOCOMMIT",
-                    )
                 # two processes cannot create the tables at once
                 self.exclusively("", lambda: self._open(create=True))
         except ImportError:
@@ -89,6 +80,7 @@ class Storage:
             grace_period=GRACE,
             skip_table_creation=not create,
         )
+        self.optuna.engine.dispose()  # checking the tables took two connections; one is enough
         self._inode = self._current_inode()
 
     def _current_inode(self) -> int | None:
@@ -131,12 +123,12 @@ class Storage:
     @contextmanager
     def _locked(self, study: str) -> Iterator[Callable[[], None]]:
         """Hold a study's lock. Yields a check that raises if the lock was lost since."""
-        if self._locks is None:
+        if self.file is not None:
             with self._file_locked(study):
                 yield self._check_file
             return
-        with self._locks.connect() as connection:  # closing it releases the lock
-            _lock(connection, self.database.kind, study)
+        engine = self.database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection, _locked(connection, self.database.kind, study):
             yield lambda: _check_connection(connection)
 
     @contextmanager
@@ -171,16 +163,27 @@ def _check_connection(connection: Connection) -> None:
     connection.execute(text("select 1"))
 
 
-def _lock(connection: Connection, kind: str, study: str) -> None:
-    """Wait for the database's lock of a study."""
+@contextmanager
+def _locked(connection: Connection, kind: str, study: str) -> Iterator[None]:
+    """Hold the database's lock of a study, which belongs to this connection."""
     name = hashlib.sha256(study.encode()).digest()[:8]
     if kind == "postgresql":
-        key = int.from_bytes(name, signed=True)
-        connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
-        return
-    query = text("select get_lock(:key, :seconds)")
-    while not connection.scalar(query, {"key": f"mmq-{name.hex()}", "seconds": WAIT}):
-        log.warning("Waiting for the process that has locked the study %s", study)
+        key: dict[str, int | str] = {"key": int.from_bytes(name, signed=True)}
+        connection.execute(text("select pg_advisory_lock(:key)"), key)
+        release = text("select pg_advisory_unlock(:key)")
+    else:
+        key = {"key": f"mmq-{name.hex()}"}
+        query = text("select get_lock(:key, :seconds)")
+        while not connection.scalar(query, {**key, "seconds": WAIT}):
+            log.warning("Waiting for the process that has locked the study %s", study)
+        release = text("select release_lock(:key)")
+    try:
+        yield
+    finally:
+        try:
+            connection.execute(release, key)
+        except SQLAlchemyError:
+            connection.invalidate()  # closing it releases the lock, too
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from mmq.record import TrialRecord
 from mmq.studies.objectives import name_of
 from mmq.system.process import owner
 from mmq.system.retries import StorageError
-from mmq_search.optuna_internals import enqueued_params
-from mmq_search.record_facts import objectives, trial_attributes
+from mmq_search.optuna_internals import enqueued_params, trial_id
+from mmq_search.record_facts import objectives, outcome, trial_attributes
 from mmq_search.sampler_setup import SamplerSetup
 from mmq_search.space import Space
 from mmq_search.stale_trials import StaleTrials
@@ -63,6 +63,7 @@ class SearchStudy(StudyReader):
         self.setup = setup or SamplerSetup(space)
         storage, self.stale_trials = Storage(folder, patient=patient), StaleTrials(self)
         self._interrupted_asks: set[int] = set()  # numbers: the database became unavailable
+        self._has_score_name = False
         storage.exclusively(name, lambda: self._create(name, storage, identity))
         self.stale_trials.end_runs()
 
@@ -176,44 +177,45 @@ class SearchStudy(StudyReader):
         """
         duplicates = 0
         self.setup.measured_sizes |= self.rejected_sizes()
+        running, finished = self.running(), set(self.finished())
         if first is not None:
-            if str(first) in self.running():
+            if str(first) in running:
                 return None
             self._enqueue(first)
         # other random numbers in each session: the same seed would propose the same again
         started = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = self.setup.sampler(self.seed + started, self.points())
         while True:
-            others, (trial, allocation) = self.running(), self._suggest()
-            if first not in (None, allocation) and str(first) not in self.finished():
+            trial, allocation = self._suggest()
+            if first not in (None, allocation) and str(first) not in finished:
                 self.study.tell(trial, state=TrialState.FAIL)  # it was enqueued before the first
                 self._enqueue(allocation)
                 continue
-            finished = self.finished()
-            new = str(allocation) not in finished and str(allocation) not in others
+            new = str(allocation) not in finished and str(allocation) not in running
             if new and self.setup.allows(allocation):
                 return PendingTrial(trial, allocation)
-            if self._close_duplicate(trial, allocation, others):
+            if self._close_duplicate(trial, allocation, running):
                 continue
             duplicates += 1
             if duplicates >= MAX_DUPLICATES:
-                excluded = {*finished, *others}
                 rng = random.Random(self.seed + trial.number)
-                fresh = self.setup.random_new(excluded, rng)
+                fresh = self.setup.random_new({*finished, *running}, rng)
                 if fresh is None:
                     return None
                 self._enqueue(fresh)
 
     def _suggest(self) -> tuple[Trial, BitAllocation]:
-        """Optuna's next trial, marked as this process's, and its allocation."""
+        """Optuna's next trial, marked as this process's, and its allocation.
+
+        A trial without an owner is released by the next process: this one died before it wrote it.
+        """
         trial = self.study.ask()
         self._interrupted_asks.add(trial.number)
-        trial_id = self._trial_id(trial.number)
-        self.storage.optuna.record_heartbeat(trial_id)
-        self.storage.optuna.write_attributes(trial_id, {"owner": owner()})
-        with self.storage.optuna.batched_params():
+        number = self._ids[trial.number] = trial_id(trial)
+        with self.storage.optuna.collecting_params() as params:
             allocation = self.space.suggest(trial)
-        self.storage.optuna.write_attributes(trial_id, {"allocation": str(allocation)})
+        attributes = {"owner": owner(), "allocation": str(allocation)}
+        self.storage.optuna.write_start(number, params, attributes)
         return trial, allocation
 
     def _close_duplicate(
@@ -272,25 +274,23 @@ class SearchStudy(StudyReader):
         return self.storage.optuna.get_state(self._trial_id(pending.trial.number))
 
     def tell(self, pending: PendingTrial) -> None:
-        """Report a recorded trial to Optuna: completed, or pruned if it was stopped."""
+        """Report a recorded trial to Optuna, unless another process has ended it."""
         record = self.records.get_any(pending.allocation)
         assert record is not None, f"{pending.allocation} was not recorded"
-        if self._state(pending) == TrialState.RUNNING:
-            self._finish(pending.trial.number, record)
+        self._finish(pending.trial.number, record)
 
     def _finish(self, number: int, record: TrialRecord) -> None:
+        """Complete or prune a recorded trial; one that has ended is left as it is."""
         cost = self.cost(number, record.allocation)
+        state, values = outcome(record, self.axis, self.objective, cost)
         attributes = trial_attributes(record, self.objective, cost)
-        self.storage.optuna.write_attributes(self._trial_id(number), attributes)
+        self.storage.optuna.write_end(self._trial_id(number), state, values, attributes)
         self._name_score(record)
-        if record.pruned is not None:
-            self.study.tell(number, state=TrialState.PRUNED)
-        else:
-            self.study.tell(number, objectives(record, self.axis, self.objective, cost))
 
     def _name_score(self, record: TrialRecord) -> None:
-        if "score_name" not in self.study.user_attrs:
+        if not self._has_score_name and "score_name" not in self.study.user_attrs:
             self.study.set_user_attr("score_name", name_of(record, self.objective))
+        self._has_score_name = True
 
     def save_baseline(self, record: TrialRecord) -> None:
         """Save the unquantized model's result in the study, if the space does not have it."""

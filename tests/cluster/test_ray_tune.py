@@ -18,7 +18,7 @@ def test_ray_tune_evaluates_what_front_sampler_proposes(tmp_path, monkeypatch):
     def objectives(config):
         return {"bits_per_weight": sum(config.values()) / 2, "score": min(config.values())}
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False,
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False,
              object_store_memory=80_000_000)  # fmt: skip
     try:
         results = tune.Tuner(

@@ -5,6 +5,7 @@ import official_files as official
 import pytest
 from mmq_plugins.datasets.coco_captions import CocoCaptions
 from mmq_plugins.datasets.vqav2 import VqaV2
+from mmq_plugins.embedded import scene_files
 from mmq_plugins.embedded.scene_files import write_scenes
 
 from mmq.contracts import QuestionSample
@@ -164,6 +165,21 @@ def test_an_interrupted_write_leaves_no_folder(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "scenes")
     assert not (tmp_path / "scenes").exists()
+
+
+def test_several_processes_may_write_the_scenes_at_once(tmp_path, monkeypatch, caplog):
+    folder, small = tmp_path / "scenes", {"scenes": 2, "groups": 1, "training": 1}
+    write_all = scene_files._write_all
+
+    def slowly(*rest):
+        monkeypatch.setattr(scene_files, "_write_all", write_all)
+        write_scenes(folder, **small)  # another process is first
+        write_all(*rest)
+
+    monkeypatch.setattr(scene_files, "_write_all", slowly)
+    write_scenes(folder, **small)
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
+    assert not caplog.text
 
 
 def test_scenes_that_were_changed_are_written_again(tmp_path, caplog):

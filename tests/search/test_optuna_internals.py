@@ -2,12 +2,13 @@
 
 import optuna
 import pytest
-from mmq_search import optuna_internals
+from mmq_search import optuna_internals, optuna_tables
 from mmq_search.optuna_internals import (
     enqueued_params,
     proposal,
     set_proposal,
     stale_trial_numbers,
+    trial_id,
 )
 from mmq_search.storage import Storage
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -48,40 +49,55 @@ def test_a_proposal_is_read_by_other_processes(study):
     assert proposal(study.trials[trial.number]) == {"x": 3}
 
 
-def test_parameters_of_a_batch_are_written_at_its_end(study, tmp_path):
+def test_a_trial_starts_in_one_transaction_that_has_its_parameters(study, tmp_path):
     storage, other = study._storage._backend, optuna.load_study(
         study_name=study.study_name, storage=Storage(tmp_path).optuna
     )  # fmt: skip
     trial = study.ask()
-    with storage.batched_params():
+    with storage.collecting_params() as collected:
         params = {name: trial.suggest_int(name, 0, 9) for name in "xyz"}
-        assert other.trials[0].params == {}
-    assert other.trials[0].params == params
+        set_proposal(study, study.trials[0], params)
+    assert other.trials[0].params == other.trials[0].system_attrs == {}
+    storage.write_start(trial_id(trial), collected, {"owner": "me"})
+    (seen,) = other.trials
+    assert (seen.params, seen.user_attrs) == (params, {"owner": "me"})
+    assert seen == storage.get_trial(trial_id(trial)) == study.trials[0]
+    with storage.engine.connect() as connection:
+        assert connection.scalar(text("select count(*) from trial_heartbeats")) == 1
 
 
-def test_attributes_are_written_at_once_and_the_state_is_read_alone(study):
+def test_a_trial_ends_once_with_its_values_and_attributes(study):
     storage, trial = study._storage._backend, study.ask()
-    storage.write_attributes(trial._trial_id, {"a": [1.5], "b": None})
-    storage.write_attributes(trial._trial_id, {"b": "text"})
-    assert study.trials[0].user_attrs == {"a": [1.5], "b": "text"}
-    assert storage.get_state(trial._trial_id) == TrialState.RUNNING
-    study.tell(trial, [1, 2])
-    assert storage.get_state(trial._trial_id) == TrialState.COMPLETE
-    with pytest.raises(StorageError, match="the study is no longer in the database"):
-        storage.get_state(99)
+    number = trial_id(trial)
+    storage.write_start(number, [], {"a": 1, "owner": "me"})
+    assert storage.get_state(number) == TrialState.RUNNING
+    for _ in range(2):  # as after a reply that was lost
+        storage.write_end(
+            number, TrialState.COMPLETE, [1.0, float("inf")], {"a": [1.5], "b": None}
+        )
+    storage.write_end(number, TrialState.PRUNED, [], {"a": 2})
+    (ended,) = study.trials
+    assert (ended.state, ended.values) == (TrialState.COMPLETE, [1.0, float("inf")])
+    assert ended.user_attrs == {"a": [1.5], "b": None, "owner": "me"}
+    assert ended.duration.total_seconds() >= 0
+    for call, rest in (
+        (storage.get_state, ()),
+        (storage.get_trial, ()),
+        (storage.write_end, (TrialState.FAIL, [], {"a": 1})),
+    ):
+        with pytest.raises(StorageError, match="the study is no longer in the database"):
+            call(99, *rest)
 
 
 def test_trials_are_read_once_in_a_block_and_again_after_a_write(study, monkeypatch):
-    storage, reads, real = study._storage._backend, [], optuna_internals.read_trials
-    monkeypatch.setattr(
-        optuna_internals, "read_trials", lambda *rest: reads.append(1) or real(*rest)
-    )
+    storage, reads, real = study._storage._backend, [], optuna_tables.read_trials
+    monkeypatch.setattr(optuna_tables, "read_trials", lambda *rest: reads.append(1) or real(*rest))
     with storage.reading_once():
         assert study.trials == study.trials == []
         assert len(reads) == 1
         trial = study.ask()
         assert [each.state for each in study.trials] == [TrialState.RUNNING]
-        storage.write_attributes(trial._trial_id, {"a": 1})
+        storage.write_start(trial_id(trial), [], {"a": 1})
         before = len(reads)
         assert study.trials[0].user_attrs == study.trials[0].user_attrs == {"a": 1}
         assert len(reads) == before + 1
@@ -130,7 +146,7 @@ def test_trials_read_at_once_are_those_that_optuna_reads(tmp_path, monkeypatch):
         assert repr(ours) == repr(RDBStorage._get_trials(storage, study._study_id, *arguments))
         return ours
 
-    monkeypatch.setattr("mmq_search.optuna_internals.BATCH", 2)
+    monkeypatch.setattr("mmq_search.optuna_tables.BATCH", 2)
     assert len(both(None, set(), -1)) == 9
     assert len(both((TrialState.COMPLETE,), set(), -1)) == 4
     first = study.trials[0]._trial_id

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from postgres import PASSWORD
 from sqlalchemy.exc import OperationalError
@@ -84,7 +83,7 @@ def interrupted(server, monkeypatch, name, before):
 
 @pytest.mark.parametrize(
     ("name", "before"),
-    [("_create_new_trial", False), ("write_attributes", True), ("_set_trial_param", False)],
+    [("_create_new_trial", False), ("write_start", True), ("write_start", False)],
 )
 def test_an_interrupted_ask_leaves_no_running_trial_behind(
     study, server, monkeypatch, name, before
@@ -103,21 +102,20 @@ def test_an_interrupted_ask_leaves_no_running_trial_behind(
 def test_a_result_whose_reply_was_lost_is_written_once(study, server, monkeypatch):
     pending = study.ask()
     study.records.put(record(pending).in_run("r"))
-    real, calls = RDBStorage.set_trial_state_values, []
+    real, commits = psycopg.Connection.commit, []
 
-    def lost(self, *args, **kwargs):
-        found = real(self, *args, **kwargs)
-        calls.append(args)
-        if len(calls) == 1:
-            raise OperationalError(
-                "commit", {}, psycopg.OperationalError("the connection is lost")
-            )
-        return found
+    def lost(connection):
+        real(connection)
+        commits.append(connection)
+        if len(commits) == 1:
+            connection.close()
+            raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(RDBStorage, "set_trial_state_values", lost)
+    monkeypatch.setattr(psycopg.Connection, "commit", lost)
     study.tell(pending)
-    assert len(calls) == 1
-    assert str(pending.allocation) in study.evaluated()
+    assert len(commits) > 1
+    size, score = record(pending).size.stored_bpw, record(pending).score.value
+    assert study.evaluated()[str(pending.allocation)].values == [size, score]
 
 
 def test_work_is_repeated_if_its_lock_was_lost_with_the_connection(study, server):

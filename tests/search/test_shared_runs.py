@@ -20,6 +20,7 @@ from test_study import EVAL_SPEC, SPACE, open_study, record, result
 from mmq.analysis.budgets import Budget
 from mmq.errors import InputError
 from mmq.studies.run import copy_trial
+from mmq.studies.work_list import WorkList
 from mmq.tracking import study_run, unreachable
 from mmq.tracking.offline import RETRIES
 
@@ -201,6 +202,10 @@ def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypa
     run = open_run(study, "e", EVAL_SPEC)
     study.save_request(10, None)
     work(study, run, 3)
+    with WorkList(study.storage.database, "s").present():
+        said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
+        assert "; between two trials.\nAt work:\n  command: " in said
+    assert "not running" in CliRunner().invoke(status, ["s"], catch_exceptions=False).output
     study.give_up(study.ask(), retry=False)
     study.ask()
     output = CliRunner().invoke(status, ["s"], catch_exceptions=False).output

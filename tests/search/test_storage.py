@@ -1,6 +1,7 @@
 """The database of a study: its address, its locks, and several processes in it."""
 
 import multiprocessing
+import re
 import time
 
 import optuna
@@ -35,6 +36,7 @@ def test_a_storage_that_cannot_be_used_is_an_input_error_without_the_password(
     with pytest.raises(InputError) as caught:
         Storage(tmp_path)
     assert PASSWORD not in str(caught.value)
+    assert not set(re.findall(r"[?.]\.", str(caught.value)))
     assert caught.value.__cause__ is None
 
 

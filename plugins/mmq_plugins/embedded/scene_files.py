@@ -44,7 +44,7 @@ def write_scenes(
 
     An interrupted write leaves no folder. Damaged or missing files are written again.
     """
-    if folder.is_dir() and not (problems := _problems(folder)):
+    if folder.is_dir() and not _problems(folder):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
@@ -52,8 +52,8 @@ def write_scenes(
         with naming(folder):
             _write_all(aside, scenes, groups, training)
             seal_folder(aside, folder.name, durable=False)  # checksums reveal a truncated file
-        if folder.is_dir():
-            _repair(folder, aside, problems)
+        if folder.is_dir():  # it is damaged, or another process was first
+            _repair(folder, aside, _problems(folder))
         else:
             aside.rename(folder)
     except OSError:  # another process was first, or the disk is full

@@ -96,9 +96,10 @@ def gpu_sets(
     if not size:
         return [[gpus[k % len(gpus)]] if len(gpus) > 1 else [] for k in range(count)]
     if count * size > len(gpus):
+        most, rest = len(gpus) // size, "leave the option out, so that workers share what there is"
         raise InputError(
-            f"gpus-per-worker: {count} workers with {size} GPUs each need {count * size}; there "
-            f"are {len(gpus)}. Choose at most {len(gpus) // size} --workers, or "
-            f"--gpus-per-worker 0 to share them."
+            f"gpus-per-worker: --workers {count} and --gpus-per-worker {size} need {count * size} "
+            f"GPUs; this machine has {len(gpus) or 'none'}. "
+            + (f"Choose at most {most} --workers, or {rest}." if most else f"{rest.capitalize()}.")
         )
     return [gpus[k * size : (k + 1) * size] for k in range(count)]

@@ -6,6 +6,7 @@ with it; Ray starts them again on another node, and the trial that was lost is r
 
 import os
 import shlex
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmq.errors import InputError
 from mmq.system.variables import variables
 from mmq.system.worker_process import END_TIMEOUT, OWN_RUN, WorkerProcess, end_all
 
+CONNECT_TIMEOUT = 10  # seconds
 LOST = -9  # exit code of a worker that Ray no longer restarts
 # variables that workers on other nodes need, by their first letters
 FORWARDED = ("MMQ_", "MLFLOW_", "HF_", "AWS_", "FSSPEC_", "OMP_NUM_THREADS", "PYTHONPATH")
@@ -49,14 +51,29 @@ class Ray(Launcher):
                 "launcher: ray is not installed. Run `pip install 'mmq[ray]'`."
             ) from None
         if not ray.is_initialized():
+            self._check_address()
             try:
                 ray.init(address=self.address, log_to_driver=False, logging_level="error")
             except (ConnectionError, ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"address: no Ray cluster at {self.address!r} ({error}). Start one with "
-                    f"`ray start --head`, or give its --address."
-                ) from error
+                raise self._unusable(self.address, error) from error
         return ray
+
+    def _check_address(self) -> None:
+        """InputError if nothing listens at HOST:PORT: Ray itself tries for four minutes."""
+        given = os.environ.get("RAY_ADDRESS", "") if self.address == "auto" else self.address
+        host, _, port = given.rpartition(":")
+        if "://" in given or not port.isdecimal():
+            return
+        try:
+            socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
+        except (OSError, OverflowError) as error:
+            raise self._unusable(given, error) from error
+
+    def _unusable(self, address: str, error: Exception) -> InputError:
+        return InputError(
+            f"address: no Ray cluster at {address!r} ({str(error).rstrip('.')}). Start one with "
+            f"`ray start --head`, or give the --address of one (HOST:PORT, or auto)."
+        )
 
     def check(self, request: LaunchRequest) -> None:
         """InputError without a cluster, or if it can never have room for one worker."""

@@ -19,6 +19,7 @@ STOP_TIMEOUT = 120  # seconds for cancelled tasks to release their work
 TASK_ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL",
               "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")  # fmt: skip
 REQUEUES = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # such a task comes back: --requeue
+FORGOTTEN = "Invalid job id"  # what scontrol reports about a job that ended a while ago
 SCRIPT = """\
 #!/bin/bash
 {directives}
@@ -89,7 +90,7 @@ class Slurm(Launcher):
         missing = [name for name in ("sbatch", "squeue", "scontrol") if not shutil.which(name)]
         if missing:
             raise InputError(
-                f"launcher: {' and '.join(missing)} cannot be found. Run the command on a machine "
+                f"launcher: {', '.join(missing)} cannot be found. Run the command on a machine "
                 f"that submits to SLURM, or print the job's script with --dry-run."
             )
 
@@ -161,9 +162,12 @@ class SlurmWorkers(Workers):
         return [self._states.get(k, WorkerState(k)) for k in range(1, self.count + 1)]
 
     def _ask(self) -> dict[int, WorkerState]:
-        text = _try("scontrol", "--oneliner", "show", "job", self.job)
-        if text is not None:
-            return task_states(text)
+        """The states that have changed; none while the controller does not respond."""
+        try:
+            return task_states(_run("scontrol", "--oneliner", "show", "job", self.job))
+        except (InputError, OSError) as error:
+            if FORGOTTEN not in str(error):
+                return {}
         # the controller has forgotten the job: the accounting database may know it
         text = _try("sacct", "--noheader", "--parsable2", "--allocations", "--jobs", self.job,
                     "--format=JobID,State,ExitCode,NodeList")  # fmt: skip

@@ -181,8 +181,12 @@ def test_workers_get_disjoint_sets_of_gpus():
     assert gpu_sets(2, 2, four) == [["0", "2"], ["5", "7"]]  # a model spread over two GPUs
     assert gpu_sets(5, 0, four) == [["0"], ["2"], ["5"], ["7"], ["0"]]
     assert gpu_sets(2, 0, {"CUDA_VISIBLE_DEVICES": "3"}) == [[], []]
-    with pytest.raises(InputError, match="3 workers with 2 GPUs each need 6; there are 4"):
+    with pytest.raises(InputError, match="need 6 GPUs; this machine has 4. Choose at most 2 --wo"):
         gpu_sets(3, 2, four)
+    with pytest.raises(
+        InputError, match="need 2 GPUs; this machine has none. Leave the option out"
+    ):
+        gpu_sets(2, 1, {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def test_each_worker_sees_its_gpus_alone(monkeypatch):
@@ -218,3 +222,6 @@ def test_workers_of_several_machines_need_a_database_and_a_server(monkeypatch):
         place.request("s", [["grid"]] * 2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert place.request("s", [["grid"]] * 2).commands == [["grid"]] * 2
+    monkeypatch.setenv("MMQ_STORE", "s4://bucket/mmq")
+    with pytest.raises(InputError, match="MMQ_STORE: s4:// cannot be used"):
+        place.request("s", [["grid"]] * 2)

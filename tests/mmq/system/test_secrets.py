@@ -24,6 +24,7 @@ def _no_secrets(monkeypatch):
         ("postgresql://me:a/b@host/db", "postgresql://me:***@host/db"),
         ("mysql+pymysql://me:a%3Ab%25@host/db", "mysql+pymysql://me:***@host/db"),
         ("http://me:a:b@[::1]:5000/x", "http://me:***@[::1]:5000/x"),
+        ("write it as mysql://USER:PASSWORD@HOST/x", "write it as mysql://USER:PASSWORD@HOST/x"),
         ("https://TOKEN@host/path", "https://***@host/path"),
         ("http://:pw@host", "http://***@host"),
         ("'http://a:b@c' and \"http://d:e@f\"", "'http://a:***@c' and \"http://d:***@f\""),

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from mmq_plugins.launchers.ray import Ray
+from postgres import free_port
 from ray_cluster import ray_cluster
 
 from mmq.contracts import LaunchRequest
@@ -27,6 +28,16 @@ def test_a_preview_needs_no_cluster():
     text = Ray(cpus=4).preview(LaunchRequest("s", [["grid", "--bits", "4,8"]] * 2, 1))
     assert text.startswith("# 2 actors on the Ray cluster at auto, each with 4 CPUs and 1 GPUs")
     assert text.endswith("\nmmq grid --bits 4,8\nmmq grid --bits 4,8")
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'mmq[ray]'")
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(InputError, match=f"no Ray cluster at '{address}' .*refused"):
+        Ray(address=address).check(LaunchRequest("s", [["plugins"]]))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"no Ray cluster at '{address}' .*refused"):
+        Ray().check(LaunchRequest("s", [["plugins"]]))
 
 
 @pytest.mark.cluster

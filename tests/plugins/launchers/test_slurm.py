@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 from mmq_plugins.launchers.slurm import Slurm, SlurmWorkers, accounted_states, task_states
 from slurm_cluster import slurm_cluster
 
-from mmq.contracts import LaunchRequest
+from mmq.contracts import LaunchRequest, WorkerState
 from mmq.testing import LauncherContract
 
 SHOWN = "\n".join(
@@ -97,6 +98,23 @@ def test_a_preempted_or_requeued_task_has_not_ended():
         assert task_states(line)[1].code is None
 
 
+def test_tasks_run_on_while_the_controller_restarts_and_have_ended_when_it_forgot_them(
+    tmp_path, monkeypatch
+):
+    running = WorkerState(1, "n1 (SLURM job 7_1)", 1.0)
+    workers = SlurmWorkers("7", 1, tmp_path, lambda number, line: None, {1: running})
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for message, states in (
+        ("Unable to contact slurm controller (connect failure)", [running]),
+        ("slurm_load_jobs error: Invalid job id specified", [replace(running, code=1)]),
+    ):
+        for name in ("scontrol", "sacct"):
+            (tmp_path / name).write_text(f"#!/bin/bash\necho '{message}' >&2; exit 1\n")
+            (tmp_path / name).chmod(0o755)
+        workers._asked = float("-inf")
+        assert workers.poll() == states
+
+
 @pytest.fixture(scope="module")
 def cluster():
     with slurm_cluster() as running:
@@ -137,7 +155,10 @@ class TestSlurm(LauncherContract):
         assert states[0].code == 0
         assert "Restarts=1" in self.shown(workers.job)
 
-    def test_a_preempted_task_gives_back_its_work_and_runs_again(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("ending", ["preemption", "time limit", "signal"])
+    def test_a_task_that_must_end_gives_back_its_work_and_runs_again(
+        self, ending, tmp_path, monkeypatch
+    ):
         worker = tmp_path / "worker"
         worker.write_text(
             "#!/bin/bash\ntrap 'touch given-back; exit 130' TERM\n"
@@ -146,11 +167,16 @@ class TestSlurm(LauncherContract):
         worker.chmod(0o755)
         monkeypatch.setattr("sys.executable", str(worker))
         cpus = os.cpu_count()
-        workers = Slurm(cpus=cpus).start(request("search", count=1), lambda number, line: None)
+        slurm = (
+            Slurm(cpus=cpus, time="1", grace=55) if ending == "time limit" else Slurm(cpus=cpus)
+        )
+        workers = slurm.start(request("search", count=1), lambda number, line: None)
         self.follow(workers, lambda states: (tmp_path / "started").exists())
-        urgent = ["sbatch", "--partition=urgent", f"--cpus-per-task={cpus}", "--parsable",
-                  "--output=/dev/null", "--wrap=sleep 1"]  # fmt: skip
-        self.cluster.run(*urgent)
+        if ending == "preemption":
+            self.cluster.run("sbatch", "--partition=urgent", f"--cpus-per-task={cpus}",
+                             "--output=/dev/null", "--wrap=sleep 1")  # fmt: skip
+        elif ending == "signal":
+            self.cluster.run("scancel", "--batch", "--signal=USR1", f"{workers.job}_1")
         self.follow(workers, lambda states: (tmp_path / "given-back").exists())
         self.follow(workers, lambda states: "PENDING" in self.shown(workers.job))
         self.cluster.run("scontrol", "update", f"JobId={workers.job}_1", "StartTime=now")
