@@ -70,7 +70,7 @@ def load_model(
         source=name,
         fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
-        components=components if outline is module else rebind(components, module),
+        components=components if outline is module else rebind(components, outline, module),
         parameters=count_parameters(outline),
         inputs=inputs,
     )
