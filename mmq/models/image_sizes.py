@@ -57,7 +57,7 @@ def check_sizes(
 
 def _refusal(processor: ImageProcessor, size: tuple[int, int]) -> str:
     """Why the processor rejects a picture of this size; "" if it does not."""
-    if size[1] in CHANNELS and version("transformers") < "5":
+    if size[1] in CHANNELS and int(version("transformers").partition(".")[0]) < 5:
         return "transformers before version 5 reads its rows as colours"
     try:
         processor(images=[Image.new("RGB", size)], return_tensors="pt")

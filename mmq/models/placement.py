@@ -12,6 +12,8 @@ from mmq.models.components import Component, Layer
 from mmq.models.spread import Memory, Spread
 from mmq.system.available_memory import available_memory
 from mmq.system.disk import in_mib
+from mmq.tensors.matrices import holders
+from mmq.tensors.offloaded import share_
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,17 @@ def describe_placement(
             f"{in_mib(on_disk)}"
         )
     return "\n".join(lines)
+
+
+def share_tied_(outline: nn.Module, root: nn.Module) -> None:
+    """Let all modules of a spread model find the weights on disk that they share.
+
+    outline: the same model on the meta device.
+    """
+    modules = dict(root.named_modules())
+    for owners in holders(outline).values():
+        if len(owners) > 1:
+            share_([(modules[path], key) for path, _, key in owners if path in modules])
 
 
 def rebind(

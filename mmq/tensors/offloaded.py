@@ -5,6 +5,7 @@ module's hook, the only interface that accelerate offers to them. An expert is r
 alone: the parameter that it shares with others may not fit into memory twice.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,20 @@ def write_parameter_(
         copy = read_parameter(module, key).contiguous()
         offload_weight(copy, name, loader.save_folder, loader.index)
     _entry(_mapped(loader, name), index).copy_(values)
+
+
+def share_(holders: Iterable[tuple[nn.Module, str]]) -> None:
+    """Let all modules with a shared parameter on disk find it.
+
+    Transformers 4 enters it under the name of one of them.
+    """
+    places = [place for holder in holders if (place := _place(*holder)) is not None]
+    entries = [
+        loader.index[name] for loader, name in places if name in getattr(loader, "index", {})
+    ]
+    for loader, name in places if entries else ():
+        if name not in getattr(loader, "state_dict", loader):
+            loader.index.setdefault(name, entries[0])
 
 
 def load_for_good_(module: nn.Module, device: str) -> None:
