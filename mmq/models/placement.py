@@ -49,8 +49,11 @@ def within_memory(spread: Spread, working: int) -> Spread:
     """
     if spread.max_memory is not None:
         return spread
-    free: Memory = {k: torch.cuda.mem_get_info(k)[0] for k in range(torch.cuda.device_count())}
-    free["cpu"] = available_memory()
+    from accelerate.utils import get_max_memory
+
+    free: Memory = get_max_memory()
+    if "cpu" in free:
+        free["cpu"] = min(free["cpu"], available_memory())
     if working > max(free.values()):
         log.warning(
             "Quantizing the largest block may need %s of memory, but only %s is free",

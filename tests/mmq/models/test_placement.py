@@ -117,11 +117,12 @@ def test_a_model_with_all_weights_on_disk_is_refused_with_transformers_4(tied):
 
 
 def test_weights_leave_memory_for_the_work_unless_limits_are_given(monkeypatch):
+    utils = pytest.importorskip("accelerate.utils")
     monkeypatch.setattr(placement, "available_memory", lambda: 12 * GIB)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(utils, "get_max_memory", lambda: {0: 24 * GIB, "cpu": 64 * GIB})
     spread = Spread.of("cpu", None)
-    assert within_memory(spread, 5 * GIB).max_memory == {"cpu": 7 * GIB}
-    assert within_memory(spread, 13 * GIB).max_memory == {"cpu": 0}
+    assert within_memory(spread, 5 * GIB).max_memory == {0: 19 * GIB, "cpu": 7 * GIB}
+    assert within_memory(spread, 13 * GIB).max_memory == {0: 11 * GIB, "cpu": 0}
     given = Spread.of("cpu", {"cpu": GIB})
     assert within_memory(given, 5 * GIB) is given
 
