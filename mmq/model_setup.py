@@ -16,11 +16,13 @@ from mmq.errors import InputError
 from mmq.models.chat_template import parse_template
 from mmq.models.loading import fingerprint, load_processor, locate, read_config
 from mmq.models.optional_parts import named_parts, parse_parts
+from mmq.models.placement import within_memory
 from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import Skeleton, check_weights, skeleton
-from mmq.models.spread import resolve_placement
+from mmq.models.spread import Spread, resolve_placement
 from mmq.models.stages import default_cache
-from mmq.system.device import check_dtype, resolve_device, resolve_dtype
+from mmq.quantization.working_memory import working_bytes
+from mmq.system.device import DTYPES, check_dtype, resolve_device, resolve_dtype
 
 log = logging.getLogger(__name__)
 Allocations = Callable[[Sequence[str]], Iterable[BitAllocation]]
@@ -60,6 +62,9 @@ class ModelSetup:
             check_layers(outline, quantizer, widths)
         if outline.left_out:
             log.warning("%s: %s", options.model, outline.left_out)
+        if isinstance(device, Spread):
+            working = working_bytes(outline.components, DTYPES[dtype])
+            device = within_memory(device, working)
         check_weights(checkpoint, options.allow_unread_weights)
         return cls(options, device, inputs, checkpoint, config, dtype, parts, outline, widths)
 

@@ -12,6 +12,7 @@ from mmq.config import EvalOptions
 from mmq.export.blind import Blind
 from mmq.export.session import ExportSession
 from mmq.export.targets import build_target
+from mmq.models.optional_parts import named_parts
 from mmq.prepare import prepare
 from mmq.system.home import home
 
@@ -25,8 +26,9 @@ def prepared_for(model, bits, options=(), quantizer="rtn", limit="6"):
     task = TASKS.get(model, "vqa")
     plugin_options = dict(options) | (BEAMLESS if task == "vqa" else {})
     eval_options = EvalOptions(
-        model=model, task=task, quantizer=quantizer, limit=limit, calibration_samples=4
-    )
+        model=model, task=task, quantizer=quantizer, limit=limit, calibration_samples=4,
+        parts=",".join(named_parts(bits)),
+    )  # fmt: skip
     allocation = BitAllocation.parse(bits)
     return prepare(eval_options, plugin_options, lambda parts: [allocation.over(parts)])
 

@@ -72,13 +72,13 @@ def uniform(*options):
     return by_part(options, options, options)
 
 
-def source_of(folder, weights, dtype="float32"):
+def source_of(folder, weights, dtype="float32", parts=()):
     """What a target exports from."""
     specs = {name: WeightSpec.of(weight) for name, weight in weights.items()}
-    return ExportSource(Path(folder), skeleton(str(folder)), dtype, specs=specs)
+    return ExportSource(Path(folder), skeleton(str(folder), parts), dtype, specs=specs)
 
 
-def exported(folder, model, weights, out, target=None):
+def exported(folder, model, weights, out, target=None, parts=()):
     """Write a model with these weights; the report."""
     out.mkdir(parents=True)
     layers = (
@@ -86,7 +86,7 @@ def exported(folder, model, weights, out, target=None):
         for name, component in model.components.items()
         for layer in component.layers
     )
-    return (target or Gguf()).export(source_of(folder, weights), layers, out)
+    return (target or Gguf()).export(source_of(folder, weights, parts=parts), layers, out)
 
 
 def simulate_(model, weights):

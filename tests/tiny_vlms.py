@@ -92,6 +92,10 @@ def tokenizer(*special, kind="", **named):
     made.add_special_tokens({"additional_special_tokens": [*special, *named.values()]})
     made.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
     backend = made.backend_tokenizer
+    if kind == "BertTokenizerFast" and not SINCE_5:  # it cannot be loaded without its normalizer
+        from tokenizers.normalizers import BertNormalizer
+
+        backend.normalizer = BertNormalizer(False, False, False, False)  # which changes nothing
     made = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, **made.special_tokens_map, padding_side="left",
         clean_up_tokenization_spaces=False, **({"extra_special_tokens": named} if named else {}),

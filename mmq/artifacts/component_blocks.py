@@ -20,6 +20,14 @@ def component_blocks(model: LoadedModel, component: Component) -> list[list[Bloc
     for path in component.paths:
         module = model.module.get_submodule(path)
         members = list(module.children()) if isinstance(module, nn.ModuleList) else [module]
-        lists.append([Block(m, of_block[first + k]) for k, m in enumerate(members)])
+        twins = [
+            list(model.module.get_submodule(t).children()) for p, t in component.twins if p == path
+        ]
+        lists.append(
+            [
+                Block(m, of_block[first + k], tuple(of_list[k] for of_list in twins))
+                for k, m in enumerate(members)
+            ]
+        )
         first += len(members)
     return lists

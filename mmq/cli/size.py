@@ -33,7 +33,9 @@ class SizeOptions:
     max_memory: str = option(
         "", "With --device-map: memory to use per device (e.g. 0=20GiB,cpu=12GiB); empty: all."
     )
-    dtype: str = option("float16", "With --device-map: dtype of the weights (e.g. bfloat16).")
+    dtype: str = option(
+        "auto", "With --device-map: dtype of the weights, e.g. bfloat16; auto: the checkpoint's."
+    )
     allow_unread_weights: bool = option(
         False, "Accept a checkpoint that has weights which the model does not use."
     )

@@ -12,7 +12,7 @@ from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.target import Target
-from mmq.errors import InputError, unknown
+from mmq.errors import InputError
 from mmq.export.side_files import source_folder
 from mmq.export.sizes import TargetSizes
 from mmq.export.support import supported_widths
@@ -20,12 +20,13 @@ from mmq.export.targets import build_target, split_options
 from mmq.model_setup import check_layers, tried_widths
 from mmq.models.loading import locate, read_config
 from mmq.models.optional_parts import named_parts, parse_parts
-from mmq.models.placement import describe_placement
+from mmq.models.placement import describe_placement, within_memory
 from mmq.models.size import Size, planned_size, stored_bits
 from mmq.models.skeleton import Skeleton, check_weights, on_meta, skeleton
 from mmq.models.spread import Spread, resolve_placement
 from mmq.quantization import by_width
-from mmq.system.device import DTYPES, resolve_dtype
+from mmq.quantization.working_memory import working_bytes
+from mmq.system.device import DTYPES, check_dtype, resolve_device, resolve_dtype
 from mmq.system.disk import GIB
 
 SIZE_OPTIONS = ("group_size", "symmetric", "symmetric_no_clipping", "scale_dtype")
@@ -191,12 +192,15 @@ def _placement(options: SizeOptions, source: str, outline: Skeleton) -> str:
     """Where the weights would go; "" if no option asks for it."""
     if not options.device_map and not options.max_memory:
         return ""
-    if options.dtype not in DTYPES:
-        raise unknown("dtype", options.dtype, DTYPES)
-    spread = resolve_placement(options.device_map, options.max_memory, "cpu")
+    check_dtype(options.dtype)
+    config, device = read_config(source), resolve_device("auto")
+    dtype = DTYPES[resolve_dtype(options.dtype, device, config)]
+    spread = resolve_placement(options.device_map, options.max_memory, device)
     assert isinstance(spread, Spread)
-    root = on_meta(source, outline.family, read_config(source))
-    return describe_placement(root, outline.components, DTYPES[options.dtype], spread)
+    working = working_bytes(outline.components, dtype)
+    root = on_meta(source, outline.family, config)
+    spread = within_memory(spread, working)
+    return describe_placement(root, outline.components, dtype, spread, working)
 
 
 def described(name: str, quantizer: Quantizer) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mmq.allocation.allocation import ALLOWED_BITS, BitAllocation
+from mmq.allocation.allocation import BitAllocation, allowed_bits
 from mmq.contracts import options as plugin_options
 from mmq.contracts import registry
 from mmq.contracts.quantizer import Quantizer
@@ -17,7 +17,8 @@ from mmq.export.side_files import side_files
 from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.weight_specs import planned_spec, planned_specs
 from mmq.models.checkpoint_weights import Stored
-from mmq.models.components import Layer
+from mmq.models.components import Component, Layer
+from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import Skeleton
 from mmq.system.hashing import digest
 
@@ -99,13 +100,13 @@ def check_layers(
         raise InputError(
             f"allocation: {allocation} quantizes nothing, so there is nothing to export"
         )
-    for name, (component, layer, spec) in specs.items():
-        if reason := refusal_of(target, layer, spec, component):
-            own = quantizer.at(spec.bits)
+    for name, (part, layer, spec) in specs.items():
+        if reason := refusal_of(target, layer, spec, part):
+            own, component = quantizer.at(spec.bits), skeleton.components[part]
             nearest = nearest_options(target, own, component, layer, spec)
             offered = "; ".join(nearest[:OFFERED]) or elsewhere(target, component, layer, spec)
             raise InputError(
-                f"target: {target_name} cannot hold {component} ({name}: {spec}): {reason}. "
+                f"target: {target_name} cannot hold {part} ({name}: {spec}): {reason}. "
                 f"Nearest that it can hold: {offered}"
             )
     return {name: spec for name, (_, _, spec) in specs.items()}
@@ -118,7 +119,7 @@ def refusal_of(target: Target, layer: Layer, spec: WeightSpec, component: str) -
     return target.refusal(spec, layer.shape, component)
 
 
-def elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) -> str:
+def elsewhere(target: Target, component: Component, layer: Layer, spec: WeightSpec) -> str:
     """A hint where no option of the quantizer works: other quantizers, or 16 bits."""
     others = []
     for plugin in registry.installed("quantizer"):
@@ -127,39 +128,44 @@ def elsewhere(target: Target, component: str, layer: Layer, spec: WeightSpec) ->
         try:
             other = registry.load_class("quantizer", plugin.name, Quantizer)()
             other.check(layer.name, layer.shape)
-            planned = planned_spec(other, layer.shape[1], spec.bits)
+            own = quantizer_for(component, other)
+            planned = planned_spec(own, layer.shape[1], spec.bits)
         except (ValueError, TypeError):  # it cannot be imported, or needs options
             continue
-        if not refusal_of(target, layer, planned, component):
+        if not refusal_of(target, layer, planned, component.name):
             others.append(f"--quantizer {plugin.name}")
-    return "; ".join([*others, f"{component}=16"])
+    return "; ".join([*others, f"{component.name}=16"])
 
 
 def nearest_options(
-    target: Target, quantizer: Quantizer, component: str, layer: Layer, spec: WeightSpec
+    target: Target, quantizer: Quantizer, component: Component, layer: Layer, spec: WeightSpec
 ) -> list[str]:
     """Options with which the target holds such a layer, the smallest change first."""
     offers: list[tuple[tuple[int, int], str]] = []
-    for changes in _changes(quantizer):
+    part = component.name
+    for changes in _changes(quantizer, component.per_row):
         try:
             other = replace(quantizer, **changes)
             other.check(layer.name, layer.shape)
         except ValueError:
             continue
-        changed = planned_spec(other, layer.shape[1], spec.bits)
-        for bits in ALLOWED_BITS[:-1]:  # the last is unquantized
-            if refusal_of(target, layer, replace(changed, bits=bits), component):
+        changed = planned_spec(quantizer_for(component, other), layer.shape[1], spec.bits)
+        for bits in allowed_bits(part)[:-1]:  # the last is unquantized
+            if refusal_of(target, layer, replace(changed, bits=bits), part):
                 continue
-            width = [f"{component}={bits}"] if bits != spec.bits else []
+            width = [f"{part}={bits}"] if bits != spec.bits else []
             words = [f"--{k.replace('_', '-')} {_text(v)}" for k, v in changes.items()]
             text = " with ".join([*width, *([" ".join(words)] if words else [])])
             offers.append(((len(width) + len(words), abs(bits - spec.bits)), text))
     return [text for _, text in sorted(offers, key=lambda offer: offer[0])]
 
 
-def _changes(quantizer: Quantizer) -> Iterator[dict[str, Any]]:
-    """Other values of the options that formats depend on; no change first."""
-    names = {field.name for field in fields(quantizer)}
+def _changes(quantizer: Quantizer, per_row: bool) -> Iterator[dict[str, Any]]:
+    """Other values of the options that formats depend on; no change first.
+
+    per_row: for a table, which has no groups.
+    """
+    names = {field.name for field in fields(quantizer)} - ({"group_size"} if per_row else set())
     sizes = [{"group_size": g} for g in GROUP_SIZES] if "group_size" in names else []
     ranges = [{"symmetric": s} for s in (True, False)] if "symmetric" in names else []
     for size in ({}, *sizes):

@@ -20,6 +20,7 @@ from mmq.errors import InputError
 from mmq.export.plan import GROUP_SIZES, OFFERED, elsewhere, nearest_options, refusal_of
 from mmq.export.weight_specs import planned_spec
 from mmq.models.components import Component
+from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import Skeleton
 from mmq.quantization.by_width import WIDTHS, by_width
 from mmq.tensors.quantized_weight import relative_error
@@ -156,15 +157,16 @@ class _Ladder:
         """Why the target does not support a component like this, or "", and its stored bits."""
         if bits not in allowed_bits(name):
             return TABLE_RULE, 0.0
+        own = quantizer_for(component, candidate)
         probed: dict[tuple[tuple[int, int], bool], float] = {}
         kinds = [(layer.shape, layer.matrix.expert is None) for layer in component.layers]
         for layer, kind in zip(component.layers, kinds, strict=True):
             if kind not in probed:
                 try:
-                    candidate.check(layer.name, layer.shape)
+                    own.check(layer.name, layer.shape)
                 except ValueError as error:
                     return str(error), 0.0
-                spec = self._spec(candidate, layer.shape[1], bits)
+                spec = self._spec(own, layer.shape[1], bits)
                 if reason := refusal_of(self.target, layer, spec, name):
                     return reason, 0.0
                 probed[kind] = self.target.stored_bits(layer.shape, spec)
@@ -257,8 +259,8 @@ def _nothing(target_name: str, ladder: _Ladder, requested: Sequence[int]) -> str
         )
     spec = planned_spec(ladder.quantizer, layer.shape[1], bits)
     own = ladder.quantizer.at(bits)
-    options = nearest_options(ladder.target, own, name, layer, spec)[:OFFERED]
-    nearest = "; ".join(options) or elsewhere(ladder.target, name, layer, spec)
+    options = nearest_options(ladder.target, own, component, layer, spec)[:OFFERED]
+    nearest = "; ".join(options) or elsewhere(ladder.target, component, layer, spec)
     return (
         f"target: {target_name} supports no component of this model at any width: "
         f"{reason}. Nearest that it supports: "

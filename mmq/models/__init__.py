@@ -1,3 +1,3 @@
 """A checkpoint becomes a model with parts: skeleton, loading, stages, sizes."""
 
-VERSION = 1  # raise it with every change that gives other parts, inputs or outputs of a model
+VERSION = 2  # raise it with every change that gives other parts, inputs or outputs of a model

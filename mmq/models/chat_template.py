@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any
@@ -154,6 +154,12 @@ def parse_template(text: str) -> dict[str, Any]:
         number = int(value) if re.fullmatch(r"-?\d+", value) else value
         values[name] = words.get(value.lower(), number)
     return values
+
+
+def special_tokens(tokenizer: Any, texts: Sequence[str]) -> dict[str, bool]:
+    """The argument that keeps a tokenizer from adding a first token that a template wrote."""
+    first = tokenizer.bos_token
+    return {"add_special_tokens": False} if first and texts[0].startswith(first) else {}
 
 
 def image_mark(processor: Any) -> str:

@@ -1,7 +1,8 @@
 """The components of a model: their blocks, linear layers and sizes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from mmq.models.checkpoint import read_config as read_config
 from mmq.models.checkpoint import read_protocol as read_protocol
 from mmq.models.loaded import LoadedModel as LoadedModel
 from mmq.models.transformers_loading import load_weights as load_weights
-from mmq.tensors.matrices import Identity, Matrix, matrices
+from mmq.tensors.matrices import Identity, Matrix, holders, matrices, with_twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Component:
     layers: tuple[Layer, ...]
     paths: tuple[str, ...] = ()  # paths of its lists of blocks, or of single modules
     per_row: bool = False  # a table: rounded to nearest with one range per row
+    twins: tuple[tuple[str, str], ...] = ()  # paths of a list and of one with the same weights
 
     @property
     def weights(self) -> int:
@@ -93,20 +95,45 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
     """The components of a model (real or on the meta device), in the family's order."""
     components: dict[str, Component] = {}
     identities: set[Identity] = set()  # weights that have a layer
+    owners = holders(root)
+    twins: list[str] = []
     for spec in family.component_specs(root):
         path, blocks = _resolve(root, spec)
         if not isinstance(blocks, nn.ModuleList):
             raise InputError(f"Component {spec.name!r}: {path} is not an nn.ModuleList of blocks")
         so_far = components.get(spec.name, Component(spec.name, 0, ()))
-        layers = tuple(_block_layers(path, blocks, spec, so_far.blocks, identities))
+        layers = tuple(
+            replace(layer, matrix=with_twins(layer.matrix, owners))
+            for layer in _block_layers(path, blocks, spec, so_far.blocks, identities)
+        )
         if not layers and any(True for _ in matrices(blocks)):
-            continue  # all of its weights are those of other blocks
+            twins.append(path)  # all of its weights are those of other blocks
+            continue
         if not layers:
             raise InputError(f"Component {spec.name!r}: no linear layer in the blocks of {path}")
         components[spec.name] = Component(
             spec.name, so_far.blocks + len(blocks), so_far.layers + layers, (*so_far.paths, path)
         )
-    return components
+    return {
+        name: replace(component, twins=tuple(_twins(root, component.paths, twins)))
+        for name, component in components.items()
+    }
+
+
+def _twins(
+    root: nn.Module, paths: Sequence[str], twins: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """The lists whose blocks have, one by one, the weights of a list's blocks."""
+    for path, twin in product(paths, twins):
+        if _weights(root, path) == _weights(root, twin):
+            yield path, twin
+
+
+def _weights(root: nn.Module, path: str) -> list[set[Identity]]:
+    """The matrices in each block of a list."""
+    blocks = root.get_submodule(path)
+    assert isinstance(blocks, nn.ModuleList)
+    return [{matrix.identity for _, matrix in matrices(block)} for block in blocks]
 
 
 def _block_layers(

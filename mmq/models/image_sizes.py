@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from typing import Any
 
 from PIL import Image
@@ -15,6 +16,7 @@ from mmq.system.progress import progress_bar
 log = logging.getLogger(__name__)
 ImageProcessor = Callable[..., Any]
 ORDINARY = (640, 480)  # a size that every image processor accepts
+CHANNELS = (1, 3)  # heights that transformers 4 takes for the number of colours
 
 
 def check_sizes(
@@ -55,6 +57,8 @@ def check_sizes(
 
 def _refusal(processor: ImageProcessor, size: tuple[int, int]) -> str:
     """Why the processor rejects a picture of this size; "" if it does not."""
+    if size[1] in CHANNELS and int(version("transformers").partition(".")[0]) < 5:
+        return "transformers before version 5 reads its rows as colours"
     try:
         processor(images=[Image.new("RGB", size)], return_tensors="pt")
     except Exception as error:  # processors raise almost anything

@@ -16,7 +16,7 @@ from mmq.models.components import count_parameters, find_components
 from mmq.models.loaded import LoadedModel as LoadedModel
 from mmq.models.optional_parts import with_parts
 from mmq.models.pixel_limits import limit_pixels_
-from mmq.models.placement import rebind
+from mmq.models.placement import rebind, share_tied_
 from mmq.models.skeleton import check_weights, family_of, on_meta
 from mmq.models.spread import Spread
 from mmq.models.transformers_loading import load_weights as load_weights
@@ -63,6 +63,8 @@ def load_model(
     module.eval().requires_grad_(False)
     outline = on_meta(source, family, config) if isinstance(device, Spread) else module
     components = with_parts(outline, find_components(outline, family), parts)
+    if outline is not module:
+        share_tied_(outline, module)
     return LoadedModel(
         module=module,
         processor=processor,
@@ -70,7 +72,7 @@ def load_model(
         source=name,
         fingerprint=known_fingerprint or fingerprint(source, config, dtype),
         device=device,
-        components=components if outline is module else rebind(components, module),
+        components=components if outline is module else rebind(components, outline, module),
         parameters=count_parameters(outline),
         inputs=inputs,
     )

@@ -13,7 +13,7 @@ from torch import nn
 from mmq.allocation.parts import OPTIONAL
 from mmq.errors import InputError, unknown
 from mmq.models.components import Component, Layer
-from mmq.tensors.matrices import Identity, Matrix, matrices
+from mmq.tensors.matrices import Identity, Matrix, holders, matrices, with_twins
 
 CONNECTING = {"connector", "resampler", "perceiver", "qformer", "projector", "abstractor",
               "merger", "projection", "aligner", "adapter"}  # fmt: skip
@@ -67,7 +67,13 @@ def with_parts(
         for name, matrix in _connecting(root, components).items()
         if matrix.identity not in own
     }
-    extra = {name: _new(available[name], identities) for name in parts}
+    owners = holders(root)
+    extra = {
+        name: {
+            path: with_twins(m, owners) for path, m in _new(available[name], identities).items()
+        }
+        for name in parts
+    }
     for name, layers in extra.items():
         if not layers:
             raise InputError(

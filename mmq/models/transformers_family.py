@@ -18,12 +18,14 @@ from mmq.contracts.vlm import (
     InputOptions,
 )
 from mmq.errors import InputError
-from mmq.models.chat_template import render_chat
+from mmq.models.chat_template import render_chat, special_tokens
 from mmq.models.checkpoint_errors import reading
 from mmq.models.generation import decoding
 from mmq.models.loading import load_weights
+from mmq.models.spread import Spread
 from mmq.models.stages import run_stages
 from mmq.system.regular_file import read_text
+from mmq.tensors.offloaded import load_for_good_, read_parameter
 
 if TYPE_CHECKING:
     from mmq.models.loading import LoadedModel
@@ -49,6 +51,14 @@ def image_token(config: Any) -> int:
         "model: its config.json names no image token; add image_token_index (the id of <image> in "
         "its tokenizer), as current checkpoints have it"
     )
+
+
+def query_tokens(module: Any, features: Tensor) -> Tensor:
+    """A Q-Former's query tokens for the features of each picture, (n, queries, width)."""
+    tokens: Tensor = module.query_tokens
+    if tokens.is_meta:  # offloaded: it is there only while the whole model runs
+        tokens = read_parameter(module, "query_tokens").to(features.device)
+    return tokens.expand(features.shape[0], -1, -1)
 
 
 def load_processor(architecture: Any, source: str) -> Any:
@@ -109,6 +119,8 @@ class TransformersFamily(ModelFamily):
     formats: Mapping[AnswerFormat, AnswerProtocol] = GENERAL_PROTOCOLS
     tokenization: Mapping[str, Any] = {"padding_side": "left"}
     decoder: ClassVar[str] = ""  # path of the submodule that generates; "": the model
+    # paths of modules whose forward looks where their weights are, and fails if they are offloaded
+    never_offloaded: ClassVar[tuple[str, ...]] = ()
 
     def skeleton(self, config: Any) -> nn.Module:
         """The model without weights."""
@@ -145,6 +157,8 @@ class TransformersFamily(ModelFamily):
         model: nn.Module = load_weights(
             architecture, source, dtype, device, allow_pickle, allow_unread
         )
+        for path in self.never_offloaded if isinstance(device, Spread) else ():
+            load_for_good_(model.get_submodule(path), device)
         return model
 
     def check_processor(self, module: nn.Module, processor: Any, source: str) -> None:
@@ -264,8 +278,9 @@ class TransformersFamily(ModelFamily):
         self, processor: Any, texts: Sequence[str], images: Sequence[Image.Image]
     ) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask for texts with all of their pictures."""
+        special = special_tokens(processor.tokenizer, texts)
         inputs = processor(
-            images=list(images), text=list(texts), padding=True, return_tensors="pt"
+            images=list(images), text=list(texts), padding=True, return_tensors="pt", **special
         )
         return inputs["input_ids"], inputs["attention_mask"]
 

@@ -6,6 +6,7 @@ The only module that calls private functions of transformers; a test runs it wit
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mmq.models.checkpoint_weights import (
 from mmq.models.spread import Spread
 
 log = logging.getLogger(__name__)
+SOME_IN_MEMORY = "With transformers 4, some weights must fit into memory: raise --max-memory"
 LoadingInfo = Mapping[str, Any]  # transformers' report of a load, by kind of problem
 ROWS = 1024  # checked at once
 
@@ -167,7 +169,9 @@ def load_weights(
 
     InputError for missing weights, wrong shapes, unread weights, and weights that are not finite.
     """
-    with reading(f"Model {source!r}: its weights cannot be loaded"):
+    installed = int(version("transformers").partition(".")[0])
+    advice = SOME_IN_MEMORY if isinstance(device, Spread) and installed < 5 else ""
+    with reading(f"Model {source!r}: its weights cannot be loaded", advice):
         model, info = architecture.from_pretrained(
             source,
             torch_dtype=dtype,

@@ -30,9 +30,10 @@ def listening(layers: Mapping[str, Matrix]) -> Iterator[list[tuple[str, Tensor]]
 
     with ExitStack() as stack:
         for name, matrix in layers.items():
-            if matrix.expert is None:
-                hook = listen(name)
-                handle = matrix.module.register_forward_pre_hook(hook, with_kwargs=True)
+            if matrix.expert is not None:
+                continue
+            for module in (matrix.module, *(twin for twin, _ in matrix.twins)):
+                handle = module.register_forward_pre_hook(listen(name), with_kwargs=True)
                 stack.callback(handle.remove)
         experts = {name: m for name, m in layers.items() if m.expert is not None}
         if experts:

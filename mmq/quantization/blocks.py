@@ -21,10 +21,22 @@ Forward = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A transformer block and the weights in it that are quantized, by name."""
+    """A transformer block and the weights in it that are quantized, by name.
+
+    twins: blocks elsewhere in the model with the same weights, such as those of a decoder that
+    shares its encoder's.
+    """
 
     module: nn.Module
     layers: Mapping[str, Matrix]
+    twins: tuple[nn.Module, ...] = ()
+
+    @property
+    def shares(self) -> bool:
+        """Whether a module outside this block and its twins has one of these weights."""
+        inside = {m for block in (self.module, *self.twins) for m in block.modules()}
+        holders = (m for matrix in self.layers.values() for m, _ in matrix.twins)
+        return any(module not in inside for module in holders)
 
 
 class EnoughError(Exception):
@@ -87,17 +99,19 @@ class Call:
     """A call of a list of blocks: hidden states (n, tokens, width) that enter the next block.
 
     arguments: those of each block; one entry if they are the same for all. added: by the number
-    of the block that reads it.
+    of the block that reads it. twin: 0 for the blocks themselves, k for their k-th twins.
     """
 
     hidden: Tensor
     arguments: list[Arguments] = field(default_factory=list)
     added: dict[int, Added] = field(default_factory=dict)
+    twin: int = 0
 
     def through(self, block: Block, number: int) -> Tensor:
         """The output of block `number` for the hidden states, as the next block reads it."""
         arguments = self.arguments[number if len(self.arguments) > 1 else 0]
-        output = hidden_of(arguments.call(block.module, self.hidden))
+        module = block.twins[self.twin - 1] if self.twin else block.module
+        output = hidden_of(arguments.call(module, self.hidden))
         added = self.added.get(number + 1)
         return output if added is None else added.to(output)
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,15 +31,35 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-2  # relative, of outputs computed block by block; bfloat16 has 8 bits
 
 
-@torch.no_grad()
 def capture(
+    blocks: Sequence[Block], forwards: Callable[[], Iterable[Forward]]
+) -> list[Call] | list[ReplayedCall]:
+    """Every call of a list of blocks and of their twins, with the first block's inputs.
+
+    forwards: returns the forwards anew each time. Blocks that share weights with modules outside
+    their twins are replayed, as the inputs of all modules count.
+    """
+    if any(block.shares for block in blocks):
+        log.info("Blocks share weights with other modules: replaying the model's forwards")
+        return replay(forwards)
+    calls = _capture(blocks, forwards)
+    for number in range(len(blocks[0].twins)):
+        twins = [Block(block.twins[number], block.layers) for block in blocks]
+        others = _capture(twins, forwards)
+        if any(isinstance(call, ReplayedCall) for call in (*calls, *others)):
+            return replay(forwards)
+        calls = [*calls, *(replace(call, twin=number + 1) for call in others)]
+    return calls
+
+
+@torch.no_grad()
+def _capture(
     blocks: Sequence[Block], forwards: Callable[[], Iterable[Forward]]
 ) -> list[Call] | list[ReplayedCall]:
     """Every call of a list of blocks in these forwards, with the first block's inputs.
 
-    forwards: returns the forwards anew each time. If the first forward's blocks all receive the
-    same other arguments, later forwards skip the work of the blocks. Nothing after the blocks is
-    run.
+    If the first forward's blocks all receive the same other arguments, later forwards skip the
+    work of the blocks. Nothing after the blocks is run.
     """
     calls: list[Call] = []
     outputs: list[Any] | None = None  # what blocks return besides hidden states, to skip them

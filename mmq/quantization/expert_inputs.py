@@ -36,7 +36,8 @@ class ExpertInputs(TorchFunctionMode):
             assert matrix.expert is not None
             stack = self._stacks.setdefault((id(matrix.module), matrix.key), {})
             stack[matrix.expert] = name, matrix
-        self._eager = _eager({id(m.module): m.module for m in layers.values()})
+        modules = [m for matrix in layers.values() for m in _modules(matrix)]
+        self._eager = _eager({id(module): module for module in modules})
 
     def __enter__(self) -> Self:
         self._eager.__enter__()
@@ -59,8 +60,8 @@ class ExpertInputs(TorchFunctionMode):
         """transposed: whether the weight is given as (in, out)."""
         for stack in self._stacks.values():
             matrix = next(iter(stack.values()))[1]
-            parameter = matrix.parameter
-            if weight.untyped_storage().data_ptr() != parameter.untyped_storage().data_ptr():
+            parameter = _read_by(weight, matrix)
+            if parameter is None:
                 continue
             if weight.stride(-1) != 1:  # a transposed view: it is stored the other way
                 transposed = not transposed
@@ -82,6 +83,17 @@ class ExpertInputs(TorchFunctionMode):
             rows = rows[(rows != 0).any(-1)]  # products of all experts mask other tokens by zeros
             if len(rows):
                 self._listen(stack[expert][0], rows)
+
+
+def _modules(matrix: Matrix) -> list[nn.Module]:
+    return [matrix.module, *(twin for twin, _ in matrix.twins)]
+
+
+def _read_by(weight: Tensor, matrix: Matrix) -> Tensor | None:
+    """The parameter, of the matrix or of a twin, whose memory a weight lies in; None if none."""
+    address = weight.untyped_storage().data_ptr()
+    parameters = [matrix.parameter, *(getattr(module, key) for module, key in matrix.twins)]
+    return next((p for p in parameters if p.untyped_storage().data_ptr() == address), None)
 
 
 @contextmanager

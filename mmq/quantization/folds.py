@@ -60,8 +60,11 @@ class _Trace:
 
 @torch.no_grad()
 def find_folds(block: Block, calls: Sequence[Call], number: int) -> dict[str, str]:
-    """For each layer whose input scale can be folded, the module in the block that takes it."""
-    if not calls:
+    """For each layer whose input scale can be folded, the module in the block that takes it.
+
+    None in a block with shared weights: whatever else has them reads unscaled inputs.
+    """
+    if not calls or any(matrix.twins for matrix in block.layers.values()):
         return {}
     call, trace = calls[0], _Trace()
     handles = trace.listen(block)

@@ -19,6 +19,7 @@ from mmq.errors import InputError
 from mmq.quantization.block_inputs import Groups, read, reading_order
 from mmq.quantization.blocks import Block, Call, ReplayedCall, advance_
 from mmq.quantization.folds import Folds, find_folds
+from mmq.system.available_memory import available_memory
 from mmq.tensors.affine import FLOAT16_ONLY, SCALE_DTYPES
 from mmq.tensors.layer_inputs import LayerInputs, merged, output_error, output_square
 from mmq.tensors.matrices import Matrix
@@ -34,7 +35,8 @@ UNREACHED = "calibration never reached it: rounded to nearest"
 ALL_LOST = "all of its {} inputs were not finite: rounded to nearest"
 FEW_TOKENS = "only {} calibration tokens were routed to it: rounded to nearest"
 FEW = 4  # an expert needs a token per so many of its inputs: fewer fit themselves, not the layer
-SUMS_BYTES = 4 * 2**30  # of the experts' Gram matrices in memory at once
+SUMS_BYTES = 4 * 2**30  # of the experts' Gram matrices in memory at once, at most
+SUMS_SHARE = 0.25  # of the free memory
 
 
 def check_finite(layers: Mapping[str, Matrix]) -> None:
@@ -116,6 +118,11 @@ def quantize_block(
     return result
 
 
+def experts_limit() -> int:
+    """Bytes of the experts' Gram matrices in memory at once; codes do not depend on it."""
+    return int(min(SUMS_BYTES, SUMS_SHARE * available_memory()))
+
+
 def parts(block: Block) -> list[Block]:
     """The block, or several with some of its layers each if it has many experts.
 
@@ -123,15 +130,15 @@ def parts(block: Block) -> list[Block]:
     large model do not fit into memory together.
     """
     layers: list[dict[str, Matrix]] = [{}]
-    used = 0
+    used, limit = 0, experts_limit()
     for name, matrix in block.layers.items():
         size = 0 if matrix.expert is None else 4 * matrix.shape[1] ** 2
-        if used + size > SUMS_BYTES and layers[-1]:
+        if used + size > limit and layers[-1]:
             layers.append({})
             used = 0
         layers[-1][name] = matrix
         used += size
-    return [Block(block.module, part) for part in layers]
+    return [replace(block, layers=part) for part in layers]
 
 
 def _solve_sequential(
@@ -159,7 +166,7 @@ def _solve_sequential(
     for place, names in enumerate(sets):
         is_shared = shared and place == 0
         for batch in [list(widths)] if is_shared else [[bits] for bits in widths]:
-            for part in parts(Block(block.module, {n: block.layers[n] for n in names})):
+            for part in parts(replace(block, layers={n: block.layers[n] for n in names})):
                 only = frozenset(part.layers)
                 with weights_restored(block):
                     write_(block, solved[batch[0]])
@@ -168,7 +175,8 @@ def _solve_sequential(
                 for bits, layers in _solve_(part, groups, quantizer, batch, own).items():
                     solved[bits] |= layers
     reached = frozenset().union(*sets)
-    unreached = Block(block.module, {n: m for n, m in block.layers.items() if n not in reached})
+    rest = {n: m for n, m in block.layers.items() if n not in reached}
+    unreached = replace(block, layers=rest)
     for bits, layers in _solve_(unreached, {}, quantizer, widths).items():
         solved[bits] |= layers
     return solved
@@ -242,7 +250,7 @@ def _measured(
 ) -> QuantizedLayer:
     weight = layer.weight if gram is None else layer.weight.to(gram.device)
     quantized = solved.weight
-    if getattr(quantizer, "scale_dtype", "") == FLOAT16_ONLY:
+    if getattr(quantizer.at(quantized.bits), "scale_dtype", "") == FLOAT16_ONLY:
         quantized = raise_scales(quantized, weight)
     plain = quantized.dequantize().to(weight.device)
     notes = (solved.note, note, _zeroed(weight, plain, gram), _widened(quantizer, quantized))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.utils import parametrize
 
-from mmq.tensors.matrices import Matrix, is_plain, matrices
+from mmq.tensors.matrices import Matrix, holders, is_plain, matrices, with_twins
 
 SHOWN = 12
 
@@ -34,7 +34,7 @@ def quantizable_matrices(
     A weight shared by two layers is quantized once, under its first name. One shared with a module
     of another class or outside the parts is left out: writing it would change that module too.
     """
-    owners = _owners(root)
+    owners = holders(root)
     modules = {
         (f"{start}.{name}" if start and name else start or name): module
         for start, part in parts
@@ -52,7 +52,7 @@ def quantizable_matrices(
             where = name if key == "weight" else f"{name}.{key}".lstrip(".")
             if (id(parameter), 0) in usable:
                 for index in range(len(parameter)):
-                    layers[f"{where}.{index}"] = usable[id(parameter), index]
+                    layers[f"{where}.{index}"] = with_twins(usable[id(parameter), index], owners)
                 continue
             if key != "weight" or not isinstance(module, nn.Linear):
                 reason = f"{kind}, {parameter.dim()} dimensions: not a linear layer"
@@ -66,22 +66,12 @@ def quantizable_matrices(
             if reason:
                 left_out.append(UnquantizedWeight(where, kind, parameter.numel(), reason))
             else:
-                layers[name] = Matrix(module)
+                layers[name] = with_twins(Matrix(module), owners)
                 first_name[id(parameter)] = name
         if isinstance(module, nn.Linear) and "weight" not in module._parameters:
             reason = "its weight is computed from other parameters"
             left_out.append(UnquantizedWeight(name, kind, module.weight.numel(), reason))
     return layers, tuple(left_out)
-
-
-def _owners(root: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
-    """The modules that hold each parameter, with their names."""
-    owners: dict[int, list[tuple[str, nn.Module]]] = defaultdict(list)
-    for name, module in root.named_modules(remove_duplicate=False):
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners[id(parameter)].append((name, module))
-    return owners
 
 
 def _obstacle(linear: nn.Linear) -> str:
@@ -98,9 +88,11 @@ def _obstacle(linear: nn.Linear) -> str:
     return ""
 
 
-def _shared(owners: list[tuple[str, nn.Module]], own: str, modules: dict[str, nn.Module]) -> str:
+def _shared(
+    owners: list[tuple[str, nn.Module, str]], own: str, modules: dict[str, nn.Module]
+) -> str:
     """The other, unquantized module that a weight belongs to, as a reason; "" if none."""
-    for name, module in owners:
+    for name, module, _ in owners:
         if name != own and not (isinstance(module, nn.Linear) and name in modules):
             return f"its weight is also that of {name or 'the module itself'} (tied)"
     return ""
@@ -109,8 +101,8 @@ def _shared(owners: list[tuple[str, nn.Module]], own: str, modules: dict[str, nn
 def shared_with(root: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
     """The other modules that hold a layer's weight."""
     layer = root.get_submodule(name)
-    owners = _owners(root)[id(layer._parameters["weight"])]
-    return [(other, module) for other, module in owners if module is not layer]
+    owners = holders(root)[id(layer._parameters["weight"])]
+    return [(other, module) for other, module, _ in owners if module is not layer]
 
 
 def list_by_reason(weights: Iterable[UnquantizedWeight]) -> str:

@@ -5,8 +5,9 @@ Each expert is a matrix of its own here, so that everything that handles the wei
 layer handles it too.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,14 @@ class Matrix:
     """A weight (out, in) inside a module.
 
     key: the name of its parameter. expert: its index in a 3-D parameter. transposed: it is stored
-    as (in, out).
+    as (in, out). twins: other modules with the same parameter, and its name there.
     """
 
     module: nn.Module
     key: str = "weight"
     expert: int | None = None
     transposed: bool = False
+    twins: tuple[tuple[nn.Module, str], ...] = ()
 
     @property
     def parameter(self) -> Tensor:
@@ -50,20 +52,40 @@ class Matrix:
 
     @property
     def weight(self) -> Tensor:
-        """The weight (out, in), to read; a view of the parameter unless that is offloaded."""
-        return self._matrix(read_parameter(self.module, self.key))
+        """The weight (out, in), to read; a view of the parameter unless that is on disk."""
+        stored = read_parameter(self.module, self.key, self.expert)
+        return stored.T if self.transposed else stored
 
     @torch.no_grad()
     def copy_(self, weight: Tensor) -> None:
-        """Replace the weight (out, in), in the parameter's dtype."""
-        parameter = read_parameter(self.module, self.key)
-        self._matrix(parameter).copy_(weight)
-        write_parameter_(self.module, self.key, parameter)
+        """Replace the weight (out, in), in the parameter's dtype, in all modules that have it."""
+        stored = weight.T if self.transposed else weight
+        write_parameter_(self.module, self.key, stored, self.expert)
+        if self.parameter.is_meta:  # offloaded: every twin has a copy of its own
+            for module, key in self.twins:
+                write_parameter_(module, key, stored, self.expert)
 
-    def _matrix(self, parameter: Tensor) -> Tensor:
-        stored = parameter.detach()
-        stored = stored if self.expert is None else stored[self.expert]
-        return stored.T if self.transposed else stored
+
+def holders(root: nn.Module) -> dict[int, list[tuple[str, nn.Module, str]]]:
+    """The modules that hold each parameter, by its id: path, module, and its name there."""
+    by_parameter: dict[int, list[tuple[str, nn.Module, str]]] = defaultdict(list)
+    for path, module in root.named_modules(remove_duplicate=False):
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                by_parameter[id(parameter)].append((path, module, key))
+    return by_parameter
+
+
+def with_twins(
+    matrix: Matrix, by_parameter: Mapping[int, Sequence[tuple[str, nn.Module, str]]]
+) -> Matrix:
+    """A matrix with its twins. by_parameter: see `holders`."""
+    others = {
+        id(module): (module, key)
+        for _, module, key in by_parameter[id(matrix.parameter)]
+        if module is not matrix.module
+    }
+    return replace(matrix, twins=tuple(others.values())) if others else matrix
 
 
 def matrices(root: nn.Module) -> Iterator[tuple[str, Matrix]]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from mmq.errors import InputError
 from mmq.tensors.affine import MappingType, choose_qparams, grouped
+from mmq.tensors.layer_inputs import LayerInputs
 from mmq.testing import CalibratedQuantizerContract
 
 
@@ -206,3 +207,17 @@ def test_autoawq_refuses_layers_that_its_clip_search_cannot_take():
 def test_autoawq_refuses_a_negative_group_size():
     with pytest.raises(ValueError, match="group_size: -1 is negative"):
         AutoAwq(group_size=-1)
+
+
+def test_an_expert_that_is_stored_transposed_gets_the_codes_of_its_matrix():
+    autoawq_class()
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 64, generator=generator)
+    stored = weight.T.contiguous()[None]  # (experts, in, out), as Llama 4 stores them
+    inputs = LayerInputs(64, max_rows=512)
+    inputs.update_(torch.randn(100, 64, generator=generator))
+    expert, plain = (
+        AutoAwq(group_size=32).solve([w], inputs, [3])[0][3].weight for w in (stored[0].T, weight)
+    )
+    assert torch.equal(expert.codes, plain.codes)
+    assert torch.equal(expert.input_scale, plain.input_scale)

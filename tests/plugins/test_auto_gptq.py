@@ -122,3 +122,13 @@ def test_a_symmetric_group_without_negative_weights_loses_its_upper_half():
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         AutoGptq(**options)
+
+
+def test_an_expert_that_is_stored_transposed_gets_the_codes_of_its_matrix():
+    auto_gptq()
+    weight, x = make()
+    stored = weight.T.contiguous()[None]  # (experts, in, out), as Llama 4 stores them
+    expert, plain = (
+        AutoGptq(group_size=32).solve([w], inputs_of(x), [3])[0][3] for w in (stored[0].T, weight)
+    )
+    assert torch.equal(expert.weight.codes, plain.weight.codes)

@@ -18,11 +18,14 @@ from gguf_models import (
     source_of,
     uniform,
 )
+from mmq_plugins.quantizers.rtn import Rtn
 from mmq_plugins.targets.gguf import Gguf
 
 from mmq.contracts.target import ExportSource
 from mmq.contracts.vlm import GenerationConfig
 from mmq.errors import InputError
+from mmq.models.loading import load_model
+from mmq.models.row_quantizer import quantizer_for
 from mmq.models.skeleton import skeleton
 
 pytest.importorskip("gguf", reason="needs mmq[gguf]")
@@ -86,6 +89,29 @@ def test_weights_bytes_and_answers_are_those_of_the_simulation(name, model, ques
         simulated = answers(model, questions)
     with Gguf().open(folder, "cpu") as engine:
         assert answers(engine, questions) == simulated
+
+
+def test_embeddings_heads_and_projectors_are_held_exactly_too(questions, tmp_path):
+    parts, bits = ("embed", "projector", "head"), {"embed": 4, "projector": 5, "head": 8, "llm": 6}
+    model = load_model(LLAVA, parts=parts)
+    weights = {
+        layer.name: quantizer_for(component, Rtn(32, symmetric=True)).quantize(
+            layer.weight, bits[name]
+        )
+        for name, component in model.components.items()
+        for layer in (component.layers if name in bits else ())
+    }
+    promised = Gguf().planned_bytes(source_of(LLAVA, weights, parts=parts))
+    report = exported(LLAVA, model, weights, tmp_path / "out", parts=parts)
+    assert promised == sum(report.files.values())
+    read = dict(Gguf().read_back(tmp_path / "out"))
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], w.dequantize()) for name, w in weights.items())
+    embed, head = (next(iter(model.components[name].layers)).name for name in ("embed", "head"))
+    assert (report.stored_as[embed], report.stored_as[head]) == ("Q4_0", "Q8_0")
+    simulate_(model, weights)
+    with class_token_last(model), Gguf().open(tmp_path / "out", "cpu") as engine:
+        assert answers(engine, questions) == answers(model, questions)
 
 
 @pytest.mark.parametrize("name", COARSE)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mmq.contracts import AnswerFormat, AnswerProtocol, ComponentSpec, GenerationConfig, Stage
-from mmq.models.transformers_family import TransformersFamily
+from mmq.models.transformers_family import TransformersFamily, query_tokens
 
 
 def _vision(module: Any, pixels: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
 def _connector(module: Any, vision: Tensor) -> Tensor:
     """The query outputs as language model inputs, (n, queries, width)."""
     queries = module.qformer(
-        query_embeds=module.query_tokens.expand(vision.shape[0], -1, -1),
+        query_embeds=query_tokens(module, vision),
         encoder_hidden_states=vision,
     ).last_hidden_state
     projected: Tensor = module.language_projection(queries.to(vision.dtype))

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmq.contracts import AnswerFormat, AnswerProtocol, ComponentSpec, Stage
 from mmq.models.loading import LoadedModel
 from mmq.models.stages import run_stages
-from mmq.models.transformers_family import TransformersFamily
+from mmq.models.transformers_family import TransformersFamily, query_tokens
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ def _vision(module: Any, pixels: Tensor) -> Tensor:
 def _connector(module: Any, vision: Tensor) -> Tensor:
     """One unit vector per query token, (n, queries, shared width)."""
     queries = module.qformer(
-        query_embeds=module.query_tokens.expand(vision.shape[0], -1, -1),
+        query_embeds=query_tokens(module, vision),
         encoder_hidden_states=vision,
     ).last_hidden_state
     projection = module.vision_projection
@@ -45,6 +45,7 @@ class Blip2Retrieval(TransformersFamily):
     version: ClassVar[int] = 2
     model_class: ClassVar[str] = "Blip2ForImageTextRetrieval"
     processor_class: ClassVar[str] = "Blip2Processor"
+    never_offloaded: ClassVar[tuple[str, ...]] = ("embeddings",)
     # left padding would change a text's embedding; 35 tokens as in BLIP-2's retrieval evaluation
     # (Li et al. 2023)
     formats: Mapping[AnswerFormat, AnswerProtocol] = {}  # no language model
@@ -122,7 +123,7 @@ class Blip2Retrieval(TransformersFamily):
 
     def matching_logits(self, module: Any, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """The logit that picture and tokenized text match, (n,)."""
-        queries = module.query_tokens.expand(ids.shape[0], -1, -1)
+        queries = query_tokens(module, vision)
         count = queries.shape[1]
         states = module.qformer(
             query_embeds=module.embeddings(input_ids=ids, query_embeds=queries),

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from mmq.models.chat_template import special_tokens
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -44,9 +46,7 @@ def processed(processor: Any, images: Sequence[Sequence["Image"]], texts: Sequen
     """Inputs of pictures and rendered prompts; of texts alone, by the tokenizer."""
     from transformers import BatchFeature
 
-    bos = processor.tokenizer.bos_token
-    # a chat template may already contain the first token
-    special = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
+    special = special_tokens(processor.tokenizer, texts)
     settings = {"text": list(texts), "padding": True, "return_tensors": "pt", **special}
     lists = [list(of_text) for of_text in images]
     if not any(lists):  # some processors insist on pictures

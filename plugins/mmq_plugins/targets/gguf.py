@@ -10,7 +10,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from mmq.allocation.allocation import UNQUANTIZED
-from mmq.allocation.parts import OPTIONAL
 from mmq.contracts.target import ExportedLayer, ExportReport, ExportSource, Target, WeightSpec
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
@@ -48,8 +47,6 @@ class Gguf(Target):
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why no ggml type holds such a weight; "" if one does."""
-        if component in OPTIONAL:
-            return f"mmq exports no quantized {component} to this format yet"
         return gguf_blocks.refusal(spec, shape)
 
     def stored_bits(self, shape: tuple[int, int], spec: WeightSpec) -> float:

@@ -41,6 +41,17 @@ def test_another_quantizer_is_offered_where_no_option_helps():
         session_for("embedded-retrieval", "vit=4", "compressed-tensors", quantizer="uniform")
 
 
+def test_for_a_table_only_options_that_apply_to_it_are_offered():
+    with pytest.raises(InputError, match=r"cannot hold embed .*8-bit codes with zero") as error:
+        session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32)
+    nearest = "--symmetric true; embed=6; embed=4; embed=6 with --symmetric true"
+    assert str(error.value).endswith(f"Nearest that it can hold: {nearest}")
+    session = session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32, symmetric=True)
+    assert session.plan.specs["model.language_model.embed_tokens"].symmetric
+    with pytest.raises(InputError, match="writes head at 16 bits in this format.* hold: head=16$"):
+        session_for("embedded-llava", "llm=4,head=8", "compressed-tensors", group_size=32)
+
+
 def test_the_unquantized_model_is_no_export():
     with pytest.raises(InputError, match="nothing to export"):
         session_for("embedded-blip2", "vit=16", "torch")

@@ -39,6 +39,13 @@ def test_a_width_that_saves_nothing_is_dropped_with_its_reason(llava):
     )
 
 
+def test_tables_have_the_widths_that_the_target_and_their_rule_allow():
+    outline = skeleton(locate("embedded-llava"), ("embed", "head"))
+    support = supported(outline)
+    assert support.widths["embed"] == support.widths["head"] == (4, 6, 8, 16)
+    assert supported(outline, "compressed-tensors").widths["embed"] == (16,)
+
+
 def test_options_of_the_user_are_not_changed(llava):
     support = supported(llava, quantizer=Rtn(group_size=32), explicit={"group_size"})
     assert {support.quantizer.at(bits).group_size for bits in BITS[:-1]} == {32}

@@ -5,7 +5,11 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
+from mmq_plugins.models.generic_inputs import processed
+from PIL import Image
 from tiny_vlms import names, tiny_vlm
+from tokenizers.processors import TemplateProcessing
 
 from mmq.contracts import InputOptions
 from mmq.errors import InputError
@@ -47,6 +51,30 @@ def test_prompts_are_those_of_the_processors_own_template(name):
             user(*[IMAGE] * images, TEXT), add_generation_prompt=True, tokenize=False
         )
         assert model.family.chat(model.processor, "how many?", images) == expected
+
+
+@pytest.mark.parametrize("name", ["llava", "idefics3"])
+def test_a_first_token_that_the_template_writes_is_not_added_again(name):
+    model = tiny_vlm(name)
+    processor = copy.deepcopy(model.processor)
+    tokenizer = processor.tokenizer
+    tokenizer.bos_token = "<s>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.convert_tokens_to_ids("<s>"))]
+    )
+    processor.chat_template = "{{ bos_token }}" + processor.chat_template
+    picture = Image.new("RGB", (64, 48))
+    parts = {"type": "image", "image": picture}, TEXT
+    expected = processor.apply_chat_template(
+        user(*parts), add_generation_prompt=True, tokenize=True, return_dict=True,
+        return_tensors="pt",
+    )["input_ids"]  # fmt: skip
+    text = model.family.chat(processor, "how many?", 1)
+    if name == "llava":
+        ids, _ = model.family._ids(processor, [text], [picture])
+    else:
+        ids = processed(processor, [[picture]], [text])["input_ids"]
+    assert torch.equal(ids, expected)
 
 
 def test_a_template_that_stands_with_the_tokenizer_alone_is_used():

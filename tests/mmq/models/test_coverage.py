@@ -4,9 +4,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmq.cli.models import markdown_row, summary
+from mmq.models.components import find_components
 from mmq.models.coverage import Coverage, architectures, check
+from mmq.models.coverage_configs import example
+from mmq.models.skeleton import family_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "coverage.md"
 TYPES = ("qwen3_vl_moe", "llama4", "aria", "florence2", "diffusion_gemma", "fuyu", "udop",
@@ -24,6 +28,23 @@ def test_the_page_matches_the_installed_transformers(model_type):
         assert markdown_row(row) in PAGE.read_text().splitlines()
         assert 0.95 <= row.blocks <= 1
         assert row.model <= 1
+
+
+def test_a_decoder_with_its_encoders_weights_is_calibrated_together_with_it():
+    pairs = [pair for pair in architectures() if pair[0].model_type == "diffusion_gemma"]
+    if not pairs:
+        pytest.skip("this version of transformers has no DiffusionGemma")
+    config = example(pairs[0][0])
+    config.architectures = [pairs[0][1]]
+    family = family_of(config)
+    with torch.device("meta"):
+        root = family.skeleton(config)
+    llm = find_components(root, family)["llm"]
+    assert llm.twins == (("model.encoder.language_model.layers", "model.decoder.layers"),)
+    owner, twin = (root.get_submodule(path) for path in llm.twins[0])
+    first = next(layer.matrix for layer in llm.layers if layer.name.endswith("0.self_attn.q_proj"))
+    assert first.module is owner[0].self_attn.q_proj
+    assert first.twins == ((twin[0].self_attn.q_proj, "weight"),)
 
 
 def test_the_page_lists_every_architecture_and_each_uncovered_one_has_a_reason():

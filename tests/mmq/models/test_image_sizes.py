@@ -4,8 +4,10 @@ import logging
 
 import official_files as official
 import pytest
+import torch
 from model_folders import copied
 from PIL import Image
+from tiny_vlms import SINCE_5, tiny_vlm
 
 from mmq.config import EvalOptions
 from mmq.contracts import FileImage, Sample
@@ -54,6 +56,25 @@ def test_each_size_is_tried_once(tmp_path):
     check_sizes(samples, processor, quiet=True)
     assert sizes == [(8, 8), (9, 8)]
     check_sizes(samples, None)
+
+
+@pytest.mark.skipif(SINCE_5, reason="fixed in transformers 5")
+def test_pictures_whose_rows_transformers_4_takes_for_colours_are_refused(tmp_path, qwen):
+    check_sizes([sample(tmp_path, "a", (64, 64), (1, 64), (3, 64))], qwen, quiet=True)
+    for height in (1, 3):
+        with pytest.raises(InputError, match="reads its rows as colours"):
+            check_sizes([sample(tmp_path, "b", (64, height))], qwen, quiet=True)
+
+
+@pytest.mark.skipif(not SINCE_5, reason="refused with transformers 4")
+@pytest.mark.parametrize("name", ["llava", "idefics3", "gemma3"])
+def test_a_model_sees_the_colour_of_a_picture_of_one_pixel(name):
+    images = tiny_vlm(name).processor.image_processor
+    ordinary, single = (
+        images(images=[Image.new("RGB", size, (9, 99, 199))], return_tensors="pt")["pixel_values"]
+        for size in ((64, 64), (1, 1))
+    )
+    assert torch.equal(ordinary.unique(), single.unique())
 
 
 def test_a_processor_that_refuses_every_picture_says_nothing_about_sizes(tmp_path, caplog):

@@ -14,6 +14,10 @@ from mmq.models.reasoning import without_reasoning
         ("[THINK]two[/THINK]four", "", "four", True),
         ("<think>two and", "", "", False),
         ("four", "assistant: <think></think>", "four", True),
+        ("<|channel>thought\ntwo and two<channel|>four", "", "four", True),
+        ("<|channel>thought\ntwo and", "", "", False),
+        ("so</think><answer>It is <|begin_of_box|>four<|end_of_box|></answer>", "", "four", True),
+        ("It is <|begin_of_box|>four<|end_of_box|>.", "", "four", True),
     ],
 )
 def test_an_answer_is_what_follows_the_reasoning(text, prompt, answer, ended):
