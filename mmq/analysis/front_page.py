@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from mmq.allocation.widths_list import brief_text
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
 from mmq.analysis.plateau import plateau
 from mmq.analysis.plots import FORBIDDEN, Highlights, errors
@@ -90,7 +91,8 @@ def _hover(point: Point, parameters: int) -> str:
     """The text of a hovered point: allocation, score with its interval, all sizes."""
     interval = f" ({_interval(point)})" if _interval(point) else ""
     mib = f", {_mib(point, parameters)} MiB" if _mib(point, parameters) else ""
-    return f"{point.allocation}<br>score {point.score:.4g}{interval}<br>{point.size_text}{mib}"
+    name = brief_text(point.allocation)
+    return f"{name}<br>score {point.score:.4g}{interval}<br>{point.size_text}{mib}"
 
 
 def front_plot(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
+from mmq.allocation.widths_list import brief_text
 from mmq.analysis import theme
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
 from mmq.analysis.plateau import MIN_PLATEAU, PLATEAU, enlarge, plateau
@@ -44,7 +45,8 @@ class Highlights:
     def label(self, point: Point) -> str:
         """The legend of a point: the criteria by which it was selected."""
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
-        what = fill(f"{point.compared_text}, {point.allocation}", 60, break_on_hyphens=False)
+        name = brief_text(point.allocation)
+        what = fill(f"{point.compared_text}, {name}", 60, break_on_hyphens=False)
         return f"{criteria}:\n{what}"
 
     @property

@@ -6,10 +6,9 @@ from typing import Any
 import click
 
 from mmq.analysis.fronts import pareto_front
-from mmq.analysis.tables import aligned
 from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
 from mmq.studies.front import conclusion
-from mmq.studies.front_tables import front_text, rule_rows, rules_table
+from mmq.studies.front_tables import result_text, rule_rows
 from mmq.tracking import best_effort, register
 from mmq_search.loop import Search
 
@@ -60,8 +59,7 @@ def print_results(running: Search) -> None:
         text += f"\n\nNot evaluated: {too_large}, larger than planned and than the bound."
     if pruned := len(study.pruned()):
         text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
-    rules = aligned(*rules_table(results))
-    click.echo(f"\n{text}\n\n{front_text(study.points(), study.score_name)}\n\n{rules}\n")
+    click.echo(f"\n{text}\n\n{result_text(results)}\n")
     if running.confirmed:
         click.echo("\n".join(["Timed as whole models:", *map(str, running.confirmed), ""]))
     for selection in selections:

@@ -141,14 +141,16 @@ def test_scores_that_fill_the_axis_have_one_panel():
     assert len(front_figure(steep, "score", "title").axes) == 1
 
 
-def test_a_long_allocation_is_wrapped_in_the_legend():
-    long = " ".join(f"{c}.{g}.{t}=4" for c in ("vit", "llm") for g in ("front", "middle", "end")
-                    for t in ("attn", "ff"))  # fmt: skip
-    points = [POINTS[0], Point(long, 4.2, 80, 75, 85, 5.1)]
-    found = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
+def test_a_long_allocation_is_a_list_of_widths_in_legend_and_title():
+    long = " ".join(f"{c}.{g}.{t}={k + 2}" for c in ("vit", "llm") for g in ("front", "middle")
+                    for k, t in enumerate(("attn", "ff")))  # fmt: skip
+    points = [POINTS[0], Point(f"{long} vit.end=4 llm.end=4", 4.2, 80, 75, 85, 5.1)]
+    (best,) = found = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
     legend = Highlights(found, 6.0).label(points[1])
     assert max(map(len, legend.split("\n"))) <= 60
-    assert long in " ".join(legend.split())
+    for text in (legend, best.caption):
+        assert "vit=2/3/2/3/4/4 llm=2/3/2/3/4/4" in text
+    assert points[1].allocation in best.headline
 
 
 def test_a_far_unquantized_model_does_not_squeeze_the_trials():
