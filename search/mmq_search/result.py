@@ -62,10 +62,13 @@ def print_results(running: Search) -> None:
     click.echo(f"\n{text}\n\n{result_text(results)}\n")
     if running.confirmed:
         click.echo("\n".join(["Timed as whole models:", *map(str, running.confirmed), ""]))
+    target = running.search.request.name if running.search is not None else "TARGET"
     for selection in selections:
         if selection.point is not None:
             with best_effort(f"{selection.criterion}: the model is not registered"):
-                click.echo(f"{selection.criterion}: mmq trial --run {register(run, selection)}")
+                address = register(run, selection)
+                click.echo(f"{selection.criterion}: mmq trial --run {address}")
+                click.echo(f"Export it: mmq export --run {address} --target {target} --out FOLDER")
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {run.link()}")

@@ -68,7 +68,8 @@ class TrialLines:
             return
         seconds = max(0.0, trial.duration.total_seconds())
         total = in_words(seconds * left)
-        notify(f"About {total} left: {left} trials of {seconds:.3g} s in one process")
+        trials = "1 trial" if left == 1 else f"{left} trials"
+        notify(f"About {total} left: {trials} of {seconds:.3g} s in one process")
 
     def _best(self, points: list[Point]) -> Point | None:
         """The selected allocation so far; None if there is none yet."""

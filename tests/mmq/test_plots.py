@@ -163,6 +163,14 @@ def test_a_far_unquantized_model_does_not_squeeze_the_trials():
     assert size_range([*points, Point("vit=8 llm=8", 8, 50)], None) is None
 
 
+def test_the_interactive_plot_starts_at_the_sizes_of_the_quantized_trials():
+    small = [Point(f"vit={b} llm=2", 3 + b / 10, 10.0 * b) for b in (2, 3, 4)]
+    points = [Point("vit=16 llm=16", 16, 50), *small]
+    least, most = front_plot(points, "score", "title").layout.xaxis.range
+    assert 3 < least < 3.2
+    assert 3.4 < most < 4
+
+
 def test_rules_of_thumb_are_drawn_under_their_names():
     rules = {**uniform_rules(POINTS), "vision 16, language 4": POINTS[2]}
     assert list(rules) == ["uniform 8", "uniform 4", "uniform 3", "vision 16, language 4"]

@@ -164,6 +164,7 @@ def test_a_search_registers_its_selection_and_a_trial_evaluates_it(store_uri):
     options += ["--study", "bounded"]
     said = said_by("search", *options, "--n-trials", "4", "--max-bpw", "6", "--group-size", "32")
     assert "best under 6 bpw: mmq trial --run models:/bounded@best-under-6-bpw" in said
+    assert "Export it: mmq export --run models:/bounded@best-under-6-bpw --target TARGET" in said
     version = MlflowClient().get_model_version_by_alias("bounded", "best-under-6-bpw")
     assert BitAllocation.of(json.loads(version.tags["allocation"])).components == ["vit", "llm"]
     trial = MlflowClient().get_run(version.run_id)
@@ -216,7 +217,7 @@ WRONG = ["--min-new-tokens", "12", "--max-new-tokens", "12"]  # an answer is a w
 )
 def test_a_baseline_that_scores_nothing_ends_the_command(store_uri, evaluated, command):
     with pytest.raises(
-        InputError, match="unquantized model scores 0 .* Check the model's outputs"
+        InputError, match="unquantized model scores 0 .* run `mmq evaluate-baseline`"
     ):
         said_by(*command, *ASKED, *WRONG)
     assert [allocation for _, allocation in evaluated] in ([], ["vit=16 llm=16"])
