@@ -34,7 +34,7 @@ BIN := .venv/bin
 # widths between which the score falls: at 2 bits the model collapses, and at 4 it loses little
 search: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e search --env-manager local --experiment-name mmq \
-		-P model=embedded-llava -P granularity=fine -P bits=2,3,4 -P max_drop=2%
+		-P model=embedded-llava -P granularity=fine -P bits=2,3,4 -P max_drop=1%
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -87,6 +87,12 @@ def front(points: Sequence[MeasuredPoint], cost: Axis) -> list[MeasuredPoint]:
     return result
 
 
+def heading(subject: str, points: Sequence[MeasuredPoint], setting: str) -> str:
+    """The title of a figure of measured trials."""
+    trials = "1 measured trial" if len(points) == 1 else f"{len(points)} measured trials"
+    return f"{subject}: {trials}\n{setting}"
+
+
 def measured_figure(
     points: Sequence[MeasuredPoint], score_name: str, title: str, unquantized: float | None = None
 ) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from textwrap import fill
 from typing import Any
 
 from mmq.allocation.widths_list import brief_text
@@ -15,6 +14,7 @@ from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 MARKS = ("*", "D")  # of the first selection and of the second
 RULE_MARKS = ("^", "s", "v", "P", "X", "<", ">")
 FORBIDDEN = 0.12  # opacity
+LEGEND = 48  # characters that fit in one of two columns
 FAR = 2  # ranges of the quantized trials' sizes; an unquantized model farther away is not shown
 MARGIN = 0.06  # of that range, left of it; twice as much right of it
 
@@ -46,8 +46,7 @@ class Highlights:
         """The legend of a point: the criteria by which it was selected."""
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
         name = brief_text(point.allocation)
-        what = fill(f"{point.compared_text}, {name}", 60, break_on_hyphens=False)
-        return f"{criteria}:\n{what}"
+        return f"{criteria}:\n{point.compared_text}, {name}"
 
     @property
     def rule_groups(self) -> dict[str, list[Point]]:
@@ -95,9 +94,10 @@ def front_figure(
         _enlarge(column[0], column[1], points, near)
     column[-1].set_xlabel(axis_label(points))
     theme.heading(figure, title)
+    handles, labels = column[-1].get_legend_handles_labels()
     figure.legend(
-        *column[-1].get_legend_handles_labels(), loc="outside lower left", ncols=2,
-        frameon=False, fontsize=9,
+        handles, [theme.wrapped(label, LEGEND) for label in labels], loc="outside lower left",
+        ncols=2, frameon=False, fontsize=9,
     )  # fmt: skip
     return figure
 

@@ -5,7 +5,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmq.allocation.allocation import is_unquantized
-from mmq.analysis.measured import MIB, PREFIX, MeasuredPoint, front, latency, measured_figure
+from mmq.analysis.measured import (
+    MIB,
+    PREFIX,
+    MeasuredPoint,
+    front,
+    heading,
+    latency,
+    measured_figure,
+)
 from mmq.analysis.tables import interval
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ class MeasuredFront:
 
     def figure(self, score_name: str, subject: str) -> Any:
         """Score against bytes, and beside it against time per answer."""
-        title = f"{subject or self.table}: {len(self.points)} measured trials\n{self.setting}"
+        title = heading(subject or self.table, self.points, self.setting)
         return measured_figure(self.points, score_name, title, self.unquantized)
 
     def text(self, score_name: str, layout: Layout) -> str:

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from mmq.analysis.measured import PREFIX, MeasuredPoint, measured_figure
+from mmq.analysis.measured import PREFIX, MeasuredPoint, heading, measured_figure
 from mmq.errors import InputError
 from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.model_registry import find_run
@@ -74,7 +74,7 @@ def _log_front(run: Run, study: str, parent: str, name: str, setting: str) -> in
     baselines = [t.data.metrics["score"] for t in trials if _is_unquantized(t)]
     unquantized = baselines[0] if baselines else None
     about = subject([trial.data.params for trial in measured]) or study
-    title = f"{about}: {len(points)} measured trials\n{setting}"
+    title = heading(about, points, setting)
     label = score_name([trial.data.metrics for trial in measured])
     with tempfile.TemporaryDirectory() as folder:
         figure = measured_figure(points, label, title, unquantized)
