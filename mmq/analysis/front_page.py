@@ -17,6 +17,7 @@ HEIGHT, TOP, LINE = 560, 60, 18  # pixels: of the plot, above it for buttons, of
 TITLE = 80  # characters of a line of the title
 BITS_PER_MIB = 8 * 2**20
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+html {{ overflow-y: scroll; }}
 body {{ font: 14px sans-serif; margin: 1em; color: {ink}; }}
 td, th {{ padding: 2px 12px 2px 0; text-align: right; }}
 td:first-child, th:first-child {{ text-align: left; }}
