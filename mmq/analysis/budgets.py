@@ -156,6 +156,12 @@ class Budget:
             and (self.max_ms is None or (ms is not None and ms <= self.max_ms))
         )
 
+    def stretched(self, share: float) -> "Budget":
+        """The same bounds with those of the size and the latency larger by a share."""
+        bounds = (self.max_bpw, self.max_gib, self.max_ms)
+        bpw, gib, ms = (None if bound is None else bound * (1 + share) for bound in bounds)
+        return replace(self, max_bpw=bpw, max_gib=gib, max_ms=ms)
+
     def largest(self, point: Point, parameters: int) -> float | None:
         """The bound of what is compared, on the axis of a point; None for no bound.
 

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from html import escape
+from textwrap import fill
 from typing import Any
 
+from mmq.allocation.widths_list import brief_text
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
 from mmq.analysis.plateau import plateau
-from mmq.analysis.plots import FORBIDDEN, Highlights, errors
+from mmq.analysis.plots import FORBIDDEN, Highlights, errors, size_range
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 SYMBOLS = ("star", "diamond")  # markers of the first and the second selection
 RULE_SYMBOLS = ("triangle-up-open", "square-open", "triangle-down-open", "cross-open", "x-open")
-HEIGHT = 560  # pixels
+HEIGHT, TOP, LINE = 560, 60, 18  # pixels: of the plot, above it for buttons, of a title's line
+TITLE = 80  # characters of a line of the title
 BITS_PER_MIB = 8 * 2**20
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+html {{ overflow-y: scroll; }}
 body {{ font: 14px sans-serif; margin: 1em; color: {ink}; }}
 td, th {{ padding: 2px 12px 2px 0; text-align: right; }}
 td:first-child, th:first-child {{ text-align: left; }}
@@ -39,7 +43,9 @@ def front_page(
 
     parameters: of the model, for sizes in MiB; 0 if unknown. link: the address of a trial's run.
     """
-    plot = front_plot(points, score_name, title.replace("\n", "<br>"), highlights, parameters)
+    lines = [fill(line, TITLE, break_on_hyphens=False) for line in title.split("\n")]
+    heading = "<br>".join(lines).replace("\n", "<br>")
+    plot = front_plot(points, score_name, heading, highlights, parameters)
     front = pareto_front(points)
     others = sorted((p for p in points if p not in front), key=lambda p: (-p.score, p.size))
     costs = points[0].cost if points else None
@@ -50,7 +56,7 @@ def front_page(
         title=escape(title.partition("\n")[0]),
         ink=INK,
         front=FRONT,
-        plot=plot.to_html(full_html=False, include_plotlyjs=True),
+        plot=plot.to_html(full_html=False, include_plotlyjs=True, config={"responsive": True}),
         heads="".join(f"<th>{escape(head)}</th>" for head in heads),
         rows="\n".join(rows),
     )
@@ -90,8 +96,8 @@ def _hover(point: Point, parameters: int) -> str:
     """The text of a hovered point: allocation, score with its interval, all sizes."""
     interval = f" ({_interval(point)})" if _interval(point) else ""
     mib = f", {_mib(point, parameters)} MiB" if _mib(point, parameters) else ""
-    value = f"{point.objective} {point.score:.4g}{interval}"
-    return f"{point.allocation}<br>{value}<br>{point.size_text}{mib}"
+    name, value = brief_text(point.allocation), f"{point.objective} {point.score:.4g}{interval}"
+    return f"{name}<br>{value}<br>{point.size_text}{mib}"
 
 
 def front_plot(
@@ -137,8 +143,9 @@ def front_plot(
         )
     _add_bounds(plot, points, highlights)
     plot.update_layout(
-        title={"text": title, "font": {"size": 14}},
-        xaxis_title=axis_label(points),
+        title={"text": title, "font": {"size": 14}, "y": 0.98, "yanchor": "top"},
+        margin={"t": TOP + LINE * (title.count("<br>") + 1)},
+        xaxis={"title": axis_label(points), "range": size_range(points, highlights.most)},
         yaxis_title=score_name,
         template="plotly_white",
         height=HEIGHT,

@@ -9,6 +9,7 @@ from mmq.analysis import theme
 from mmq.analysis.theme import FRONT, INK, MUTED
 
 MIB = 2**20
+PREFIX = "measured"  # of a trial's metrics, tags and figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,32 @@ class MeasuredPoint:
     ratio: float | None = None
     ratio_least: float | None = None
     ratio_most: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        allocation: str,
+        score: float,
+        low: float | None,
+        high: float | None,
+        metrics: Mapping[str, float],
+        target: str,
+    ) -> "MeasuredPoint":
+        """From the metrics of a trial's run, which `mmq measure` logged."""
+        prefix = f"{PREFIX}/{target}"
+        return cls(
+            allocation,
+            score,
+            low,
+            high,
+            file_bytes=metrics[f"{prefix}/file_bytes"],
+            seconds=metrics[f"{prefix}/answer_seconds"],
+            least=metrics[f"{prefix}/answer_seconds_low"],
+            most=metrics[f"{prefix}/answer_seconds_high"],
+            ratio=metrics.get(f"{prefix}/ratio/answer_seconds"),
+            ratio_least=metrics.get(f"{prefix}/ratio/answer_seconds_low"),
+            ratio_most=metrics.get(f"{prefix}/ratio/answer_seconds_high"),
+        )
 
 
 Axis = Callable[[MeasuredPoint], float]
@@ -58,6 +85,12 @@ def front(points: Sequence[MeasuredPoint], cost: Axis) -> list[MeasuredPoint]:
         if not result or point.score > result[-1].score:
             result.append(point)
     return result
+
+
+def heading(subject: str, points: Sequence[MeasuredPoint], setting: str) -> str:
+    """The title of a figure of measured trials."""
+    trials = "1 measured trial" if len(points) == 1 else f"{len(points)} measured trials"
+    return f"{subject}: {trials}\n{setting}"
 
 
 def measured_figure(

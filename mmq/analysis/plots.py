@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from textwrap import fill
 from typing import Any
 
+from mmq.allocation.widths_list import brief_text
 from mmq.analysis import theme
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
 from mmq.analysis.plateau import MIN_PLATEAU, PLATEAU, enlarge, plateau
@@ -14,6 +14,7 @@ from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 MARKS = ("*", "D")  # markers of the first and the second selection
 RULE_MARKS = ("^", "s", "v", "P", "X", "<", ">")
 FORBIDDEN = 0.12  # opacity
+LEGEND = 48  # characters that fit in one of two columns
 FAR = 2  # ranges of the quantized trials' sizes; an unquantized model farther away is not shown
 MARGIN = 0.06  # share of that range to leave free on the left; twice as much on the right
 
@@ -44,8 +45,8 @@ class Highlights:
     def label(self, point: Point) -> str:
         """The legend of a point: the criteria by which it was selected."""
         criteria = ",\n".join(s.criterion for s in self.selections if s.point == point)
-        what = fill(f"{point.compared_text}, {point.allocation}", 60, break_on_hyphens=False)
-        return f"{criteria}:\n{what}"
+        name = brief_text(point.allocation)
+        return f"{criteria}:\n{point.compared_text}, {name}"
 
     @property
     def rule_groups(self) -> dict[str, list[Point]]:
@@ -93,9 +94,10 @@ def front_figure(
         _enlarge(column[0], column[1], points, near)
     column[-1].set_xlabel(axis_label(points))
     theme.heading(figure, title)
+    handles, labels = column[-1].get_legend_handles_labels()
     figure.legend(
-        *column[-1].get_legend_handles_labels(), loc="outside lower left", ncols=2,
-        frameon=False, fontsize=9,
+        handles, [theme.wrapped(label, LEGEND) for label in labels], loc="outside lower left",
+        ncols=2, frameon=False, fontsize=9,
     )  # fmt: skip
     return figure
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mmq.allocation.widths_list import brief_text
 from mmq.analysis.budgets import Budget
 from mmq.analysis.evidence import (
     UNSURE,
@@ -47,13 +48,17 @@ class Selection:
     @property
     def headline(self) -> str:
         """The selection in one line, without how sure it is."""
-        if self.point is None:
-            return f"{self.criterion}: none"
-        point = self.point
-        text = (
-            f"{self.criterion}: {point.allocation} ({point.size_text}), {point.objective} "
-            f"{point.score:.4g}"
-        )
+        return self._line("none" if self.point is None else self.point.allocation)
+
+    @property
+    def caption(self) -> str:
+        """The headline for a figure, where a long allocation takes fewer characters."""
+        return self._line("none" if self.point is None else brief_text(self.point.allocation))
+
+    def _line(self, name: str) -> str:
+        if (point := self.point) is None:
+            return f"{self.criterion}: {name}"
+        text = f"{self.criterion}: {name} ({point.size_text}), {point.objective} {point.score:.4g}"
         return f"{text}, {point.binding} binds" if point.tasks else text
 
     @property
@@ -175,7 +180,7 @@ class Evidence:
         sentence += f" in {own:.0%} of resamples"
         rival = max(shares, key=lambda name: shares[name], default=None)
         if rival is not None and shares[rival] > 0:
-            sentence += f", {rival} in {shares[rival]:.0%}"
+            sentence += f", {brief_text(rival)} in {shares[rival]:.0%}"
         parts = (text, f"{sentence}.", self.enough(point))
         return start + " ".join(part for part in parts if part), own
 

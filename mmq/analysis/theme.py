@@ -33,8 +33,13 @@ def score_label(name: str, bounds: tuple[float, float] | None) -> str:
 def heading(figure: Any, title: str) -> None:
     """A title at the left, in lines that fit the figure."""
     width = int(figure.get_figwidth() * 12)
-    lines = [fill(line, width, break_on_hyphens=False) for line in title.split("\n")]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11, color=INK)
+
+
+def wrapped(text: str, width: int) -> str:
+    """A text in lines of at most this many characters."""
+    lines = [fill(line, width, break_on_hyphens=False) for line in text.split("\n")]
+    return "\n".join(lines)
 
 
 def panels(count: int, title: str, width: float = 3.4, height: float = 4.2) -> tuple[Any, Any]:

@@ -26,15 +26,13 @@ def analyze(
     or models are compared on the configurations that all of them share. Logs an MLflow run with
     the findings.
     """
-    from mmq.analysis.report import table_rows
-    from mmq.analysis.text import text
     from mmq.studies.analysis_run import run_analysis
 
     no_leftovers(context)
     result = run_analysis(options)
     if as_json:
-        print_json(table_rows(result.analysis) | {"url": result.url})
+        print_json(result.rows() | {"url": result.url})
         return
-    click.echo(f"\n{text(result.analysis, aligned)}\n")
+    click.echo(f"\n{result.text(aligned)}\n")
     print_how_to_browse()
     click.echo(f"Open:      {result.url}")

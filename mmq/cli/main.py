@@ -44,6 +44,12 @@ BUILT_IN = {  # command: its module
 }
 
 
+START = {  # commands for a newcomer, with what they do
+    "mmq search --model embedded-llava --limit 100": "a search in a few minutes",
+    "mmq search --quantizer gptq --help": "options, also of a plugin",
+}
+
+
 class Commands(click.Group):
     """Commands from here and from the `mmq.commands` entry points, imported when called."""
 
@@ -80,6 +86,11 @@ class Commands(click.Group):
             with formatter.section(title):
                 rows = [(name.ljust(width), _short_help(name)) for name in commands]
                 formatter.write_dl(rows, col_max=width + 2)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands to start with."""
+        with formatter.section("Start with"):
+            formatter.write_dl(list(START.items()), col_max=max(map(len, START)) + 2)
 
 
 def _plugins() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The commands trial and evaluate-baseline."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,9 +16,11 @@ from mmq.studies.options import BaselineOptions, TrialOptions
 from mmq.system.progress import notify
 
 if TYPE_CHECKING:
-    from mmq.contracts import Metric
+    from mmq.contracts import Metric, Prediction
     from mmq.record import TrialRecord
     from mmq.studies.single import SingleTrial
+
+EXAMPLES, EXCERPT = 3, 100  # answers that are printed; characters of each
 
 
 @command("trial", "mmq trial --bits vit=4,qformer=8,llm=4 --limit 50", as_json=True)
@@ -56,6 +59,8 @@ def _print(result: "SingleTrial", as_json: bool) -> None:
         print_json(record | {"url": result.url})
         return
     click.echo(f"{summary(result.record)}\n")
+    if (score := result.record.score).value <= 0 or (score.low is not None and score.low <= 0):
+        click.echo("".join(f"{line}\n" for line in example_lines(result.details.predictions)))
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {result.url}")
@@ -115,6 +120,15 @@ def summary(record: "TrialRecord") -> str:
         f"{sum(record.seconds.values()):.1f} s",
     ]
     return "\n".join([*lines, *score_lines(record.metrics)])
+
+
+def example_lines(predictions: Sequence["Prediction"]) -> list[str]:
+    """What a model that scores next to nothing answers, with the expected answers."""
+    return [
+        f"e.g. {own.sample_id}: {shorten(own.prompt, EXCERPT)} -> {shorten(own.text, EXCERPT)!r} "
+        f"(expected: {shorten(own.expected, EXCERPT)})"
+        for own in predictions[:EXAMPLES]
+    ]
 
 
 def score_lines(metrics: Mapping[str, "Metric"]) -> list[str]:

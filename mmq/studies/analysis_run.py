@@ -7,6 +7,7 @@ from typing import Any
 
 from mmq.analysis.fronts import Point
 from mmq.analysis.importance_plots import analysis_figures
+from mmq.analysis.measured import PREFIX
 from mmq.analysis.report import Analysis, analyze, table_rows
 from mmq.analysis.results_file import parse_pairs, read_results
 from mmq.analysis.settings import Settings
@@ -16,6 +17,7 @@ from mmq.analysis.text import text
 from mmq.analysis.tradeoffs import fronts_figure
 from mmq.errors import InputError
 from mmq.studies.figures import path_to_write, save_figure
+from mmq.studies.measured_fronts import Layout, MeasuredFront, measured_fronts, named_figures
 from mmq.studies.options import AnalyzeOptions
 from mmq.system.progress import notify
 
@@ -24,7 +26,8 @@ from mmq.system.progress import notify
 class Source:
     """What is analyzed. links: of studies by name. fronts: trials with a size, by table.
 
-    subject: model, task, data and quantizer in words. score_name: the metric.
+    subject: model, task, data and quantizer in words. score_name: the metric. measured: trials
+    whose exported models were measured.
     """
 
     tables: Sequence[Table]
@@ -32,6 +35,7 @@ class Source:
     score_name: str = "score"
     links: Mapping[str, str] = field(default_factory=dict)
     fronts: Mapping[str, list[Point]] = field(default_factory=dict)
+    measured: Sequence[MeasuredFront] = ()
 
     @property
     def title(self) -> str:
@@ -41,15 +45,34 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedAnalysis:
-    """An analysis with its figures by name, and its page in MLflow."""
+    """An analysis with its figures by name, and its page in MLflow.
+
+    measured: trials whose exported models were measured. score_name: the metric.
+    """
 
     analysis: Analysis
     figures: Mapping[str, Any]
     url: str
+    measured: Sequence[MeasuredFront] = ()
+    score_name: str = "score"
+
+    def text(self, layout: Layout) -> str:
+        """The findings, then the measured trials; layout: aligned or markdown."""
+        return "\n\n".join(
+            [
+                text(self.analysis, layout),
+                *(m.text(self.score_name, layout) for m in self.measured),
+            ]
+        )
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """The results as rows, by name of the logged table."""
+        measured = [row for front in self.measured for row in front.rows()]
+        return table_rows(self.analysis) | ({PREFIX: measured} if measured else {})
 
     def _repr_markdown_(self) -> str:
         """The findings, as a notebook shows them."""
-        return text(self.analysis, markdown)
+        return self.text(markdown)
 
 
 def run_analysis(options: AnalyzeOptions) -> LoggedAnalysis:
@@ -79,20 +102,28 @@ def run_analysis(options: AnalyzeOptions) -> LoggedAnalysis:
     title = f"analysis of {', '.join(table.name for table in tables)}"[:250]
     with plain_run(options.experiment, title, params, kind="analysis") as run:
         analysis = analyze(tables, settings)
-        rows = table_rows(analysis)
-        run.log_tables({f"{name}.json": table for name, table in rows.items()})
+        figures = _figures(analysis, source)
+        result = LoggedAnalysis(
+            analysis, figures, run.run_link(), source.measured, source.score_name
+        )
+        run.log_tables({f"{name}.json": rows for name, rows in result.rows().items()})
         linked = "\n".join(f"- [{study}]({link})" for study, link in links.items())
-        run.describe(text(analysis, markdown) + (f"\n\nStudies:\n\n{linked}" if linked else ""))
-        figures = analysis_figures(analysis, source.title)
-        if source.fronts:
-            figures["fronts"] = fronts_figure(source.fronts, source.score_name, source.subject)
+        run.describe(result.text(markdown) + (f"\n\nStudies:\n\n{linked}" if linked else ""))
         for name, figure in figures.items():
             save_figure(run, figure, f"{name}.png", None)
         tags = {"mmq.studies": ", ".join(links)} if links else None
         run.log(metrics=_metrics(analysis), tags=tags)
     if report is not None:
-        _write_report(report, text(analysis, markdown), figures)
-    return LoggedAnalysis(analysis, figures, run.run_link())
+        _write_report(report, result.text(markdown), figures)
+    return result
+
+
+def _figures(analysis: Analysis, source: Source) -> dict[str, Any]:
+    """All figures by name."""
+    figures = analysis_figures(analysis, source.title)
+    if source.fronts:
+        figures["fronts"] = fronts_figure(source.fronts, source.score_name, source.subject)
+    return figures | named_figures(source.measured, source.score_name, source.subject)
 
 
 def _write_report(path: Path, findings: str, figures: Mapping[str, Any]) -> None:
@@ -189,4 +220,5 @@ def _from_studies(options: AnalyzeOptions) -> Source:
         options.score or score_name([t.metrics for group in groups for t in group.trials]),
         links,
         sized,
+        measured_fronts(groups, score),
     )

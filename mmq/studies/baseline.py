@@ -6,9 +6,9 @@ from mmq.contracts import Metric
 from mmq.errors import InputError
 
 ADVICE = (
-    "Check the model's outputs (all_predictions.json of its run, or mmq "
-    "evaluate-baseline), the prompt (--prompt), the data (--data, --dataset), the model (--model) "
-    "and the metric (--task). Quantized models are not evaluated."
+    "See what it answers: run `mmq evaluate-baseline` with the same options. Check the prompt "
+    "(--prompt), the data (--data, --dataset), the model (--model) and the metric (--task). "
+    "Quantized models are not evaluated."
 )
 
 

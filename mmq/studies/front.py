@@ -67,6 +67,10 @@ class Results:
             self.joint,
         )
 
+    def fits(self, point: Point) -> bool:
+        """Whether a point is within the bounds on the size."""
+        return self.budget.fits(point, self.parameters)
+
     def rule_points(self) -> list[tuple[str, Point]]:
         """The evaluated rules of thumb with their names, smallest first."""
         points = [p for p in self.points if p.allocation in self.rules and not p.is_unquantized]
@@ -116,7 +120,7 @@ def _selected(results: Results, selections: Sequence[Selection]) -> str:
 def title(results: Results, selections: Sequence[Selection]) -> str:
     """The title of a study's figure: the selections, then what was evaluated."""
     if results.bounded:
-        lines = [selection.headline for selection in selections]
+        lines = [selection.caption for selection in selections]
     else:
         lines = [verdict(results.points, selections[0].chance, results.floor)]
     return "\n".join([*lines, results.subject or results.name])

@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mmq.allocation.widths_list import WidthsList
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.analysis.gains import best_of_size
+from mmq.analysis.tables import aligned
 
 if TYPE_CHECKING:
     from mmq.studies.front import Results
+
+WHOLE = WidthsList("component")  # allocations as they are
 
 
 def linked(text: str, address: str) -> str:
@@ -16,15 +20,18 @@ def linked(text: str, address: str) -> str:
     return f"[{text}]({address})" if address else text
 
 
-def rules_table(results: "Results") -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+def rules_table(
+    results: "Results", brief: WidthsList = WHOLE
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Head and rows: each rule of thumb, and the best that was evaluated of at most its size."""
     head = ("rule of thumb", "allocation", "size", f"{results.score_name} (95% interval)")
     rows = []
     for name, point in results.rule_points():
         best = best_of_size(results.points, point)
-        better = "-" if best == point else f"{best.allocation} {best.score:.4g}"
+        better = "-" if best == point else f"{brief.text(best.allocation)} {best.score:.4g}"
         scored = f"{point.score:.4g} ({interval_text(point)})"
-        rows.append((name, point.allocation, point.compared_text, scored, better))
+        size = point.compared_text + ("" if results.fits(point) else ", above the bound")
+        rows.append((name, brief.text(point.allocation), size, scored, better))
     return (*head, "best of no more bytes"), rows
 
 
@@ -95,25 +102,36 @@ def interval_text(point: Point) -> str:
     return f"{point.low:.4g} to {point.high:.4g}"
 
 
-def front_text(points: Sequence[Point], score_name: str) -> str:
-    """The front as a plain table for the terminal."""
+def result_text(results: "Results") -> str:
+    """The front and the rules of thumb as tables for the terminal."""
+    evaluated = [*pareto_front(results.points), *(point for _, point in results.rule_points())]
+    brief = WidthsList.of(point.allocation for point in evaluated)
+    front = front_text(results.points, results.score_name, brief)
+    return f"{front}\n\n{aligned(*rules_table(results, brief))}"
+
+
+def front_text(points: Sequence[Point], score_name: str, brief: WidthsList | None = None) -> str:
+    """The front as a table for the terminal.
+
+    Where components are divided, each has a column with the list of its widths. brief: how the
+    lists are written; by default as these points need it.
+    """
     front = pareto_front(points)
-    width = max([len(p.allocation) for p in front] + [10])
-    costs = cost_columns(front)
-    heads = "".join(f"  {head}" for head in costs)
-    head = f"{'allocation':<{width}}{heads}  {'stored':>7}  {'nominal':>7}"
-    scores = {f"{score_name} (95% interval)": _score} | score_columns(front)
-    cells = {title: [text(p) for p in front] for title, text in scores.items()}
-    widths = {title: max(map(len, [title, *own])) for title, own in cells.items()}
-    head += "".join(f"  {title:<{widths[title]}}" for title in cells)
-    rows = [
-        f"{p.allocation:<{width}}"
-        f"{''.join(f'  {value(p):>{len(head)}}' for head, value in costs.items())}"
-        f"  {number_text(p.stored_bpw):>7}  {p.bpw:7.3f}"
-        f"{''.join(f'  {own[k]:<{widths[title]}}' for title, own in cells.items())}"
-        for k, p in enumerate(front)
-    ]
-    return "\n".join(line.rstrip() for line in [head, *rows])
+    brief = brief or WidthsList.of(point.allocation for point in front)
+    columns: dict[str, Callable[[Point], str]] = {"allocation": lambda point: point.allocation}
+    if brief.is_needed:
+        parts = dict.fromkeys(part for p in front for part in brief.columns(p.allocation))
+        columns = {part: partial(_widths, brief, part) for part in parts}
+    columns |= cost_columns(front)
+    columns["stored"] = lambda point: number_text(point.stored_bpw)
+    columns["nominal"] = lambda point: number_text(point.bpw)
+    columns |= {f"{score_name} (95% interval)": _score} | score_columns(front)
+    table = aligned(list(columns), [[text(p) for text in columns.values()] for p in front])
+    return f"Bits of {brief.order}, or of all of them:\n{table}" if brief.is_needed else table
+
+
+def _widths(brief: WidthsList, part: str, point: Point) -> str:
+    return brief.columns(point.allocation).get(part, "")
 
 
 def rule_rows(results: "Results") -> list[dict[str, object]]:
@@ -126,6 +144,7 @@ def rule_rows(results: "Results") -> list[dict[str, object]]:
                 "rule": name,
                 "allocation": point.allocation,
                 "size": round(point.size, 4),
+                "within_bound": results.fits(point),
                 "score": round(point.score, 4),
                 "low": point.low,
                 "high": point.high,

@@ -96,6 +96,7 @@ def connect(experiment: str) -> tuple[MlflowClient, str]:
     os.environ.setdefault(TIMEOUT, LONG_TIMEOUT)
     os.environ.setdefault(LINKS, "true")  # mmq prints its own; each link is a request, too
     errors = logging.getLogger(STORE_LOGGER)
+    errors.setLevel(logging.WARNING)  # it reports each step of creating a database
     if not any(isinstance(filter_, WithoutTraceback) for filter_ in errors.filters):
         errors.addFilter(WithoutTraceback())
     ensure_database()

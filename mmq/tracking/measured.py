@@ -8,15 +8,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from mmq.analysis.measured import MeasuredPoint, measured_figure
+from mmq.analysis.measured import PREFIX, MeasuredPoint, heading, measured_figure
 from mmq.errors import InputError
 from mmq.tracking.contact import contacting, open_client
 from mmq.tracking.model_registry import find_run
 from mmq.tracking.queries import all_runs, trial_filter
 from mmq.tracking.runs import Run
 from mmq.tracking.subjects import score_name, subject
-
-PREFIX = "measured"  # of metrics and tags of a trial's run
 
 
 def exported_folder(address: str) -> Path:
@@ -76,7 +74,7 @@ def _log_front(run: Run, study: str, parent: str, name: str, setting: str) -> in
     baselines = [t.data.metrics["score"] for t in trials if _is_unquantized(t)]
     unquantized = baselines[0] if baselines else None
     about = subject([trial.data.params for trial in measured]) or study
-    title = f"{about}: {len(points)} measured trials\n{setting}"
+    title = heading(about, points, setting)
     label = score_name([trial.data.metrics for trial in measured])
     with tempfile.TemporaryDirectory() as folder:
         figure = measured_figure(points, label, title, unquantized)
@@ -91,17 +89,6 @@ def _is_unquantized(trial: MlflowRun) -> bool:
 
 
 def _point(trial: MlflowRun, name: str) -> MeasuredPoint:
-    values, prefix = trial.data.metrics, f"{PREFIX}/{name}"
-    return MeasuredPoint(
-        allocation=trial.data.tags["mmq.allocation"],
-        score=values["score"],
-        low=values.get("score_low"),
-        high=values.get("score_high"),
-        file_bytes=values[f"{prefix}/file_bytes"],
-        seconds=values[f"{prefix}/answer_seconds"],
-        least=values[f"{prefix}/answer_seconds_low"],
-        most=values[f"{prefix}/answer_seconds_high"],
-        ratio=values.get(f"{prefix}/ratio/answer_seconds"),
-        ratio_least=values.get(f"{prefix}/ratio/answer_seconds_low"),
-        ratio_most=values.get(f"{prefix}/ratio/answer_seconds_high"),
-    )
+    values, allocation = trial.data.metrics, trial.data.tags["mmq.allocation"]
+    ends = values.get("score_low"), values.get("score_high")
+    return MeasuredPoint.of(allocation, values["score"], *ends, values, name)

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.analysis.fronts import AGREEMENT, Point, TaskScore
+from mmq.analysis.measured import PREFIX
 from mmq.errors import InputError, unknown
 from mmq.evaluation.flips import FLIPS
 from mmq.record import SHARE
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 PAGE = 1000
 THREADS = 8
 TRIALS = "tags.`mmq.kind` = 'trial' and attributes.status = 'FINISHED'"
+MEASURED = f"mmq.{PREFIX}."  # tags of a trial by target: the setting of its measurement
 NAMES = ("quantizer.name", "evaluator.name", "model.name", "data.name", "run.seed")
 # params that an unquantized model's score depends on
 SHARED = ("model.fingerprint", "model.dtype", "data.fingerprint", "run.seed", "evaluator.")
@@ -30,7 +32,10 @@ SHARED = ("model.fingerprint", "model.dtype", "data.fingerprint", "run.seed", "e
 
 @dataclass(frozen=True, slots=True)
 class LoggedTrial:
-    """A finished trial. recorded_by: the run with its predictions."""
+    """A finished trial. recorded_by: the run with its predictions.
+
+    settings: in which its exported models were measured, by target.
+    """
 
     run_id: str
     study: str
@@ -40,6 +45,7 @@ class LoggedTrial:
     params: Mapping[str, str]
     recorded_by: str
     imported: bool
+    settings: Mapping[str, str]
 
     @property
     def tasks(self) -> tuple[TaskScore, ...]:
@@ -263,6 +269,7 @@ def _trial(run: Any, score: str) -> LoggedTrial:
         params=run.data.params,
         recorded_by=str(tags.get("mmq.recorded_by", run.info.run_id)),
         imported="mmq.imported" in tags,
+        settings={k.removeprefix(MEASURED): v for k, v in tags.items() if k.startswith(MEASURED)},
     )
 
 

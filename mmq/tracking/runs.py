@@ -15,6 +15,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from mmq.allocation.widths_list import brief_text
 from mmq.artifacts import unlogged
 from mmq.contracts import Evaluation, ImageRef, LayerReport
 from mmq.errors import TakenOver, TooLarge
@@ -37,6 +38,7 @@ from mmq.tracking.offline import (
     writing_artifacts,
 )
 from mmq.tracking.params import eval_spec_params, versions, width_params
+from mmq.tracking.subjects import trial_name
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 500  # characters, as in MLflow's stores
@@ -164,7 +166,7 @@ class TrialRun(Run):
             "mmq.allocation": str(spec.allocation),
             "mlflow.parentRunId": self.run_id,
         }
-        name = f"{label}: {spec.allocation}"
+        name = f"{label}: {brief_text(str(spec.allocation))}"
         run = TrialRun(
             self.client,
             self.experiment_id,
@@ -273,11 +275,6 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container, the user id may have no name
         return "unknown"
-
-
-def trial_name(spec: TrialSpec) -> str:
-    """Name of a trial's run: its allocation, quantizer and task."""
-    return f"{spec.allocation}, {spec.eval_spec.quantizer}, {spec.eval_spec.evaluator}"
 
 
 def create_run(

@@ -48,8 +48,8 @@ from mmq.tracking.runs import (
     command_run,
     create_run,
     status_of,
-    trial_name,
 )
+from mmq.tracking.subjects import trial_name
 from mmq.tracking.trials import end_trial_runs, fetch_record
 from mmq.tracking.unquantized import UnquantizedOutputs
 

@@ -1,7 +1,9 @@
-"""What logged trials evaluate, in words, for the titles and axes of figures."""
+"""What logged trials evaluate, in words: titles and axes of figures, names of runs."""
 
 from collections.abc import Mapping, Sequence
 
+from mmq.allocation.widths_list import brief_text
+from mmq.record import TrialSpec
 from mmq.task_names import last_part, short_names
 
 BOUNDS = ("_low", "_high")
@@ -21,6 +23,12 @@ def subject(params: Sequence[Mapping[str, str]]) -> str:
     task = " on ".join(filter(None, (joined("evaluator.name"), data)))
     task += f" ({samples} samples)" if task and samples else ""
     return ", ".join(filter(None, (joined("model.name"), task, joined("quantizer.name"))))
+
+
+def trial_name(spec: TrialSpec) -> str:
+    """Name of a trial's run: its allocation, quantizer and task."""
+    allocation = brief_text(str(spec.allocation))
+    return f"{allocation}, {spec.eval_spec.quantizer}, {spec.eval_spec.evaluator}"
 
 
 def score_name(metrics: Sequence[Mapping[str, float]]) -> str:

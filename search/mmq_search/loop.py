@@ -305,7 +305,9 @@ class Search:
             self.study.save_target_gib(pending, measured)
         elif setup.costs is not None:
             return
-        if not setup.fits(pending.allocation, measured):
+        if not (
+            setup.is_reference(pending.allocation) or setup.fits(pending.allocation, measured)
+        ):
             self.study.reject_too_large(pending, measured)
             raise TooLarge(
                 f"not evaluated: it takes {size_text}, more than planned and more than "

@@ -8,7 +8,7 @@ from mmq_search.sampler_setup import SamplerSetup
 
 
 def plan_text(setup: SamplerSetup, prepared: Prepared, n_trials: int) -> str:
-    """One line; the first trial shows how long the others take.
+    """A few lines; the first trial shows how long the others take.
 
     Memory is that of the weights alone, and disk that of the quantized blocks at all widths.
     """
@@ -18,7 +18,9 @@ def plan_text(setup: SamplerSetup, prepared: Prepared, n_trials: int) -> str:
     stored = setup.stored or {}
     disk = sum(bits for (_, width), bits in stored.items() if width != UNQUANTIZED) / 8 / GIB
     return (
-        f"Plan: {trials} trials of up to {spec.samples} samples, from {space.describe()}; "
-        f"{prepared.device}, {memory:.3g} GiB of memory for the weights, {disk:.3g} GiB of disk "
-        f"for quantized blocks. The first trial shows how long each takes."
+        f"Plan: {trials} trials of up to {spec.samples} samples; the first shows how long each "
+        f"takes\n"
+        f"  from {space.describe()}\n"
+        f"  on {prepared.device}, with {memory:.3g} GiB of memory for the weights and {disk:.3g} "
+        f"GiB of disk for quantized blocks"
     )

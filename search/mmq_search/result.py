@@ -6,10 +6,9 @@ from typing import Any
 import click
 
 from mmq.analysis.fronts import pareto_front
-from mmq.analysis.tables import aligned
 from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
 from mmq.studies.front import conclusion
-from mmq.studies.front_tables import front_text, rule_rows, rules_table
+from mmq.studies.front_tables import result_text, rule_rows
 from mmq.tracking import best_effort, register
 from mmq_search.loop import Search
 
@@ -60,14 +59,16 @@ def print_results(running: Search) -> None:
         text += f"\n\nNot evaluated: {too_large}, larger than planned and than the bound."
     if pruned := len(study.pruned()):
         text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
-    rules = aligned(*rules_table(results))
-    click.echo(f"\n{text}\n\n{front_text(study.points(), study.score_name)}\n\n{rules}\n")
+    click.echo(f"\n{text}\n\n{result_text(results)}\n")
     if running.confirmed:
         click.echo("\n".join(["Timed as whole models:", *map(str, running.confirmed), ""]))
+    target = running.search.request.name if running.search is not None else "TARGET"
     for selection in selections:
         if selection.point is not None:
             with best_effort(f"{selection.criterion}: the model is not registered"):
-                click.echo(f"{selection.criterion}: mmq trial --run {register(run, selection)}")
+                address = register(run, selection)
+                click.echo(f"{selection.criterion}: mmq trial --run {address}")
+                click.echo(f"Export it: mmq export --run {address} --target {target} --out FOLDER")
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {run.link()}")

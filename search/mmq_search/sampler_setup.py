@@ -21,6 +21,7 @@ from mmq.studies.objectives import Objective
 from mmq.studies.sensitivity import profile
 from mmq_search.front_sampler import FrontSampler
 from mmq_search.record_facts import SIZE_NAMES
+from mmq_search.rules_above import rules_above
 from mmq_search.space import Space
 from mmq_search.target_search import TargetCosts
 
@@ -50,6 +51,7 @@ class SamplerSetup:
     floor: float | None = None
     costs: TargetCosts | None = None
     objective: Objective = "score"
+    _above: frozenset[str] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(
@@ -248,33 +250,45 @@ class SamplerSetup:
         return Point("", bpw, 0, stored_bpw=stored, nominal=nominal, cost=cost)
 
     def allows(self, allocation: BitAllocation) -> bool:
-        """Whether an allocation is within the budget; the unquantized model, which all others are
-        compared with, always is.
-        """
-        if self.weights is None or allocation == self.space.baseline:
+        """Whether an allocation is evaluated: within the budget, or for comparison with it."""
+        if self.weights is None:
             return True
         measured = self.measured_sizes.get(str(allocation))
+        if self.is_reference(allocation):
+            return measured != math.inf
         return (measured is None and not self.budget.sized) or self.fits(allocation, measured)
+
+    def is_reference(self, allocation: BitAllocation) -> bool:
+        """Whether others are compared with an allocation, so that its size is not bounded."""
+        if self._above is None:
+            self._above = rules_above(self._rules(), self.budget, self._within)
+        return allocation == self.space.baseline or str(allocation) in self._above
 
     def fits(self, allocation: BitAllocation, measured: float | None = None) -> bool:
         """Whether the size of an allocation is within the budget. measured: if it is known."""
+        return self._within(allocation, self.budget, measured)
+
+    def _within(
+        self, allocation: BitAllocation, budget: Budget, measured: float | None = None
+    ) -> bool:
         if measured == math.inf:  # the target cannot store it
             return False
         point = self._point(self.space.params(allocation), measured)
-        return self.budget.fits(point, self.parameters)
+        return budget.fits(point, self.parameters)
 
     def _bits_per_weight(self, params: Mapping[str, Any]) -> float:
         return self._point(params).bits_per_weight
 
+    def _rules(self) -> list[tuple[str, BitAllocation]]:
+        return self.space.rules({} if self.costs is None else self.costs.recipes)
+
     def rules(self) -> dict[str, str]:
         """The rules of thumb: their names by allocation, the uniform ones first."""
-        recipes = {} if self.costs is None else self.costs.recipes
-        return {str(allocation): name for name, allocation in self.space.rules(recipes)}
+        return {str(allocation): name for name, allocation in self._rules()}
 
     def first(self) -> list[BitAllocation]:
-        """The rules of thumb within the budget, which are evaluated first, the widest leading."""
-        recipes = {} if self.costs is None else self.costs.recipes
-        return [a for _, a in self.space.rules(recipes) if self.allows(a)]
+        """The rules of thumb that are evaluated first, the widest leading; see `allows`."""
+        return [a for _, a in self._rules() if self.allows(a)]
 
     def count_new(self, finished: Container[str]) -> int:
         """How many allocations within the budget are not finished; of a large space, its size."""

@@ -137,8 +137,14 @@ class Space:
 
     def describe(self) -> str:
         """One line for logs."""
-        bits = {", ".join(map(str, own)) for own in self._by_part().values()}
-        if len(bits) == 1:
-            return f"{len(self)} allocations of [{bits.pop()}] bits over {', '.join(self.parts)}"
-        own = (f"{name} ({', '.join(map(str, w))})" for name, w in self._by_part().items())
-        return f"{len(self)} allocations of the bits of {', '.join(own)}"
+        own = {part: ", ".join(map(str, widths)) for part, widths in self._by_part().items()}
+        divided = "" if self.granularity == "component" else f"{len(own)} parts of "
+        names = divided + ", ".join(self.components if divided else own)
+        if len(set(own.values())) == 1:
+            return f"{len(self):,} allocations of {own.popitem()[1]} bits over {names}"
+        limited = dict(self.limits)
+        texts = [
+            f"{name} ({', '.join(map(str, limited.get(name, self.bits)))})"
+            for name in self.components
+        ]
+        return f"{len(self):,} allocations of the bits of {divided}{', '.join(texts)}"

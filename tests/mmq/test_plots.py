@@ -5,7 +5,7 @@ import pytest
 from mmq.analysis.budgets import Budget
 from mmq.analysis.front_page import front_page, front_plot
 from mmq.analysis.fronts import Point, on_axis
-from mmq.analysis.plots import Highlights, front_figure, size_range, uniform_rules
+from mmq.analysis.plots import LEGEND, Highlights, front_figure, size_range, uniform_rules
 from mmq.analysis.selection import select
 from mmq.studies.front import Results, description, log_front, title
 
@@ -141,14 +141,14 @@ def test_scores_that_fill_the_axis_have_one_panel():
     assert len(front_figure(steep, "score", "title").axes) == 1
 
 
-def test_a_long_allocation_is_wrapped_in_the_legend():
-    long = " ".join(f"{c}.{g}.{t}=4" for c in ("vit", "llm") for g in ("front", "middle", "end")
-                    for t in ("attn", "ff"))  # fmt: skip
-    points = [POINTS[0], Point(long, 4.2, 80, 75, 85, 5.1)]
-    found = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
-    legend = Highlights(found, 6.0).label(points[1])
-    assert max(map(len, legend.split("\n"))) <= 60
-    assert long in " ".join(legend.split())
+def test_a_long_allocation_is_a_list_of_widths_in_legend_and_title():
+    long = " ".join(f"{c}.{g}.{t}={k + 2}" for c in ("vit", "llm") for g in ("front", "middle")
+                    for k, t in enumerate(("attn", "ff")))  # fmt: skip
+    points = [POINTS[0], Point(f"{long} vit.end=4 llm.end=4", 4.2, 80, 75, 85, 5.1)]
+    (best,) = found = select(points, Budget(max_bpw=6.0), GIB, lambda _: None, [])
+    for text in (Highlights(found, 6.0).label(points[1]), best.caption):
+        assert "vit=2/3/2/3/4/4 llm=2/3/2/3/4/4" in text
+    assert points[1].allocation in best.headline
 
 
 def test_a_far_unquantized_model_does_not_squeeze_the_trials():
@@ -161,6 +161,14 @@ def test_a_far_unquantized_model_does_not_squeeze_the_trials():
     assert size_range([*points, Point("vit=8 llm=8", 8, 50)], None) is None
 
 
+def test_the_interactive_plot_starts_at_the_sizes_of_the_quantized_trials():
+    small = [Point(f"vit={b} llm=2", 3 + b / 10, 10.0 * b) for b in (2, 3, 4)]
+    points = [Point("vit=16 llm=16", 16, 50), *small]
+    least, most = front_plot(points, "score", "title").layout.xaxis.range
+    assert 3 < least < 3.2
+    assert 3.4 < most < 4
+
+
 def test_rules_of_thumb_are_drawn_under_their_names():
     rules = {**uniform_rules(POINTS), "vision 16, language 4": POINTS[2]}
     assert list(rules) == ["uniform 8", "uniform 4", "uniform 3", "vision 16, language 4"]
@@ -168,6 +176,15 @@ def test_rules_of_thumb_are_drawn_under_their_names():
     assert [label for label in labels(figure) if label.startswith("rule")] == [
         "rule of thumb: uniform", "rule of thumb: vision 16, language 4",
     ]  # fmt: skip
+
+
+def test_a_long_name_of_a_rule_of_thumb_is_broken_in_the_legend():
+    name = "first and last third of the blocks at 8, the rest at 2, where supported"
+    figure = front_figure(POINTS, "score", "title", Highlights(rules={name: POINTS[2]}))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    (label,) = (text for text in texts if text.startswith("rule"))
+    assert max(map(len, label.split("\n"))) <= LEGEND
+    assert " ".join(label.split()) == f"rule of thumb: {name}"
 
 
 def test_the_page_of_the_front_has_sizes_an_interval_and_a_link_per_trial():
