@@ -24,7 +24,7 @@ from mmq.errors import InputError
 from mmq.export.facts import write_facts
 from mmq.export.measure import ExportedModel, Measurement, Workload, ratios, time_answers
 from mmq.export.source_checkpoint import SourceCheckpoint
-from mmq.export.targets import build_target
+from mmq.export.targets import build_target, check_installed
 from mmq.models.loading import load_model
 from mmq.models.skeleton import skeleton
 from mmq.tensors.affine import MappingType
@@ -94,7 +94,7 @@ def measured(
     """Costs of the 16-bit model and of the quantized one."""
     options = options_of(name, workload.threads)
     target = build_target(name, options)
-    target.check_engine()
+    check_installed(target)
     models = {}
     for label, kind in (("16", None), (str(spec.bits), spec)):
         export(name, target, source, folder / label, kind)

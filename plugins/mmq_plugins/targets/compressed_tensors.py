@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
 from mmq.export.side_files import link_checkpoint
 from mmq.export.source_checkpoint import read_tensor
-from mmq.export.targets import need
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -54,7 +53,8 @@ class CompressedTensors(Target):
 
     engine: Literal["transformers", "vllm", "vllm-cpu", "sglang"] = "transformers"
 
-    extra = "compressed-tensors"
+    extra: ClassVar[str] = "compressed-tensors"
+    packages: ClassVar[tuple[str, ...]] = ("compressed_tensors",)
 
     @property
     def exact(self) -> bool:
@@ -211,17 +211,12 @@ class CompressedTensors(Target):
             layer = parameters[stem].removesuffix(".weight")
             yield layer, unpack(tensors, group_of(layer, groups))
 
-    def check_engine(self) -> None:
-        """InputError without the package that transformers reads the format with."""
-        need("compressed_tensors", self.extra)
-
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in its engine: vLLM in the scales' dtype, or transformers in the trial's."""
+        if reason := self.unavailable():
+            raise InputError(f"target: {reason}")
         if self._engine.package in VLLM:
-            python = vllm_python(self._engine.package)
-            if not python:
-                raise InputError(f"target: {self.unavailable()}")
-            return running(folder, python, scale_dtype(folder))
+            return running(folder, vllm_python(self._engine.package), scale_dtype(folder))
         return nullcontext(open_model(folder, device))
 
     def commands(self, folder: Path) -> Sequence[str]:

@@ -13,7 +13,6 @@ from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.facts import file_sizes
 from mmq.export.side_files import CONFIG, copy_side_files, side_files
-from mmq.export.targets import need
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import openvino_storage as storage
 from mmq_plugins.targets.openvino_binding import bind, constant_name, unbound
@@ -36,6 +35,7 @@ class OpenVino(Target):
         "Optimum Intel: language model at int4, all else at int8": (4, 8)
     }
     extra: ClassVar[str] = "openvino"
+    packages: ClassVar[tuple[str, ...]] = ("openvino",)
 
     precision: Literal["exact", "fast"] = "exact"
     threads: int = 0
@@ -116,10 +116,6 @@ class OpenVino(Target):
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and weights that OpenVINO dequantized, float32."""
         return weights_of(folder)
-
-    def check_engine(self) -> None:
-        """InputError without OpenVINO."""
-        need("openvino", self.extra)
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in OpenVINO, on the processor."""
