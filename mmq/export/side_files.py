@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmq.errors import InputError
@@ -40,7 +40,12 @@ def side_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def copy_side_files(folder: Path, to: Path) -> None:
     """Copy these files, with links resolved; an OSError names the file."""
-    for name, path in side_files(folder):
+    copy_files(side_files(folder), to)
+
+
+def copy_files(files: Iterable[tuple[str, Path]], to: Path) -> None:
+    """Copy files by name into a folder, with links resolved; an OSError names the file."""
+    for name, path in files:
         place = to / name
         place.parent.mkdir(parents=True, exist_ok=True)
         with naming(place, path.stat().st_size):
