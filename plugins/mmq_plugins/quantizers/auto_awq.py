@@ -56,6 +56,11 @@ class AutoAwq(CalibratedQuantizer):
             )
 
     @property
+    def scales_inputs(self) -> bool:
+        """AWQ scales inputs wherever that rounds better."""
+        return True
+
+    @property
     def mapping(self) -> MappingType:
         """How ranges are mapped onto codes."""
         no_clipping = MappingType.SYMMETRIC_NO_CLIPPING

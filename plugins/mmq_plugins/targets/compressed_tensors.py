@@ -162,6 +162,16 @@ class CompressedTensors(Target):
                 f"larger --group-size"
             )
 
+    def _llm_alone(self, source: ExportSource) -> bool:
+        """Whether only layers of the language model are quantized."""
+        components = source.skeleton.components.items()
+        return not any(
+            layer.name in source.specs
+            for name, component in components
+            if name != "llm"
+            for layer in component.layers
+        )
+
     def _notes(self, source: ExportSource, float32: Sequence[str]) -> tuple[str, ...]:
         notes = []
         packings = [self._packing(spec) for spec in source.specs.values()]
@@ -176,6 +186,12 @@ class CompressedTensors(Target):
                 "Asymmetric weights take one bit more than their codes: transformers with "
                 "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so they are "
                 "folded into the codes, exactly."
+            )
+        if self.engine == "transformers" and not self._llm_alone(source):
+            notes.append(
+                "In transformers, call model.hf_quantizer.compressor.decompress_model(model) "
+                "after from_pretrained, as the command above does: weights are decompressed when "
+                "the whole model is first called, and generate() calls the vision tower earlier."
             )
         if float32:
             notes.append(
