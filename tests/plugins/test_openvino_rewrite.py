@@ -90,8 +90,7 @@ def test_the_files_weigh_what_was_planned(rewritten, model, weights):
     out, report, target = rewritten
     planned = target.planned_bytes(source_of(model.source, weights))
     on_disk = sum(path.stat().st_size for path in out.iterdir())
-    assert on_disk == sum(report.files.values())
-    assert abs(planned - on_disk) < 0.001 * on_disk
+    assert planned == on_disk == sum(report.files.values())
 
 
 def test_openvino_computes_each_layer_with_its_new_weight(rewritten, model, weights):

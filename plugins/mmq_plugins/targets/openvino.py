@@ -47,6 +47,7 @@ class OpenVino(Target):
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {
         "Optimum Intel: language model at int4, all else at int8": (4, 8)
     }
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
 

@@ -46,6 +46,7 @@ class Places:
 
     def finish(self, model: Any) -> tuple[str, dict[int, Any]]:
         """The .xml of a model, and those of its constants, by offset, that are not written yet."""
+        _number(model)
         constants: dict[int, Any] = {}
         offsets: dict[bytes, int] = {}
         for name, node in _inline(model, self.places).items():
@@ -56,6 +57,17 @@ class Places:
                 constants[offsets[digest]] = node
             self.places[name] = offsets[digest], len(data)
         return _with_places(_xml(model), self.places), constants
+
+
+def _number(model: Any) -> None:
+    """Number the nodes that OpenVINO named after a counter of its process.
+
+    The same model is then the same file, of the planned size.
+    """
+    for number, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_{number}")
 
 
 def values_of(node: Any) -> memoryview:
