@@ -78,7 +78,8 @@ def export(model: str, target: str, bits: str, out: str) -> dict[str, float]:
     )
     start = peak()
     prepared = prepare(options, QUANTIZER, lambda parts: [allocation.over(parts)])
-    session = ExportSession.of(prepared, allocation, target, build_target(target, {}))
+    own = {"precision": "fast"} if target == "openvino" else {}  # exact is for float32
+    session = ExportSession.of(prepared, allocation, target, build_target(target, own))
     planned, began = peak(), time.perf_counter()
     layers = session.layers()
     quantized, ended = peak(), time.perf_counter()

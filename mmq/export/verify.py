@@ -158,15 +158,18 @@ def prove_weights(
     """Read back and compare every quantized weight."""
     dtype = getattr(torch, report.precision)
     missing, different = plan.specs.keys() - report.unread, []
-    pairs = progress_bar(
-        plan.target.read_back(folder), desc="read back", unit="layer", leave=False, quiet=quiet
-    )
-    for name, weight in pairs:
-        if name not in missing:
-            continue
-        missing.remove(name)
-        if not _equal(weight, layers.dequantized(name, name in report.folded), dtype):
-            different.append(name)
+    with progress_bar(
+        total=len(missing), desc="read back", unit="layer", leave=False, quiet=quiet
+    ) as bar:
+        for name, weight in plan.target.read_back(folder):
+            if name in missing:
+                missing.remove(name)
+                expected = layers.dequantized(name, name in report.folded)
+                if not _equal(weight, expected, dtype):
+                    different.append(name)
+                del expected
+                bar.update()
+            del weight  # before the next one is read
     wrong = (*different, *sorted(missing))
     layers_written = len(plan.specs.keys() - report.unread)
     return WeightsProof(layers_written - len(wrong), layers_written, report.precision, wrong)

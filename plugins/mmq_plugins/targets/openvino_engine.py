@@ -24,6 +24,7 @@ from mmq.models.checkpoint import read_config
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
 from mmq.models.transformers_loading import quietly
+from mmq.system.memory import trim
 from mmq_plugins.targets.openvino_binding import dequantizing
 from mmq_plugins.targets.openvino_decoder import BEAMS
 from mmq_plugins.targets.openvino_file import graph_files
@@ -46,8 +47,14 @@ def weights_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
     core = need("openvino", EXTRA).Core()
     for path in graph_files(folder):
         for name, graph in dequantizing(core.read_model(path)):
-            compiled = core.compile_model(graph, "CPU", engine_settings(exact=True, threads=0))
-            yield name, torch.from_numpy(compiled([])[0].copy())
+            yield name, _computed(core, graph)
+            trim()
+
+
+def _computed(core: Any, graph: Any) -> Tensor:
+    """The output of a graph without inputs; nothing else of it stays in memory."""
+    compiled = core.compile_model(graph, "CPU", engine_settings(exact=True, threads=0))
+    return torch.from_numpy(compiled([])[0].copy())
 
 
 class Compiled:
