@@ -54,8 +54,13 @@ def copy_files(files: Iterable[tuple[str, Path]], to: Path) -> None:
 
 def link_checkpoint(source: Path, folder: Path) -> None:
     """Links to all files of a checkpoint, for engines that read it as it is."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            place = folder / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(path.resolve(), place)
+    files = (path for path in sorted(source.rglob("*")) if path.is_file())
+    link_files(((str(path.relative_to(source)), path) for path in files), folder)
+
+
+def link_files(files: Iterable[tuple[str, Path]], folder: Path) -> None:
+    """Links to files, by name in a folder."""
+    for name, path in files:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(path.resolve(), place)

@@ -129,6 +129,13 @@ def test_other_constants_and_files_are_those_of_the_ir(rewritten, ir, weights, m
     assert expected <= constants(ir) & constants(out)
 
 
+def test_the_unquantized_model_is_the_ir_with_the_checkpoint_s_processor(model, ir, tmp_path):
+    OpenVino(from_=str(ir)).export_unquantized(source_of(model.source, {}), tmp_path)
+    assert {path.name for path in ir.iterdir()} < {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "tokenizer.json").exists()
+    assert (tmp_path / "openvino_language_model.bin").samefile(ir / "openvino_language_model.bin")
+
+
 def test_weights_of_another_model_are_refused(model, ir, tmp_path):
     other = tmp_path / "other"
     save_smolvlm(other)

@@ -13,14 +13,14 @@ from mmq.contracts.target import ExportedLayer, ExportReport, ExportSource, Targ
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.facts import file_sizes
-from mmq.export.side_files import copy_files, link_checkpoint
+from mmq.export.side_files import copy_files, link_files
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import openvino_storage as storage
 from mmq_plugins.targets.openvino_binding import bind, constant_name, unbound
 from mmq_plugins.targets.openvino_engine import engine_settings, opened, weights_of
 from mmq_plugins.targets.openvino_file import IrFile, Places
 from mmq_plugins.targets.openvino_graphs import GraphSet, check_family, traced
-from mmq_plugins.targets.openvino_rewrite import check, rewritten
+from mmq_plugins.targets.openvino_rewrite import all_files, rewritten
 from mmq_plugins.targets.openvino_tracing import Graph
 from mmq_plugins.targets.optimum_engine import (
     ENVIRONMENT,
@@ -133,8 +133,7 @@ class OpenVino(Target):
     def export_unquantized(self, source: ExportSource, folder: Path) -> None:
         """The traced graphs with 16-bit weights, or links to the files of the user's IR."""
         if self.from_:
-            check(source, Path(self.from_))
-            link_checkpoint(Path(self.from_), folder)
+            link_files(all_files(source, Path(self.from_)).items(), folder)
         else:
             super().export_unquantized(source, folder)
 

@@ -126,6 +126,13 @@ def _is_4() -> bool:
     return str(transformers.__version__).startswith("4.")
 
 
+def all_files(source: ExportSource, folder: Path) -> Mapping[str, Path]:
+    """The files of an IR, and what the checkpoint has in addition, by name."""
+    check(source, folder)
+    graphs = {path.name: path for path in sorted(folder.glob("openvino_*")) if path.is_file()}
+    return {**_beside(source.folder, folder), **graphs}
+
+
 def _stamps(folder: Path) -> tuple[tuple[str, int], ...]:
     return tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
 
