@@ -4,6 +4,7 @@
 # make test-4     create .venv-4 and run the tests that depend on transformers with version 4.55
 # make test-cluster  run workers on a Ray and on a SLURM cluster that the tests start (five minutes)
 # make test-vllm  create .venv-vllm and run the exports for vLLM in it (3.5 GB, ten minutes)
+# make test-optimum  create .venv-optimum and run the exports for optimum-intel in it
 # make test-lmms create .venv-lmms and run the tests of lmms-eval's tasks in it
 # make lint       run ruff and mypy
 # make identity   record the source hashes of code that computes results, after verifying the results
@@ -16,7 +17,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test test-fast test-4 test-cluster test-lmms test-vllm identity docs site package ui clean lint
+.PHONY: search test test-fast test-4 test-cluster test-lmms test-vllm test-optimum identity docs site package ui clean lint
 .DEFAULT_GOAL := search
 
 .venv/installed: pyproject.toml constraints.txt
@@ -86,6 +87,19 @@ test-vllm: .venv/installed .venv-vllm/installed
 	echo 'import cpu_torchvision' > "$$(echo .venv-vllm/lib/python3*/site-packages)/cpu_torchvision.pth"
 	touch $@
 
+# IRs of optimum-intel, whose packages clash with ours; not part of `make test`. It needs a CPU build
+# of torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-optimum
+test-optimum: .venv/compared .venv-optimum/installed
+	MMQ_OPTIMUM_PYTHON="$(CURDIR)/.venv-optimum/bin/python" $(BIN)/python -m pytest tests/engines/test_optimum.py
+
+# torchvision as in vLLM's environment
+.venv-optimum/installed: constraints-optimum.txt tests/engines/cpu_torchvision.py
+	$(PYTHON) -m venv .venv-optimum
+	.venv-optimum/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-optimum.txt 'optimum-intel[openvino]' torchvision
+	cp tests/engines/cpu_torchvision.py .venv-optimum/lib/python3*/site-packages
+	echo 'import cpu_torchvision' > "$$(echo .venv-optimum/lib/python3*/site-packages)/cpu_torchvision.pth"
+	touch $@
+
 identity: .venv/installed
 	$(BIN)/python tests/identity.py --record
 
@@ -108,4 +122,4 @@ ui: .venv/installed
 	$(BIN)/mlflow ui
 
 clean:
-	rm -rf .venv .venv-4 .venv-lmms .venv-vllm
+	rm -rf .venv .venv-4 .venv-lmms .venv-optimum .venv-vllm

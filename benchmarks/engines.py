@@ -2,30 +2,33 @@
 
     python benchmarks/engines.py [--targets gguf,openvino] [--bits 4] [--group-size 32]
                                  [--blocks 6] [--width 4096] [--repeats 5] [--threads 1]
+                                 [--most-memory 0.35] [--least-speed 1.8]
 
 A LLaVA of real width with a few blocks of random weights is exported for every target whose engine
 is installed, at 16 bits and at `--bits`. Both are open at once, each in a process of its own, and
 take turns as in `mmq measure`: a small picture and a prompt of about 128 tokens, then 24 generated
 tokens. Printed are medians with their spread, and ratios to 16 bits: absolute numbers are those of
-this machine now, ratios hold on others.
+this machine now, ratios hold on others. Fails if a ratio of peak memory is above --most-memory, or
+one of tokens per second below --least-speed. At the default width, the 16-bit model is 2.3 GiB and
+both take 3.5 GiB of memory; --repeats 3 takes three minutes per engine on an idle core.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-from mmq_plugins.embedded import llava_checkpoint
+from wide_llava import llava_config, write_llava
 
 from mmq.contracts import registry
-from mmq.contracts.target import ExportedLayer, ExportSource, Target, WeightSpec
+from mmq.contracts.target import ExportedLayer, Target, WeightSpec
 from mmq.errors import InputError
 from mmq.export.facts import write_facts
 from mmq.export.measure import ExportedModel, Measurement, Workload, ratios, time_answers
 from mmq.export.source_checkpoint import SourceCheckpoint
-from mmq.export.targets import build_target
-from mmq.models.loading import load_model
+from mmq.export.targets import build_target, check_installed
+from mmq.models.components import Layer
 from mmq.models.skeleton import skeleton
 from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import round_to_nearest
@@ -36,26 +39,6 @@ MIB = 2**20
 HEAD = ("engine", "target", "bits", "files MiB", "load s", "peak MiB", "first token s", "tokens/s")
 
 
-def save_model(folder: Path, blocks: int, width: int) -> None:
-    """A LLaVA with a small tower and random float16 weights; the embedded one's tokenizer."""
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-
-    config = LlavaConfig.from_pretrained(llava_checkpoint())
-    text = config.text_config
-    text.hidden_size, text.num_hidden_layers = width, blocks
-    text.intermediate_size = width * 11 // 4 // 256 * 256
-    text.num_attention_heads = text.num_key_value_heads = width // 128
-    text.head_dim, text.max_position_embeddings = 128, CONTEXT
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float16)
-    try:
-        LlavaForConditionalGeneration(config).save_pretrained(folder)
-    finally:
-        torch.set_default_dtype(before)
-    LlavaProcessor.from_pretrained(llava_checkpoint()).save_pretrained(folder)
-
-
 def export(name: str, target: Target, source: Path, out: Path, spec: WeightSpec | None) -> None:
     """Write a model for a target; None: 16 bits. InputError if the target refuses the weights."""
     outline = skeleton(str(source))
@@ -64,21 +47,23 @@ def export(name: str, target: Target, source: Path, out: Path, spec: WeightSpec 
     for layer in layers if spec else ():
         if reason := target.refusal(spec, layer.shape, "llm"):
             raise InputError(f"target: {name} refuses {spec}: {reason}")
-    stored = SourceCheckpoint.open(source, outline).names
+    checkpoint = SourceCheckpoint.open(source, outline)
     dtype = "float32" if name == "openvino" else "float16"  # what its exact mode computes in
-    export_source = ExportSource(source, outline, dtype, stored=stored, specs=specs)
+    export_source = checkpoint.as_source(outline, dtype, specs)
     out.mkdir()
     if spec is None:
         target.export_unquantized(export_source, out)
     else:
-        target.export(export_source, quantized(source, spec), out)
+        target.export(export_source, quantized(checkpoint, layers, spec), out)
     write_facts(out, {"target": name, "dtype": dtype})
 
 
-def quantized(source: Path, spec: WeightSpec) -> Iterator[ExportedLayer]:
-    """The language model's layers, rounded to nearest."""
-    for layer in load_model(str(source), "float16").components["llm"].layers:
-        weight = layer.module.weight.detach()
+def quantized(
+    checkpoint: SourceCheckpoint, layers: Sequence[Layer], spec: WeightSpec
+) -> Iterator[ExportedLayer]:
+    """The language model's layers, rounded to nearest, one at a time."""
+    for layer in layers:
+        weight = checkpoint.weight(layer)
         codes = round_to_nearest(weight, spec.bits, spec.group_size, MappingType.SYMMETRIC)
         yield ExportedLayer(layer.name, "llm", codes)
 
@@ -94,7 +79,7 @@ def measured(
     """Costs of the 16-bit model and of the quantized one."""
     options = options_of(name, workload.threads)
     target = build_target(name, options)
-    target.check_engine()
+    check_installed(target)
     models = {}
     for label, kind in (("16", None), (str(spec.bits), spec)):
         export(name, target, source, folder / label, kind)
@@ -120,6 +105,24 @@ def rows(name: str, bits: int, plain: Measurement, small: Measurement) -> list[S
     return [*lines, (plain.engine.name, name, "ratio", *cells)]
 
 
+def misses(
+    name: str,
+    plain: Measurement,
+    small: Measurement,
+    most_memory: float | None,
+    least_speed: float | None,
+) -> list[str]:
+    """The ratios of an engine that miss their bounds."""
+    ratio = ratios(small, plain)
+    memory, speed = ratio.get("peak_bytes"), ratio.get("tokens_per_second")
+    missed = []
+    if most_memory is not None and (memory is None or memory.median > most_memory):
+        missed.append(f"{name} takes {memory} of the memory, more than {most_memory}")
+    if least_speed is not None and (speed is None or speed.median < least_speed):
+        missed.append(f"{name} generates at {speed} of the speed, less than {least_speed}")
+    return missed
+
+
 def main() -> None:
     """Export, measure and print."""
     parser = argparse.ArgumentParser(
@@ -132,15 +135,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--most-memory", type=float, help="largest ratio of peak memory")
+    parser.add_argument("--least-speed", type=float, help="smallest ratio of tokens per second")
     arguments = parser.parse_args()
     names = arguments.targets.split(",") if arguments.targets else []
     names = names or [plugin.name for plugin in registry.installed("target")]
     spec = WeightSpec(arguments.bits, arguments.group_size)
     workload = Workload(arguments.repeats, TOKENS, prompt=PROMPT, threads=arguments.threads)
     print(f"| {' | '.join(HEAD)} |\n{'|---' * len(HEAD)}|")
+    missed: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
-        save_model(source, arguments.blocks, arguments.width)
+        inner = arguments.width * 11 // 4 // 256 * 256
+        write_llava(source, llava_config(arguments.width, inner, arguments.blocks, CONTEXT))
         for name in names:
             folder = Path(scratch) / name.replace(":", "-")
             folder.mkdir()
@@ -150,7 +157,10 @@ def main() -> None:
                 print(f"{name} is left out: {error}")
                 continue
             for row in rows(name, arguments.bits, *costs):
-                print(f"| {' | '.join(row)} |")
+                print(f"| {' | '.join(row)} |", flush=True)
+            missed += misses(name, *costs, arguments.most_memory, arguments.least_speed)
+    if missed:
+        sys.exit("; ".join(missed))
 
 
 if __name__ == "__main__":

@@ -29,34 +29,20 @@ QUANTIZER = {"group_size": "128", "symmetric": "true"}
 
 
 def write_llava_block(folder: Path) -> int:
-    """LLaVA-1.5-7B's configuration with one language block; returns the bytes of its weights."""
-    import torch
-    from mmq_plugins.embedded import llava_checkpoint
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    """A LLaVA with one language block of LLaVA-1.5-7B; returns the bytes of its weights."""
+    from wide_llava import llava_config, write_llava
 
-    config = LlavaConfig.from_pretrained(CONFIGS / "llava-1.5-7b.json")
-    small = LlavaConfig.from_pretrained(llava_checkpoint())  # whose processor is used
-    config.text_config.num_hidden_layers = 1
-    config.vision_config = small.vision_config
-    config.image_token_index, config.image_seq_length = small.image_token_index, 16
-    torch.set_default_dtype(torch.float16)
-    model = LlavaForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
-    model.save_pretrained(folder)
-    LlavaProcessor.from_pretrained(llava_checkpoint()).save_pretrained(folder)
-    return sum(parameter.nbytes for parameter in model.parameters())
+    return write_llava(folder, llava_config(4096, 11008, blocks=1, context=512))
 
 
-def write_llava_block_apart(folder: Path) -> int:
-    """The checkpoint, written by another process: a child's peak starts at its parent's."""
+def apart(function: str, *arguments: str) -> int:
+    """What a function here returns, in another process: a child's peak starts at its parent's."""
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); "
-        "import export_memory; print(export_memory.write_llava_block(Path(sys.argv[2])))"
+        f"import export_memory; print(export_memory.{function}(*map(Path, sys.argv[2:])))"
     )
-    arguments = [str(Path(__file__).parent), str(folder)]
-    output = subprocess.run(
-        [sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), *arguments]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return int(output.split()[-1])
 
 
@@ -92,7 +78,8 @@ def export(model: str, target: str, bits: str, out: str) -> dict[str, float]:
     )
     start = peak()
     prepared = prepare(options, QUANTIZER, lambda parts: [allocation.over(parts)])
-    session = ExportSession.of(prepared, allocation, target, build_target(target, {}))
+    own = {"precision": "fast"} if target == "openvino" else {}  # exact is for float32
+    session = ExportSession.of(prepared, allocation, target, build_target(target, own))
     planned, began = peak(), time.perf_counter()
     layers = session.layers()
     quantized, ended = peak(), time.perf_counter()
@@ -131,7 +118,7 @@ def main() -> None:
         model = Path(folder) / "model"
         model.mkdir()
         size = (
-            write_llava_block_apart(model)
+            apart("write_llava_block", str(model))
             if arguments.llava_block
             else write_checkpoint_apart(arguments.config, str(model))
         )

@@ -31,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text()
 ENTRIES = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 ELSEWHERE = {  # programs that are not ours, and shell
-    "cd", "curl", "export", "git", "llama-mtmd-cli", "llama-server", "optuna", "{",
+    "cd", "curl", "export", "git", "llama-mtmd-cli", "llama-server", "optimum-cli", "optuna", "{",
 }  # fmt: skip
 
 

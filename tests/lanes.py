@@ -77,6 +77,7 @@ SLOW = (
     "plugins/test_models.py",
     "plugins/test_odd_layers.py",
     "plugins/test_openvino.py",
+    "plugins/test_openvino_rewrite.py",
     "plugins/test_own_words.py",
     "plugins/test_quantizers_on_models.py",
     "plugins/test_retrieval.py",

@@ -38,6 +38,7 @@ def fill_from_files(
             check_finite({f"{key.component}: {name}": layer for name, layer in layers.items()})
             block = Block(nn.Module(), layers)
             solved = quantize_data_free(block, artifacts.quantizer, key.bits)
+            del layers, block  # the weights, before their codes are packed
             store.put(key, solved, time.perf_counter() - started)
         trim()
 

@@ -60,7 +60,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     """
     from mmq.export.run import check_output
     from mmq.export.session import ExportSession
-    from mmq.export.targets import build_target, split_options
+    from mmq.export.targets import build_target, check_installed, split_options
     from mmq.studies.joint_tasks import prepare_tasks
     from mmq.tracking import connect, plain_run, trial_options
     from mmq.tracking.exported_models import check_register, register_export
@@ -70,8 +70,7 @@ def export(options: ExportOptions, plugin_options: Mapping[str, str]) -> None:
     check_register(options.register)
     own, plugin_options = split_options(options.target, plugin_options)
     target = build_target(options.target, own)
-    if not options.no_verify:
-        target.check_engine()
+    check_installed(target, engine=not options.no_verify)
     trial = trial_options(options.run) if options.run else None
     if trial:
         options, plugin_options = _as_in_trial(options, plugin_options)

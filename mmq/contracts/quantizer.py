@@ -96,6 +96,11 @@ class CalibratedQuantizer(Quantizer):
     calibration_inputs: Literal["full_precision", "sequential"] = "full_precision"
 
     @property
+    def scales_inputs(self) -> bool:
+        """Whether `solve` may scale the inputs of a layer, which not every format can store."""
+        return False
+
+    @property
     def folds(self) -> bool:
         """Whether `solve` reads `inputs.foldable`, which is set by trying every norm and layer."""
         return False

@@ -123,7 +123,9 @@ class Target(ABC):
     """An engine's checkpoint format. Subclasses are frozen dataclasses; fields are options."""
 
     version: ClassVar[int] = 1  # raise it with every change that produces other files
-    extra: ClassVar[str] = ""  # the extra of mmq that installs the engine; "" if none is needed
+    extra: ClassVar[str] = ""  # the extra of mmq that installs the packages; "" without any
+    packages: ClassVar[tuple[str, ...]] = ()  # modules that are imported to write the files
+    engine_packages: ClassVar[tuple[str, ...]] = ()  # and to run them
     experts: ClassVar[bool] = False  # True: it can hold experts that share one parameter
     # what the engine's own tools do: bits of the language model and of all else, by a name
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {}
@@ -170,9 +172,6 @@ class Target(ABC):
     @abstractmethod
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, read by an independent reader."""
-
-    def check_engine(self) -> None:  # noqa: B027  (many formats need no package of their own)
-        """InputError that names the extra to install, where the engine is missing."""
 
     def unavailable(self) -> str:
         """Why the engine cannot run on this machine, and what to do; "" if it can.

@@ -14,6 +14,7 @@ from mmq.contracts.target import ExportedLayer
 from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.models.loading import LoadedModel
 from mmq.models.skeleton import Skeleton
+from mmq.system.memory import trim
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
 
@@ -101,6 +102,7 @@ class ModelLayers:
         if self._number != (component, layer.block):
             self._number = component, layer.block
             self._block.clear()  # before the next one is read
+            trim()
         if key not in self._block:
             layers = self.artifacts.store.get(key)
             if layers is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from mmq.models.skeleton import Skeleton
 from mmq.system.hashing import digest
 
 GROUP_SIZES = (32, 64, 128, 256, 0)  # offered in place of one that the target refuses
+CHANGES: Mapping[str, tuple[Any, ...]] = {
+    "group_size": GROUP_SIZES, "symmetric": (True, False), "foldable": (True,),
+}  # fmt: skip
 OFFERED = 4
 EXPERTS = "only the target torch writes experts that share one parameter"
 
@@ -166,13 +170,15 @@ def _changes(quantizer: Quantizer, per_row: bool) -> Iterator[dict[str, Any]]:
     per_row: for a table, which has no groups.
     """
     names = {field.name for field in fields(quantizer)} - ({"group_size"} if per_row else set())
-    sizes = [{"group_size": g} for g in GROUP_SIZES] if "group_size" in names else []
-    ranges = [{"symmetric": s} for s in (True, False)] if "symmetric" in names else []
-    for size in ({}, *sizes):
-        for symmetric in ({}, *ranges):
-            changes = size | symmetric
-            if all(getattr(quantizer, name) != value for name, value in changes.items()):
-                yield changes
+    choices = [
+        [{}, *({name: value} for value in values)]
+        for name, values in CHANGES.items()
+        if name in names
+    ]
+    for parts in product(*choices):
+        changes = {name: value for part in parts for name, value in part.items()}
+        if all(getattr(quantizer, name) != value for name, value in changes.items()):
+            yield changes
 
 
 def _text(value: Any) -> str:

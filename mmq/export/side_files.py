@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmq.errors import InputError
@@ -40,7 +40,12 @@ def side_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def copy_side_files(folder: Path, to: Path) -> None:
     """Copy these files, with links resolved; an OSError names the file."""
-    for name, path in side_files(folder):
+    copy_files(side_files(folder), to)
+
+
+def copy_files(files: Iterable[tuple[str, Path]], to: Path) -> None:
+    """Copy files by name into a folder, with links resolved; an OSError names the file."""
+    for name, path in files:
         place = to / name
         place.parent.mkdir(parents=True, exist_ok=True)
         with naming(place, path.stat().st_size):
@@ -49,8 +54,13 @@ def copy_side_files(folder: Path, to: Path) -> None:
 
 def link_checkpoint(source: Path, folder: Path) -> None:
     """Links to all files of a checkpoint, for engines that read it as it is."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            place = folder / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(path.resolve(), place)
+    files = (path for path in sorted(source.rglob("*")) if path.is_file())
+    link_files(((str(path.relative_to(source)), path) for path in files), folder)
+
+
+def link_files(files: Iterable[tuple[str, Path]], folder: Path) -> None:
+    """Links to files, by name in a folder."""
+    for name, path in files:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(path.resolve(), place)

@@ -46,6 +46,15 @@ def build_target(name: str, options: Mapping[str, str]) -> Target:
     return plugin_options.build(plugin, values)
 
 
+def check_installed(target: Target, engine: bool = True) -> None:
+    """InputError that names the extra to install, if a package that writes the files is missing.
+
+    engine: also check the packages that run them.
+    """
+    for package in (*target.packages, *(target.engine_packages if engine else ())):
+        need(package, target.extra)
+
+
 def need(package: str, extra: str) -> Any:
     """A package that an extra of mmq installs; InputError naming the extra where it is missing."""
     try:

@@ -34,8 +34,10 @@ def _probed(quantizer: Quantizer, inputs: int, bits: int) -> WeightSpec:
     spec = WeightSpec.of(_quantized(quantizer, weight, bits, generator))
     if group_size and group_size != inputs and not spec.per_tensor:
         spec = replace(spec, group_size=group_size)
-    folds = isinstance(quantizer, CalibratedQuantizer) and quantizer.folds
-    return replace(spec, folds=folds and spec.input_scale)
+    if not isinstance(quantizer, CalibratedQuantizer):
+        return spec
+    scaled = spec.input_scale or quantizer.scales_inputs  # random inputs may need no scales
+    return replace(spec, input_scale=scaled, folds=quantizer.folds and scaled)
 
 
 def _quantized(

@@ -16,7 +16,7 @@ from mmq.export.measure import (
     ratios,
     time_answers,
 )
-from mmq.export.targets import build_target
+from mmq.export.targets import build_target, check_installed
 from mmq.export.unquantized import unquantized
 from mmq.studies.options import MeasureOptions
 from mmq.system.device import resolve_device
@@ -56,7 +56,10 @@ def run_measure(options: MeasureOptions, quiet: bool = False) -> MeasuredExport:
     device = resolve_device(options.device)
     folder = _folder(options)
     exported = ExportedModel.of(folder, device)
-    build_target(exported.target, exported.options).check_engine()
+    target = build_target(exported.target, exported.options)
+    check_installed(target)
+    if reason := target.unavailable():
+        raise InputError(f"target: {reason}")
     facts = read_facts(folder)
     scored_protocol(facts)  # InputError for a model that generates no text
     other, note = _unquantized(exported, options.unquantized)

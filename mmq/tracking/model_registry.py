@@ -184,8 +184,18 @@ def find_run(address: str) -> MlflowRun:
     except MlflowException as error:
         if unreachable(error):
             raise
+        aliases = _aliases(client, name) if at else ""
         raise InputError(
             f"run: {address!r} is not in the MLflow store {shown_uri(mlflow.get_tracking_uri())} "
-            f"({error.message}). Give a run's id, or models:/NAME@ALIAS; set "
+            f"({error.message}). Give a run's id, or {aliases or 'models:/NAME@ALIAS'}; set "
             f"MLFLOW_TRACKING_URI to use another store."
         ) from error
+
+
+def _aliases(client: MlflowClient, name: str) -> str:
+    """The addresses of a registered model's versions with an alias; "" for none."""
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        return ""
+    return " or ".join(f"models:/{name}@{alias}" for alias in sorted(aliases))

@@ -20,7 +20,7 @@ from mmq.export.latency import REQUESTS, Confirmed, Latencies, Workload
 from mmq.export.side_files import source_folder
 from mmq.export.sizes import PartSums, TargetSizes
 from mmq.export.support import Support, supported_widths
-from mmq.export.targets import build_target, split_options
+from mmq.export.targets import build_target, check_installed, split_options
 from mmq.model_setup import requested_parts
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
@@ -69,8 +69,7 @@ def parse_target(
             f"cost: the engine of {name} does not time its answers; choose --target "
             f"{' or '.join(_timed_targets())}, or --cost bytes"
         )
-    if request.timed:
-        request.target.engine_version()  # InputError with the extra if it is missing
+    check_installed(request.target, engine=request.timed)
     return request, others
 
 

@@ -19,7 +19,7 @@ from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.errors import InputError
 from mmq.tensors.affine import MappingType, grouped
 from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
-from mmq_plugins.quantizers.legacy import load_solver
+from mmq_plugins.quantizers.legacy import check_installed, load_solver
 
 if TYPE_CHECKING:
     from mmq.tensors.layer_inputs import LayerInputs
@@ -46,13 +46,19 @@ class AutoAwq(CalibratedQuantizer):
     clip: bool = True
 
     def check(self, name: str, shape: tuple[int, int]) -> None:
-        """InputError for a layer that autoawq's searches do not support."""
+        """InputError without the package, or for a layer that its searches do not support."""
+        check_installed("awq")
         super().check(name, shape)
         if self.clip and shape[0] % ROWS:
             raise InputError(
                 f"clip: autoawq's clip search needs a multiple of {ROWS} outputs, but {name} has "
                 f"{shape[0]}; use --clip false, or the quantizer awq"
             )
+
+    @property
+    def scales_inputs(self) -> bool:
+        """AWQ scales inputs wherever that rounds better."""
+        return True
 
     @property
     def mapping(self) -> MappingType:

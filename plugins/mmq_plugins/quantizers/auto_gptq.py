@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mmq.contracts.quantizer import CalibratedQuantizer, Solved
 from mmq.tensors.affine import MappingType
 from mmq.tensors.quantized_weight import QuantizedWeight, compact, planned_bits, round_to_nearest
-from mmq_plugins.quantizers.legacy import load_solver
+from mmq_plugins.quantizers.legacy import check_installed, load_solver
 
 LinAlgError = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
@@ -60,6 +60,11 @@ class AutoGptq(CalibratedQuantizer):
         super().__post_init__()
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping: {self.damping} is not between 0 and 1")
+
+    def check(self, name: str, shape: tuple[int, int]) -> None:
+        """InputError without the package, or for groups that do not divide the inputs."""
+        check_installed("auto_gptq")
+        super().check(name, shape)
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedWeight:
         """Codes of the nearest weights, for a layer that no calibration input reached."""

@@ -76,6 +76,11 @@ class Awq(CalibratedQuantizer):
         return MappingType.of(self.symmetric)
 
     @property
+    def scales_inputs(self) -> bool:
+        """AWQ scales inputs wherever that rounds better."""
+        return True
+
+    @property
     def folds(self) -> bool:
         """Whether input scales must fold into what precedes the layers."""
         return self.foldable

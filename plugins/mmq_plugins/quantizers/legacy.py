@@ -20,6 +20,13 @@ _lock = RLock()  # sys.modules belongs to the process
 INSTALL = "pip install 'mmq[legacy]'"
 
 
+def check_installed(package: str) -> None:
+    """InputError, with the extra that installs it, if a package is missing."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"The package {package} is not installed. Install it with: {INSTALL}")
+
+
 @cache
 def load_solver(module: str) -> Any:
     """A module of a package without its `__init__`; InputError if the import fails.
@@ -27,9 +34,9 @@ def load_solver(module: str) -> Any:
     module: its full name, such as auto_gptq.quantization.gptq.
     """
     package = module.partition(".")[0]
+    check_installed(package)
     spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"The package {package} is not installed. Install it with: {INSTALL}")
+    assert spec is not None
     with _lock, _hidden(package):
         bare = module_from_spec(spec)  # has its path; its __init__ does not run
         sys.modules[package] = bare

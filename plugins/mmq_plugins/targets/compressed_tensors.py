@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from mmq.export.facts import file_sizes
 from mmq.export.folding import Folding
 from mmq.export.side_files import link_checkpoint
 from mmq.export.source_checkpoint import read_tensor
-from mmq.export.targets import need
 from mmq.models.checkpoint_weights import stored_weights
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets.ct_config import (
@@ -54,7 +53,8 @@ class CompressedTensors(Target):
 
     engine: Literal["transformers", "vllm", "vllm-cpu", "sglang"] = "transformers"
 
-    extra = "compressed-tensors"
+    extra: ClassVar[str] = "compressed-tensors"
+    packages: ClassVar[tuple[str, ...]] = ("compressed_tensors",)
 
     @property
     def exact(self) -> bool:
@@ -165,6 +165,16 @@ class CompressedTensors(Target):
                 f"larger --group-size"
             )
 
+    def _llm_alone(self, source: ExportSource) -> bool:
+        """Whether only layers of the language model are quantized."""
+        components = source.skeleton.components.items()
+        return not any(
+            layer.name in source.specs
+            for name, component in components
+            if name != "llm"
+            for layer in component.layers
+        )
+
     def _notes(self, source: ExportSource, float32: Sequence[str]) -> tuple[str, ...]:
         notes = []
         packings = [self._packing(spec) for spec in source.specs.values()]
@@ -179,6 +189,12 @@ class CompressedTensors(Target):
                 "Asymmetric weights take one bit more than their codes: transformers with "
                 "compressed-tensors 0.18 to 0.20 cannot load packed zero points, so they are "
                 "folded into the codes, exactly."
+            )
+        if self.engine == "transformers" and not self._llm_alone(source):
+            notes.append(
+                "In transformers, call model.hf_quantizer.compressor.decompress_model(model) "
+                "after from_pretrained, as the command above does: weights are decompressed when "
+                "the whole model is first called, and generate() calls the vision tower earlier."
             )
         if float32:
             notes.append(
@@ -214,17 +230,12 @@ class CompressedTensors(Target):
             layer = parameters[stem].removesuffix(".weight")
             yield layer, unpack(tensors, group_of(layer, groups))
 
-    def check_engine(self) -> None:
-        """InputError without the package that transformers reads the format with."""
-        need("compressed_tensors", self.extra)
-
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in its engine: vLLM in the scales' dtype, or transformers in the trial's."""
+        if reason := self.unavailable():
+            raise InputError(f"target: {reason}")
         if self._engine.package in VLLM:
-            python = vllm_python(self._engine.package)
-            if not python:
-                raise InputError(f"target: {self.unavailable()}")
-            return running(folder, python, scale_dtype(folder))
+            return running(folder, vllm_python(self._engine.package), scale_dtype(folder))
         return nullcontext(open_model(folder, device))
 
     def commands(self, folder: Path) -> Sequence[str]:

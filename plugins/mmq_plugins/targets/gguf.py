@@ -18,7 +18,7 @@ from mmq.export.folding import Folding
 from mmq.tensors.quantized_weight import QuantizedWeight
 from mmq_plugins.targets import gguf_blocks
 from mmq_plugins.targets.gguf_checkpoint import part_name
-from mmq_plugins.targets.gguf_engine import check_installed, engine_version, running
+from mmq_plugins.targets.gguf_engine import engine_version, running
 from mmq_plugins.targets.gguf_families import layout_of
 from mmq_plugins.targets.gguf_file import GgufFile, as_floats, planned_size
 from mmq_plugins.targets.gguf_layers import LayerPlaces
@@ -39,6 +39,8 @@ class Gguf(Target):
         "llama.cpp: language model at Q4_0, vision file at Q8_0": (4, 8)
     }
     extra: ClassVar[str] = "gguf"
+    packages: ClassVar[tuple[str, ...]] = ("gguf",)
+    engine_packages: ClassVar[tuple[str, ...]] = ("xllamacpp",)
     timed: ClassVar[bool] = True
 
     from_: str = ""
@@ -125,10 +127,6 @@ class Gguf(Target):
     def read_back(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         """Layer names and dequantized weights, float32, by gguf's reader and its dequantizer."""
         return LayerPlaces.read(folder).weights(folder)
-
-    def check_engine(self) -> None:
-        """InputError without llama.cpp."""
-        check_installed()
 
     def open(self, folder: Path, device: str) -> AbstractContextManager[VisionLanguageModel]:
         """The model in llama.cpp, in a process of its own that ends with the context."""

@@ -142,13 +142,8 @@ def _tail(log: IO[str]) -> str:
 
 def engine_version() -> str:
     """Name and version of the package; InputError, with the extra, if it is not installed."""
-    check_installed()
-    return f"xllamacpp {version('xllamacpp')}"
-
-
-def check_installed() -> None:
-    """InputError if llama.cpp is not installed."""
     need("xllamacpp", "gguf")
+    return f"xllamacpp {version('xllamacpp')}"
 
 
 @contextmanager
@@ -159,7 +154,7 @@ def running(
 
     InputError where llama.cpp does not load it, with what llama.cpp wrote.
     """
-    check_installed()
+    need("xllamacpp", "gguf")
     count = threads or torch.get_num_threads()
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
     command += ["--threads", str(count), "--context", str(context), "--until-eof"]

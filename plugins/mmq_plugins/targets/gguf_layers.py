@@ -1,6 +1,7 @@
 """Map layers to tensors of GGUF files, in a file beside them, and read their weights back."""
 
 import json
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,22 @@ class LayerPlaces:
             (name, tensor.name): tensor for name in files for tensor in readers[name].tensors
         }
         for layer, places in self.layers.items():
-            parts = []
+            rows = sum(len(tensors[file, name].data) for file, name, _ in places)
+            weight: np.ndarray | None = None
             for file, name, order in places:
                 tensor = tensors[file, name]
                 values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-                parts.append((values, None if order is None else self.orders[order]))
-            rows = sum(len(values) for values, _ in parts)
-            weight = np.empty((rows, parts[0][0].shape[1]), np.float32)
-            for values, index in parts:
-                weight[slice(None) if index is None else index] = values
+                if weight is None:
+                    weight = np.empty((rows, values.shape[1]), np.float32)
+                weight[slice(None) if order is None else self.orders[order]] = values
+            for reader in readers.values():
+                forget_pages(reader)
+            assert weight is not None
             yield layer, torch.from_numpy(weight)
+
+
+def forget_pages(reader: Any) -> None:
+    """Drop the pages of a reader's file that were read: they count as memory of this process."""
+    mapped = getattr(reader.data, "_mmap", None)  # numpy has no public way
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -78,12 +78,16 @@ def _ask(folder: Path, threads: int, image: Path | None, prompt: str) -> None:
     """Print the model's answer about a picture."""
     from mmq.contracts.images import FileImage
     from mmq.contracts.vlm import GenerationConfig, Request
+    from mmq.errors import InputError
     from mmq_plugins.targets.gguf_engine import running
 
     images = () if image is None else (FileImage(image),)
     request = Request(images, prompt, str(image or prompt))
-    with running(folder, "cpu", threads) as model:
-        (answer,) = model.generate([request], GenerationConfig(256), lambda items, text: items)
+    try:
+        with running(folder, "cpu", threads) as model:
+            (answer,) = model.generate([request], GenerationConfig(256), lambda items, text: items)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
     sys.stdout.write(f"{answer}\n")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmq.contracts.images import FileImage
 from mmq.contracts.vlm import AnswerFormat, Request
+from mmq.errors import InputError
 from mmq_plugins.targets.openvino_engine import opened
 
 QUESTION = "What is in the picture?"
@@ -22,6 +23,13 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="use the fastest precision")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as PyTorch uses")
     arguments = parser.parse_args()
+    try:
+        _answer(arguments)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+
+
+def _answer(arguments: argparse.Namespace) -> None:
     image = FileImage(arguments.image)
     with opened(arguments.folder, not arguments.fast, arguments.threads) as model:
         if model.family.matches:

@@ -24,8 +24,10 @@ from mmq.models.checkpoint import read_config
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
 from mmq.models.transformers_loading import quietly
+from mmq.system.memory import trim
 from mmq_plugins.targets.openvino_binding import dequantizing
 from mmq_plugins.targets.openvino_decoder import BEAMS
+from mmq_plugins.targets.openvino_file import graph_files
 from mmq_plugins.targets.openvino_graphs import DECODER, MATCHER, TEXT, VISION
 from mmq_plugins.targets.openvino_tracing import EXTRA
 
@@ -34,7 +36,8 @@ EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 ALWAYS = {"PERFORMANCE_HINT": "LATENCY", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 
 
-def _settings(exact: bool, threads: int) -> dict[str, Any]:
+def engine_settings(exact: bool, threads: int) -> dict[str, Any]:
+    """OpenVINO's settings; threads: 0 for PyTorch's."""
     count = threads or torch.get_num_threads()
     return {"INFERENCE_NUM_THREADS": count} | ALWAYS | (EXACT if exact else {})
 
@@ -42,10 +45,16 @@ def _settings(exact: bool, threads: int) -> dict[str, Any]:
 def weights_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Layer names and weights (out, in), float32, as OpenVINO reads and dequantizes them."""
     core = need("openvino", EXTRA).Core()
-    for path in sorted(folder.glob("openvino_*.xml")):
+    for path in graph_files(folder):
         for name, graph in dequantizing(core.read_model(path)):
-            compiled = core.compile_model(graph, "CPU", _settings(exact=True, threads=0))
-            yield name, torch.from_numpy(compiled([])[0].copy())
+            yield name, _computed(core, graph)
+            trim()
+
+
+def _computed(core: Any, graph: Any) -> Tensor:
+    """The output of a graph without inputs; nothing else of it stays in memory."""
+    compiled = core.compile_model(graph, "CPU", engine_settings(exact=True, threads=0))
+    return torch.from_numpy(compiled([])[0].copy())
 
 
 class Compiled:
@@ -141,7 +150,7 @@ class OpenVinoModel(LoadedModel):
 def opened(folder: Path, exact: bool, threads: int) -> Iterator[LoadedModel]:
     """The model of an exported folder in OpenVINO."""
     core = need("openvino", EXTRA).Core()
-    settings = _settings(exact, threads)
+    settings = engine_settings(exact, threads)
     config = read_config(str(folder))
     family: Any = family_of(config)
     if family.matches:

@@ -5,13 +5,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from mmq.system.atomic import sync
-from mmq.system.disk import naming
+from mmq.system.disk import naming, write_all
 from mmq_plugins.targets.openvino_storage import padded
 
 CONSTANT = re.compile(
@@ -19,7 +20,14 @@ CONSTANT = re.compile(
     r'offset="\d+" size="(?P<size>\d+)"',
     re.DOTALL,
 )
+FILES = "openvino_*.xml"
+TOKENIZERS = ("openvino_tokenizer", "openvino_detokenizer")
 INLINE = "constant:"  # starts the names of constants whose values are in the graph
+
+
+def graph_files(folder: Path) -> list[Path]:
+    """The graphs in a folder, but those of a tokenizer, which have operations of their own."""
+    return [path for path in sorted(folder.glob(FILES)) if path.stem not in TOKENIZERS]
 
 
 @dataclass(slots=True)
@@ -36,27 +44,46 @@ class Places:
         self.end += padded(size)
         return offset
 
-    def finish(self, model: Any) -> tuple[str, dict[int, bytes]]:
-        """The .xml of a model, and the values by offset that its own constants still need."""
-        values: dict[int, bytes] = {}
+    def finish(self, model: Any) -> tuple[str, dict[int, Any]]:
+        """The .xml of a model, and those of its constants, by offset, that are not written yet."""
+        _number(model)
+        constants: dict[int, Any] = {}
         offsets: dict[bytes, int] = {}
-        for name, data in _inline(model, self.places).items():
-            if data not in offsets:
-                offsets[data] = self.add(name, len(data))
-                values[offsets[data]] = data
-            self.places[name] = offsets[data], len(data)
-        return _with_places(_xml(model), self.places), values
+        for name, node in _inline(model, self.places).items():
+            data = values_of(node)
+            digest = blake2b(data).digest()
+            if digest not in offsets:
+                offsets[digest] = self.add(name, len(data))
+                constants[offsets[digest]] = node
+            self.places[name] = offsets[digest], len(data)
+        return _with_places(_xml(model), self.places), constants
 
 
-def _inline(model: Any, placed: Mapping[str, Any]) -> dict[str, bytes]:
-    """Values of constants that have no place yet; they get names of their own."""
-    values: dict[str, bytes] = {}
+def _number(model: Any) -> None:
+    """Number the nodes that OpenVINO named after a counter of its process.
+
+    The same model is then the same file, of the planned size.
+    """
+    for number, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_{number}")
+
+
+def values_of(node: Any) -> memoryview:
+    """The bytes of a constant's values, not copied."""
+    return np.ascontiguousarray(node.data).reshape(-1).view(np.uint8).data
+
+
+def _inline(model: Any, placed: Mapping[str, Any]) -> dict[str, Any]:
+    """Constants that have no place yet; they get names of their own."""
+    constants: dict[str, Any] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Constant" and node.get_friendly_name() not in placed:
-            name = f"{INLINE}{len(values)}"
+            name = f"{INLINE}{len(constants)}"
             node.set_friendly_name(name)
-            values[name] = np.array(node.data).tobytes()
-    return values
+            constants[name] = node
+    return constants
 
 
 def _xml(model: Any) -> str:
@@ -109,18 +136,17 @@ class IrFile:
         """Write a constant; an OSError names the file."""
         self._write(self._places.add(name, len(data)), data)
 
-    def _write(self, offset: int, data: bytes) -> None:
-        rest = memoryview(data + bytes(padded(len(data)) - len(data)))
-        with naming(self._aside, len(rest)):
+    def _write(self, offset: int, data: bytes | memoryview) -> None:
+        with naming(self._aside, padded(len(data))):
             self._file.seek(offset)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            write_all(self._file, memoryview(data))
+            write_all(self._file, bytes(padded(len(data)) - len(data)))
 
     def finish(self, model: Any) -> None:
         """Write the rest of a model whose weights were added, and give the files their names."""
-        xml, values = self._places.finish(model)
-        for offset, data in values.items():
-            self._write(offset, data)
+        xml, constants = self._places.finish(model)
+        for offset, node in constants.items():
+            self._write(offset, values_of(node))
         graph = self._folder / f"{self._stem}.xml"
         with naming(graph, len(xml)):
             graph.write_text(xml)

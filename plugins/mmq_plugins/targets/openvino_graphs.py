@@ -5,7 +5,8 @@ tokens to language model inputs, and the language model with its cache as a stat
 matches pictures and texts is one graph with several outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from mmq.contracts.family import architecture_of
 from mmq.contracts.target import ExportSource
 from mmq.errors import InputError
+from mmq.export.side_files import CONFIG, side_files
 from mmq.models.checkpoint import read_config
 from mmq.models.loaded import LoadedModel
 from mmq.models.transformers_family import TransformersFamily
@@ -47,16 +49,38 @@ def check_family(source: ExportSource) -> None:
         architecture = architecture_of(read_config(str(source.folder)))
         raise InputError(
             f"target: openvino cannot write {architecture}: it traces the stages of a model "
-            f"family (as those of LLaVA and BLIP-2), and {type(family).__name__} has none; use "
-            f"--target compressed-tensors, or --target gguf for an architecture of llama.cpp"
+            f"family (as those of LLaVA and BLIP-2), and {type(family).__name__} has none; give "
+            f"--from FOLDER with an IR that optimum-intel wrote, or use --target "
+            f"compressed-tensors"
         )
 
 
-def traced(folder: Path) -> tuple[Outline, list[Graph]]:
-    """A checkpoint's outline and graphs, whose weights have stand-ins."""
+@dataclass(frozen=True, slots=True)
+class GraphSet:
+    """The graphs of a model, with stand-ins for large weights, and the files beside them.
+
+    shapes: (out, in) of those weights, by path of their modules. stored, read: the types and the
+    values of those that can stay unquantized.
+    """
+
+    graphs: list[Graph]
+    shapes: Mapping[str, tuple[int, int]]
+    stored: Mapping[str, str]
+    read: Callable[[str], Tensor]
+    files: Mapping[str, Path]
+
+
+def traced(folder: Path) -> GraphSet:
+    """A checkpoint's graphs, traced without its weights."""
     stamps = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
     outline, graphs = _traced(folder, stamps)
-    return outline, [graph.copy() for graph in graphs]
+    return GraphSet(
+        graphs=[graph.copy() for graph in graphs],
+        shapes=outline.shapes,
+        stored=outline.stored_types,
+        read=lambda path: outline.checkpoint.tensor(outline.large[path]),
+        files={CONFIG: folder / CONFIG} | dict(side_files(folder)),
+    )
 
 
 @lru_cache(maxsize=1)  # planned, written and measured by the same graphs

@@ -76,7 +76,7 @@ def trace(
     """The graph of a function. large: modules by path whose weights are not in memory."""
     places: dict[str, Any] = {}
     extensions = [
-        _stand_in(number, path, layer, places)
+        _extensions(number, path, layer, places)
         for number, (path, layer) in enumerate(large.items(), start=1)
     ]
     with quietly(), _without_warnings(), torch.no_grad():
@@ -124,7 +124,7 @@ def _converted(
     return model
 
 
-def _stand_in(number: int, path: str, layer: Any, places: dict[str, Any]) -> tuple[Any, Any]:
+def _extensions(number: int, path: str, layer: Any, places: dict[str, Any]) -> tuple[Any, Any]:
     """Extensions that trace a layer as one operation, and convert it with a stand-in.
 
     number: of the operation, the same in every graph, because layers stay patched.
@@ -136,7 +136,7 @@ def _stand_in(number: int, path: str, layer: Any, places: dict[str, Any]) -> tup
 
     def convert(context: Any) -> list[Any]:
         if path not in places:
-            places[path] = _weight(path, tuple(layer.weight.shape), number)
+            places[path] = stand_in(path, tuple(layer.weight.shape), number)
         return [_applied(layer, context.get_input(0), places[path]).output(0)]
 
     operation = f"mmq::{number}"
@@ -153,7 +153,7 @@ def _zeros(layer: Any, values: Tensor) -> Tensor:
     return values.new_zeros(*values.shape[:-1], layer.out_features)
 
 
-def _weight(path: str, shape: tuple[int, ...], number: int) -> Any:
+def stand_in(path: str, shape: tuple[int, ...], number: int) -> Any:
     """A stand-in for a weight: memory that is not touched, in a type that is not folded.
 
     Its first bytes are unique: equal constants would be merged.

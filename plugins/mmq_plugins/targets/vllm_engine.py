@@ -1,14 +1,12 @@
 """Run an exported model in vLLM, in a process of vLLM's own environment."""
 
 import json
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import transformers
 
@@ -24,9 +22,9 @@ from mmq.contracts.vlm import (
 from mmq.data.png import png_base64
 from mmq.errors import InputError
 from mmq.models.skeleton import family_of
-from mmq_plugins.targets.vllm_environment import WORKER, clean_variables
+from mmq_plugins.targets.own_environment import EngineProcess, engine_process
+from mmq_plugins.targets.vllm_environment import WORKER
 
-SHOWN = 600  # characters of vLLM's log in an error
 MOST_IMAGES = 16  # per request, where the family sets no limit
 _base64 = lru_cache(64)(png_base64)  # questions about one picture follow each other
 
@@ -37,8 +35,7 @@ class VllmModel(VisionLanguageModel):
 
     family: ModelFamily
     processor: Any
-    process: subprocess.Popen[str]
-    log: IO[str]
+    process: EngineProcess
 
     def protocol(self, answer_format: AnswerFormat) -> AnswerProtocol:
         """The family's protocol for a format."""
@@ -67,39 +64,8 @@ class VllmModel(VisionLanguageModel):
                 {"prompt": self.render(r), "images": [_base64(image) for image in r.images]}
                 for r in batch
             ]
-            outputs += self._ask({"requests": items, "sampling": sampling})
+            outputs += self.process.ask({"requests": items, "sampling": sampling})["texts"]
         return [text.strip() for text in outputs]
-
-    def _ask(self, body: Any) -> list[str]:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(body) + "\n")
-            self.process.stdin.flush()
-            answer = read_reply(self.process)
-        except (OSError, EOFError) as error:
-            raise InputError(f"vLLM ended: {tail(self.log)}") from error
-        if "error" in answer:
-            raise InputError(f"vLLM cannot answer: {answer['error'][:SHOWN]}")
-        texts: list[str] = answer["texts"]
-        return texts
-
-
-def read_reply(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """The worker's next line; EOFError where it ended."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise EOFError
-    answer: dict[str, Any] = json.loads(line)
-    return answer
-
-
-def tail(log: IO[str]) -> str:
-    """The last errors in vLLM's log, or else its last lines."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line]
-    return "; ".join(errors[-3:])[-SHOWN:] or "\n".join(lines)[-SHOWN:] or "it wrote nothing"
 
 
 @contextmanager
@@ -119,22 +85,6 @@ def running(folder: Path, python: str, dtype: str) -> Iterator[VllmModel]:
         "skip_mm_profiling": True,
         "disable_log_stats": True,
     }
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [python, str(WORKER), str(folder.absolute()), json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=clean_variables(),
-        )
-        with process:
-            try:
-                try:
-                    read_reply(process)
-                except EOFError as error:
-                    raise InputError(f"vLLM cannot load {folder}: {tail(log)}") from error
-                processor = family.load_processor(str(folder))
-                yield VllmModel(family, processor, process, log)
-            finally:
-                process.kill()
+    command = [python, str(WORKER), str(folder.absolute()), json.dumps(options)]
+    with engine_process("vLLM", command, str(folder)) as process:
+        yield VllmModel(family, family.load_processor(str(folder)), process)

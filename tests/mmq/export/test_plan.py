@@ -31,6 +31,12 @@ def test_an_option_is_suggested_where_it_alone_is_enough():
         session_for("embedded-blip2", "llm=4", FourBits())
 
 
+def test_awq_s_input_scales_are_refused_whatever_its_options_with_those_that_fold():
+    for options in ({}, {"symmetric": True, "group_size": 32}):
+        with pytest.raises(InputError, match=r"input scales.*Nearest .*: --foldable true;"):
+            session_for("embedded-blip2", "llm=4", "compressed-tensors", "awq", **options)
+
+
 def test_a_part_that_cannot_be_held_at_all_is_to_stay_at_16_bits():
     with pytest.raises(InputError, match="Nearest that it can hold: qformer=16$"):
         session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)

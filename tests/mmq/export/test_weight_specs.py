@@ -24,7 +24,12 @@ def test_the_spec_is_that_of_the_quantized_weight(quantizer, bits):
     assert planned_spec(quantizer, 192, bits) == WeightSpec.of(quantizer.quantize(WEIGHT, bits))
 
 
-def test_awq_is_known_to_scale_inputs():
-    spec = planned_spec(Awq(group_size=64), 192, 4)
+@pytest.mark.parametrize("mapping", ["", "symmetric", "symmetric_no_clipping"])
+@pytest.mark.parametrize("group_size", [0, 32, 64])
+@pytest.mark.parametrize("foldable", [False, True])
+def test_awq_is_known_to_scale_inputs_whatever_its_options(mapping, group_size, foldable):
+    options = {mapping: True} if mapping else {}
+    spec = planned_spec(Awq(group_size=group_size, foldable=foldable, **options), 192, 4)
     assert spec.input_scale
-    assert str(spec) == "4 bits, groups of 64, asymmetric, input scales"
+    assert spec.folds == foldable
+    assert str(spec).endswith(f", input scales{' that fold' * foldable}")

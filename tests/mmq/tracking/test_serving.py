@@ -18,11 +18,13 @@ from mlflow.exceptions import MlflowException
 from served import ALIAS, QUESTION, picture
 
 from mmq.cli import main
+from mmq.errors import InputError
 from mmq.export.facts import FACTS, read_facts
 from mmq.export.pictures import sample_picture
 from mmq.tracking import exported_models, serving
 from mmq.tracking.exported_models import check_register, save_model
 from mmq.tracking.mlflow_internals import SERVING
+from mmq.tracking.model_registry import find_run
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,11 @@ def test_the_registered_version_is_the_exported_model_and_names_the_trial(answer
     assert version.description.startswith(selected)
     assert "not weights" not in version.description
     assert f"mlflow models serve -m models:/{version.name}" in version.description
+
+
+def test_an_unknown_alias_is_refused_with_those_that_the_model_has(answer):
+    with pytest.raises(InputError, match=rf"Give a run's id, or .*{ALIAS}"):
+        find_run("models:/mine@smallest")
 
 
 def test_the_export_logged_what_answers_cost(answer):
