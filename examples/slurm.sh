@@ -24,15 +24,16 @@ export MMQ_STORE="${MMQ_STORE:-$HOME/mmq-blocks}"
 export MMQ_WORKER_PLACE="$SLURMD_NODENAME (SLURM job ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID)"
 export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" TQDM_DISABLE=1
 
+# SIGUSR1 arrives before the time limit: the worker re-queues its trial, and the task is queued
+# again. SIGTERM announces preemption or scancel: the worker re-queues its trial.
+requeue= early= worker=
+stop() { if [ -n "$worker" ]; then kill -TERM "$worker" 2>/dev/null; else early=yes; fi; }
+trap 'requeue=yes; stop' USR1
+trap stop TERM
 mmq search --model Salesforce/blip2-opt-2.7b --task captioning --data /data/coco \
     --quantizer gptq --device cuda --n-trials 200 --study coco-gptq &
 worker=$!
-
-# SIGUSR1 arrives before the time limit: the worker re-queues its trial, and the task is queued
-# again. SIGTERM announces preemption or scancel: the worker re-queues its trial.
-requeue=
-trap 'requeue=yes; kill -TERM "$worker" 2>/dev/null' USR1
-trap 'kill -TERM "$worker" 2>/dev/null' TERM
+[ -z "$early" ] || stop  # a signal arrived before the worker's process id was known
 wait "$worker"; code=$?
 while kill -0 "$worker" 2>/dev/null; do
     wait "$worker"; code=$?

@@ -110,8 +110,8 @@ def check_layers(
             nearest = nearest_options(target, own, component, layer, spec)
             offered = "; ".join(nearest[:OFFERED]) or elsewhere(target, component, layer, spec)
             raise InputError(
-                f"target: {target_name} cannot hold {part} ({name}: {spec}): {reason}. "
-                f"Nearest that it can hold: {offered}"
+                f"target: {target_name} cannot store {part} ({name}: {spec}): {reason}. "
+                f"Nearest that it can store: {offered}"
             )
     return {name: spec for name, (_, _, spec) in specs.items()}
 

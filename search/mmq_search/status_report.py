@@ -23,7 +23,7 @@ from mmq_search.deadline import in_words
 from mmq_search.storage import Storage
 from mmq_search.study_reader import StudyReader
 
-NOBODY = "Nobody is at work."
+NO_WORKERS = "No process is at work."
 RECENT = 10  # trials that the remaining time is estimated from
 
 
@@ -98,7 +98,7 @@ def _of_search(study: StudyReader, database: Database) -> StatusReport:
         study.name,
         progress(study),
         workers,
-        times(study, has_workers=workers != NOBODY),
+        times(study, has_workers=workers != NO_WORKERS),
         points,
         study.score_name,
         study.headlines() if points else [],
@@ -140,7 +140,7 @@ def at_work(database: Database, name: str, trials: Mapping[str, str] | None = No
         silent = time.time() - worker.seen
         silence = f"; no heartbeat for {in_words(silent)}" if silent > GRACE else ""
         lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
-    return "\n".join(["At work:", *lines]) if lines else NOBODY
+    return "\n".join(["At work:", *lines]) if lines else NO_WORKERS
 
 
 def trials_by_owner(study: StudyReader) -> dict[str, str]:

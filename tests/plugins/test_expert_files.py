@@ -104,7 +104,7 @@ def test_exported_experts_are_what_transformers_loads(kind, transposed, tmp_path
 def test_other_targets_refuse_experts_with_what_works(tmp_path):
     source = saved("Llama4", tmp_path)
     outline, rtn = skeleton(str(source)), registry.load_class("quantizer", "rtn", object)()
-    with pytest.raises(InputError, match=r"cannot hold llm .*only the target torch.*: llm=16$"):
+    with pytest.raises(InputError, match=r"cannot store llm .*only the target torch.*: llm=16$"):
         check_layers("gguf", Gguf(), BitAllocation.of({"llm": 4}), rtn, outline)
     support = supported_widths("gguf", Gguf(), rtn, (), outline, (4, 16))
     assert "only the target torch" in support.dropped["llm", 4]

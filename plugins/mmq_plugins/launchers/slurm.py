@@ -36,11 +36,13 @@ cd {folder} || exit 1
 # Before the time limit (SIGUSR1), the worker re-queues its trial, and the task is queued again.
 # SIGTERM announces preemption or scancel: the worker re-queues its trial; SLURM queues a
 # preempted task again by itself.
+requeue= early= worker=
+stop() {{ if [ -n "$worker" ]; then kill -TERM "$worker" 2>/dev/null; else early=yes; fi; }}
+trap 'requeue=yes; stop' USR1
+trap stop TERM INT
 {command} &
 worker=$!
-requeue=
-trap 'requeue=yes; kill -TERM "$worker" 2>/dev/null' USR1
-trap 'kill -TERM "$worker" 2>/dev/null' TERM INT
+[ -z "$early" ] || stop  # a signal arrived before the worker's process id was known
 wait "$worker"; code=$?
 while kill -0 "$worker" 2>/dev/null; do  # a trapped signal ends the wait early
     wait "$worker"; code=$?

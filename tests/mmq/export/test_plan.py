@@ -21,13 +21,13 @@ class FourBits(TorchCheckpoint):
 
 
 def test_a_width_is_refused_with_the_nearest_supported_one():
-    with pytest.raises(InputError, match=r"hold llm .*: 3 bits, one scale per row") as error:
+    with pytest.raises(InputError, match=r"store llm .*: 3 bits, one scale per row") as error:
         session_for("embedded-blip2", "vit=4,llm=3", FourBits(), symmetric=True)
-    assert "it holds 4 bits, symmetric. Nearest that it can hold: llm=4;" in str(error.value)
+    assert "it holds 4 bits, symmetric. Nearest that it can store: llm=4;" in str(error.value)
 
 
 def test_an_option_is_suggested_where_it_alone_is_enough():
-    with pytest.raises(InputError, match="Nearest that it can hold: --symmetric true;"):
+    with pytest.raises(InputError, match="Nearest that it can store: --symmetric true;"):
         session_for("embedded-blip2", "llm=4", FourBits())
 
 
@@ -38,7 +38,7 @@ def test_awq_s_input_scales_are_refused_whatever_its_options_with_those_that_fol
 
 
 def test_a_part_that_cannot_be_held_at_all_is_to_stay_at_16_bits():
-    with pytest.raises(InputError, match="Nearest that it can hold: qformer=16$"):
+    with pytest.raises(InputError, match="Nearest that it can store: qformer=16$"):
         session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)
 
 
@@ -48,13 +48,13 @@ def test_another_quantizer_is_offered_where_no_option_helps():
 
 
 def test_for_a_table_only_options_that_apply_to_it_are_offered():
-    with pytest.raises(InputError, match=r"cannot hold embed .*8-bit codes with zero") as error:
+    with pytest.raises(InputError, match=r"cannot store embed .*8-bit codes with zero") as error:
         session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32)
     nearest = "--symmetric true; embed=6; embed=4; embed=6 with --symmetric true"
-    assert str(error.value).endswith(f"Nearest that it can hold: {nearest}")
+    assert str(error.value).endswith(f"Nearest that it can store: {nearest}")
     session = session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32, symmetric=True)
     assert session.plan.specs["model.language_model.embed_tokens"].symmetric
-    with pytest.raises(InputError, match="writes head at 16 bits in this format.* hold: head=16$"):
+    with pytest.raises(InputError, match="writes head at 16 bits in this format.* store: head=16$"):
         session_for("embedded-llava", "llm=4,head=8", "compressed-tensors", group_size=32)
 
 
