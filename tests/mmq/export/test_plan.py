@@ -54,7 +54,9 @@ def test_for_a_table_only_options_that_apply_to_it_are_offered():
     assert str(error.value).endswith(f"Nearest that it can store: {nearest}")
     session = session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32, symmetric=True)
     assert session.plan.specs["model.language_model.embed_tokens"].symmetric
-    with pytest.raises(InputError, match="writes head at 16 bits in this format.* store: head=16$"):
+    with pytest.raises(
+        InputError, match="writes head at 16 bits in this format.* store: head=16$"
+    ):
         session_for("embedded-llava", "llm=4,head=8", "compressed-tensors", group_size=32)
 
 

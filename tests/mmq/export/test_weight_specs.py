@@ -32,4 +32,4 @@ def test_awq_is_known_to_scale_inputs_whatever_its_options(mapping, group_size, 
     spec = planned_spec(Awq(group_size=group_size, foldable=foldable, **options), 192, 4)
     assert spec.input_scale
     assert spec.folds == foldable
-    assert str(spec).endswith(f", input scales{' that fold' * foldable}")
+    assert str(spec).endswith(f", {'foldable ' * foldable}input scales")
