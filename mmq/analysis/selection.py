@@ -260,7 +260,7 @@ class Evidence:
             new, old = (self.paired.totals[p.allocation] for p in (point, self.reference))
             changed = f"No picture's {point.kept} changed"
             none = changed if np.array_equal(new, old) else "No picture lost"
-            text += f"{none}; of other pictures up to {self.paired.hidden:.1%} may. "
+            text += f"{none}; of other pictures, up to {self.paired.hidden:.1%} may. "
         return text
 
     def enough(self, point: Point) -> str:

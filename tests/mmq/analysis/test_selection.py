@@ -219,7 +219,7 @@ def test_observed_gains_alone_do_not_rule_out_a_loss():
     better = [replace(p, bpw=4.2 if p.allocation == "vit=4" else 16) for p in better]
     (answer,) = select(better, Budget(), 1, swapped.get, pictures)
     assert "105.6% of the unquantized score (95% interval 86.1% to" in answer.text
-    assert "No picture lost; of other pictures up to 13.9% may." in answer.text
+    assert "No picture lost; of other pictures, up to 13.9% may." in answer.text
     assert not answer.sure
 
 
