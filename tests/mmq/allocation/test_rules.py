@@ -43,8 +43,17 @@ def test_a_search_above_four_bits_gives_the_language_model_its_lowest_width():
 
 
 def test_a_rule_that_a_space_cannot_express_says_so():
-    rules = named({"vit": [8], "llm": [2, 4]})
-    assert rules["uniform 8, where supported"] == {"vit": 8, "llm": 4}
+    rules = named({"vit": [8], "qformer": [2, 4], "llm": [2, 4]})
+    assert rules["uniform 8, where supported"] == {"vit": 8, "qformer": 4, "llm": 4}
+
+
+def test_where_no_part_has_wide_widths_the_widest_protects():
+    rules = named({part: [2, 3, 4] for part in ("vit", "llm.front", "llm.middle", "llm.end")})
+    wide, low = "vision at 4, language model at 3", "first and last third of the blocks at 4, "
+    assert rules[wide] == {"vit": 4, "llm.front": 3, "llm.middle": 3, "llm.end": 3}
+    assert rules[f"{low}the rest at 2"] == {
+        "vit": 2, "llm.front": 4, "llm.middle": 2, "llm.end": 4,
+    }  # fmt: skip
 
 
 def test_a_recipe_of_a_target_is_a_rule_with_its_name():
