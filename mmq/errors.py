@@ -1,7 +1,10 @@
 """The error for invalid input, and exceptions that end work although nothing failed."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T", bound=str)
 
 
 class InputError(ValueError):
@@ -34,3 +37,15 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return InputError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names) or 'none'}.")
+
+
+def one_of(kind: str, name: str, allowed: Sequence[T]) -> T:
+    """The allowed name that equals a text; InputError if there is none.
+
+    >>> one_of("combine", "mean", ("worst", "mean"))
+    'mean'
+    """
+    for option in allowed:
+        if name == option:
+            return option
+    raise unknown(kind, name, allowed)

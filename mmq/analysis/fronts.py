@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mmq.errors import InputError, unknown
+from mmq.errors import InputError, one_of
 
 KEEP = 0.99  # share of the unquantized score that a verdict requires
 AGREEMENT = "agreement"  # percent of answers that equal the unquantized model's: 100 - flips
@@ -144,10 +144,7 @@ class Point:
 
 def parse_axis(text: str) -> SizeAxis:
     """The size axis with this name; InputError if there is none."""
-    for axis in SIZE_AXES:
-        if text == axis:
-            return axis
-    raise unknown("size-axis", text, SIZE_AXES)
+    return one_of("size-axis", text, SIZE_AXES)
 
 
 def axis_of(points: Sequence[Point]) -> SizeAxis:

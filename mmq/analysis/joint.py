@@ -14,7 +14,7 @@ import numpy as np
 
 from mmq.analysis.evidence import PairedScores
 from mmq.analysis.fronts import Point, TaskScore
-from mmq.errors import unknown
+from mmq.errors import one_of
 
 Combine = Literal["worst", "mean"]
 COMBINES: tuple[Combine, ...] = ("worst", "mean")
@@ -24,10 +24,7 @@ TaskSamples = Callable[[str], Mapping[str, Sequence[float]] | None]  # by alloca
 
 def parse_combine(text: str) -> Combine:
     """The name of a way to combine shares; InputError if it is not valid."""
-    for combine in COMBINES:
-        if text == combine:
-            return combine
-    raise unknown("combine", text, COMBINES)
+    return one_of("combine", text, COMBINES)
 
 
 def share(score: float, unquantized: float) -> float:

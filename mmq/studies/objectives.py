@@ -6,7 +6,7 @@ from typing import Literal
 from mmq.analysis.fronts import AGREEMENT
 from mmq.contracts import Metric
 from mmq.contracts.evaluator import RankingEvaluator
-from mmq.errors import InputError, unknown
+from mmq.errors import InputError, one_of
 from mmq.evaluation.flips import FLIPS
 from mmq.prepare import Prepared
 from mmq.record import TrialRecord
@@ -20,10 +20,7 @@ ALL = 100.0  # percent: the unquantized model agrees with itself
 
 def parse_objective(text: str) -> Objective:
     """The objective of this name; InputError for another name."""
-    for objective in OBJECTIVES:
-        if text == objective:
-            return objective
-    raise unknown("objective", text, OBJECTIVES)
+    return one_of("objective", text, OBJECTIVES)
 
 
 def check_objective(objective: Objective, prepared: Prepared) -> None:
