@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import AnswerFormat, AnswerProtocol, Request, VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.pictures import sample_picture
+from mmq.system.piped_process import piped_process
 from mmq.system.processor import peak_bytes, processor_name, resident_bytes
 from mmq.system.variables import variables
 
@@ -47,17 +47,7 @@ class Measuring:
     def start(cls, model: Mapping[str, Any], workload: Mapping[str, Any]) -> "Iterator[Measuring]":
         """Open a model; InputError with the child's reason if that fails."""
         command = [sys.executable, "-m", "mmq.export.measuring"]
-        with (
-            tempfile.TemporaryFile("w+") as messages,
-            subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=messages,
-                text=True,
-                env=variables(),
-            ) as process,
-        ):
+        with piped_process(command, variables()) as (process, messages):
             try:
                 line = {"model": model, "workload": workload}
                 opened = _exchange(process, messages, line)

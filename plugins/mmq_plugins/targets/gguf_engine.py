@@ -1,9 +1,7 @@
 """Run an exported model in llama.cpp, in another process."""
 
 import json
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +19,7 @@ from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguag
 from mmq.data.png import png_url
 from mmq.errors import InputError
 from mmq.export.targets import need
+from mmq.system.piped_process import piped_process
 from mmq.system.variables import variables
 from mmq_plugins.targets.gguf_server import CONTEXT, READY
 
@@ -159,27 +158,19 @@ def running(
     command = [sys.executable, "-m", "mmq_plugins.targets.gguf_server", str(folder)]
     command += ["--threads", str(count), "--context", str(context), "--until-eof"]
     command += ["--gpu"] if device.startswith("cuda") else []
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=variables() | {"GGML_NO_BACKTRACE": "1"},  # a debugger would hide the reason
-        )
-        with process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                address = ""
-                for line in process.stdout:
-                    if line.startswith(READY):
-                        address = line.removeprefix(READY).strip()
-                        break
-                if not address:
-                    raise InputError(f"llama.cpp cannot load {folder}: {_tail(log)}")
-                yield LlamaCpp(address, log, count, process.pid)
-            finally:
-                process.stdin.close()
-                process.kill()
+    env = variables() | {"GGML_NO_BACKTRACE": "1"}  # a debugger would hide the reason
+    with piped_process(command, env) as (process, log):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            address = ""
+            for line in process.stdout:
+                if line.startswith(READY):
+                    address = line.removeprefix(READY).strip()
+                    break
+            if not address:
+                raise InputError(f"llama.cpp cannot load {folder}: {_tail(log)}")
+            yield LlamaCpp(address, log, count, process.pid)
+        finally:
+            process.stdin.close()
+            process.kill()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
 from mmq.errors import InputError
+from mmq.system.piped_process import piped_process
 from mmq.system.variables import variables
 
 TIMEOUT = 300  # seconds, for an import on a busy machine
@@ -110,22 +110,13 @@ def engine_process(name: str, command: Sequence[str], what: str) -> Iterator[Eng
 
     InputError, with the engine's reason, if it does not load `what`.
     """
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=clean_variables(),
-        )
-        with process:
+    with piped_process(command, clean_variables()) as (process, log):
+        try:
+            engine = EngineProcess(name, process, log)
             try:
-                engine = EngineProcess(name, process, log)
-                try:
-                    engine.read()
-                except EOFError as error:
-                    raise InputError(f"{name} cannot load {what}: {tail(log)}") from error
-                yield engine
-            finally:
-                process.kill()
+                engine.read()
+            except EOFError as error:
+                raise InputError(f"{name} cannot load {what}: {tail(log)}") from error
+            yield engine
+        finally:
+            process.kill()
