@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from typing import Any
 
 from PIL import Image
@@ -12,6 +11,7 @@ from mmq.contracts.samples import Sample
 from mmq.data.image_checks import sample_of_each
 from mmq.errors import InputError
 from mmq.system.progress import progress_bar
+from mmq.system.versions import major_version
 
 log = logging.getLogger(__name__)
 ImageProcessor = Callable[..., Any]
@@ -57,7 +57,7 @@ def check_sizes(
 
 def _refusal(processor: ImageProcessor, size: tuple[int, int]) -> str:
     """Why the processor rejects a picture of this size; "" if it does not."""
-    if size[1] in CHANNELS and int(version("transformers").partition(".")[0]) < 5:
+    if size[1] in CHANNELS and major_version("transformers") < 5:
         return "transformers before version 5 reads its rows as colours"
     try:
         processor(images=[Image.new("RGB", size)], return_tensors="pt")

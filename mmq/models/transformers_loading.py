@@ -6,7 +6,6 @@ The only module that calls private functions of transformers; a test runs it wit
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from mmq.models.checkpoint_weights import (
     unread_files,
 )
 from mmq.models.spread import Spread
+from mmq.system.versions import major_version
 
 log = logging.getLogger(__name__)
 SOME_IN_MEMORY = "With transformers 4, some weights must fit into memory: raise --max-memory"
@@ -169,8 +169,8 @@ def load_weights(
 
     InputError for missing weights, wrong shapes, unread weights, and weights that are not finite.
     """
-    installed = int(version("transformers").partition(".")[0])
-    advice = SOME_IN_MEMORY if isinstance(device, Spread) and installed < 5 else ""
+    is_spread = isinstance(device, Spread)
+    advice = SOME_IN_MEMORY if is_spread and major_version("transformers") < 5 else ""
     with reading(f"Model {source!r}: its weights cannot be loaded", advice):
         model, info = architecture.from_pretrained(
             source,

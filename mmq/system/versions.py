@@ -1,6 +1,7 @@
-"""Versions of mmq's own computations, raised by hand when their results change."""
+"""Versions: of mmq's own computations, raised by hand when results change, and of packages."""
 
 from importlib import import_module
+from importlib.metadata import version
 
 ROOMS = ("tensors", "quantization", "data", "models", "evaluation")  # change codes or scores
 
@@ -12,3 +13,8 @@ def room_versions(*rooms: str) -> dict[str, int]:
     compares the source of these rooms with recorded hashes: see tests/test_identity.py.
     """
     return {room: import_module(f"mmq.{room}").VERSION for room in rooms or ROOMS}
+
+
+def major_version(package: str) -> int:
+    """The first number of an installed package's version."""
+    return int(version(package).partition(".")[0])

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -26,6 +25,7 @@ from mmq.models.chat_template import adds_image_tokens, answer_lead, image_mark,
 from mmq.models.generation import decoding
 from mmq.models.loading import load_weights
 from mmq.models.transformers_family import check_vocabulary, load_processor
+from mmq.system.versions import major_version
 from mmq_plugins.models.generic_inputs import (
     NEEDS_PICTURE,
     answer_ids,
@@ -74,8 +74,7 @@ class Generic(ModelFamily):
         self.model_type = model_type
         self.words = OWN_WORDS.get(model_type, NONE)
         self.formats = {**GENERAL_PROTOCOLS, **self.words.prompts}
-        installed = int(version("transformers").partition(".")[0])
-        is_fixed = 0 < self.words.fixed_in <= installed
+        is_fixed = 0 < self.words.fixed_in <= major_version("transformers")
         self.one_by_one = "" if is_fixed else self.words.one_by_one
         # an encoder's positions count from the left, a decoder continues on the right
         self.tokenization = {"padding_side": "right" if encodes_text else "left"}

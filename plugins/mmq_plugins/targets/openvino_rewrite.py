@@ -26,6 +26,7 @@ from mmq.export.targets import need
 from mmq.models.checkpoint import read_config
 from mmq.models.components import Layer
 from mmq.models.skeleton import Skeleton, skeleton
+from mmq.system.versions import major_version
 from mmq_plugins.targets.openvino_file import graph_files, values_of
 from mmq_plugins.targets.openvino_graphs import GraphSet
 from mmq_plugins.targets.openvino_tracing import EXTRA, Graph, stand_in
@@ -104,7 +105,8 @@ def check(source: ExportSource, folder: Path, exact: bool = False) -> None:
             f"`{HOW} -m MODEL FOLDER` wrote"
         )
     written = _written_with(folder)
-    if exact and architecture in SHIFTED and written.startswith("4.") and not _is_4():
+    is_shifted = written.startswith("4.") and major_version("transformers") >= 5
+    if exact and architecture in SHIFTED and is_shifted:
         raise InputError(
             f"from: the IR was written with transformers {written}, which reads some patches of "
             f"{architecture} at a neighbour's position, and the model was scored with "
@@ -120,10 +122,6 @@ def _written_with(folder: Path) -> str:
     except (OSError, ValueError):
         return ""
     return str(facts.get("transformers_version", "")) if isinstance(facts, dict) else ""
-
-
-def _is_4() -> bool:
-    return str(transformers.__version__).startswith("4.")
 
 
 def all_files(source: ExportSource, folder: Path) -> Mapping[str, Path]:
