@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -105,6 +105,18 @@ class LoadedModel(VisionLanguageModel):
     states: dict[str, str] = field(init=False)
     _originals: Originals | None = None
     _layers: "dict[str, tuple[Component, dict[str, Layer]]]" = field(default_factory=dict)
+
+    @classmethod
+    def without_components(
+        cls,
+        module: nn.Module,
+        processor: Any,
+        family: ModelFamily,
+        source: str,
+        device: str = "cpu",
+    ) -> Self:
+        """A model of which nothing is quantized in this process, such as an export's."""
+        return cls(module, processor, family, source, "", device, {})
 
     def __post_init__(self) -> None:
         self.states = dict.fromkeys(self.components, ORIGINAL)

@@ -103,7 +103,7 @@ class TrialLines:
             return ""
         if point == best:
             return ", the best so far"
-        number = self._numbers.get(best.allocation)  # the baseline is none of Optuna's trials
+        number = self._numbers.get(best.allocation)  # the baseline has none
         name = self._brief.text(best.allocation) if number is None else f"trial {number}"
         return f", best so far: {name}, {_size(best)}, {best.score:.4g}"
 

@@ -47,12 +47,6 @@ def open_model(folder: Path, device: str) -> LoadedModel:
         # the model does this at its first forward, but families call parts of it
         module.hf_quantizer.compressor.decompress_model(module)
     module.eval().requires_grad_(False)
-    return LoadedModel(
-        module=module.to(device),
-        processor=processor,
-        family=family,
-        source=str(folder),
-        fingerprint="",
-        device=device,
-        components={},
+    return LoadedModel.without_components(
+        module.to(device), processor, family, str(folder), device
     )

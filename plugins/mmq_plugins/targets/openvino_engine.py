@@ -168,15 +168,8 @@ def opened(folder: Path, exact: bool, threads: int) -> Iterator[LoadedModel]:
         _replace_decoder(module.get_submodule(family.decoder), decoder, text)
         if not family.decoder and (folder / "generation_config.json").exists():
             module.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-    yield OpenVinoModel(
-        module=module,
-        processor=family.load_processor(str(folder)),
-        family=replaced,
-        source=str(folder),
-        fingerprint="",
-        device="cpu",
-        components={},
-    )
+    processor = family.load_processor(str(folder))
+    yield OpenVinoModel.without_components(module, processor, replaced, str(folder))
 
 
 def _without_weights(family: Any, config: Any) -> Any:

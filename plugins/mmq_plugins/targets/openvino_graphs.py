@@ -23,6 +23,7 @@ from mmq.export.side_files import CONFIG, side_files
 from mmq.models.checkpoint import read_config
 from mmq.models.loaded import LoadedModel
 from mmq.models.transformers_family import TransformersFamily
+from mmq.system.versions import major_version
 from mmq_plugins.targets.openvino_decoder import DecoderToTrace, stateful
 from mmq_plugins.targets.openvino_outline import Outline
 from mmq_plugins.targets.openvino_tracing import Called, Graph, Input, joined, trace
@@ -38,7 +39,7 @@ ANY_LENGTH = (-1, -1)
 
 def check_family(source: ExportSource) -> None:
     """InputError for a model that cannot be split into graphs."""
-    if int(transformers.__version__.partition(".")[0]) < 5:
+    if major_version("transformers") < 5:
         raise InputError(
             f"target: openvino needs transformers 5, and {transformers.__version__} is installed; "
             f"pip install 'mmq[openvino]'"
@@ -118,15 +119,8 @@ def _graphs(outline: Outline) -> list[Graph]:
 def _pixels(outline: Outline) -> Input:
     family: Any = outline.family
     folder = str(outline.checkpoint.folder)
-    model = LoadedModel(
-        module=outline.module,
-        processor=family.load_processor(folder),
-        family=family,
-        source=folder,
-        fingerprint="",
-        device="cpu",
-        components={},
-    )
+    processor = family.load_processor(folder)
+    model = LoadedModel.without_components(outline.module, processor, family, folder)
     pixels = family.pixels(model, [Image.new("RGB", (SIDE, SIDE))] * ROWS)
     return Input("pixel_values", pixels, (-1, *pixels.shape[1:]))
 

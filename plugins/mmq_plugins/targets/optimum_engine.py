@@ -106,12 +106,5 @@ def opened_in_optimum(folder: Path, settings: Mapping[str, Any]) -> Iterator[Loa
     command = [optimum_python(), str(WORKER), str(folder.absolute()), json.dumps(dict(settings))]
     with engine_process("optimum-intel", command, str(folder)) as process:
         module.__class__ = type(kind.__name__, (ElsewhereGenerated, kind), {"engine": process})
-        yield OptimumModel(
-            module=module,
-            processor=family.load_processor(str(folder)),
-            family=family,
-            source=str(folder),
-            fingerprint="",
-            device="cpu",
-            components={},
-        )
+        processor = family.load_processor(str(folder))
+        yield OptimumModel.without_components(module, processor, family, str(folder))
