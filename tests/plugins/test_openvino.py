@@ -14,6 +14,7 @@ from gguf_models import LLAVA, answers, exported, loaded, pairs, rounded, simula
 from mmq_plugins.embedded import blip2_checkpoint, retrieval_checkpoint
 from mmq_plugins.targets import gguf_server, openvino_ask
 from mmq_plugins.targets.openvino import OpenVino
+from mmq_plugins.targets.openvino_file import Places
 from mmq_plugins.targets.openvino_storage import constants, packed, stored_bits, values
 from tiny_models import save_tiny
 from torch.testing import assert_close
@@ -95,6 +96,20 @@ def test_openvino_reads_every_kind_of_weight_bit_for_bit(checkpoint, export):
     read = dict(OpenVino().read_back(folder))
     assert read.keys() == report.stored_as.keys() == weights.keys() - report.unread
     assert all(torch.equal(read[name], weights[name].dequantize()) for name in read)
+
+
+def test_a_graph_is_the_same_text_whatever_was_made_before_it():
+    from openvino import Model, opset13
+
+    def text():
+        x = opset13.parameter([2], np.float32)
+        y = opset13.relu(opset13.add(x, opset13.constant(np.float32([1, 2]))))
+        y.get_rt_info()["fused_names_0"] = y.get_friendly_name()
+        for node, name in ((x, "x"), (y, "y")):
+            node.output(0).get_tensor().set_names({name})
+        return Places().finish(Model([y], [x]))[0]
+
+    assert text() == text()
 
 
 def test_the_files_have_the_planned_size(export):

@@ -21,6 +21,7 @@ CONSTANT = re.compile(
     re.DOTALL,
 )
 FILES = "openvino_*.xml"
+FUSED = "fused_names"  # begins the key of the names of the nodes that became one
 TOKENIZERS = ("openvino_tokenizer", "openvino_detokenizer")
 INLINE = "constant:"  # starts the names of constants whose values are in the graph
 
@@ -60,14 +61,19 @@ class Places:
 
 
 def _number(model: Any) -> None:
-    """Number the nodes that OpenVINO named after a counter of its process.
+    """Number the model and the nodes that OpenVINO named after a counter of its process.
 
-    The same model is then the same file, of the planned size.
+    The names of nodes that became one, which OpenVINO notes for debugging, are dropped. The same
+    model is then the same file, of the planned size.
     """
+    model.set_friendly_name("model")
     for number, node in enumerate(model.get_ordered_ops()):
         kind = node.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
             node.set_friendly_name(f"{kind}_{number}")
+        info = node.get_rt_info()
+        for key in [key for key in info.keys() if key.startswith(FUSED)]:  # noqa: SIM118
+            del info[key]
 
 
 def values_of(node: Any) -> memoryview:
