@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1: raised once, repeated if lost, deferred while results are saved."""
+"""SIGINT, SIGTERM and SIGUSR1: raised once, repeated if lost, deferred where they would harm."""
 
 import math
 import os
@@ -53,7 +53,11 @@ class Interrupt:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Defer interrupts until computed results are saved and logged.
+    """Defer interrupts until this block ends, unless the user presses Ctrl-C again 10 s later.
+
+    For computed results until they are saved and logged, and for calls to a database: SQLAlchemy
+    leaves the transaction open if its own clean-up is interrupted, and the connection then keeps
+    its locks, for which the commands that end a run would wait.
 
     Uses handlers, not a mask: a signal that one thread blocks is delivered to another, and Python
     still handles it in the main thread. In other threads this does nothing.
@@ -69,13 +73,19 @@ def signals_deferred() -> Iterator[None]:
 
 @contextmanager
 def _deferred(signum: int) -> Iterator[None]:
-    received = []
+    received: list[float] = []
     previous = signal.getsignal(signum)
     if previous is None:  # a handler that was not set from Python cannot be restored
         yield
         return
+
+    def receive(*_: object) -> None:
+        received.append(time.monotonic())
+        if signum == signal.SIGINT and received[-1] - received[0] > PATIENCE:
+            raise KeyboardInterrupt
+
     try:
-        signal.signal(signum, lambda *_: received.append(signum))
+        signal.signal(signum, receive)
         yield
     finally:
         signal.signal(signum, previous)
