@@ -4,7 +4,7 @@ from mmq.tracking.connection import connect, server_address, ui_command
 from mmq.tracking.late_logging import log_unlogged
 from mmq.tracking.launched import started_by_mlflow_run
 from mmq.tracking.links import browse_lines
-from mmq.tracking.mlflow_internals import run_link
+from mmq.tracking.mlflow_ui import run_link
 from mmq.tracking.model_registry import register, trial_options
 from mmq.tracking.offline import best_effort, refuses, short_timeouts, unreachable
 from mmq.tracking.runs import Run, TrialRun, plain_run, single_run

@@ -8,7 +8,7 @@ from mmq.errors import InputError
 from mmq.system.hashing import digest
 from mmq.tracking.connection import connect
 from mmq.tracking.finished_runs import FinishedRun, log_finished
-from mmq.tracking.mlflow_internals import front_tags
+from mmq.tracking.mlflow_ui import front_tags
 from mmq.tracking.params import width_params
 from mmq.tracking.queries import all_runs, check_quotes, trial_filter
 from mmq.tracking.runs import user

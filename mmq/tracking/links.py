@@ -6,7 +6,7 @@ from mlflow.exceptions import MlflowException
 
 from mmq.tracking.connection import server_address, shown_uri, ui_command
 from mmq.tracking.database import store_file
-from mmq.tracking.mlflow_internals import artifact_link, chart_link, run_link
+from mmq.tracking.mlflow_ui import artifact_link, chart_link, run_link
 from mmq.tracking.offline import short_timeouts
 from mmq.tracking.studies import FRONT_PLOT
 

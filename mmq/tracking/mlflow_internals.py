@@ -1,14 +1,13 @@
-"""Every use of MLflow's private API, tables and UI state, with the reason for each.
+"""Every use of MLflow's private API and tables, with the reason for each.
 
 - `insert_runs`, `artifact_uri`: the tables behind `SqlAlchemyStore`. The public client takes three
   transactions per run; benchmarks/bulk_import.py has the ratio.
-- `defer_signals`: the sessions of SQL stores. An interrupted one can leave the database locked.
+- `defer_signals`: the sessions of SQL stores. An interrupt within one can leave the database
+  locked; an interrupt while the public client waits for a server must end the wait.
 - `StorePaths`: the columns of a SQLite store that contain artifact paths. No public call changes
   the paths of existing experiments and runs after a project was moved.
-- `has_experiments`: the table `experiments`. The public client would create missing tables.
-- `chart_view_tag`, `front_tags`, `chart_link`, `run_link`, `artifact_link`: the tags and the
-  addresses in which MLflow's UI stores a chart view, groups and colours runs and shows a file.
-  There is no public call; a browser test verifies them.
+- `has_experiments`: the table `experiments`. MLflow creates a store's tables one by one, and the
+  public client would start to create them a second time.
 - `is_serving`: the variable that MLflow's scoring server sets. There is no public call.
 - `STORE_LOGGER`: the logger that writes a traceback for every database error.
 
@@ -16,16 +15,10 @@ VERSIONS names the minor versions that tests/mmq/tracking/test_mlflow_internals.
 the test fails with any other.
 """
 
-import base64
-import json
 import os
 import sqlite3
-import time
-import uuid
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -176,155 +169,3 @@ def has_experiments(path: Path) -> bool:
             return database.execute("select 1 from experiments").fetchone() is not None
     except sqlite3.Error:
         return False
-
-
-# --- views in the UI -----------------------------------------------------------------------------
-SECTION = "mmq"
-CARD_HEIGHT = 360  # pixels: one chart on a screen of 768
-WIDTH = "width"  # params `width.PART` in words, which MLflow draws at equal distances
-FRONT_TAG = "mmq.front"
-FRONT_COLORS = {"front": "#0b6e99", "dominated": "#9aa5b1"}  # descending: the front comes first
-
-
-def width_text(bits: str) -> str:
-    """A width as a level of parallel coordinates, which are sorted as text."""
-    return f"{int(bits):02} bits" if bits.isdecimal() else bits
-
-
-def _view_id(study: str) -> str:
-    return uuid.uuid5(uuid.NAMESPACE_URL, f"mmq/{study}").hex
-
-
-@dataclass(frozen=True, slots=True)
-class ChartView:
-    """The content of a study's saved view.
-
-    trials: the MLflow filter of its trials. parts: what has bits. score: name of the metric.
-    size: the metric on the x axis. has_drop: whether trials have `drop`, the loss against the
-    unquantized model.
-    """
-
-    study: str
-    trials: str
-    parts: Sequence[str]
-    score: str
-    size: str = "stored_bpw"
-    has_drop: bool = False
-
-
-def chart_view_tag(view: ChartView) -> tuple[str, str]:
-    """Key and value of the experiment tag that holds a study's chart view."""
-    state = json.dumps(_state(view)).encode()
-    now = int(time.time() * 1000)
-    value = {
-        "name": f"front of {view.study}",
-        "createdAt": now,
-        "updatedAt": now,
-        "state": f"deflate;{base64.b64encode(zlib.compress(state)).decode()}",
-    }
-    return f"mlflow.sharedViewState.{_view_id(view.study)}", json.dumps(value)
-
-
-def chart_link(server: str, experiment_id: str, study: str) -> str:
-    """Address of the experiment page with the study's chart view."""
-    # nothing else in the query: a filter there makes the UI drop the saved charts
-    query = (
-        f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={_view_id(study)}"
-    )
-    return f"{server}/#/experiments/{experiment_id}/runs?{query}"
-
-
-def run_link(server: str, experiment_id: str, run_id: str) -> str:
-    """Address of a run's page."""
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
-
-
-def artifact_link(server: str, experiment_id: str, run_id: str, path: str) -> str:
-    """Address of a page that shows one of a run's artifacts."""
-    run = f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
-    return f"{run}/artifacts/{path}?workflowType=machine_learning"
-
-
-def _scatter(x: str, y: str) -> dict[str, Any]:
-    axes = {"xaxis": x, "yaxis": y}
-    card = {name: {"key": key, "type": "METRIC", "index": 0} for name, key in axes.items()}
-    return {"type": "SCATTER", "uuid": f"mmq-{x}-{y}", **card}
-
-
-def _cards(view: ChartView) -> list[dict[str, Any]]:
-    """The front, the allocations as parallel coordinates, and the score against nominal bits.
-
-    The first chart has the drop, if there is one: MLflow's toolbar always covers the corner at
-    the top right, where a plateau of scores is, and where no trial with a large drop is.
-    """
-    parallel = {
-        "type": "PARALLEL",
-        "uuid": "mmq-parallel",
-        "selectedParams": [f"{WIDTH}.{name}" for name in view.parts],
-        "selectedMetrics": [view.size, "score"],
-        "showAllRuns": True,
-    }
-    shared = {"deleted": False, "isGenerated": False, "metricSectionId": SECTION}
-    first = _scatter(view.size, "drop" if view.has_drop else "score")
-    cards = [first, parallel, _scatter("bpw", "score")]
-    return [{**card, **shared, "runsCountToCompare": 200} for card in cards]
-
-
-def _group_by_front() -> dict[str, Any]:
-    """Both groups open: runs in a closed group are not in the charts."""
-    return {
-        "groupBy": {
-            "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "tag", "groupByData": FRONT_TAG}],
-        },
-        "groupsExpanded": {f"tag.{FRONT_TAG}.{name}": True for name in FRONT_COLORS},
-        "useGroupedValuesInCharts": False,
-    }
-
-
-def _state(view: ChartView) -> dict[str, Any]:
-    """The experiment page's state in MLflow's own field names: filter, columns, charts."""
-    params = [f"bits.{name}" for name in view.parts]
-    metrics = ("bpw", "stored_bpw", "score", "score_low", "score_high")
-    section = {
-        "uuid": SECTION,
-        "name": f"{view.score} against size",
-        "display": True,
-        "isReordered": True,
-        "deleted": False,
-        "isGenerated": False,
-        "columns": 1,
-        "cardHeight": CARD_HEIGHT,
-    }
-    return {
-        "searchFilter": view.trials,
-        "orderByKey": f"tags.`{FRONT_TAG}`",  # the page loads 100 trials: the front is among them
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": [
-            "attributes.`Created`",
-            *(f"params.`{name}`" for name in params),
-            *(f"metrics.`{name}`" for name in metrics),
-        ],
-        "runsExpanded": {},
-        "runsPinned": [],
-        "runsHidden": [],
-        "runsHiddenMode": "SHOWALL",
-        "runsVisibilityMap": {},
-        "viewMaximized": False,
-        "runListHidden": True,  # else the front has half the width at 1366 pixels
-        "isAccordionReordered": True,
-        **_group_by_front(),
-        "hideEmptyCharts": True,
-        "autoRefreshEnabled": True,
-        "compareRunCharts": _cards(view),
-        "compareRunSections": [section],
-    }
-
-
-def front_tags(group: str) -> dict[str, str]:
-    """A trial's tags by which the view groups and colours it. group: of FRONT_COLORS."""
-    return {FRONT_TAG: group, "mlflow.runColor": FRONT_COLORS[group]}

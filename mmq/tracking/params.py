@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmq.eval_spec import EvalSpec, JointSpec
-from mmq.tracking.mlflow_internals import WIDTH, width_text
+from mmq.tracking.mlflow_ui import WIDTH, width_text
 
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 

@@ -29,7 +29,7 @@ from mmq.tracking.connection import connect, server_address
 from mmq.tracking.contact import ending_cleanly
 from mmq.tracking.launched import adopt, link_tags
 from mmq.tracking.metrics import score_metrics, trial_metrics
-from mmq.tracking.mlflow_internals import run_link
+from mmq.tracking.mlflow_ui import run_link
 from mmq.tracking.offline import (
     best_effort,
     logged_later,

@@ -23,7 +23,7 @@ from mmq.tracking.connection import connect, server_address, shown_uri
 from mmq.tracking.contact import RESUME_HINT, ending_cleanly, explained
 from mmq.tracking.late_logging import log_unlogged
 from mmq.tracking.launched import VARIABLE, adopt
-from mmq.tracking.mlflow_internals import (
+from mmq.tracking.mlflow_ui import (
     FRONT_TAG,
     ChartView,
     artifact_link,

@@ -1,9 +1,6 @@
 """MLflow's private API is what mmq expects, in the versions that it names."""
 
-import base64
-import json
 import sqlite3
-import zlib
 from contextlib import closing
 
 import mlflow
@@ -13,16 +10,11 @@ from mlflow import MlflowClient
 from mmq.tracking import mlflow_internals
 from mmq.tracking.mlflow_internals import (
     STORE_LOGGER,
-    ChartView,
     StorePaths,
     artifact_uri,
-    chart_link,
-    chart_view_tag,
-    front_tags,
     has_experiments,
     store_engine,
 )
-from mmq.tracking.queries import trial_filter
 
 
 def test_the_installed_mlflow_is_a_version_that_its_internals_were_checked_with():
@@ -30,7 +22,8 @@ def test_the_installed_mlflow_is_a_version_that_its_internals_were_checked_with(
     assert minor in mlflow_internals.VERSIONS, (
         f"MLflow {mlflow.__version__}: its private API was checked with "
         f"{', '.join(mlflow_internals.VERSIONS)}. Run tests/mmq/tracking and the browser tests, "
-        f"compare each use in mmq/tracking/mlflow_internals.py, then add {minor!r} to VERSIONS."
+        f"compare each use in mmq/tracking/mlflow_internals.py and mlflow_ui.py, then add "
+        f"{minor!r} to VERSIONS."
     )
 
 
@@ -79,38 +72,6 @@ def test_the_logger_of_database_errors_is_the_one_that_mlflow_uses():
     from mlflow.store.db import utils
 
     assert utils._logger.name == STORE_LOGGER
-
-
-def test_the_chart_view_is_linked_by_its_tag_and_shows_the_studys_trials():
-    view = ChartView("s", trial_filter("s"), ["vit", "llm"], "vqa/accuracy", has_drop=True)
-    key, value = chart_view_tag(view)
-    shared = key.removeprefix("mlflow.sharedViewState.")
-    assert chart_link("http://host", "7", "s") == (
-        "http://host/#/experiments/7/runs?workflowType=machine_learning"
-        f"&compareRunsMode=CHART&viewStateShareKey={shared}"
-    )
-    kind, _, text = json.loads(value)["state"].partition(";")
-    state = json.loads(zlib.decompress(base64.b64decode(text)))
-    assert kind == "deflate"
-    assert state["searchFilter"] == "tags.`mmq.study` = 's' and tags.`mmq.kind` = 'trial'"
-    assert [card["type"] for card in state["compareRunCharts"]] == [
-        "SCATTER", "PARALLEL", "SCATTER",
-    ]  # fmt: skip
-    assert "params.`bits.vit`" in state["selectedColumns"]
-    drop, parallel, _ = state["compareRunCharts"]
-    assert (drop["xaxis"]["key"], drop["yaxis"]["key"]) == ("stored_bpw", "drop")
-    assert parallel["selectedParams"] == ["width.vit", "width.llm"]
-
-
-def test_the_view_opens_every_group_that_a_trial_can_be_in():
-    _, value = chart_view_tag(ChartView("s", trial_filter("s"), ["vit"], "score"))
-    text = json.loads(value)["state"].partition(";")[2]
-    state = json.loads(zlib.decompress(base64.b64decode(text)))
-    (key,) = state["groupBy"]["groupByKeys"]
-    groups = [front_tags(name)[key["groupByData"]] for name in ("front", "dominated")]
-    assert sorted(groups, reverse=True) == groups  # the order of the runs: the front first
-    opened = {f"{key['mode']}.{key['groupByData']}.{group}": True for group in groups}
-    assert state["groupsExpanded"] == opened
 
 
 @pytest.mark.parametrize("location", ["/a/b", "file:///a/b", "mlflow-artifacts:/7", "s3://bucket"])
