@@ -5,11 +5,13 @@ import os
 import time
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from mmq.errors import TakenOver
 from mmq.studies import work_list
 from mmq.studies.work_list import WorkList
-from mmq.studies.work_tables import planned_studies, present_workers
+from mmq.studies.work_tables import METADATA, WORK, WORKERS, planned_studies, present_workers
 from mmq.system.database import VARIABLE, Database
 from mmq.system.retries import StorageError
 
@@ -27,6 +29,23 @@ def open_list(request, tmp_path, monkeypatch):
         return WorkList(Database(tmp_path), study)
 
     return open_list
+
+
+def test_a_table_that_another_process_creates_at_the_same_moment_is_used(open_list, tmp_path):
+    other = Database(tmp_path).engine
+
+    def create_first(connection, cursor, statement, *_):
+        words = statement.split()
+        if words[:2] == ["CREATE", "TABLE"] and connection.engine is not other:
+            METADATA.create_all(other, tables=[t for t in (WORK, WORKERS) if t.name in words])
+
+    event.listen(Engine, "before_cursor_execute", create_first)
+    try:
+        units = open_list()
+    finally:
+        event.remove(Engine, "before_cursor_execute", create_first)
+    units.offer(UNITS)
+    assert units.claim(UNITS[0])
 
 
 def test_units_are_claimed_in_order_once_and_done(open_list):
