@@ -82,11 +82,11 @@ def test_every_unit_is_done_once_by_processes_that_are_killed(open_list, tmp_pat
     children = [fork.Process(target=work, args=each) for each in ((1, None), (None, 1))]
     for child in children:
         child.start()
-        child.join(60)
+        child.join()
         assert child.exitcode == -9
     last = fork.Process(target=work, args=(None, None))
     last.start()
-    last.join(60)
+    last.join()
     assert last.exitcode == 0
     assert sorted(log.read_text().splitlines()) == UNITS
     assert open_list().count_done(UNITS) == len(UNITS)
@@ -130,7 +130,7 @@ def test_a_heartbeat_renews_a_claim(open_list, monkeypatch):
         alive.claim(UNITS[0])
         units.claim(UNITS[0])
         beat, since = units._beats[alive.me]
-        end = time.monotonic() + 20
+        end = time.monotonic() + 300
         while units._beats[alive.me][0] == beat and time.monotonic() < end:
             units.claim(UNITS[0])
         assert units._beats[alive.me][0] > beat
@@ -168,12 +168,13 @@ def test_workers_are_listed_with_place_start_and_unit(open_list, tmp_path, monke
     name = f"design-{tmp_path.name}"
     units = open_list(f"{name}@run")
     units.offer(UNITS)
+    started = time.time()
     with units.present():
         units.claim(UNITS[0])
         (worker,) = present_workers(units.database, name)
         assert (worker.number, worker.place) == (3, "node7 (SLURM job 5_3)")
         assert worker.unit == UNITS[0]
-        assert abs(time.time() - worker.since) < 60
+        assert started <= worker.since <= time.time()
         done = planned_studies(units.database)[name]
         assert done == "0 of 6 units done, 1 claimed, 0 failed"
         assert present_workers(units.database, "des") == []
