@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from mmq.errors import InputError
 from mmq.system.mounts import network_file_system
 from mmq.system.retries import MAX_OUTAGE, Retries, StorageError
+from mmq.system.signals import signals_deferred
 
 T = TypeVar("T")
 VARIABLE = "MMQ_STORAGE"  # an environment variable only: options are logged, and it has a password
@@ -126,7 +127,7 @@ class Database:
         """
 
         def transaction() -> T:
-            with self.engine.begin() as connection:
+            with signals_deferred(), self.engine.begin() as connection:
                 return work(connection)
 
         return self.retries.retry(transaction)

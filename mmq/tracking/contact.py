@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mmq.errors import InputError
 from mmq.system.secrets import redact
+from mmq.tracking.mlflow_internals import defer_signals
 from mmq.tracking.offline import (
     SHORT_TIMEOUT,
     STORE_ERRORS,
@@ -50,7 +51,9 @@ def open_client() -> MlflowClient:
     """A client of the store in use; InputError if its address cannot be used."""
     uri = redact(str(mlflow.get_tracking_uri()))
     try:
-        return MlflowClient()
+        client = MlflowClient()
+        defer_signals(client)
+        return client
     except (MlflowException, SQLAlchemyError, ImportError, ValueError, OSError) as error:
         message = " ".join(str(error).split())[:MAX_SHOWN]
         raise InputError(

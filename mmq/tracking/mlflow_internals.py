@@ -2,10 +2,10 @@
 
 - `insert_runs`, `artifact_uri`: the tables behind `SqlAlchemyStore`. The public client takes three
   transactions per run; benchmarks/bulk_import.py has the ratio.
+- `defer_signals`: the sessions of SQL stores. An interrupted one can leave the database locked.
 - `StorePaths`: the columns of a SQLite store that contain artifact paths. No public call changes
   the paths of existing experiments and runs after a project was moved.
-- `has_experiments`: the table `experiments`. MLflow creates a store's tables one by one, and the
-  public client would start to create them a second time.
+- `has_experiments`: the table `experiments`. The public client would create missing tables.
 - `chart_view_tag`, `front_tags`, `chart_link`, `run_link`, `artifact_link`: the tags and the
   addresses in which MLflow's UI stores a chart view, groups and colours runs and shows a file.
   There is no public call; a browser test verifies them.
@@ -24,12 +24,14 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+
+from mmq.system.signals import signals_deferred
 
 VERSIONS = ("3.17",)
 STORE_LOGGER = "mlflow.store.db.utils"
@@ -55,6 +57,21 @@ def store_engine(client: MlflowClient) -> Any:
     tables = ("SqlRun", "SqlTag", "SqlParam", "SqlMetric", "SqlLatestMetric")
     usable = isinstance(store, SqlAlchemyStore) and all(hasattr(models, name) for name in tables)
     return store.engine if usable else None
+
+
+def defer_signals(client: MlflowClient, registry: bool = False) -> None:
+    """Defer interrupts in transactions of a client's SQL store, see `signals_deferred`."""
+    store = (client._get_registry_client() if registry else client._tracking_client).store
+    make = getattr(store, "ManagedSessionMaker", None)
+    if make is None or make is getattr(store, "deferring", None):  # not SQL, or done already
+        return
+
+    @contextmanager
+    def deferring(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with signals_deferred(), make(*args, **kwargs) as session:
+            yield session
+
+    store.ManagedSessionMaker = store.deferring = deferring
 
 
 def artifact_uri(location: str, run_id: str) -> str:

@@ -18,6 +18,7 @@ from mmq.analysis.selection import Selection
 from mmq.errors import InputError
 from mmq.tracking.connection import shown_uri
 from mmq.tracking.contact import contacting, open_client
+from mmq.tracking.mlflow_internals import defer_signals
 from mmq.tracking.offline import STORE_ERRORS, short_timeouts, unreachable
 from mmq.tracking.studies import StudyRun
 
@@ -83,6 +84,7 @@ def _how_to_use(address: str) -> str:
 
 def ensure_registered(client: MlflowClient, study: str) -> None:
     """Create the registered model of a study, unless it exists."""
+    defer_signals(client, registry=True)
     description = (
         f"Allocations selected in study {study}, one alias per selection, and their "
         f"exports. A version's description says what it is and how to run it."

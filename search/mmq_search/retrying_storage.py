@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from mmq.errors import InputError
 from mmq.system.retries import Retries
+from mmq.system.signals import signals_deferred
 from mmq_search.optuna_internals import BatchStorage, wrap_methods
 
 T = TypeVar("T")
@@ -28,8 +29,13 @@ class RetryingStorage(BatchStorage):
 
     def guarded(self, name: str, call: Callable[[], T]) -> T:
         """The result of `call`, a method of this name; StorageError for missing or bad rows."""
+
+        def whole() -> T:
+            with signals_deferred():
+                return call()
+
         try:
-            return self.retries.retry(call)
+            return self.retries.retry(whole)
         except InputError:
             raise
         except KeyError:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mmq.errors import InputError
 from mmq.system.database import GRACE, HEARTBEAT, VARIABLE, WAIT, Database
 from mmq.system.retries import MAX_OUTAGE, StorageError, reason
+from mmq.system.signals import signals_deferred
 from mmq_search.retrying_storage import RetryingStorage, explain_version
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Storage:
                 yield self._check_file
             return
         engine = self.database.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection, _locked(connection, self.database.kind, study):
+        with engine.connect() as connection, _locked(connection, study):
             yield lambda: _check_connection(connection)
 
     @contextmanager
@@ -181,26 +182,34 @@ def _check_connection(connection: Connection) -> None:
 
 
 @contextmanager
-def _locked(connection: Connection, kind: str, study: str) -> Iterator[None]:
+def _locked(connection: Connection, study: str) -> Iterator[None]:
     """Hold the database's lock of a study, which belongs to this connection."""
     name = hashlib.sha256(study.encode()).digest()[:8]
-    if kind == "postgresql":
-        key: dict[str, int | str] = {"key": int.from_bytes(name, signed=True)}
-        connection.execute(text("select pg_advisory_lock(:key)"), key)
+    key: dict[str, int | str]
+    if connection.dialect.name == "postgresql":
+        key = {"key": int.from_bytes(name, signed=True)}
         release = text("select pg_advisory_unlock(:key)")
     else:
         key = {"key": f"mmq-{name.hex()}"}
-        query = text("select get_lock(:key, :seconds)")
-        while not connection.scalar(query, {**key, "seconds": WAIT}):
-            log.warning("Waiting for the process that has locked the study %s", study)
         release = text("select release_lock(:key)")
-    try:
+    try:  # acquired within: an interrupt right after it must release the lock
+        _acquire(connection, key, study)
         yield
     finally:
         try:
-            connection.execute(release, key)
+            with signals_deferred():
+                connection.execute(release, key)
         except SQLAlchemyError:
             connection.invalidate()  # closing it releases the lock, too
+
+
+def _acquire(connection: Connection, key: dict[str, int | str], study: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("select pg_advisory_lock(:key)"), key)
+        return
+    query = text("select get_lock(:key, :seconds)")
+    while not connection.scalar(query, {**key, "seconds": WAIT}):
+        log.warning("Waiting for the process that has locked the study %s", study)
 
 
 @contextmanager

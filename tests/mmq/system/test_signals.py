@@ -50,6 +50,15 @@ except KeyboardInterrupt:
         time.sleep(0.01)
     print("interrupted")
 """,
+    "in another thread, while this one waits": """
+other = threading.Thread(target=time.sleep, args=(900,), daemon=True)
+other.start()
+try:
+    threading.Timer(0.1, signal.pthread_kill, (other.ident, signal.SIGINT)).start()
+    time.sleep(900)
+except KeyboardInterrupt:
+    print("interrupted")
+""",
     "deferred, with another thread": """
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 time.sleep(0.1)
