@@ -7,7 +7,10 @@ from fork_server import ForkServer
 from lanes import markers_of
 from mariadb import mariadb
 from postgres import postgres
+from repeatable import seed, with_the_same_examples, without_waiting_for_the_disk
 
+with_the_same_examples()
+without_waiting_for_the_disk()
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
@@ -19,6 +22,10 @@ def pytest_collection_modifyitems(items):
         if item.path.is_relative_to(tests):
             for name in markers_of(item.path.relative_to(tests).as_posix()):
                 item.add_marker(name)
+
+
+def pytest_runtest_setup():
+    seed()  # before the fixtures
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ class FaultyServer:
     def __init__(self, fault: str = "", behind: str = "", seconds: float = 0.0) -> None:
         self.fault, self.behind, self.seconds = fault, behind, seconds
         self.requests = 0
-        self.over = threading.Event()
+        self.asked, self.over = threading.Event(), threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +43,7 @@ class FaultyServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests += 1
+        self.asked.set()
         length = int(request.headers.get("Content-Length") or 0)
         body = request.rfile.read(length)
         if self.fault == "hang":

@@ -20,6 +20,8 @@ import threading
 import traceback
 from pathlib import Path
 
+from repeatable import without_waiting_for_the_disk
+
 IMPORTED = (
     "matplotlib.pyplot", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "mmq.cli.trial",
     "mmq_search.run", "pandas", "scipy.optimize", "transformers.models.blip_2.modeling_blip_2",
@@ -46,7 +48,7 @@ class ForkServer:
         request = {"arguments": arguments, "cwd": cwd, "env": env, "script": script}
         return ForkedProcess(self._send(request, [output, output]), output)
 
-    def run(self, *arguments, cwd, env, script=None, timeout=300):
+    def run(self, *arguments, cwd, env, script=None, timeout=900):
         """Like subprocess.run(capture_output=True, text=True)."""
         output, errors = Reader(), Reader()
         request = {"arguments": arguments, "cwd": cwd, "env": env, "script": script}
@@ -127,6 +129,7 @@ def serve(address):
     """Fork a process per request, and report its pid and how it ended."""
     for name in IMPORTED:
         importlib.import_module(name)
+    without_waiting_for_the_disk()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)

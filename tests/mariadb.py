@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
-from postgres import PASSWORD, free_port, in_a_folder
+from postgres import PASSWORD, in_a_folder
+from repeatable import free_port
 
 PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
 USER = f"""\
@@ -59,7 +60,7 @@ class MariaDb:
     def _wait(self) -> None:
         import pymysql
 
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(pymysql.Error):
                 pymysql.connect(

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from postgres import free_port
+from repeatable import free_port
 
 
 class MlflowServer:
@@ -32,10 +32,10 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+        end = time.monotonic() + 600
+        while time.monotonic() < end and self.process.poll() is None:
             try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2)
+                urllib.request.urlopen(f"{self.uri}/health", timeout=30)
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from repeatable import free_port
 
 PASSWORD = "never-to-be-seen"
 
@@ -20,10 +20,7 @@ def binaries() -> Path | None:
     return result[-1].parent if result else None
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+WAIT = ("-w", "-t", "600")  # seconds
 
 
 class Server:
@@ -57,10 +54,10 @@ class Server:
     def start(self) -> None:
         options = f"-p {self.port} -c fsync=off -c unix_socket_directories='' -h 127.0.0.1"
         data, log = self.folder / "data", self.folder / "log"
-        self._call("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+        self._call("pg_ctl", "-D", data, "-l", log, "-o", options, *WAIT, "start")
 
     def stop(self) -> None:
-        self._call("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
+        self._call("pg_ctl", "-D", self.folder / "data", "-m", "immediate", *WAIT, "stop")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from postgres import free_port
+from repeatable import free_port
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 CONF = """\
@@ -99,7 +99,7 @@ class SlurmCluster:
         ).stdout
 
     def _wait(self) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while time.monotonic() < end:
             with suppress(subprocess.CalledProcessError):
                 if "idle" in self.run("sinfo", "--noheader", "--format=%t"):

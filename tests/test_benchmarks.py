@@ -160,6 +160,6 @@ def test_benchmark_prints_its_table(tmp_path, fork_server, command, expected):
         REQUIRED[script]()
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     path = str(BENCHMARKS / script)
-    result = fork_server.run(*options, script=path, cwd=tmp_path, env=env, timeout=400)
+    result = fork_server.run(*options, script=path, cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr[-2000:]
     assert expected in result.stdout

@@ -61,6 +61,7 @@ class ChatEndpoint(VisionLanguageModel):
     template: Mapping[str, Any] = field(default_factory=dict)
     finished: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _refused: threading.Event = field(default_factory=threading.Event)
 
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
@@ -69,6 +70,7 @@ class ChatEndpoint(VisionLanguageModel):
         check_decoding(config)
         self.finished.clear()
         self._stop.clear()
+        self._refused.clear()
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="ask")
         answers = [pool.submit(self._ask, request, config) for request in requests]
         try:
@@ -82,6 +84,16 @@ class ChatEndpoint(VisionLanguageModel):
                     self.finished[request.sample_id] = answer.result()
 
     def _ask(self, request: Request, config: GenerationConfig) -> str:
+        """The text of a request; no request is sent after one has failed permanently."""
+        if self._refused.is_set():
+            raise EndpointError(f"endpoint: an earlier request to {self.url} failed")
+        try:
+            return self._text(request, config)
+        except BaseException:
+            self._refused.set()
+            raise
+
+    def _text(self, request: Request, config: GenerationConfig) -> str:
         body = json.dumps(self._body(request, config)).encode()
         wait, reason = self.first_wait, ""
         for attempt in range(self.retries + 1):

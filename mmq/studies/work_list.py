@@ -20,8 +20,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateTable
 
 from mmq.errors import TakenOver
 from mmq.studies.work_tables import (
@@ -51,6 +52,15 @@ class Claim:
     repeated: bool
 
 
+def _create(database: Database, table: Table) -> None:
+    """Create a table if it is missing, whichever other processes create it at this moment."""
+    create = CreateTable(table, if_not_exists=True)
+    try:
+        database.run(lambda connection: connection.execute(create))
+    except StorageError:  # PostgreSQL compares names first, and reports a conflict after that
+        database.run(lambda connection: connection.execute(create))
+
+
 class WorkList:
     """The units of a study, and the processes at work on it.
 
@@ -62,10 +72,8 @@ class WorkList:
         self._held: set[str] = set()  # units that this process has claimed
         self._beats: dict[str, tuple[int, float]] = {}  # last beat and its time by owner
         self._outages = 0
-        try:
-            database.run(METADATA.create_all)
-        except StorageError:  # another process created the tables at this moment
-            database.run(METADATA.create_all)
+        for table in METADATA.sorted_tables:
+            _create(database, table)
 
     # --- planning --------------------------------------------------------------------------------
     def offer(self, units: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1: as schedulers warn
+WAKE = signal.SIGURG  # ignored by default, and sent by sockets alone
 PATIENCE = 10  # seconds in which further signals count as the same interrupt
 AGAIN = 0.05  # delay in seconds before a lost interrupt is repeated
 
@@ -42,6 +43,7 @@ class Interrupt:
             timer.start()
 
         sys.unraisablehook = unraisable
+        _wake_main_thread()
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, unless one was raised a moment ago."""
@@ -49,6 +51,33 @@ class Interrupt:
         if now - self._last > PATIENCE:
             self._last = now
             raise KeyboardInterrupt
+
+
+_waking: set[int] = set()  # ids of processes, as a forked one has none of its parent's threads
+
+
+def _wake_main_thread() -> None:
+    """Interrupt the main thread's system call at each signal, whichever thread the signal reaches.
+
+    Of several signals at once, some reach other threads. Python's handlers run in the main thread
+    only, which would first finish what it waits for: a lock, a server's response.
+    """
+    if os.getpid() in _waking:
+        return
+    _waking.add(os.getpid())
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(WAKE, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    main_thread = threading.get_ident()
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            for pause in () if number[0] == WAKE else (0, AGAIN):  # again: its call began just now
+                time.sleep(pause)
+                signal.pthread_kill(main_thread, WAKE)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

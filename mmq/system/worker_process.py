@@ -14,6 +14,7 @@ from mmq.system.variables import variables
 from mmq.system.worker import LIFELINE, NUMBER, PLACE
 
 END_TIMEOUT = 90  # seconds for workers to end after an interrupt
+OUTPUT_TIMEOUT = 10  # seconds to read the last output of a worker that has ended
 OWN_RUN = ("MLFLOW_RUN_ID", NUMBER, PLACE, LIFELINE)  # variables that a worker does not inherit
 
 
@@ -35,6 +36,7 @@ class WorkerProcess:
         env |= {"TQDM_DISABLE": "1", **environment}
         env |= {NUMBER: str(number), PLACE: place, LIFELINE: "stdin"}
         self.number, self.place, self.since = number, place, time.time()
+        self._ended = False
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mmq", *arguments],
@@ -62,8 +64,9 @@ class WorkerProcess:
     def code(self) -> int | None:
         """Its exit code, or minus a signal, once all output has been read; None while it runs."""
         code = self.process.poll()
-        if code is not None:
-            self._relay.join(1)
+        if code is not None and not self._ended:
+            self._ended = True
+            self._relay.join(OUTPUT_TIMEOUT)
         return code
 
     def interrupt(self) -> None:

@@ -20,7 +20,7 @@ class LauncherContract(ABC):
     seconds: how long it may take until all workers have ended.
     """
 
-    seconds = 120.0
+    seconds = 600.0
 
     @abstractmethod
     def make(self) -> Launcher:

@@ -9,7 +9,6 @@ from typing import Any
 
 from optuna import get_all_study_names
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import inspect
 
 from mmq.analysis.fronts import Point, pareto_front
 from mmq.artifacts import unlogged
@@ -20,7 +19,7 @@ from mmq.system.database import GRACE, Database
 from mmq.system.home import home
 from mmq.tracking import browse_lines
 from mmq_search.deadline import in_words
-from mmq_search.storage import Storage
+from mmq_search.storage import Storage, has_studies
 from mmq_search.study_reader import StudyReader
 
 NO_WORKERS = "No process is at work."
@@ -75,7 +74,7 @@ def report_on(name: str) -> StatusReport:
     if name in planned:
         return StatusReport(name, planned[name], at_work(database, name))
     storage = None  # a database of planned studies alone has no tables of Optuna
-    if not planned or database.run(lambda connection: inspect(connection).has_table("studies")):
+    if not planned or has_studies(database):
         storage = Storage(home(), reading=True)
     searches = [] if storage is None else get_all_study_names(storage.optuna)
     names = sorted({*searches, *planned})

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mmq.errors import InputError
-from mmq.system.database import GRACE, HEARTBEAT, WAIT, Database
+from mmq.system.database import GRACE, HEARTBEAT, VARIABLE, WAIT, Database
 from mmq.system.retries import MAX_OUTAGE, StorageError, reason
 from mmq.system.signals import signals_deferred
 from mmq_search.retrying_storage import RetryingStorage, explain_version
@@ -49,10 +49,10 @@ class Storage:
         self._locked_studies = threading.local()
         try:
             if reading:
-                if self.file is not None and not self.file.is_file():
+                if not has_studies(self.database):
                     raise InputError(
-                        f"study: there are no studies in {folder} ({self.file} is missing). Set "
-                        f"MMQ_HOME, or start one with `mmq search`."
+                        f"study: there are no studies in {self.file or self.database.address}. "
+                        f"Set MMQ_HOME or {VARIABLE}, or start one with `mmq search`."
                     )
                 self.retries.retry(lambda: self._open(create=False))
             else:
@@ -158,6 +158,23 @@ class Storage:
         """StorageError if SQLite's file was removed: writes to it are lost."""
         if getattr(self, "optuna", None) is not None and self._current_inode() != self._inode:
             raise self.database.explain(f"{self.file} was removed or replaced while it was in use")
+
+
+def has_studies(database: Database) -> bool:
+    """Whether Optuna's tables are complete: their version, which this reads, is written last.
+
+    A search that starts creates them one by one. Opening them before would complete them, too, and
+    make both processes fail.
+    """
+    if database.file is not None and not database.file.is_file():
+        return False  # connecting would create it
+
+    def read(connection: Connection) -> bool:
+        if not inspect(connection).has_table("alembic_version"):
+            return False
+        return connection.execute(text("select 1 from alembic_version")).first() is not None
+
+    return database.run(read)
 
 
 def _check_connection(connection: Connection) -> None:

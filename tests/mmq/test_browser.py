@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from repeatable import free_port
+
+from mmq.tracking.offline import TIMEOUT
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -21,6 +23,7 @@ FLAGS = (
     "headless",
     "no-sandbox",
     "disable-gpu",
+    "disable-dev-shm-usage",
     "disable-quic",
     "no-first-run",
     "disable-background-networking",
@@ -28,12 +31,6 @@ FLAGS = (
     "disable-sync",
     "window-size=1700,1000",
 )
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
@@ -48,13 +45,16 @@ def server(folder):
             [*command, *store], cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+        end = time.monotonic() + 600
+        while True:
             try:
-                urllib.request.urlopen(address, timeout=2)
+                urllib.request.urlopen(f"{address}/health", timeout=30)
                 break
             except OSError:
-                time.sleep(0.5)
+                log_file = folder / "server.log"
+                assert process.poll() is None, log_file.read_text()
+                assert time.monotonic() < end, log_file.read_text()
+                time.sleep(0.2)
         yield address
     finally:
         os.killpg(process.pid, 15)
@@ -68,6 +68,7 @@ def searched(tmp_path_factory, fork_server):
     with server(folder) as address:
         env = os.environ | {
             "MLFLOW_TRACKING_URI": address, "MMQ_HOME": str(folder), "OMP_NUM_THREADS": "1",
+            TIMEOUT: "300",
         }  # fmt: skip
         command = "search --limit 8 --num-beams 1 --bits 3,4,16 --n-trials 5"
         result = fork_server.run(*command.split(), cwd=folder, env=env)
@@ -90,15 +91,18 @@ def browser():
 
 
 def sees(driver, *texts):
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
+
+    redrawn = [StaleElementReferenceException]  # while its text was read
 
     def all_there(d):
         page = d.find_element(By.TAG_NAME, "body").text
         return all(text in page for text in texts)
 
     try:
-        WebDriverWait(driver, 60).until(all_there)
+        WebDriverWait(driver, 300, ignored_exceptions=redrawn).until(all_there)
     except Exception as error:
         page = driver.find_element(By.TAG_NAME, "body").text
         raise AssertionError(f"{texts} not on the page:\n{page}") from error

@@ -46,9 +46,9 @@ def mmq(tmp_path, empty_store, fork_server):
         kept = {k: v for k, v in os.environ.items() if k not in drop}
         return kept | {"OMP_NUM_THREADS": "1"}
 
-    def call(*arguments, start=False, **variables):
+    def call(*arguments, start=False, script=None, **variables):
         begin = fork_server.start if start else fork_server.run
-        return begin(*arguments, cwd=tmp_path, env=environment() | variables)
+        return begin(*arguments, cwd=tmp_path, env=environment() | variables, script=script)
 
     return call
 
@@ -265,57 +265,76 @@ def test_a_damaged_checkpoint_is_refused_instead_of_filled_with_random_numbers(
         load_model(damaged(tmp_path / "model", damage))
 
 
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
+PAUSING = """
+import time
+from pathlib import Path
+import mmq.trial
+from mmq.cli import main
+
+evaluate, evaluated = mmq.trial.evaluate, []
+
+def pausing(*arguments, **options):
+    evaluated.append(arguments)
+    if len(evaluated) == 3:
+        Path("paused").touch()
+        time.sleep(900)
+    return evaluate(*arguments, **options)
+
+mmq.trial.evaluate = pausing
+main()
+"""
+
+
+@pytest.fixture
+def paused(mmq, tmp_path):
+    """Starts a search that stops in the middle of its third trial."""
+
+    def start(*arguments):
+        script = tmp_path / "pausing.py"
+        script.write_text(PAUSING)
+        process = mmq(*arguments, start=True, script=script)
+        end = time.monotonic() + 600
+        while not (tmp_path / "paused").exists():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return process
+
+    return start
 
 
 def statuses(folder, kind):
     return [r.info.status for r in runs(folder) if r.data.tags.get("mmq.kind") == kind]
 
 
-def just_begun(folder):
-    """Whether a trial has just started, so that it is not being logged yet."""
-    since = time.time() - 0.4
-    result = [r.info for r in runs(folder) if r.data.tags.get("mmq.kind") == "trial"]
-    return any(i.status == "RUNNING" and i.start_time / 1000 > since for i in result)
+SEARCH = ["search", *QUICK, "--n-trials", "4", "--bits", "3,4,16"]
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
-def test_completed_work_survives_an_interrupt_and_the_same_command_resumes(mmq, tmp_path, signals):
-    process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16", start=True)
-    wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
-    wait_for(lambda: just_begun(tmp_path))
-    for each in signals:
-        process.send_signal(each)
-        time.sleep(0.02)
-    output, _ = process.communicate(timeout=60)
+@pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGINT", "SIGTERM", "SIGUSR1"]])
+def test_completed_work_survives_an_interrupt_and_the_same_command_resumes(
+    mmq, paused, tmp_path, signals
+):
+    process = paused(*SEARCH)
+    for name in signals:
+        process.send_signal(signal.Signals[name])
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert "run the same command to resume" in output
-    states = statuses(tmp_path, "trial")
-    assert states.count("KILLED") == 1
-    assert set(states) == {"KILLED", "FINISHED"}
+    assert sorted(statuses(tmp_path, "trial")) == ["FINISHED", "FINISHED", "KILLED"]
     assert statuses(tmp_path, "study") == ["KILLED"]
-    finished = states.count("FINISHED")
-    process = mmq("search", "--limit", "60", "--n-trials", "7", "--bits", "3,4,16")
-    assert f"resumes: {finished} of 7" in process.stderr
-    assert statuses(tmp_path, "trial").count("FINISHED") == 7
+    process = mmq(*SEARCH)
+    assert "resumes: 2 of 4" in process.stderr
+    assert statuses(tmp_path, "trial").count("FINISHED") == 4
     assert statuses(tmp_path, "study") == ["FINISHED"]
 
 
-def test_after_kill_9_the_same_command_releases_and_resumes(mmq, tmp_path):
-    process = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16", start=True)
-    wait_for(lambda: "FINISHED" in statuses(tmp_path, "trial"))
-    wait_for(lambda: just_begun(tmp_path))
+def test_after_kill_9_the_same_command_releases_and_resumes(mmq, paused, tmp_path):
+    process = paused(*SEARCH)
     process.kill()
     process.communicate()
     assert "RUNNING" in statuses(tmp_path, "trial")
-    result = mmq("search", "--limit", "60", "--n-trials", "4", "--bits", "3,4,16")
+    result = mmq(*SEARCH)
     assert result.returncode == 0, result.stderr
     states = statuses(tmp_path, "trial")
     assert states.count("KILLED") == 1

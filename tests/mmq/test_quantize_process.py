@@ -18,10 +18,32 @@ WIDTHS = (2, 3, 4, 5, 6, 8)
 PAIRS = 24
 BLOCKS = {"vit": 6, "qformer": 4, "llm": 4}
 
+PAUSING = """
+import time
+from pathlib import Path
+from mmq.artifacts.store import Store
+from mmq.cli import main
+
+put, stored = Store.put, []
+
+def pausing(self, key, *arguments, **options):
+    put(self, key, *arguments, **options)
+    stored.append(key)
+    if len(stored) == {count}:
+        Path("paused").touch()
+        time.sleep(900)
+
+Store.put = pausing
+main()
+"""
+
 
 @pytest.fixture
 def quantize(tmp_path, fork_server):
-    """Start the command in an empty folder with a home and an MLflow store of its own."""
+    """Start the command in an empty folder with a home and an MLflow store of its own.
+
+    pause_after: stop once that many artifacts are stored.
+    """
     (tmp_path / "home").mkdir()
     data = home() / "data"  # written once for all tests
     data.mkdir(parents=True, exist_ok=True)
@@ -36,8 +58,12 @@ def quantize(tmp_path, fork_server):
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     started = []
 
-    def start():
-        process = fork_server.start("quantize", *arguments, env=env, cwd=tmp_path)
+    def start(pause_after=None):
+        script = None
+        if pause_after is not None:
+            script = tmp_path / "pausing.py"
+            script.write_text(PAUSING.format(count=pause_after))
+        process = fork_server.start("quantize", *arguments, env=env, cwd=tmp_path, script=script)
         started.append(process)
         return process
 
@@ -52,13 +78,13 @@ def modified(root):
     return {path.name: path.stat().st_mtime_ns for path in root.glob("*.safetensors")}
 
 
-def kill_at(process, root, count):
-    """SIGKILL as soon as that many artifacts are there."""
-    end = time.monotonic() + 120
-    while len(modified(root)) < count:
+def kill_when_paused(process, folder):
+    """SIGKILL once that many artifacts are there."""
+    end = time.monotonic() + 600
+    while not (folder / "paused").exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
-        time.sleep(0.002)
+        time.sleep(0.02)
     process.kill()
     process.communicate()
     assert process.returncode == -9
@@ -94,11 +120,11 @@ def test_after_kill_9_the_same_command_repeats_at_most_one_block(quantize, tmp_p
     root = tmp_path / "home" / "store"
     whole = len(WIDTHS) * sum(BLOCKS.values())
     inside = len(WIDTHS) * (BLOCKS["vit"] + 1) + 2  # among the Q-Former's blocks
-    kill_at(quantize(), root, inside)
+    kill_when_paused(quantize(pause_after=inside), tmp_path)
     before = modified(root)
-    assert inside <= len(before) < whole
+    assert len(before) == inside
     process = quantize()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     after = modified(root)
     assert len(after) == whole

@@ -133,7 +133,7 @@ def test_llama_cpp_times_an_answer_of_any_length(model, questions, proven):
     with Gguf().open(folder, "cpu") as engine:
         timing = engine.time_answer(request, GenerationConfig(max_new_tokens=3))
     assert timing.tokens == 3
-    assert 0 < timing.decoding < timing.seconds < 60
+    assert 0 < timing.decoding < timing.seconds
     assert Gguf().engine_version().startswith("xllamacpp ")
 
 

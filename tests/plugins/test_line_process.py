@@ -3,9 +3,9 @@
 import os
 import signal
 import sys
-import threading
 
 import pytest
+from mmq_plugins.evaluators import line_process
 from mmq_plugins.evaluators.line_process import ChildError, LineProcess
 
 ECHO = """
@@ -22,8 +22,8 @@ def child(tmp_path, code):
 def test_lines_are_answered_in_order_however_long_they_are(tmp_path):
     echo = child(tmp_path, ECHO)
     long = "word " * 100_000  # more than any pipe holds
-    assert echo.ask("a é 😀", 30) == ["A É 😀"]
-    assert echo.ask(long, 30) == [long.upper()]
+    assert echo.ask("a é 😀", 300) == ["A É 😀"]
+    assert echo.ask(long, 300) == [long.upper()]
     assert echo.alive
     echo.close()
     echo.close()
@@ -32,8 +32,8 @@ def test_lines_are_answered_in_order_however_long_they_are(tmp_path):
 
 def test_several_answers_to_one_line_are_read_and_no_more(tmp_path):
     twice = child(tmp_path, "for _ in range(2): x = input(); print(x); print(x + x)")
-    assert twice.ask("a", 30, answers=2) == ["a", "aa"]
-    assert twice.ask("b", 30, answers=2) == ["b", "bb"]
+    assert twice.ask("a", 300, answers=2) == ["a", "aa"]
+    assert twice.ask("b", 300, answers=2) == ["b", "bb"]
     twice.close()
 
 
@@ -46,10 +46,11 @@ def test_several_answers_to_one_line_are_read_and_no_more(tmp_path):
         ("print('half', end='', flush=True); input()", "exit code 0"),
     ],
 )
-def test_how_a_child_ended_is_reported(tmp_path, code, message):
+def test_how_a_child_ended_is_reported(tmp_path, monkeypatch, code, message):
+    monkeypatch.setattr(line_process, "GRACE", 300)
     dead = child(tmp_path, code)
     with pytest.raises(ChildError, match=message):
-        dead.ask("x", 30)
+        dead.ask("x", 300)
     assert not dead.alive
 
 
@@ -64,12 +65,12 @@ def test_a_child_that_hangs_is_ended(tmp_path, line):
 
 
 def test_a_signal_ends_the_wait_and_the_child(tmp_path):
-    hung = child(tmp_path, "import time; time.sleep(600)")
+    interrupt = "import os, signal, time; input(); os.kill(os.getppid(), signal.SIGTERM)"
+    hung = child(tmp_path, f"{interrupt}; time.sleep(600)")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(KeyboardInterrupt):
-            hung.ask("x", 60)
+            hung.ask("x", 300)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not hung.alive

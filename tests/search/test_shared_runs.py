@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow_server import MlflowServer
+from mmq_search import progress_run
 from mmq_search.progress_run import ProgressRun
 from mmq_search.run import open_run
 from mmq_search.sampler_setup import SamplerSetup
@@ -22,7 +23,7 @@ from mmq.errors import InputError
 from mmq.studies.run import copy_trial
 from mmq.studies.work_list import WorkList
 from mmq.tracking import study_run, unreachable
-from mmq.tracking.offline import RETRIES
+from mmq.tracking.offline import RETRIES, TIMEOUT
 
 
 @pytest.fixture
@@ -168,10 +169,11 @@ def test_sample_scores_of_another_machine_are_read_from_the_store(store_uri, tmp
     assert study.records.get("vit=16 llm=16").run_id == study.points()[0].run_id
 
 
-def test_the_parent_run_shows_the_front_during_the_search(store_uri, tmp_path):
+def test_the_parent_run_shows_the_front_during_the_search(store_uri, tmp_path, monkeypatch):
     study = open_study(tmp_path)
     run = open_run(study, "e", EVAL_SPEC)
     live = ProgressRun(run, lambda: study.results(["a", "b"]))
+    monkeypatch.setattr(progress_run, "MIN_INTERVAL", 3600)
     client = MlflowClient(store_uri)
 
     def files():
@@ -183,7 +185,7 @@ def test_the_parent_run_shows_the_front_during_the_search(store_uri, tmp_path):
     shown, picture = client.get_run(run.run_id), files()["front.png"]
     assert "1 allocations evaluated" in shown.data.tags["mlflow.note.content"]
     work(study, run, 2)
-    live.update()  # within seconds of the last one
+    live.update()  # too soon after the last one
     assert files()["front.png"] == picture
     assert client.get_run(run.run_id).data.metrics["trials"] == 3
     live._last = -1e9
@@ -229,6 +231,7 @@ def test_a_trial_is_logged_when_the_server_is_back(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     mlflow.set_tracking_uri(server.uri)
     monkeypatch.setenv(RETRIES, "0")  # else MLflow's client waits 4 minutes
+    monkeypatch.setenv(TIMEOUT, "300")
     try:
         study = open_study(tmp_path)
         run = study_run("e", "s", [EVAL_SPEC], None)

@@ -48,12 +48,16 @@ def test_a_wrong_password_is_an_input_error_that_does_not_show_it(tmp_path, monk
 
 
 def test_processes_that_start_at_once_evaluate_every_allocation_once(tmp_path, database):
+    all_have_one = multiprocessing.Barrier(3)
+
     def work():
         study = open_study(tmp_path, tmp_path.name)
-        while (pending := study.ask(9)) is not None:
-            time.sleep(0.05)
+        pending = study.ask(9)
+        all_have_one.wait(300)
+        while pending is not None:
             study.records.put(record(pending).in_run("r"))
             study.tell(pending)
+            pending = study.ask(9)
 
     for child in [process(work) for _ in range(3)]:
         child.join()
@@ -63,25 +67,25 @@ def test_processes_that_start_at_once_evaluate_every_allocation_once(tmp_path, d
     allocations = {t.user_attrs["allocation"] for t in pending}
     assert len(pending) == len(allocations) == 9
     assert {str(a) for a in [a for _, a in SPACE.rules()][:4]} <= allocations
-    assert len({t.user_attrs["owner"] for t in pending}) > 1
+    assert len({t.user_attrs["owner"] for t in pending}) == 3
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path, database):
     held = multiprocessing.Event()
 
     def hold():
-        open_study(tmp_path, tmp_path.name).exclusively(lambda: (held.set(), time.sleep(60)))
+        open_study(tmp_path, tmp_path.name).exclusively(lambda: (held.set(), time.sleep(900)))
 
     def ask():
         open_study(tmp_path, tmp_path.name).ask()
 
     holder = process(hold)
-    assert held.wait(30)
+    assert held.wait(300)
     other = process(ask)
     other.join(1.5)
     assert other.is_alive()
     holder.kill()
-    other.join(30)
+    other.join(300)
     assert other.exitcode == 0
 
 

@@ -1,5 +1,6 @@
 """Databases of another Optuna version or program, damaged ones, and foreign studies."""
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -8,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 from mmq_search.status import status
 from mmq_search.storage import Storage
+from processes import process
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from test_study import SPACE, finish, open_study
 
 from mmq.errors import InputError
@@ -59,6 +63,33 @@ def test_tables_without_a_version_are_refused_or_completed(tmp_path, table):
     finish(open_study(tmp_path), 1)
     change(tmp_path, f"delete from {table}")
     assert len(open_study(tmp_path).evaluated()) == 1
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE version_info", "CREATE TABLE alembic_", "INSERT INTO alembic_"]
+)
+def test_incomplete_tables_are_no_studies_to_status_and_completed_by_the_next_search(
+    tmp_path, monkeypatch, statement
+):
+    """A process stops where another one looks at the database, or where it is killed."""
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path))
+
+    def stop_at(connection, cursor, text, *_):
+        if " ".join(text.split()).startswith(statement):
+            os._exit(9)
+
+    def create():
+        event.listen(Engine, "before_cursor_execute", stop_at)
+        Storage(tmp_path)
+
+    child = process(create)
+    child.join()
+    assert child.exitcode == 9
+    before = (tmp_path / "studies.db").read_bytes()
+    with pytest.raises(InputError, match="no studies in .*studies.db. Set MMQ_HOME"):
+        CliRunner().invoke(status, [], catch_exceptions=False)
+    assert (tmp_path / "studies.db").read_bytes() == before
+    assert len(finish(open_study(tmp_path), 1)) == 1
 
 
 @pytest.mark.parametrize(

@@ -17,19 +17,21 @@ from mmq.export.facts import read_facts
 from mmq.export.verify import UnverifiedError
 from mmq.system.home import home
 
-SLOWLY = """
+PAUSING = """
 import sys, time
 from pathlib import Path
 from exporting import session_for
 from mmq.export import checkpoint
 from mmq.export.layers import ModelLayers
 
-def slowly(layers):
+def pausing(layers):
     for layer in real(layers):
-        time.sleep(float(sys.argv[2]))
+        if len(list(Path(f"{sys.argv[1]}.partial").glob("model-*"))) >= int(sys.argv[2]):
+            Path("paused").touch()
+            time.sleep(900)
         yield layer
 
-real, ModelLayers.__iter__ = ModelLayers.__iter__, slowly
+real, ModelLayers.__iter__ = ModelLayers.__iter__, pausing
 plan = checkpoint.plan_shards
 checkpoint.plan_shards = lambda units, limit: plan(units, 200_000)
 session_for("embedded-retrieval", "vit=4,qformer=3").run(Path(sys.argv[1]), 0)
@@ -141,19 +143,22 @@ def test_two_processes_do_not_write_one_folder(tmp_path):
         export(session, tmp_path / "mine")
 
 
-def start(out, seconds):
+def start(out, pause_at):
+    """Export; stop when this many files are written."""
     folders = [os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", SLOWLY, str(out), str(seconds)], env=env)
+    return subprocess.Popen(
+        [sys.executable, "-c", PAUSING, str(out), str(pause_at)], env=env, cwd=out.parent
+    )
 
 
 def test_kill_9_in_the_middle_leaves_no_folder_and_the_next_export_resumes(tmp_path):
     assert os.environ["MMQ_HOME"] == str(home())
     out, partial = tmp_path / "mine", tmp_path / "mine.partial"
     session_for("embedded-retrieval", "vit=4,qformer=3").layers()  # quantized: writing is next
-    process = start(out, 0.05)
+    process = start(out, pause_at=2)
     try:
-        while len(list(partial.glob("model-*.safetensors"))) < 2:
+        while not (tmp_path / "paused").exists():
             assert process.poll() is None
             time.sleep(0.01)
     finally:
@@ -161,7 +166,7 @@ def test_kill_9_in_the_middle_leaves_no_folder_and_the_next_export_resumes(tmp_p
         process.wait()
     assert not out.exists()
     written = {p.name: p.stat().st_mtime_ns for p in partial.glob("model-*.safetensors")}
-    again = start(out, 0)
+    again = start(out, pause_at=1000)
     assert again.wait() == 0
     assert not partial.exists()
     assert written.items() <= {p.name: p.stat().st_mtime_ns for p in out.iterdir()}.items()

@@ -134,7 +134,7 @@ def test_nothing_is_removed_while_it_is_being_opened(cache, monkeypatch):
 
     monkeypatch.setattr(torch.UntypedStorage, "from_file", evicted_meanwhile)
     assert torch.equal(cache.get("a"), rows(300))
-    evicting.join(5)
+    evicting.join()
     assert [path.stem for path in cache.root.glob("*.safetensors")] == ["a"]  # used last
 
 
@@ -158,7 +158,7 @@ def test_two_processes_share_a_cache(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join()
         assert worker.exitcode == 0
     assert failures.empty()
     assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 20_000

@@ -5,11 +5,13 @@ import os
 import time
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from mmq.errors import TakenOver
 from mmq.studies import work_list
 from mmq.studies.work_list import WorkList
-from mmq.studies.work_tables import planned_studies, present_workers
+from mmq.studies.work_tables import METADATA, WORK, WORKERS, planned_studies, present_workers
 from mmq.system.database import VARIABLE, Database
 from mmq.system.retries import StorageError
 
@@ -27,6 +29,23 @@ def open_list(request, tmp_path, monkeypatch):
         return WorkList(Database(tmp_path), study)
 
     return open_list
+
+
+def test_a_table_that_another_process_creates_at_the_same_moment_is_used(open_list, tmp_path):
+    other = Database(tmp_path).engine
+
+    def create_first(connection, cursor, statement, *_):
+        words = statement.split()
+        if words[:2] == ["CREATE", "TABLE"] and connection.engine is not other:
+            METADATA.create_all(other, tables=[t for t in (WORK, WORKERS) if t.name in words])
+
+    event.listen(Engine, "before_cursor_execute", create_first)
+    try:
+        units = open_list()
+    finally:
+        event.remove(Engine, "before_cursor_execute", create_first)
+    units.offer(UNITS)
+    assert units.claim(UNITS[0])
 
 
 def test_units_are_claimed_in_order_once_and_done(open_list):
@@ -63,11 +82,11 @@ def test_every_unit_is_done_once_by_processes_that_are_killed(open_list, tmp_pat
     children = [fork.Process(target=work, args=each) for each in ((1, None), (None, 1))]
     for child in children:
         child.start()
-        child.join(60)
+        child.join()
         assert child.exitcode == -9
     last = fork.Process(target=work, args=(None, None))
     last.start()
-    last.join(60)
+    last.join()
     assert last.exitcode == 0
     assert sorted(log.read_text().splitlines()) == UNITS
     assert open_list().count_done(UNITS) == len(UNITS)
@@ -111,7 +130,7 @@ def test_a_heartbeat_renews_a_claim(open_list, monkeypatch):
         alive.claim(UNITS[0])
         units.claim(UNITS[0])
         beat, since = units._beats[alive.me]
-        end = time.monotonic() + 20
+        end = time.monotonic() + 300
         while units._beats[alive.me][0] == beat and time.monotonic() < end:
             units.claim(UNITS[0])
         assert units._beats[alive.me][0] > beat
@@ -149,12 +168,13 @@ def test_workers_are_listed_with_place_start_and_unit(open_list, tmp_path, monke
     name = f"design-{tmp_path.name}"
     units = open_list(f"{name}@run")
     units.offer(UNITS)
+    started = time.time()
     with units.present():
         units.claim(UNITS[0])
         (worker,) = present_workers(units.database, name)
         assert (worker.number, worker.place) == (3, "node7 (SLURM job 5_3)")
         assert worker.unit == UNITS[0]
-        assert abs(time.time() - worker.since) < 60
+        assert started <= worker.since <= time.time()
         done = planned_studies(units.database)[name]
         assert done == "0 of 6 units done, 1 claimed, 0 failed"
         assert present_workers(units.database, "des") == []

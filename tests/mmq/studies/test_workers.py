@@ -39,7 +39,7 @@ def trials(folder):
     return client.search_runs([experiment.experiment_id], "tags.`mmq.kind` = 'trial'")
 
 
-def wait_for(what, seconds=180):
+def wait_for(what, seconds=600):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := what():
@@ -60,10 +60,10 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_serv
     wait_for(lambda: running(tmp_path))
     workers = psutil.Process(command.pid).children()
     command.send_signal(signal.SIGINT)
-    output, _ = command.communicate(timeout=120)
+    output, _ = command.communicate(timeout=600)
     assert command.returncode == 130, output
     assert "Traceback" not in output
-    assert not psutil.wait_procs(workers, timeout=1)[1]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
     assert "KILLED" in [t.info.status for t in trials(tmp_path)]
     assert not running(tmp_path)
     finished = sum(t.info.status == "FINISHED" for t in trials(tmp_path))
@@ -71,7 +71,7 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_serv
     command = start(fork_server, tmp_path, "--n-trials", str(finished + 6))
     victim = wait_for(lambda: running(tmp_path))[0]
     os.kill(int(victim.data.tags["mmq.owner"].split(":")[1]), signal.SIGKILL)
-    output, _ = command.communicate(timeout=300)
+    output, _ = command.communicate(timeout=600)
     assert command.returncode == 0, output
     assert "was ended by signal 9; 1 others continue." in output
     whole = [t for t in trials(tmp_path) if t.info.status == "FINISHED"]
@@ -83,12 +83,11 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_serv
 
 
 def test_a_worker_ends_when_what_launched_it_is_killed():
-    work = "import time; from mmq.system.worker import *; end_with_launcher(); time.sleep(60)"
+    work = "import time; from mmq.system.worker import *; end_with_launcher(); time.sleep(900)"
     env = os.environ | {"MMQ_WORKER_LIFELINE": "stdin"}
     worker = subprocess.Popen([sys.executable, "-c", work], stdin=subprocess.PIPE, env=env)
-    time.sleep(0.1)
     worker.stdin.close()  # as the kernel does
-    assert worker.wait(30) == -signal.SIGTERM
+    assert worker.wait(600) == -signal.SIGTERM
 
 
 @pytest.fixture
@@ -121,11 +120,11 @@ def test_output_is_relayed_and_the_end_of_workers_reported(monkeypatch, capfd):
 
 
 def test_bad_input_that_workers_find_ends_the_command_with_one_message(program, capfd):
-    program('[ "$3" = slow ] && exec sleep 60; echo "Error: data: no such folder"; exit 2')
+    program('[ "$3" = slow ] && exec sleep 900; echo "Error: data: no such folder"; exit 2')
     began = time.monotonic()
     with pytest.raises(InputError, match="^data: no such folder$"):
         run(lambda: 0, "quick", "quick", "slow")
-    assert time.monotonic() - began < 30  # the slow one was ended
+    assert time.monotonic() - began < 600  # the slow one was ended
     assert "no such folder" not in capfd.readouterr().err
 
 

@@ -13,7 +13,7 @@ from mmq.system.process import host, is_gone, is_here, owner
 
 @pytest.fixture
 def sleeper():
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"])
     yield child
     child.kill()
     child.wait()
@@ -67,7 +67,7 @@ def test_a_process_of_another_machine_or_container_is_not_judged(monkeypatch):
 
 
 def test_owners_of_an_earlier_mmq_are_gone_only_where_that_is_certain(sleeper):
-    shell = subprocess.Popen(["sleep", "60"])
+    shell = subprocess.Popen(["sleep", "900"])
     try:
         assert is_gone(f"{host()}:{shell.pid}:1700000000.00")  # no mmq has this number any more
         for started in ("1700000000.00", f"{psutil.Process(sleeper.pid).create_time():.2f}"):
@@ -89,7 +89,7 @@ def test_where_there_is_no_proc_start_times_may_differ_a_little(monkeypatch, tmp
 def test_a_process_name_that_looks_like_a_state_is_parsed_correctly(tmp_path):
     program = tmp_path / "a) Z 1"
     program.symlink_to("/bin/sleep")
-    child = subprocess.Popen([str(program), "60"])
+    child = subprocess.Popen([str(program), "900"])
     try:
         assert not is_gone(of(child))
     finally:

@@ -25,7 +25,7 @@ def server(monkeypatch):
         made.append(FaultyServer(fault))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", made[0].uri)
         monkeypatch.setenv(RETRIES, "0")
-        monkeypatch.setenv(TIMEOUT, "1")
+        monkeypatch.setenv(TIMEOUT, "1" if fault == "hang" else "300")
         mlflow.set_tracking_uri(made[0].uri)
         return made[0]
 
@@ -55,6 +55,7 @@ def test_a_wrong_server_is_refused_by_its_address(server, call, fault, hint):
     assert faulty.uri in str(caught.value)
     assert hint in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
+    assert faulty.asked.wait(300)
     assert faulty.requests == 1
 
 
@@ -69,8 +70,15 @@ def test_an_invalid_address_is_refused(monkeypatch, tmp_path, uri):
 
 
 def test_a_long_wait_is_announced(server, monkeypatch, caplog):
-    faulty = server("hang")
+    faulty, announce = server("hang"), contact.log.warning
+
+    def announce_and_respond(*message):
+        announce(*message)
+        faulty.over.set()
+
+    monkeypatch.setenv(TIMEOUT, "300")
     monkeypatch.setattr(contact, "REPORT_AFTER", 0.05)
+    monkeypatch.setattr(contact.log, "warning", announce_and_respond)
     with caplog.at_level(logging.WARNING), pytest.raises(InputError):
         connect("e")
     assert f"Waiting for the MLflow store {faulty.uri}" in caplog.text

@@ -37,7 +37,7 @@ def test_a_new_store_is_opened_by_several_at_once(tmp_path):
     for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
-    ids = [process.communicate(timeout=60)[0].strip() for process in started]
+    ids = [process.communicate(timeout=600)[0].strip() for process in started]
     assert [process.returncode for process in started] == [0, 0, 0]
     assert ids[0] == ids[1] != ids[2]
     experiments = MlflowClient(uri).search_experiments()

@@ -142,7 +142,7 @@ def test_two_commands_at_the_same_moment_adopt_a_run_once(client, started, monke
 
     def look_together(run):
         result = used(run)
-        at_once.wait(10)
+        at_once.wait(300)
         return result
 
     monkeypatch.setattr(launched, "_used", look_together)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 from exporting import session_for
 from mlflow.exceptions import MlflowException
+from repeatable import free_port
 from served import ALIAS, QUESTION, picture
 
 from mmq.cli import main
@@ -148,12 +148,6 @@ def test_nothing_is_pickled_and_the_engines_extra_is_pinned(answer):
     assert (folder / "requirements.txt").read_text().startswith("mmq[gguf]==")
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def post(port, body):
     """The status and the body of a response to a request."""
     request = urllib.request.Request(
@@ -162,7 +156,7 @@ def post(port, body):
         {"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -179,7 +173,7 @@ def test_mlflow_serves_it(answer, model):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env=env, **streams) as server:
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while server.poll() is None and time.monotonic() < deadline:
                 try:
                     status, response = post(port, {"inputs": row})

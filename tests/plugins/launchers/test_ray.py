@@ -4,8 +4,8 @@ import sys
 
 import pytest
 from mmq_plugins.launchers.ray import Ray
-from postgres import free_port
 from ray_cluster import ray_cluster
+from repeatable import free_port
 
 from mmq.contracts import LaunchRequest
 from mmq.errors import InputError

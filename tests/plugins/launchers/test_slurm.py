@@ -73,7 +73,7 @@ def test_a_warned_task_interrupts_its_worker_and_is_requeued_before_its_time_is_
     while not (tmp_path / "started").exists():
         time.sleep(0.02)
     shell.send_signal(getattr(signal, f"SIG{signum}"))
-    assert shell.wait(20) == 130
+    assert shell.wait(300) == 130
     assert (tmp_path / "given-back").exists()
     path = tmp_path / "requeued"
     assert (path.read_text() if path.exists() else "") == "requeue 7_2\n" * requeued
