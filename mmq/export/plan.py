@@ -26,6 +26,7 @@ from mmq.system.hashing import digest
 GROUP_SIZES = (32, 64, 128, 256, 0)  # offered in place of one that the target refuses
 CHANGES: Mapping[str, tuple[Any, ...]] = {
     "group_size": GROUP_SIZES, "symmetric": (True, False), "foldable": (True,),
+    "static_groups": (True,),
 }  # fmt: skip
 OFFERED = 4
 EXPERTS = "only the target torch writes experts that share one parameter"
