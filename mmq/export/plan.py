@@ -61,6 +61,29 @@ class ExportPlan:
         ]  # fmt: skip
         return digest([named, eval_spec.model_fingerprint, quantized, str(self.allocation)])
 
+    def as_quantized(self, specs: Mapping[str, WeightSpec]) -> "ExportPlan":
+        """The plan with the layers as they were quantized: some scales need more bytes.
+
+        InputError for one that the target cannot store after all.
+        """
+        check_quantized(self.target_name, self.target, specs, self.source.skeleton)
+        source = replace(self.source, specs=specs)
+        promised = promised_bytes(self.target, source, self.checkpoint)
+        return replace(self, source=source, specs=specs, promised_bytes=promised)
+
+
+def check_quantized(
+    target_name: str, target: Target, specs: Mapping[str, WeightSpec], skeleton: Skeleton
+) -> None:
+    """InputError for a layer that, as it was quantized, the target cannot store after all."""
+    for component in skeleton.components.values():
+        for layer in component.layers:
+            spec = specs.get(layer.name)
+            if spec and (reason := target.refusal(spec, layer.shape, component.name)):
+                raise InputError(
+                    f"target: {target_name} cannot store {layer.name} ({spec}): {reason}"
+                )
+
 
 def plan_export(
     target_name: str,
