@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mmq.allocation.parts import OPTIONAL
 from mmq.contracts.target import (
     ExportedLayer,
     ExportReport,
@@ -86,11 +85,6 @@ class CompressedTensors(Target):
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine does not support such a weight; "" if it does."""
-        if component in OPTIONAL:
-            return (
-                f"mmq writes {component} at 16 bits in this format; the targets gguf and torch "
-                f"hold it quantized"
-            )
         if spec.input_scale and not spec.folds:
             return "the format has no input scales; quantize with awq's --foldable true"
         if spec.group_index:

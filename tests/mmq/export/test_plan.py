@@ -60,10 +60,8 @@ def test_for_a_table_only_options_that_apply_to_it_are_offered():
     assert str(error.value).endswith(f"Nearest that it can store: {nearest}")
     session = session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32, symmetric=True)
     assert session.plan.specs["model.language_model.embed_tokens"].symmetric
-    with pytest.raises(
-        InputError, match="writes head at 16 bits in this format.* store: head=16$"
-    ):
-        session_for("embedded-llava", "llm=4,head=8", "compressed-tensors", group_size=32)
+    with pytest.raises(InputError, match="embed at 16 bits for transformers.* store: embed=16$"):
+        session_for("embedded-llava", "llm=4,embed=8", "compressed-tensors", group_size=32)
 
 
 def test_the_unquantized_model_is_no_export():
