@@ -86,7 +86,7 @@ def export(model: str, target: str, bits: str, out: str) -> dict[str, float]:
 
     def prove(written: Written) -> Proof:
         weights = prove_weights(session.plan, layers, written.folder, written.report)
-        weighed = prove_bytes(session.plan, written.folder, written.specs)
+        weighed = prove_bytes(session.plan, written.folder)
         return Proof(weights, weighed, None, "the engine is not asked")
 
     export_model(session.plan, layers, Path(out), prove)

@@ -127,6 +127,7 @@ class Target(ABC):
     packages: ClassVar[tuple[str, ...]] = ()  # modules that are imported to write the files
     engine_packages: ClassVar[tuple[str, ...]] = ()  # and to run them
     experts: ClassVar[bool] = False  # True: it can hold experts that share one parameter
+    folds: ClassVar[bool] = False  # True: it folds input scales into what precedes a layer
     # what the engine's own tools do: bits of the language model and of all else, by a name
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {}
     timed: ClassVar[bool] = False  # True: times of single answers are precise enough for searches

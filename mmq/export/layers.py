@@ -10,7 +10,8 @@ from mmq.allocation.allocation import BitAllocation
 from mmq.artifacts.artifacts import Artifacts, NotStoredError
 from mmq.artifacts.by_layer import LayerKeys, keys_by_layer
 from mmq.artifacts.store import ArtifactKey
-from mmq.contracts.target import ExportedLayer
+from mmq.contracts.target import ExportedLayer, WeightSpec
+from mmq.export.folding import divide_rows
 from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.models.loading import LoadedModel
 from mmq.models.skeleton import Skeleton
@@ -86,6 +87,22 @@ class ModelLayers:
             yield ExportedLayer(
                 name, component, self.weight(name), self._folds_into(name), self.output_scale(name)
             )
+
+    def specs(self, folds: bool) -> dict[str, WeightSpec]:
+        """How each quantized layer is stored; the store must be complete.
+
+        folds: layers have the scales that the target folds into them.
+        """
+        specs = {}
+        for name, (_, _, key) in self.keys.items():
+            if key is None:
+                continue
+            weight = self.weight(name)
+            assert isinstance(weight, QuantizedWeight)
+            divisor = self.output_scale(name) if folds else None
+            spec = WeightSpec.of(weight if divisor is None else divide_rows(weight, divisor))
+            specs[name] = replace(spec, folds=spec.input_scale and bool(self._folds_into(name)))
+        return specs
 
     def weight(self, name: str) -> QuantizedWeight | Tensor:
         """A layer's quantized weight, or its tensor in the checkpoint."""

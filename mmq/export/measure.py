@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mmq.contracts.timing import AnswerTiming, Engine
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.facts import FACTS, PARTIAL, UNVERIFIED, file_sizes, read_facts
 from mmq.export.measuring import Measuring, time_answer
+from mmq.system.available_memory import available_memory
 from mmq.system.disk import in_mib
 from mmq.system.processor import peak_bytes, processor_name
 from mmq.system.progress import progress_bar
@@ -239,7 +238,7 @@ def measure_opened(
 
 def _check_memory(folders: Sequence[Path]) -> None:
     size = sum(sum(file_sizes(folder).values()) for folder in folders)
-    available = psutil.virtual_memory().available
+    available = available_memory()
     if size > available:
         raise InputError(
             f"memory: {len(folders)} models take at least {in_mib(size)} at once, and "

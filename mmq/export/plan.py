@@ -26,6 +26,7 @@ from mmq.system.hashing import digest
 GROUP_SIZES = (32, 64, 128, 256, 0)  # offered in place of one that the target refuses
 CHANGES: Mapping[str, tuple[Any, ...]] = {
     "group_size": GROUP_SIZES, "symmetric": (True, False), "foldable": (True,),
+    "static_groups": (True,),
 }  # fmt: skip
 OFFERED = 4
 EXPERTS = "only the target torch writes experts that share one parameter"
@@ -59,6 +60,29 @@ class ExportPlan:
             eval_spec.calibration if eval_spec.calibrated else "",
         ]  # fmt: skip
         return digest([named, eval_spec.model_fingerprint, quantized, str(self.allocation)])
+
+    def as_quantized(self, specs: Mapping[str, WeightSpec]) -> "ExportPlan":
+        """The plan with the layers as they were quantized: some scales need more bytes.
+
+        InputError for one that the target cannot store after all.
+        """
+        check_quantized(self.target_name, self.target, specs, self.source.skeleton)
+        source = replace(self.source, specs=specs)
+        promised = promised_bytes(self.target, source, self.checkpoint)
+        return replace(self, source=source, specs=specs, promised_bytes=promised)
+
+
+def check_quantized(
+    target_name: str, target: Target, specs: Mapping[str, WeightSpec], skeleton: Skeleton
+) -> None:
+    """InputError for a layer that, as it was quantized, the target cannot store after all."""
+    for component in skeleton.components.values():
+        for layer in component.layers:
+            spec = specs.get(layer.name)
+            if spec and (reason := target.refusal(spec, layer.shape, component.name)):
+                raise InputError(
+                    f"target: {target_name} cannot store {layer.name} ({spec}): {reason}"
+                )
 
 
 def plan_export(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmq.contracts import options as plugin_options
 from mmq.contracts.metric import Metric
-from mmq.contracts.target import ExportedLayer, ExportReport, WeightSpec
+from mmq.contracts.target import ExportedLayer, ExportReport
 from mmq.errors import InputError
 from mmq.export.card import model_card
 from mmq.export.facts import CARD, FACTS, PARTIAL, UNVERIFIED, file_sizes, read_facts, write_facts
@@ -21,21 +21,16 @@ from mmq.export.verify import Proof, UnverifiedError
 from mmq.system.atomic import sync
 from mmq.system.disk import check_writable, free, free_text, in_mib, naming
 from mmq.system.progress import progress_bar
-from mmq.tensors.quantized_weight import QuantizedWeight
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A complete folder, before it gets its final name.
-
-    specs: by name of quantized layer, as written.
-    """
+    """A complete folder, before it gets its final name."""
 
     folder: Path
     report: ExportReport
-    specs: dict[str, WeightSpec]
 
 
 Prove = Callable[[Written], Proof]
@@ -82,19 +77,10 @@ def export_model(
 
 
 def _write(plan: ExportPlan, layers: ModelLayers, folder: Path, quiet: bool) -> Written:
-    specs: dict[str, WeightSpec] = {}
-
-    def watched() -> Iterator[ExportedLayer]:
-        bar: Iterable[ExportedLayer] = progress_bar(
-            layers, desc=f"export {plan.target_name}", unit="layer", leave=False, quiet=quiet
-        )
-        for layer in bar:
-            if isinstance(layer.weight, QuantizedWeight):
-                specs[layer.name] = WeightSpec.of(layer.weight)
-            yield layer
-
-    report = plan.target.export(plan.source, watched(), folder)
-    return Written(folder, report, specs)
+    bar: Iterable[ExportedLayer] = progress_bar(
+        layers, desc=f"export {plan.target_name}", unit="layer", leave=False, quiet=quiet
+    )
+    return Written(folder, plan.target.export(plan.source, bar, folder))
 
 
 @contextmanager

@@ -75,7 +75,16 @@ class ExportSession:
             self.prepared.close()
 
     def layers(self) -> ModelLayers:
-        """The quantized layers; blocks that the store lacks are computed."""
+        """The quantized layers; blocks that the store lacks are computed.
+
+        The plan's bytes are exact from then on. InputError for a layer that, as it was quantized,
+        the target cannot store.
+        """
+        layers = self._complete_layers()
+        self.plan = self.plan.as_quantized(layers.specs(self.plan.target.folds))
+        return layers
+
+    def _complete_layers(self) -> ModelLayers:
         eval_spec, plan = self.prepared.eval_spec, self.plan
         outline = outline_model(
             self.prepared.skeleton, eval_spec.model, eval_spec.model_fingerprint
@@ -123,7 +132,7 @@ class ExportSession:
     def _prove(self, layers: ModelLayers, written: Written, samples: int) -> Proof:
         plan, folder, report = self.plan, written.folder, written.report
         weights = prove_weights(plan, layers, folder, report, self.quiet)
-        size_proof = prove_bytes(plan, folder, written.specs)
+        size_proof = prove_bytes(plan, folder)
         reason = "the weights differ" if weights.failure else plan.target.unavailable()
         if reason:
             return Proof(weights, size_proof, None, reason)

@@ -9,8 +9,7 @@ from mmq.allocation.parts import finest
 from mmq.contracts.quantizer import Quantizer
 from mmq.contracts.report import QuantReport
 from mmq.contracts.target import ExportSource, Target, WeightSpec
-from mmq.errors import InputError
-from mmq.export.plan import promised_bytes
+from mmq.export.plan import check_quantized, promised_bytes
 from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.export.weight_specs import planned_specs
 from mmq.models.skeleton import Skeleton
@@ -118,13 +117,7 @@ class TargetSizes:
         """
         specs = self.specs(allocation, report)
         if report is not None:
-            layers = {x.name: x for x in report.layers}
-            for name, spec in specs.items():
-                layer = layers[name]
-                if reason := self.target.refusal(spec, layer.shape, layer.component):
-                    raise InputError(
-                        f"target: {self.target_name} cannot store {name} ({spec}): {reason}"
-                    )
+            check_quantized(self.target_name, self.target, specs, self.source.skeleton)
             return self._promised(specs)
         if str(allocation) not in self._exact:
             self._exact[str(allocation)] = self._promised(specs)

@@ -1,7 +1,7 @@
 """Proof that the exported model is the one that was scored: weights, outputs, bytes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from mmq.contracts.evaluation import Evaluation
 from mmq.contracts.evaluator import GeneratingEvaluator
 from mmq.contracts.metric import Metric
-from mmq.contracts.target import ExportReport, WeightSpec
+from mmq.contracts.target import ExportReport
 from mmq.contracts.vlm import VisionLanguageModel
 from mmq.errors import InputError
 from mmq.evaluation.generating import Task, evaluate
@@ -21,7 +21,7 @@ from mmq.export.blind import Blind
 from mmq.export.facts import file_sizes
 from mmq.export.layers import ModelLayers
 from mmq.export.measure import Measurement, measure_opened
-from mmq.export.plan import ExportPlan, promised_bytes
+from mmq.export.plan import ExportPlan
 from mmq.system.progress import progress_bar
 
 TOLERANCE = 0.005  # share of the planned bytes
@@ -104,11 +104,10 @@ class OutputsProof:
 
 @dataclass(frozen=True, slots=True)
 class BytesProof:
-    """Bytes on disk and as promised. planned: promised before the scales' dtypes were known."""
+    """Bytes on disk, and as promised before a byte was written."""
 
     disk: int
     promised: int
-    planned: int
 
     @property
     def failure(self) -> str:
@@ -118,12 +117,7 @@ class BytesProof:
         return f"the files take {self.disk:,} bytes instead of the planned {self.promised:,}"
 
     def __str__(self) -> str:
-        more = (
-            f" ({self.planned:,} before some scales needed float32)"
-            if self.planned != self.promised
-            else ""
-        )
-        return f"{self.disk:,} bytes on disk, {self.promised:,} planned{more}"
+        return f"{self.disk:,} bytes on disk, {self.promised:,} planned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +177,9 @@ def _equal(weight: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     return all(torch.equal(rows.float(), own.to(dtype).float()) for rows, own in parts)
 
 
-def prove_bytes(plan: ExportPlan, folder: Path, specs: Mapping[str, WeightSpec]) -> BytesProof:
-    """Compare the folder's size with the promise. specs: of the layers as written."""
-    source = replace(plan.source, specs=specs)
-    promised = promised_bytes(plan.target, source, plan.checkpoint)
-    return BytesProof(sum(file_sizes(folder).values()), promised, plan.promised_bytes)
+def prove_bytes(plan: ExportPlan, folder: Path) -> BytesProof:
+    """Compare the folder's size with the promise."""
+    return BytesProof(sum(file_sizes(folder).values()), plan.promised_bytes)
 
 
 def prove_outputs(

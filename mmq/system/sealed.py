@@ -171,7 +171,16 @@ def write_tensors(
     metadata = {**about, **beside, "sha256": content, "seal": _seal(content, about, beside)}
     metadata |= {"beside": json.dumps(sorted(beside))}
     with atomic_write(path, durable) as temporary:
-        save_file(dict(tensors), temporary, metadata=metadata)
+        save_file(_own_memory(tensors), temporary, metadata=metadata)
+
+
+def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with copies of one that has several names: safetensors refuses those."""
+    owners: dict[int, str] = {}
+    return {
+        name: tensor if owners.setdefault(tensor.data_ptr(), name) == name else tensor.clone()
+        for name, tensor in tensors.items()
+    }
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -83,7 +83,7 @@ class TargetContract(ABC):
 
     def test_an_export_over_the_rest_of_a_killed_one_is_whole(self, tmp_path: Path) -> None:
         session = self.session()
-        plan, layers = session.plan, session.layers()
+        layers, plan = session.layers(), session.plan
         folder = tmp_path / "partial"
         folder.mkdir()
         first = plan.target.export(plan.source, layers, folder)

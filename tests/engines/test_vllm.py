@@ -1,9 +1,13 @@
 """Exports that run in vLLM's CPU build: `make test-vllm`, in an environment for vLLM."""
 
+import shutil
+
 import pytest
 from exporting import session_for
+from mmq_plugins.embedded import llava_checkpoint
 from mmq_plugins.targets.compressed_tensors import CompressedTensors
 from mmq_plugins.targets.vllm_environment import PYTHON, installed_kernels, vllm_python
+from transformers import LlavaForConditionalGeneration
 
 from mmq.contracts.target import WeightSpec
 from mmq.errors import InputError
@@ -31,6 +35,19 @@ def test_vllm_gives_the_outputs_of_the_simulated_model(tmp_path, model, bits, op
     _, proof = session.run(tmp_path / "out", 6)
     assert not proof.failures
     assert proof.weights.equal == len(session.plan.specs)
+    assert not proof.outputs.different
+
+
+def test_a_quantized_head_gives_the_outputs_of_the_simulated_model(tmp_path):
+    model = LlavaForConditionalGeneration.from_pretrained(llava_checkpoint(), dtype="float16")
+    model.resize_token_embeddings(544, mean_resizing=False)  # kernels need multiples of 32
+    shutil.copytree(llava_checkpoint(), tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    source = str(tmp_path / "model")
+    session = session_for(source, "llm=4,head=4", "compressed-tensors:vllm-cpu", group_size=32)
+    _, proof = session.run(tmp_path / "out", 6)
+    assert not proof.failures
+    assert "lm_head" in session.plan.specs
     assert not proof.outputs.different
 
 

@@ -30,7 +30,7 @@ needs_5 = pytest.mark.skipif(
 )
 MIXED = {
     "embedded-llava": "vit.front=2,vit.middle=3,vit.end=5,llm.attn=6,llm.ff=7",
-    "embedded-blip2": "vit=5,qformer.attn=3,qformer.ff=16,llm.attn=7,llm.ff=2",
+    "embedded-blip2": "vit=5,qformer.attn=3,qformer.ff=16,projector=6,llm.attn=7,llm.ff=2",
     "embedded-retrieval": "vit.attn=4,vit.ff=6,qformer=3",
 }
 UNIFORM = {
@@ -46,7 +46,7 @@ UNIFORM = {
     [
         *((model, bits, {"symmetric": True, "group_size": 64}) for model, bits in UNIFORM.items()),
         *((model, bits, {"group_size": 32}) for model, bits in MIXED.items()),
-        ("embedded-llava", "vit=4,llm=3", {}),
+        ("embedded-llava", "vit=4,llm=3,projector=5,head=6", {}),
     ],
 )
 def test_transformers_has_the_simulated_weights_and_outputs(tmp_path, model, bits, options):
@@ -217,6 +217,7 @@ def test_the_cards_command_asks_the_model_as_printed(tmp_path, model):
         ("vllm-cpu", WeightSpec(8, 32), "llm", "8 bits symmetric with one scale per row only"),
         ("vllm", WeightSpec(4, 16), "llm", "kernels for groups of 32, 64, 128, whole rows"),
         ("vllm", WeightSpec(4), "qformer", "at 16 bits only"),
+        ("vllm", WeightSpec(4), "projector", "mmq writes projector at 16 bits for vllm"),
         ("vllm", WeightSpec(4, scale_dtype="float32"), "llm", "rounds scales to 16 bits"),
         ("sglang", WeightSpec(6), "llm", "runs 4, 8 bits symmetric"),
     ],

@@ -1,6 +1,8 @@
 """16-bit GGUF files of any family are rewritten, each layer found in them by its values."""
 
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import gguf_families
 import numpy as np
@@ -9,11 +11,15 @@ import torch
 from gguf_families import QwenProcessor
 from gguf_models import LLAVA, by_part, exported, loaded, quantized, source_of, uniform
 from mmq_plugins.models.generic import Generic
+from mmq_plugins.targets import gguf_copied
 from mmq_plugins.targets.gguf import Gguf
+from mmq_plugins.targets.gguf_copied import check_copied
+from mmq_plugins.targets.gguf_plain import PlainTensor
 from mmq_plugins.targets.gguf_rewrite import _order
 from safetensors.torch import load_file, save_file
 
 from mmq.errors import InputError
+from mmq.models.checkpoint_weights import Stored
 
 gguf = pytest.importorskip("gguf", reason="needs mmq[gguf]")
 
@@ -121,6 +127,43 @@ def test_files_of_another_checkpoint_are_refused(model, plain, tmp_path):
         Gguf(from_=pair(plain)).planned_bytes(source)
 
 
+@pytest.mark.parametrize(
+    ("tensor", "in_file"),
+    [
+        ("vision_tower.vision_model.encoder.layers.1.mlp.fc1.weight", "v.blk.1.ffn_"),
+        ("multi_modal_projector.linear_1.weight", "mm.0.weight"),
+        ("language_model.model.embed_tokens.weight", "token_embd.weight"),
+    ],
+)
+def test_copied_tensors_of_another_checkpoint_are_refused(model, plain, tmp_path, tensor, in_file):
+    def change(state):
+        state[tensor][3] *= 2
+
+    folder = changed_checkpoint(tmp_path / "other", change)
+    source = source_of(folder, quantized(model, by_part(None, (4, 32, True), (4, 32, True))))
+    with pytest.raises(InputError, match=f"{in_file}.* has values that are not in the checkpoint"):
+        Gguf(from_=pair(plain)).planned_bytes(source)
+
+
+def test_columns_and_split_rows_of_the_checkpoint_may_be_copied(monkeypatch):
+    weight = torch.arange(12.0).reshape(3, 4)
+    checkpoint = SimpleNamespace(
+        folder=Path("model"), stored={"w": Stored("file", "F32", (3, 4))}, keys={"w": "w"}
+    )
+    monkeypatch.setattr(gguf_copied, "read_tensor", lambda *place: weight)
+
+    def tensor(values):
+        stored = SimpleNamespace(
+            name="blk.0.w", data=values.numpy(), shape=[*reversed(values.shape)],
+            tensor_type=gguf.GGMLQuantizationType.F32,
+        )  # fmt: skip
+        return PlainTensor("model.gguf", stored)
+
+    check_copied([tensor(weight[[2, 0]]), tensor(weight.T.contiguous())], checkpoint)
+    with pytest.raises(InputError, match="blk.0.w in the file of model.gguf has values"):
+        check_copied([tensor(weight + 1)], checkpoint)
+
+
 def equal_layers(state):
     """Blocks with the same weight in both components, and one whose gate is its up projection."""
     fc1 = "vision_tower.vision_model.encoder.layers.{}.mlp.fc1.weight"
@@ -169,6 +212,13 @@ def test_files_that_are_quantized_are_refused(model, tmp_path):
 def test_an_invalid_pair_is_refused(given, words, model):
     source = source_of(LLAVA, quantized(model, uniform(4, 32, True)))
     with pytest.raises(InputError, match=words):
+        Gguf(from_=given).planned_bytes(source)
+
+
+def test_files_in_the_wrong_order_are_refused(model, plain):
+    source = source_of(LLAVA, quantized(model, uniform(4, 32, True)))
+    given = f"{plain / 'mmproj.gguf'},{plain / 'model.gguf'}"
+    with pytest.raises(InputError, match="language model's file first and the vision file second"):
         Gguf(from_=given).planned_bytes(source)
 
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 import transformers
 from asking import picture, silent
+from exporting import session_for
 from gguf_models import LLAVA, answers, exported, loaded, pairs, rounded, simulate_, source_of
 from mmq_plugins.embedded import blip2_checkpoint, retrieval_checkpoint
 from mmq_plugins.targets import gguf_server, openvino_ask
 from mmq_plugins.targets.openvino import OpenVino
 from mmq_plugins.targets.openvino_file import Places
+from mmq_plugins.targets.openvino_outline import split_lookup_
 from mmq_plugins.targets.openvino_storage import constants, packed, stored_bits, values
 from tiny_models import save_tiny
 from torch.testing import assert_close
@@ -154,6 +156,29 @@ def test_layers_that_nothing_reads_are_left_out_and_reported(export):
     assert {name.split(".layers.")[1].split(".")[0] for name in report.unread} == {"5"}
     assert "5 layers are not in the files" in report.notes[0]
     assert report.unread <= {layer.name for layer in model.components["vit"].layers}
+
+
+def test_a_quantized_table_is_quantized_wherever_the_model_reads_it(tmp_path):
+    session = session_for("embedded-blip2", "embed=8", "openvino", symmetric=True)
+    report, _ = session.run(tmp_path / "out", 0)
+    decoder = "language_model.model.decoder"
+    read, layers = dict(OpenVino().read_back(tmp_path / "out")), session.layers()
+    assert not report.unread  # positions, which OPT shifts before it looks them up, are read
+    for name, table in (
+        (f"{decoder}.embed_tokens", f"{decoder}.embed_tokens"),
+        (f"{decoder}.embed_positions", f"{decoder}.embed_positions"),
+        ("language_model.lm_head", f"{decoder}.embed_tokens"),  # tied
+    ):
+        assert torch.equal(read[name], layers.dequantized(table))
+
+
+def test_a_layer_of_an_unknown_class_is_refused():
+    class Doubled(torch.nn.Linear):
+        def forward(self, values):
+            return 2 * super().forward(values)
+
+    with pytest.raises(InputError, match=r"cannot store 0 quantized: it is a Doubled"):
+        split_lookup_(torch.nn.Sequential(Doubled(2, 2)), "0")
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])

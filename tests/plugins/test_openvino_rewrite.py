@@ -136,14 +136,19 @@ def test_the_unquantized_model_is_the_ir_with_the_checkpoint_s_processor(model, 
     assert (tmp_path / "openvino_language_model.bin").samefile(ir / "openvino_language_model.bin")
 
 
-def test_weights_of_another_model_are_refused(model, ir, tmp_path):
+@pytest.mark.parametrize("quantized", ["model.text_model", "model.vision_model.encoder"])
+def test_weights_of_another_model_are_refused_also_if_they_are_copied(ir, tmp_path, quantized):
     other = tmp_path / "other"
     save_smolvlm(other)
     module = loaded(other).module
     with torch.no_grad():
         module.model.text_model.layers[1].mlp.up_proj.weight[3, 3] += 1
     module.half().save_pretrained(other)
-    weights = {"model.text_model.layers.1.mlp.up_proj": rounded(torch.ones(512, 256), 4, 32, True)}
+    layer = next(
+        layer for c in loaded(other).components.values() for layer in c.layers
+        if layer.name.startswith(f"{quantized}.layers.0.")
+    )  # fmt: skip
+    weights = {layer.name: rounded(layer.module.weight.detach(), 4, 32, True)}
     with pytest.raises(
         InputError, match=r"no constant of the IR in .* has the values of .*up_pro"
     ):

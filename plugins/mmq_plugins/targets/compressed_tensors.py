@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mmq.allocation.parts import OPTIONAL
 from mmq.contracts.target import (
     ExportedLayer,
     ExportReport,
@@ -54,6 +53,7 @@ class CompressedTensors(Target):
     engine: Literal["transformers", "vllm", "vllm-cpu", "sglang"] = "transformers"
 
     extra: ClassVar[str] = "compressed-tensors"
+    folds: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("compressed_tensors",)
 
     @property
@@ -85,11 +85,6 @@ class CompressedTensors(Target):
 
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why the format or the engine does not support such a weight; "" if it does."""
-        if component in OPTIONAL:
-            return (
-                f"mmq writes {component} at 16 bits in this format; the targets gguf and torch "
-                f"hold it quantized"
-            )
         if spec.input_scale and not spec.folds:
             return "the format has no input scales; quantize with awq's --foldable true"
         if spec.group_index:
@@ -98,8 +93,8 @@ class CompressedTensors(Target):
             return "the format has integer zero points only"
         if self._engine.half_scales and spec.scale_dtype == "float32":
             return (
-                f"{self.engine} rounds scales to 16 bits, but these are float32; quantize with "
-                f"--scale-dtype float16-only"
+                f"{self.engine} rounds scales to 16 bits, but some of these need float32; "
+                f"quantize with --scale-dtype float16-only, or a larger --group-size"
             )
         return self._engine.refusal(spec, shape, component)
 
@@ -144,7 +139,6 @@ class CompressedTensors(Target):
 
         def encode(name: str, layer: ExportedLayer) -> Mapping[str, Tensor]:
             assert not isinstance(layer.weight, Tensor)
-            self._check_scales(layer.name, layer.weight)
             if layer.weight.scale.dtype == torch.float32:
                 float32.append(layer.name)
             packing = self._packing(WeightSpec.of(layer.weight))
@@ -156,14 +150,6 @@ class CompressedTensors(Target):
         self._files(source).write(folding.collecting(layers), folder, encode, folding.change)
         notes = (*self._notes(source, float32), *([folding.note] if folding.note else []))
         return ExportReport(file_sizes(folder), stored, notes, folded=folding.layers)
-
-    def _check_scales(self, layer: str, weight: QuantizedWeight) -> None:
-        if self._engine.half_scales and weight.scale.dtype == torch.float32:
-            raise InputError(
-                f"target: some scales of {layer} are too small for float16, and {self.engine} "
-                f"rounds them. Quantize with --scale-dtype float16-only, which raises them, or a "
-                f"larger --group-size"
-            )
 
     def _llm_alone(self, source: ExportSource) -> bool:
         """Whether only layers of the language model are quantized."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmq.allocation.parts import OPTIONAL
 from mmq.contracts.target import ExportSource, WeightSpec
 from mmq.errors import InputError
 from mmq.models.checkpoint import read_config
@@ -88,12 +89,12 @@ def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
         check_fused(packings, engine.name)
     if engine.name == "transformers" and release("transformers") >= (5, 0):
         check_loadable(source)
-    lists = _lists(source)
+    lists, alone = _lists(source), _outside(source)
     members: dict[Packing, list[str]] = {}
     for name, packing in packings.items():
         members.setdefault(packing, []).append(name)
     groups = {
-        f"group_{number}": packing.group(layer_patterns(names, lists))
+        f"group_{number}": packing.group(_patterns(names, lists, alone))
         for number, (packing, names) in enumerate(members.items())
     }
     formats = {packing.format for packing in members}
@@ -104,13 +105,42 @@ def quantization_config(source: ExportSource, engine: Engine) -> dict[str, Any]:
         "global_compression_ratio": None,
         "kv_cache_scheme": None,
         "config_groups": groups,
-        "ignore": _ignored(source, lists),
+        "ignore": _ignored(source, lists, alone),
     }
+
+
+def _patterns(
+    names: Sequence[str], lists: Mapping[str, str], outside: Mapping[str, str]
+) -> list[str]:
+    """Patterns of layers: in lists of blocks, and outside."""
+    inside = [name for name in names if name not in outside]
+    return layer_patterns(inside, lists) + [outside[name] for name in names if name in outside]
+
+
+def _outside(source: ExportSource) -> dict[str, str]:
+    """The patterns of linear layers that are not those of blocks, by name."""
+    components = source.skeleton.components.items()
+    inside = {x.name for name, c in components if name not in OPTIONAL for x in c.layers}
+    folder = str(source.folder)
+    module = on_meta(folder, source.skeleton.family, read_config(folder))
+    return {
+        name: outside_pattern(
+            name, source.stored.get(f"{name}.weight", name).removesuffix(".weight")
+        )
+        for name, linear in module.named_modules()
+        if isinstance(linear, nn.Linear) and name not in inside
+    }
+
+
+def _paths(source: ExportSource) -> list[str]:
+    """The paths of all lists of blocks."""
+    components = source.skeleton.components.items()
+    return [path for name, c in components if name not in OPTIONAL for path in c.paths]
 
 
 def _lists(source: ExportSource) -> dict[str, str]:
     """A pattern by the path of each list of blocks."""
-    paths = [path for c in source.skeleton.components.values() for path in c.paths]
+    paths = _paths(source)
     stored: dict[str, str] = {}
     for parameter, name in source.stored.items():
         for path in paths:
@@ -121,23 +151,18 @@ def _lists(source: ExportSource) -> dict[str, str]:
     return list_patterns(paths, stored)
 
 
-def _ignored(source: ExportSource, lists: Mapping[str, str]) -> list[str]:
-    """Patterns of all linear layers that are not quantized: in blocks, and outside."""
+def _ignored(
+    source: ExportSource, lists: Mapping[str, str], outside: Mapping[str, str]
+) -> list[str]:
+    """Patterns of all linear layers that are not quantized."""
     inside = [
         layer.name
         for component in source.skeleton.components.values()
         for layer in component.layers
-        if layer.name not in source.specs
+        if layer.name not in source.specs and component.name not in OPTIONAL
     ]
-    own = {layer.name for c in source.skeleton.components.values() for layer in c.layers}
-    folder = str(source.folder)
-    module = on_meta(folder, source.skeleton.family, read_config(folder))
-    outside = [
-        outside_pattern(name, source.stored.get(f"{name}.weight", name).removesuffix(".weight"))
-        for name, linear in module.named_modules()
-        if isinstance(linear, nn.Linear) and name not in own
-    ]
-    return layer_patterns(inside, lists) + sorted(set(outside))
+    others = {pattern for name, pattern in outside.items() if name not in source.specs}
+    return layer_patterns(inside, lists) + sorted(others)
 
 
 def check_fused(packings: Mapping[str, Packing], engine: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
+from mmq.allocation.parts import OPTIONAL
 from mmq.contracts.target import WeightSpec
 from mmq_plugins.targets.vllm_environment import installed_kernels
 
@@ -30,8 +31,9 @@ class Engine:
     scale per row; () is any. with_8_bit_inputs: widths that it runs with inputs rounded to 8 bits
     only, symmetric with one scale per row. multiple_of: what inputs and outputs must be divisible
     by. fuses: it joins q, k, v and gate, up, which must be stored alike. skips: components that it
-    loads at 16 bits only. half_scales: it rounds scales to 16 bits. no_zero_points: it cannot load
-    packed zero points; see `Packing.widened`.
+    loads at 16 bits only. outside: parts outside blocks that it loads quantized. half_scales: it
+    rounds scales to 16 bits. no_zero_points: it cannot load packed zero points; see
+    `Packing.widened`.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Engine:
     fuses: bool = False
     half_scales: bool = False
     skips: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
     no_zero_points: bool = False
 
     def as_installed(self) -> "Engine":
@@ -70,8 +73,13 @@ class Engine:
     def refusal(self, spec: WeightSpec, shape: tuple[int, int], component: str) -> str:
         """Why it does not run such a weight; "" where it does."""
         where = f"{self.name} {self.version}"
+        if component in OPTIONAL and component not in self.outside:
+            return (
+                f"mmq writes {component} at 16 bits for {self.name}; the targets gguf, openvino "
+                f"and torch hold it quantized"
+            )
         if component in self.skips:
-            return f"{where} loads this part at 16 bits only"
+            return f"{where} loads {component} at 16 bits only"
         if any(length % self.multiple_of for length in shape):
             return (
                 f"{where} has kernels for inputs and outputs divisible by {self.multiple_of}, "
@@ -115,6 +123,7 @@ ENGINES: Mapping[str, Engine] = {
             source="tests with compressed-tensors 0.20.1",
             symmetric=ALL_WIDTHS,
             asymmetric=ALL_WIDTHS[:-1],
+            outside=("projector", "head"),
             no_zero_points=release("compressed-tensors") >= DENSE,
         ),
         Engine(
@@ -128,6 +137,7 @@ ENGINES: Mapping[str, Engine] = {
             fuses=True,
             half_scales=True,
             skips=("qformer",),
+            outside=("head",),
         ),
         Engine(
             name="vllm-cpu",
@@ -141,6 +151,7 @@ ENGINES: Mapping[str, Engine] = {
             fuses=True,
             half_scales=True,
             skips=("qformer",),
+            outside=("head",),
         ),
         Engine(
             name="sglang",

@@ -39,6 +39,7 @@ class Gguf(Target):
         "llama.cpp: language model at Q4_0, vision file at Q8_0": (4, 8)
     }
     extra: ClassVar[str] = "gguf"
+    folds: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("gguf",)
     engine_packages: ClassVar[tuple[str, ...]] = ("xllamacpp",)
     timed: ClassVar[bool] = True

@@ -6,24 +6,23 @@ several that share them out. Equal candidates are told apart by the names that g
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-from hashlib import blake2b
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmq.errors import InputError
 from mmq_plugins.targets.gguf_checkpoint import PartTensors, part_name
+from mmq_plugins.targets.gguf_copied import check_copied
 from mmq_plugins.targets.gguf_file import gguf_package
 from mmq_plugins.targets.gguf_layout import MMPROJ, MODEL, Layout, Place
 from mmq_plugins.targets.gguf_llava import CLS_FAULT
+from mmq_plugins.targets.gguf_plain import PLAIN, PlainTensor, row_hashes
 
-PLAIN = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 REWRITTEN = "The files were made from 16-bit GGUF files: only the weights of layers changed."
+VISION = "clip"  # llama.cpp's name for the architecture of every vision file
 COPIED = "gguf:"  # a source that is a tensor of the user's files, by file and name
 PREFIXES = {  # prefixes of a model's parts in gguf's table of names
     "llm": ("model.",),
@@ -34,46 +33,6 @@ PREFIXES = {  # prefixes of a model's parts in gguf's table of names
         "model.visual.",
     ),
 }
-
-
-@dataclass(frozen=True)
-class PlainTensor:
-    """A tensor of a 16-bit GGUF file."""
-
-    file: str
-    data: Any  # of gguf's reader
-
-    @property
-    def name(self) -> str:
-        """Its name in the file."""
-        return str(self.data.name)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape as PyTorch has it."""
-        return tuple(int(size) for size in reversed(self.data.shape))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Its dtype."""
-        return PLAIN[self.data.tensor_type.name]
-
-    def values(self) -> Tensor:
-        """Its values, in memory."""
-        raw = torch.from_numpy(np.array(self.data.data).reshape(-1).view(np.uint8))
-        return raw.view(self.dtype).reshape(self.shape)
-
-    @cached_property
-    def rows(self) -> np.ndarray:
-        """A hash of each row, uint64 (rows,)."""
-        return row_hashes(self.values())
-
-
-def row_hashes(weight: Tensor) -> np.ndarray:
-    """A hash of each row of a weight, uint64 (rows,)."""
-    raw = weight.contiguous().view(torch.uint8).numpy()
-    digests = b"".join(blake2b(row.data, digest_size=8).digest() for row in raw)
-    return np.frombuffer(digests, np.uint64)
 
 
 def layout_from_pair(checkpoint: PartTensors, layers: Iterable[str], pair: str) -> Layout:
@@ -106,12 +65,14 @@ def _layout(
                 f"({tensor.data.tensor_type.name}); give the files that llama.cpp's converter "
                 f"writes with --outtype f16 or bf16"
             )
+    _check_order(readers)
     places: dict[tuple[str, str], Place] = {}
     for layer in layers:
         for place in _find(layer, checkpoint, tensors, readers):
             if (place.file, place.name) in places:
                 raise InputError(f"from: {place.name} holds {layer} and another layer")
             places[place.file, place.name] = place
+    check_copied([t for t in tensors if (t.file, t.name) not in places], checkpoint)
     for tensor in tensors:
         source = f"{COPIED}{tensor.file}:{tensor.name}"
         full = tensor.dtype == torch.float32
@@ -125,6 +86,19 @@ def _layout(
         bits=lambda source: by_source[source].dtype.itemsize * 8,
         notes=(REWRITTEN, *_faults(readers[MMPROJ])),
     )
+
+
+def _check_order(readers: Mapping[str, Any]) -> None:
+    """InputError unless the second file, and it alone, is a vision file."""
+    vision = [
+        file for file, reader in readers.items()
+        if reader.fields["general.architecture"].contents() == VISION
+    ]  # fmt: skip
+    if vision != [MMPROJ]:
+        raise InputError(
+            "from: give the language model's file first and the vision file second, e.g. "
+            "model-f16.gguf,mmproj-f16.gguf"
+        )
 
 
 def _faults(reader: Any) -> tuple[str, ...]:

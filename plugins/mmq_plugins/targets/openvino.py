@@ -47,7 +47,7 @@ class OpenVino(Target):
     recipes: ClassVar[Mapping[str, tuple[int, int]]] = {
         "Optimum Intel: language model at int4, all else at int8": (4, 8)
     }
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     extra: ClassVar[str] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
 
@@ -73,16 +73,17 @@ class OpenVino(Target):
     def planned_bytes(self, source: ExportSource) -> int:
         """Bytes of all files; InputError for a model that cannot be written."""
         model = self._graphs(source)
+        specs = {twin: spec for p, spec in source.specs.items() for twin in model.with_twins(p)}
         total = sum(path.stat().st_size for path in model.files.values())
         for graph in model.graphs:
             places = Places()
-            for path in _in_order(graph, source.specs):
-                spec = source.specs.get(path)
+            for path in _in_order(graph, specs):
+                spec = specs.get(path)
                 for constant in unbound(
                     path, spec, model.shapes[path], model.stored.get(path, "")
                 ):
                     places.add(constant_name(path, constant.part), constant.bytes)
-            bind(graph, source.specs, model.shapes, model.stored)
+            bind(graph, specs, model.shapes, model.stored)
             xml, _ = places.finish(graph.model)
             total += places.end + len(xml.encode())
         return total
@@ -97,7 +98,7 @@ class OpenVino(Target):
         if self.from_:
             return rewritten(source, Path(self.from_).absolute(), self.exact)
         check_family(source)
-        return traced(source.folder)
+        return traced(source.folder, source.specs)
 
     def export(
         self, source: ExportSource, layers: Iterable[ExportedLayer], folder: Path
@@ -111,21 +112,17 @@ class OpenVino(Target):
             for layer in layers:
                 if not isinstance(layer.weight, QuantizedWeight):
                     continue
-                specs[layer.name] = spec = WeightSpec.of(layer.weight)
-                if layer.name in stems:
-                    values = storage.values(layer.weight)
-                    for constant in storage.constants(spec, model.shapes[layer.name]):
-                        data = storage.packed(constant, values[constant.part])
-                        files[stems[layer.name]].add(
-                            constant_name(layer.name, constant.part), data
-                        )
+                written = model.with_twins(layer.name)
+                specs |= dict.fromkeys(written, WeightSpec.of(layer.weight))
+                for path in (path for path in written if path in stems):
+                    _add_codes(files[stems[path]], path, layer.weight, model.shapes[path])
             for graph in model.graphs:
                 _add_plain(files[graph.stem], graph, specs, model)
                 bind(graph, specs, model.shapes, model.stored)
                 files[graph.stem].finish(graph.model)
         copy_files(model.files.items(), folder)
-        used = {path: spec for path, spec in specs.items() if path in stems}
-        unread = frozenset(specs.keys() - used.keys())
+        used = {path: specs[path] for path in source.specs if path in stems}
+        unread = frozenset(source.specs.keys() - used.keys())
         stored_as = {path: storage.code_type(spec.bits) for path, spec in used.items()}
         notes = (*_notes(unread), *([REWRITTEN] if self.from_ else []))
         return ExportReport(file_sizes(folder), stored_as, notes, unread=unread)
@@ -172,6 +169,14 @@ def _in_order(graph: Graph, specs: Mapping[str, WeightSpec]) -> list[str]:
     weights = graph.weights
     quantized = [path for path in specs if path in weights]
     return [*quantized, *(path for path in weights if path not in specs)]
+
+
+def _add_codes(file: IrFile, path: str, weight: QuantizedWeight, shape: tuple[int, int]) -> None:
+    values = storage.values(weight)
+    for constant in storage.constants(WeightSpec.of(weight), shape):
+        file.add(
+            constant_name(path, constant.part), storage.packed(constant, values[constant.part])
+        )
 
 
 def _add_plain(

@@ -5,8 +5,8 @@ tokens to language model inputs, and the language model with its cache as a stat
 matches pictures and texts is one graph with several outputs.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmq.contracts.family import architecture_of
 from mmq.contracts.target import ExportSource
@@ -22,6 +22,7 @@ from mmq.errors import InputError
 from mmq.export.side_files import CONFIG, side_files
 from mmq.models.checkpoint import read_config
 from mmq.models.loaded import LoadedModel
+from mmq.models.skeleton import on_meta, skeleton
 from mmq.models.transformers_family import TransformersFamily
 from mmq.system.versions import major_version
 from mmq_plugins.targets.openvino_decoder import DecoderToTrace, stateful
@@ -61,7 +62,7 @@ class GraphSet:
     """The graphs of a model, with stand-ins for large weights, and the files beside them.
 
     shapes: (out, in) of those weights, by path of their modules. stored, read: the types and the
-    values of those that can stay unquantized.
+    values of those that can stay unquantized. twins: modules with the weight of a quantized one.
     """
 
     graphs: list[Graph]
@@ -69,24 +70,43 @@ class GraphSet:
     stored: Mapping[str, str]
     read: Callable[[str], Tensor]
     files: Mapping[str, Path]
+    twins: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def with_twins(self, path: str) -> tuple[str, ...]:
+        """A quantized module and those that share its weight, such as a tied output head."""
+        return path, *self.twins.get(path, ())
 
 
-def traced(folder: Path) -> GraphSet:
-    """A checkpoint's graphs, traced without its weights."""
+def traced(folder: Path, quantized: Collection[str]) -> GraphSet:
+    """A checkpoint's graphs, traced without its weights.
+
+    InputError where the weight of a quantized layer, by its name, cannot be replaced.
+    """
     stamps = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
-    outline, graphs = _traced(folder, stamps)
+    outline, graphs = _traced(folder, stamps, _of_own_classes(folder, quantized))
     return GraphSet(
         graphs=[graph.copy() for graph in graphs],
         shapes=outline.shapes,
         stored=outline.stored_types,
         read=lambda path: outline.checkpoint.tensor(outline.large[path]),
         files={CONFIG: folder / CONFIG} | dict(side_files(folder)),
+        twins=outline.twins(quantized),
     )
 
 
-@lru_cache(maxsize=1)  # planned, written and measured by the same graphs
-def _traced(folder: Path, stamps: tuple[tuple[str, int], ...]) -> tuple[Outline, list[Graph]]:
-    outline = Outline.of(folder)
+def _of_own_classes(folder: Path, quantized: Collection[str]) -> frozenset[str]:
+    """The quantized layers that are not simply PyTorch's, by name."""
+    model = skeleton(str(folder))
+    module = on_meta(str(folder), model.family, read_config(str(folder)))
+    kinds = {name: type(module.get_submodule(name)) for name in quantized}
+    return frozenset(n for n, kind in kinds.items() if kind not in (nn.Linear, nn.Embedding))
+
+
+@lru_cache(maxsize=2)  # planned, written and measured by the same graphs
+def _traced(
+    folder: Path, stamps: tuple[tuple[str, int], ...], of_own_classes: frozenset[str]
+) -> tuple[Outline, list[Graph]]:
+    outline = Outline.of(folder, of_own_classes)
     return outline, _graphs(outline)
 
 

@@ -195,14 +195,18 @@ class _Search:
             self.places[layer.name] = [w for w in equal if w.likeness(layer.name) == best]
 
     def replaced(self, names: Iterable[str]) -> dict[str, Layer]:
-        """Put stand-ins in the place of layers; InputError for one without a place of its own."""
+        """Put stand-ins in the place of layers; InputError for one without a place of its own.
+
+        Layers that are only copied must have a place, too: the IR may be of another model.
+        """
         by_name = {layer.name: layer for layer in self.layers()}
+        for name, layer in by_name.items():
+            if not self.places[name]:
+                self._check_unread(layer)
         owners: dict[IrWeight, str] = {}
         result: dict[str, Layer] = {}
         for number, name in enumerate(names, start=1):
-            places = self.places[name]
-            if not places:
-                self._check_unread(by_name[name])
+            if not (places := self.places[name]):
                 continue
             if len(places) > 1 or (other := owners.get(places[0])) is not None:
                 raise InputError(

@@ -21,6 +21,15 @@ def test_stored_blocks_are_read_back_unchanged(tmp_path):
         assert dataclasses.replace(result[name], weight=weight) == layer(weight)
 
 
+def test_layers_that_share_an_act_order_are_stored(tmp_path):
+    index = torch.arange(128, dtype=torch.int32) % 2
+    weights = {name: Rtn(64).quantize(torch.randn(8, 128), 4) for name in ("q", "k")}
+    ordered = {name: dataclasses.replace(w, group_index=index) for name, w in weights.items()}
+    Store(tmp_path).put(KEY, {name: layer(weight) for name, weight in ordered.items()})
+    for name, stored in Store(tmp_path).get(KEY).items():
+        assert torch.equal(stored.weight.dequantize(), ordered[name].dequantize())
+
+
 def test_every_part_of_the_key_counts(tmp_path):
     Store(tmp_path).put(KEY, {"a": layer(Rtn().quantize(torch.randn(4, 8), 4))})
     others = {

@@ -56,9 +56,7 @@ def test_more_models_than_fit_into_memory_are_refused_at_once(tmp_path, monkeypa
     folder = tmp_path / "large"
     folder.mkdir()
     (folder / "weights").write_bytes(bytes(1000))
-    monkeypatch.setattr(
-        measure.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 999})
-    )
+    monkeypatch.setattr(measure, "available_memory", lambda: 999)
     with pytest.raises(InputError, match="memory: 1 models take at least"):
         time_answers({"a": ExportedModel(folder, "torch")}, Workload())
 

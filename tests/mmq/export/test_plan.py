@@ -37,6 +37,12 @@ def test_awq_s_input_scales_are_refused_whatever_its_options_with_those_that_fol
             session_for("embedded-blip2", "llm=4", "compressed-tensors", "awq", **options)
 
 
+def test_act_order_is_refused_with_groups_that_it_leaves_in_place():
+    options = {"group_size": 64, "static_groups": False}
+    with pytest.raises(InputError, match="act-order.*can store: --static-groups true;"):
+        session_for("embedded-llava", "llm=4", "gguf", "gptq", **options)
+
+
 def test_a_part_that_cannot_be_held_at_all_is_to_stay_at_16_bits():
     with pytest.raises(InputError, match="Nearest that it can store: qformer=16$"):
         session_for("embedded-blip2", "qformer=4,llm=4", FourBits(), symmetric=True)
@@ -54,10 +60,8 @@ def test_for_a_table_only_options_that_apply_to_it_are_offered():
     assert str(error.value).endswith(f"Nearest that it can store: {nearest}")
     session = session_for("embedded-llava", "llm=4,embed=8", "gguf", group_size=32, symmetric=True)
     assert session.plan.specs["model.language_model.embed_tokens"].symmetric
-    with pytest.raises(
-        InputError, match="writes head at 16 bits in this format.* store: head=16$"
-    ):
-        session_for("embedded-llava", "llm=4,head=8", "compressed-tensors", group_size=32)
+    with pytest.raises(InputError, match="embed at 16 bits for transformers.* store: embed=16$"):
+        session_for("embedded-llava", "llm=4,embed=8", "compressed-tensors", group_size=32)
 
 
 def test_the_unquantized_model_is_no_export():

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from mmq.errors import InputError
 from mmq.export import checkpoint_writer, run
 from mmq.export.facts import read_facts
+from mmq.export.run import export_model
 from mmq.export.verify import UnverifiedError
 from mmq.system.home import home
 
@@ -57,6 +58,24 @@ def test_an_export_is_proven_and_describes_itself(tmp_path):
     assert read_facts(out)["allocation"] == {"vit": 4, "qformer": 8}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine"]
     assert report.files["model.safetensors"] == (out / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("model", "bits", "target", "options"),
+    [
+        ("embedded-llava", "llm.end.attn=8,vit=4", "gguf", {"symmetric": True, "group_size": 32}),
+        ("embedded-retrieval", "vit=6,qformer=3", "compressed-tensors", {"group_size": 16}),
+    ],
+)
+def test_the_promised_bytes_count_scales_that_need_float32(tmp_path, model, bits, target, options):
+    pytest.importorskip(target.replace("-", "_"), reason=f"needs mmq[{target}]")
+    session = session_for(model, bits, target, **options)
+    before = session.plan.promised_bytes
+    layers = session.layers()
+    promised = session.plan.promised_bytes
+    assert promised > before
+    report, _ = export_model(session.plan, layers, tmp_path / "mine", quiet=True)
+    assert sum(report.files.values()) == promised
 
 
 def test_an_existing_folder_is_not_changed(tmp_path):
