@@ -16,7 +16,7 @@ WORDS = {
     "llm": {"language", "text", "lm", "llm", "decoder"},
 }
 ATTENTION = ("attn", "attention", "Attention")
-MIXES = re.compile("attention|mixer|mamba|deltanet", re.IGNORECASE)  # classes that mix tokens
+MIXES = re.compile("attention|mixer|mamba|deltanet|shortconv", re.IGNORECASE)  # classes that mix tokens
 
 
 def block_lists(root: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
