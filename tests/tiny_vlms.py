@@ -125,17 +125,26 @@ def without_video(name, image_processor, tokens, **settings):
         return getattr(transformers, name)(
             image_processor, tokens, getattr(transformers, part)(), **settings
         )
+    return unchecked(getattr(transformers, name), image_processor, tokens, no_video(), **settings)
+
+
+def no_video():
+    """A processor of videos that reads none."""
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class NoVideo(BaseVideoProcessor):
         def __init__(self):
             self.merge_size = 2
 
-    kind = getattr(transformers, name)
+    return NoVideo()
+
+
+def unchecked(kind, *parts, **settings):
+    """A processor that accepts parts of any class."""
     checked = ProcessorMixin.check_argument_for_proper_class
     ProcessorMixin.check_argument_for_proper_class = lambda *args: None
     try:
-        return kind(image_processor, tokens, NoVideo(), **settings)
+        return kind(*parts, **settings)
     finally:
         ProcessorMixin.check_argument_for_proper_class = checked
 
