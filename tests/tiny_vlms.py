@@ -68,6 +68,7 @@ def recipe(needs="", torchvision=False, **settings):
 def names(loadable=False):
     """The architectures that can be built here. loadable: from a folder, without torchvision."""
     import tiny_vlm_decoders  # noqa: F401  (they register themselves)
+    import tiny_vlm_diffusion  # noqa: F401
     import tiny_vlm_encoders  # noqa: F401
     import tiny_vlm_qwen  # noqa: F401
 

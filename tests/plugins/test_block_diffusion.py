@@ -40,7 +40,8 @@ def test_an_answer_is_the_same_again_and_has_no_more_tokens_than_allowed(model, 
     start = inputs["input_ids"].shape[1]
     answers = []
     for length in (2, 2, CANVAS + 2):
-        settings = decoding(GenerationConfig(max_new_tokens=length), LogitsWatch())
+        config = GenerationConfig(max_new_tokens=length)
+        settings = decoding(config, LogitsWatch(), model.module, model.processor.tokenizer)
         tokens = denoised(model.module, inputs, settings | {"max_denoising_steps": 3})
         assert start < tokens.shape[1] <= start + length
         answers.append(tokens[0, start:].tolist())

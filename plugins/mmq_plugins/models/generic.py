@@ -221,7 +221,7 @@ class Generic(ModelFamily):
         module: Any = model.module
         inputs = prompt_inputs(module, model.processor, images, texts)
         watch = model.watched()
-        settings = decoding(config, watch)
+        settings = decoding(config, watch, module, model.processor.tokenizer)
         if canvas_length(module.config):
             tokens = denoised(module, inputs, settings)
         else:
