@@ -68,6 +68,7 @@ def recipe(needs="", torchvision=False, **settings):
 def names(loadable=False):
     """The architectures that can be built here. loadable: from a folder, without torchvision."""
     import tiny_vlm_decoders  # noqa: F401  (they register themselves)
+    import tiny_vlm_diffusion  # noqa: F401
     import tiny_vlm_encoders  # noqa: F401
     import tiny_vlm_qwen  # noqa: F401
 
@@ -125,17 +126,26 @@ def without_video(name, image_processor, tokens, **settings):
         return getattr(transformers, name)(
             image_processor, tokens, getattr(transformers, part)(), **settings
         )
+    return unchecked(getattr(transformers, name), image_processor, tokens, no_video(), **settings)
+
+
+def no_video():
+    """A processor of videos that reads none."""
     from transformers.video_processing_utils import BaseVideoProcessor
 
     class NoVideo(BaseVideoProcessor):
         def __init__(self):
             self.merge_size = 2
 
-    kind = getattr(transformers, name)
+    return NoVideo()
+
+
+def unchecked(kind, *parts, **settings):
+    """A processor that accepts parts of any class."""
     checked = ProcessorMixin.check_argument_for_proper_class
     ProcessorMixin.check_argument_for_proper_class = lambda *args: None
     try:
-        return kind(image_processor, tokens, NoVideo(), **settings)
+        return kind(*parts, **settings)
     finally:
         ProcessorMixin.check_argument_for_proper_class = checked
 

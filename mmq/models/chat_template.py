@@ -15,7 +15,19 @@ from mmq.errors import InputError
 log = logging.getLogger(__name__)
 Render = Callable[[list[dict[str, Any]], bool], str]  # (messages, whether an answer follows)
 TODAY = date(2025, 1, 1)  # what templates read as today's date, unless --template date=...
-CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")  # how templates read it
+CLOCK = "strftime_now"  # the function that templates read it with
+DIRECTIVES = "aAbBcCdDeFgGhHIjklmMnprRsStTuUVwWxXyYzZ"  # of dates' formats, after a %
+FLAGS = ("", "-", "_", "0", "^", "#")  # glibc's, before a directive: %-d has no leading zero
+PERCENT = "@"  # takes the place of the second % in %%
+# transformers drops the line break after a block, so a template still starts on a new line
+MACRO = (
+    "{%% macro %(clock)s(format) %%}{%% set texts = %(texts)r %%}"
+    "{%% for part in format.replace('%%%%', '%%%(percent)s').split('%%') %%}"
+    "{%% if loop.first %%}{{ part }}"
+    "{%% elif part[:1] in texts %%}{{ texts[part[:1]] }}{{ part[1:] }}"
+    "{%% elif part[:2] in texts %%}{{ texts[part[:2]] }}{{ part[2:] }}"
+    "{%% else %%}%%{{ part }}{%% endif %%}{%% endfor %%}{%% endmacro %%}"
+)
 PROBE = "mmqprobe"  # a text that no template contains
 # variables that transformers sets
 SET = {
@@ -87,7 +99,7 @@ def template_text(processor: Any) -> str:
 
 def template_date(processor: Any, options: InputOptions) -> str:
     """The date that the template reads as today's, "" if it reads none."""
-    if not CLOCK.search(template_text(processor)):
+    if CLOCK not in template_text(processor):
         return ""
     return str(options.template.get("date", TODAY))
 
@@ -95,14 +107,19 @@ def template_date(processor: Any, options: InputOptions) -> str:
 def on_date(template: str, options: InputOptions) -> str:
     """A template that reads a fixed date instead of the clock.
 
-    transformers passes templates plain data alone, so their calls are replaced by the texts.
+    transformers passes templates plain data alone, so a macro in front of the template takes the
+    name of the function that reads the clock. Its format may be a variable.
     """
     value = options.template.get("date", TODAY)
     try:
         today = value if isinstance(value, date) else date.fromisoformat(str(value))
     except ValueError as error:
         raise InputError(f"template: date: {value!r} is not a date; write e.g. {TODAY}") from error
-    return CLOCK.sub(lambda call: repr(today.strftime(call.group(2))), template)
+    if CLOCK not in template:
+        return template
+    directives = [f"{flag}{letter}" for flag in FLAGS for letter in DIRECTIVES]
+    texts = {each: today.strftime(f"%{each}") for each in directives} | {PERCENT: "%"}
+    return f"{MACRO % {'clock': CLOCK, 'percent': PERCENT, 'texts': texts}}\n{template}"
 
 
 def template_variables(template: str, options: InputOptions) -> dict[str, Any]:

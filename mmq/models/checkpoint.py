@@ -7,7 +7,12 @@ from typing import Any, TypeVar
 from mmq.contracts import registry
 from mmq.contracts.options import fill_unset
 from mmq.errors import InputError, unknown
-from mmq.models.checkpoint_config import FULL_PRECISION, check_facts, check_side_files
+from mmq.models.checkpoint_config import (
+    FULL_PRECISION,
+    check_facts,
+    check_filled,
+    check_side_files,
+)
 from mmq.models.checkpoint_errors import reading
 from mmq.models.checkpoint_files import INDEX, LARGEST_JSON, check_folder, hash_folder
 from mmq.system.strict_json import load_json
@@ -80,8 +85,11 @@ def read_config(source: str) -> Any:
         facts = load_json(file, "model", LARGEST_JSON)
         check_facts(file, facts)
         if path.is_file():
-            return AutoConfig.for_model(**facts)
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+            config = AutoConfig.for_model(**facts)
+        else:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        check_filled(file, facts, config)
+        return config
 
 
 def _config_file(source: str) -> Path:

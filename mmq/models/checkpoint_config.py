@@ -11,7 +11,7 @@ import torch
 from mmq.errors import InputError
 
 COUNTS = re.compile(r"(?!.*(feature|select|skip)).*(layers|depths?|blocks|experts|stages|heads"
-                    r"|num_labels|n_layer|n_head)")  # fmt: skip
+                    r"|num_labels|(?<![a-z])n_layer|(?<![a-z])n_head)")  # fmt: skip
 SIZES = re.compile(r".*(size|dim|width|channels|rank)")
 POSITIVE = re.compile(r".*(hidden|intermediate|vocab|head|patch|image|embed|proj|num_|n_).*|depth")
 MOST = 10_000  # maximum of any count
@@ -53,7 +53,7 @@ def check_facts(path: Path, facts: Any) -> None:
         where = f"model: {path}: {place}"
         if key in ("torch_dtype", "dtype") and not _is_dtype(value):
             raise InputError(f"{where}: {value!r} is not a dtype; write e.g. float32 or bfloat16")
-        if key in SUBCONFIGS and not isinstance(value, dict):
+        if key in SUBCONFIGS and not isinstance(value, dict | None):
             raise InputError(f"{where}: {value!r} is not an object")
         if COUNTS.fullmatch(key):
             _check_count(where, value, MOST_LAYERS if "layer" in key else MOST)
@@ -70,6 +70,16 @@ def check_facts(path: Path, facts: Any) -> None:
     if largest.get("experts", 0) * largest.get("layers", 0) > MOST_EXPERTS:
         raise InputError(f"model: {path}: {largest['layers']} layers of {largest['experts']} "
                          f"experts are more than {MOST_EXPERTS} experts")  # fmt: skip
+
+
+def check_filled(path: Path, facts: Mapping[str, Any], config: Any) -> None:
+    """InputError for a null instead of a part that transformers replaced by its default.
+
+    Models without a vision tower have one (Gemma 4 Unified).
+    """
+    for name in SUBCONFIGS:
+        if facts.get(name, {}) is None and getattr(config, name, None) is not None:
+            raise InputError(f"model: {path}: {name}: None is not an object")
 
 
 def check_settings(path: Path, facts: Mapping[str, Any]) -> None:

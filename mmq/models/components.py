@@ -101,6 +101,8 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
         path, blocks = _resolve(root, spec)
         if not isinstance(blocks, nn.ModuleList):
             raise InputError(f"Component {spec.name!r}: {path} is not an nn.ModuleList of blocks")
+        if not blocks:  # configured without any: what is around them stays at 16 bits
+            continue
         so_far = components.get(spec.name, Component(spec.name, 0, ()))
         layers = tuple(
             replace(layer, matrix=with_twins(layer.matrix, owners))
@@ -114,6 +116,8 @@ def find_components(root: nn.Module, family: ModelFamily) -> dict[str, Component
         components[spec.name] = Component(
             spec.name, so_far.blocks + len(blocks), so_far.layers + layers, (*so_far.paths, path)
         )
+    if not components:
+        raise InputError(f"{type(root).__name__}: its configuration has no transformer blocks")
     return {
         name: replace(component, twins=tuple(_twins(root, component.paths, twins)))
         for name, component in components.items()

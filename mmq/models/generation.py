@@ -38,11 +38,24 @@ class LogitsWatch:
         return self.broken.reshape(count, -1).any(-1).nonzero().flatten().tolist()
 
 
-def decoding(config: GenerationConfig, watch: LogitsWatch) -> dict[str, Any]:
-    """Arguments of transformers' `generate`; the rest of its settings are the checkpoint's own."""
+def stop_strings(module: Any) -> tuple[str, ...]:
+    """The texts that end an answer by a checkpoint's generation_config.json."""
+    texts = getattr(getattr(module, "generation_config", None), "stop_strings", None) or ()
+    return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
+def decoding(
+    config: GenerationConfig, watch: LogitsWatch, module: Any, tokenizer: Any
+) -> dict[str, Any]:
+    """Arguments of transformers' `generate`; the rest of its settings are the checkpoint's own.
+
+    module: generates. tokenizer: finds its stop strings.
+    """
     from transformers import LogitsProcessorList
 
+    stops = {"tokenizer": tokenizer} if stop_strings(module) else {}
     return {
+        **stops,
         "max_new_tokens": config.max_new_tokens,
         "min_new_tokens": config.min_new_tokens or None,
         "num_beams": config.num_beams,
@@ -53,11 +66,16 @@ def decoding(config: GenerationConfig, watch: LogitsWatch) -> dict[str, Any]:
 
 
 def decode_answers(
-    tokenizer: Any, tokens: Tensor, start: int, prompts: Sequence[str]
+    tokenizer: Any,
+    tokens: Tensor,
+    start: int,
+    prompts: Sequence[str],
+    stops: Sequence[str] = (),
 ) -> tuple[list[str], int]:
     """The answers without their prompts and reasoning, and how many never ended their reasoning.
 
-    tokens: (n, length) as `generate` returned them; start: where the answers begin.
+    tokens: (n, length) as `generate` returned them; start: where the answers begin. stops: texts
+    that end an answer without being a part of it.
     """
     answers = tokens[:, start:]
     added = tokenizer.added_tokens_decoder.values()
@@ -69,6 +87,8 @@ def decode_answers(
         answer, ended = without_reasoning(text, prompt)
         for token in special if hidden else ():
             answer = answer.replace(token, "")
+        for stop in stops:  # the last token may contain more than its beginning
+            answer = answer.partition(stop)[0]
         result.append(answer.strip())
         unfinished += not ended
     return result, unfinished

@@ -26,7 +26,7 @@ from mmq.contracts.vlm import (
     VisionLanguageModel,
 )
 from mmq.models.batching import batches, by_length
-from mmq.models.generation import LogitsWatch, check_logits, decode_answers
+from mmq.models.generation import LogitsWatch, check_logits, decode_answers, stop_strings
 from mmq.models.stages import encode, run_stages
 from mmq.models.timing import time_generation, transformers_engine
 from mmq.system.disk import naming, write_all
@@ -184,7 +184,9 @@ class LoadedModel(VisionLanguageModel):
         tokens: (n, length), as transformers' `generate` returned them.
         """
         start = max(watch.start, 0)
-        texts, unfinished = decode_answers(self.processor.tokenizer, tokens, start, prompts)
+        texts, unfinished = decode_answers(
+            self.processor.tokenizer, tokens, start, prompts, stop_strings(self.module)
+        )
         if unfinished:
             if not self.observations[UNFINISHED]:
                 log.warning(

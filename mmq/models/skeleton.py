@@ -51,7 +51,8 @@ def family_of(config: Any) -> ModelFamily:
         " ".join(
             [
                 f"No model family for {architecture_of(config)}.",
-                f"Supported architectures: {', '.join(sorted(names))}.",
+                f"Supported architectures: {', '.join(sorted(names))}, and those with shares in "
+                f"the table of mmq models --check.",
                 *unusable,
             ]
         )

@@ -172,9 +172,9 @@ def _keys(
 ) -> list[list[str]] | None:
     """One key per chunk and stage; None if the model's weights are of unknown origin."""
     facts, states = [], []
-    own = [name for name in ("projector",) if name in model.components]  # in any stage
     for stage in stages:
-        for component in (*stage.components, *own):
+        used = (*stage.components, "projector")  # that one is in any stage
+        for component in (name for name in used if name in model.components):
             state = model.states.get(component)
             if state is None:
                 return None

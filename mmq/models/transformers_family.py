@@ -255,8 +255,9 @@ class TransformersFamily(ModelFamily):
         cache = prefix.past_key_values
         cache.batch_repeat_interleave(config.num_beams)
         watch = model.watched()
+        settings = decoding(config, watch, decoder, model.processor.tokenizer)
         tokens = decoder.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, **decoding(config, watch)
+            input_ids=ids, attention_mask=mask, past_key_values=cache, **settings
         )
         watch.start = ids.shape[1]
         return model.answers(tokens, watch, texts)

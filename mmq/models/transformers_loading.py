@@ -24,6 +24,7 @@ from mmq.models.checkpoint_weights import (
     stored_weights,
     unread_files,
 )
+from mmq.models.generation_settings import reset_others_
 from mmq.models.spread import Spread
 from mmq.system.versions import major_version
 
@@ -197,6 +198,7 @@ def load_weights(
     if not isinstance(device, Spread):
         model = model.to(device)
     check_finite(model, source, stored)
+    reset_others_(model)
     return model
 
 

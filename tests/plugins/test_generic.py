@@ -109,6 +109,23 @@ def test_a_model_whose_tower_has_no_blocks_still_has_a_language_model():
     assert components == {"llm": ("layers",)}
 
 
+def test_blocks_that_mix_tokens_by_a_short_convolution_alone_are_found():
+    class ShortConv(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.in_proj = nn.Linear(2, 6)
+
+    blocks = nn.ModuleList([nn.ModuleDict({"conv": ShortConv()})])
+    assert components_of(layers=blocks) == {"llm": ("layers",)}
+
+
+def test_a_list_of_projectors_is_the_connector():
+    assert components_of(layerwise_projectors=attention(2), layers=attention()) == {
+        "connector": ("layerwise_projectors",),
+        "llm": ("layers",),
+    }
+
+
 def test_the_encoder_beside_a_decoder_is_the_tower_if_there_is_no_other():
     assert components_of(encoder=attention(), decoder=attention()) == {
         "vit": ("encoder",),

@@ -16,13 +16,18 @@ from mmq_plugins.evaluators.vqa import Vqa
 from mmq_plugins.models.blip2 import Blip2
 from mmq_plugins.models.llava import Llava
 from safetensors.torch import load_file
+from tiny_models import VISION
+from tiny_vlms import build
+from torch import nn
 
 from mmq.contracts import AnswerFormat, GenerationConfig, Request
 from mmq.data.source import find_source
 from mmq.errors import InputError
 from mmq.models.components import find_components
+from mmq.models.loaded import LoadedModel
 from mmq.models.loading import load_model, read_config
 from mmq.models.skeleton import skeleton
+from mmq.models.stages import StageCache
 from mmq.testing import FamilyContract
 
 PICTURES = [scenes.render(scenes.make_scene(k, "test")) for k in range(4)]
@@ -32,6 +37,7 @@ QUESTIONS = [
     "is there a red star?",
     "where is the large circle?",
 ]
+CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +240,29 @@ def test_llava_is_scored_through_the_same_path(llava):
     assert not any("USER" in p.text for p in evaluation.predictions)
 
 
+def test_a_tower_configured_without_blocks_stays_at_16_bits(monkeypatch, tmp_path):
+    monkeypatch.setitem(VISION, "num_hidden_layers", 0)
+    module, processor = build("blip2_opt")
+    components = find_components(module, Blip2())
+    assert list(components) == ["qformer", "llm"]
+    model = LoadedModel(module, processor, Blip2(), "", "blind", "cpu", components)
+    without_cache = ask(model, PICTURES, QUESTIONS)
+    model.stage_cache = StageCache(tmp_path, 2**20)
+    assert ask(model, PICTURES, QUESTIONS) == without_cache
+    assert list(tmp_path.glob("connector-*"))
+
+
+def test_a_model_without_any_blocks_is_refused():
+    with torch.device("meta"):
+        module = Blip2().skeleton(read_config(str(CONFIGS / "blip2-opt-2.7b.json")))
+    module.vision_model.encoder.layers = module.qformer.encoder.layer = nn.ModuleList()
+    module.language_model.model.decoder.layers = nn.ModuleList()
+    with pytest.raises(InputError, match="its configuration has no transformer blocks"):
+        find_components(module, Blip2())
+
+
 def test_a_misplaced_component_lists_the_children():
-    t5 = Path(__file__).parents[1] / "data" / "configs" / "llava-1.5-7b.json"
-    config = read_config(str(t5))
+    config = read_config(str(CONFIGS / "llava-1.5-7b.json"))
     with torch.device("meta"):
         module = Llava().skeleton(config)
     with pytest.raises(InputError, match=r"none of vision_model\.encoder\.layers exists .* model"):

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+import transformers
 from mmq_plugins.embedded.scenes import make_scene, render
 from mmq_plugins.models.generic_inputs import answer_ids, answered_inputs, prompt_inputs
 from tiny_vlms import SINCE_5, names, tiny_vlm
 
 from mmq.contracts import AnswerFormat
 from mmq.data.calibration import Calibration
+from mmq.errors import InputError
 from mmq.models.chat_template import adds_image_tokens
+from mmq.models.skeleton import family_of
 
 PICTURE = render(make_scene(0))
 NEW = pytest.mark.skipif(not SINCE_5, reason="new in transformers 5")
@@ -100,3 +103,28 @@ def test_calibration_batches_one_pair_at_a_time():
     model = tiny_vlm("instructblip_t5")
     (request,) = requests_for(model, [PICTURE], ["how many?"])
     assert len(list(Calibration(((request, "two"), (request, "a red star"))).forwards(model))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "words"),
+    [
+        ("Kosmos2_5Config", "one_by_one", "positions"),
+        ("IdeficsConfig", "needs_pictures", "needs a picture"),
+    ],
+)
+def test_what_is_special_about_a_kind_of_model_follows_from_its_configuration(
+    name, attribute, words
+):
+    if not hasattr(transformers, name):
+        pytest.skip(f"this version of transformers has no {name}")
+    config = getattr(transformers, name)()
+    config.architectures = None
+    assert words in getattr(family_of(config), attribute)
+
+
+def test_a_model_that_writes_no_text_is_refused_by_its_configuration():
+    if not hasattr(transformers, "PI0Config"):
+        pytest.skip("this version of transformers has no PI0")
+    family = family_of(transformers.PI0Config(architectures=["PI0ForConditionalGeneration"]))
+    with pytest.raises(InputError, match="none, they generate no text"):
+        family.protocol(AnswerFormat.CAPTION)

@@ -26,6 +26,7 @@ from mmq.models.generation import decoding
 from mmq.models.loading import load_weights
 from mmq.models.transformers_family import check_vocabulary, load_processor
 from mmq.system.versions import major_version
+from mmq_plugins.models.block_diffusion import canvas_inputs, canvas_length, denoised
 from mmq_plugins.models.generic_inputs import (
     NEEDS_PICTURE,
     answer_ids,
@@ -85,8 +86,11 @@ class Generic(ModelFamily):
         from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as SUPPORTED
 
         family = type(self)(config.model_type, is_encoder_decoder(config))
-        reason = picture_reason(config, SUPPORTED[type(config)])
+        model_class = SUPPORTED[type(config)]
+        reason = picture_reason(config, model_class)
         family.needs_pictures = NEEDS_PICTURE if family.words.needs_pictures else reason
+        if not hasattr(model_class, "generate"):  # PI0's writes actions of a robot
+            family.formats = {}
         return family
 
     def supports(self, config: Any) -> bool:
@@ -187,10 +191,15 @@ class Generic(ModelFamily):
             inputs = prompt_inputs(module, model.processor, [pictures], [text])
             space = "" if not answer or text[-1:].isspace() else lead
             tokens = answer_ids(model.processor.tokenizer, text, space + answer if answer else "")
+            if length := canvas_length(module.config):
+                output = module(**canvas_inputs(module, inputs, tokens))
+                return choices(output.logits[0, : min(len(tokens) + 1, length)])
             complete = answered_inputs(module, inputs, [tokens], self.words.answer_type)
             with _without_cache(module) as setting:
                 output = module(**complete, **setting)
-            logits: Tensor = output.logits[0, -1 - len(tokens) :]
+            return choices(output.logits[0, -1 - len(tokens) :])
+
+        def choices(logits: Tensor) -> Tensor:
             return logits.float().log_softmax(-1)
 
         @torch.no_grad()
@@ -212,7 +221,11 @@ class Generic(ModelFamily):
         module: Any = model.module
         inputs = prompt_inputs(module, model.processor, images, texts)
         watch = model.watched()
-        tokens = module.generate(**inputs, **decoding(config, watch))
+        settings = decoding(config, watch, module, model.processor.tokenizer)
+        if canvas_length(module.config):
+            tokens = denoised(module, inputs, settings)
+        else:
+            tokens = module.generate(**inputs, **settings)
         if watch.start < 0:  # Janus's drops the watch
             watch.start = prompt_length(inputs, tokens)
         return model.answers(tokens, watch, texts)

@@ -82,6 +82,8 @@ def prompt_inputs(
         inputs = without_end(inputs, processor.tokenizer, texts, decoder)
     inputs = padded_on(processor.tokenizer.padding_side, inputs)
     inputs = padded_on("right", inputs, QFORMER)  # it counts positions from the left
+    if not hasattr(module, "prepare_inputs_for_generation"):  # `generate` hands them all on
+        return inputs
     accepted = set(forward) | set(
         inspect.signature(module.prepare_inputs_for_generation).parameters
     )

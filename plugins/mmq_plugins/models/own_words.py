@@ -61,12 +61,16 @@ OWN_WORDS: Mapping[str, OwnWords] = {
     "kosmos-2": OwnWords(
         _words("An image of", "Question: {} Answer:"), POSITIONS, needs_pictures=True
     ),
+    # every picture's tokens are expected at the start of a row, where padding would be
+    "kosmos-2.5": OwnWords(one_by_one=POSITIONS),
+    "idefics": OwnWords(needs_pictures=True),
     "pix2struct": OwnWords(_words("", "{}"), DECODER),
     # naver-clova-ix/donut-base-finetuned-docvqa
     "vision-encoder-decoder": OwnWords(
         _words("", "<s_docvqa><s_question>{}</s_question><s_answer>"), DECODER
     ),
     "fuyu": OwnWords(_words("Generate a coco-style caption.\n", "{}\n")),
+    "diffusion_gemma": OwnWords(one_by_one=POSITIONS),
     # their language model continues from the longest prompt's positions
     "qwen2_vl": OwnWords(one_by_one=POSITIONS, fixed_in=5),
     "qwen2_5_vl": OwnWords(one_by_one=POSITIONS, fixed_in=5),

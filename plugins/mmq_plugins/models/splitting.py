@@ -16,7 +16,8 @@ WORDS = {
     "llm": {"language", "text", "lm", "llm", "decoder"},
 }
 ATTENTION = ("attn", "attention", "Attention")
-MIXES = re.compile("attention|mixer|mamba|deltanet", re.IGNORECASE)  # classes that mix tokens
+# classes that mix tokens
+MIXES = re.compile("attention|mixer|mamba|deltanet|shortconv", re.IGNORECASE)
 
 
 def block_lists(root: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
@@ -46,7 +47,7 @@ def _mixes_tokens(blocks: nn.ModuleList) -> bool:
 
 def component_of(path: str) -> str:
     """The component that a list of blocks belongs to, by its path; "" if no word matches."""
-    words = set(re.split(r"[._]", path))
+    words = {word.removesuffix("s") for word in re.split(r"[._]", path)}
     return next((name for name, marks in WORDS.items() if words & marks), "")
 
 

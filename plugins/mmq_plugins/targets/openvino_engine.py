@@ -21,6 +21,7 @@ from mmq.contracts.vlm import GenerationConfig, Request, VisionLanguageModel
 from mmq.errors import InputError
 from mmq.export.targets import need
 from mmq.models.checkpoint import read_config
+from mmq.models.generation_settings import reset_others_
 from mmq.models.loaded import LoadedModel
 from mmq.models.skeleton import family_of
 from mmq.models.transformers_loading import quietly
@@ -168,6 +169,7 @@ def opened(folder: Path, exact: bool, threads: int) -> Iterator[LoadedModel]:
         _replace_decoder(module.get_submodule(family.decoder), decoder, text)
         if not family.decoder and (folder / "generation_config.json").exists():
             module.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+            reset_others_(module)
     processor = family.load_processor(str(folder))
     yield OpenVinoModel.without_components(module, processor, replaced, str(folder))
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
@@ -124,6 +125,20 @@ def test_the_template_date_is_fixed_by_default():
     assert template_date(with_template(STRINGS), PLAIN) == ""
     with pytest.raises(InputError, match="'tomorrow' is not a date"):
         render_chat(processor, "a", 1, InputOptions(template={"date": "tomorrow"}))
+
+
+def test_a_date_in_any_format_is_fixed_and_the_rest_of_the_template_stays_the_same():
+    calls = "{% set f = '%-d %b %y, %%d %j 5%' %}{{ strftime_now(f) }}{{ strftime_now(format) }}"
+    template = "\n  {% if strftime_now is defined %}\n a\n  {% endif %}\n" + THINKING + calls
+    processor = with_template(template)
+    options = {"date": date.today().isoformat(), "format": "%A"}
+    expected = processor.apply_chat_template(
+        user(IMAGE, TEXT), add_generation_prompt=True, tokenize=False, format="%A"
+    )
+    assert render_chat(processor, "how many?", 1, InputOptions(template=options)) == expected
+    options["date"] = "2026-03-05"
+    rendered = render_chat(processor, "how many?", 1, InputOptions(template=options))
+    assert rendered.endswith("5 Mar 26, %d 064 5%Thursday")
 
 
 def test_a_system_prompt_comes_first_and_a_template_that_drops_it_is_refused():

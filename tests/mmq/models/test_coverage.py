@@ -1,5 +1,6 @@
 """What can be quantized of an architecture, as docs/coverage.md lists it."""
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from mmq.cli.models import markdown_row, summary
+from mmq.models.checkpoint_config import check_facts
 from mmq.models.components import find_components
 from mmq.models.coverage import Coverage, architectures, check
 from mmq.models.coverage_configs import example
@@ -45,6 +47,12 @@ def test_a_decoder_with_its_encoders_weights_is_calibrated_together_with_it():
     first = next(layer.matrix for layer in llm.layers if layer.name.endswith("0.self_attn.q_proj"))
     assert first.module is owner[0].self_attn.q_proj
     assert first.twins == ((twin[0].self_attn.q_proj, "weight"),)
+
+
+def test_no_example_configuration_is_refused_as_absurd():
+    for config, _ in architectures():
+        facts = json.loads(json.dumps(example(config).to_dict(), default=str))
+        check_facts(Path("config.json"), facts)
 
 
 def test_the_page_lists_every_architecture_and_each_uncovered_one_has_a_reason():
