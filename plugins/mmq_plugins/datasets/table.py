@@ -14,6 +14,7 @@ from mmq_plugins.datasets.json_files import JsonLinesFile, json_table
 from mmq_plugins.datasets.parquet_files import ParquetTable
 from mmq_plugins.datasets.records import TableFile
 from mmq_plugins.datasets.split_files import (
+    WORDS,
     SplitFile,
     by_split,
     list_files,
@@ -37,7 +38,7 @@ READERS: dict[str, Callable[[Path], TableFile]] = {
     ".json": json_table,
     ".xlsx": XlsxFile,
     ".xlsm": XlsxFile,
-    ".parquet": lambda path: ParquetTable([path]),
+    ".parquet": lambda path: ParquetTable([path], inner=True),
 }
 IN_FOLDERS = (".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx", ".parquet")
 OTHER_SHEETS = (".xls", ".ods", ".numbers")
@@ -142,7 +143,7 @@ def open_table(paths: Sequence[Path]) -> TableFile:
     """The table in a file, or in the parquet files of one split."""
     suffix = paths[0].suffix.lower()
     if suffix == ".parquet":
-        return ParquetTable(paths)
+        return ParquetTable(paths, inner=True)
     if len(paths) > 1:
         raise InputError(
             f"data: {paths[0].parent} has several tables: "
@@ -157,7 +158,7 @@ def open_table(paths: Sequence[Path]) -> TableFile:
 
 def _tables(root: Path) -> list[SplitFile]:
     """The tables of a folder: metadata of an imagefolder, or else the files at the top."""
-    files = [split_file(root, path) for path in list_files(root, IN_FOLDERS, FOLDER_DEPTH)]
+    files = [split_file(root, path) for path in list_files(root, IN_FOLDERS, FOLDER_DEPTH, WORDS)]
     metadata = [file for file in files if file.path.stem == METADATA]
     if metadata:
         return metadata

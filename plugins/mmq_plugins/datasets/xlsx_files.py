@@ -18,7 +18,7 @@ class XlsxFile:
     """Its rows as text, with formulas replaced by the values that Excel saved."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.decimal_commas = path, False
+        self.path, self.decimal_commas, self.is_text = path, False, False
         header = next(self._rows(), (0, []))[1]
         if not any(header):
             raise InputError(f"data: {path}: the first row of its first sheet is empty; put the "
