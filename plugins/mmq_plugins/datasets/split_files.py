@@ -85,7 +85,7 @@ def _listed(
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name[:1] == ".":
+            if entry.name.startswith((".", "~$")):  # ~$: the lock of a sheet that is open
                 continue
             if entry.is_dir():
                 folders.append(entry.name)

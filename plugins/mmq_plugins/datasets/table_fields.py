@@ -41,6 +41,7 @@ NUMBERED = {  # columns such as image_1, image_2: their names without the number
 }
 LETTERS = "abcdefghij"
 LETTERED = re.compile(r"(?:(option|choice|opt)_?)?([a-j])")
+FILE_NAME = re.compile(r"_file_names?$")
 NEEDED: Mapping[str, tuple[str, ...]] = {  # by task
     "captioning": ("image", "captions"),
     "retrieval": ("image", "captions"),
@@ -124,6 +125,8 @@ def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) 
         return _lettered(columns)
     if numbered := _numbered(name, columns, taken):
         return numbered
+    if name == "image" and not matches:  # an imagefolder's before_file_name, after_file_name
+        return tuple(column for column in free if FILE_NAME.search(_plain(column)))
     exact = matches and _plain(matches[0]) in (ALIASES[name][0], ALIASES[name][0].rstrip("s"))
     if len(matches) > 1 and is_needed and not exact:
         choices = " or ".join(f"--fields {name}={column}" for column in matches)
