@@ -187,7 +187,7 @@ def _resample(
     for _ in range(settings.bootstrap):
         indices = rng.integers(0, table.n, table.n)
         draws.append(("configurations", bits[indices], target[indices]))
-    if table.samples is not None:
+    if table.has_samples:
         for _ in range(settings.bootstrap):
             scores = resampled_scores(table, rng)
             draws.append(("samples", bits, _target(scores, scale, reference)))

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mmq.analysis.table import Table, reference_row
+from mmq.analysis.table import Table, reference_row, resampled_scores
 from mmq.evaluation.stats import RESAMPLES
 
 NOTHING = 1e-9  # an excess below this is rounding
@@ -107,18 +107,29 @@ def _intervals(
     table: Table, start: int, rows: Sequence[tuple[object, int, int, int]], seed: int
 ) -> list[tuple[float | None, float | None]]:
     """95% intervals of the excess losses over pictures drawn with replacement."""
-    if table.samples is None or table.pictures is None or not rows:
+    if not table.has_samples or not rows:
         return [(None, None)] * len(rows)
     joint, first, second = (np.array([row[k] for row in rows], int) for k in (1, 2, 3))
-    # joint - first - second as losses against the reference, sample by sample
+    # joint - first - second as losses against the reference
+    if table.tasks:
+        rng = np.random.default_rng(seed)
+        scores = np.stack([resampled_scores(table, rng) for _ in range(RESAMPLES)])
+        excess = scores[:, first] + scores[:, second] - scores[:, joint] - scores[:, [start]]
+        return _ends(excess)
+    assert table.samples is not None
+    assert table.pictures is not None
     values = table.samples[first] + table.samples[second] - table.samples[joint]
     values = values - table.samples[start]
     pictures = int(table.pictures.max()) + 1
     draws = np.random.default_rng(seed).integers(0, pictures, (RESAMPLES, pictures))
     counts = np.stack([np.bincount(row, minlength=pictures) for row in draws])
     weights = counts[:, table.pictures].astype(float)
-    means = (weights @ values.T) / weights.sum(axis=1, keepdims=True)
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return _ends((weights @ values.T) / weights.sum(axis=1, keepdims=True))
+
+
+def _ends(draws: np.ndarray) -> list[tuple[float | None, float | None]]:
+    """The 95% interval of each column."""
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 

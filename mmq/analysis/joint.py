@@ -112,7 +112,7 @@ class JointScores(PairedScores):
     def shares(self, allocation: str) -> dict[str, np.ndarray]:
         """An allocation's shares by task and resample."""
         return {
-            label: _shares(task.resampled[allocation], task.resampled[self.unquantized])
+            label: shares_of(task.resampled[allocation], task.resampled[self.unquantized])
             for label, task in self.tasks.items()
         }
 
@@ -141,8 +141,8 @@ class JointScores(PairedScores):
         return self.score(point.allocation, "worst")
 
 
-def _shares(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Shares by resample; of a resample in which the unquantized model scores 0, the whole."""
+def shares_of(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Shares of resampled scores; where the unquantized model scores 0, the whole."""
     ratio = np.divide(
         UNQUANTIZED_SHARE * new, old, out=np.full_like(new, UNQUANTIZED_SHARE), where=old != 0
     )

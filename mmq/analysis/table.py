@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from mmq.allocation.allocation import UNQUANTIZED
+from mmq.analysis.joint import Combine, shares_of
 from mmq.errors import InputError, unknown
 
 LOSS_FLOOR = 0.01  # share of the reference's score; smaller losses count as this much
@@ -17,7 +19,8 @@ class Table:
 
     bits: (n, parts). scores: (n,). samples: (n, m), one value per sample whose mean is the
     score up to a factor, or None. pictures: (m,), samples of one picture have the same number.
-    notes: what was dropped or averaged, one sentence each.
+    notes: what was dropped or averaged, one sentence each. tasks: of a combined score, the same
+    configurations with the samples of each task. combine: how their shares are combined.
     """
 
     name: str
@@ -27,6 +30,13 @@ class Table:
     samples: np.ndarray | None = None
     pictures: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    tasks: tuple["Table", ...] = ()
+    combine: Combine = "worst"
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether scores on other pictures can be drawn."""
+        return self.samples is not None or bool(self.tasks)
 
     @property
     def n(self) -> int:
@@ -54,7 +64,26 @@ class Table:
         columns = [self.parts.index(part) for part in parts]
         samples = None if self.samples is None else self.samples[rows]
         bits = self.bits[rows][:, columns]
-        return replace(self, parts=parts, bits=bits, scores=self.scores[rows], samples=samples)
+        own = replace(self, parts=parts, bits=bits, scores=self.scores[rows], samples=samples)
+        return replace(own, tasks=tuple(task.select(rows, parts) for task in self.tasks))
+
+    def with_tasks(self, tasks: Sequence["Table"], combine: Combine) -> "Table":
+        """The table with the samples of each task, or with a note why there are none."""
+        same = all(
+            task.parts == self.parts and np.array_equal(task.bits, self.bits) for task in tasks
+        )
+        if not same or any(task.samples is None for task in tasks):
+            problem = "not all trials have scores per sample of every task"
+        elif self.unquantized is None:
+            problem = "the unquantized model, which shares refer to, is not among the trials"
+        else:
+            return replace(self, tasks=tuple(tasks), combine=combine)
+        return self.noting(f"uncertainty from samples is left out: {problem}")
+
+    @property
+    def unquantized(self) -> int | None:
+        """Index of the row with every part at 16 bits; None if it was not measured."""
+        return self.row([UNQUANTIZED] * len(self.parts))
 
 
 def make_table(
@@ -153,7 +182,16 @@ def log_loss(scores: np.ndarray, reference: int | None) -> np.ndarray:
 
 
 def resampled_scores(table: Table, rng: np.random.Generator) -> np.ndarray:
-    """Scores (n,) on pictures drawn with replacement, the same for all configurations."""
+    """Scores (n,) on pictures drawn with replacement, the same for all configurations.
+
+    Of several tasks, every task's pictures are drawn anew, and their shares are combined.
+    """
+    if table.tasks:
+        row = table.unquantized
+        drawn = [resampled_scores(task, rng) for task in table.tasks]
+        shares = np.stack([shares_of(scores, scores[row]) for scores in drawn])
+        joint: np.ndarray = shares.min(axis=0) if table.combine == "worst" else shares.mean(axis=0)
+        return joint
     assert table.samples is not None
     assert table.pictures is not None
     pictures = int(table.pictures.max()) + 1

@@ -1,16 +1,19 @@
 """The samples to score and the pairs to calibrate on, drawn and checked."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mmq.config import TaskOptions
 from mmq.contracts.images import FileImage, ImageRef
-from mmq.contracts.samples import Sample
+from mmq.contracts.samples import CaptionSample, Sample
 from mmq.data.calibration_mix import draw_mix
 from mmq.data.calibration_split import check_apart, draw_calibration, spare_pairs, without_twins
 from mmq.data.image_checks import check_images
 from mmq.data.source import Source, find_source, fingerprint_samples, limited
 from mmq.data.subsets import subset
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,19 @@ def _joined(samples: Sequence[Sample], digests: Mapping[ImageRef, str]) -> list[
     """
     ids: dict[tuple[str, ...], str] = {}
     result = []
+    captioned = 0
     for sample in samples:
         if not any(isinstance(image, FileImage) for image in sample.images):
             pictures = tuple(digests[image] for image in sample.images)
             image_id = ids.setdefault(pictures, sample.image_id)
             if image_id != sample.image_id:
+                captioned += isinstance(sample, CaptionSample)
                 sample = replace(sample, image_id=image_id)
         result.append(sample)
+    if captioned:
+        log.warning(
+            "data: %d samples have a picture that another sample has with other captions; if rows "
+            "repeat a picture, name the column that identifies it: --fields image_id=COLUMN",
+            captioned,
+        )
     return result

@@ -1,12 +1,13 @@
 """Pictures in cells of parquet files, read when they are opened.
 
-A cell is read by streaming its row group's column up to its row, so memory stays bounded for row
-groups of any size, and pictures that are opened in the order of their rows are read once.
+A cell is read alone (see parquet_pages); in lists, and where that is not possible, by streaming
+its row group's column up to its row: pictures that are opened in the order of their rows are then
+read once.
 """
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from mmq.contracts.images import FileImage
 from mmq.data.cell_images import CellImage
+from mmq.data.parquet_pages import FALLBACK, chunk_of
 from mmq.data.text_images import decode_base64
 from mmq.errors import InputError
 from mmq.system.image_decoding import POINTER, ImageFacts, decode_image, image_facts
@@ -135,6 +137,16 @@ _cursors: dict[tuple[Path, int, str], _Cursor] = {}  # the least recently used c
 
 
 def _cell(path: Path, group: int, row: int, column: str) -> Any:
+    """A cell's value, read alone if its column allows that."""
+    file = open_parquet(path)
+    with suppress(*FALLBACK):
+        chunk = chunk_of(path, file, group, column)
+        if chunk is not None and (content := chunk.cell(row)) is not None:
+            return content.decode() if chunk.is_text else content
+    return _streamed(path, group, row, column)
+
+
+def _streamed(path: Path, group: int, row: int, column: str) -> Any:
     key = (path, group, column)
     cursor = _cursors.pop(key, None)
     if cursor is None or row < cursor.start:

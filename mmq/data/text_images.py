@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ FEWEST = 64  # characters of a picture; anything shorter is a name
 ALPHABET = re.compile(r"[A-Za-z0-9+/=\r\n]{256}")
 CELL_LIMIT = 512 * MIB
 FIRST_BLOCK = 2**16  # bytes that show how lines end
+TURNS = (("from", "value"), ("role", "content"))  # keys of a turn: the speaker, and the text
 BOM = b"\xef\xbb\xbf"
 DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 
@@ -98,18 +99,30 @@ class TextImage(CellImage):
 def json_value(row: Mapping[str, Any], column: str) -> Any:
     """The value of a key, or of keys joined by dots, in objects inside each other.
 
+    Of a list of objects, one value per object; of the turns of a conversation, a speaker's texts.
     LookupError if there is none.
 
     >>> json_value({"qa": {"question": "Who?"}}, "qa.question")
     'Who?'
+    >>> json_value({"answers": [{"text": "red"}, {"text": "blue"}]}, "answers.text")
+    ['red', 'blue']
     """
     if column in row:
         return row[column]
     key, _, rest = column.partition(".")
     inner = row[key]
+    if isinstance(inner, list) and rest:
+        return _of_each([item for item in inner if isinstance(item, Mapping)], rest)
     if not isinstance(inner, Mapping) or not rest:
         raise LookupError(column)
     return json_value(inner, rest)
+
+
+def _of_each(items: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
+    for by, content in TURNS:
+        if any(item.get(by) == column for item in items):
+            return [item.get(content) for item in items if item.get(by) == column]
+    return [json_value(item, column) for item in items]
 
 
 def decode_line(line: bytes) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmq.analysis.fronts import Point
 from mmq.analysis.importance_plots import analysis_figures
@@ -20,6 +20,9 @@ from mmq.studies.figures import path_to_write, save_figure
 from mmq.studies.measured_fronts import Layout, MeasuredFront, measured_fronts, named_figures
 from mmq.studies.options import AnalyzeOptions
 from mmq.system.progress import notify
+
+if TYPE_CHECKING:
+    from mmq.tracking.queries import StudyTrials
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,9 +183,23 @@ def _from_files(options: AnalyzeOptions) -> Source:
     return Source(tables, score_name=options.score or "score")
 
 
-def _from_studies(options: AnalyzeOptions) -> Source:
+def _table(group: "StudyTrials") -> Table:
+    """The table of a study's trials, with the samples that were read."""
     import pandas
 
+    parts, rows = group.rows()
+    values = [group.samples[trial.run_id] for trial in group.trials] if group.samples else None
+    table = make_table(
+        pandas.DataFrame(rows),
+        {part: part for part in parts},
+        name=group.name,
+        samples=values,
+        pictures=group.pictures,
+    )
+    return table.noting(*group.notes)
+
+
+def _from_studies(options: AnalyzeOptions) -> Source:
     from mmq.tracking.queries import check_quotes, find_trials, latest_study
     from mmq.tracking.sample_scores import read_samples
     from mmq.tracking.subjects import score_name, subject
@@ -198,20 +215,17 @@ def _from_studies(options: AnalyzeOptions) -> Source:
         studies = [latest_study(options.experiment)]
         notify(f"Analyzing the latest study, {studies[0]}; --study NAME,NAME compares several.")
     groups, links = find_trials(options.experiment, studies, query, score)
-    if not options.score:  # the parts that one task needs may not be those of another
-        groups = [each for group in groups for each in (group, *group.by_task())]
+    # the parts that one task needs may not be those of another
+    families = [(group, [] if options.score else group.by_task()) for group in groups]
+    groups = [each for group, tasks in families for each in (group, *tasks)]
     if options.samples:
         read_samples(groups, score)
-    tables = []
-    for group in groups:
-        parts, rows = group.rows()
-        values = [group.samples[trial.run_id] for trial in group.trials] if group.samples else None
-        columns = {part: part for part in parts}
-        frame = pandas.DataFrame(rows)
-        table = make_table(
-            frame, columns, name=group.name, samples=values, pictures=group.pictures
-        )
-        tables.append(table.noting(*group.notes))
+    tables: list[Table] = []
+    for group, tasks in families:
+        table, own = _table(group), [_table(task) for task in tasks]
+        if own and options.samples:
+            table = table.with_tasks(own, group.combine)
+        tables += [table, *own]
     fronts = {group.name: group.points(score) for group in groups}
     sized = {name: points for name, points in fronts.items() if points}
     return Source(

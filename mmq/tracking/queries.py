@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation
 from mmq.analysis.fronts import AGREEMENT, Point, TaskScore
+from mmq.analysis.joint import Combine, parse_combine
 from mmq.analysis.measured import PREFIX
 from mmq.errors import InputError, unknown
 from mmq.evaluation.flips import FLIPS
@@ -92,6 +93,16 @@ class StudyTrials:
     def params(self) -> Mapping[str, str]:
         """The first trial's params; apart from the bits, all trials have the same."""
         return self.trials[0].params
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the scores combine those of several tasks."""
+        return not self.task and any(trial.tasks for trial in self.trials)
+
+    @property
+    def combine(self) -> Combine:
+        """How the scores of several tasks are combined."""
+        return parse_combine(self.params.get("tasks.combine", "worst"))
 
     def by_task(self) -> list["StudyTrials"]:
         """One group per task of a study of several, with its shares as scores; none of one."""

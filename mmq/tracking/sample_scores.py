@@ -39,11 +39,8 @@ def read_samples(groups: Sequence[StudyTrials], score: str = "score", quiet: boo
         )
         scores = dict(zip(trials, bar, strict=True))
         for group in own:
-            if score == "score" and not group.task and any(trial.tasks for trial in group.trials):
-                group.notes.append(
-                    "uncertainty from samples is that of each task: the combined score has none"
-                )
-                continue
+            if score == "score" and group.is_joint:
+                continue  # of a combined score, each task has its own
             values = {t.run_id: scores[t.run_id].get(group.task or score) for t in group.trials}
             lengths = {None if v is None else len(v) for v in values.values()}
             if None in lengths or len(lengths) > 1:

@@ -197,6 +197,51 @@ def test_pictures_are_resampled_where_samples_are_known():
     assert scores_by_draw.shape == result.scores.shape
 
 
+def two_tasks(combine, widest=16):
+    """A table of shares of two tasks with 12 and 8 pictures, and the scores of their samples."""
+    frame = grid(lambda v, q, m: 0)
+    frame.loc[frame.llm == 16, "llm"] = widest
+    rng, tasks, scores = np.random.default_rng(3), [], []
+    for count, part in ((12, "vit"), (8, "llm")):
+        values = 50 - 100 / frame[part].to_numpy()[:, None] * rng.random(count)
+        share = 100 * values.mean(1) / values.mean(1)[frame.vit.add(frame.llm).argmax()]
+        own = frame.assign(score=share)
+        names = [f"{k // 2}" for k in range(count)]
+        tasks.append(table(own, samples=values, pictures=names))
+        scores.append(share)
+    joint = np.min(scores, 0) if combine == "worst" else np.mean(scores, 0)
+    return table(frame.assign(score=joint)).with_tasks(tasks, combine)
+
+
+@pytest.mark.parametrize("combine", ["worst", "mean"])
+def test_a_combined_score_is_resampled_by_the_pictures_of_each_task(combine):
+    joint = two_tasks(combine)
+    drawn = resampled_scores(joint, np.random.default_rng(5))
+    rng, shares = np.random.default_rng(5), []
+    for task in joint.tasks:
+        pictures = int(task.pictures.max()) + 1
+        chosen = rng.integers(0, pictures, pictures)
+        means = np.array([
+            np.mean([row[task.pictures == picture].mean() for picture in chosen])
+            for row in task.samples
+        ])  # fmt: skip
+        shares.append(100 * means / means[joint.unquantized])
+    expected = np.min(shares, 0) if combine == "worst" else np.mean(shares, 0)
+    assert drawn == pytest.approx(expected)
+    assert drawn[joint.unquantized] == pytest.approx(100)
+    ranking = rank(joint, settings=QUICK)
+    assert set(ranking.orders[0].agreement) == {"configurations", "samples"}
+    assert all(pair.low < pair.high for pair in pair_losses(joint) if pair.first != "qformer")
+
+
+def test_without_the_unquantized_model_or_samples_a_combined_score_has_a_note():
+    assert "unquantized model" in two_tasks("worst", widest=8).notes[-1]
+    joint = two_tasks("worst")
+    bare = table(grid(lambda v, q, m: v + m))
+    assert "scores per sample" in bare.with_tasks((joint.tasks[0], bare), "worst").notes[-1]
+    assert not bare.with_tasks((joint.tasks[0], bare), "worst").has_samples
+
+
 def test_several_processes_give_the_result_of_one():
     result = table(grid(additive).iloc[::3])
     small = Settings(trees=5, bootstrap=4, repeats=3, jobs=1, quiet=True)

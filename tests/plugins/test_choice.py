@@ -213,11 +213,27 @@ def test_open_answers_agree_with_mmmus_script_on_adversarial_outputs():
     [
         ("b", "B"), ("B: a dog", "B"), ("[b]", "B"), ("Answer: (C)", "C"), ("A dog.", "B"),
         ("the answer is d", "D"), ("3.5", "C"), ("it is 3.5 metres", "C"), ("E", ""), ("", ""),
-        ("a cat or a dog", ""), ("answer", ""), ("Dogs", ""),
+        ("a cat or a dog", ""), ("answer", ""), ("Dogs", ""), ("A and B", ""), ("A, B", ""),
+        ("(A) or (C)", ""), ("The answer is A and B.", ""), ("A, I think", "A"), ("C/D", ""),
+        ("B, a dog", "B"), ("Option C, and that's it", "C"), ("答案是B", "B"), ("选（C）。", "C"),
+        ("Ｂ", "B"), ("B、a dog", "B"), ("正确答案：D", "D"), ("A或B", ""),
+        ("dogs and cats, not a dog", ""),
     ],
 )  # fmt: skip
 def test_mmqs_own_rule_reads_letters_and_option_texts(output, option):
     assert choice_rules.letter(output, OPTIONS) == option
+
+
+@pytest.mark.parametrize(
+    ("output", "option"),
+    [
+        ("It is a red car.", "B"), ("It is red.", "A"), ("a red car and a red one", ""),
+        ("图中是一只猫。", "C"), ("熊猫", "D"), ("这是熊猫", "D"), ("狗", ""), ("Redcar", ""),
+    ],
+)  # fmt: skip
+def test_an_option_inside_another_is_not_named_by_it(output, option):
+    options = {"A": "red", "B": "red car", "C": "猫", "D": "熊猫"}
+    assert choice_rules.letter(output, options) == option
 
 
 IMAGES = (BytesImage("x", b""),)

@@ -140,6 +140,41 @@ def test_the_other_copies_of_chartqa_and_flickr30k_are_read(tmp_path, caplog):
     assert "no column 'split'" in caplog.text
 
 
+def test_the_hubs_own_conversion_has_a_folder_per_split(tmp_path):
+    data = hub.vqav2(tmp_path) / "data"
+    for split, files in (("validation", 2), ("partial-train", 1)):
+        folder = tmp_path / "default" / split
+        folder.mkdir(parents=True)
+        for k, path in enumerate(sorted(data.glob(f"{split.removeprefix('partial-')}-*"))):
+            path.rename(folder / f"{k:04d}.parquet")
+        assert len(list(folder.iterdir())) == files
+    source = find_source("vqa", str(tmp_path))
+    assert source.name == "vqav2-hub"
+    assert source.reader.splits(source.root) == Splits("validation", "train")
+    assert len(source.samples()) == 4
+
+
+def test_answers_may_be_one_object_of_lists_as_older_tools_wrote_them(tmp_path):
+    row = {"question_id": 1, "image_id": 2, "question": "How many?", "answer_type": "number"}
+    row |= {"answers": {"answer": ["2", "two"], "answer_id": [1, 2]}, "image": hub.cell()}
+    hub.write(tmp_path / "validation.parquet", [row])
+    assert samples(tmp_path, "vqa")[0].answers == ("2", "two")
+
+
+def test_chartqas_authors_copy_is_scored_as_chartqa(tmp_path):
+    row = {"imgname": "1.png", "query": "How much?", "label": "3", "type": "human"}
+    hub.write(tmp_path / "test.parquet", [row | {"image": hub.png()}])
+    (sample,) = samples(tmp_path, "short-answer")
+    assert (sample.metric, sample.answer_type) == ("relaxed", "human")
+
+
+def test_a_column_of_splits_without_training_gives_none(tmp_path):
+    row = {"image": hub.cell(), "caption": ["a"], "img_id": "1", "split": "test"}
+    hub.write(tmp_path / "test.parquet", [row])
+    source = find_source("retrieval", str(tmp_path))
+    assert source.reader.splits(source.root) == Splits("test")
+
+
 def test_a_missing_shard_is_reported(tmp_path, caplog):
     (hub.pope(tmp_path) / "data" / "test-00000-of-00001.parquet").rename(
         tmp_path / "data" / "test-00000-of-00003.parquet"

@@ -94,6 +94,15 @@ READABLE = {  # a sheet that people keep -> the answers that are read from it
     "of an old Mac": (b"\xef\xbb\xbf" + ROWS.replace("\n", "\r").encode(), ["a cat", "a dog"]),
     "with thousands in German": ("image;question;answer\na.png;Q?;1.234,5\n", ["1234.5"]),
     "with punctuation in the header": ("The Image:,Question?,Answer.\na.png,Q?,x\n", ["x"]),
+    "with thousands and decimals": ("image;question;answer\na.png;Q?;1.500\na.png;Q?;0,5 €\n",
+                                    ["1500", "0.5 €"]),
+    "with empty rows above": (",,\n\n" + ROWS, ["a cat", "a dog"]),
+    "with spaces behind commas": ('image, question, answer\na.png, "What, who?", x\n', ["x"]),
+    "with whole numbers of pandas": ("image,question,answer\na.png,Q?,3.0\na.png,Q?,12.0\n",
+                                     ["3", "12"]),
+    "with versions": ("image,question,answer\na.png,Q?,3.0\na.png,Q?,3.5\n", ["3.0", "3.5"]),
+    "with doubtful points": ("image;question;answer\na.png;Q?;1.500\n", ["1.500"]),
+    "with marks of pictures": ("image,question,answer\na.png,<image> Q?,x\n", ["x"]),
     "with doubtful commas": ('image;question;answer\na.png;Q?;1,234\n', ["1,234"]),
 }  # fmt: skip
 
@@ -139,6 +148,75 @@ def test_options_are_read_however_a_sheet_has_them(header, cells, folder):
     path = sheet(folder, f"image,question,{header},answer\na.png,Q?,{cells},blue\n")
     (row,) = read(path, "choice")
     assert (row.options, row.answers) == (("red", "blue"), ("B",))
+
+
+def test_objects_in_lists_and_conversations_have_columns_of_their_own(folder):
+    rows = {
+        "question=qa.q,answers=qa.all.text": {
+            "qa": {"q": "Q?", "all": [{"text": "x"}, {"text": "y"}]}
+        },
+        "": {"turns": [{"from": "human", "value": "<image>\nQ?"}, {"from": "gpt", "value": "x"}]},
+    }
+    for fields, row in rows.items():
+        path = folder / f"{len(fields)}.jsonl"
+        path.write_text(json.dumps({"image": "a.png"} | row))
+        (sample,) = read(path, fields=fields)
+        assert sample.question == "Q?"
+        assert sample.answers == (("x", "y") if fields else ("x",))
+
+
+def test_objects_and_lists_are_never_read_as_text(folder):
+    for cell in ({"en": "What?"}, ["What?", "Who?"]):
+        path = folder / "q.jsonl"
+        rows = [{"image": "a.png", "question": text, "answer": "x"} for text in ("Q?", cell)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        with pytest.raises(InputError, match=r"line 2.*(not a text|2 texts)"):
+            read(path)
+
+
+def test_parquet_has_columns_inside_objects_and_short_floats(tmp_path):
+    row = {"image": hub.cell(), "query": {"de": "Was?", "en": "What?"}, "answer": 0.1}
+    path = hub.write(tmp_path / "a.parquet", [row], types={"answer": pa.float32()})
+    (sample,) = read(path, fields="question=query.en")
+    assert (sample.question, sample.answers) == ("What?", ("0.1",))
+    row = {"image": hub.cell(), "sentences": [{"raw": "a cat", "id": 1}, {"raw": "cats", "id": 2}]}
+    (sample,) = read(hub.write(tmp_path / "b.parquet", [row]), "captioning")
+    assert sample.references == ("a cat", "cats")
+
+
+def test_parquet_types_of_other_writers_are_read(tmp_path):
+    pictures = [hub.png(), hub.png()]
+    for kind in (pa.binary_view(), pa.list_(hub.PICTURE, 1)):
+        one = isinstance(kind, pa.FixedSizeListType)
+        cells = [[{"bytes": p, "path": None}] if one else p for p in pictures]
+        table = {
+            "image": pa.array(cells, kind),
+            "question": pa.array(["Q?"] * 2, pa.string_view()),
+        }
+        path = tmp_path / f"{one}.parquet"
+        pq.write_table(pa.table(table | {"answer": ["x", "y"]}), path)
+        assert [row.images[0].open().size for row in read(path)] == [(8, 6)] * 2
+
+
+def test_options_lose_letters_and_the_answer_may_have_both(folder):
+    rows = [{"options": ["A. cat", "B. dog"], "answer": "B. dog"},
+            {"options": {"A": "cat", "B": "dog"}, "answer": "B"}]  # fmt: skip
+    for k, row in enumerate(rows):
+        path = folder / f"{k}.jsonl"
+        path.write_text(json.dumps({"image": "a.png", "question": "Q?"} | row))
+        (sample,) = read(path, "choice")
+        assert (sample.options, sample.answers) == (("cat", "dog"), ("B",))
+    (sample,) = read(
+        sheet(folder, "image,question,options,answer\na.png,Q?,A、猫|B、狗,（B）\n"), "choice"
+    )
+    assert (sample.options, sample.answers) == (("猫", "狗"), ("B",))
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "gbk"])
+def test_other_code_pages_are_refused_rather_than_misread(encoding, folder):
+    word = "кошка" if encoding == "cp1251" else "这是什么" if encoding == "gbk" else "これは"
+    with pytest.raises(InputError, match="as Windows-1252, it reads"):
+        read(sheet(folder, ROWS.replace("a dog", word).encode(encoding)))
 
 
 def test_columns_inside_objects_of_json_have_names_with_dots(folder):

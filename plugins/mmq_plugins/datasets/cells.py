@@ -15,12 +15,11 @@ MISSING = {
 LIST = re.compile(r"""\[\s*(?:['"].*['"]|[-+\d.,\s]*)\s*,?\s*\]""", re.DOTALL)
 UNCLOSED = re.compile(r"""\[\s*['"]""")
 NUMPY = re.compile(r"""['"]\s+['"]""")
-DECIMAL = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+ ?%?")
-THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 ANSWER_MARKS, OPTION_MARKS = "|;", "\n|;"
 SHORT = 5  # words
-LETTERED = re.compile(r"\(?([A-Ja-j])[).:]\s*")
-LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+MARK = "<image>"  # where a model's template has the picture
+LETTERED = re.compile(r"[(（]?([A-Ja-j])[).:）．：、]\s*")
+LETTER = re.compile(r"[(（]?([A-Za-z])[).:）．：、]?")
 
 
 def is_missing(value: Any) -> bool:
@@ -37,11 +36,11 @@ def texts(value: Any, place: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = _listed(value.strip(), place)
     if isinstance(value, dict):
-        value = [value]
+        value = value.get("answer", value)
     result = []
     for item in value if isinstance(value, (list, tuple)) else [value]:
-        plain = item.get("answer") if type(item) is dict else item
-        if isinstance(plain, (list, dict)):
+        plain = item.get("answer", item) if type(item) is dict else item
+        if isinstance(plain, (list, tuple, dict)):
             raise InputError(f"data: {place}: {shown(plain)} is not a text or a number")
         result.append(sys.intern(as_text(plain)))  # a million answers are a few thousand texts
     return tuple(result)
@@ -92,26 +91,49 @@ def listed(text: str) -> tuple[str, ...]:
     for mark in OPTION_MARKS:
         pieces = [piece.strip() for piece in text.split(mark) if piece.strip()]
         if len(pieces) > 1:
-            starts = [LETTERED.match(piece) for piece in pieces]
-            letters = "".join(start[1].upper() for start in starts if start)
-            if letters == "ABCDEFGHIJ"[: len(pieces)]:
-                pieces = [p[m.end() :] for p, m in zip(pieces, starts, strict=True) if m]
-            return tuple(pieces)
+            return without_letters(pieces)
     return (text,)
 
 
-def decimal_point(text: str) -> str:
-    """A number with a decimal point instead of a comma; other texts are unchanged.
+def listed_options(question: str) -> tuple[str, ...]:
+    r"""The options that a question lists; four empty ones if they cannot be separated.
 
-    >>> decimal_point("3,5"), decimal_point("1.234,5"), decimal_point("red, blue")
-    ('3.5', '1234.5', 'red, blue')
+    >>> listed_options("What is it?\\nOptions: A: a cat, B: a dog")
+    ('a cat', 'a dog')
     """
-    return text.replace(".", "").replace(",", ".") if DECIMAL.fullmatch(text) else text
+    _, mark, rest = question.rpartition("Options:")
+    starts = list(re.finditer(r"(?:^|[\s,(])([A-H])[:.)]\s", rest))
+    letters = "".join(match[1] for match in starts)
+    if not mark or len(letters) < 2 or letters != "ABCDEFGH"[: len(letters)]:
+        return ("",) * 4
+    ends = [match.start() for match in starts[1:]] + [len(rest)]
+    return tuple(
+        rest[match.end() : end].strip(" ,\n") for match, end in zip(starts, ends, strict=True)
+    )
 
 
-def is_decimal(text: str) -> bool:
-    """Whether a text is a number with a decimal comma for certain: 1,234 may mean 1234."""
-    return DECIMAL.fullmatch(text) is not None and THOUSANDS.fullmatch(text) is None
+def without_letters(options: Sequence[str]) -> tuple[str, ...]:
+    """The options without the letters A, B, ... before them, if all have theirs.
+
+    >>> without_letters(["A. red", "B. blue"]), without_letters(["A. red", "C. blue"])
+    (('red', 'blue'), ('A. red', 'C. blue'))
+    """
+    starts = [LETTERED.match(option) for option in options]
+    letters = "".join(start[1].upper() for start in starts if start)
+    if letters != "ABCDEFGHIJ"[: len(options)]:
+        return tuple(options)
+    return tuple(o[m.end() :] for o, m in zip(options, starts, strict=True) if m)
+
+
+def without_marks(question: str, pictures: int) -> str:
+    r"""A question without the marks <image>, if there is one per picture, as in LLaVA's data.
+
+    >>> without_marks("<image>\nWhat is it?", 1), without_marks("Is <image> a tag?", 2)
+    ('What is it?', 'Is <image> a tag?')
+    """
+    if question.count(MARK) != pictures:
+        return question
+    return " ".join(filter(None, (part.strip() for part in question.split(MARK))))
 
 
 def right_letter(answer: str, options: Sequence[str], place: str, is_letter: bool = False) -> str:
@@ -121,6 +143,11 @@ def right_letter(answer: str, options: Sequence[str], place: str, is_letter: boo
     option, and for anything else: a number may count from 0 or from 1.
     """
     letters = [chr(ord("A") + k) for k in range(len(options))]
+    start = LETTERED.match(answer)
+    if start and start[1].upper() in letters:  # "B. a dog"
+        text = options[letters.index(start[1].upper())]
+        if _folded(answer[start.end() :]) == _folded(text):
+            return start[1].upper()
     match = LETTER.fullmatch(answer)
     letter = match[1].upper() if match and match[1].upper() in letters else ""
     if letter and is_letter:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,10 @@ from mmq_plugins.datasets.records import Record
 
 log = logging.getLogger(__name__)
 DELIMITERS = (",", ";", "\t", "|")
+BLANK = ' ",;|\t\r\n'  # what a line without a name consists of
+# successive characters that are not ASCII: more than western languages have
+NOT_ASCII = re.compile(r"[^\x00-\x7f]{3,}")
+PUNCTUATION = frozenset("“”„‚‘’«»‹›–—…€\u00a0")
 _reported: set[Path] = set()
 
 
@@ -26,10 +31,10 @@ class CsvFile:
     """A text file with a header line; its delimiter is the most frequent one in the header."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.is_text = path, True
         with open_text(path) as file:
             lines = _Lines(path, file)
-            first = next(lines, "")
+            first = next((line for line in lines if line.strip(BLANK)), "")
             declared = first.strip().strip('"').lower()
             if declared.startswith("sep=") and len(declared) <= 5:  # written by Excel
                 self.delimiter = declared[4:] or "\t"
@@ -70,7 +75,7 @@ class CsvFile:
 
     def _rows(self, lines: Iterator[str]) -> Iterator[list[str]]:
         csv.field_size_limit(CELL_LIMIT)
-        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True, skipinitialspace=True)
         while True:
             try:
                 row = next(reader)
@@ -89,6 +94,11 @@ class CsvFile:
     ) -> Record:
         extra = row[len(self.columns) :]
         if len(row) < len(self.columns) or any(cell.strip() for cell in extra):
+            if len(self.columns) == 1:
+                raise InputError(
+                    f"data: {self.path}: the header has one cell ({self.columns[0]}), but line "
+                    f"{lines.first} has {len(row)}; remove the lines above the columns' names"
+                )
             raise InputError(
                 f"data: {self.path}: line {lines.first} has {len(row)} cells, but the header has "
                 f"{len(self.columns)} ({', '.join(self.columns)}); put quotes around a cell that "
@@ -138,12 +148,18 @@ class _Lines(Iterator[str]):
         if not content.isascii():
             self._note_encoding(content)
         try:
-            return decode_line(content)
+            text = decode_line(content)
         except UnicodeDecodeError as error:
             raise InputError(
                 f"data: {self.path}: line {self.number} is neither UTF-8 nor Windows-1252; save "
                 f"the file as UTF-8"
             ) from error
+        if self.converted and (word := _foreign_word(text)):
+            raise InputError(
+                f"data: {self.path}: line {self.number} is not UTF-8, and as Windows-1252, it "
+                f"reads {word!r}; save the file as UTF-8"
+            )
+        return text
 
     def _note_encoding(self, content: bytes) -> None:
         try:
@@ -161,6 +177,16 @@ class _Lines(Iterator[str]):
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield first
     yield from rest
+
+
+def _foreign_word(text: str) -> str:
+    """A word that no western language has, as other code pages read as Windows-1252; or ""."""
+    if text.isascii():
+        return ""
+    for word in NOT_ASCII.findall(text):
+        if sum(character not in PUNCTUATION for character in word) > 2:
+            return str(word)
+    return ""
 
 
 def _delimiter(header: str, path: Path) -> str:

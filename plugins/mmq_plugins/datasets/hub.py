@@ -7,7 +7,8 @@ from typing import ClassVar, Self
 
 from mmq.contracts import Dataset, Sample, Splits
 from mmq.errors import InputError
-from mmq_plugins.datasets.parquet_files import ParquetTable, columns_of
+from mmq_plugins.datasets.parquet_columns import columns_of
+from mmq_plugins.datasets.parquet_files import ParquetTable
 from mmq_plugins.datasets.records import Record, TableFile
 from mmq_plugins.datasets.split_files import (
     SplitFile,
@@ -114,7 +115,8 @@ class Adapted:
 
     def __init__(self, table: TableFile, dataset: HubDataset) -> None:
         self.table, self.dataset = table, dataset
-        self.path, self.columns, self.decimal_commas = table.path, table.columns, False
+        self.path, self.columns = table.path, table.columns
+        self.decimal_commas = self.is_text = False
 
     def records(
         self, columns: Collection[str], pictures: Collection[str] = ()

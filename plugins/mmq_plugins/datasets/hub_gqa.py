@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from mmq.contracts import Dataset, ImageRef, QuestionSample, Splits
 from mmq.errors import InputError
-from mmq_plugins.datasets.parquet_files import ParquetTable, columns_of
+from mmq_plugins.datasets.parquet_columns import columns_of
+from mmq_plugins.datasets.parquet_files import ParquetTable
 from mmq_plugins.datasets.records import as_text
 from mmq_plugins.datasets.split_files import (
     SplitFile,

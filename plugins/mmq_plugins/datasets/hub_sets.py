@@ -12,17 +12,17 @@ from typing import ClassVar
 
 from mmq.contracts import ChoiceSample, QuestionSample, Sample, Splits
 from mmq.errors import InputError
+from mmq_plugins.datasets.cells import listed_options
 from mmq_plugins.datasets.hub import HubDataset, with_values
-from mmq_plugins.datasets.parquet_files import ParquetTable, columns_of
+from mmq_plugins.datasets.parquet_columns import columns_of
+from mmq_plugins.datasets.parquet_files import ParquetTable, values_of
 from mmq_plugins.datasets.records import Record, TableFile, as_text
 from mmq_plugins.datasets.table_fields import Fields
 from mmq_plugins.datasets.table_samples import TableSamples
 
 QUESTION = {"image": ("image",), "question": ("question",)}
-M4_FIELDS = {  # of HuggingFaceM4/ChartQA
-    "image": ("image",), "question": ("query",), "answers": ("label",),
-    "type": ("human_or_machine",),
-}  # fmt: skip
+QUERY = {"image": ("image",), "question": ("query",), "answers": ("label",)}
+HUMAN = "human_or_machine"  # a column of HuggingFaceM4/ChartQA
 log = logging.getLogger(__name__)
 
 
@@ -76,9 +76,13 @@ class Flickr30kHub(HubDataset):
 
     def splits(self, root: Path) -> Splits:
         """Test and training, by file names or by the column `split`."""
-        if self._has_column(self.files(root)):
-            return Splits("test", "train")
-        return super().splits(root)
+        files = self.files(root)
+        if not self._has_column(files):
+            return super().splits(root)
+        (paths,) = files.values()
+        parts = {part for path in paths for part in values_of(path, "split")}
+        evaluation = next((name for name in ("test", "val") if name in parts), "test")
+        return Splits(evaluation, "train" if "train" in parts else None)
 
     def read(self, root: Path, split: str) -> Iterator[Sample]:
         """One sample per picture, with all its captions."""
@@ -123,7 +127,8 @@ class ChartQa(HubDataset):
 
     tasks: ClassVar[tuple[str, ...]] = ("short-answer",)
     layout: ClassVar[str] = (
-        _tree("lmms-lab/ChartQA", "data/test-*.parquet") + " or HuggingFaceM4/ChartQA"
+        _tree("lmms-lab/ChartQA", "data/test-*.parquet")
+        + ", HuggingFaceM4/ChartQA or ahmed-masry/ChartQA"
     )
     columns: ClassVar[frozenset[str]] = frozenset({"image"})
     fields: ClassVar[Fields] = {
@@ -133,11 +138,13 @@ class ChartQa(HubDataset):
     metric: ClassVar[str] = "relaxed"
 
     def fits(self, path: Path) -> bool:
-        """Either copy's columns; `type` must name the human and the generated questions."""
+        """A copy's columns; `type` must name the human and the generated questions."""
         names = set(ParquetTable([path]).columns) if super().fits(path) else set()
-        if {"query", "label", "human_or_machine"} <= names:
+        if {"query", "label", HUMAN} <= names:
             return True
-        if not {"type", "question", "answer"} <= names:
+        if "type" not in names or not (
+            {"question", "answer"} <= names or {"query", "label"} <= names
+        ):
             return False
         first = next(ParquetTable([path]).records(["type"]), None)
         kind = as_text(first.values["type"]) if first else ""
@@ -145,7 +152,9 @@ class ChartQa(HubDataset):
 
     def fields_in(self, table: TableFile) -> Fields:
         """The columns of the copy's fields."""
-        return M4_FIELDS if "query" in table.columns else self.fields
+        if "query" not in table.columns:
+            return self.fields
+        return {**QUERY, "type": (HUMAN if HUMAN in table.columns else "type",)}
 
 
 class DocVqa(HubDataset):
@@ -305,20 +314,3 @@ class Ai2d(HubDataset):
         if not answer.isdecimal():
             raise InputError(f"data: {record.place}: the answer {answer!r} is not a number")
         return with_values(record, answer=chr(ord("A") + int(answer)))
-
-
-def listed_options(question: str) -> tuple[str, ...]:
-    r"""The options that a question lists; four empty ones if they cannot be separated.
-
-    >>> listed_options("What is it?\\nOptions: A: a cat, B: a dog")
-    ('a cat', 'a dog')
-    """
-    _, mark, rest = question.rpartition("Options:")
-    starts = list(re.finditer(r"(?:^|[\s,(])([A-H])[:.)]\s", rest))
-    letters = "".join(match[1] for match in starts)
-    if not mark or len(letters) < 2 or letters != "ABCDEFGH"[: len(letters)]:
-        return ("",) * 4
-    ends = [match.start() for match in starts[1:]] + [len(rest)]
-    return tuple(
-        rest[match.end() : end].strip(" ,\n") for match, end in zip(starts, ends, strict=True)
-    )

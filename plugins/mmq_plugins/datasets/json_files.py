@@ -9,6 +9,7 @@ from typing import Any
 from mmq.contracts import BytesImage, ImageRef
 from mmq.data.json_stream import JsonStream, json_stream
 from mmq.data.text_images import (
+    TURNS,
     TextImage,
     decode_base64,
     is_encoded,
@@ -30,7 +31,7 @@ class JsonLinesFile:
     """One JSON object per line; its columns are the keys of the first rows."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.decimal_commas = path, False
+        self.path, self.decimal_commas, self.is_text = path, False, False
         self.columns = _keys(path, (row for _, _, row in self._objects()))
 
     def records(
@@ -78,7 +79,7 @@ class JsonFile:
     """A list of objects, alone or as the only list of an object."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.decimal_commas = path, False
+        self.path, self.decimal_commas, self.is_text = path, False, False
         self.columns = _keys(path, self._objects())
 
     def records(
@@ -97,7 +98,10 @@ class JsonFile:
         with json_stream(self.path, ROLE) as stream:
             for row in self._list(stream):
                 if not isinstance(row, dict):
-                    stream.fail('an entry is not an object {"column": value, ...}')
+                    stream.fail(
+                        'a row is not an object {"column": value, ...}, as pandas writes it with '
+                        'df.to_json(path, orient="records")'
+                    )
                 yield row
             stream.finish()
 
@@ -118,7 +122,10 @@ class JsonFile:
                 )
             yield from stream.items()
         if not lists:
-            raise InputError(f"data: {self.path} has no list of rows: [{{...}}, {{...}}]")
+            raise InputError(
+                f"data: {self.path} has no list of rows: [{{...}}, {{...}}]; pandas writes one "
+                f'with df.to_json(path, orient="records")'
+            )
 
 
 def json_table(path: Path) -> JsonFile | JsonLinesFile:
@@ -131,21 +138,48 @@ def json_table(path: Path) -> JsonFile | JsonLinesFile:
 
 
 def _keys(path: Path, rows: Iterator[dict[str, Any]]) -> tuple[str, ...]:
-    keys: dict[str, None] = {}
+    filled: dict[str, bool] = {}
     for _, row in zip(range(LOOKED_AT), rows, strict=False):
-        keys |= dict.fromkeys(_leaves(row))
-    if not keys:
+        for key, is_filled in _leaves(row):
+            filled[key] = filled.get(key, False) or is_filled
+    if not filled:
         raise InputError(f"data: {path} has no rows")
-    return tuple(keys)
+    # an empty list may be one of objects, whose keys other rows show
+    inner = {key[:k] for key in filled for k, character in enumerate(key) if character == "."}
+    return tuple(key for key, is_filled in filled.items() if is_filled or key not in inner)
 
 
-def _leaves(row: Mapping[str, Any], depth: int = NESTED) -> Iterator[str]:
-    """The keys; of an object in their place, its own, behind a dot."""
+def _leaves(row: Mapping[str, Any], depth: int = NESTED) -> Iterator[tuple[str, bool]]:
+    """The keys, and whether they have values; of objects in their place, their own, with dots."""
     for key, value in row.items():
-        if isinstance(value, dict) and value and depth:
-            yield from (f"{key}.{leaf}" for leaf in _leaves(value, depth - 1))
+        if speakers := _speakers(value):
+            yield from ((f"{key}.{speaker}", True) for speaker in speakers)
+        elif depth and (objects := _objects_in(value)):
+            own = dict(leaf for item in objects for leaf in _leaves(item, depth - 1))
+            yield from ((f"{key}.{leaf}", is_filled) for leaf, is_filled in own.items())
         else:
-            yield key
+            yield key, value not in (None, [], {})
+
+
+def _speakers(value: Any) -> list[str]:
+    """The speakers of a conversation: of LLaVA's {"from", "value"}, or {"role", "content"}."""
+    turns = value if isinstance(value, list) else []
+    for by, content in TURNS:
+        if turns and all(isinstance(turn, dict) and {by, content} <= {*turn} for turn in turns):
+            return list(dict.fromkeys(str(turn[by]) for turn in turns))
+    return []
+
+
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    """The object, or the objects of a list with a part per object; [] for anything else.
+
+    VQAv2's answers, objects with more than the answer, are left whole.
+    """
+    if isinstance(value, dict):
+        return [value] if value else []
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return [] if any("answer" in item for item in value) else value
+    return []
 
 
 def _value(row: Mapping[str, Any], name: str) -> Any:

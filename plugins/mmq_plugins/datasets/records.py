@@ -26,6 +26,7 @@ class TableFile(Protocol):
     path: Path
     columns: tuple[str, ...]
     decimal_commas: bool  # whether 3,5 may be a number
+    is_text: bool  # whether all its cells are texts
 
     def records(
         self, columns: Collection[str], pictures: Collection[str] = ()

@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 from mmq.errors import InputError
 
 log = logging.getLogger(__name__)
-DEPTH = 1  # levels of subfolders of a copy of the hub: CONFIG/FILE or data/FILE
+# levels of subfolders of a copy of the hub: CONFIG/FILE, and folders called data or like splits
+DEPTH = 1
 CACHE, CACHE_DEPTH = "snapshots", 3  # the hub's cache has snapshots/REVISION/CONFIG/FILE
 MOST_FOLDERS = 200  # maximum subfolders of one folder to search
 SHARD = re.compile(r"[-_.]?(\d{4,5})-of-(\d{4,5})(?:-[0-9a-f]+)?$")
@@ -20,7 +22,8 @@ WORDS = {  # names of splits
     "validation": "validation", "valid": "validation", "val": "validation",
     "eval": "validation", "dev": "dev",
 }  # fmt: skip
-PLAIN_FOLDERS = {"data", "default", CACHE}  # folder names that are not configurations
+DATA = "data"
+PLAIN_FOLDERS = {DATA, "default", CACHE}  # folder names that are not configurations
 EVALUATION = ("test", "validation", "testdev", "dev")
 _reported: set[Path] = set()
 
@@ -37,24 +40,41 @@ class SplitFile:
 def parquet_files(root: Path) -> list[Path]:
     """The parquet files of a copy of the hub, or of its cache."""
     in_cache = (root / CACHE).is_dir()
-    return list_files(root, (".parquet",), CACHE_DEPTH if in_cache else DEPTH)
+    depth = CACHE_DEPTH if in_cache else DEPTH
+    if (root / DATA).is_dir():
+        depth += 1  # data/CONFIG/FILE
+    return list_files(root, (".parquet",), depth, WORDS)
 
 
-def list_files(root: Path, endings: Sequence[str], depth: int) -> list[Path]:
-    """The folder's files with one of these endings, sorted; the file itself if it is one."""
+def list_files(
+    root: Path, endings: Sequence[str], depth: int, free: Collection[str] = ()
+) -> list[Path]:
+    """The folder's files with one of these endings, sorted; the file itself if it is one.
+
+    depth: levels of subfolders. free: names of folders that do not count as a level.
+    """
     if root.is_file():
         return [root] if root.name.lower().endswith(tuple(endings)) else []
-    return list(_walk(root, tuple(endings), depth))
+    return list(_walk(root, tuple(endings), depth, free))
 
 
-def _walk(folder: Path, endings: tuple[str, ...], depth: int) -> Iterator[Path]:
+def _walk(
+    folder: Path, endings: tuple[str, ...], depth: int, free: Collection[str]
+) -> Iterator[Path]:
     try:
         files, folders = _listed(folder, folder.stat().st_mtime_ns, endings)
     except OSError:
         return
     yield from (folder / name for name in files)
-    for name in folders[:MOST_FOLDERS] if depth else ():
-        yield from _walk(folder / name, endings, depth - 1)
+    for name in folders[:MOST_FOLDERS]:
+        left = depth - (_plain_folder(name) not in free)
+        if left >= 0:
+            yield from _walk(folder / name, endings, left, free)
+
+
+def _plain_folder(name: str) -> str:
+    """A folder's name; of one of the hub's conversion, partial-train, without its prefix."""
+    return name.lower().removeprefix("partial-")
 
 
 @lru_cache(maxsize=1024)
@@ -65,7 +85,7 @@ def _listed(
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name[:1] == ".":
+            if entry.name.startswith((".", "~$")):  # ~$: the lock of a sheet that is open
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
@@ -85,7 +105,7 @@ def split_file(root: Path, path: Path) -> SplitFile:
     split = _split_word(name)
     config = []
     for folder in folders:
-        plain = folder.lower().removeprefix("partial-")
+        plain = _plain_folder(folder)
         if plain in WORDS and not split:
             split = WORDS[plain]
         elif plain not in PLAIN_FOLDERS and not re.fullmatch(r"[0-9a-f]{40}", plain):
@@ -109,7 +129,7 @@ def by_split(files: Sequence[SplitFile], root: Path, joined: bool) -> dict[str, 
         if "" not in configs:
             raise InputError(
                 f"data: {str(root)!r} has several configurations: {', '.join(configs)}; pass the "
-                f"folder of one, e.g. --data {root / configs[0]}"
+                f"folder of one, e.g. --data {shlex.quote(str(root / configs[0]))}"
             )
         files = [file for file in files if not file.config]
     splits: dict[str, list[Path]] = {}

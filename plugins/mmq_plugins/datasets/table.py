@@ -1,7 +1,7 @@
 """A user's own table: CSV, JSON, parquet or Excel with pictures, and Hugging Face imagefolders."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from mmq_plugins.datasets.json_files import JsonLinesFile, json_table
 from mmq_plugins.datasets.parquet_files import ParquetTable
 from mmq_plugins.datasets.records import TableFile
 from mmq_plugins.datasets.split_files import (
+    WORDS,
     SplitFile,
     by_split,
     list_files,
@@ -24,6 +25,12 @@ from mmq_plugins.datasets.split_files import (
 from mmq_plugins.datasets.table_fields import Fields, find_fields, misfit, needed, parse_fields
 from mmq_plugins.datasets.table_pictures import PictureFolder
 from mmq_plugins.datasets.table_samples import TableSamples
+from mmq_plugins.datasets.table_splits import (
+    TRAIN,
+    PartOfTable,
+    rows_by_split,
+    split_column,
+)
 from mmq_plugins.datasets.text_files import texts_of
 from mmq_plugins.datasets.xlsx_files import XlsxFile
 
@@ -37,13 +44,20 @@ READERS: dict[str, Callable[[Path], TableFile]] = {
     ".json": json_table,
     ".xlsx": XlsxFile,
     ".xlsm": XlsxFile,
-    ".parquet": lambda path: ParquetTable([path]),
+    ".parquet": lambda path: ParquetTable([path], inner=True),
 }
 IN_FOLDERS = (".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx", ".parquet")
 OTHER_SHEETS = (".xls", ".ods", ".numbers")
 METADATA = "metadata"  # the table of an imagefolder
 FOLDER_DEPTH = 1
 _reported: set[str] = set()
+
+
+def _report(line: str) -> None:
+    """Warn once per process."""
+    if line not in _reported:
+        _reported.add(line)
+        log.warning("%s", line)
 
 
 @dataclass(frozen=True)
@@ -84,48 +98,74 @@ class Table(Dataset):
         return [] if self.recognizes(root) else ["a table (.csv, .tsv, .jsonl, .parquet, .xlsx)"]
 
     def splits(self, root: Path) -> Splits:
-        """The file itself; or the folder's test or validation split, and training, if any."""
+        """The folder's test or validation split, and training, if any; or the whole file.
+
+        A table of its own may have the splits of its rows: in a column, or as pictures' folders.
+        """
+        files = _files(root)
+        if column := self._split_column(files):
+            rows = rows_by_split(open_table(*files.values()), column)
+            return Splits(pick(rows) or TRAIN, TRAIN)
         if root.is_file():
             return Splits(root.name)
-        splits = _split_tables(root)
-        evaluation = pick(splits) or next(name for name in splits)
-        training = "train" if "train" in splits and evaluation != "train" else None
+        evaluation = pick(files) or next(name for name in files)
+        training = TRAIN if TRAIN in files and evaluation != TRAIN else None
         return Splits(evaluation, training)
 
     def texts(self, root: Path) -> Iterator[str] | None:
         """The column of texts of a table without pictures, or the passages of a .txt file."""
-        if root.is_file():
-            return texts_of([root], open_table)
-        splits = self.splits(root)
-        return texts_of(_split_tables(root)[splits.calibration or splits.evaluation], open_table)
+        files = _files(root)
+        splits = Splits(root.name) if root.is_file() else self.splits(root)
+        paths = files.get(splits.calibration or splits.evaluation) or next(iter(files.values()))
+        return texts_of(paths, open_table)
 
     def read(self, root: Path, split: str) -> Iterator[Sample]:
         """One sample per row, or per picture for captions."""
-        if root.is_file():
-            table = open_table([root])
-        else:
-            paths = _split_tables(root)[split]
-            warn_of_missing_shards(paths)
-            table = open_table(paths)
-        yield from self._samples(table)
+        files = _files(root)
+        column = self._split_column(files)
+        (paths,) = files.values() if column else (files[split],)
+        warn_of_missing_shards(paths)
+        table = open_table(paths)
+        fields, guessed = self._fields(table)
+        if any(name not in fields for name in needed(self._task)):
+            raise _misfit(table, self._task, fields)
+        if guessed:
+            text = ",".join(f"{name}={'+'.join(fields[name])}" for name in guessed)
+            _report(f"data: {table.path}: guessed {text}; --fields changes it")
+        if column:
+            rows = rows_by_split(table, column)
+            counts = ", ".join(f"{name} {count}" for name, count in rows.items())
+            evaluation = pick(rows) or TRAIN
+            _report(
+                f"data: {table.path}: {column} names the splits {counts}; the rows of "
+                f"{evaluation} are scored, those of train may calibrate"
+            )
+            table = PartOfTable(table, column, split)
+        yield from TableSamples(table, fields, self._task, own=True)
 
-    def _samples(self, table: TableFile) -> Iterator[Sample]:
-        task = self.task or "vqa"
-        fields, guessed = find_fields(table.columns, dict(self.fields), task)
+    @property
+    def _task(self) -> str:
+        return self.task or "vqa"
+
+    def _fields(self, table: TableFile) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+        """The columns of each field, and the names of the fields that were guessed."""
+        fields, guessed = find_fields(table.columns, dict(self.fields), self._task)
         if "image" not in fields and isinstance(table, ParquetTable):
             cells = table.picture_columns()
             if len(cells) == 1:  # whatever its name is
                 fields["image"] = cells
                 guessed.insert(0, "image")
-        if any(name not in fields for name in needed(task)):
-            raise _misfit(table, task, fields)
-        if guessed:
-            text = ",".join(f"{name}={'+'.join(fields[name])}" for name in guessed)
-            line = f"data: {table.path}: guessed {text}; --fields changes it"
-            if line not in _reported:
-                _reported.add(line)
-                log.warning("%s", line)
-        yield from TableSamples(table, fields, task, own=True)
+        return fields, guessed
+
+    def _split_column(self, files: Mapping[str, Sequence[Path]]) -> str:
+        """The column that names the splits of the only table's rows; "" without one."""
+        if len(files) != 1:
+            return ""
+        try:
+            table = open_table(*files.values())
+            return split_column(table, self._fields(table)[0].get("image", ()))
+        except InputError:  # which reading the samples reports
+            return ""
 
 
 def _misfit(table: TableFile, task: str, fields: Fields) -> InputError:
@@ -142,7 +182,7 @@ def open_table(paths: Sequence[Path]) -> TableFile:
     """The table in a file, or in the parquet files of one split."""
     suffix = paths[0].suffix.lower()
     if suffix == ".parquet":
-        return ParquetTable(paths)
+        return ParquetTable(paths, inner=True)
     if len(paths) > 1:
         raise InputError(
             f"data: {paths[0].parent} has several tables: "
@@ -157,12 +197,17 @@ def open_table(paths: Sequence[Path]) -> TableFile:
 
 def _tables(root: Path) -> list[SplitFile]:
     """The tables of a folder: metadata of an imagefolder, or else the files at the top."""
-    files = [split_file(root, path) for path in list_files(root, IN_FOLDERS, FOLDER_DEPTH)]
+    files = [split_file(root, path) for path in list_files(root, IN_FOLDERS, FOLDER_DEPTH, WORDS)]
     metadata = [file for file in files if file.path.stem == METADATA]
     if metadata:
         return metadata
     tops = [file for file in files if file.path.parent in (root, root / "data")]
     return tops or [file for file in files if file.path.suffix.lower() == ".parquet"]
+
+
+def _files(root: Path) -> dict[str, list[Path]]:
+    """The files of each split; a file of one's own by its name."""
+    return {root.name: [root]} if root.is_file() else _split_tables(root)
 
 
 def _split_tables(root: Path) -> dict[str, list[Path]]:

@@ -21,13 +21,18 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     ),
     "captions": (
         "captions", "caption", "references", "reference", "description", "text", "sentences",
+        "sentences_raw", "raw",
     ),
     "options": ("options", "choices"),
     "id": ("id", "question_id", "questionid", "index", "sample_id", "qid", "uid"),
-    "image_id": ("image_id", "imageid", "img_id"),
+    "image_id": ("image_id", "imageid", "img_id", "imgid", "cocoid", "coco_id"),
     "type": ("answer_type", "question_type"),
     "hint": ("hint", "context"),
 }  # fmt: skip
+TURNS = {  # speakers of the turns of a conversation
+    "question": ("human", "user"),
+    "answers": ("gpt", "assistant"),
+}
 NUMBERED = {  # columns such as image_1, image_2: their names without the number
     "image": ("image", "images", "photo", "picture", "img", "bild", "foto"),
     "answers": ("answer", "answers", "label"),
@@ -36,6 +41,7 @@ NUMBERED = {  # columns such as image_1, image_2: their names without the number
 }
 LETTERS = "abcdefghij"
 LETTERED = re.compile(r"(?:(option|choice|opt)_?)?([a-j])")
+FILE_NAME = re.compile(r"_file_names?$")
 NEEDED: Mapping[str, tuple[str, ...]] = {  # by task
     "captioning": ("image", "captions"),
     "retrieval": ("image", "captions"),
@@ -110,11 +116,17 @@ def find_fields(
 def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) -> tuple[str, ...]:
     """The columns whose names are those of a field; () if there are none."""
     free = [column for column in columns if column not in taken]
-    matches = _named(name, free, _plain) or _named(name, free, _inner)
+    matches = (
+        _named(ALIASES[name], free, _plain)
+        or _named(ALIASES[name], free, _inner)
+        or _named(TURNS.get(name, ()), [column for column in free if "." in column], _inner)
+    )
     if name == "options" and not matches:
         return _lettered(columns)
     if numbered := _numbered(name, columns, taken):
         return numbered
+    if name == "image" and not matches:  # an imagefolder's before_file_name, after_file_name
+        return tuple(column for column in free if FILE_NAME.search(_plain(column)))
     exact = matches and _plain(matches[0]) in (ALIASES[name][0], ALIASES[name][0].rstrip("s"))
     if len(matches) > 1 and is_needed and not exact:
         choices = " or ".join(f"--fields {name}={column}" for column in matches)
@@ -124,12 +136,14 @@ def _guess(name: str, columns: Sequence[str], taken: set[str], is_needed: bool) 
     return tuple(matches[:1])
 
 
-def _named(name: str, columns: Sequence[str], naming: Callable[[str], str]) -> list[str]:
-    """The columns with a usual name of a field, in the order of these names."""
+def _named(
+    aliases: Sequence[str], columns: Sequence[str], naming: Callable[[str], str]
+) -> list[str]:
+    """The columns with one of these names, in the order of the names."""
     by_name: dict[str, list[str]] = {}
     for column in columns:
         by_name.setdefault(naming(column), []).append(column)
-    return [column for alias in ALIASES[name] for column in by_name.get(alias, ())]
+    return [column for alias in aliases for column in by_name.get(alias, ())]
 
 
 def _inner(column: str) -> str:
@@ -138,11 +152,12 @@ def _inner(column: str) -> str:
 
 
 def _lettered(columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns A, B, C, ..., or Option A, Option B, ..., from the first letter on."""
+    """The columns A, B, C, ..., Option A, Option B, ..., or options.A, ..., from A on."""
     by_form: dict[str, dict[str, str]] = {}
     for column in columns:
-        if match := LETTERED.fullmatch(_plain(column)):
-            by_form.setdefault(match[1] or "", {}).setdefault(match[2], column)
+        outer, _, inner = column.rpartition(".")
+        if match := LETTERED.fullmatch(_plain(inner)):
+            by_form.setdefault(f"{outer} {match[1]}", {}).setdefault(match[2], column)
     for own in by_form.values():
         count = next((k for k, letter in enumerate(LETTERS) if letter not in own), len(own))
         if count > 1:
@@ -205,7 +220,9 @@ def _advice(
 ) -> str:
     """A call with the most likely columns for absent fields, or what the table is fit for."""
     proposal = dict(fields)
-    rest = [c for c in columns if c not in {x for names in fields.values() for x in names}]
+    taken = {x for names in fields.values() for x in names}
+    # WebDataset's columns of its own are called __key__ and __url__
+    rest = [c for c in columns if c not in taken and not c.startswith("__")]
     if "image" not in proposal and (places := [c for c in rest if c in pictures] or rest):
         proposal["image"] = (places[0],)
         rest.remove(places[0])

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from mmq.contracts import (
@@ -17,14 +18,16 @@ from mmq.contracts import (
 from mmq.errors import InputError
 from mmq_plugins.datasets.cells import (
     ANSWER_MARKS,
-    decimal_point,
-    is_decimal,
+    MARK,
     is_missing,
     listed,
     right_letter,
     several,
     texts,
+    without_letters,
+    without_marks,
 )
+from mmq_plugins.datasets.numbers import Spelling, spelling
 from mmq_plugins.datasets.problems import FIRST, PROBLEMS, Problem
 from mmq_plugins.datasets.records import Record, TableFile, as_text, shown
 from mmq_plugins.datasets.table_fields import Fields
@@ -55,7 +58,7 @@ class TableSamples:
         self.columns = tuple(dict.fromkeys(c for names in fields.values() for c in names))
         self.pictures = PictureFolder(table.path.parent)
         self.problems: dict[str, Problem] = {}
-        self.decimal_commas = False
+        self.spelled: Spelling = str
         self.own, self.separated = own, own and task in SEVERAL
         self.split = Problem("", "")  # cells with several answers
         self._ids: dict[str, str] = {}  # places
@@ -65,7 +68,9 @@ class TableSamples:
 
     def __iter__(self) -> Iterator[Sample]:
         """One sample per row, or per picture for captions."""
-        self.decimal_commas = self._uses_decimal_commas()
+        self.spelled = spelling(
+            self.table, self.fields.get("answers", ()), partial(_report, self.table.path)
+        )
         total = 0
         captions: dict[str, CaptionSample] = {}
         for number, record in enumerate(self.table.records(self.columns, self.fields["image"]), 1):
@@ -176,10 +181,13 @@ class TableSamples:
         if not any(answers):
             self._note("answer", record.place)
             return None
-        if self.decimal_commas:
-            answers = tuple(map(decimal_point, answers))
-        hint = self._value(record, "hint")
-        text = as_text(question) if is_missing(hint) else f"{as_text(hint)}\n{as_text(question)}"
+        answers = tuple(map(self.spelled, answers))
+        hint, text = self._value(record, "hint"), _one_text(question, place)
+        if not is_missing(hint):
+            text = f"{_one_text(hint, place)}\n{text}"
+        if self.own and MARK in text and (plain := without_marks(text, len(images))) != text:
+            _report(self.table.path, f"{MARK} is removed from questions, which follow pictures")
+            text = plain
         kind = as_text(self._value(record, "type"))
         if self.task == "choice":
             return self._choice(record, (key, image_id, images, text), answers, kind)
@@ -199,6 +207,8 @@ class TableSamples:
                    (texts(cell, place) if not is_missing(cell) else ("",))]  # fmt: skip
         if len(options) == 1:
             options = list(listed(options[0]))
+        if self.own:
+            options = [self.spelled(option) for option in without_letters(options)]
         while options and not options[-1]:
             options.pop()
         if len(options) < 2 or not all(options):
@@ -267,35 +277,25 @@ class TableSamples:
         if lines:
             raise InputError("\n".join(lines))
 
-    def _uses_decimal_commas(self) -> bool:
-        """Whether answers have decimal commas, which is reported; not in a file with commas."""
-        columns = self.fields.get("answers", ())
-        if not self.table.decimal_commas or not columns:
-            return False
-        answers = [
-            as_text(record.values[column])
-            for record in self.table.records(columns)
-            for column in columns
-        ]
-        decimals = [text for text in answers if is_decimal(text)]
-        doubtful = [text for text in answers if decimal_point(text) != text]
-        if decimals:
-            _report(
-                self.table.path,
-                f"{len(doubtful)} answers with decimal commas are read with points, e.g. "
-                f"{decimals[0]} as {decimal_point(decimals[0])}",
-            )
-        elif doubtful:
-            _report(self.table.path, f"answers such as {doubtful[0]} are not changed: the comma "
-                                     f"may separate thousands")  # fmt: skip
-        return bool(decimals)
-
 
 def _report(path: Any, text: str) -> None:
     """Warn once per process."""
     if (str(path), text) not in _reported:
         _reported.add((str(path), text))
         log.warning("data: %s: %s", path, text)
+
+
+def _one_text(value: Any, place: str) -> str:
+    """The text of a cell that has only one; InputError for several, and for an object."""
+    if not isinstance(value, (list, tuple, dict)):
+        return as_text(value)
+    own = texts(value, place)
+    if len(own) != 1:
+        raise InputError(
+            f"data: {place}: {shown(value)} are {len(own)} texts, but a row has one question; "
+            f"write one row per question"
+        )
+    return own[0]
 
 
 def _spells_list(cell: Any) -> bool:

@@ -18,11 +18,11 @@ class XlsxFile:
     """Its rows as text, with formulas replaced by the values that Excel saved."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.decimal_commas = path, False
-        header = next(self._rows(), (0, []))[1]
-        if not any(header):
-            raise InputError(f"data: {path}: the first row of its first sheet is empty; put the "
-                             f"names of the columns there")  # fmt: skip
+        self.path, self.decimal_commas, self.is_text = path, False, False
+        self.header, header = next((row for row in self._rows() if any(row[1])), (0, []))
+        if not header:
+            raise InputError(f"data: {path}: its first sheet is empty; put the names of the "
+                             f"columns into the first row")  # fmt: skip
         self.columns = column_names(header, path)
 
     def records(
@@ -30,10 +30,8 @@ class XlsxFile:
     ) -> Iterator[Record]:
         """Every row that is not blank."""
         indices = {name: self.columns.index(name) for name in columns}
-        rows = self._rows()
-        next(rows)
-        for number, row in rows:
-            if any(row):
+        for number, row in self._rows():
+            if number > self.header and any(row):
                 padded = row + [""] * (len(self.columns) - len(row))
                 yield Record(f"row {number}", {name: padded[k] for name, k in indices.items()})
 

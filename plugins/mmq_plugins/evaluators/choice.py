@@ -33,7 +33,7 @@ class Choice(GeneratingEvaluator):
     question is right if all its outputs are.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     task: ClassVar[str] = "choice"
     answer_format: ClassVar[AnswerFormat] = AnswerFormat.CHOICE
     asks_questions: ClassVar[bool] = True

@@ -7,14 +7,23 @@ from typing import Literal, get_args
 Rule = Literal["letter", "mmbench", "mmmu", "mmstar"]
 RULES: tuple[str, ...] = get_args(Rule)
 NONE = ""  # no option can be read
+CHINESE = "\u2e80"  # the first character of the scripts of East Asia
 REFUSALS = (  # as VLMEvalKit lists them
     "Sorry, I can't help with images of people yet.",
     "I can't process this file.",
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-STATED = re.compile(r"(?:answer|option|choice)(?: is)?:? *\(?([A-Za-z])\)?(?![A-Za-z])", re.I)
-ALONE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,]+(?:\s.*)?)?", re.DOTALL)
+STATED = re.compile(
+    r"(?:(?:answer|option|choice)(?: is)?:?|(?:答案|选项|选择|选)[是为:]*)"
+    r" *\(?([A-Za-z])\)?(?![A-Za-z])",
+    re.I,
+)
+ALONE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,、。]+(?:\s.*)?)?", re.DOTALL)
+ANOTHER = re.compile(
+    r"[)\]]*\s*(?:,|/|&|、|and|or|和|或)\s*(?:and |or )?[(\[]?([A-Z])(?![A-Za-z'])"
+)
+FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 NUMBERS = (  # with commas, in scientific notation, and others
     re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
@@ -27,26 +36,45 @@ Options = Mapping[str, str]  # texts by letter
 def letter(output: str, options: Options) -> str:
     """Mmq's own: a letter alone or first, "the answer is B", or the text of just one option.
 
+    Two letters that are named together are none. Letters may be in Chinese sentences.
+
     >>> [letter(text, {"A": "a cat", "B": "a dog"}) for text in ("b", "(A) a cat", "A dog.", "?")]
     ['B', 'A', 'B', '']
     """
-    text = " ".join(output.split())
+    text = " ".join(output.translate(FULL_WIDTH).split())
     same = [k for k, option in options.items() if _plain(option) == _plain(text) != ""]
     if len(same) == 1:
         return same[0]
     for match in (ALONE.fullmatch(text), STATED.search(text)):
         if match and match[1].upper() in options:
-            return match[1].upper()
-    parts = [k for k, option in options.items() if option and _is_part(_plain(option), text)]
+            another = ANOTHER.match(text, match.end(1))
+            is_one = another is None or another[1] not in {*options} - {match[1].upper()}
+            return match[1].upper() if is_one else NONE
+    parts = _named_texts(text.lower(), {k: _plain(o) for k, o in options.items() if _plain(o)})
     return parts[0] if len(parts) == 1 else NONE
 
 
+def _named_texts(text: str, options: Options) -> list[str]:
+    """The options whose texts are in a text; of "a red car", red alone is not."""
+    named = []
+    for key in sorted(options, key=lambda key: -len(options[key])):
+        whole = re.compile(_bounded(options[key]))
+        if whole.search(text):
+            named.append(key)
+        if list(options.values()).count(options[key]) == 1:
+            text = whole.sub("\0", text)
+    return named
+
+
+def _bounded(option: str) -> str:
+    """A pattern of an option as words of their own; Chinese has no spaces between words."""
+    start = r"(?<!\w)" if option[0] < CHINESE else ""
+    end = r"(?!\w)" if option[-1] < CHINESE else ""
+    return f"{start}{re.escape(option)}{end}"
+
+
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).strip(" .!")
-
-
-def _is_part(option: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text.lower()) is not None
+    return " ".join(text.translate(FULL_WIDTH).lower().split()).strip(" .!。")
 
 
 def mmbench(output: str, options: Options) -> str:
