@@ -67,7 +67,14 @@ def _by_workers(
     every = [str(unit) for unit in units(prepared, widths)]
     work = work_list(prepared, widths)
     work.offer(every)
-    follow(place.launcher, request, lambda: work.count_done(every), len(every), "block")
+    follow(
+        place.launcher,
+        request,
+        lambda: work.count_done(every),
+        len(every),
+        lambda: not work.count_open(every),
+        "block" if not is_sequential(prepared.quantizer) else "unit",
+    )
     if missing := len(every) - work.count_done(every):
         raise InputError(
             f"workers: {missing} of {len(every)} units are not done; run the same command to retry"
@@ -77,9 +84,10 @@ def _by_workers(
 def _as_worker(prepared: Prepared, widths: Sequence[int]) -> None:
     """As a worker: compute the blocks that no other worker computes."""
     end_with_launcher()
+    work, every = work_list(prepared, widths), units(prepared, widths)
+    work.check_offered([str(unit) for unit in every])
     with opened([prepared], quiet=True) as (session,):
-        work = work_list(prepared, widths)
-        fill_share(session.model, session.artifacts, work, units(prepared, widths))
+        fill_share(session.model, session.artifacts, work, every)
 
 
 def _complete(options: QuantizeOptions, prepared: Prepared, widths: Sequence[int]) -> StoredBlocks:

@@ -121,16 +121,16 @@ class QuantizerStudy:
             return records | run_planned(self.run, planned, self.sessions)
         every = [baseline, *planned]
         records = recorded(self.run, every, self.sessions)
-        missing = [trial for trial in every if trial not in records]
+        missing = [str(trial) for trial in every if trial not in records]
         if missing:
             work, (place, request) = work_list(self.run), self.placed
-            work.offer([str(trial) for trial in missing])
+            work.offer(missing)
 
             def done() -> int:
-                return len(records) + work.count_done([str(trial) for trial in missing])
+                return len(records) + work.count_done(missing)
 
             request = in_experiment(request, self.run.experiment)
-            follow(place.launcher, request, done, len(every))
+            follow(place.launcher, request, done, len(every), lambda: not work.count_open(missing))
             records = recorded(self.run, every, self.sessions)
         self._check_baseline({k: v for k, v in records.items() if k == baseline})
         return {trial: records[trial] for trial in every if trial in records}
@@ -138,6 +138,7 @@ class QuantizerStudy:
     def _work(self, baseline: Planned, planned: Sequence[Planned]) -> None:
         """Evaluate this worker's share, the unquantized model first; ends with ShareDone."""
         work = work_list(self.run)
+        work.check_offered([str(trial) for trial in (baseline, *planned)])
         with work.present():
             run_share(self.run, work, [baseline], self.sessions)
             self._check_baseline(recorded(self.run, [baseline], self.sessions))
@@ -176,7 +177,7 @@ def opened(
     quantizers: as in `QuantizerStudyOptions`. command: what workers run. InputError if none of
     the quantizers can be used.
     """
-    from mmq.tracking import find_study, signature, study_run
+    from mmq.tracking import find_study, study_run
 
     check_name(options.study)
     place, plugin_options = placement(options, plugin_options)
@@ -206,7 +207,7 @@ def opened(
         fixed = {"study": name}
         lines = commands(command, options, plugin_options, place, **fixed)
         placed = place, place.request(name, lines)
-    parent = find_study(options.experiment, name, signature(eval_specs, kind))
+    parent = find_study(options.experiment, name, eval_specs, kind)
     with (
         session.opened(prepared, options.experiment, is_worker(), placed is not None) as sessions,
         study_run(options.experiment, name, eval_specs, parent, kind) as run,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mmq.errors import TakenOver
+from mmq.errors import InputError, TakenOver
 from mmq.studies import work_list
 from mmq.studies.work_list import WorkList
 from mmq.studies.work_tables import planned_studies, present_workers
@@ -169,3 +169,12 @@ def test_a_database_that_is_unavailable_ends_the_work_with_a_sentence(tmp_path):
     units.database.engine.dispose()
     with pytest.raises(StorageError, match="unable to open database file"):
         units.count_done(UNITS)
+
+
+def test_a_worker_whose_units_nobody_offered_ends_with_the_likely_causes(tmp_path):
+    work = WorkList(Database(tmp_path), "s")
+    with pytest.raises(InputError, match=r"has no work for 's'.*another database \(MMQ_STORAGE"):
+        work.check_offered(UNITS)
+    work.offer(UNITS[:1])
+    work.check_offered(UNITS)
+    assert work.count_open(UNITS) == 1
