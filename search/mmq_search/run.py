@@ -72,7 +72,11 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     study = SearchStudy(
         name, eval_spec.identity(), space, home(), options.seed, setup, is_worker()
     )
+    if is_worker():
+        end_with_launcher()
     with ExitStack() as stack:
+        # listed while it loads the model, or follows its workers, too
+        stack.enter_context(WorkList(study.storage.database, name).present())
         session = None
         if request is None:
             sessions = opened([prepared], options.experiment, quiet=is_worker())
@@ -81,17 +85,14 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
             show_prompt(eval_spec)
         run = open_run(study, options.experiment, eval_spec)
         run.request = command_line("search", options, plugin_options)
-        if is_worker():
-            end_with_launcher()
-        else:
+        if not is_worker():
             study.save_request(options.n_trials, deadline.until)
         log.info("Study %s: %s, %d trials", name, space.describe(), options.n_trials)
         running = Search(study, run, prepared, options.n_trials, deadline, options.prune, search)
         stack.enter_context(run)
         if session is not None:
             setup.measure(session.model, prepared, session.artifacts)
-            with WorkList(study.storage.database, name).present():
-                running.alone(session)
+            running.alone(session)
         elif request is not None:
             running.together(place.launcher, in_experiment(request, run.experiment))
         if not is_worker():

@@ -156,7 +156,7 @@ def test_workers_are_listed_with_place_start_and_unit(open_list, tmp_path, monke
         assert worker.unit == UNITS[0]
         assert abs(time.time() - worker.since) < 60
         done = planned_studies(units.database)[name]
-        assert done == "0 of 6 units done, 1 claimed, 0 failed"
+        assert done == {"units": 6, "done": 0, "claimed": 1, "failed": 0}
         assert present_workers(units.database, "des") == []
     assert present_workers(units.database, name) == []
 
