@@ -69,7 +69,7 @@ test-lmms: .venv-lmms/installed
 	touch $@
 
 # launchers end to end; not part of `make test`. What is not installed is skipped: apt-get install
-# slurm-wlm munge postgresql mariadb-server
+# slurm-wlm munge postgresql mariadb-server; pip install kubernetes-validate
 test-cluster: .venv/installed
 	$(BIN)/python -m pytest -m "cluster"
 

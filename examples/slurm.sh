@@ -26,7 +26,7 @@ export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" TQDM_DISABLE=1
 
 # SIGUSR1 arrives before the time limit: the worker re-queues its trial, and the task is queued
 # again. SIGTERM announces preemption or scancel: the worker re-queues its trial.
-requeue= early= worker=
+requeue="" early="" worker=""
 stop() { if [ -n "$worker" ]; then kill -TERM "$worker" 2>/dev/null; else early=yes; fi; }
 trap 'requeue=yes; stop' USR1
 trap stop TERM

@@ -19,6 +19,10 @@ class ShareDone(Exception):  # noqa: N818 - nothing is wrong
     """A worker has done its share of a study: the command that launched it reports the results."""
 
 
+class TrialsFailed(RuntimeError):  # noqa: N818 - as TakenOver
+    """Some trials of a study failed: the others are saved, and the same command retries those."""
+
+
 class DryRun(Exception):  # noqa: N818 - nothing is wrong
     """A command with --dry-run ends here: the message is what it would have started."""
 

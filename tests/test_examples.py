@@ -106,6 +106,16 @@ def test_the_kubernetes_job_is_indexed_and_has_time_and_secrets():
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("version", ["1.29", "1.32", "1.35"])
+def test_the_kubernetes_manifests_match_the_schemas_of_kubernetes(version):
+    package = pytest.importorskip(
+        "kubernetes_validate", reason="not installed: pip install kubernetes-validate"
+    )
+    for manifest in (SECRET, JOB):
+        package.validate(manifest, version, strict=True)
+
+
+@pytest.mark.cluster
 def test_front_sampler_proposes_inside_ray_tune(monkeypatch):
     pytest.importorskip("ray.tune", reason="ray[tune] is not installed")
     monkeypatch.syspath_prepend(str(EXAMPLES))

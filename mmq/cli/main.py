@@ -13,8 +13,8 @@ from mmq.cli.command import PLUGIN_OPTIONS
 from mmq.cli.options import report_repeated
 from mmq.cli.overview import by_section, first_sentence
 from mmq.contracts import registry
-from mmq.errors import DryRun, InputError, ShareDone, unknown
-from mmq.system import disk
+from mmq.errors import DryRun, InputError, ShareDone, TrialsFailed, unknown
+from mmq.system import disk, memory
 from mmq.system.environment import set_up_environment
 from mmq.system.progress import Verbosity, set_verbosity
 from mmq.system.secrets import hide_in_output
@@ -118,7 +118,10 @@ def cli(context: click.Context) -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run a command; exit code 2 for invalid input or a disk error, 130 after an interrupt."""
+    """Run a command; exit code 2 for invalid input or a disk error, 130 after an interrupt.
+
+    1 if trials failed, or if there is not enough memory.
+    """
     set_up_environment()
     hide_in_output()  # before logging takes the error output
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -146,9 +149,16 @@ def main(argv: list[str] | None = None) -> Any:
             err=True,
         )
         sys.exit(130)
+    except TrialsFailed as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
     except Exception as error:
-        if (text := disk.sentence(error, *disk.places())) is None:
+        if (text := memory.shortage(error)) is not None:
+            code = 1
+        elif (text := disk.sentence(error, *disk.places())) is not None:
+            code = 2
+        else:
             raise
-        logging.getLogger(__name__).info("Disk error:", exc_info=error)
+        logging.getLogger(__name__).info("Not enough memory or disk:", exc_info=error)
         click.echo(f"Error: {text}", err=True)
-        sys.exit(2)
+        sys.exit(code)

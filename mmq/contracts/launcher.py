@@ -40,6 +40,11 @@ class WorkerState:
     since: float | None = None
     code: int | None = None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the worker has no place yet, or waits for another one."""
+        return self.since is None and self.code is None
+
 
 class Workers(ABC):
     """The workers of one command, running."""

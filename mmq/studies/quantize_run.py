@@ -67,7 +67,15 @@ def _by_workers(
     every = [str(unit) for unit in units(prepared, widths)]
     work = work_list(prepared, widths)
     work.offer(every)
-    follow(place.launcher, request, lambda: work.count_done(every), len(every), "block")
+    with work.present():
+        follow(
+            place.launcher,
+            request,
+            lambda: work.count_done(every),
+            len(every),
+            lambda: not work.count_open(every),
+            "block" if not is_sequential(prepared.quantizer) else "unit",
+        )
     if missing := len(every) - work.count_done(every):
         raise InputError(
             f"workers: {missing} of {len(every)} units are not done; run the same command to retry"
@@ -77,9 +85,10 @@ def _by_workers(
 def _as_worker(prepared: Prepared, widths: Sequence[int]) -> None:
     """As a worker: compute the blocks that no other worker computes."""
     end_with_launcher()
-    with opened([prepared], quiet=True) as (session,):
-        work = work_list(prepared, widths)
-        fill_share(session.model, session.artifacts, work, units(prepared, widths))
+    work, every = work_list(prepared, widths), units(prepared, widths)
+    work.check_offered([str(unit) for unit in every])
+    with work.present(), opened([prepared], quiet=True) as (session,):
+        fill_share(session.model, session.artifacts, work, every)
 
 
 def _complete(options: QuantizeOptions, prepared: Prepared, widths: Sequence[int]) -> StoredBlocks:
@@ -158,18 +167,20 @@ def work_list(prepared: Prepared, widths: Sequence[int]) -> WorkList:
 def fill_share(
     model: LoadedModel, artifacts: Artifacts, work: WorkList, every: Sequence[Unit]
 ) -> None:
-    """Compute units that no other worker computes, until all of them are done or failed."""
+    """Compute units that no other worker computes, until all of them are done or failed.
+
+    The caller is present in the work list.
+    """
     artifacts.locks = False
-    with work.present():
-        for component, some in _by_component(every):
-            by_name = {str(unit): unit for unit in some}
-            for claim in work.claims(list(by_name)):
-                unit = by_name[claim.unit]
-                try:
-                    _fill(model, artifacts, work, claim, unit, model.components.get(component))
-                except Exception:
-                    work.fail(claim)
-                    raise
+    for component, some in _by_component(every):
+        by_name = {str(unit): unit for unit in some}
+        for claim in work.claims(list(by_name)):
+            unit = by_name[claim.unit]
+            try:
+                _fill(model, artifacts, work, claim, unit, model.components.get(component))
+            except Exception:
+                work.fail(claim)
+                raise
 
 
 def _by_component(every: Sequence[Unit]) -> Iterator[tuple[str, list[Unit]]]:

@@ -1,13 +1,13 @@
 """A study of one or several quantizers on one model and task."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmq.allocation.allocation import UNQUANTIZED, BitAllocation, parse_bits, parse_widths
 from mmq.contracts.launcher import LaunchRequest
-from mmq.errors import InputError, ShareDone
+from mmq.errors import InputError, ShareDone, TrialsFailed
 from mmq.model_setup import requested_parts, tried_widths
 from mmq.models.loading import locate
 from mmq.models.skeleton import skeleton
@@ -21,6 +21,7 @@ from mmq.studies.request_text import command_line
 from mmq.studies.run import Planned, check_name, run_planned, safe_name
 from mmq.studies.session import Session
 from mmq.studies.sharing import recorded, run_share, work_list
+from mmq.studies.work_list import WorkList
 from mmq.studies.workers import Placement, commands, follow, for_workers, in_experiment, placement
 from mmq.system.hashing import digest
 from mmq.system.worker import end_with_launcher, is_worker
@@ -43,6 +44,7 @@ class QuantizerStudy:
     """An open study. sessions, problems: by quantizer, as it was written.
 
     placed: the workers that evaluate the trials, and their launcher; None if this process does.
+    work: the work list that this process shares, as a worker.
     """
 
     name: str
@@ -51,6 +53,7 @@ class QuantizerStudy:
     sessions: Mapping[str, Session]
     problems: Mapping[str, str]
     placed: tuple[Placement, LaunchRequest] | None = None
+    work: WorkList | None = None
 
     @property
     def first(self) -> Session:
@@ -90,7 +93,7 @@ class QuantizerStudy:
     def trials(self, allocations: Iterable[BitAllocation]) -> list[Trial]:
         """The unquantized model, then every allocation with every quantizer.
 
-        Trials with a saved record are not evaluated again. RuntimeError if some trials failed:
+        Trials with a saved record are not evaluated again. TrialsFailed if some failed:
         completed ones are saved, and the next call retries the others.
         """
         unquantized = BitAllocation.uniform(self.components, UNQUANTIZED)
@@ -101,11 +104,12 @@ class QuantizerStudy:
             for label in self.sessions
             if each != unquantized
         ]
-        if is_worker():
-            self._work(baseline, planned)
+        if self.work is not None:
+            self._share(self.work, baseline, planned)
         records = self._evaluated(baseline, planned)
         if missing := len(planned) + 1 - len(records):
-            raise RuntimeError(f"{missing} trials failed; run the same command to retry them")
+            failed = "1 trial" if missing == 1 else f"{missing} trials"
+            raise TrialsFailed(f"{failed} failed; run the same command to retry")
         return [
             Trial("" if each.allocation == unquantized else each.label, each.allocation, record)
             for each, record in records.items()
@@ -121,27 +125,29 @@ class QuantizerStudy:
             return records | run_planned(self.run, planned, self.sessions)
         every = [baseline, *planned]
         records = recorded(self.run, every, self.sessions)
-        missing = [trial for trial in every if trial not in records]
+        missing = [str(trial) for trial in every if trial not in records]
         if missing:
-            work, (place, request) = work_list(self.run), self.placed
-            work.offer([str(trial) for trial in missing])
+            work, (place, request) = work_list(self.run.study, self.run.run_id), self.placed
+            work.offer(missing)
 
             def done() -> int:
-                return len(records) + work.count_done([str(trial) for trial in missing])
+                return len(records) + work.count_done(missing)
 
             request = in_experiment(request, self.run.experiment)
-            follow(place.launcher, request, done, len(every))
+            with work.present():
+                follow(
+                    place.launcher, request, done, len(every), lambda: not work.count_open(missing)
+                )
             records = recorded(self.run, every, self.sessions)
         self._check_baseline({k: v for k, v in records.items() if k == baseline})
         return {trial: records[trial] for trial in every if trial in records}
 
-    def _work(self, baseline: Planned, planned: Sequence[Planned]) -> None:
+    def _share(self, work: WorkList, baseline: Planned, planned: Sequence[Planned]) -> None:
         """Evaluate this worker's share, the unquantized model first; ends with ShareDone."""
-        work = work_list(self.run)
-        with work.present():
-            run_share(self.run, work, [baseline], self.sessions)
-            self._check_baseline(recorded(self.run, [baseline], self.sessions))
-            run_share(self.run, work, planned, self.sessions)
+        work.check_offered([str(trial) for trial in (baseline, *planned)])
+        run_share(self.run, work, [baseline], self.sessions)
+        self._check_baseline(recorded(self.run, [baseline], self.sessions))
+        run_share(self.run, work, planned, self.sessions)
         raise ShareDone
 
     def _check_baseline(self, records: Mapping[Planned, TrialRecord]) -> None:
@@ -176,7 +182,7 @@ def opened(
     quantizers: as in `QuantizerStudyOptions`. command: what workers run. InputError if none of
     the quantizers can be used.
     """
-    from mmq.tracking import find_study, signature, study_run
+    from mmq.tracking import find_study, study_run
 
     check_name(options.study)
     place, plugin_options = placement(options, plugin_options)
@@ -206,18 +212,24 @@ def opened(
         fixed = {"study": name}
         lines = commands(command, options, plugin_options, place, **fixed)
         placed = place, place.request(name, lines)
-    parent = find_study(options.experiment, name, signature(eval_specs, kind))
+    parent = find_study(options.experiment, name, eval_specs, kind)
+    work = None
+    if is_worker():
+        end_with_launcher()
+        if parent is None:
+            raise InputError(f"study: {name!r} was deleted; run the command that planned it again")
+        work = work_list(name, parent[1])
     with (
+        nullcontext() if work is None else work.present(),  # listed while it loads the model, too
         session.opened(prepared, options.experiment, is_worker(), placed is not None) as sessions,
         study_run(options.experiment, name, eval_specs, parent, kind) as run,
     ):
         run.request = command_line(command, options, plugin_options)
         if is_worker():
-            end_with_launcher()
             run.has_others = lambda: True  # the command that launched it ends the run
         labels = [choice.label for choice in usable]
         yield QuantizerStudy(
-            name, run, bits, dict(zip(labels, sessions, strict=True)), problems, placed
+            name, run, bits, dict(zip(labels, sessions, strict=True)), problems, placed, work
         )
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from mmq.tracking import StudyRun
 
 
-def work_list(run: "StudyRun") -> WorkList:
+def work_list(study: str, run_id: str) -> WorkList:
     """The work list of a study: the same for all processes that log to its parent run."""
-    return WorkList(Database(home()), f"{run.study}@{run.run_id}")
+    return WorkList(Database(home()), f"{study}@{run_id}")
 
 
 def recorded(

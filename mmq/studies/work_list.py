@@ -24,7 +24,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, s
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
-from mmq.errors import TakenOver
+from mmq.errors import InputError, TakenOver
 from mmq.studies.work_tables import (
     CLAIMED,
     DONE,
@@ -103,7 +103,24 @@ class WorkList:
 
     def count_done(self, units: Sequence[str]) -> int:
         """How many of these units are done."""
-        query = select(WORK.c.unit).where(self._mine(), WORK.c.state == DONE)
+        return self._count(units, DONE)
+
+    def count_open(self, units: Sequence[str]) -> int:
+        """How many of these units are neither done nor failed."""
+        return self._count(units, PENDING, CLAIMED)
+
+    def check_offered(self, units: Sequence[str]) -> None:
+        """InputError in a worker if none of the units was offered: it does other work."""
+        if not self._count(units, PENDING, CLAIMED, DONE, FAILED):
+            raise InputError(
+                f"worker on {worker.place()}: {self.database.address} has no work for "
+                f"{self.study!r}. The command that launched the worker uses another database "
+                f"(MMQ_STORAGE, MMQ_HOME), or the two have different versions of mmq, plugins, "
+                f"torch or transformers, or a different model or data."
+            )
+
+    def _count(self, units: Sequence[str], *states: str) -> int:
+        query = select(WORK.c.unit).where(self._mine(), WORK.c.state.in_(states))
         keys = self.database.run(lambda connection: set(connection.scalars(query)))
         return sum(unit_key(unit) in keys for unit in units)
 

@@ -98,17 +98,17 @@ def _has_tables(database: Database) -> bool:
     return database.run(lambda connection: inspect(connection).has_table(WORK.name))
 
 
-def planned_studies(database: Database) -> dict[str, str]:
-    """The studies with a work list, by name: how many of their units are done."""
+def planned_studies(database: Database) -> dict[str, dict[str, int]]:
+    """The studies with a work list, by name: how many units they have, and in which states."""
 
-    def read(connection: Connection) -> dict[str, str]:
+    def read(connection: Connection) -> dict[str, dict[str, int]]:
         counts: dict[str, dict[str, int]] = {}
         query = select(WORK.c.study, WORK.c.state, func.count().label("units"))
         for row in connection.execute(query.group_by(WORK.c.study, WORK.c.state)):
             counts.setdefault(row.study.partition("@")[0], {})[row.state] = row.units
         return {
-            name: f"{states.get(DONE, 0)} of {sum(states.values())} units done, "
-            f"{states.get(CLAIMED, 0)} claimed, {states.get(FAILED, 0)} failed"
+            name: {"units": sum(states.values())}
+            | {state: states.get(state, 0) for state in (DONE, CLAIMED, FAILED)}
             for name, states in counts.items()
         }
 

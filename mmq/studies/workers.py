@@ -12,9 +12,9 @@ from mmq.contracts import options as option_fields
 from mmq.contracts import registry
 from mmq.contracts.launcher import Launcher, LaunchRequest, WorkerState
 from mmq.errors import DryRun, InputError
-from mmq.system import database
+from mmq.system import database, worker
 from mmq.system.home import home
-from mmq.system.progress import notify, progress_bar
+from mmq.system.progress import has_bars, notify, progress_bar
 
 POLL = 0.5  # seconds between polls of the workers
 ERROR, BAD_INPUT = "Error: ", 2  # prefix and exit code of a command with bad input
@@ -129,6 +129,16 @@ def in_experiment(request: LaunchRequest, experiment: str) -> LaunchRequest:
     return replace(request, environment=own)
 
 
+def ending_at(request: LaunchRequest, until: float | None) -> LaunchRequest:
+    """The workers, starting no trial after this time (seconds since the epoch), if there is one.
+
+    A worker may wait in a queue for hours: its own --timeout would begin when it starts.
+    """
+    if until is None:
+        return request
+    return replace(request, environment={**request.environment, worker.UNTIL: f"{until:.0f}"})
+
+
 def check_reachable() -> None:
     """InputError if workers on other machines could not reach the study or the tracking store."""
     if not database.is_shared():
@@ -148,28 +158,44 @@ def follow(
     request: LaunchRequest,
     done: Callable[[], int],
     target: int,
+    is_over: Callable[[], bool],
     unit: str = "trial",
+    counts: bool = True,
 ) -> Sequence[int]:
     """Run the workers until all have ended; returns their exit codes.
 
     A worker that dies is reported, and the others continue. Bad input that a worker reports before
     anything is done ends all of them with an InputError, and so does the failure of all workers.
-    An interrupt ends them all, and their work is released. done: returns the number of units
-    that are done.
+    An interrupt ends them all, and their work is released. If some are still queued when no
+    work is left, all are stopped: a busy cluster might start those hours later.
+
+    done: returns the number of units that are done. is_over: returns whether none is running or
+    left. counts: print the number of finished units where there is no bar.
     """
     report = _Report()
     workers = launcher.start(request, report.line)
     try:
-        initial = done()
+        initial = before = done()
         with progress_bar(total=target, initial=initial, desc=request.name, unit=unit) as bar:
             while True:
                 states = workers.poll()
                 now = done()
                 report.ended(states, has_begun=now > initial)
-                if now != bar.n:
-                    bar.update(now - bar.n)
+                if now != before:
+                    bar.update(now - before)
+                    if counts and not has_bars():
+                        notify(f"{now} of {target} {unit}s are done")
+                    before = now
                 if all(state.code is not None for state in states):
                     break
+                queued = sum(state.is_waiting for state in states)
+                if queued and is_over():
+                    notify(
+                        f"No work is left; stopping the workers that are still queued ({queued})."
+                    )
+                    report.is_silent = True
+                    workers.stop()
+                    return [state.code or 0 for state in states]
                 time.sleep(POLL)
         codes = [state.code or 0 for state in states]
         if all(codes):
@@ -184,12 +210,15 @@ class _Report:
     """Prints the output of workers, and how each of them ended."""
 
     def __init__(self) -> None:
+        self.is_silent = False  # once what the workers print no longer matters
         self._errors: dict[int, list[str]] = {}  # unprinted error lines by worker
         self._printed: set[str] = set()
         self._ended: set[int] = set()
 
     def line(self, number: int, text: str) -> None:
         """Print a line with the worker's number; an error waits until the worker ends."""
+        if self.is_silent:
+            return
         if text.startswith(ERROR):
             self._errors.setdefault(number, []).append(text.removeprefix(ERROR).strip())
         elif text.strip():
@@ -210,12 +239,16 @@ class _Report:
                     if text not in self._printed:
                         notify(f"worker {state.number}: {ERROR}{text}", important=True)
                 self._printed.update(errors)
-                text = f"worker {state.number} {_how(state.code)}; {others} others continue."
+                text = f"worker {state.number} {_how(state.code)}; {_others(others)}."
                 notify(text, important=True)
 
 
 def _how(code: int) -> str:
     return f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+
+
+def _others(count: int) -> str:
+    return "1 other continues" if count == 1 else f"{count or 'no'} others continue"
 
 
 def _all_failed(codes: Sequence[int]) -> str:

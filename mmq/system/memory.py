@@ -1,4 +1,4 @@
-"""Return freed memory to the system."""
+"""Return freed memory to the system, and explain when there is not enough."""
 
 import ctypes
 import functools
@@ -21,3 +21,18 @@ def trim() -> None:
     """
     if (malloc_trim := _malloc_trim()) is not None:
         malloc_trim(0)
+
+
+def shortage(error: BaseException) -> str | None:
+    """What to do about an error of too little memory; None for an error of another kind."""
+    name, text = type(error).__name__, str(error)
+    if not isinstance(error, MemoryError) and not (
+        name == "OutOfMemoryError" or "can't allocate memory" in text  # torch's, GPU and CPU
+    ):
+        return None
+    first = text.partition("\n")[0].rstrip(".") or name
+    return (
+        f"memory: there is not enough ({first}). Start fewer --workers on this machine, or load "
+        f"the model with another --dtype or --device-map. Completed work is saved; the same "
+        f"command resumes."
+    )

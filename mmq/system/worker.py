@@ -10,6 +10,8 @@ NUMBER = "MMQ_WORKER"  # environment variable of workers: their number
 PLACE = "MMQ_WORKER_PLACE"  # environment variable: the worker's place, for display
 LIFELINE = "MMQ_WORKER_LIFELINE"  # set if standard input is a pipe from what launched the worker
 
+UNTIL = "MMQ_WORKER_UNTIL"  # when to start no more trials, in seconds since the epoch
+
 
 def is_worker() -> bool:
     """Whether a launcher started this process."""
@@ -25,6 +27,12 @@ def number() -> int:
 def place() -> str:
     """Where this process runs, to be shown."""
     return os.environ.get(PLACE) or socket.gethostname()
+
+
+def until() -> float | None:
+    """When this worker starts no more trials, in seconds since the epoch; None without a limit."""
+    text = os.environ.get(UNTIL, "") if is_worker() else ""
+    return float(text) if text.isdecimal() else None
 
 
 def end_with_launcher() -> None:

@@ -8,7 +8,7 @@ from mmq.tracking.mlflow_ui import run_link
 from mmq.tracking.model_registry import register, trial_options
 from mmq.tracking.offline import best_effort, refuses, short_timeouts, unreachable
 from mmq.tracking.runs import Run, TrialRun, plain_run, single_run
-from mmq.tracking.studies import StudyRun, find_study, signature, study_run
+from mmq.tracking.studies import StudyRun, find_study, study_run
 from mmq.tracking.trials import OPTUNA_TRIAL, end_trial_runs, fetch_record, trial_record
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "run_link",
     "server_address",
     "short_timeouts",
-    "signature",
     "single_run",
     "started_by_mlflow_run",
     "study_run",

@@ -1,15 +1,25 @@
 """A run's params: the eval spec, and the versions of the packages."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from textwrap import shorten
 from types import MappingProxyType
 from typing import Any
 
 from mmq.eval_spec import EvalSpec, JointSpec
+from mmq.system import worker
+from mmq.system.hashing import digest
 from mmq.tracking.mlflow_ui import WIDTH, width_text
 
+SIGNATURE = "mmq.asked"  # tag of a parent run: the signature of its study
+PROVENANCE = ("origin", "limit", "python", "mlflow", "optuna", "mmq")  # scores depend on others
+OF_A_SPEC = (
+    "model.", "data.", "calibration.", "quantizer.", "evaluator.", "family.", "run.", "tasks.",
+    "version.",
+)  # fmt: skip
+MOST, COMPARED = 4, 250  # differences in a message; characters of each value
 PACKAGES = ("mmq", "torch", "transformers", "mlflow", "optuna")
 
 
@@ -80,3 +90,50 @@ def eval_spec_params(eval_spec: EvalSpec) -> dict[str, Any]:
     params |= {f"quantizer.{k}": v for k, v in eval_spec.quantizer_options.items()}
     params |= {f"evaluator.{k}": v for k, v in eval_spec.evaluator_options.items()}
     return {**params, **versions()}
+
+
+def shared_params(eval_specs: Sequence[EvalSpec]) -> dict[str, Any]:
+    """The eval specs' params; where they differ, all values in a row."""
+    params = [eval_spec_params(eval_spec) for eval_spec in eval_specs]
+    names = dict.fromkeys(name for values in params for name in values)
+    return {
+        name: ", ".join(dict.fromkeys(str(values[name]) for values in params if name in values))
+        for name in names
+    }
+
+
+def signature(eval_specs: Sequence[EvalSpec], kind: str) -> str:
+    """Distinguishes a study from others of the same name."""
+    return f"{kind} {digest(sorted(eval_spec.key for eval_spec in eval_specs))}"
+
+
+def another_study(study: str, recorded: Mapping[str, str], eval_specs: Sequence[EvalSpec]) -> str:
+    """The error for a name whose study has other eval specs, with what differs.
+
+    recorded: the params of the study's parent run.
+    """
+    own = {name: str(value) for name, value in shared_params(eval_specs).items()}
+    names = [
+        name
+        for name in sorted({*own, *recorded})
+        if name.startswith(OF_A_SPEC)
+        and name.rpartition(".")[2] not in PROVENANCE
+        and own.get(name, "")[:COMPARED] != recorded.get(name, "")[:COMPARED]
+    ]
+    differing = "; ".join(
+        f"{name} is {_short(recorded.get(name))} there and {_short(own.get(name))} here"
+        for name in names[:MOST]
+    )
+    if worker.is_worker():
+        return (
+            f"study: the command that launched the worker on {worker.place()} plans {study!r} "
+            f"with another eval spec ({differing or 'of another kind'}). Install the same "
+            f"versions of mmq, its plugins, torch and transformers on all machines, and give them "
+            f"the same model and data."
+        )
+    how = f"with another eval spec: {differing}" if differing else "of another kind"
+    return f"study: {study!r} exists already, {how}. Choose another --study, or leave it empty."
+
+
+def _short(value: str | None) -> str:
+    return repr(shorten(value, 60)) if value else "unset"

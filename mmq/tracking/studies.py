@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -16,7 +15,6 @@ from mmq.artifacts import unlogged
 from mmq.errors import InputError
 from mmq.eval_spec import EvalSpec
 from mmq.record import TrialRecord, TrialSpec
-from mmq.system.hashing import digest
 from mmq.system.process import owner
 from mmq.system.secrets import redact
 from mmq.tracking.connection import connect, server_address, shown_uri
@@ -39,7 +37,7 @@ from mmq.tracking.offline import (
     short_timeouts,
     unreachable,
 )
-from mmq.tracking.params import eval_spec_params
+from mmq.tracking.params import SIGNATURE, another_study, shared_params, signature
 from mmq.tracking.queries import all_runs, trial_filter
 from mmq.tracking.runs import (
     Run,
@@ -227,7 +225,7 @@ def study_run(
     """
     run = open_study(experiment, study, parent, f"{kind} {study}")
     if parent is None:
-        run.log(params=shared_params(eval_specs), tags={"mmq.asked": signature(eval_specs, kind)})
+        run.log(params=shared_params(eval_specs), tags={SIGNATURE: signature(eval_specs, kind)})
         run.log_eval_spec(eval_specs[0])
         subjects = ", and ".join(dict.fromkeys(spec.subject for spec in eval_specs))
         run.describe(f"{kind}: {subjects}. The front follows after the first trials.")
@@ -259,37 +257,21 @@ def open_study(
     return run
 
 
-def shared_params(eval_specs: Sequence[EvalSpec]) -> dict[str, Any]:
-    """The eval specs' params; where they differ, all values in a row."""
-    params = [eval_spec_params(eval_spec) for eval_spec in eval_specs]
-    names = dict.fromkeys(name for values in params for name in values)
-    return {
-        name: ", ".join(dict.fromkeys(str(values[name]) for values in params if name in values))
-        for name in names
-    }
-
-
-def signature(eval_specs: Sequence[EvalSpec], kind: str) -> str:
-    """Distinguishes a study from others of the same name."""
-    return f"{kind} {digest(sorted(eval_spec.key for eval_spec in eval_specs))}"
-
-
 @ending_cleanly()
-def find_study(experiment: str, study: str, expected: str | None = None) -> tuple[str, str] | None:
+def find_study(
+    experiment: str, study: str, eval_specs: Sequence[EvalSpec] = (), kind: str = ""
+) -> tuple[str, str] | None:
     """Tracking store and id of the parent run that a study has in this experiment, if any.
 
-    expected: its `signature`; InputError if there is a study of this name with another one.
+    eval_specs, kind: its own, to be checked; InputError if the study of this name has others.
     """
     client, experiment_id = connect(experiment)
     query = f"tags.`mmq.study` = '{study}' and tags.`mmq.kind` = 'study'"
     runs = client.search_runs([experiment_id], query, max_results=1)
     if not runs:
         return None
-    if expected is not None and runs[0].data.tags.get("mmq.asked") != expected:
-        raise InputError(
-            f"study: {study!r} exists already, of another kind or with other options (model, "
-            f"data, quantizers and their options). Choose another --study, or leave it empty."
-        )
+    if eval_specs and runs[0].data.tags.get(SIGNATURE) != signature(eval_specs, kind):
+        raise InputError(another_study(study, runs[0].data.params, eval_specs))
     return shown_uri(client.tracking_uri), runs[0].info.run_id
 
 

@@ -28,6 +28,13 @@ class Deadline:
             )
         return cls(float(match[1]) * UNITS[match[2]])
 
+    def no_later(self, until: float | None) -> "Deadline":
+        """The earlier of this deadline and a time in seconds since the epoch, if there is one."""
+        if until is None:
+            return self
+        seconds = max(0.0, until - time.time())
+        return self if self.left is not None and self.left <= seconds else Deadline(seconds)
+
     @property
     def left(self) -> float | None:
         """Seconds left; None without a limit."""

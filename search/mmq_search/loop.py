@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from optuna.trial import TrialState
+
 from mmq.analysis.fronts import Point, baseline, pareto_front
 from mmq.analysis.joint import JointSamples
 from mmq.artifacts.store import Store
@@ -98,8 +100,19 @@ class Search:
         ):
             if self.done < target:
                 with TrialLines(self.study, target, bar=False) as lines:
-                    follow(launcher, request, lines.update, target)
+                    follow(
+                        launcher,
+                        request,
+                        lines.update,
+                        target,
+                        lambda: self.done >= target or self._is_late(),
+                        counts=False,  # there is a line per trial
+                    )
                 self.check_baseline()
+
+    def _is_late(self) -> bool:
+        """Whether the time is up and no trial is running."""
+        return self.deadline.passed and not self.study.trials(TrialState.RUNNING)
 
     def alone(self, session: Session) -> None:
         """Ask, run and tell in this process; the front is logged however the loop ends."""

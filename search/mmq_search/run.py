@@ -18,7 +18,8 @@ from mmq.studies.objectives import Objective, bounds_of, check_objective, parse_
 from mmq.studies.request_text import command_line
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
-from mmq.studies.workers import commands, for_workers, in_experiment, placement
+from mmq.studies.workers import commands, ending_at, for_workers, in_experiment, placement
+from mmq.system import worker
 from mmq.system.home import home
 from mmq.system.progress import notify
 from mmq.system.worker import end_with_launcher, is_worker
@@ -42,7 +43,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         raise InputError(f"n-trials: {options.n_trials} is not at least 1")
     place, plugin_options = placement(options, plugin_options)
     options = for_workers(options, place)
-    deadline = Deadline.parse(options.timeout)
+    deadline = Deadline.parse(options.timeout).no_later(worker.until())
     budget, axis, objective = _bounds(options)
     check_name(options.study)
     if options.granularity not in GRANULARITIES:
@@ -63,7 +64,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
         fixed = {"study": name, "timeout": left}
         lines = commands("search", options, plugin_options, place, **fixed)
-        request = place.request(name, lines)
+        request = ending_at(place.request(name, lines), deadline.until)
     connect(options.experiment)  # an unusable store is reported before the model is loaded
     if search is not None and search.request.timed:
         setup.costs = search.timed_costs()
@@ -71,7 +72,11 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     study = SearchStudy(
         name, eval_spec.identity(), space, home(), options.seed, setup, is_worker()
     )
+    if is_worker():
+        end_with_launcher()
     with ExitStack() as stack:
+        # listed while it loads the model, or follows its workers, too
+        stack.enter_context(WorkList(study.storage.database, name).present())
         session = None
         if request is None:
             sessions = opened([prepared], options.experiment, quiet=is_worker())
@@ -80,17 +85,14 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
             show_prompt(eval_spec)
         run = open_run(study, options.experiment, eval_spec)
         run.request = command_line("search", options, plugin_options)
-        if is_worker():
-            end_with_launcher()
-        else:
+        if not is_worker():
             study.save_request(options.n_trials, deadline.until)
         log.info("Study %s: %s, %d trials", name, space.describe(), options.n_trials)
         running = Search(study, run, prepared, options.n_trials, deadline, options.prune, search)
         stack.enter_context(run)
         if session is not None:
             setup.measure(session.model, prepared, session.artifacts)
-            with WorkList(study.storage.database, name).present():
-                running.alone(session)
+            running.alone(session)
         elif request is not None:
             running.together(place.launcher, in_experiment(request, run.experiment))
         if not is_worker():

@@ -3,8 +3,9 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from optuna import get_all_study_names
@@ -14,10 +15,10 @@ from mmq.analysis.fronts import Point, pareto_front
 from mmq.artifacts import unlogged
 from mmq.errors import InputError, unknown
 from mmq.studies.front_tables import front_text
-from mmq.studies.work_tables import planned_studies, present_workers
+from mmq.studies.work_tables import PresentWorker, planned_studies, present_workers
 from mmq.system.database import GRACE, Database
 from mmq.system.home import home
-from mmq.tracking import browse_lines
+from mmq.tracking import browse_lines, short_timeouts
 from mmq_search.deadline import in_words
 from mmq_search.storage import Storage, has_studies
 from mmq_search.study_reader import StudyReader
@@ -32,7 +33,7 @@ class StatusReport:
 
     name: str
     state: str
-    at_work: str
+    workers: Sequence[PresentWorker] = ()
     times: str = ""
     points: Sequence[Point] = ()
     score_name: str = "score"
@@ -42,7 +43,8 @@ class StatusReport:
 
     def text(self) -> str:
         """All of it, for a terminal."""
-        lines = [f"Study {self.name}: {self.state}", *filter(None, [self.times, self.at_work])]
+        lines = [f"Study {self.name}: {self.state}", *filter(None, [self.times])]
+        lines.append(at_work(self.workers))
         if self.points:
             lines += ["", front_text(self.points, self.score_name)]
         if self.headlines:
@@ -55,7 +57,7 @@ class StatusReport:
             "study": self.name,
             "state": self.state,
             "times": self.times,
-            "at_work": self.at_work,
+            "workers": [worker_json(worker) for worker in self.workers],
             **self.counts,
             "score_name": self.score_name,
             "front": [asdict(point) for point in pareto_front(self.points)],
@@ -72,7 +74,7 @@ def report_on(name: str) -> StatusReport:
     database = Database(home())
     planned = planned_studies(database)
     if name in planned:
-        return StatusReport(name, planned[name], at_work(database, name))
+        return _of_planned(name, planned[name], database)
     storage = None  # a database of planned studies alone has no tables of Optuna
     if not planned or has_studies(database):
         storage = Storage(home(), reading=True)
@@ -82,22 +84,26 @@ def report_on(name: str) -> StatusReport:
         raise InputError(f"study: there are several; choose from {', '.join(names)}")
     name = name or (names[0] if names else "")
     if name in planned:
-        return StatusReport(name, planned[name], at_work(database, name))
+        return _of_planned(name, planned[name], database)
     if storage is not None and name in searches:
         return _of_search(StudyReader(name, storage), database)
-    return _of_logged(name, names, at_work(database, name))
+    return _of_logged(name, names, present_workers(database, name))
 
 
 def _of_search(study: StudyReader, database: Database) -> StatusReport:
     """The progress of a search, from its database."""
     links = browse_lines(study.name, *study.parent) if study.parent else []
     points = study.points()
-    workers = at_work(database, study.name, trials_by_owner(study))
+    units = trials_by_owner(study)
+    workers = [
+        replace(worker, unit=units.get(worker.owner, ""))
+        for worker in present_workers(database, study.name)
+    ]
     return StatusReport(
         study.name,
         progress(study),
         workers,
-        times(study, has_workers=workers != NO_WORKERS),
+        times(study, has_workers=bool(workers)),
         points,
         study.score_name,
         study.headlines() if points else [],
@@ -106,40 +112,75 @@ def _of_search(study: StudyReader, database: Database) -> StatusReport:
     )
 
 
-def _of_logged(name: str, others: Sequence[str], workers: str) -> StatusReport:
-    """The progress of a study that is in MLflow alone: a grid, curves, an import."""
-    from mmq.tracking.queries import find_trials
+def _of_planned(name: str, counts: Mapping[str, int], database: Database) -> StatusReport:
+    """The progress of a study with a work list; its front so far if it logs trials."""
+    state = (
+        f"{counts['done']} of {counts['units']} units done, {counts['claimed']} claimed, "
+        f"{counts['failed']} failed"
+    )
+    points: Sequence[Point] = ()
+    links: Sequence[str] = ()
+    with suppress(InputError), short_timeouts():  # blocks are not logged, nor is a study at first
+        _, points, links = _logged(name)
+    workers = present_workers(database, name)
+    return StatusReport(name, state, workers, points=points, links=links, counts=counts)
 
+
+def _of_logged(name: str, others: Sequence[str], workers: Sequence[PresentWorker]) -> StatusReport:
+    """The progress of a study that is in MLflow alone: a grid, curves, an import."""
     if not name:
         raise unknown("study", name, others)
     try:
-        groups, links = find_trials("", [name])
+        count, points, links = _logged(name)
     except InputError as error:
         raise unknown("study", name, others) from error
-    count = sum(len(group.trials) for group in groups)
-    points = groups[0].points("score") if len(groups) == 1 else []
     return StatusReport(
         name,
         f"{count} allocations evaluated, according to MLflow",
         workers,
         points=points,
-        links=[f"Open:      {link}" for link in links.values()],
+        links=links,
         counts={"evaluated": count},
     )
 
 
-def at_work(database: Database, name: str, trials: Mapping[str, str] | None = None) -> str:
+def _logged(name: str) -> tuple[int, Sequence[Point], Sequence[str]]:
+    """A study's trials in MLflow: their number, their points, and links to the study.
+
+    No points if it has several quantizers: their fronts cannot be compared at a glance.
+    """
+    from mmq.tracking.queries import find_trials
+
+    groups, links = find_trials("", [name])
+    points = groups[0].points("score") if len(groups) == 1 else []
+    count = sum(len(group.trials) for group in groups)
+    return count, points, [f"Open:      {link}" for link in links.values()]
+
+
+def at_work(workers: Sequence[PresentWorker]) -> str:
     """One line per process at work: where it runs, since when, and on what."""
     lines = []
-    for worker in present_workers(database, name):
+    for worker in workers:
         label = f"worker {worker.number}" if worker.number else "command"
         since = datetime.fromtimestamp(worker.since).strftime("%Y-%m-%d %H:%M")
-        unit = worker.unit or (trials or {}).get(worker.owner, "")
-        doing = f"; evaluates {unit}" if unit else ""
+        doing = f"; evaluates {worker.unit}" if worker.unit else ""
         silent = time.time() - worker.seen
         silence = f"; no heartbeat for {in_words(silent)}" if silent > GRACE else ""
         lines.append(f"  {label}: {worker.place}, since {since}{doing}{silence}")
     return "\n".join(["At work:", *lines]) if lines else NO_WORKERS
+
+
+def worker_json(worker: PresentWorker) -> dict[str, Any]:
+    """A process at work as plain data. number: 0 for a command; times in ISO 8601, UTC."""
+    since, seen = (datetime.fromtimestamp(t, UTC).isoformat(timespec="seconds")
+                   for t in (worker.since, worker.seen))  # fmt: skip
+    return {
+        "number": worker.number,
+        "place": worker.place,
+        "since": since,
+        "last_heartbeat": seen,
+        "evaluates": worker.unit or None,
+    }
 
 
 def trials_by_owner(study: StudyReader) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Ray(Launcher):
             actor.remote(number, list(command), shared, os.getcwd(), request.gpus)
             for number, command in enumerate(request.commands, start=1)
         ]
-        return RayWorkers(ray, actors, output)
+        return RayWorkers(ray, actors, output, self.restarts)
 
 
 class WorkerActor:
@@ -156,8 +156,8 @@ class WorkerActor:
 class RayWorkers(Workers):
     """Actors, followed from the driver."""
 
-    def __init__(self, ray: Any, actors: Sequence[Any], output: Output) -> None:
-        self.ray, self.actors, self.output = ray, actors, output
+    def __init__(self, ray: Any, actors: Sequence[Any], output: Output, restarts: int) -> None:
+        self.ray, self.actors, self.output, self.restarts = ray, actors, output, restarts
         self._states = [WorkerState(number + 1) for number in range(len(actors))]
         self._printed = [0] * len(actors)
         self._pending: dict[int, Any] = {}  # by actor: a report that was requested
@@ -191,12 +191,17 @@ class RayWorkers(Workers):
         for line in lines:
             self.output(number, line)
         self._printed[k] += len(lines)
+        if code is not None and code < 0 and self.restarts:
+            self.output(number, f"was ended by signal {-code}; Ray starts it again")
+            self.ray.kill(self.actors[k], no_restart=False)
+            return WorkerState(number, place, since)
         if code is not None:
             self.ray.kill(self.actors[k])  # its node has room for another worker
         return WorkerState(number, place, since, code)
 
     def stop(self) -> None:
         """Interrupt all workers, wait for them, and remove the actors."""
+        self.restarts = 0
         running = [
             actor
             for actor, state in zip(self.actors, self._states, strict=True)

@@ -36,7 +36,7 @@ cd {folder} || exit 1
 # Before the time limit (SIGUSR1), the worker re-queues its trial, and the task is queued again.
 # SIGTERM announces preemption or scancel: the worker re-queues its trial; SLURM queues a
 # preempted task again by itself.
-requeue= early= worker=
+requeue="" early="" worker=""
 stop() {{ if [ -n "$worker" ]; then kill -TERM "$worker" 2>/dev/null; else early=yes; fi; }}
 trap 'requeue=yes; stop' USR1
 trap stop TERM INT
@@ -110,7 +110,7 @@ class Slurm(Launcher):
         (command,) = {tuple(words) for words in request.commands}  # an array has one script
         exports = {**request.environment, "OMP_NUM_THREADS": str(self.cpus)}
         return SCRIPT.format(
-            directives="\n".join(f"#SBATCH {text}" for text in self._directives(request)),
+            directives="\n".join(map(_directive, self._directives(request))),
             exports="\n".join(f"export {k}={shlex.quote(v)}" for k, v in exports.items()),
             folder=shlex.quote(os.getcwd()),
             command=shlex.join([sys.executable, "-m", "mmq", *command]),
@@ -129,7 +129,7 @@ class Slurm(Launcher):
             f"--signal=B:USR1@{self.grace}",
             "--requeue",
             "--open-mode=append",
-            f"--output={Path(self.logs).absolute()}/%A_%a.log",
+            f"--output={str(Path(self.logs).absolute()).replace('%', '%%')}/%A_%a.log",
             *shlex.split(self.sbatch),
         ]
 
@@ -192,16 +192,21 @@ class SlurmWorkers(Workers):
 
     def stop(self) -> None:
         """Cancel the job, and wait until its tasks have released their trials."""
+        _try("scancel", "--state=PENDING", self.job)  # first: they would start in freed places
         # the batch shell passes SIGTERM on to the worker; scancel alone kills steps after KillWait
         _try("scancel", "--batch", "--signal=TERM", self.job)
         until = time.monotonic() + STOP_TIMEOUT
-        _try("scancel", "--state=PENDING", self.job)
         while time.monotonic() < until:
             self._asked = 0.0
             if all(s.code is not None for s in self.poll()):
                 return
             time.sleep(0.5)
         _try("scancel", self.job)
+
+
+def _directive(option: str) -> str:
+    """An option of sbatch as a line of the script, in quotes if it has blanks."""
+    return f"#SBATCH {shlex.quote(option) if any(map(str.isspace, option)) else option}"
 
 
 def task_states(text: str) -> dict[int, WorkerState]:

@@ -4,6 +4,7 @@ The workers run in this process, one after the other; `test_workers.py` and the 
 ones.
 """
 
+import json
 import os
 
 import pytest
@@ -92,7 +93,14 @@ def test_workers_evaluate_a_grid_as_one_process_does(
     assert [command[0] for command in launched] == ["grid"] * 2
     assert len(evaluated) == len(set(evaluated)) == 4
     main(["status", "shared"])
-    assert "4 of 4 units done" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "4 of 4 units done" in out
+    assert "vit=8 llm=8" in out  # the front
+    main(["status", "shared", "--json"])
+    status = json.loads(capsys.readouterr().out)
+    assert (status["units"], status["done"], status["workers"]) == (4, 4, [])
+    assert {point["allocation"] for point in status["front"]} >= {"vit=8 llm=8"}
+    assert status["links"]
     main([*GRID, "--workers", "2", "--study", "shared"])  # nothing is left to launch
     assert len(launched) == 2
     assert set(scores(store_uri)) == {allocation for _, allocation in evaluated}
@@ -131,8 +139,9 @@ def test_workers_that_fail_leave_the_rest_for_the_next_command(
         return real(spec, *rest, **options)
 
     monkeypatch.setattr(session, "run_trial", run_trial)
-    with pytest.raises(RuntimeError, match="1 trials failed; run the same command"):
+    with pytest.raises(SystemExit, match="1"):
         main([*GRID, "--workers", "2"])
+    assert "Error: 1 trial failed; run the same command to retry" in capsys.readouterr().err
     broken.clear()
     main([*GRID, "--workers", "2"])
     assert len(evaluated) == len(set(evaluated)) == 4
@@ -178,3 +187,22 @@ def test_curves_and_comparisons_are_shared_too(store_uri, own_home, launched, ev
     main(["curves", *both])
     assert len(evaluated) == len(set(evaluated)) == 3 + 4
     assert [command[0] for command in launched] == ["compare-quantizers"] * 2 + ["curves"] * 2
+
+
+def test_status_lists_workers_while_they_load_the_model(
+    store_uri, own_home, launched, monkeypatch, capsys
+):
+    from mmq.studies import session
+
+    real, statuses = session.check_calibration, []
+
+    def check_calibration(model, artifacts):  # right after the model is loaded
+        capsys.readouterr()
+        main(["status", "loading", "--json"])
+        statuses.append(json.loads(capsys.readouterr().out))
+        real(model, artifacts)
+
+    monkeypatch.setattr(session, "check_calibration", check_calibration)
+    main([*GRID, "--workers", "2", "--study", "loading"])
+    assert [worker["number"] for status in statuses for worker in status["workers"]] == [1, 2]
+    assert all(worker["place"] for status in statuses for worker in status["workers"])

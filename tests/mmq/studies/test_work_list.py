@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from mmq.errors import TakenOver
+from mmq.errors import InputError, TakenOver
 from mmq.studies import work_list
 from mmq.studies.work_list import WorkList
 from mmq.studies.work_tables import METADATA, WORK, WORKERS, planned_studies, present_workers
@@ -176,7 +176,7 @@ def test_workers_are_listed_with_place_start_and_unit(open_list, tmp_path, monke
         assert worker.unit == UNITS[0]
         assert started <= worker.since <= time.time()
         done = planned_studies(units.database)[name]
-        assert done == "0 of 6 units done, 1 claimed, 0 failed"
+        assert done == {"units": 6, "done": 0, "claimed": 1, "failed": 0}
         assert present_workers(units.database, "des") == []
     assert present_workers(units.database, name) == []
 
@@ -189,3 +189,12 @@ def test_a_database_that_is_unavailable_ends_the_work_with_a_sentence(tmp_path):
     units.database.engine.dispose()
     with pytest.raises(StorageError, match="unable to open database file"):
         units.count_done(UNITS)
+
+
+def test_a_worker_whose_units_nobody_offered_ends_with_the_likely_causes(tmp_path):
+    work = WorkList(Database(tmp_path), "s")
+    with pytest.raises(InputError, match=r"has no work for 's'.*another database \(MMQ_STORAGE"):
+        work.check_offered(UNITS)
+    work.offer(UNITS[:1])
+    work.check_offered(UNITS)
+    assert work.count_open(UNITS) == 1

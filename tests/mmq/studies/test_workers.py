@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mmq_plugins.launchers.local import Local, gpu_sets
 
 from mmq.cli import main
-from mmq.contracts import LaunchRequest
+from mmq.contracts import LaunchRequest, Workers, WorkerState
 from mmq.errors import InputError
 from mmq.studies.workers import commands, follow, placement
 from mmq.system.home import home
@@ -73,7 +73,7 @@ def test_workers_end_together_and_a_killed_one_loses_nothing(tmp_path, fork_serv
     os.kill(int(victim.data.tags["mmq.owner"].split(":")[1]), signal.SIGKILL)
     output, _ = command.communicate(timeout=600)
     assert command.returncode == 0, output
-    assert "was ended by signal 9; 1 others continue." in output
+    assert "was ended by signal 9; 1 other continues." in output
     whole = [t for t in trials(tmp_path) if t.info.status == "FINISHED"]
     assert len({t.data.tags["mmq.allocation"] for t in whole}) == len(whole) == finished + 6
     assert not running(tmp_path)
@@ -104,7 +104,35 @@ def program(tmp_path, monkeypatch):
 
 
 def run(done, *names):
-    return follow(Local(), LaunchRequest("s", [[name] for name in names]), done, 5)
+    request = LaunchRequest("s", [[name] for name in names])
+    return follow(Local(), request, done, 5, lambda: False)
+
+
+class HalfQueued(Workers):
+    """Two workers on a cluster that has room for one."""
+
+    stopped = False
+
+    def poll(self):
+        return [WorkerState(1, "here", 1.0, 130 if self.stopped else None), WorkerState(2)]
+
+    def stop(self):
+        self.stopped = True
+
+
+def test_workers_that_are_still_queued_when_no_work_is_left_are_stopped(monkeypatch, capfd):
+    workers, left = HalfQueued(), [2, 1, 0]
+    monkeypatch.setattr(Local, "start", lambda self, request, output: workers)
+    monkeypatch.setattr("mmq.studies.workers.POLL", 0)
+    codes = follow(
+        Local(), LaunchRequest("s", [["grid"]] * 2), lambda: 2 - left.pop(0), 2, lambda: not left
+    )
+    assert codes == [0, 0]
+    assert workers.stopped
+    assert capfd.readouterr().err == (
+        "1 of 2 trials are done\n2 of 2 trials are done\n"
+        "No work is left; stopping the workers that are still queued (1).\n"
+    )
 
 
 def test_output_is_relayed_and_the_end_of_workers_reported(monkeypatch, capfd):

@@ -26,3 +26,13 @@ def test_freed_tensors_below_a_live_one_are_returned_to_the_system():
     assert resident() - before < left / 4
     assert left > 100
     assert kept.sum() == 25_000
+
+
+def test_too_little_memory_is_explained_and_other_errors_are_not():
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore")):
+        assert "Start fewer --workers" in heap.shortage(error)
+    assert "(CUDA out of memory. Tried 2 GiB)" in heap.shortage(error)
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.int8)
+    assert "can't allocate memory" in heap.shortage(caught.value)
+    assert heap.shortage(RuntimeError("shapes differ")) is None

@@ -1,7 +1,9 @@
 """Workers on a Ray cluster of two nodes, one of which is taken away."""
 
 import sys
+from contextlib import suppress
 
+import psutil
 import pytest
 from mmq_plugins.launchers.ray import Ray
 from ray_cluster import ray_cluster
@@ -55,6 +57,23 @@ class TestRay(LauncherContract):
         launcher = Ray(address=self.cluster.address, cpus=64)
         with pytest.raises(InputError, match="no node of the Ray cluster has 64 CPUs and 2 GPUs"):
             launcher.check(LaunchRequest("s", [["plugins"]], 2))
+
+    def test_a_worker_that_is_killed_starts_again(self):
+        lines = []
+        request = LaunchRequest("s", [["plugins"]], 0, {"MMQ_HOME": "/one/of/a/kind"})
+        workers = Ray(address=self.cluster.address).start(
+            request, lambda n, line: lines.append(line)
+        )
+        self.follow(workers, lambda states: states[0].since)
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("MMQ_HOME") == "/one/of/a/kind":
+                    process.kill()
+        states = self.follow(workers, lambda s: s[0].code is not None)
+        assert states[0].code == 0
+        assert next(line for line in lines if "Ray" in line).startswith("was ended by signal 9")
+        assert any("Ray has restarted it on" in line for line in lines)
+        workers.stop()
 
     def test_a_worker_whose_node_is_taken_away_starts_again_on_another(self):
         lines = []

@@ -32,6 +32,14 @@ def request(*command, count=3, gpus=0):
     return LaunchRequest("s", [list(command)] * count, gpus, {"MMQ_HOME": "/scratch/mmq home"})
 
 
+def test_options_with_blanks_are_quoted_in_the_script(tmp_path, monkeypatch):
+    (tmp_path / "my study").mkdir()
+    monkeypatch.chdir(tmp_path / "my study")
+    text = Slurm(logs="50%", sbatch="--comment='two words'").script(request("grid"))
+    assert f"\n#SBATCH '--output={tmp_path}/my study/50%%/%A_%a.log'\n" in text
+    assert "\n#SBATCH '--comment=two words'\n" in text
+
+
 def test_the_script_requests_the_given_resources_and_is_valid_bash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     slurm = Slurm(
