@@ -1,5 +1,6 @@
 """The samples to score and the pairs to calibrate on, drawn and checked."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from mmq.data.calibration_split import check_apart, draw_calibration, spare_pair
 from mmq.data.image_checks import check_images
 from mmq.data.source import Source, find_source, fingerprint_samples, limited
 from mmq.data.subsets import subset
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ def draw_data(options: TaskOptions, task: str, calibrated: bool, spare: bool = F
         pairs = draw_mix(options.calibration_data, task, options.calibration_samples, options.seed)
     elif calibrated or spare:
         samples, pairs = _own_pairs(source, everything, samples, options, calibrated)
+    elif options.calibration_data:
+        log.warning("calibration-data: not read, since nothing is calibrated here")
     digests = check_images((*samples, *pairs))
     if pairs and not options.calibration_data and not source.has_training():
         pairs = without_twins(pairs, samples, digests)

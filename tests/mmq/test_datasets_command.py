@@ -80,8 +80,9 @@ def test_tables_are_listed_unless_another_data_set_reads_them(tmp_path, call):
     assert [place["folder"] for place in result["chartqa"]["found"]] == ["data/charts"]
 
 
-def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):
-    text = call()
+def test_trees_and_pages_are_printed_on_request(call):
+    assert "cocodataset.org" not in call()
+    text = call("--layouts")
     for page in ("cocodataset.org", "visualqa.org", "dorarad/gqa", "DenotationGraph", "karpathy"):
         assert page in text
     assert "scenes is not" not in text
