@@ -47,7 +47,7 @@ class Row:
 @click.option(
     "--layouts", is_flag=True, help="Print the layout of each data set that is not found."
 )
-@click.option("--as-json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) -> None:
     """List data sets, the folders that hold them, and whether they have a training split."""

@@ -51,4 +51,4 @@ def _run(name: str, options: DesignOptions, plugin_options: Mapping[str, str]) -
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {study.url}")
-    click.echo(f"Front:     {study.run_url}")
+    click.echo(f"Run:       {study.run_url}")

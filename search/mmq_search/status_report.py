@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from optuna import get_all_study_names
@@ -18,7 +19,9 @@ from mmq.studies.front_tables import front_text
 from mmq.studies.work_tables import planned_studies, present_workers
 from mmq.system.database import GRACE, Database
 from mmq.system.home import home
-from mmq.tracking import browse_lines
+from mmq.system.wording import counted
+from mmq.tracking import browse_lines, server_address, ui_command
+from mmq.tracking.database import store_file
 from mmq_search.deadline import in_words
 from mmq_search.storage import Storage
 from mmq_search.study_reader import StudyReader
@@ -71,6 +74,8 @@ def report_on(name: str) -> StatusReport:
     InputError for an unknown name.
     """
     database = Database(home())
+    if name and _is_missing(database.file) and not _is_missing(store_file()):
+        return _of_logged(name, [], NO_WORKERS)  # an import leaves nothing in the home
     planned = planned_studies(database)
     if name in planned:
         return StatusReport(name, planned[name], at_work(database, name))
@@ -87,6 +92,11 @@ def report_on(name: str) -> StatusReport:
     if storage is not None and name in searches:
         return _of_search(StudyReader(name, storage), database)
     return _of_logged(name, names, at_work(database, name))
+
+
+def _is_missing(file: Path | None) -> bool:
+    """Whether a database is a file that does not exist yet; None: it is on a server."""
+    return file is not None and not file.is_file()
 
 
 def _of_search(study: StudyReader, database: Database) -> StatusReport:
@@ -110,6 +120,7 @@ def _of_search(study: StudyReader, database: Database) -> StatusReport:
 def _of_logged(name: str, others: Sequence[str], workers: str) -> StatusReport:
     """The progress of a study that is in MLflow alone: a grid, curves, an import."""
     from mmq.tracking.queries import find_trials
+    from mmq.tracking.subjects import score_name
 
     if not name:
         raise unknown("study", name, others)
@@ -117,15 +128,23 @@ def _of_logged(name: str, others: Sequence[str], workers: str) -> StatusReport:
         groups, links = find_trials("", [name])
     except InputError as error:
         raise unknown("study", name, others) from error
-    count = sum(len(group.trials) for group in groups)
+    trials = [trial for group in groups for trial in group.trials]
     points = groups[0].points("score") if len(groups) == 1 else []
+    command, server = ui_command(), server_address()
     return StatusReport(
         name,
-        f"{count} allocations evaluated, according to MLflow",
+        f"{counted(len(trials), 'allocation')} evaluated, according to MLflow",
         workers,
         points=points,
-        links=[f"Open:      {link}" for link in links.values()],
-        counts={"evaluated": count},
+        score_name=score_name([trial.metrics for trial in trials]),
+        links=[
+            *([f"Browse it: {command}"] if command else []),
+            *(
+                f"Run:       {server}/{link}?workflowType=machine_learning"
+                for link in links.values()
+            ),
+        ],
+        counts={"evaluated": len(trials)},
     )
 
 

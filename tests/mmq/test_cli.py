@@ -62,7 +62,7 @@ def runs(folder, experiment="mmq"):
 
 
 def test_plugins_are_listed_with_their_distribution(mmq):
-    result = mmq("plugins", "--as-json")
+    result = mmq("plugins", "--json")
     rows = json.loads(result.stdout)
     rtn = next(row for row in rows if row["name"] == "rtn")
     assert {"kind": "quantizer", "distribution": "mmq"}.items() <= rtn.items()
