@@ -38,7 +38,7 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> InputError:
     "Unknown quantizer 'rnt'. Did you mean 'rtn'? Available: rtn, uniform."
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=2)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return InputError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names) or 'none'}.")
 

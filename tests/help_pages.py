@@ -23,7 +23,8 @@ WIDTH = 98
 
 def pages(command: click.Command, name: str, parent: click.Context | None = None) -> list[str]:
     """The help of a command and of those in its group, each under a heading."""
-    context = click.Context(command, info_name=name, parent=parent, max_content_width=WIDTH)
+    settings = {**(cli.context_settings if parent is None else {}), "max_content_width": WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     context.terminal_width = WIDTH
     path = context.command_path
     texts = [f"## {path}\n\n```text\n{command.get_help(context).rstrip()}\n```"]

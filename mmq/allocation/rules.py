@@ -9,6 +9,7 @@ LANGUAGE = "llm"  # the component that most recipes quantize
 LOW, HIGH = 4, 8  # the width that recipes give most weights, and the one of what they protect
 ENDS = ("front", "end")  # block groups; the finest that an allocation has
 EDGES = ("embed", "head")
+FITTED = ", where supported"  # ends the name of a rule that some part could only follow narrower
 
 
 def rules_of_thumb(
@@ -38,7 +39,7 @@ def rules_of_thumb(
         key = tuple(fitted.values())
         is_exact = fitted == rule
         if key not in unique or (is_exact and key not in exact):
-            unique[key] = (name if is_exact else f"{name}, where supported", fitted)
+            unique[key] = (name if is_exact else f"{name}{FITTED}", fitted)
         exact |= {key} if is_exact else set()
     return list(unique.values())
 

@@ -15,6 +15,15 @@ NAMES = {  # command option by bound
     "max_drop": "max-drop", "max_flips": "max-flips",
 }  # fmt: skip
 
+FORMS = {  # what to write, by command option
+    "max-bpw": "a number of bits per weight; write e.g. 4.5",
+    "max-size-gib": "a number of GiB; write e.g. 1.5",
+    "max-latency-ms": "a number of milliseconds; write e.g. 800",
+    "min-score": "a score; write e.g. 75, or --max-drop 1% for 99% of the unquantized score",
+    "max-drop": "1% or 0.5",
+    "max-flips": "a percentage; write e.g. 2%",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -222,6 +231,5 @@ def _number(name: str, text: str) -> float | None:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        example = "1% or 0.5" if name == "max-drop" else "a number"
-        raise InputError(f"{name}: {text!r} is not {example}")
+        raise InputError(f"{name}: {text!r} is not {FORMS[name]}")
     return number

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -12,10 +13,15 @@ from mmq.analysis.plots import FORBIDDEN, Highlights, errors, size_range
 from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 
 SYMBOLS = ("star", "diamond")  # markers of the first and the second selection
-RULE_SYMBOLS = ("triangle-up-open", "square-open", "triangle-down-open", "cross-open", "x-open")
-HEIGHT, TOP, LINE = 560, 60, 18  # pixels: of the plot, above it for buttons, of a title's line
-TITLE = 80  # characters of a line of the title
+RULE_SYMBOLS = (
+    *("triangle-up-open", "square-open", "triangle-down-open", "cross-open", "x-open"),
+    *("triangle-left-open", "triangle-right-open"),
+)
+HEIGHT, TOP, BOTTOM = 340, 60, 80  # pixels: of the axes, above them for buttons, below for labels
+LINE = 19  # pixels of a line of the title or the legend
+TITLE = 60  # characters of such a line, for a pane of MLflow
 BITS_PER_MIB = 8 * 2**20
+CONFIG = {"responsive": True, "displayModeBar": False}  # in a narrow pane, it covers the title
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 html {{ overflow-y: scroll; }}
 body {{ font: 14px sans-serif; margin: 1em; color: {ink}; }}
@@ -23,7 +29,8 @@ td, th {{ padding: 2px 12px 2px 0; text-align: right; }}
 td:first-child, th:first-child {{ text-align: left; }}
 tr.front {{ font-weight: bold; color: {front}; }}
 </style></head><body>{plot}
-<p>Bold: on the front. The size of unquantized weights is that of 16 bits each.</p>
+<p>Drag to zoom in, double-click to zoom out.
+Bold: on the front. The size of unquantized weights is that of 16 bits each.</p>
 <table><tr>{heads}</tr>
 {rows}
 </table></body></html>
@@ -43,9 +50,7 @@ def front_page(
 
     parameters: of the model, for sizes in MiB; 0 if unknown. link: the address of a trial's run.
     """
-    lines = [fill(line, TITLE, break_on_hyphens=False) for line in title.split("\n")]
-    heading = "<br>".join(lines).replace("\n", "<br>")
-    plot = front_plot(points, score_name, heading, highlights, parameters)
+    plot = front_plot(points, score_name, title, highlights, parameters)
     front = pareto_front(points)
     others = sorted((p for p in points if p not in front), key=lambda p: (-p.score, p.size))
     costs = points[0].cost if points else None
@@ -56,7 +61,7 @@ def front_page(
         title=escape(title.partition("\n")[0]),
         ink=INK,
         front=FRONT,
-        plot=plot.to_html(full_html=False, include_plotlyjs=True, config={"responsive": True}),
+        plot=plot.to_html(full_html=False, include_plotlyjs=True, config=CONFIG),
         heads="".join(f"<th>{escape(head)}</th>" for head in heads),
         rows="\n".join(rows),
     )
@@ -139,28 +144,45 @@ def front_plot(
             reference.score,
             line={"color": INK, "dash": "dash", "width": 1},
             annotation_text=f"unquantized: {reference.score:.4g}",
-            annotation_position="bottom right",
+            annotation_position="top right",
         )
     _add_bounds(plot, points, highlights)
+    heading = _wrapped(title)
+    buttons = _zoom(points)
+    above = (TOP if buttons else LINE) + LINE * (heading.count("<br>") + 2)
+    below = BOTTOM + LINE * sum(trace.name.count("<br>") + 1 for trace in plot.data)
     plot.update_layout(
-        title={"text": title, "font": {"size": 14}, "y": 0.98, "yanchor": "top"},
-        margin={"t": TOP + LINE * (title.count("<br>") + 1)},
+        title={
+            "text": heading,
+            "font": {"size": 14},
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": LINE},
+        },
+        margin={"t": above, "b": below, "l": 70, "r": 20},
         xaxis={"title": axis_label(points), "range": size_range(points, highlights.most)},
         yaxis_title=score_name,
         template="plotly_white",
-        height=HEIGHT,
-        legend={"x": 0.99, "y": 0.02, "xanchor": "right", "yanchor": "bottom"},
-        updatemenus=_zoom(points),
+        height=HEIGHT + above + below,
+        legend={"x": 0, "xanchor": "left", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        updatemenus=buttons,
     )
     return plot
 
 
+def _wrapped(text: str) -> str:
+    """A text of the plot in lines that fit a narrow pane; its line breaks stay."""
+    lines = [fill(line, TITLE, break_on_hyphens=False) for line in text.split("\n")]
+    return "<br>".join(lines).replace("\n", "<br>")
+
+
 def _add_marks(plot: Any, highlights: Highlights) -> None:
     """Add the rules of thumb and the selections."""
-    for (name, rule), symbol in zip(highlights.rule_groups.items(), RULE_SYMBOLS, strict=False):
+    for (name, rule), symbol in zip(highlights.rule_groups.items(), cycle(RULE_SYMBOLS)):
         plot.add_scatter(
             x=[p.size for p in rule], y=[p.score for p in rule], mode="markers",
-            name=f"rule of thumb: {name}", hoverinfo="skip",
+            name=_wrapped(f"rule of thumb: {name}"), hoverinfo="skip",
             marker={"color": INK, "size": 10, "symbol": symbol},
         )  # fmt: skip
     for (_, point), symbol in zip(highlights.marked, SYMBOLS, strict=False):
@@ -168,7 +190,7 @@ def _add_marks(plot: Any, highlights: Highlights) -> None:
             x=[point.size],
             y=[point.score],
             mode="markers",
-            name=highlights.label(point).replace("\n", " "),
+            name=_wrapped(highlights.label(point).replace("\n", " ")),
             marker={"color": CHOSEN, "size": 16, "symbol": symbol},
             hoverinfo="skip",
         )
@@ -207,6 +229,6 @@ def _add_bounds(plot: Any, points: Sequence[Point], highlights: Highlights) -> N
             highlights.least,
             line=line,
             annotation_text=f"at least {highlights.least:.4g}",
-            annotation_position="top left",
+            annotation_position="bottom left",
         )
         plot.add_hrect(end, highlights.least, **shade)

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
+from mmq.allocation.rules import FITTED
 from mmq.allocation.widths_list import brief_text
 from mmq.analysis import theme
 from mmq.analysis.fronts import Point, axis_label, baseline, pareto_front
@@ -50,11 +52,19 @@ class Highlights:
 
     @property
     def rule_groups(self) -> dict[str, list[Point]]:
-        """Points by rule; the uniform widths, each named after its bits, are one rule."""
-        groups: dict[str, list[Point]] = {}
+        """Points by rule; rules that differ only in their last width are one: "uniform 3, 4"."""
+        groups: dict[tuple[str, str], tuple[list[str], list[Point]]] = {}
         for name, point in self.rules.items():
-            groups.setdefault("uniform" if name.startswith("uniform") else name, []).append(point)
-        return groups
+            suffix = FITTED if name.endswith(FITTED) else ""
+            stem, _, bits = name.removesuffix(FITTED).rpartition(" ")
+            key = (stem, suffix) if bits.isdigit() else (name, "")
+            widths, points = groups.setdefault(key, ([], []))
+            widths += [bits] if bits.isdigit() else []
+            points.append(point)
+        return {
+            f"{stem} {', '.join(sorted(widths, key=int))}".strip() + suffix: points
+            for (stem, suffix), (widths, points) in groups.items()
+        }
 
 
 def uniform_rules(points: Sequence[Point]) -> dict[str, Point]:
@@ -155,7 +165,7 @@ def _draw(
         linewidth=1.8,
         label=f"front ({len(front)}), 95% interval",
     )
-    for (name, rule), mark in zip(highlights.rule_groups.items(), RULE_MARKS, strict=False):
+    for (name, rule), mark in zip(highlights.rule_groups.items(), cycle(RULE_MARKS)):
         axes.scatter(
             [p.size for p in rule], [p.score for p in rule], marker=mark, s=46,
             facecolors="none", edgecolors=INK, linewidths=1.2, zorder=4,

@@ -5,6 +5,7 @@ from textwrap import fill
 from typing import Any
 
 NARROWEST = 6.0  # inches that titles and legends need
+TITLE = 11  # characters of a title per inch
 INK, MUTED, FRONT, CHOSEN = "#1f2933", "#9aa5b1", "#0b6e99", "#d1495b"
 STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#0b6e99", "marker": "o", "linestyle": "-"},
@@ -32,7 +33,7 @@ def score_label(name: str, bounds: tuple[float, float] | None) -> str:
 
 def heading(figure: Any, title: str) -> None:
     """A title at the left, in lines that fit the figure."""
-    width = int(figure.get_figwidth() * 12)
+    width = int(figure.get_figwidth() * TITLE)
     figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11, color=INK)
 
 

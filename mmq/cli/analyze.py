@@ -9,6 +9,7 @@ from mmq.cli.command import command
 from mmq.cli.options import no_leftovers, options_from
 from mmq.cli.places import print_how_to_browse, print_json
 from mmq.studies.options import AnalyzeOptions
+from mmq.system.progress import notify
 
 
 @command("analyze", "mmq analyze --study my-grid --report report.md", as_json=True)
@@ -33,6 +34,7 @@ def analyze(
     if as_json:
         print_json(result.rows() | {"url": result.url})
         return
-    click.echo(f"\n{result.text(aligned)}\n")
+    notify("")
+    click.echo(f"{result.text(aligned)}\n")
     print_how_to_browse()
     click.echo(f"Open:      {result.url}")

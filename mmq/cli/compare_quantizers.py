@@ -9,6 +9,7 @@ from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
 from mmq.studies.options import QuantizerStudyOptions
+from mmq.system.progress import notify
 
 
 @command(
@@ -27,7 +28,8 @@ def compare_quantizers(options: QuantizerStudyOptions, plugin_options: Mapping[s
 
     comparison = run_comparison(options, plugin_options)
     click.echo(aligned(*comparison.table))
-    click.echo(f"\n{comparison.finding}{comparison.problem_text}\n")
+    notify("")
+    click.echo(f"{comparison.finding}{comparison.problem_text}\n")
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {comparison.url}")

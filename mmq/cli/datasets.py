@@ -47,7 +47,7 @@ class Row:
 @click.option(
     "--layouts", is_flag=True, help="Print the layout of each data set that is not found."
 )
-@click.option("--as-json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) -> None:
     """List data sets, the folders that hold them, and whether they have a training split."""
@@ -60,7 +60,7 @@ def datasets(context: click.Context, root: str, layouts: bool, as_json: bool) ->
         return
     click.echo(table(rows))
     missing = [row for row in rows if not (row.found or row.bundled)]
-    if layouts or not any(row.found for row in rows):
+    if layouts:
         for row in missing:
             click.echo(f"\n{row.name} is not in {str(start)!r}. Expected layout:\n\n{row.layout}")
     elif missing:

@@ -54,10 +54,6 @@ class EvaluateOptions:
                 raise InputError(f"{name}: {getattr(self, name)} is not at least {least}")
         if not self.timeout > 0:
             raise InputError(f"timeout: {self.timeout} is not a number of seconds above 0")
-        if not self.endpoint:
-            raise InputError(
-                "endpoint: no address given; write --endpoint http://127.0.0.1:8080/v1"
-            )
 
 
 @command("evaluate", "mmq evaluate --endpoint http://127.0.0.1:8080/v1 --task vqa --limit 50")
@@ -76,7 +72,9 @@ def evaluate(options: EvaluateOptions, plugin_options: Mapping[str, str]) -> Non
     from mmq.tracking import connect as connect_tracking
     from mmq.tracking import plain_run
 
-    evaluator = _evaluator(options, plugin_options)
+    evaluator = _evaluator(options, plugin_options)  # reports a misspelled --endpoint first
+    if not options.endpoint:
+        raise InputError("endpoint: no address given; write --endpoint http://127.0.0.1:8080/v1")
     model = connect(
         options.endpoint,
         options.endpoint_model,

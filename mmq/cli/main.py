@@ -20,7 +20,10 @@ from mmq.system.progress import Verbosity, set_verbosity
 from mmq.system.secrets import hide_in_output
 from mmq.system.signals import Interrupt
 
-MAX_WIDTH = 120  # columns of help on a wide terminal
+SETTINGS = {
+    "max_content_width": 120,  # columns of help on a wide terminal
+    "help_option_names": ["-h", "--help"],
+}
 BUILT_IN = {  # command: its module
     "ablate": "studies",
     "analyze": "analyze",
@@ -106,9 +109,7 @@ def _short_help(name: str) -> str:
     return first_sentence(module, function)
 
 
-@click.group(
-    cls=Commands, invoke_without_command=True, context_settings={"max_content_width": MAX_WIDTH}
-)
+@click.group(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)
 @click.version_option(__version__)
 @click.pass_context
 def cli(context: click.Context) -> None:

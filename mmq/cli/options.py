@@ -14,7 +14,22 @@ from mmq.system.progress import notify
 from mmq.system.worker import is_worker
 
 log = logging.getLogger(__name__)
-SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": bool}  # value optional
+
+
+class TrueOrFalse(click.types.BoolParamType):
+    """A boolean whose error has the two words to write."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bool:
+        """The value of a text such as false, no or 0."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not true or false.", param, ctx)
+
+
+SWITCH: dict[str, Any] = {"is_flag": False, "flag_value": True, "type": TrueOrFalse()}
 REPEATED: dict[str, Any] = {"multiple": True, "callback": lambda _, __, values: ",".join(values)}
 
 
@@ -32,7 +47,8 @@ def options_from(config: type) -> Callable[[Callable[..., None]], Callable[..., 
             if "task" in values and not is_worker():  # before imports that take seconds
                 notify("Checking the model, the data and the options.")
             own = {field.name: values.pop(field.name) for field in fields}
-            function(config(**own), leftovers(context.args), **values)
+            rest = leftovers(context.args)  # first: a stray argument may be a misspelled option
+            function(config(**own), rest, **values)
 
         wrapped: Any = call
         for field in reversed(fields):

@@ -13,7 +13,7 @@ from mmq.errors import InputError
 
 
 @command("plugins", "mmq plugins")
-@click.option("--as-json", is_flag=True, help="Print the list as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
     """List installed plugins, their options, and whether they can be used."""

@@ -9,6 +9,7 @@ from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.contracts.report import LayerReport, QuantReport
 from mmq.studies.options import QuantizeOptions
+from mmq.system.progress import notify
 
 MIB = 8 * 1024**2  # bits
 
@@ -30,7 +31,8 @@ def quantize(options: QuantizeOptions, plugin_options: Mapping[str, str]) -> Non
     click.echo(table(stored.rows))
     for note in notes(stored.rows):
         click.echo(note)
-    click.echo(f"\nStored in {stored.root}; `mmq store` lists the blocks.")
+    notify("")
+    click.echo(f"Stored in {stored.root}; `mmq store` lists the blocks.")
 
 
 def table(rows: Sequence[LayerReport]) -> str:

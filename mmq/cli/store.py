@@ -42,7 +42,7 @@ def the_store() -> Store:
 
 
 @store.command("list")
-@click.option("--as-json", is_flag=True, help="Print the list as JSON, one row per file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON, one row per file.")
 @click.pass_context
 def list_entries(context: click.Context, as_json: bool = False) -> None:
     """One line per model, component and quantizer: widths, blocks, size, age."""

@@ -8,6 +8,7 @@ from mmq.cli.command import command
 from mmq.cli.options import options_from
 from mmq.cli.places import print_how_to_browse, print_where_saved
 from mmq.studies.options import AblateOptions, DesignOptions, GridOptions, SweepOptions
+from mmq.system.progress import notify
 
 
 @command("sweep-uniform", "mmq sweep-uniform --model embedded-llava --bits 4,8 --limit 50")
@@ -44,9 +45,10 @@ def _run(name: str, options: DesignOptions, plugin_options: Mapping[str, str]) -
     from mmq.studies.designs_run import DESIGNS, run_design
 
     study = run_design(DESIGNS[name], options, plugin_options)
-    click.echo(f"\n{study}\n")
+    notify("")
+    click.echo(f"{study}\n")
     click.echo(f"Study:     {study.name}, {len(study.points)} allocations")
     print_where_saved()
     print_how_to_browse()
     click.echo(f"Open:      {study.url}")
-    click.echo(f"Front:     {study.run_url}")
+    click.echo(f"Run:       {study.run_url}")

@@ -59,7 +59,7 @@ def build(plugin: type[T], options: Mapping[str, Any]) -> T:
     except InputError:
         raise
     except (TypeError, ValueError) as error:  # TypeError: an option without a default
-        raise InputError(f"{plugin.__name__}: {error}") from error
+        raise _invalid(plugin, error) from error
 
 
 def fill_unset(plugin: T, defaults: Mapping[str, Any]) -> T:
@@ -79,7 +79,13 @@ def fill_unset(plugin: T, defaults: Mapping[str, Any]) -> T:
     try:
         return dataclasses.replace(cast(Any, plugin), **unset)  # type: ignore[no-any-return]
     except ValueError as error:
-        raise InputError(f"{type(plugin).__name__}: {error}") from error
+        raise _invalid(type(plugin), error) from error
+
+
+def _invalid(plugin: type, error: Exception) -> InputError:
+    """The error of a plugin's check, with the plugin's name unless it starts with an option."""
+    named = str(error).partition(":")[0] in field_types(plugin)
+    return InputError(str(error) if named else f"{plugin.__name__}: {error}")
 
 
 def _type_name(kind: Any) -> str:

@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from mmq.contracts.images import FileImage, ImageRef
+from mmq.contracts.images import ImageRef
 from mmq.contracts.samples import Sample
 from mmq.data.source import Source
 from mmq.errors import InputError
@@ -109,26 +109,12 @@ def _images_to_hold_out(
 def without_twins(
     pairs: Sequence[Sample], samples: Iterable[Sample], digests: Mapping[ImageRef, str]
 ) -> Sequence[Sample]:
-    """The pairs whose pictures are not evaluated in another row of the same table.
+    """The pairs whose pictures are not evaluated, too, in another row of the same data.
 
-    Tables repeat a picture per question, and only its content identifies it. Files are skipped:
-    `check_apart` refuses equal ones.
+    Tables repeat a picture per question, and people copy files: only the content identifies it.
     """
-    evaluated = {
-        digests[image]
-        for sample in samples
-        for image in sample.images
-        if not isinstance(image, FileImage)
-    }
-    rest = [
-        pair
-        for pair in pairs
-        if not any(
-            digests[image] in evaluated
-            for image in pair.images
-            if not isinstance(image, FileImage)
-        )
-    ]
+    evaluated = {digests[image] for sample in samples for image in sample.images}
+    rest = [p for p in pairs if evaluated.isdisjoint(digests[image] for image in p.images)]
     if len(rest) < len(pairs):
         log.warning(
             "calibration: %d of %d pairs have a picture that is evaluated in another row; they "

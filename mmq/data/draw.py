@@ -40,6 +40,8 @@ def draw_data(options: TaskOptions, task: str, calibrated: bool, spare: bool = F
         pairs = draw_mix(options.calibration_data, task, options.calibration_samples, options.seed)
     elif calibrated or spare:
         samples, pairs = _own_pairs(source, everything, samples, options, calibrated)
+    elif options.calibration_data:
+        log.warning("calibration-data: not read, since nothing is calibrated here")
     digests = check_images((*samples, *pairs))
     if pairs and not options.calibration_data and not source.has_training():
         pairs = without_twins(pairs, samples, digests)

@@ -113,6 +113,11 @@ def find_source(task: str, data: str, dataset: str = "", fields: str = "") -> So
         return Source(data, readers[data], Path())
     root = Path(data)
     if not (is_folder(root) or _is_there(root)):
+        if fields and data in (own := _candidates(task, dataset, "")) and own[data].bundled:
+            raise InputError(
+                f"fields: they name the columns of a table, and --data is the bundled {data!r}; "
+                f"give a table of your own (e.g. --data photos.csv), or leave --fields out"
+            )
         bundled = ", ".join(name for name, reader in readers.items() if reader.bundled) or "none"
         kind = "file" if root.suffix else "folder"
         raise InputError(

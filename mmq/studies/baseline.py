@@ -4,6 +4,7 @@ import math
 
 from mmq.contracts import Metric
 from mmq.errors import InputError
+from mmq.system.wording import counted
 
 ADVICE = (
     "See what it answers: run `mmq evaluate-baseline` with the same options. Check the prompt "
@@ -18,7 +19,7 @@ def check_baseline(score: Metric, name: str, bounds: tuple[float, float] | None)
     name: of the metric. bounds: its range; if unknown, the score only has to be finite.
     """
     value, low = score.value, score.low
-    on = f"{name} of {score.n} samples" if score.n else name
+    on = f"{name} of {counted(score.n, 'sample')}" if score.n else name
     if not math.isfinite(value):
         raise InputError(f"The unquantized model has no score: {on} is undefined. {ADVICE}")
     if bounds is None:

@@ -171,11 +171,11 @@ def progress_metrics(results: Results, selection: Selection | None) -> dict[str,
         metrics["hypervolume"] = volume
     if selection is None or (point := selection.point) is None:
         return metrics
-    metrics |= {"chosen_bpw": round(point.bpw, 4), "chosen_score": round(point.score, 4)}
+    metrics |= {"selection_bpw": round(point.bpw, 4), "selection_score": round(point.score, 4)}
     if point.stored_bpw is not None:
-        metrics["chosen_stored_bpw"] = round(point.stored_bpw, 4)
+        metrics["selection_stored_bpw"] = round(point.stored_bpw, 4)
     if point.cost is not None:
-        metrics |= {f"chosen_{k}": v for k, v in cost_metrics(point.cost).items()}
+        metrics |= {f"selection_{k}": v for k, v in cost_metrics(point.cost).items()}
     return metrics
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
 from mmq.artifacts.remote import RemoteStore
@@ -115,10 +115,15 @@ def commands(
     place: Placement,
     **fixed: object,
 ) -> list[list[str]]:
-    """The command line of every worker: the options, with those fixed for all workers."""
+    """The command line of every worker: the options that are not the default ones.
+
+    fixed: options that all workers have, such as the name of the study.
+    """
     device, _ = place.device(options.device, options.dtype)
     values = asdict(options) | SINGLE | {"device": device} | fixed
-    own = [text for name, value in values.items() for text in (flag(name), str(value))]
+    defaults = {field.name: field.default for field in fields(options)}
+    changed = {name: value for name, value in values.items() if value != defaults.get(name)}
+    own = [text for name, value in changed.items() for text in (flag(name), str(value))]
     plugins = [f"--{name}={value}" for name, value in plugin_options.items()]
     return [[command, *own, *plugins]] * place.workers
 

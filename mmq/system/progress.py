@@ -49,6 +49,7 @@ def progress_bar(items: Iterable[Any] | None = None, quiet: bool = False, **opti
 def notify(text: str, important: bool = False) -> None:
     """Print a line about the work on the standard error, above the bar if there is one.
 
+    An empty one sets a result apart on a terminal; the result in a file has no empty first line.
     important: with -q, too.
     """
     if is_quiet() and not important:

@@ -16,6 +16,7 @@ from mmq.config import (
     EvalOptions,
     option,
 )
+from mmq.errors import DryRun
 from mmq.system.worker import is_worker
 
 
@@ -91,10 +92,14 @@ def search(options: SearchOptions, plugin_options: Mapping[str, str], as_json: b
     Run the same command again to resume. Run it on another machine with the same MMQ_STORAGE and
     MLFLOW_TRACKING_URI to join the search.
     """
-    from mmq_search.result import print_document, print_results
+    from mmq_search.result import print_document, print_plan, print_results
     from mmq_search.run import run_search
 
-    running = run_search(options, plugin_options)
+    try:
+        running = run_search(options, plugin_options)
+    except DryRun as plan:
+        print_plan(str(plan), as_json)
+        return
     if is_worker():
         return
     if as_json:

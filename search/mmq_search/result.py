@@ -9,6 +9,7 @@ from mmq.analysis.fronts import pareto_front
 from mmq.cli.places import print_how_to_browse, print_json, print_where_saved
 from mmq.studies.front import conclusion
 from mmq.studies.front_tables import result_text, rule_rows
+from mmq.system.progress import notify
 from mmq.tracking import best_effort, register
 from mmq_search.loop import Search
 
@@ -48,6 +49,14 @@ def print_document(running: Search) -> None:
     )
 
 
+def print_plan(plan: str, as_json: bool) -> None:
+    """Print what a dry run would start."""
+    if as_json:
+        print_json({"would_start": plan.splitlines()})
+    else:
+        click.echo(plan)
+
+
 def print_results(running: Search) -> None:
     """Print the front, the selected allocations, their registered versions, and links."""
     study, run, results = running.study, running.run, running.results()
@@ -59,7 +68,8 @@ def print_results(running: Search) -> None:
         text += f"\n\nNot evaluated: {too_large}, larger than planned and than the bound."
     if pruned := len(study.pruned()):
         text += f"\n\nPruned: {pruned} allocations that a smaller model certainly dominates."
-    click.echo(f"\n{text}\n\n{result_text(results)}\n")
+    notify("")
+    click.echo(f"{text}\n\n{result_text(results)}\n")
     if running.confirmed:
         click.echo("\n".join(["Timed as whole models:", *map(str, running.confirmed), ""]))
     target = running.search.request.name if running.search is not None else "TARGET"

@@ -14,6 +14,7 @@ from mmq.allocation.allocation import TABLE_RULE, UNQUANTIZED, BitAllocation, al
 from mmq.allocation.parts import finest, names
 from mmq.allocation.rules import rules_of_thumb
 from mmq.errors import InputError
+from mmq.system.wording import counted
 
 MAX_LISTED = 100_000  # allocations; larger spaces are not enumerated
 
@@ -141,10 +142,10 @@ class Space:
         divided = "" if self.granularity == "component" else f"{len(own)} parts of "
         names = divided + ", ".join(self.components if divided else own)
         if len(set(own.values())) == 1:
-            return f"{len(self):,} allocations of {own.popitem()[1]} bits over {names}"
+            return f"{counted(len(self), 'allocation')} of {own.popitem()[1]} bits over {names}"
         limited = dict(self.limits)
         texts = [
             f"{name} ({', '.join(map(str, limited.get(name, self.bits)))})"
             for name in self.components
         ]
-        return f"{len(self):,} allocations of the bits of {divided}{', '.join(texts)}"
+        return f"{counted(len(self), 'allocation')} of the bits of {divided}{', '.join(texts)}"

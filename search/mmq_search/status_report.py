@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from optuna import get_all_study_names
@@ -18,7 +19,9 @@ from mmq.studies.front_tables import front_text
 from mmq.studies.work_tables import PresentWorker, planned_studies, present_workers
 from mmq.system.database import GRACE, Database
 from mmq.system.home import home
-from mmq.tracking import browse_lines, short_timeouts
+from mmq.system.wording import counted
+from mmq.tracking import browse_lines, server_address, short_timeouts, ui_command
+from mmq.tracking.database import store_file
 from mmq_search.deadline import in_words
 from mmq_search.storage import Storage, has_studies
 from mmq_search.study_reader import StudyReader
@@ -72,6 +75,8 @@ def report_on(name: str) -> StatusReport:
     InputError for an unknown name.
     """
     database = Database(home())
+    if name and _is_missing(database.file) and not _is_missing(store_file()):
+        return _of_logged(name, [], [])  # an import leaves nothing in the home
     planned = planned_studies(database)
     if name in planned:
         return _of_planned(name, planned[name], database)
@@ -88,6 +93,11 @@ def report_on(name: str) -> StatusReport:
     if storage is not None and name in searches:
         return _of_search(StudyReader(name, storage), database)
     return _of_logged(name, names, present_workers(database, name))
+
+
+def _is_missing(file: Path | None) -> bool:
+    """Whether a database is a file that does not exist yet; None: it is on a server."""
+    return file is not None and not file.is_file()
 
 
 def _of_search(study: StudyReader, database: Database) -> StatusReport:
@@ -118,12 +128,13 @@ def _of_planned(name: str, counts: Mapping[str, int], database: Database) -> Sta
         f"{counts['done']} of {counts['units']} units done, {counts['claimed']} claimed, "
         f"{counts['failed']} failed"
     )
-    points: Sequence[Point] = ()
-    links: Sequence[str] = ()
+    report = StatusReport(name, state, present_workers(database, name), counts=counts)
     with suppress(InputError), short_timeouts():  # blocks are not logged, nor is a study at first
-        _, points, links = _logged(name)
-    workers = present_workers(database, name)
-    return StatusReport(name, state, workers, points=points, links=links, counts=counts)
+        logged = _logged(name)
+        return replace(
+            report, points=logged.points, score_name=logged.score_name, links=logged.links
+        )
+    return report
 
 
 def _of_logged(name: str, others: Sequence[str], workers: Sequence[PresentWorker]) -> StatusReport:
@@ -131,30 +142,52 @@ def _of_logged(name: str, others: Sequence[str], workers: Sequence[PresentWorker
     if not name:
         raise unknown("study", name, others)
     try:
-        count, points, links = _logged(name)
+        logged = _logged(name)
     except InputError as error:
         raise unknown("study", name, others) from error
     return StatusReport(
         name,
-        f"{count} allocations evaluated, according to MLflow",
+        f"{counted(logged.count, 'allocation')} evaluated, according to MLflow",
         workers,
-        points=points,
-        links=links,
-        counts={"evaluated": count},
+        points=logged.points,
+        score_name=logged.score_name,
+        links=logged.links,
+        counts={"evaluated": logged.count},
     )
 
 
-def _logged(name: str) -> tuple[int, Sequence[Point], Sequence[str]]:
-    """A study's trials in MLflow: their number, their points, and links to the study.
-
-    No points if it has several quantizers: their fronts cannot be compared at a glance.
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """What MLflow has of a study. points: none if it has several quantizers, whose fronts cannot
+    be compared at a glance.
     """
+
+    count: int
+    points: Sequence[Point]
+    score_name: str
+    links: Sequence[str]
+
+
+def _logged(name: str) -> _Logged:
+    """The trials of a study in MLflow; InputError if it has none."""
     from mmq.tracking.queries import find_trials
+    from mmq.tracking.subjects import score_name
 
     groups, links = find_trials("", [name])
-    points = groups[0].points("score") if len(groups) == 1 else []
-    count = sum(len(group.trials) for group in groups)
-    return count, points, [f"Open:      {link}" for link in links.values()]
+    trials = [trial for group in groups for trial in group.trials]
+    command, server = ui_command(), server_address()
+    return _Logged(
+        len(trials),
+        groups[0].points("score") if len(groups) == 1 else [],
+        score_name([trial.metrics for trial in trials]),
+        [
+            *([f"Browse it: {command}"] if command else []),
+            *(
+                f"Run:       {server}/{link}?workflowType=machine_learning"
+                for link in links.values()
+            ),
+        ],
+    )
 
 
 def at_work(workers: Sequence[PresentWorker]) -> str:

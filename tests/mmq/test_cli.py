@@ -62,7 +62,7 @@ def runs(folder, experiment="mmq"):
 
 
 def test_plugins_are_listed_with_their_distribution(mmq):
-    result = mmq("plugins", "--as-json")
+    result = mmq("plugins", "--json")
     rows = json.loads(result.stdout)
     rtn = next(row for row in rows if row["name"] == "rtn")
     assert {"kind": "quantizer", "distribution": "mmq"}.items() <= rtn.items()
@@ -97,13 +97,20 @@ def test_plugins_are_listed_with_their_distribution(mmq):
         (["search", "--limit", "-1"], "limit: -1 is negative"),
         (["search", "--device", "cuda"], "torch sees 0 GPUs"),
         (["search", "--seed", "-1"], "seed: -1 is negative"),
+        (["search", "--prune", "maybe"], "'maybe' is not true or false"),
+        (["search", "--max-size-gib", "5GB"], "'5GB' is not a number of GiB; write e.g. 1.5"),
+        (["search", "--min-score", "99%"], "or --max-drop 1% for 99% of the unquantized score"),
+        (["search", "--fields", "image=photo"], "--data is the bundled 'scenes'"),
+        (["evaluate", "--url", "http://127.0.0.1:9"], "Unknown option 'url'"),
+        (["evaluate", "http://127.0.0.1:9"], "unexpected argument 'http://127.0.0.1:9'"),
+        (["evaluate"], "endpoint: no address given"),
         (["search", "--device", "cuda:7"], "torch sees 0 GPUs"),
         (["search", "--device", "xpu"], "torch cannot compute on 'xpu' here"),
         (["search", "--device", "meta"], "torch cannot compute on 'meta' here"),
         (["search", "--device", "tpu-x"], "is not a device; choose e.g. auto, cpu, cuda"),
         (["search", "--dtype", "int8"], "'int8' is not one of"),
         (["search", "--study", "a b"], "is not a valid study name"),
-        (["search", "--batch-size", "0"], "batch_size: 0 is not at least 1"),
+        (["search", "--batch-size", "0"], "Error: batch_size: 0 is not at least 1"),
         (["trial", "--bits", "vit4"], "'vit4' is not component=bits"),
         (["trial", "--bits", "vti=4"], "Unknown component 'vti'. Did you mean 'vit'"),
         (["size", "--model", "embedded-blip2", "--bits", "llm=1"], "1 is not one of"),

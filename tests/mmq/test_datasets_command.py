@@ -46,15 +46,15 @@ def test_data_sets_are_listed_where_they_are_found(tmp_path, call):
 
 def test_the_folder_is_an_option_a_variable_or_here(tmp_path, call, monkeypatch):
     official.vqav2(tmp_path / "here")
-    assert rows(call("--as-json"))["vqav2"]["found"] == [
+    assert rows(call("--json"))["vqav2"]["found"] == [
         {"folder": "here", "training": True, "lacking": []}
     ]
     official.coco_captions(tmp_path / "there")
     monkeypatch.setenv("MMQ_DATA", str(tmp_path / "there"))
-    result = rows(call("--as-json"))
+    result = rows(call("--json"))
     assert result["vqav2"]["found"] == []
     assert result["coco-captions"]["found"][0]["folder"] == str(tmp_path / "there")
-    assert len(rows(call("--as-json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
+    assert len(rows(call("--json", "--root", str(tmp_path)))["vqav2"]["found"]) == 1
 
 
 def test_circular_links_and_undecodable_names_do_not_stop_the_listing(tmp_path, call):
@@ -67,7 +67,7 @@ def test_circular_links_and_undecodable_names_do_not_stop_the_listing(tmp_path, 
 
 def test_a_subfolder_of_a_recognized_folder_is_not_listed_again(tmp_path, call):
     official.vqav2(tmp_path / "data" / "vqa", folder="Questions")
-    result = rows(call("--as-json"))["vqav2"]["found"]
+    result = rows(call("--json"))["vqav2"]["found"]
     assert [each["folder"] for each in result] == ["data/vqa"]
 
 
@@ -75,13 +75,14 @@ def test_tables_are_listed_unless_another_data_set_reads_them(tmp_path, call):
     hub.chartqa(tmp_path / "data" / "charts")
     (tmp_path / "data" / "mine").mkdir()
     (tmp_path / "data" / "mine" / "photos.csv").write_text("image,question,answer\n")
-    result = rows(call("--as-json"))
+    result = rows(call("--json"))
     assert [place["folder"] for place in result["table"]["found"]] == ["data/mine"]
     assert [place["folder"] for place in result["chartqa"]["found"]] == ["data/charts"]
 
 
-def test_where_nothing_is_found_all_trees_and_pages_are_printed(call):
-    text = call()
+def test_trees_and_pages_are_printed_on_request(call):
+    assert "cocodataset.org" not in call()
+    text = call("--layouts")
     for page in ("cocodataset.org", "visualqa.org", "dorarad/gqa", "DenotationGraph", "karpathy"):
         assert page in text
     assert "scenes is not" not in text
@@ -91,9 +92,9 @@ def test_no_more_is_read_than_shows_whether_a_training_split_is_there(tmp_path, 
     root = official.gqa(tmp_path / "data")
     path = root / "questions1.2" / "train_balanced_questions.json"
     path.write_bytes(path.read_bytes()[:2000])  # the first question is whole
-    assert rows(call("--as-json"))["gqa"]["found"][0]["training"] is True
+    assert rows(call("--json"))["gqa"]["found"][0]["training"] is True
     path.write_text("no JSON")
-    assert rows(call("--as-json"))["gqa"]["found"][0]["training"] is False
+    assert rows(call("--json"))["gqa"]["found"][0]["training"] is False
     assert "train_balanced_questions.json is not readable JSON" in caplog.text
 
 
@@ -101,7 +102,7 @@ def test_a_training_split_without_pictures_does_not_count(tmp_path, call):
     root = official.gqa(tmp_path / "data")
     for path in (root / "images").glob("2370*.jpg"):
         path.unlink()
-    assert rows(call("--as-json"))["gqa"]["found"][0]["training"] is False
+    assert rows(call("--json"))["gqa"]["found"][0]["training"] is False
 
 
 @pytest.mark.parametrize("empty", [True, False])

@@ -111,7 +111,7 @@ def test_title_figure_description_and_metrics_agree(monkeypatch, budget, most, l
     assert best.point.allocation in heading
     assert best.point.allocation in description(result).partition("\n")[0]
     assert heading == title(result, result.selections())
-    assert run.metrics["chosen_stored_bpw"] == best.point.stored_bpw
+    assert run.metrics["selection_stored_bpw"] == best.point.stored_bpw
     assert run.files["front.png"][:4] == b"\x89PNG"
 
 
@@ -169,13 +169,24 @@ def test_the_interactive_plot_starts_at_the_sizes_of_the_quantized_trials():
     assert 3.4 < most < 4
 
 
-def test_rules_of_thumb_are_drawn_under_their_names():
-    rules = {**uniform_rules(POINTS), "vision 16, language 4": POINTS[2]}
-    assert list(rules) == ["uniform 8", "uniform 4", "uniform 3", "vision 16, language 4"]
+def test_rules_of_thumb_that_differ_in_a_width_share_a_mark():
+    names = ("vision at 16, language model at 4", "vision at 16, language model at 2")
+    rules = {**uniform_rules(POINTS), **dict.fromkeys(names, POINTS[2])}
+    assert list(rules) == ["uniform 8", "uniform 4", "uniform 3", *names]
     figure = front_figure(POINTS, "score", "title", Highlights(rules=rules))
     assert [label for label in labels(figure) if label.startswith("rule")] == [
-        "rule of thumb: uniform", "rule of thumb: vision 16, language 4",
-    ]  # fmt: skip
+        "rule of thumb: uniform 3, 4, 8",
+        "rule of thumb: vision at 16, language model at 2, 4",
+    ]
+
+
+def test_no_rule_of_thumb_is_left_out_if_there_are_more_than_marks():
+    highlights = Highlights(rules={f"recipe {name}": POINTS[2] for name in "abcdefghi"})
+    expected = [f"rule of thumb: recipe {name}" for name in "abcdefghi"]
+    figure = front_figure(POINTS, "score", "title", highlights)
+    plot = front_plot(POINTS, "score", "title", highlights)
+    assert [label for label in labels(figure) if label.startswith("rule")] == expected
+    assert [trace.name for trace in plot.data if trace.name.startswith("rule")] == expected
 
 
 def test_a_long_name_of_a_rule_of_thumb_is_broken_in_the_legend():

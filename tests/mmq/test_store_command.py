@@ -137,5 +137,5 @@ def test_listing_continues_past_odd_files(kinds):
     (root / "folder.safetensors").mkdir()
     (root / "empty.safetensors").touch()
     assert "5 blocks" in CliRunner().invoke(store, ["list"], catch_exceptions=False).output
-    rows = json.loads(CliRunner().invoke(store, ["list", "--as-json"]).output)
+    rows = json.loads(CliRunner().invoke(store, ["list", "--json"]).output)
     assert sum(bool(row["problem"]) for row in rows) == 3

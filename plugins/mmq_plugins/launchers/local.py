@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mmq.contracts import Launcher, LaunchRequest, Output, Workers, WorkerState
 from mmq.errors import InputError
+from mmq.system.wording import counted
 from mmq.system.worker_process import WorkerProcess, end_all, threads_per_worker
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -98,8 +99,8 @@ def gpu_sets(
     if count * size > len(gpus):
         most, rest = len(gpus) // size, "leave the option out, so that workers share what there is"
         raise InputError(
-            f"gpus-per-worker: --workers {count} and --gpus-per-worker {size} need {count * size} "
-            f"GPUs; this machine has {len(gpus) or 'none'}. "
+            f"gpus-per-worker: --workers {count} and --gpus-per-worker {size} need "
+            f"{counted(count * size, 'GPU')}; this machine has {len(gpus) or 'none'}. "
             + (f"Choose at most {most} --workers, or {rest}." if most else f"{rest.capitalize()}.")
         )
     return [gpus[k * size : (k + 1) * size] for k in range(count)]

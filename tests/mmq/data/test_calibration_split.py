@@ -124,6 +124,28 @@ def test_an_evaluated_picture_under_another_name_is_refused(source):
     prepare(replace(options, quantizer="rtn"), {}, lambda parts: [])
 
 
+def test_a_held_out_pair_is_left_out_if_its_picture_is_evaluated_under_another_name(
+    untrained, caplog
+):
+    folder = untrained.root / "val2014"
+    first, *others = sorted(folder.iterdir())
+    for path in others[:9]:
+        shutil.copy(first, path)
+    options = EvalOptions(data=str(untrained.root), quantizer="gptq", calibration_samples=8)
+    prepared = prepare(options, {}, lambda parts: [])
+    digests = [
+        {s.image.digest() for s in part} for part in (prepared.calibration, prepared.samples)
+    ]
+    assert digests[0]
+    assert not digests[0] & digests[1]
+    assert "are left out" in caplog.text
+
+
+def test_calibration_data_that_nothing_reads_is_reported(source, caplog):
+    prepare(EvalOptions(data=str(source.root), calibration_data="x.csv"), {}, lambda parts: [])
+    assert "calibration-data: not read, since nothing is calibrated here" in caplog.text
+
+
 def test_an_evaluated_sample_itself_is_refused(source):
     samples = source.samples()
     hashes = {sample.image: sample.image.path.name for sample in samples}
