@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mmq_plugins.datasets.table import Table
+from mmq_plugins.datasets.text_files import passages
 from table_files import ROWS, read, sheet, with_pictures
 
 from mmq.errors import InputError
@@ -217,6 +218,8 @@ def test_other_code_pages_are_refused_rather_than_misread(encoding, folder):
     word = "кошка" if encoding == "cp1251" else "这是什么" if encoding == "gbk" else "これは"
     with pytest.raises(InputError, match="as Windows-1252, it reads"):
         read(sheet(folder, ROWS.replace("a dog", word).encode(encoding)))
+    with pytest.raises(InputError, match="line 2 is not UTF-8, and as Windows-1252, it reads"):
+        list(passages(sheet(folder, f"One.\n{word}\n".encode(encoding), "a.txt")))
 
 
 def test_columns_inside_objects_of_json_have_names_with_dots(folder):
@@ -302,12 +305,17 @@ def test_excel_sheets_are_read_or_the_package_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"needs openpyxl; install it.*or save the sheet as CSV"):
         read(path)
-    rows = [("image", "question", "answer"), ("a.png", "Q?", 3.0), (None, None, None)]
+    rows = [(None,), ("image", "question", "answer"), ("a.png", "Q?", 3.0), (None, None, None),
+            ("b.png", "Q?", 0.125)]  # fmt: skip
+    cells = [
+        [types.SimpleNamespace(value=v, number_format="0.0%" if v == 0.125 else None) for v in row]
+        for row in rows
+    ]
     book = types.SimpleNamespace(sheetnames=["one", "two"])
-    pages = {"one": types.SimpleNamespace(iter_rows=lambda values_only: iter(rows))}
+    pages = {"one": types.SimpleNamespace(iter_rows=lambda: iter(cells))}
     module = types.SimpleNamespace(load_workbook=lambda *_, **__: _Book(book, pages))
     monkeypatch.setitem(sys.modules, "openpyxl", module)
-    assert read(path)[0].answers == ("3",)
+    assert [row.answers[0] for row in read(path)] == ["3", "12.5%"]
 
 
 class _Book:
