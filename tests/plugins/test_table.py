@@ -13,6 +13,8 @@ from mmq_plugins.datasets.table import Table
 from mmq_plugins.datasets.text_files import passages
 from table_files import ROWS, read, sheet, with_pictures
 
+from mmq.config import TaskOptions
+from mmq.data.draw import draw_data
 from mmq.errors import InputError
 from mmq.testing import DatasetContract
 
@@ -183,6 +185,27 @@ def test_parquet_has_columns_inside_objects_and_short_floats(tmp_path):
     row = {"image": hub.cell(), "sentences": [{"raw": "a cat", "id": 1}, {"raw": "cats", "id": 2}]}
     (sample,) = read(hub.write(tmp_path / "b.parquet", [row]), "captioning")
     assert sample.references == ("a cat", "cats")
+
+
+def test_different_pictures_with_one_id_are_refused(tmp_path):
+    one, other = hub.cell(), hub.cell()
+    rows = [{"image": one, "question": "Q?", "answer": "x", "image_id": 1} for _ in range(2)]
+    first, second = read(hub.write(tmp_path / "a.parquet", rows))
+    assert first.images == second.images
+    rows[1]["image"] = other
+    with pytest.raises(InputError, match="different pictures with the same id '1'"):
+        read(hub.write(tmp_path / "b.parquet", rows))
+
+
+def test_captions_of_a_picture_that_repeats_without_an_id_are_reported(tmp_path, caplog):
+    cell = hub.cell()
+    rows = [{"image": cell, "caption": f"a thing {k}"} for k in range(2)]
+    options = TaskOptions(data=str(hub.write(tmp_path / "a.parquet", rows)), task="captioning")
+    assert len(draw_data(options, "captioning", calibrated=False).samples) == 2
+    assert "--fields image_id=COLUMN" in caplog.text
+    rows = [row | {"cocoid": 5} for row in rows]
+    (sample,) = read(hub.write(tmp_path / "b.parquet", rows), "captioning")
+    assert sample.references == ("a thing 0", "a thing 1")
 
 
 def test_parquet_types_of_other_writers_are_read(tmp_path):
