@@ -26,6 +26,9 @@ CELL_LIMIT = 512 * MIB
 FIRST_BLOCK = 2**16  # bytes that show how lines end
 TURNS = (("from", "value"), ("role", "content"))  # keys of a turn: the speaker, and the text
 BOM = b"\xef\xbb\xbf"
+# successive characters that are not ASCII: more than western languages have
+NOT_ASCII = re.compile(r"[^\x00-\x7f]{3,}")
+PUNCTUATION = frozenset("“”„‚‘’«»‹›–—…€\u00a0")
 DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 
 
@@ -131,6 +134,16 @@ def decode_line(line: bytes) -> str:
         return line.decode()
     except UnicodeDecodeError:
         return line.decode("cp1252")
+
+
+def foreign_word(text: str) -> str:
+    """A word that no western language has, as other code pages read as Windows-1252; or ""."""
+    if text.isascii():
+        return ""
+    for word in NOT_ASCII.findall(text):
+        if sum(character not in PUNCTUATION for character in word) > 2:
+            return str(word)
+    return ""
 
 
 def open_text(path: Path) -> BinaryIO:

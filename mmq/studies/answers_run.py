@@ -18,6 +18,7 @@ from mmq.system.environment import set_up_environment
 log = logging.getLogger(__name__)
 TABLE = "answers.json"
 WIDEST = 40  # characters of a text in the terminal's table
+CONTEXT = 12  # of them, at least, before or behind the first difference
 HEAD = ("sample", "prompt", "expected", "first", "second", "score", "flip")
 
 
@@ -221,11 +222,25 @@ def _logged_row(pair: AnswerPair) -> dict[str, Any]:
 
 def _row(pair: AnswerPair) -> list[str]:
     score = f"{pair.first_score:.3g} -> {pair.second_score:.3g}"
-    texts = (pair.sample_id, pair.prompt, pair.expected, pair.first, pair.second)
-    return [*map(_short, texts), score, "flip" if pair.flipped else ""]
+    answers = [" ".join(text.split()) for text in (pair.first, pair.second)]
+    start = _start(*answers)
+    texts = [*map(_short, (pair.sample_id, pair.prompt, pair.expected))]
+    texts += [_short(text, start) for text in answers]
+    return [*texts, score, "flip" if pair.flipped else ""]
 
 
-def _short(text: str) -> str:
+def _start(first: str, second: str) -> int:
+    """Where to show two answers from, so that their first difference is visible."""
+    pairs = enumerate(zip(first, second, strict=False))
+    same = next((k for k, (own, other) in pairs if own != other), min(len(first), len(second)))
+    if first == second or same < WIDEST - CONTEXT:
+        return 0
+    near = same - CONTEXT  # Chinese has no spaces between words
+    return first.rfind(" ", near - CONTEXT, near) + 1 or near
+
+
+def _short(text: str, start: int = 0) -> str:
     """A text on one line that fits into a column."""
     line = " ".join(text.split())
+    line = f"...{line[start:]}" if start else line
     return line if len(line) <= WIDEST else f"{line[: WIDEST - 3]}..."

@@ -15,6 +15,7 @@ from mmq.contracts import FileImage
 from mmq.contracts import Prediction as Answer
 from mmq.errors import InputError
 from mmq.record import TrialDetails, TrialResult, TrialSpec
+from mmq.studies import answers_run
 from mmq.tracking import single_run
 
 
@@ -73,3 +74,17 @@ def test_the_command_prints_a_row_per_sample_and_logs_the_table(picture, store_u
     path = Path(client.download_artifacts(run.info.run_id, "answers.json"))
     table = json.loads(path.read_text())
     assert [row[table["columns"].index("sample")] for row in table["data"]] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("a large purple diamond, a medium green star", "a large purple diamond, a medium dot"),
+        ("猫" * 50, "猫" * 49 + "狗"), ("a " * 30, "a " * 31 + "b"), ("red", "blue"),
+    ],
+)  # fmt: skip
+def test_the_first_difference_of_long_answers_is_visible(first, second):
+    pair = answers_run.AnswerPair("7", "Q?", "x", first, second, 1, 0, "a.png", True)
+    shown = answers_run._row(pair)[3:5]
+    assert shown[0] != shown[1]
+    assert all(len(text) <= answers_run.WIDEST for text in shown)

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mmq_plugins.datasets.table import Table
+from mmq_plugins.datasets.text_files import passages
 from table_files import ROWS, read, sheet, with_pictures
 
+from mmq.config import TaskOptions
+from mmq.data.draw import draw_data
 from mmq.errors import InputError
 from mmq.testing import DatasetContract
 
@@ -184,6 +187,27 @@ def test_parquet_has_columns_inside_objects_and_short_floats(tmp_path):
     assert sample.references == ("a cat", "cats")
 
 
+def test_different_pictures_with_one_id_are_refused(tmp_path):
+    one, other = hub.cell(), hub.cell()
+    rows = [{"image": one, "question": "Q?", "answer": "x", "image_id": 1} for _ in range(2)]
+    first, second = read(hub.write(tmp_path / "a.parquet", rows))
+    assert first.images == second.images
+    rows[1]["image"] = other
+    with pytest.raises(InputError, match="different pictures with the same id '1'"):
+        read(hub.write(tmp_path / "b.parquet", rows))
+
+
+def test_captions_of_a_picture_that_repeats_without_an_id_are_reported(tmp_path, caplog):
+    cell = hub.cell()
+    rows = [{"image": cell, "caption": f"a thing {k}"} for k in range(2)]
+    options = TaskOptions(data=str(hub.write(tmp_path / "a.parquet", rows)), task="captioning")
+    assert len(draw_data(options, "captioning", calibrated=False).samples) == 2
+    assert "--fields image_id=COLUMN" in caplog.text
+    rows = [row | {"cocoid": 5} for row in rows]
+    (sample,) = read(hub.write(tmp_path / "b.parquet", rows), "captioning")
+    assert sample.references == ("a thing 0", "a thing 1")
+
+
 def test_parquet_types_of_other_writers_are_read(tmp_path):
     pictures = [hub.png(), hub.png()]
     for kind in (pa.binary_view(), pa.list_(hub.PICTURE, 1)):
@@ -217,6 +241,8 @@ def test_other_code_pages_are_refused_rather_than_misread(encoding, folder):
     word = "кошка" if encoding == "cp1251" else "这是什么" if encoding == "gbk" else "これは"
     with pytest.raises(InputError, match="as Windows-1252, it reads"):
         read(sheet(folder, ROWS.replace("a dog", word).encode(encoding)))
+    with pytest.raises(InputError, match="line 2 is not UTF-8, and as Windows-1252, it reads"):
+        list(passages(sheet(folder, f"One.\n{word}\n".encode(encoding), "a.txt")))
 
 
 def test_columns_inside_objects_of_json_have_names_with_dots(folder):
@@ -302,12 +328,17 @@ def test_excel_sheets_are_read_or_the_package_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"needs openpyxl; install it.*or save the sheet as CSV"):
         read(path)
-    rows = [("image", "question", "answer"), ("a.png", "Q?", 3.0), (None, None, None)]
+    rows = [(None,), ("image", "question", "answer"), ("a.png", "Q?", 3.0), (None, None, None),
+            ("b.png", "Q?", 0.125)]  # fmt: skip
+    cells = [
+        [types.SimpleNamespace(value=v, number_format="0.0%" if v == 0.125 else None) for v in row]
+        for row in rows
+    ]
     book = types.SimpleNamespace(sheetnames=["one", "two"])
-    pages = {"one": types.SimpleNamespace(iter_rows=lambda values_only: iter(rows))}
+    pages = {"one": types.SimpleNamespace(iter_rows=lambda: iter(cells))}
     module = types.SimpleNamespace(load_workbook=lambda *_, **__: _Book(book, pages))
     monkeypatch.setitem(sys.modules, "openpyxl", module)
-    assert read(path)[0].answers == ("3",)
+    assert [row.answers[0] for row in read(path)] == ["3", "12.5%"]
 
 
 class _Book:

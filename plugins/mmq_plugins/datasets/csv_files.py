@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +10,7 @@ from mmq.data.text_images import (
     CELL_LIMIT,
     TextImage,
     decode_line,
+    foreign_word,
     is_encoded,
     numbered_lines,
     open_text,
@@ -21,9 +21,6 @@ from mmq_plugins.datasets.records import Record
 log = logging.getLogger(__name__)
 DELIMITERS = (",", ";", "\t", "|")
 BLANK = ' ",;|\t\r\n'  # what a line without a name consists of
-# successive characters that are not ASCII: more than western languages have
-NOT_ASCII = re.compile(r"[^\x00-\x7f]{3,}")
-PUNCTUATION = frozenset("“”„‚‘’«»‹›–—…€\u00a0")
 _reported: set[Path] = set()
 
 
@@ -154,7 +151,7 @@ class _Lines(Iterator[str]):
                 f"data: {self.path}: line {self.number} is neither UTF-8 nor Windows-1252; save "
                 f"the file as UTF-8"
             ) from error
-        if self.converted and (word := _foreign_word(text)):
+        if self.converted and (word := foreign_word(text)):
             raise InputError(
                 f"data: {self.path}: line {self.number} is not UTF-8, and as Windows-1252, it "
                 f"reads {word!r}; save the file as UTF-8"
@@ -177,16 +174,6 @@ class _Lines(Iterator[str]):
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield first
     yield from rest
-
-
-def _foreign_word(text: str) -> str:
-    """A word that no western language has, as other code pages read as Windows-1252; or ""."""
-    if text.isascii():
-        return ""
-    for word in NOT_ASCII.findall(text):
-        if sum(character not in PUNCTUATION for character in word) > 2:
-            return str(word)
-    return ""
 
 
 def _delimiter(header: str, path: Path) -> str:

@@ -17,20 +17,17 @@ NESTED = 3  # levels of objects in objects that are columns
 class Column:
     """A column that is read.
 
-    leaf: the dotted name of what is read, "" for nothing. kind: "text", "picture" or "pictures".
-    content: the leaf with the pictures' bytes. keys: of a value inside the objects of `top`.
+    top: the file's own column. leaf: the dotted name of what is read, "" for nothing. kind:
+    "text", "picture" or "pictures". content: the leaf with the pictures' bytes. keys: of a value
+    inside the objects of `top`.
     """
 
     name: str
+    top: str
     leaf: str
     kind: str
     content: str = ""
     keys: tuple[str, ...] = ()
-
-    @property
-    def top(self) -> str:
-        """The file's own column, without the keys."""
-        return self.name.removesuffix("".join(f".{key}" for key in self.keys))
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
@@ -70,12 +67,14 @@ def column_of(file: Any, name: str, encoded: bool) -> Column:
     if types.is_struct(element):
         return _struct_column(file, name, element, is_list)
     if _is_binary(element):
-        return Column(name, name if is_list else "", "pictures" if is_list else "picture", name)
+        return Column(
+            name, name, name if is_list else "", "pictures" if is_list else "picture", name
+        )
     if encoded and _is_text(kind):
         first = _first(file, name)
         if isinstance(first, str) and is_encoded(first):
-            return Column(name, "", "picture", name)
-    return Column(name, name, "text")
+            return Column(name, name, "", "picture", name)
+    return Column(name, name, name, "text")
 
 
 def _inner_column(file: Any, name: str) -> Column:
@@ -88,7 +87,7 @@ def _inner_column(file: Any, name: str) -> Column:
         if _element(kind) is not kind:
             break  # names of the levels of a list depend on what wrote the file
         leaf, kind = f"{leaf}.{key}", kind.field(key).type
-    return Column(name, leaf, "text", keys=keys)
+    return Column(name, top, leaf, "text", keys=keys)
 
 
 def _dots(name: str) -> Iterator[int]:
@@ -109,10 +108,10 @@ def _struct_column(file: Any, name: str, element: Any, is_list: bool) -> Column:
         # a column of nothing but null has no leaf that can be read alone
         paths = "path" in names and not types.is_null(element.field("path").type)
         leaf = ends["path"] if paths else (ends["bytes"] if is_list else "")
-        return Column(name, leaf, "pictures" if is_list else "picture", name)
+        return Column(name, name, leaf, "pictures" if is_list else "picture", name)
     if is_list and "answer" in names:
-        return Column(name, ends["answer"], "text")
-    return Column(name, name, "text")
+        return Column(name, name, ends["answer"], "text")
+    return Column(name, name, name, "text")
 
 
 def _first(file: Any, name: str) -> Any:

@@ -66,7 +66,7 @@ def _records(path: Path, names: Collection[str], pictures: Collection[str]) -> I
             number += 1
             where = f"{path}, row {number}"
             cells = {
-                c.name: inner_value(values[c.top], c.keys)
+                c.name: (inner_value(values[c.top], c.keys) if c.keys else values[c.top])
                 if c.kind == "text"
                 else _pictures(path, group, row, c, values[c.top], where)
                 for c in kinds

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 Images = tuple[ImageRef, ...]
 CAPTIONS = ("captioning", "retrieval")
 SEVERAL = ("vqa", "short-answer", *CAPTIONS)  # tasks with several right answers
+COMPARED = 20  # maximum pictures to compare with those of the same id
 OPEN = "open"  # MMMU's type of questions without options
 _reported: set[tuple[str, str]] = set()
 
@@ -63,6 +64,7 @@ class TableSamples:
         self.split = Problem("", "")  # cells with several answers
         self._ids: dict[str, str] = {}  # places
         self._by_image_id: dict[str, Images] = {}
+        self._compared = 0  # pictures that have an id of an earlier row
         self._by_row: dict[str, Images] | None = None
         self._owners: dict[Images, str] = {}  # the row that has a picture first
 
@@ -165,7 +167,16 @@ class TableSamples:
         """The cells of the first row with this id: hub copies repeat a picture per question."""
         if any(isinstance(image, FileImage) for image in images):
             return images
-        return self._by_image_id.setdefault(image_id, images)
+        first = self._by_image_id.setdefault(image_id, images)
+        if self.own and first != images and self._compared < COMPARED:
+            self._compared += 1
+            if [image.digest() for image in first] != [image.digest() for image in images]:
+                raise InputError(
+                    f"data: {first[0].name} and {images[0].name} are different pictures with the "
+                    f"same id {image_id!r}; rename the column, or name the one that identifies "
+                    f"pictures with --fields image_id=COLUMN"
+                )
+        return first
 
     def _question(
         self, record: Record, key: str, image_id: str, images: Images

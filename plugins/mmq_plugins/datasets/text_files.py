@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mmq.data.text_images import decode_line, open_text
+from mmq.data.text_images import decode_line, foreign_word, open_text
 from mmq.errors import InputError
 from mmq_plugins.datasets.parquet_files import ParquetTable
 from mmq_plugins.datasets.records import TableFile, as_text
@@ -97,6 +97,11 @@ def _lines(path: Path) -> Iterator[str]:
                     f"data: {path}: line {number} is neither UTF-8 nor Windows-1252; save the "
                     f"file as UTF-8"
                 ) from error
+            if word := foreign_word(text) if text.encode() != line else "":
+                raise InputError(
+                    f"data: {path}: line {number} is not UTF-8, and as Windows-1252, it reads "
+                    f"{word!r}; save the file as UTF-8"
+                )
             if "\0" in text:
                 raise InputError(f"data: {path}: line {number} contains NUL bytes; save the file "
                                  f"as UTF-8 text")  # fmt: skip

@@ -44,8 +44,8 @@ class XlsxFile:
                 "data: %s has %d sheets; only the first, %r, is read",
                 self.path, len(sheets), sheets[0],
             )  # fmt: skip
-        for number, row in enumerate(book[sheets[0]].iter_rows(values_only=True), 1):
-            yield number, [_cell(value) for value in row]
+        for number, row in enumerate(book[sheets[0]].iter_rows(), 1):
+            yield number, [_cell(cell.value, cell.number_format or "") for cell in row]
 
     def _book(self) -> Any:
         try:
@@ -64,7 +64,10 @@ class XlsxFile:
             ) from error
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, number_format: str) -> str:
+    """A cell as the sheet shows it: 0.12 in a format of percentages is 12%."""
+    if "%" in number_format and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{as_text(round(100 * value, 10))}%"
     if isinstance(value, datetime) and value.time() == time():  # a cell with a date alone
         value = value.date()
     return value.isoformat() if isinstance(value, date) else as_text(value)
