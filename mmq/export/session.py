@@ -81,7 +81,7 @@ class ExportSession:
         the target cannot store.
         """
         layers = self._complete_layers()
-        self.plan = self.plan.as_quantized(layers.specs(self.plan.target.folds))
+        self.plan = self.plan.as_quantized(layers.specs(self.plan.target.folds, self.quiet))
         return layers
 
     def _complete_layers(self) -> ModelLayers:
