@@ -84,6 +84,11 @@ class Prepared:
         """The picture of every sample."""
         return [sample.image_id for sample in self.samples]
 
+    @property
+    def scored_tasks(self) -> Mapping[str, Task]:
+        """The task, without a label; several of one model have labels."""
+        return {"": self.task}
+
     def open(self) -> None:
         """Start the scorer."""
         self.task.open()

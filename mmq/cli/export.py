@@ -182,13 +182,14 @@ def _metrics(out: Path, proof: "Proof | None") -> dict[str, float]:
         "export/weights_equal": proof.weights.equal,
         "export/weights": proof.weights.layers,
     }
-    if (outputs := proof.outputs) is not None:
+    for outputs in () if proof.outputs is None else (proof.outputs, *proof.further):
+        prefix = f"export/{outputs.task}" if outputs.task else "export"
         metrics |= {
-            "export/outputs_equal": outputs.samples - len(outputs.different),
-            "export/outputs": outputs.samples,
-            "export/score": outputs.engine.value,
-            "export/score_simulated": outputs.simulated.value,
-            "export/score_gray_pictures": outputs.blind.value,
+            f"{prefix}/outputs_equal": outputs.samples - len(outputs.different),
+            f"{prefix}/outputs": outputs.samples,
+            f"{prefix}/score": outputs.engine.value,
+            f"{prefix}/score_simulated": outputs.simulated.value,
+            f"{prefix}/score_gray_pictures": outputs.blind.value,
         }
     if proof.cost is not None:
         metrics |= {f"export/{name}": value for name, value in proof.cost.metrics().items()}

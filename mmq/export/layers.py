@@ -16,6 +16,7 @@ from mmq.export.source_checkpoint import SourceCheckpoint
 from mmq.models.loading import LoadedModel
 from mmq.models.skeleton import Skeleton
 from mmq.system.memory import trim
+from mmq.system.progress import progress_bar
 from mmq.tensors.quantized_weight import QuantizedLayer, QuantizedWeight
 
 
@@ -88,15 +89,16 @@ class ModelLayers:
                 name, component, self.weight(name), self._folds_into(name), self.output_scale(name)
             )
 
-    def specs(self, folds: bool) -> dict[str, WeightSpec]:
+    def specs(self, folds: bool, quiet: bool = False) -> dict[str, WeightSpec]:
         """How each quantized layer is stored; the store must be complete.
 
         folds: layers have the scales that the target folds into them.
         """
         specs = {}
-        for name, (_, _, key) in self.keys.items():
-            if key is None:
-                continue
+        quantized = [name for name, (_, _, key) in self.keys.items() if key is not None]
+        for name in progress_bar(
+            quantized, desc="compute size", unit="layer", leave=False, quiet=quiet
+        ):
             weight = self.weight(name)
             assert isinstance(weight, QuantizedWeight)
             divisor = self.output_scale(name) if folds else None

@@ -81,7 +81,7 @@ class ExportSession:
         the target cannot store.
         """
         layers = self._complete_layers()
-        self.plan = self.plan.as_quantized(layers.specs(self.plan.target.folds))
+        self.plan = self.plan.as_quantized(layers.specs(self.plan.target.folds, self.quiet))
         return layers
 
     def _complete_layers(self) -> ModelLayers:
@@ -136,8 +136,11 @@ class ExportSession:
         reason = "the weights differ" if weights.failure else plan.target.unavailable()
         if reason:
             return Proof(weights, size_proof, None, reason)
-        self.prepared.task.open()
-        task = first_samples(self.prepared.task, samples)
+        self.prepared.open()
+        tasks = {
+            label: first_samples(task, samples)
+            for label, task in self.prepared.scored_tasks.items()
+        }
         device = self.prepared.device
-        outputs = prove_outputs(plan, folder, device, task, self._simulated, self.quiet)
-        return Proof(weights, size_proof, outputs)
+        first, *further = prove_outputs(plan, folder, device, tasks, self._simulated, self.quiet)
+        return Proof(weights, size_proof, first, further=tuple(further))

@@ -1,7 +1,7 @@
 """Proof that the exported model is the one that was scored: weights, outputs, bytes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +67,8 @@ class OutputsProof:
     """Scores of the engine, of the simulated model, and of the engine with gray pictures.
 
     different: ids of samples with another output. exact: outputs must be equal. cost: of answers
-    in the engine that was open; None for a model that generates no text.
+    in the engine that was open; None for a model that generates no text. task: its label, if the
+    model was scored on several.
     """
 
     samples: int
@@ -78,27 +79,35 @@ class OutputsProof:
     engine: Metric
     blind: Metric
     cost: Measurement | None = None
+    task: str = ""
 
     @property
     def failure(self) -> str:
         """Why the proof failed; "" if it did not."""
         if self.exact and self.different:
             ids = ", ".join(self.different[:NAMED])
-            return f"{len(self.different)} of {self.samples} outputs differ (samples {ids})"
+            return (
+                f"{self._of_task}{len(self.different)} of {self.samples} outputs differ (samples "
+                f"{ids})"
+            )
         pictures_help = self.simulated.value > self.blind.value
         if pictures_help and self.engine.value <= self.blind.value and self.different:
             return (
-                f"the engine scores {self.engine.value:.4g} with pictures and "
+                f"{self._of_task}the engine scores {self.engine.value:.4g} with pictures and "
                 f"{self.blind.value:.4g} without: it does not use them"
             )
         return ""
 
+    @property
+    def _of_task(self) -> str:
+        return f"{self.task}: " if self.task else ""
+
     def __str__(self) -> str:
         same = self.samples - len(self.different)
         return (
-            f"{same} of {self.samples} outputs equal; {self.metric}: {self.engine} in the "
-            f"engine, {self.simulated} simulated, {self.blind.value:.4g} with gray "
-            f"pictures"
+            f"{self._of_task}{same} of {self.samples} outputs equal; {self.metric}: "
+            f"{self.engine} in the engine, {self.simulated} simulated, {self.blind.value:.4g} "
+            f"with gray pictures"
         )
 
 
@@ -122,23 +131,28 @@ class BytesProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The three proofs. not_compared: why there are no outputs."""
+    """The three proofs.
+
+    outputs: of the task, or the first of several, whose others are `further`. not_compared: why
+    there are none.
+    """
 
     weights: WeightsProof
     bytes: BytesProof
     outputs: OutputsProof | None
     not_compared: str = ""
+    further: tuple[OutputsProof, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence per proof that failed."""
-        parts = (self.weights, self.bytes, self.outputs)
+        parts = (self.weights, self.bytes, self.outputs, *self.further)
         return tuple(part.failure for part in parts if part is not None and part.failure)
 
     def lines(self) -> list[str]:
         """One line per proof."""
         outputs = str(self.outputs or f"outputs are not compared: {self.not_compared}")
-        return [str(self.weights), outputs, str(self.bytes)]
+        return [str(self.weights), outputs, *map(str, self.further), str(self.bytes)]
 
     @property
     def cost(self) -> Measurement | None:
@@ -186,18 +200,18 @@ def prove_outputs(
     plan: ExportPlan,
     folder: Path,
     device: str,
-    task: Task,
+    tasks: Mapping[str, Task],
     simulate: Simulate,
     quiet: bool = False,
-) -> OutputsProof:
-    """Score the engine, the simulated model, and the engine with gray pictures.
+) -> tuple[OutputsProof, ...]:
+    """Score the engine, the simulated model, and the engine with gray pictures, on each task.
 
-    task: open, with the samples to ask about. simulate: opens the simulated model.
+    tasks: open, with the samples to ask about, by label. simulate: opens the simulated model.
     """
     progress = sample_progress("verify: ", quiet)
 
-    def score(model: VisionLanguageModel) -> Evaluation:
-        return evaluate(task, model, progress)
+    def score(model: VisionLanguageModel) -> dict[str, Evaluation]:
+        return {label: evaluate(task, model, progress) for label, task in tasks.items()}
 
     with simulate() as model:
         simulated = score(model)
@@ -206,17 +220,22 @@ def prove_outputs(
         load = time.perf_counter() - started
         engine = score(model)
         blind = score(Blind(model))
-        generates = isinstance(task.evaluator, GeneratingEvaluator)
+        first = next(iter(tasks.values()))
+        generates = isinstance(first.evaluator, GeneratingEvaluator)
         cost = measure_opened(model, folder, device, load) if generates else None
-    return OutputsProof(
-        samples=len(task.samples),
-        different=_different(simulated, engine),
-        exact=plan.target.exact,
-        metric=simulated.primary,
-        simulated=simulated.score,
-        engine=engine.score,
-        blind=blind.score,
-        cost=cost,
+    return tuple(
+        OutputsProof(
+            samples=len(task.samples),
+            different=_different(simulated[label], engine[label]),
+            exact=plan.target.exact,
+            metric=simulated[label].primary,
+            simulated=simulated[label].score,
+            engine=engine[label].score,
+            blind=blind[label].score,
+            cost=cost if task is first else None,
+            task=label,
+        )
+        for label, task in tasks.items()
     )
 
 

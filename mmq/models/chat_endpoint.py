@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it needs one
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses that may pass
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between attempts
+REASONING = ("reasoning_content", "reasoning")  # fields where servers put what precedes answers
 SHOWN = 300  # characters of a server's message
 _url = lru_cache(64)(png_url)  # questions about one picture follow each other
 
@@ -62,6 +63,7 @@ class ChatEndpoint(VisionLanguageModel):
     finished: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _refused: threading.Event = field(default_factory=threading.Event)
+    _warned: bool = False
 
     def generate(
         self, requests: Sequence[Request], config: GenerationConfig, progress: Progress
@@ -98,7 +100,10 @@ class ChatEndpoint(VisionLanguageModel):
         wait, reason = self.first_wait, ""
         for attempt in range(self.retries + 1):
             try:
-                return _text(call(f"{self.url}/chat/completions", self.timeout, body))
+                text, ended = _text(call(f"{self.url}/chat/completions", self.timeout, body))
+                if not ended:
+                    self._warn_of_reasoning()
+                return text
             except _PassingError as error:
                 reason = str(error)
                 log.info("Attempt %d for sample %s: %s", attempt + 1, request.sample_id, reason)
@@ -111,6 +116,15 @@ class ChatEndpoint(VisionLanguageModel):
             f"{self.retries + 1} attempts ({reason}). Answers so far are saved: correct the "
             f"server, or give a longer --timeout or fewer --concurrency, and run the command again"
         )
+
+    def _warn_of_reasoning(self) -> None:
+        """Warn once that the token limit cut a model's reasoning."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "The token limit cut the model's reasoning: such samples have no answer. Raise "
+                "--max-new-tokens, or turn reasoning off (e.g. --template enable_thinking=false)"
+            )
 
     def _body(self, request: Request, config: GenerationConfig) -> dict[str, Any]:
         content: list[dict[str, Any]] = [
@@ -190,10 +204,23 @@ def _seconds(headers: Message) -> float | None:
         return None
 
 
-def _text(answer: Any) -> str:
+def _text(answer: Any) -> tuple[str, bool]:
+    """A response's text without its reasoning, and whether the reasoning ended."""
     try:
-        text = str(answer["choices"][0]["message"]["content"] or "")
+        message = answer["choices"][0]["message"]
+        text = _joined(message["content"])
     except (KeyError, IndexError, TypeError) as error:
-        raise _PassingError(f"a response without choices: {str(answer)[:SHOWN]}") from error
-    answered, _ = without_reasoning(text)
-    return text if answered == text else answered.strip()
+        raise _PassingError(f"a response without text: {str(answer)[:SHOWN]}") from error
+    answered, ended = without_reasoning(text)
+    if not text and any(message.get(name) for name in REASONING):
+        ended = False
+    return text if answered == text else answered.strip(), ended
+
+
+def _joined(content: Any) -> str:
+    """A message's text, which some servers split into parts; TypeError for anything else."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"{type(content).__name__} is not text")
+    return content or ""

@@ -17,6 +17,7 @@ from mmq.data.calibration_mix import shares
 from mmq.data.calibration_split import check_apart
 from mmq.errors import InputError
 from mmq.eval_spec import JointSpec
+from mmq.evaluation.generating import Task
 from mmq.model_setup import Allocations, ModelSetup, check_settings
 from mmq.prepare import Prepared, prepare, prepare_task
 from mmq.quantization import by_width
@@ -80,6 +81,11 @@ class JointPrepared(Prepared):
     def pictures(self) -> dict[str, list[str]]:
         """The picture of every sample, by task."""
         return {label: task.clusters for label, task in self.tasks.items()}
+
+    @property
+    def scored_tasks(self) -> Mapping[str, Task]:
+        """The tasks by label."""
+        return {label: task.task for label, task in self.tasks.items()}
 
     def open(self) -> None:
         """Start the scorers."""

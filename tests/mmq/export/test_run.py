@@ -6,16 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from exporting import OffByOne, Talkative, Unseeing, UnseeingExact, session_for
+from mmq_plugins.targets.torch_checkpoint import TorchCheckpoint
 from safetensors.torch import load_file
 
+from mmq.allocation.allocation import BitAllocation
+from mmq.config import EvalOptions
 from mmq.errors import InputError
 from mmq.export import checkpoint_writer, run
 from mmq.export.facts import read_facts
 from mmq.export.run import export_model
+from mmq.export.session import ExportSession
 from mmq.export.verify import UnverifiedError
+from mmq.studies.joint_tasks import prepare_joint
 from mmq.system.home import home
 
 PAUSING = """
@@ -76,6 +82,27 @@ def test_the_promised_bytes_count_scales_that_need_float32(tmp_path, model, bits
     assert promised > before
     report, _ = export_model(session.plan, layers, tmp_path / "mine", quiet=True)
     assert sum(report.files.values()) == promised
+
+
+def test_every_task_of_a_joint_answer_is_proven(tmp_path):
+    options = EvalOptions(
+        model="embedded-llava", task="vqa,gqa", quantizer="rtn", limit="vqa=4,gqa=3"
+    )
+    allocation = BitAllocation.parse("vit=8")
+    prepared = prepare_joint(
+        options, {"num-beams": "1"}, "worst", lambda parts: [allocation.over(parts)]
+    )
+    session = ExportSession.of(prepared, allocation, "torch", TorchCheckpoint(dtype="float32"))
+    session.quiet = True
+    _, proof = session.run(tmp_path / "mine", 2)
+    compared = proof.outputs, *proof.further
+    assert [(each.task, each.metric, each.samples) for each in compared] == [
+        ("vqa", "vqa/accuracy", 2), ("gqa", "gqa/accuracy", 2),
+    ]  # fmt: skip
+    assert "gqa: 2 of 2 outputs equal" in (tmp_path / "mine" / "README.md").read_text()
+    different = replace(proof.further[0], exact=True, different=("7",))
+    (failure,) = replace(proof, further=(different,)).failures
+    assert failure == "gqa: 1 of 2 outputs differ (samples 7)"
 
 
 def test_an_existing_folder_is_not_changed(tmp_path):

@@ -7,7 +7,8 @@ from PIL import Image
 
 from mmq.contracts import GenerationConfig, Request, VisionLanguageModel
 from mmq.errors import InputError
-from mmq.models.chat_endpoint import EndpointError, connect
+from mmq.models import chat_endpoint
+from mmq.models.chat_endpoint import ChatEndpoint, EndpointError, connect
 
 GREEDY = GenerationConfig(max_new_tokens=7)
 REQUESTS = [
@@ -57,6 +58,33 @@ def test_temporary_failures_are_retried(fault):
     with serving(Echo(), [fault] * 4) as served:
         assert ask(served, retries=4) == EXPECTED
         assert len(served.requests) == 10
+
+
+def reply(monkeypatch, **message):
+    """What an endpoint returns for a server's message."""
+    model = ChatEndpoint("http://127.0.0.1:1/v1", "any", retries=0)
+    response = {"choices": [{"message": message}]}
+    monkeypatch.setattr(chat_endpoint, "call", lambda *request: response)
+    return model.generate(REQUESTS[:2], GREEDY, silent)
+
+
+def test_a_text_in_parts_is_joined_and_other_content_is_refused(monkeypatch):
+    parts = [
+        {"type": "text", "text": "a "},
+        {"type": "image_url"},
+        {"type": "text", "text": "cat"},
+    ]
+    assert reply(monkeypatch, content=parts) == ["a cat"] * 2
+    with pytest.raises(EndpointError, match="a response without text: .*'content': 7"):
+        reply(monkeypatch, content=7)
+
+
+def test_reasoning_without_an_answer_is_reported_once(monkeypatch, caplog):
+    assert reply(monkeypatch, content=None, reasoning_content="I see") == ["", ""]
+    assert caplog.text.count("The token limit cut the model's reasoning") == 1
+    caplog.clear()
+    assert reply(monkeypatch, content="red", reasoning_content="I see") == ["red"] * 2
+    assert not caplog.text
 
 
 def test_a_request_to_a_hanging_server_is_retried():
