@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from mmq.errors import InputError
 
 LONGEST = 300  # characters: some messages list every model
+OWN_CODE = (
+    "it needs code of its own, which mmq does not run: give the model in the format of "
+    "transformers, whose hub name often ends in -hf"
+)
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +38,8 @@ def reason(error: BaseException) -> str:
     """The first line of an error's message, or its class if the message is empty."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     kind = type(error).__name__
+    if "trust_remote_code" in str(error):
+        return OWN_CODE
     if not text:
         return kind
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
