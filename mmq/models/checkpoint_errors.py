@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from mmq.errors import InputError
 
 LONGEST = 300  # characters: some messages list every model
-SIZES = re.compile(r"\b(sizes?|shapes?|dimensions?|match)\b")  # words of torch's errors about them
+# words of torch's errors about sizes
+SIZES = re.compile(r"\b(sizes?|shapes?|dimensions?|match|number of elements)\b", re.IGNORECASE)
 OWN_CODE = (
     "it needs code of its own, which mmq does not run: give the model in the format of "
     "transformers, whose hub name often ends in -hf"
