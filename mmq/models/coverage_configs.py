@@ -19,6 +19,15 @@ CHANGES: dict[str, dict[str, Any]] = {  # model type: what its default configura
     "gemma4": {"vision_config": {"model_type": "gemma4_vision"}},
     "granite4_vision": {"deepstack_layer_map": [[3, 0], [7, 6]], "downsample_rate": "1/2"},
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "perception_lm": {
+        "vision_config": {
+            "model_type": "timm_wrapper", "architecture": "vit_pe_core_large_patch14_336",
+            "model_args": {
+                "embed_dim": 1024, "img_size": [448, 448], "depth": 23, "global_pool": "",
+                "use_post_transformer_norm": False, "init_values": 0.1, "ref_feat_shape": [32, 32],
+            },
+        }
+    },
     "qwen4_exp": {
         "text_config": {
             "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 256,

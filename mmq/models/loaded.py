@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +27,7 @@ from mmq.contracts.vlm import (
     VisionLanguageModel,
 )
 from mmq.models.batching import batches, by_length
+from mmq.models.checkpoint_errors import answering
 from mmq.models.generation import LogitsWatch, check_logits, decode_answers, stop_strings
 from mmq.models.stages import encode, run_stages
 from mmq.models.timing import time_generation, transformers_engine
@@ -204,14 +206,16 @@ class LoadedModel(VisionLanguageModel):
         family, size = self.family, 1 if self.family.one_by_one else config.batch_size
         check_requests(requests, family)
         rows = None
-        if family.stages:
+        if family.stages and requests:
             images = [image for request in requests for image in request.images]
-            rows = encode(self, images, family.stages[-1].name, size, progress)
+            with self._answering(requests[0]):
+                rows = encode(self, images, family.stages[-1].name, size, progress)
         texts = [self.render(request) for request in requests]
         outputs = [""] * len(requests)
         parts = batches(self, requests, texts, size, config.max_batch_tokens)
         for part in progress(parts, "generate"):
-            generated = self._generate([requests[k] for k in part], config, rows)
+            with self._answering(requests[part[0]]):
+                generated = self._generate([requests[k] for k in part], config, rows)
             self._check_logits([requests[k] for k in part], config)
             for k, text in zip(part, generated, strict=True):
                 outputs[k] = text
@@ -224,6 +228,15 @@ class LoadedModel(VisionLanguageModel):
     def time_answer(self, request: Request, config: GenerationConfig) -> AnswerTiming:
         """The time of one answer, with the vision encoder's share of it."""
         return time_generation(self, request, config)
+
+    @property
+    def _is_original(self) -> bool:
+        """Whether all weights are those of the checkpoint."""
+        return all(self.states.get(name) == ORIGINAL for name in self.components)
+
+    def _answering(self, request: Request) -> AbstractContextManager[None]:
+        """InputError for a request whose inputs do not fit the unquantized model."""
+        return answering(request.sample_id) if self._is_original else nullcontext()
 
     def _generate(
         self, requests: Sequence[Request], config: GenerationConfig, rows: "Rows | None"
@@ -244,7 +257,7 @@ class LoadedModel(VisionLanguageModel):
         if not broken:
             return
         self.observations[BROKEN] += len(broken)
-        if all(self.states.get(name) == ORIGINAL for name in self.components):
+        if self._is_original:
             alone = [requests[broken[0]]]
             check_logits(
                 self.module, alone[0].sample_id, lambda: self._generate(alone, config, self._rows)

@@ -1,14 +1,18 @@
 """The reasoning that some models write in front of their answers, and marks around these."""
 
-TAGS = (  # of most models; Mistral's, Kimi's, Gemma 4's
+TAGS = (  # of most models; Mistral's, Kimi's, Gemma 4's, MedGemma's, Cohere's, Seed's
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
     ("<|channel>", "<channel|>"),
+    ("<unused94>", "<unused95>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<seed:think>", "</seed:think>"),
 )
-MARKS = (  # around a final answer: GLM-4.1V-Thinking's, and those of GLM-4.5V and later
+MARKS = (  # around a final answer: GLM-4.1V-Thinking's, those of GLM-4.5V and later, Cohere's
     ("<answer>", "</answer>"),
     ("<|begin_of_box|>", "<|end_of_box|>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
 
 

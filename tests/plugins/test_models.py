@@ -146,6 +146,9 @@ def test_code_of_a_checkpoint_is_not_run_even_if_the_terminal_says_yes(
     (folder / file).write_text(json.dumps(settings))
     (folder / "strange.py").write_text("raise AssertionError('code of a checkpoint was run')")
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    if file == "config.json":
+        with pytest.raises(InputError, match="it needs code of its own, which mmq does not run"):
+            load_model(str(folder))
     with suppress(InputError):  # refused, or loaded by a class of transformers
         load_model(str(folder))
 

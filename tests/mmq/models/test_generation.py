@@ -104,3 +104,14 @@ def test_without_a_file_of_its_own_the_settings_in_config_json_are_logged(tmp_pa
     facts = model.module.config.to_dict() | {"repetition_penalty": 1.5, "num_beams": 3}
     (tmp_path / "config.json").write_text(json.dumps(facts, default=str))
     assert generation_settings(str(tmp_path), model.family) == {"repetition_penalty": 1.5}
+
+
+def test_a_processor_that_does_not_fit_the_model_is_refused_with_the_sample():
+    processor = copy.deepcopy(tiny_vlm("idefics3").processor)
+    processor.image_seq_len += 1
+    model = replace(tiny_vlm("idefics3"), processor=processor)
+    with pytest.raises(InputError, match="cannot answer sample '0' .*its processor's settings"):
+        ask(model, [PICTURE], ["how many?"])
+    model.states["llm"] = "quantized"
+    with pytest.raises((ValueError, RuntimeError), match="match|elements"):
+        ask(model, [PICTURE], ["how many?"])
