@@ -8,6 +8,7 @@ from mmq.analysis import theme
 from mmq.analysis.plateau import HEIGHTS, label_scores, plateau
 
 MARGIN = 0.03  # share of the axis below the lowest score, so that no mark is cut
+PANEL = 30  # characters of a line above a panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ def curves_figure(
             panel.set_xticks(widths, [str(bits) for bits in widths])
             theme.tidy(panel)
     for panel, part in zip(rows[0], parts, strict=True):
-        panel.set_title("all components" if part == "all" else f"{part} alone", fontsize=11)
+        name = "all components" if part == "all" else f"{part} alone"
+        panel.set_title(theme.wrapped(name, PANEL), fontsize=11)
     for panel in rows[-1]:
         panel.set_xlabel("bits per weight")
     _, top = rows[-1][0].get_ylim()

@@ -147,6 +147,13 @@ def front_plot(
             annotation_position="top right",
         )
     _add_bounds(plot, points, highlights)
+    _lay_out(plot, points, title, highlights)
+    plot.update_layout(yaxis_title=score_name)
+    return plot
+
+
+def _lay_out(plot: Any, points: Sequence[Point], title: str, highlights: Highlights) -> None:
+    """Title and buttons above the axes, the legend below: a pane of MLflow is narrow."""
     heading = _wrapped(title)
     buttons = _zoom(points)
     above = (TOP if buttons else LINE) + LINE * (heading.count("<br>") + 2)
@@ -162,13 +169,11 @@ def front_plot(
         },
         margin={"t": above, "b": below, "l": 70, "r": 20},
         xaxis={"title": axis_label(points), "range": size_range(points, highlights.most)},
-        yaxis_title=score_name,
         template="plotly_white",
         height=HEIGHT + above + below,
         legend={"x": 0, "xanchor": "left", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         updatemenus=buttons,
     )
-    return plot
 
 
 def _wrapped(text: str) -> str:

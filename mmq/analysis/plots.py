@@ -16,7 +16,7 @@ from mmq.analysis.theme import CHOSEN, FRONT, INK, MUTED
 MARKS = ("*", "D")  # markers of the first and the second selection
 RULE_MARKS = ("^", "s", "v", "P", "X", "<", ">")
 FORBIDDEN = 0.12  # opacity
-LEGEND = 48  # characters that fit in one of two columns
+LEGEND = 50  # characters that fit in one of two columns
 FAR = 2  # ranges of the quantized trials' sizes; an unquantized model farther away is not shown
 MARGIN = 0.06  # share of that range to leave free on the left; twice as much on the right
 

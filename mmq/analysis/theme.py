@@ -5,7 +5,8 @@ from textwrap import fill
 from typing import Any
 
 NARROWEST = 6.0  # inches that titles and legends need
-TITLE = 11  # characters of a title per inch
+TITLE_SIZE, POINTS = 11, 72  # of a title's font, and per inch
+DENSEST = 20  # characters of a title per inch, if they are narrow
 INK, MUTED, FRONT, CHOSEN = "#1f2933", "#9aa5b1", "#0b6e99", "#d1495b"
 STYLES: tuple[Mapping[str, Any], ...] = (
     {"color": "#0b6e99", "marker": "o", "linestyle": "-"},
@@ -32,9 +33,24 @@ def score_label(name: str, bounds: tuple[float, float] | None) -> str:
 
 
 def heading(figure: Any, title: str) -> None:
-    """A title at the left, in lines that fit the figure."""
-    width = int(figure.get_figwidth() * TITLE)
-    figure.suptitle(wrapped(title, width), x=0.01, ha="left", fontsize=11, color=INK)
+    """A title at the left, in lines that fit the figure; a dollar sign starts no formula."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=TITLE_SIZE)
+
+    def inches(text: str) -> float:
+        extents = (
+            text_to_path.get_text_width_height_descent(line, font, ismath=False)
+            for line in text.split("\n")
+        )
+        return max(float(width) for width, _, _ in extents) / POINTS
+
+    space = 0.97 * figure.get_figwidth()
+    width = max(1, int(space * DENSEST))
+    while inches(text := wrapped(title, width)) > space and width > 1:
+        width -= 1
+    figure.suptitle(text, x=0.01, ha="left", fontsize=TITLE_SIZE, color=INK, parse_math=False)
 
 
 def wrapped(text: str, width: int) -> str:

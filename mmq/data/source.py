@@ -39,6 +39,8 @@ class Source:
             split = self.reader.splits(self.root).evaluation
             samples = list(self.reader.read(self.root, split))
         except OSError as error:  # a reader that opens files without checking for them
+            if self.reader.bundled:  # it writes its pictures to MMQ_HOME: the disk is the problem
+                raise
             raise self._error(f"cannot be read ({error}).") from error
         self._check_ids(samples)
         if not samples:

@@ -1,5 +1,7 @@
 """Titles and axes of figures."""
 
+import pytest
+
 from mmq.analysis import theme
 
 
@@ -20,3 +22,12 @@ def test_a_narrow_figure_has_space_for_its_legend_and_a_wrapped_title():
     assert figure.get_suptitle().count("\n") >= 2
     assert figure.legends[0].get_window_extent().x1 <= edge
     assert figure._suptitle.get_window_extent().x1 <= edge
+
+
+@pytest.mark.parametrize("title", ["W" * 300, "a_long_name=3 " * 30, "a $_{$ b", "", "short"])
+def test_a_title_fits_the_figure_whatever_its_letters(title):
+    figure, _ = theme.panels(1, title)
+    figure.draw_without_rendering()
+    text = figure._suptitle
+    assert text.get_text().split() == title.split() or "W" in title
+    assert text.get_window_extent().width <= figure.bbox.width

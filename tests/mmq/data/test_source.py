@@ -68,6 +68,13 @@ def test_a_folder_that_several_data_sets_read_is_named_with_the_choice(tmp_path,
     assert not caplog.text
 
 
+def test_a_disk_error_of_the_bundled_data_is_not_taken_for_a_missing_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(NotADirectoryError):
+        find_source("vqa", "scenes").samples()
+
+
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "loop"])
 def test_a_path_that_is_not_a_folder_is_refused_by_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
