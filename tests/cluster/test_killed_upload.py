@@ -86,7 +86,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_leaves_nothing_that_is_used(
     worker = fork_server.start(
         cwd=tmp_path, env=env | {"AWS_ENDPOINT_URL": proxy.url}, script=str(script)
     )
-    assert proxy.stalled.wait(30), worker.communicate(1)
+    assert proxy.stalled.wait(300), worker.communicate(1)
     worker.send_signal(signal.SIGKILL)
     assert worker.wait(30) == -signal.SIGKILL
     assert RemoteStore(url).sizes() == {}

@@ -17,10 +17,10 @@ from mmq.system.retries import StorageError, is_transient, reason
 
 
 @contextmanager
-def unavailable(server, seconds=0.5):
-    """Stop the database for this block, or for these seconds if the block waits for it."""
+def unavailable(server):
+    """Stop the database, and start it again while the block waits for it."""
     server.stop()
-    back = threading.Timer(seconds, server.start)
+    back = threading.Timer(0.5, server.start)
     back.start()
     try:
         yield
@@ -134,10 +134,13 @@ def test_work_is_repeated_if_its_lock_was_lost_with_the_connection(study, server
 
 def test_a_database_that_stays_unavailable_is_a_storage_error(study, server, monkeypatch):
     study.storage.retries.max_outage = 0.5
-    with unavailable(server, 1.5):
+    server.stop()
+    try:
         with pytest.raises(StorageError, match="it is unavailable: .*the same command") as caught:
             study.finished()
-        assert PASSWORD not in str(caught.value)
+    finally:
+        server.start()
+    assert PASSWORD not in str(caught.value)
     assert study.storage.retries.max_outage <= 5  # what ends with it does not wait as long again
     assert len(study.finished()) == 2
 
