@@ -22,7 +22,7 @@ from mmq.studies.run import Planned, check_name, run_planned, safe_name
 from mmq.studies.session import Session
 from mmq.studies.sharing import recorded, run_share, work_list
 from mmq.studies.work_list import WorkList
-from mmq.studies.workers import Placement, commands, follow, for_workers, in_experiment, placement
+from mmq.studies.workers import Placement, commands, follow, for_workers, in_study, placement
 from mmq.system.hashing import digest
 from mmq.system.worker import end_with_launcher, is_worker
 
@@ -133,7 +133,7 @@ class QuantizerStudy:
             def done() -> int:
                 return len(records) + work.count_done(missing)
 
-            request = in_experiment(request, self.run.experiment)
+            request = in_study(request, self.run.experiment, self.run.run_id)
             with work.present():
                 follow(
                     place.launcher, request, done, len(every), lambda: not work.count_open(missing)
@@ -217,7 +217,10 @@ def opened(
     if is_worker():
         end_with_launcher()
         if parent is None:
-            raise InputError(f"study: {name!r} was deleted; run the command that planned it again")
+            raise InputError(
+                f"study: {name!r} does not exist. Workers share what a command plans: run it "
+                f"without --dry-run, and it submits them."
+            )
         work = work_list(name, parent[1])
     with (
         nullcontext() if work is None else work.present(),  # listed while it loads the model, too

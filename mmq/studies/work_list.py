@@ -116,7 +116,8 @@ class WorkList:
                 f"worker on {worker.place()}: {self.database.address} has no work for "
                 f"{self.study!r}. The command that launched the worker uses another database "
                 f"(MMQ_STORAGE, MMQ_HOME), or the two have different versions of mmq, plugins, "
-                f"torch or transformers, or a different model or data."
+                f"torch or transformers, or a different model or data. Without such a command, "
+                f"there is no work to share."
             )
 
     def _count(self, units: Sequence[str], *states: str) -> int:

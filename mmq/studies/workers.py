@@ -128,10 +128,10 @@ def commands(
     return [[command, *own, *plugins]] * place.workers
 
 
-def in_experiment(request: LaunchRequest, experiment: str) -> LaunchRequest:
-    """The workers, logging to the experiment of their study, whatever their own default is."""
-    own = {**request.environment, "MLFLOW_EXPERIMENT_NAME": experiment}
-    return replace(request, environment=own)
+def in_study(request: LaunchRequest, experiment: str, run_id: str) -> LaunchRequest:
+    """The workers, bound to their study: its experiment in MLflow, and its parent run."""
+    own = {"MLFLOW_EXPERIMENT_NAME": experiment, worker.STUDY: run_id}
+    return replace(request, environment={**request.environment, **own})
 
 
 def ending_at(request: LaunchRequest, until: float | None) -> LaunchRequest:

@@ -10,6 +10,7 @@ NUMBER = "MMQ_WORKER"  # environment variable of workers: their number
 PLACE = "MMQ_WORKER_PLACE"  # environment variable: the worker's place, for display
 LIFELINE = "MMQ_WORKER_LIFELINE"  # set if standard input is a pipe from what launched the worker
 
+STUDY = "MMQ_WORKER_STUDY"  # id of the parent run in MLflow of the study that it works on
 UNTIL = "MMQ_WORKER_UNTIL"  # when to start no more trials, in seconds since the epoch
 
 
@@ -27,6 +28,11 @@ def number() -> int:
 def place() -> str:
     """Where this process runs, to be shown."""
     return os.environ.get(PLACE) or socket.gethostname()
+
+
+def study_run() -> str:
+    """Id of the parent run of the study that this worker was launched for; "" if by hand."""
+    return os.environ.get(STUDY, "") if is_worker() else ""
 
 
 def until() -> float | None:

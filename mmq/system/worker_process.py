@@ -11,12 +11,12 @@ from contextlib import suppress
 
 from mmq.errors import InputError
 from mmq.system.variables import variables
-from mmq.system.worker import LIFELINE, NUMBER, PLACE, UNTIL
+from mmq.system.worker import LIFELINE, NUMBER, PLACE, STUDY, UNTIL
 
 END_TIMEOUT = 90  # seconds for workers to end after an interrupt
 OUTPUT_TIMEOUT = 10  # seconds to read the last output of a worker that has ended
 # variables that a worker does not inherit
-OWN_RUN = ("MLFLOW_RUN_ID", NUMBER, PLACE, LIFELINE, UNTIL)
+OWN_RUN = ("MLFLOW_RUN_ID", NUMBER, PLACE, LIFELINE, UNTIL, STUDY)
 
 
 class WorkerProcess:

@@ -18,7 +18,7 @@ from mmq.studies.objectives import Objective, bounds_of, check_objective, parse_
 from mmq.studies.request_text import command_line
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
-from mmq.studies.workers import commands, ending_at, for_workers, in_experiment, placement
+from mmq.studies.workers import commands, ending_at, for_workers, in_study, placement
 from mmq.system import worker
 from mmq.system.home import home
 from mmq.system.progress import notify
@@ -74,6 +74,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
     )
     if is_worker():
         end_with_launcher()
+        _check_shared(study)
     with ExitStack() as stack:
         # listed while it loads the model, or follows its workers, too
         stack.enter_context(WorkList(study.storage.database, name).present())
@@ -94,10 +95,20 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
             setup.measure(session.model, prepared, session.artifacts)
             running.alone(session)
         elif request is not None:
-            running.together(place.launcher, in_experiment(request, run.experiment))
+            running.together(place.launcher, in_study(request, run.experiment, run.run_id))
         if not is_worker():
             running.confirm()
     return running
+
+
+def _check_shared(study: SearchStudy) -> None:
+    """InputError in a worker that would search by itself, unnoticed, in another database."""
+    if (expected := worker.study_run()) and (study.parent is None or study.parent[1] != expected):
+        raise InputError(
+            f"worker on {worker.place()}: {study.storage.database.address} does not have the "
+            f"study {study.name!r} of the command that launched the worker. Set MMQ_STORAGE to "
+            f"the same database on all machines, or MMQ_HOME to the same folder on one."
+        )
 
 
 def _bounds(options: SearchOptions) -> tuple[Budget, SizeAxis, Objective]:

@@ -1,5 +1,6 @@
 """Blocks that several machines share: in a folder, and in S3 behind a real HTTP server."""
 
+import errno
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ import torch
 from mmq_plugins.quantizers.rtn import Rtn
 from stored_layers import KEY, layer
 
-from mmq.artifacts.remote import RemoteStore
+from mmq.artifacts.remote import RemoteStore, is_transient
 from mmq.artifacts.store import Store
 from mmq.cli import main
 from mmq.errors import InputError
@@ -154,3 +155,39 @@ def test_the_list_and_prune_include_the_shared_store(tmp_path, monkeypatch, caps
     assert f"1 blocks, 0.0 MiB shared at {tmp_path}/shared" in capsys.readouterr().out
     main(["store", "prune", "--everything", "--yes"])
     assert RemoteStore.configured().sizes() == {}
+
+
+def test_a_server_that_stops_responding_is_waited_for_and_a_refusal_is_not(
+    tmp_path, monkeypatch, caplog
+):
+    store, path = RemoteStore(str(tmp_path / "shared")), tmp_path / "block"
+    path.write_bytes(b"block")
+    store.is_server = True
+    real, problems = store.fs.put_file, []
+
+    def put_file(*arguments):
+        if problems:
+            raise problems.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(store.fs, "put_file", put_file)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    problems += [ConnectionRefusedError("refused"), OSError(errno.EBUSY, "slow down")]
+    store.store("a.safetensors", path)
+    assert store.sizes() == {"a.safetensors": 5}
+    assert [line.partition(" (")[0].partition(" after")[0] for line in caplog.messages] == [
+        f"MMQ_STORE: {store.url} is unavailable", f"{store.url} is available again",
+    ]  # fmt: skip
+    problems += [ConnectionRefusedError("never"), PermissionError("AccessDenied")]
+    with pytest.raises(InputError, match="cannot be used: PermissionError: AccessDenied"):
+        store.store("b.safetensors", path)
+    assert len(problems) == 1
+
+
+def test_lost_connections_to_s3_are_transient():
+    exceptions = pytest.importorskip("botocore.exceptions", reason="s3fs is not installed")
+    for error in (exceptions.EndpointConnectionError(endpoint_url="x"),
+                  exceptions.ReadTimeoutError(endpoint_url="x")):  # fmt: skip
+        assert is_transient(error)
+    assert not is_transient(exceptions.NoCredentialsError())
+    assert not is_transient(FileNotFoundError("NoSuchBucket"))

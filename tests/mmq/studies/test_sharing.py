@@ -6,6 +6,7 @@ ones.
 
 import json
 import os
+import re
 
 import pytest
 from mlflow import MlflowClient
@@ -16,7 +17,7 @@ from mmq.cli import main
 from mmq.contracts import Workers, WorkerState
 from mmq.studies import sharing
 from mmq.system.home import home
-from mmq.system.worker import NUMBER
+from mmq.system.worker import NUMBER, STUDY
 
 TINY = ["--model", "embedded-llava", "--limit", "3", "--calibration-samples", "4"]
 
@@ -206,3 +207,28 @@ def test_status_lists_workers_while_they_load_the_model(
     main([*GRID, "--workers", "2", "--study", "loading"])
     assert [worker["number"] for status in statuses for worker in status["workers"]] == [1, 2]
     assert all(worker["place"] for status in statuses for worker in status["workers"])
+
+
+def test_a_worker_that_no_command_launched_says_so_and_evaluates_nothing(
+    store_uri, own_home, evaluated, monkeypatch, capsys
+):
+    monkeypatch.setenv(NUMBER, "1")  # as in a script of --dry-run that is submitted by hand
+    for command in ([*GRID, "--study", "by-hand"], ["quantize", *TINY, "--quantizer", "rtn"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(command)
+    first, second = re.findall(r"Error: (.*)", capsys.readouterr().err)
+    assert "'by-hand' does not exist. Workers share what a command plans" in first
+    assert "Without such a command, there is no work to share." in second
+    assert evaluated == []
+
+
+def test_a_worker_of_a_search_in_another_database_does_not_search_by_itself(
+    store_uri, own_home, evaluated, tmp_path, monkeypatch, capsys
+):
+    search = ["search", *TINY, "--quantizer", "rtn", "--bits", "8,16", "--study", "s"]
+    monkeypatch.setenv(NUMBER, "1")
+    monkeypatch.setenv(STUDY, "a-run-in-the-database-of-the-command")
+    with pytest.raises(SystemExit, match="2"):
+        main(search)
+    assert "does not have the study 's' of the command" in capsys.readouterr().err
+    assert evaluated == []
