@@ -192,10 +192,10 @@ class SlurmWorkers(Workers):
 
     def stop(self) -> None:
         """Cancel the job, and wait until its tasks have released their trials."""
-        _try("scancel", "--state=PENDING", self.job)  # first: they would start in freed places
         # the batch shell passes SIGTERM on to the worker; scancel alone kills steps after KillWait
         _try("scancel", "--batch", "--signal=TERM", self.job)
         until = time.monotonic() + STOP_TIMEOUT
+        _try("scancel", "--state=PENDING", self.job)
         while time.monotonic() < until:
             self._asked = 0.0
             if all(s.code is not None for s in self.poll()):
