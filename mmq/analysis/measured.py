@@ -7,6 +7,7 @@ from typing import Any
 
 from mmq.analysis import theme
 from mmq.analysis.theme import FRONT, INK, MUTED
+from mmq.system.wording import counted
 
 MIB = 2**20
 PREFIX = "measured"  # of a trial's metrics, tags and figures
@@ -89,8 +90,7 @@ def front(points: Sequence[MeasuredPoint], cost: Axis) -> list[MeasuredPoint]:
 
 def heading(subject: str, points: Sequence[MeasuredPoint], setting: str) -> str:
     """The title of a figure of measured trials."""
-    trials = "1 measured trial" if len(points) == 1 else f"{len(points)} measured trials"
-    return f"{subject}: {trials}\n{setting}"
+    return f"{subject}: {counted(len(points), 'measured trial')}\n{setting}"
 
 
 def measured_figure(

@@ -64,8 +64,11 @@ class Table:
         columns = [self.parts.index(part) for part in parts]
         samples = None if self.samples is None else self.samples[rows]
         bits = self.bits[rows][:, columns]
-        own = replace(self, parts=parts, bits=bits, scores=self.scores[rows], samples=samples)
-        return replace(own, tasks=tuple(task.select(rows, parts) for task in self.tasks))
+        own = replace(
+            self, parts=parts, bits=bits, scores=self.scores[rows], samples=samples, tasks=()
+        )
+        tasks = [task.select(rows, parts) for task in self.tasks]
+        return own.with_tasks(tasks, self.combine) if tasks else own
 
     def with_tasks(self, tasks: Sequence["Table"], combine: Combine) -> "Table":
         """The table with the samples of each task, or with a note why there are none."""
@@ -188,8 +191,8 @@ def resampled_scores(table: Table, rng: np.random.Generator) -> np.ndarray:
     """
     if table.tasks:
         row = table.unquantized
-        drawn = [resampled_scores(task, rng) for task in table.tasks]
-        shares = np.stack([shares_of(scores, scores[row]) for scores in drawn])
+        by_task = [resampled_scores(task, rng) for task in table.tasks]
+        shares = np.stack([shares_of(scores, scores[row]) for scores in by_task])
         joint: np.ndarray = shares.min(axis=0) if table.combine == "worst" else shares.mean(axis=0)
         return joint
     assert table.samples is not None

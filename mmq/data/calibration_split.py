@@ -109,7 +109,7 @@ def _images_to_hold_out(
 def without_twins(
     pairs: Sequence[Sample], samples: Iterable[Sample], digests: Mapping[ImageRef, str]
 ) -> Sequence[Sample]:
-    """The pairs whose pictures are not evaluated, too, in another row of the same data.
+    """The pairs without a picture that is evaluated as well, in another row or under another name.
 
     Tables repeat a picture per question, and people copy files: only the content identifies it.
     """
@@ -117,12 +117,12 @@ def without_twins(
     rest = [p for p in pairs if evaluated.isdisjoint(digests[image] for image in p.images)]
     if len(rest) < len(pairs):
         log.warning(
-            "calibration: %d of %d pairs have a picture that is evaluated in another row; they "
-            "are left out", len(pairs) - len(rest), len(pairs),
+            "calibration: %d of %d pairs have a picture that is also evaluated, in another row or "
+            "as a copy; they are left out", len(pairs) - len(rest), len(pairs),
         )  # fmt: skip
     if pairs and not rest:
         raise InputError(
-            "calibration: all pictures of the pairs are evaluated, too; pass other data as "
+            "calibration: every picture of the pairs is also evaluated; pass other data as "
             "--calibration-data, or score fewer samples with --limit"
         )
     return rest if len(rest) < len(pairs) else pairs

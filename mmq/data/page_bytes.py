@@ -99,12 +99,12 @@ class SnappyBlocks:
         if start < 0 or size < 0 or start + size > self.size:
             raise UnsupportedPageError
         first, end = start // BLOCK, -(-(start + size) // BLOCK)
-        known, known_end, content = self._last
-        if not known <= first <= end <= known_end:
-            content, known = self._blocks(first, end), first
+        cached, cached_end, content = self._last
+        if not cached <= first <= end <= cached_end:
+            content, cached = self._blocks(first, end), first
             if end - first <= CACHED:
                 self._last = (first, end, content)
-        offset = start - known * BLOCK
+        offset = start - cached * BLOCK
         return content[offset : offset + size]
 
     def _blocks(self, first: int, end: int) -> bytes:
@@ -161,7 +161,8 @@ class _Elements:
             size = min(WINDOW, self.part.size - position)
             if size <= 0:
                 raise UnsupportedPageError
-            self.window = self.part.read(position, size) + bytes(count)
+            is_last = position + size == self.part.size
+            self.window = self.part.read(position, size) + bytes(count if is_last else 0)
             self.window_start, start = position, 0
         return self.window[start : start + count]
 

@@ -132,7 +132,8 @@ class Chunk:
             source = content
             own: Sequence[tuple[int, int] | None] = _plain(content, start, count)
         elif page.encoding in (PLAIN_DICTIONARY, RLE_DICTIONARY):
-            dictionary = self._cells_of(*self.dictionaries)
+            (words,) = self.dictionaries  # ValueError: none, or several
+            dictionary = self._cells_of(words)
             data = content.read(start, page.size - page.levels - start)
             indices = _hybrid(data[1:], data[0], count) if count else []
             own, source = [dictionary.places[k] for k in indices], dictionary.content
@@ -183,7 +184,7 @@ def _page(header: Struct, chunk: Part, position: int) -> Page:
 
 def _number(values: Struct, key: int) -> int:
     value = values.get(key)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or value < 0:
         raise UnsupportedPageError
     return value
 

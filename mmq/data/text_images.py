@@ -92,7 +92,8 @@ class TextImage(CellImage):
         if self.delimiter:
             csv.field_size_limit(CELL_LIMIT)
             lines = (decode_line(line) for line in file)
-            cell: Any = next(csv.reader(lines, delimiter=self.delimiter))[int(self.column)]
+            rows = csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
+            cell: Any = next(rows)[int(self.column)]  # as the table was read
         else:
             cell = json_value(json.loads(decode_line(file.readline())), str(self.column))
         text: str = (cell if self.index < 0 else cell[self.index]).strip()

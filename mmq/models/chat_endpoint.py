@@ -90,12 +90,12 @@ class ChatEndpoint(VisionLanguageModel):
         if self._refused.is_set():
             raise EndpointError(f"endpoint: an earlier request to {self.url} failed")
         try:
-            return self._text(request, config)
+            return self._response(request, config)
         except BaseException:
             self._refused.set()
             raise
 
-    def _text(self, request: Request, config: GenerationConfig) -> str:
+    def _response(self, request: Request, config: GenerationConfig) -> str:
         body = json.dumps(self._body(request, config)).encode()
         wait, reason = self.first_wait, ""
         for attempt in range(self.retries + 1):

@@ -118,7 +118,8 @@ def on_date(template: str, options: InputOptions) -> str:
     if CLOCK not in template:
         return template
     directives = [f"{flag}{letter}" for flag in FLAGS for letter in DIRECTIVES]
-    texts = {each: today.strftime(f"%{each}") for each in directives} | {PERCENT: "%"}
+    texts = {directive: today.strftime(f"%{directive}") for directive in directives}
+    texts[PERCENT] = "%"
     return f"{MACRO % {'clock': CLOCK, 'percent': PERCENT, 'texts': texts}}\n{template}"
 
 

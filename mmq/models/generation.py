@@ -39,7 +39,7 @@ class LogitsWatch:
 
 
 def stop_strings(module: Any) -> tuple[str, ...]:
-    """The texts that end an answer by a checkpoint's generation_config.json."""
+    """The texts that end an answer by a checkpoint's decoding settings."""
     texts = getattr(getattr(module, "generation_config", None), "stop_strings", None) or ()
     return (texts,) if isinstance(texts, str) else tuple(texts)
 

@@ -71,13 +71,13 @@ def reset_others_(model: nn.Module) -> None:
         if config is None:
             continue
         cache = str(getattr(config, "cache_implementation", None))
-        kept = {*APPLIED, *TOKENS, "transformers_version"}
+        exempt = {*APPLIED, *TOKENS, "transformers_version"}
         if not cache.startswith(CACHES):
-            kept.add("cache_implementation")
+            exempt.add("cache_implementation")
         changed = [
             name
             for name, default in plain.items()
-            if name not in kept and not name.startswith("_") and getattr(config, name) != default
+            if name not in exempt and not name.startswith("_") and getattr(config, name) != default
         ]
         for name in changed:
             setattr(config, name, plain[name])

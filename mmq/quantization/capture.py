@@ -26,6 +26,7 @@ from mmq.quantization.blocks import (
     ReplayedCall,
     hidden_of,
 )
+from mmq.system.memory import shortage
 
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-2  # relative, of outputs computed block by block; bfloat16 has 8 bits
@@ -181,9 +182,9 @@ def _difference(blocks: Sequence[Block], watch: _Watch) -> str:
         try:
             for number, block in enumerate(blocks):
                 trial.hidden = trial.through(block, number)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError):  # its cache has grown
+        except (RuntimeError, ValueError, TypeError, IndexError) as problem:  # its cache has grown
+            if shortage(problem) is not None:
+                raise
             log.debug("%s cannot be run again", kind, exc_info=True)
             return f"{kind} cannot be run again"
         outputs, expected = (x.float().nan_to_num() for x in (trial.hidden, expected))

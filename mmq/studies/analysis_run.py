@@ -216,7 +216,7 @@ def _from_studies(options: AnalyzeOptions) -> Source:
         notify(f"Analyzing the latest study, {studies[0]}; --study NAME,NAME compares several.")
     groups, links = find_trials(options.experiment, studies, query, score)
     # the parts that one task needs may not be those of another
-    families = [(group, [] if options.score else group.by_task()) for group in groups]
+    families = [(group, group.by_task() if score == "score" else []) for group in groups]
     groups = [each for group, tasks in families for each in (group, *tasks)]
     if options.samples:
         read_samples(groups, score)

@@ -24,6 +24,7 @@ from mmq.studies.sharing import recorded, run_share, work_list
 from mmq.studies.work_list import WorkList
 from mmq.studies.workers import Placement, commands, follow, for_workers, in_study, placement
 from mmq.system.hashing import digest
+from mmq.system.wording import counted
 from mmq.system.worker import end_with_launcher, is_worker
 
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ class QuantizerStudy:
             self._share(self.work, baseline, planned)
         records = self._evaluated(baseline, planned)
         if missing := len(planned) + 1 - len(records):
-            failed = "1 trial" if missing == 1 else f"{missing} trials"
-            raise TrialsFailed(f"{failed} failed; run the same command to retry")
+            raise TrialsFailed(
+                f"{counted(missing, 'trial')} failed; run the same command to retry"
+            )
         return [
             Trial("" if each.allocation == unquantized else each.label, each.allocation, record)
             for each, record in records.items()
@@ -213,15 +215,7 @@ def opened(
         lines = commands(command, options, plugin_options, place, **fixed)
         placed = place, place.request(name, lines)
     parent = find_study(options.experiment, name, eval_specs, kind)
-    work = None
-    if is_worker():
-        end_with_launcher()
-        if parent is None:
-            raise InputError(
-                f"study: {name!r} does not exist. Workers share what a command plans: run it "
-                f"without --dry-run, and it submits them."
-            )
-        work = work_list(name, parent[1])
+    work = _shared_work(name, parent) if is_worker() else None
     with (
         nullcontext() if work is None else work.present(),  # listed while it loads the model, too
         session.opened(prepared, options.experiment, is_worker(), placed is not None) as sessions,
@@ -234,6 +228,17 @@ def opened(
         yield QuantizerStudy(
             name, run, bits, dict(zip(labels, sessions, strict=True)), problems, placed, work
         )
+
+
+def _shared_work(name: str, parent: tuple[str, str] | None) -> WorkList:
+    """A worker's part in the work of its study; InputError if no command has planned any."""
+    end_with_launcher()
+    if parent is None:
+        raise InputError(
+            f"study: {name!r} does not exist. Workers share what a command plans: run it "
+            f"without --dry-run, and it submits them."
+        )
+    return work_list(name, parent[1])
 
 
 def study_name(kind: str, options: PlannedOptions, keys: Sequence[str]) -> str:

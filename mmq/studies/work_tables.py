@@ -105,7 +105,8 @@ def planned_studies(database: Database) -> dict[str, dict[str, int]]:
         counts: dict[str, dict[str, int]] = {}
         query = select(WORK.c.study, WORK.c.state, func.count().label("units"))
         for row in connection.execute(query.group_by(WORK.c.study, WORK.c.state)):
-            counts.setdefault(row.study.partition("@")[0], {})[row.state] = row.units
+            states = counts.setdefault(row.study.partition("@")[0], {})
+            states[row.state] = states.get(row.state, 0) + row.units
         return {
             name: {"units": sum(states.values())}
             | {state: states.get(state, 0) for state in (DONE, CLAIMED, FAILED)}

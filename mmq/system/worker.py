@@ -9,7 +9,6 @@ from contextlib import suppress
 NUMBER = "MMQ_WORKER"  # environment variable of workers: their number
 PLACE = "MMQ_WORKER_PLACE"  # environment variable: the worker's place, for display
 LIFELINE = "MMQ_WORKER_LIFELINE"  # set if standard input is a pipe from what launched the worker
-
 STUDY = "MMQ_WORKER_STUDY"  # id of the parent run in MLflow of the study that it works on
 UNTIL = "MMQ_WORKER_UNTIL"  # when to start no more trials, in seconds since the epoch
 

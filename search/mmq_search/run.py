@@ -9,6 +9,7 @@ from mmq.allocation.allocation import TABLE_RULE, parse_bits
 from mmq.allocation.parts import GRANULARITIES
 from mmq.analysis.budgets import Budget
 from mmq.analysis.fronts import SizeAxis, parse_axis
+from mmq.contracts import LaunchRequest
 from mmq.errors import InputError, unknown
 from mmq.eval_spec import EvalSpec
 from mmq.prepare import Prepared
@@ -18,7 +19,14 @@ from mmq.studies.objectives import Objective, bounds_of, check_objective, parse_
 from mmq.studies.request_text import command_line
 from mmq.studies.session import opened, show_prompt
 from mmq.studies.work_list import WorkList
-from mmq.studies.workers import commands, ending_at, for_workers, in_study, placement
+from mmq.studies.workers import (
+    Placement,
+    commands,
+    ending_at,
+    for_workers,
+    in_study,
+    placement,
+)
 from mmq.system import worker
 from mmq.system.home import home
 from mmq.system.progress import notify
@@ -61,10 +69,7 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         notify(plan_text(setup, prepared, options.n_trials), important=options.dry_run)
     request = None
     if not place.is_alone:
-        left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
-        fixed = {"study": name, "timeout": left}
-        lines = commands("search", options, plugin_options, place, **fixed)
-        request = ending_at(place.request(name, lines), deadline.until)
+        request = _request(place, name, options, plugin_options, deadline)
     connect(options.experiment)  # an unusable store is reported before the model is loaded
     if search is not None and search.request.timed:
         setup.costs = search.timed_costs()
@@ -99,6 +104,20 @@ def run_search(options: SearchOptions, plugin_options: Mapping[str, Any]) -> Sea
         if not is_worker():
             running.confirm()
     return running
+
+
+def _request(
+    place: Placement,
+    name: str,
+    options: SearchOptions,
+    plugin_options: Mapping[str, Any],
+    deadline: Deadline,
+) -> LaunchRequest:
+    """What the launcher is to start: workers that search until the command's deadline."""
+    left = "" if deadline.left is None else f"{max(0.1, deadline.left):.1f}"
+    fixed = {"study": name, "timeout": left}
+    lines = commands("search", options, plugin_options, place, **fixed)
+    return ending_at(place.request(name, lines), deadline.until)
 
 
 def _check_shared(study: SearchStudy) -> None:

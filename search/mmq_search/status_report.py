@@ -75,11 +75,12 @@ def report_on(name: str) -> StatusReport:
     InputError for an unknown name.
     """
     database = Database(home())
-    if name and _is_missing(database.file) and not _is_missing(store_file()):
-        return _of_logged(name, [], [])  # an import leaves nothing in the home
     planned = planned_studies(database)
     if name in planned:
         return _of_planned(name, planned[name], database)
+    is_empty = not planned and not has_studies(database)
+    if name and is_empty and not _is_missing(store_file()):
+        return _of_logged(name, [], [])  # an import leaves nothing in the study's database
     storage = None  # a database of planned studies alone has no tables of Optuna
     if not planned or has_studies(database):
         storage = Storage(home(), reading=True)
@@ -158,8 +159,9 @@ def _of_logged(name: str, others: Sequence[str], workers: Sequence[PresentWorker
 
 @dataclass(frozen=True, slots=True)
 class _Logged:
-    """What MLflow has of a study. points: none if it has several quantizers, whose fronts cannot
-    be compared at a glance.
+    """What MLflow has of a study.
+
+    points: empty if it has several quantizers, whose fronts cannot be compared at a glance.
     """
 
     count: int
@@ -270,7 +272,7 @@ def times(study: StudyReader, has_workers: bool) -> str:
     if rest <= 0:
         return f"Elapsed: {elapsed}; the search is complete."
     if not running and has_workers:
-        return f"Elapsed: {elapsed}; between two trials."
+        return f"Elapsed: {elapsed}; no trial is running at the moment."
     if not running:
         return f"Elapsed: {elapsed}; not running. Run the same command to resume."
     if not evaluated:

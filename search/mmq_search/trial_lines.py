@@ -9,6 +9,7 @@ from mmq.allocation.widths_list import WidthsList
 from mmq.analysis.fronts import Point, baseline
 from mmq.analysis.selection import select
 from mmq.system.progress import has_bars, notify, progress_bar
+from mmq.system.wording import counted
 from mmq.system.worker import is_worker
 from mmq_search.deadline import in_words
 from mmq_search.study import SearchStudy
@@ -68,8 +69,7 @@ class TrialLines:
             return
         seconds = max(0.0, trial.duration.total_seconds())
         total = in_words(seconds * left)
-        trials = "1 trial" if left == 1 else f"{left} trials"
-        notify(f"About {total} left: {trials} of {seconds:.3g} s in one process")
+        notify(f"About {total} left: {counted(left, 'trial')} of {seconds:.3g} s in one process")
 
     def _best(self, points: list[Point]) -> Point | None:
         """The selected allocation so far; None if there is none yet."""

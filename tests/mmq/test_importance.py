@@ -240,6 +240,10 @@ def test_without_the_unquantized_model_or_samples_a_combined_score_has_a_note():
     bare = table(grid(lambda v, q, m: v + m))
     assert "scores per sample" in bare.with_tasks((joint.tasks[0], bare), "worst").notes[-1]
     assert not bare.with_tasks((joint.tasks[0], bare), "worst").has_samples
+    rows = np.delete(np.arange(len(joint.scores)), joint.unquantized)
+    selected = joint.select(rows)
+    assert "unquantized model" in selected.notes[-1]
+    assert not selected.has_samples
 
 
 def test_several_processes_give_the_result_of_one():

@@ -217,7 +217,8 @@ def test_open_answers_agree_with_mmmus_script_on_adversarial_outputs():
         ("(A) or (C)", ""), ("The answer is A and B.", ""), ("A, I think", "A"), ("C/D", ""),
         ("B, a dog", "B"), ("Option C, and that's it", "C"), ("答案是B", "B"), ("选（C）。", "C"),
         ("Ｂ", "B"), ("B、a dog", "B"), ("正确答案：D", "D"), ("A或B", ""),
-        ("dogs and cats, not a dog", ""),
+        ("dogs and cats, not a dog", ""), ("B, A dog", "B"), ("B and A are right", ""),
+        ("B, A", ""),
     ],
 )  # fmt: skip
 def test_mmqs_own_rule_reads_letters_and_option_texts(output, option):

@@ -106,6 +106,7 @@ READABLE = {  # a sheet that people keep -> the answers that are read from it
     "with versions": ("image,question,answer\na.png,Q?,3.0\na.png,Q?,3.5\n", ["3.0", "3.5"]),
     "with doubtful points": ("image;question;answer\na.png;Q?;1.500\n", ["1.500"]),
     "with marks of pictures": ("image,question,answer\na.png,<image> Q?,x\n", ["x"]),
+    "with thousands of a unit": ("image;question;answer\na.png;Q?;1,234 $\n", ["1,234 $"]),
     "with doubtful commas": ('image;question;answer\na.png;Q?;1,234\n', ["1,234"]),
 }  # fmt: skip
 
@@ -145,6 +146,7 @@ def test_answers_that_a_cell_separates_are_several_and_reported(folder, caplog):
     [
         ("options", "red|blue"), ("options", '"A. red\nB. blue"'), ("options", "red;blue"),
         ("Option A,Option B", "red,blue"), ("option_a,option_b", "red,blue"), ("a,b", "red,blue"),
+        ("A.,B.", "red,blue"),
     ],
 )  # fmt: skip
 def test_options_are_read_however_a_sheet_has_them(header, cells, folder):
@@ -256,6 +258,13 @@ def test_columns_inside_objects_of_json_have_names_with_dots(folder):
     assert sample.image.size() == (40, 40)
 
 
+def test_a_picture_in_a_cell_is_that_of_its_column_behind_a_quoted_cell_with_a_comma(folder):
+    other = base64.b64encode(hub.png((20, 20))).decode()
+    path = sheet(folder, f'q, note, image_1, image_2, answer\nQ?, "x, y", {ENCODED}, {other}, x\n')
+    (sample,) = read(path, fields="question=q,image=image_1+image_2")
+    assert [image.size() for image in sample.images] == [(40, 40), (20, 20)]
+
+
 def test_accents_of_a_file_name_may_be_letters_of_their_own(folder):
     (folder / "Zoe\u0308.png").write_bytes(hub.png())
     assert len(read(sheet(folder, "image,question,answer\nZoë.png,Q?,x\n"))) == 1
@@ -329,16 +338,16 @@ def test_excel_sheets_are_read_or_the_package_is_named(folder, monkeypatch):
     with pytest.raises(InputError, match=r"needs openpyxl; install it.*or save the sheet as CSV"):
         read(path)
     rows = [(None,), ("image", "question", "answer"), ("a.png", "Q?", 3.0), (None, None, None),
-            ("b.png", "Q?", 0.125)]  # fmt: skip
+            ("b.png", "Q?", 0.125), ("b.png", "Q?", 12)]  # fmt: skip
+    formats = {0.125: "0.0%", 12: '0"%"'}  # a quoted mark does not scale the number
     cells = [
-        [types.SimpleNamespace(value=v, number_format="0.0%" if v == 0.125 else None) for v in row]
-        for row in rows
+        [types.SimpleNamespace(value=v, number_format=formats.get(v)) for v in row] for row in rows
     ]
     book = types.SimpleNamespace(sheetnames=["one", "two"])
     pages = {"one": types.SimpleNamespace(iter_rows=lambda: iter(cells))}
     module = types.SimpleNamespace(load_workbook=lambda *_, **__: _Book(book, pages))
     monkeypatch.setitem(sys.modules, "openpyxl", module)
-    assert [row.answers[0] for row in read(path)] == ["3", "12.5%"]
+    assert [row.answers[0] for row in read(path)] == ["3", "12.5%", "12"]
 
 
 class _Book:

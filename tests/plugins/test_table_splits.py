@@ -4,6 +4,7 @@ import json
 
 import hub_files as hub
 import pytest
+from mmq_plugins.datasets.split_files import list_files
 from mmq_plugins.datasets.table import Table
 from table_files import sheet
 
@@ -65,6 +66,15 @@ def test_pictures_of_an_imagefolder_may_be_in_several_columns(tmp_path):
     path = sheet(tmp_path, json.dumps(row | {"answer": "x"}), "metadata.jsonl")
     (sample,) = Table("short-answer").read(path, path.name)
     assert [image.name.rpartition("/")[2] for image in sample.images] == ["a.png", "b.png"]
+
+
+def test_a_split_folder_that_is_a_link_to_its_parent_lists_no_file_twice(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "x.parquet").touch()
+    for name in ("test", "val"):
+        (tmp_path / name).symlink_to(tmp_path)
+    files = list_files(tmp_path, (".parquet",), 0, ("train", "test", "val"))
+    assert files == [tmp_path / "train" / "x.parquet"]
 
 
 def test_the_lock_of_an_open_sheet_is_no_table(tmp_path):

@@ -52,8 +52,10 @@ def interrupting():
         if left:
             signal.raise_signal(left.pop())
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield lambda: event.listen(Engine, "commit", before_commit)
     event.remove(Engine, "commit", before_commit)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("opened", [work_list, optuna_storage, tracking_store, model_registry])

@@ -206,7 +206,7 @@ def test_status_reports_progress_and_where_to_look(store_uri, tmp_path, monkeypa
     work(study, run, 3)
     with WorkList(study.storage.database, "s").present():
         said = CliRunner().invoke(status, ["s"], catch_exceptions=False).output
-        assert "; between two trials.\nAt work:\n  command: " in said
+        assert "; no trial is running at the moment.\nAt work:\n  command: " in said
     assert "not running" in CliRunner().invoke(status, ["s"], catch_exceptions=False).output
     study.give_up(study.ask(), retry=False)
     study.ask()

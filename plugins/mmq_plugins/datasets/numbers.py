@@ -8,7 +8,7 @@ from mmq_plugins.datasets.records import TableFile, as_text
 
 UNIT = r"(?: ?[%€$£])?"
 DECIMAL = re.compile(rf"[-+]?(?:\d+|\d{{1,3}}(?:\.\d{{3}})+),\d+{UNIT}")
-THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+THOUSANDS = re.compile(rf"[-+]?[1-9]\d{{0,2}},\d{{3}}{UNIT}")
 POINTS = re.compile(rf"[-+]?[1-9]\d{{0,2}}(?:\.\d{{3}})+{UNIT}")
 WHOLE = re.compile(r"([-+]?\d+)\.0")
 Spelling = Callable[[str], str]

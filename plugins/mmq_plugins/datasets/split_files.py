@@ -68,8 +68,8 @@ def _walk(
     yield from (folder / name for name in files)
     for name in folders[:MOST_FOLDERS]:
         left = depth - (_plain_folder(name) not in free)
-        if left >= 0:
-            yield from _walk(folder / name, endings, left, free)
+        if left >= 0:  # a split folder has no other one in it, but may be a link to its parent
+            yield from _walk(folder / name, endings, left, free if left < depth else ())
 
 
 def _plain_folder(name: str) -> str:

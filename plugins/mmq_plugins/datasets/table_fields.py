@@ -155,7 +155,7 @@ def _lettered(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns A, B, C, ..., Option A, Option B, ..., or options.A, ..., from A on."""
     by_form: dict[str, dict[str, str]] = {}
     for column in columns:
-        outer, _, inner = column.rpartition(".")
+        outer, _, inner = column.rstrip(" .:").rpartition(".")
         if match := LETTERED.fullmatch(_plain(inner)):
             by_form.setdefault(f"{outer} {match[1]}", {}).setdefault(match[2], column)
     for own in by_form.values():

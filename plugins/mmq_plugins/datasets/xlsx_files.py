@@ -1,6 +1,7 @@
 """The first sheet of an Excel workbook."""
 
 import logging
+import re
 from collections.abc import Collection, Iterator
 from datetime import date, datetime, time
 from pathlib import Path
@@ -11,6 +12,7 @@ from mmq_plugins.datasets.csv_files import column_names
 from mmq_plugins.datasets.records import Record, as_text
 
 log = logging.getLogger(__name__)
+LITERAL = re.compile(r'"[^"]*"|\\.')  # in a number format; 0"%" does not scale the number
 _reported: set[Path] = set()
 
 
@@ -66,7 +68,8 @@ class XlsxFile:
 
 def _cell(value: Any, number_format: str) -> str:
     """A cell as the sheet shows it: 0.12 in a format of percentages is 12%."""
-    if "%" in number_format and isinstance(value, (int, float)) and not isinstance(value, bool):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and "%" in LITERAL.sub("", number_format):
         return f"{as_text(round(100 * value, 10))}%"
     if isinstance(value, datetime) and value.time() == time():  # a cell with a date alone
         value = value.date()

@@ -21,7 +21,8 @@ STATED = re.compile(
 )
 ALONE = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:,、。]+(?:\s.*)?)?", re.DOTALL)
 ANOTHER = re.compile(
-    r"[)\]]*\s*(?:,|/|&|、|and|or|和|或)\s*(?:and |or )?[(\[]?([A-Z])(?![A-Za-z'])"
+    r"[)\]]*\s*(?:,|/|&|、|and|or|和|或)\s*(?:and |or )?[(\[]?"
+    r"([B-Z]|A(?! (?!are\b|is\b|both\b)[a-z]))(?![A-Za-z'])"  # in "B, A dog", A is an article
 )
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")

@@ -146,7 +146,7 @@ def test_a_score_without_samples_is_answered_without_chances():
         ({"max_drop": "100%"}, "max-drop: 100% is all of the score"),
         ({"max_drop": "0%"}, "max-drop: 0.0 is not above 0; no number of samples can show"),
         ({"max_gib": "-2"}, "max-size-gib: -2.0 is not above 0"),
-        ({"min_score": "nan"}, "min-score: 'nan' is not a number"),
+        ({"min_score": "nan"}, "min-score: 'nan' is not a score"),
         ({"max_bpw": "inf"}, "max-bpw: 'inf' is not a number"),
         ({"max_bpw": "-1"}, "max-bpw: -1.0 is not above 0"),
         ({"max_drop": "1%", "min_score": "3"}, "give one of them, not both"),

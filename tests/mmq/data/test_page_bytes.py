@@ -5,6 +5,7 @@ import random
 import pyarrow as pa
 import pytest
 
+from mmq.data import page_bytes
 from mmq.data.page_bytes import BLOCK, Part, SnappyBlocks, UnsupportedPageError
 
 
@@ -14,10 +15,13 @@ def part(tmp_path, content):
     return Part(path, 6, len(content))
 
 
-def test_any_range_of_snappys_blocks_equals_the_bytes(tmp_path):
+@pytest.mark.parametrize("window", [*range(205, 216), page_bytes.WINDOW])
+def test_any_range_of_snappys_blocks_equals_the_bytes(window, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_bytes, "WINDOW", window)
     rng = random.Random(0)
     data = rng.randbytes(3 * BLOCK + 100)
-    data = data[:500] + data[:500] + data[1000:]  # some of it is a copy
+    for start in range(1000, BLOCK, 300):  # copies, between which are literals of 200 bytes
+        data = data[:start] + data[:100] + data[start + 100 :]
     blocks = SnappyBlocks.of(part(tmp_path, pa.compress(data, "snappy", asbytes=True)), len(data))
     for _ in range(200):
         start = rng.randrange(len(data))

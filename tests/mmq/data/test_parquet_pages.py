@@ -114,6 +114,25 @@ def test_what_cannot_be_read_alone_is_left_to_pyarrow(reason, tmp_path, few_byte
     assert parquet_images._cell(path, 0, 0, "image") == values[0]
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_of_a_file_with_any_damaged_byte_a_cell_is_read_or_left_to_pyarrow(dictionary, tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = [b"abc", None, b"defg"] * 10
+    pq.write_table(pa.table({"image": column(rows, "binary")}), path, use_dictionary=dictionary)
+    content = path.read_bytes()
+    size = pq.ParquetFile(path).metadata.row_group(0).column(0).total_compressed_size
+    left = 0
+    for position in range(4, 4 + size):
+        for byte in (0, 0x11, 0xFF):
+            path.write_bytes(content[:position] + bytes([byte]) + content[position + 1 :])
+            try:
+                chunk = parquet_pages.Chunk(path, pq.ParquetFile(path), 0, 0)
+                chunk.cell(0)
+            except parquet_pages.FALLBACK:
+                left += 1
+    assert left > size
+
+
 def test_a_damaged_page_is_reported_by_pyarrow(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": column([b"abc"] * ROWS, "binary")}), path)
