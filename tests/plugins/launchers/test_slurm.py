@@ -157,8 +157,7 @@ class TestSlurm(LauncherContract):
         (tmp_path / "again").touch()
         self.cluster.run("scontrol", "requeue", f"{workers.job}_1")  # as after a preemption
         self.follow(workers, lambda states: "PENDING" in self.shown(workers.job))
-        # SLURM lets requeued jobs wait for two minutes: the credential of the first run expires
-        self.cluster.run("scontrol", "update", f"JobId={workers.job}_1", "StartTime=now")
+        self.start_again(workers)
         states = self.follow(workers, lambda states: states[0].code is not None)
         assert states[0].code == 0
         assert "Restarts=1" in self.shown(workers.job)
@@ -187,10 +186,19 @@ class TestSlurm(LauncherContract):
             self.cluster.run("scancel", "--batch", "--signal=USR1", f"{workers.job}_1")
         self.follow(workers, lambda states: (tmp_path / "given-back").exists())
         self.follow(workers, lambda states: "PENDING" in self.shown(workers.job))
-        self.cluster.run("scontrol", "update", f"JobId={workers.job}_1", "StartTime=now")
+        self.start_again(workers)
         states = self.follow(workers, lambda states: states[0].code is not None)
         assert states[0].code == 0
         assert "Restarts=1" in self.shown(workers.job)
+
+    def start_again(self, workers):
+        """Start a requeued task, which SLURM lets wait for two minutes.
+
+        A node refuses the job's credentials of the second in which the first run ended, or before.
+        """
+        ended = int(time.time())
+        self.follow(workers, lambda states: int(time.time()) > ended + 1)
+        self.cluster.run("scontrol", "update", f"JobId={workers.job}_1", "StartTime=now")
 
     def shown(self, job):
         return self.cluster.run("scontrol", "--oneliner", "show", "job", job)
