@@ -182,7 +182,7 @@ def _metrics(out: Path, proof: "Proof | None") -> dict[str, float]:
         "export/weights_equal": proof.weights.equal,
         "export/weights": proof.weights.layers,
     }
-    for outputs in () if proof.outputs is None else (proof.outputs, *proof.further):
+    for outputs in proof.compared:
         prefix = f"export/{outputs.task}" if outputs.task else "export"
         metrics |= {
             f"{prefix}/outputs_equal": outputs.samples - len(outputs.different),

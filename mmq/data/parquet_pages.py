@@ -125,20 +125,20 @@ class Chunk:
         return Cells(content, _plain(content, 0, page.values))
 
     def _values(self, page: Page) -> Cells:
+        if page.encoding not in (PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY):
+            raise UnsupportedPageError  # before its bytes are decompressed, for every cell again
         content = self._content(page)
         start, present = self._levels(page, content)
         count = sum(present)
         if page.encoding == PLAIN:
             source = content
             own: Sequence[tuple[int, int] | None] = _plain(content, start, count)
-        elif page.encoding in (PLAIN_DICTIONARY, RLE_DICTIONARY):
+        else:
             (words,) = self.dictionaries  # ValueError: none, or several
             dictionary = self._cells_of(words)
             data = content.read(start, page.size - page.levels - start)
             indices = _hybrid(data[1:], data[0], count) if count else []
             own, source = [dictionary.places[k] for k in indices], dictionary.content
-        else:
-            raise UnsupportedPageError
         cells = iter(own)
         return Cells(source, [next(cells) if is_there else None for is_there in present])
 

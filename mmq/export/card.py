@@ -65,8 +65,7 @@ def _scores(plan: ExportPlan, proof: Proof | None, scores: Mapping[str, Metric] 
     rows: list[Sequence[str]] = []
     if scores is not None:
         rows += [("trial", name, *_metric(metric)) for name, metric in scores.items()]
-    compared = () if proof is None or proof.outputs is None else (proof.outputs, *proof.further)
-    for outputs in compared:
+    for outputs in () if proof is None else proof.compared:
         beside = (
             ("exported, in the engine", outputs.engine),
             ("simulated", outputs.simulated),

@@ -144,15 +144,21 @@ class Proof:
     further: tuple[OutputsProof, ...] = ()
 
     @property
+    def compared(self) -> tuple[OutputsProof, ...]:
+        """The outputs of every task; empty if they were not compared."""
+        return () if self.outputs is None else (self.outputs, *self.further)
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """One sentence per proof that failed."""
-        parts = (self.weights, self.bytes, self.outputs, *self.further)
-        return tuple(part.failure for part in parts if part is not None and part.failure)
+        parts: tuple[WeightsProof | BytesProof | OutputsProof, ...]
+        parts = (self.weights, self.bytes, *self.compared)
+        return tuple(part.failure for part in parts if part.failure)
 
     def lines(self) -> list[str]:
         """One line per proof."""
-        outputs = str(self.outputs or f"outputs are not compared: {self.not_compared}")
-        return [str(self.weights), outputs, *map(str, self.further), str(self.bytes)]
+        outputs = self.compared or (f"outputs are not compared: {self.not_compared}",)
+        return [str(self.weights), *map(str, outputs), str(self.bytes)]
 
     @property
     def cost(self) -> Measurement | None:

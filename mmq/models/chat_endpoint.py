@@ -20,7 +20,7 @@ from typing import Any
 from mmq.contracts.vlm import GenerationConfig, Progress, Request, VisionLanguageModel
 from mmq.data.png import png_url
 from mmq.errors import InputError
-from mmq.models.reasoning import without_reasoning
+from mmq.models.reasoning import CUT, without_reasoning
 
 log = logging.getLogger(__name__)
 KEY = "OPENAI_API_KEY"  # environment variable with the server's key, if it needs one
@@ -121,10 +121,7 @@ class ChatEndpoint(VisionLanguageModel):
         """Warn once that the token limit cut a model's reasoning."""
         if not self._warned:
             self._warned = True
-            log.warning(
-                "The token limit cut the model's reasoning: such samples have no answer. Raise "
-                "--max-new-tokens, or turn reasoning off (e.g. --template enable_thinking=false)"
-            )
+            log.warning(CUT)
 
     def _body(self, request: Request, config: GenerationConfig) -> dict[str, Any]:
         content: list[dict[str, Any]] = [

@@ -29,6 +29,7 @@ from mmq.contracts.vlm import (
 from mmq.models.batching import batches, by_length
 from mmq.models.checkpoint_errors import answering
 from mmq.models.generation import LogitsWatch, check_logits, decode_answers, stop_strings
+from mmq.models.reasoning import CUT
 from mmq.models.stages import encode, run_stages
 from mmq.models.timing import time_generation, transformers_engine
 from mmq.system.disk import naming, write_all
@@ -191,11 +192,7 @@ class LoadedModel(VisionLanguageModel):
         )
         if unfinished:
             if not self.observations[UNFINISHED]:
-                log.warning(
-                    "The token limit cut the model's reasoning: such samples have no answer. "
-                    "Raise --max-new-tokens, or turn reasoning off (e.g. --template "
-                    "enable_thinking=false)"
-                )
+                log.warning(CUT)
             self.observations[UNFINISHED] += unfinished
         return texts
 

@@ -9,6 +9,10 @@ TAGS = (  # of most models; Mistral's, Kimi's, Gemma 4's, MedGemma's, Cohere's, 
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<seed:think>", "</seed:think>"),
 )
+CUT = (
+    "The token limit cut the model's reasoning: such samples have no answer. Raise "
+    "--max-new-tokens, or turn reasoning off (e.g. --template enable_thinking=false)"
+)
 MARKS = (  # around a final answer: GLM-4.1V-Thinking's, those of GLM-4.5V and later, Cohere's
     ("<answer>", "</answer>"),
     ("<|begin_of_box|>", "<|end_of_box|>"),

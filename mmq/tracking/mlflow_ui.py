@@ -69,15 +69,24 @@ def chart_link(server: str, experiment_id: str, study: str) -> str:
     return f"{server}/#/experiments/{experiment_id}/runs?{query}"
 
 
+def run_page(experiment_id: str, run_id: str) -> str:
+    """A run's page, as the descriptions that the UI shows link to it."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def page_link(server: str, page: str) -> str:
+    """Address of a page of the UI."""
+    return f"{server}/{page}?workflowType=machine_learning"
+
+
 def run_link(server: str, experiment_id: str, run_id: str) -> str:
     """Address of a run's page."""
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    return page_link(server, run_page(experiment_id, run_id))
 
 
 def artifact_link(server: str, experiment_id: str, run_id: str, path: str) -> str:
     """Address of a page that shows one of a run's artifacts."""
-    run = f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
-    return f"{run}/artifacts/{path}?workflowType=machine_learning"
+    return page_link(server, f"{run_page(experiment_id, run_id)}/artifacts/{path}")
 
 
 def _scatter(x: str, y: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mmq.task_names import has_several, parse_tasks
 from mmq.tracking.connection import connect
 from mmq.tracking.contact import contacting, explained, open_client
 from mmq.tracking.launched import experiment_name
+from mmq.tracking.mlflow_ui import run_page
 from mmq.tracking.offline import unreachable
 
 log = logging.getLogger(__name__)
@@ -238,9 +239,7 @@ def find_trials(
     _name(trials)
     used = {trial.study for group in trials for trial in group.trials}
     links = {
-        name: f"#/experiments/{experiment_id}/runs/{run_id}"
-        for name, run_id in parents.items()
-        if name in used
+        name: run_page(experiment_id, run_id) for name, run_id in parents.items() if name in used
     }
     return trials, links
 

@@ -29,6 +29,7 @@ from mmq.tracking.mlflow_ui import (
     chart_view_tag,
     front_tags,
     run_link,
+    run_page,
 )
 from mmq.tracking.offline import (
     STORE_ERRORS,
@@ -156,7 +157,7 @@ class StudyRun(Run):
         text = redact(text + request)
         super().describe(text)
         if self._launcher is not None:
-            link = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+            link = run_page(self.experiment_id, self.run_id)
             note = f"{text.splitlines()[0]}\n\nResumes the study in [run {self.run_id}]({link})."
             self.client.set_tag(self._launcher.run_id, "mlflow.note.content", note)
 

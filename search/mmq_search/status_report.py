@@ -22,6 +22,7 @@ from mmq.system.home import home
 from mmq.system.wording import counted
 from mmq.tracking import browse_lines, server_address, short_timeouts, ui_command
 from mmq.tracking.database import store_file
+from mmq.tracking.mlflow_ui import page_link
 from mmq_search.deadline import in_words
 from mmq_search.storage import Storage, has_studies
 from mmq_search.study_reader import StudyReader
@@ -78,11 +79,11 @@ def report_on(name: str) -> StatusReport:
     planned = planned_studies(database)
     if name in planned:
         return _of_planned(name, planned[name], database)
-    is_empty = not planned and not has_studies(database)
-    if name and is_empty and not _is_missing(store_file()):
+    has_searches = has_studies(database)
+    if name and not (planned or has_searches) and not _is_missing(store_file()):
         return _of_logged(name, [], [])  # an import leaves nothing in the study's database
     storage = None  # a database of planned studies alone has no tables of Optuna
-    if not planned or has_studies(database):
+    if not planned or has_searches:
         storage = Storage(home(), reading=True)
     searches = [] if storage is None else get_all_study_names(storage.optuna)
     names = sorted({*searches, *planned})
@@ -175,7 +176,7 @@ def _logged(name: str) -> _Logged:
     from mmq.tracking.queries import find_trials
     from mmq.tracking.subjects import score_name
 
-    groups, links = find_trials("", [name])
+    groups, pages = find_trials("", [name])
     trials = [trial for group in groups for trial in group.trials]
     command, server = ui_command(), server_address()
     return _Logged(
@@ -184,10 +185,7 @@ def _logged(name: str) -> _Logged:
         score_name([trial.metrics for trial in trials]),
         [
             *([f"Browse it: {command}"] if command else []),
-            *(
-                f"Run:       {server}/{link}?workflowType=machine_learning"
-                for link in links.values()
-            ),
+            *(f"Run:       {page_link(server, page)}" for page in pages.values()),
         ],
     )
 
